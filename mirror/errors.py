@@ -1,0 +1,63 @@
+"""Everything that can go wrong, one class an exit code. Each message is one line: what happened, to what, what to do."""
+
+from __future__ import annotations
+
+
+class MirrorError(Exception):
+    """A failure that a person can act on; the message is shown as it is."""
+
+    exit_code = 1
+
+
+class UsageError(MirrorError):
+    """The command was given something it cannot take."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """The config file, or a setting from the environment, is not valid."""
+
+
+class FilterError(UsageError, ValueError):
+    """A run filter or order does not mean anything; nothing was run."""
+
+
+class QueryError(MirrorError):
+    """A query over the mirror failed or was refused."""
+
+
+class StoreError(MirrorError):
+    """A file of the mirror cannot be opened, read or written."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the state file."""
+
+    exit_code = 2
+
+
+class SyncError(MirrorError):
+    """A pass, or a part of it, did not succeed; what was committed stays."""
+
+
+class CommError(MirrorError):
+    """Talking to the W&B server failed. `exc` is the original exception, as in the official client."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, exc: BaseException | None = None) -> None:
+        """Keep the one-line message and the exception it came from."""
+        super().__init__(message)
+        self.message = message
+        self.exc = exc
+
+
+class AuthError(CommError):
+    """No API key was found, or the server does not accept it."""
+
+
+class TimedOut(MirrorError):
+    """Something took longer than it was given, or is staler than allowed."""
+
+    exit_code = 4

@@ -1,0 +1,55 @@
+"""Where the files of a mirror lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders and files of one mirror. Nothing is created by asking for a path."""
+
+    data: Path
+    config: Path
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str], config: Path | None = None) -> Home:
+        """`MIRROR_HOME` holds everything; without it the XDG folders. `config` wins over `MIRROR_CONFIG`."""
+        if root := environ.get("MIRROR_HOME"):
+            data = Path(root).expanduser().absolute()
+            default_config = data / "config.toml"
+        else:
+            from platformdirs import PlatformDirs
+
+            dirs = PlatformDirs("wandb-mirror", appauthor=False)
+            data = Path(dirs.user_data_dir)
+            default_config = Path(dirs.user_config_dir) / "config.toml"
+        named = config or (Path(environ["MIRROR_CONFIG"]) if environ.get("MIRROR_CONFIG") else None)
+        return cls(data=data, config=named.expanduser().absolute() if named else default_config)
+
+    @property
+    def state(self) -> Path:
+        """The writer's own database; no other process opens it."""
+        return self.data / "state.duckdb"
+
+    @property
+    def published(self) -> Path:
+        """The snapshot for readers, replaced atomically."""
+        return self.data / "mirror.duckdb"
+
+    @property
+    def history(self) -> Path:
+        """The folder of Parquet segments."""
+        return self.data / "history"
+
+    @property
+    def socket(self) -> Path:
+        """The daemon's control socket."""
+        return self.data / "mirror.sock"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's log file."""
+        return self.data / "mirror.log"

@@ -1,0 +1,100 @@
+"""What crosses between the server client, sync and the store. All times are naive UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class ProjectKey:
+    """A project's address."""
+
+    entity: str
+    project: str
+
+    def __str__(self) -> str:
+        return f"{self.entity}/{self.project}"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as the server tells it. `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry."""
+
+    entity: str
+    project: str
+    run_id: str
+    storage_id: str
+    name: str | None
+    state: str
+    created_at: datetime | None
+    heartbeat_at: datetime | None
+    updated_at: datetime | None
+    duration_s: float | None
+    username: str | None
+    group_name: str | None
+    job_type: str | None
+    sweep: str | None
+    notes: str | None
+    description: str | None
+    tags: tuple[str, ...]
+    git_commit: str | None
+    host: str | None
+    url: str
+    config: dict[str, Any] = field(default_factory=dict)
+    config_meta: Any = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    server_rows: int = 0
+    server_last_step: int | None = None
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """What the mirror holds of a run: enough to see, without its documents, whether the server has something newer.
+
+    `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
+    `server_last_step` are what the server said when the run's record was last written.
+    """
+
+    rid: int
+    run_id: str
+    state: str
+    heartbeat_at: datetime | None
+    updated_at: datetime | None
+    server_rows: int
+    server_last_step: int | None
+    rows: int
+    last_step: int | None
+    refresh: bool
+    attempts: int
+    next_try_at: datetime | None
+    error: str | None
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class ProjectCursor:
+    """How far a project is mirrored, on the server's clock. `covered_to` is the newest change seen and committed."""
+
+    covered_to: datetime | None = None
+    reconciled_at: datetime | None = None
+    reconciled_runs: int | None = None
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """Logged values of one run.
+
+    `values` has the columns step (int64), key (string), value (double, null where the value is no number) and text
+    (string, null for plain numbers), one row a value. `rows` is how many history lines they came from, `last_step` the
+    highest step up to which nothing is missing, also where the last lines held no value that is mirrored.
+    """
+
+    run_id: str
+    values: pa.Table
+    rows: int
+    last_step: int | None
