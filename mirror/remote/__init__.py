@@ -1,0 +1,1 @@
+"""Talks to a W&B server over GraphQL; knows nothing of DuckDB."""

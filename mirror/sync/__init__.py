@@ -1,0 +1,1 @@
+"""Decides what to pull; the only room that knows both the server and the store."""

@@ -1,0 +1,203 @@
+"""One HTTP client to one W&B server: authentication, retries, limits, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import orjson
+
+from mirror.errors import AuthError, CommError
+from mirror.remote.limits import Limiter, retry_after
+from mirror.version import VERSION
+
+
+class NotFound(CommError):
+    """The server does not have it, or the key may not see it; the server does not tell which."""
+
+    exit_code = 1
+
+
+class FeatureMissing(CommError):
+    """The server refuses the query itself: it is older than the field that was asked for, or wants other arguments."""
+
+
+class TooMuch(CommError):
+    """An answer did not come whole however often it was asked for; a smaller question may do."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to insist: attempts and seconds in all, and the first and the longest wait between two attempts."""
+
+    attempts: int = 8
+    seconds: float = 300.0
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+
+    def wait(self, attempt: int) -> float:
+        """Exponential backoff with full jitter."""
+        return random.uniform(0.5, 1.0) * min(self.longest_wait, self.first_wait * 2.0**attempt)  # noqa: S311
+
+
+class _Retry(Exception):
+    """The attempt failed in a way that may pass."""
+
+    def __init__(self, failure: CommError, after: float | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.after = after
+
+
+class Server:
+    """A connection to a W&B server. Use it as an async context manager.
+
+    `requests` counts what was sent, by operation; every attempt counts, since every attempt costs the server.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        key_source: str = "",
+        timeout: float = 30.0,
+        max_concurrency: int = 8,
+        patience: Patience | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.requests: Counter[str] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.bytes_received = 0
+        self.limiter = Limiter(max_concurrency)
+        self._key_source = key_source
+        self._patience = patience or Patience()
+        self._http = httpx.AsyncClient(
+            auth=httpx.BasicAuth("api", key),
+            timeout=httpx.Timeout(timeout, pool=None),
+            limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
+            headers={"User-Agent": f"wandb-mirror/{VERSION}", "Accept-Encoding": "gzip"},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def graphql(self, operation: str, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask one GraphQL document and return its `data`.
+
+        Network failures, 429, 5xx, broken JSON and unexplained GraphQL errors are tried again with backoff.
+        Raises AuthError (bad key), NotFound, FeatureMissing (query refused), TooMuch (no whole answer) or CommError.
+        """
+        body = orjson.dumps({"query": document, "variables": dict(variables), "operationName": operation})
+        started = time.monotonic()
+        attempt = 0
+        while True:
+            try:
+                async with self.limiter.slot():
+                    return await self._attempt(operation, body)
+            except _Retry as retry:
+                attempt += 1
+                self.retries[operation] += 1
+                wait = max(self._patience.wait(attempt - 1), retry.after or 0.0)
+                spent = time.monotonic() - started
+                if attempt >= self._patience.attempts or spent + wait > self._patience.seconds:
+                    raise retry.failure from retry.failure.exc
+                await asyncio.sleep(wait)
+
+    async def _attempt(self, operation: str, body: bytes) -> dict[str, Any]:
+        self.requests[operation] += 1
+        try:
+            answer = await self._http.post(
+                f"{self.base_url}/graphql", content=body, headers={"Content-Type": "application/json"}
+            )
+        except httpx.TimeoutException as error:
+            raise _Retry(TooMuch(f"{self.base_url} did not answer {operation} in time", error)) from error
+        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+            raise _Retry(TooMuch(f"{self.base_url} broke off its answer to {operation}", error)) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise CommError(f"{self.base_url!r} is no address of a server; check WANDB_BASE_URL", error) from error
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            message = f"cannot reach {self.base_url} ({reason}); check the network and WANDB_BASE_URL"
+            raise _Retry(CommError(message, error)) from error
+        self.bytes_received += len(answer.content)
+        self.limiter.learn(answer.headers)
+        return self._read(operation, answer)
+
+    def _read(self, operation: str, answer: httpx.Response) -> dict[str, Any]:
+        status = answer.status_code
+        failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
+        if status == httpx.codes.UNAUTHORIZED:
+            raise self._bad_key(failure)
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            after = retry_after(answer.headers)
+            if after:
+                self.limiter.pause(min(after, self._patience.longest_wait))
+            message = f"{self.base_url} limits the rate of requests (429); try again later"
+            raise _Retry(CommError(message, failure), after)
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise _Retry(TooMuch(f"{self.base_url} failed to answer {operation} ({status})", failure))
+        try:
+            content = orjson.loads(answer.content)
+        except orjson.JSONDecodeError as error:
+            if status >= httpx.codes.BAD_REQUEST:
+                raise CommError(f"{self.base_url} refused {operation} ({status})", failure) from error
+            raise _Retry(TooMuch(f"{self.base_url} sent a broken answer to {operation}", error)) from error
+        if not isinstance(content, dict):
+            raise CommError(f"{self.base_url} does not speak the W&B API; check WANDB_BASE_URL", failure)
+        if errors := content.get("errors"):
+            raise self._refusal(operation, status, errors, failure)
+        if status >= httpx.codes.BAD_REQUEST:
+            raise CommError(f"{self.base_url} refused {operation} ({status})", failure)
+        data = content.get("data")
+        if not isinstance(data, dict):
+            raise _Retry(TooMuch(f"{self.base_url} sent an empty answer to {operation}", failure))
+        return data
+
+    def _refusal(self, operation: str, status: int, errors: Any, failure: httpx.HTTPStatusError) -> Exception:
+        """Sort GraphQL errors, which come with 200 as well as with 4xx, by what can be done about them."""
+        messages = [
+            str(error.get("message", error)) if isinstance(error, dict) else str(error)
+            for error in (errors if isinstance(errors, list) else [errors])
+        ]
+        text = "; ".join(" ".join(message.split()) for message in messages)[:300]
+        low = text.lower()
+        if status == httpx.codes.FORBIDDEN or "permission" in low or "forbidden" in low:
+            return CommError(f"{self.base_url} denies {operation}: {text}", failure)
+        if "cannot query field" in low or "unknown argument" in low or "unknown type" in low or "filter" in low:
+            return FeatureMissing(f"{self.base_url} refuses {operation}: {text}", failure)
+        if status == httpx.codes.NOT_FOUND or "not found" in low or "could not find" in low:
+            return NotFound(f"{self.base_url} has not found it: {text}", failure)
+        refused = CommError(f"{self.base_url} answered {operation} with an error: {text}", failure)
+        return refused if status in (400, 409, 422) else _Retry(refused)
+
+    def _bad_key(self, failure: BaseException | None) -> AuthError:
+        source = f" from {self._key_source}" if self._key_source else ""
+        return AuthError(
+            f"{self.base_url} does not accept the API key{source}; run `mirror login` or set WANDB_API_KEY", failure
+        )
+
+    async def viewer(self) -> dict[str, Any]:
+        """Who the key belongs to: `username`, `entity`. Raises AuthError for a key that is nobody's."""
+        from mirror.remote.queries import VIEWER
+
+        viewer = (await self.graphql("Viewer", VIEWER, {})).get("viewer")
+        if not viewer:
+            raise self._bad_key(None)
+        return dict(viewer)

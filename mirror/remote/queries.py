@@ -1,0 +1,59 @@
+"""The GraphQL documents that are sent. Each field stands in the official SDK's own queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+VIEWER = "query Viewer { viewer { id username entity } }"
+
+PROJECTS = """query MirrorProjects($entity: String, $after: String, $first: Int) {
+  models(entityName: $entity, after: $after, first: $first) {
+    edges { node { name } }
+    pageInfo { endCursor hasNextPage }
+  }
+}"""
+
+HEAD_FIELDS = "name state createdAt heartbeatAt updatedAt historyLineCount"
+"""Enough of a run to see that it changed; what a poll asks for."""
+
+RUN_FIELDS = """id name displayName state createdAt heartbeatAt updatedAt computeSeconds group jobType sweepName notes
+  description tags commit host config summaryMetrics historyLineCount historyKeys user { username }"""
+"""All that is mirrored of a run but its history."""
+
+
+def runs(fields: str) -> str:
+    """One page of runs under `filters`, and how many runs there are under `scope`, in one request."""
+    return f"""query MirrorRuns($entity: String!, $project: String!, $scope: JSONString, $filters: JSONString,
+    $order: String, $first: Int, $after: String) {{
+  project(name: $project, entityName: $entity) {{
+    runCount(filters: $scope)
+    runs(filters: $filters, order: $order, first: $first, after: $after) {{
+      edges {{ node {{ {fields} }} }}
+      pageInfo {{ endCursor hasNextPage }}
+    }}
+  }}
+}}"""
+
+
+def history(count: int) -> str:
+    """History of `count` runs in one request, each under an alias `r0`, `r1`, ... with bounds of its own."""
+    return _aliased(
+        "MirrorHistory",
+        count,
+        ("$min{i}: Int64!, $max{i}: Int64!, $samples{i}: Int!"),
+        "history(minStep: $min{i}, maxStep: $max{i}, samples: $samples{i})",
+    )
+
+
+def events(count: int) -> str:
+    """System metrics of `count` runs in one request."""
+    return _aliased("MirrorEvents", count, "$samples{i}: Int!", "events(samples: $samples{i})")
+
+
+def _aliased(operation: str, count: int, variables: str, field: str) -> str:
+    declared: Sequence[str] = [f"$run{i}: String!, {variables.format(i=i)}" for i in range(count)]
+    selected = "\n".join(f"    r{i}: run(name: $run{i}) {{ {field.format(i=i)} }}" for i in range(count))
+    return (
+        f"query {operation}($entity: String!, $project: String!, {', '.join(declared)}) {{\n"
+        f"  project(name: $project, entityName: $entity) {{\n{selected}\n  }}\n}}"
+    )

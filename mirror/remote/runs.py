@@ -1,0 +1,230 @@
+"""Pages of runs: what a poll sees of them, and whole records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from mirror.errors import CommError
+from mirror.remote import queries
+from mirror.remote.client import NotFound, Server, TooMuch
+from mirror.remote.lenient import loads, numbers
+from mirror.store.records import ProjectKey, RunRecord
+
+MOST_RUNS = 1000
+"""Runs in the largest page that servers are known to answer."""
+
+PAGE_BYTES = 4 << 20
+"""How large an answer should grow; pages of heavy runs shrink towards it."""
+
+
+@dataclass(frozen=True)
+class RunHead:
+    """What a poll sees of a run; enough to know whether it changed."""
+
+    run_id: str
+    state: str
+    created_at: datetime | None
+    heartbeat_at: datetime | None
+    updated_at: datetime | None
+    server_rows: int
+
+
+Item = TypeVar("Item", RunHead, RunRecord)
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """Some runs, and how many runs the scope has in all."""
+
+    runs: list[Item]
+    total: int
+
+
+def moment(text: Any) -> datetime | None:
+    """A time of the W&B API as naive UTC; zone-less texts are UTC. None for none or for what is no time."""
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
+
+
+class PageSize:
+    """How many runs to ask for at once: grows and shrinks so that an answer stays near PAGE_BYTES."""
+
+    def __init__(self, start: int = 100) -> None:
+        self.runs = start
+
+    def learn(self, runs: int, size: int) -> None:
+        """Take note of an answer of `size` bytes that held `runs` runs."""
+        if runs:
+            fitting = int(PAGE_BYTES / max(1.0, size / runs))
+            self.runs = max(1, min(MOST_RUNS, fitting, self.runs * 4))
+
+    def shrink(self) -> bool:
+        """Ask for a quarter from now on; False when it cannot get smaller."""
+        smaller = self.runs > 1
+        self.runs = max(1, self.runs // 4)
+        return smaller
+
+
+async def heads(
+    server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any]
+) -> AsyncIterator[Page[RunHead]]:
+    """Pages of what a poll sees of every run that matches `filters`, oldest first."""
+    async for nodes, total in _pages(server, project, queries.HEAD_FIELDS, scope, filters, PageSize(MOST_RUNS)):
+        yield Page([_head(node) for node in nodes], total)
+
+
+async def records(
+    server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any], size: PageSize
+) -> AsyncIterator[Page[RunRecord]]:
+    """Pages of whole records of every run that matches `filters`, oldest first."""
+    async for nodes, total in _pages(server, project, queries.RUN_FIELDS, scope, filters, size):
+        yield Page([_record(server, project, node) for node in nodes], total)
+
+
+async def _pages(
+    server: Server,
+    project: ProjectKey,
+    fields: str,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    size: PageSize,
+) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
+    document = queries.runs(fields)
+    after: str | None = None
+    while True:
+        variables = {
+            "entity": project.entity,
+            "project": project.project,
+            "scope": json.dumps(scope),
+            "filters": json.dumps(filters),
+            "order": "+created_at",
+            "first": size.runs,
+            "after": after,
+        }
+        before = server.bytes_received
+        try:
+            data = await server.graphql("MirrorRuns", document, variables)
+        except TooMuch:
+            if not size.shrink():
+                raise
+            continue
+        found = data.get("project")
+        if found is None:
+            raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
+        connection = found["runs"]
+        nodes = [edge["node"] for edge in connection["edges"]]
+        size.learn(len(nodes), server.bytes_received - before)
+        yield nodes, int(found["runCount"])
+        info = connection["pageInfo"]
+        if not info["hasNextPage"] or not nodes or info["endCursor"] == after:
+            return
+        after = info["endCursor"]
+
+
+async def project_names(server: Server, entity: str) -> list[str]:
+    """The names of all projects of an entity that the key may see."""
+    names: list[str] = []
+    after: str | None = None
+    while True:
+        data = await server.graphql(
+            "MirrorProjects", queries.PROJECTS, {"entity": entity, "after": after, "first": 500}
+        )
+        connection = data.get("models")
+        if connection is None:
+            raise NotFound(f"{entity} is not on {server.base_url}, or the key may not read it; check the spelling")
+        names += [edge["node"]["name"] for edge in connection["edges"]]
+        info = connection["pageInfo"]
+        if not info["hasNextPage"] or info["endCursor"] == after:
+            return names
+        after = info["endCursor"]
+
+
+def _head(node: Mapping[str, Any]) -> RunHead:
+    return RunHead(
+        run_id=node["name"],
+        state=node["state"] or "unknown",
+        created_at=moment(node["createdAt"]),
+        heartbeat_at=moment(node["heartbeatAt"]),
+        updated_at=moment(node["updatedAt"]),
+        server_rows=int(node["historyLineCount"] or 0),
+    )
+
+
+def _document(server: Server, project: ProjectKey, node: Mapping[str, Any], field: str) -> dict[str, Any]:
+    text = node[field]
+    if not text:
+        return {}
+    try:
+        value = loads(text)
+    except ValueError as error:
+        message = f"{server.base_url} sent a {field} of {project}/{node['name']} that is no JSON ({error})"
+        raise CommError(message, error) from error
+    return value if isinstance(value, dict) else {}
+
+
+def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
+    config = {
+        key: entry["value"] if isinstance(entry, dict) and "value" in entry else entry
+        for key, entry in _document(server, project, node, "config").items()
+    }
+    config_meta = config.pop("_wandb", None)
+    config.pop("wandb_version", None)
+    summary = numbers(_document(server, project, node, "summaryMetrics"))
+    head = _head(node)
+    seconds = node["computeSeconds"]
+    lived = (head.heartbeat_at - head.created_at) if head.heartbeat_at and head.created_at else None
+    return RunRecord(
+        entity=project.entity,
+        project=project.project,
+        run_id=head.run_id,
+        storage_id=node["id"],
+        name=node["displayName"],
+        state=head.state,
+        created_at=head.created_at,
+        heartbeat_at=head.heartbeat_at,
+        updated_at=head.updated_at,
+        duration_s=float(seconds) if seconds else (lived.total_seconds() if lived else None),
+        username=(node["user"] or {}).get("username"),
+        group_name=node["group"],
+        job_type=node["jobType"],
+        sweep=node["sweepName"],
+        notes=node["notes"],
+        description=node["description"],
+        tags=tuple(node["tags"] or ()),
+        git_commit=node["commit"],
+        host=node["host"],
+        url=_url(server.base_url, project, head.run_id),
+        config=config,
+        config_meta=config_meta,
+        summary=summary,
+        server_rows=head.server_rows,
+        server_last_step=_last_step(node, summary, head.server_rows),
+    )
+
+
+def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -> int | None:
+    """The highest logged step as far as the server says: `historyKeys.lastStep`, or the summary's `_step`."""
+    if not rows:
+        return None
+    keys = node["historyKeys"]
+    if isinstance(keys, str):
+        keys = loads(keys)
+    told = [keys.get("lastStep") if isinstance(keys, dict) else None, summary.get("_step")]
+    steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
+    return max(steps, default=None)
+
+
+def _url(base_url: str, project: ProjectKey, run_id: str) -> str:
+    """The page of a run for people; the hosted service shows it on another host than its API."""
+    site = "https://wandb.ai" if base_url == "https://api.wandb.ai" else base_url
+    return "/".join([site, quote(project.entity), quote(project.project), "runs", quote(run_id)])

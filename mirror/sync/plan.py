@@ -1,0 +1,154 @@
+"""What a pass has to fetch: pure functions of what the mirror holds and what the server says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from mirror.remote.history import Window
+from mirror.remote.runs import RunHead
+from mirror.store.records import KnownRun, ProjectCursor, RunRecord
+
+OVERLAP = timedelta(minutes=2)
+"""How far behind the newest change a poll looks again: late writes and clocks of several servers differ by less."""
+
+LIVE_STATES = ("running", "pending", "preempting")
+"""States that a run leaves without an edit."""
+
+REQUEST_BYTES = 4 << 20
+"""How much history one answer should hold."""
+
+REQUEST_RUNS = 50
+"""Most run selections in one document."""
+
+FIRST_RETRY = timedelta(minutes=1)
+LAST_RETRY = timedelta(hours=6)
+
+
+def poll_filter(
+    cursor: ProjectCursor, live: Iterable[str], scope: Mapping[str, Any], *, by_update: bool = True
+) -> dict[str, Any]:
+    """The server-side filter for runs that may have changed since the cursor.
+
+    A heartbeat moves with logging and `updatedAt` with edits; a state that the server sets by itself may move neither,
+    so runs that were live are asked for by name. `by_update` is off for servers that refuse the key `updatedAt`.
+    """
+    assert cursor.covered_to is not None
+    since = {"$gte": f"{(cursor.covered_to - OVERLAP).isoformat(timespec='seconds')}Z"}
+    parts: list[dict[str, Any]] = [{"heartbeatAt": since}, {"createdAt": since}]
+    if by_update:
+        parts.append({"updatedAt": since})
+    parts.append({"state": {"$in": list(LIVE_STATES)}})
+    if names := sorted(live):
+        parts.append({"name": {"$in": names}})
+    return both({"$or": parts}, scope)
+
+
+def both(one: Mapping[str, Any], scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs that meet both filters."""
+    return {"$and": [dict(one), dict(scope)]} if scope else dict(one)
+
+
+def newest(runs: Iterable[RunHead | RunRecord], so_far: datetime | None) -> datetime | None:
+    """The latest change that any of the runs tells of, on the server's clock."""
+    times = [time for run in runs for time in (run.created_at, run.heartbeat_at, run.updated_at) if time]
+    return max([*times, *([so_far] if so_far else [])], default=None)
+
+
+def is_new(head: RunHead, known: KnownRun | None) -> bool:
+    """Whether the server tells anything of the run that the mirror does not hold."""
+    return (
+        known is None
+        or known.deleted
+        or (head.state, head.heartbeat_at, head.updated_at, head.server_rows)
+        != (known.state, known.heartbeat_at, known.updated_at, known.server_rows)
+    )
+
+
+def shrank(record: RunRecord, known: KnownRun | None) -> bool:
+    """Whether the server holds less history than the mirror: the run was rewound, forked or made anew."""
+    if known is None or known.last_step is None:
+        return False
+    cut = record.server_last_step is not None and record.server_last_step < known.last_step
+    return cut or record.server_rows < known.rows
+
+
+def live(known: Mapping[str, KnownRun]) -> list[str]:
+    """The mirrored runs that may change without a trace on the server."""
+    return [run.run_id for run in known.values() if run.state in LIVE_STATES and not run.deleted]
+
+
+@dataclass(frozen=True)
+class Need:
+    """A run whose history is to be pulled: all of it (`whole`), or what follows the mirrored steps."""
+
+    run: KnownRun
+    whole: bool
+
+
+def need(run: KnownRun, now: datetime) -> Need | None:
+    """What is missing of a run's history, if anything; None as well for a run that is set aside until later."""
+    if run.deleted or (run.next_try_at is not None and run.next_try_at > now):
+        return None
+    if run.refresh:
+        return Need(run, whole=True)
+    if run.server_last_step is None:
+        return Need(run, whole=False) if run.server_rows > run.rows else None
+    if run.last_step is None or run.last_step < run.server_last_step:
+        return Need(run, whole=False)
+    gap = run.rows != run.server_rows and run.state not in LIVE_STATES
+    return Need(run, whole=True) if gap else None
+
+
+def retry_at(attempts: int, now: datetime) -> datetime:
+    """When a run that failed `attempts` times before is tried again."""
+    return now + min(LAST_RETRY, FIRST_RETRY * 4 ** min(attempts, 10))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Steps of one run that are to be fetched, `first` to `last` inclusive, and how many lines they should hold."""
+
+    run_id: str
+    first: int
+    last: int
+    rows: int
+
+
+class RowSize:
+    """The learned size of a history line in bytes."""
+
+    def __init__(self) -> None:
+        self.bytes = 400.0
+
+    def learn(self, rows: int, size: int) -> None:
+        """Take note of an answer of `size` bytes that held `rows` lines."""
+        if rows:
+            self.bytes += 0.3 * (size / rows - self.bytes)
+
+
+def requests(spans: Sequence[Span], size: RowSize) -> Iterator[list[Window]]:
+    """Cut spans into windows and gather them into requests of about REQUEST_BYTES each, in order.
+
+    Reads `size` anew for each request, so that what earlier answers taught is used.
+    """
+    batch: list[Window] = []
+    room = 0.0
+    for span in spans:
+        first = span.first
+        density = span.rows / (span.last - span.first + 1)
+        while first <= span.last:
+            if not batch:
+                room = max(1.0, REQUEST_BYTES / size.bytes)
+            steps = max(1, int(min(room, span.rows) / max(density, 1e-9)) + 1)
+            end = min(span.last + 1, first + steps)
+            batch.append(Window(span.run_id, first, end))
+            room -= (end - first) * density
+            first = end
+            if room < 1 or len(batch) >= REQUEST_RUNS:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
