@@ -29,6 +29,10 @@ class FeatureMissing(CommError):
     """The server refuses the query itself: it is older than the field that was asked for, or wants other arguments."""
 
 
+class Unreachable(CommError):
+    """The server cannot be reached at all, or wants nothing to be asked for now; asking for something else won't help."""
+
+
 class TooMuch(CommError):
     """An answer did not come whole however often it was asked for; a smaller question may do."""
 
@@ -131,11 +135,11 @@ class Server:
         except (httpx.RemoteProtocolError, httpx.ReadError) as error:
             raise _Retry(TooMuch(f"{self.base_url} broke off its answer to {operation}", error)) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise CommError(f"{self.base_url!r} is no address of a server; check WANDB_BASE_URL", error) from error
+            raise Unreachable(f"{self.base_url!r} is no address of a server; check WANDB_BASE_URL", error) from error
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             message = f"cannot reach {self.base_url} ({reason}); check the network and WANDB_BASE_URL"
-            raise _Retry(CommError(message, error)) from error
+            raise _Retry(Unreachable(message, error)) from error
         self.bytes_received += len(answer.content)
         self.limiter.learn(answer.headers)
         return self._read(operation, answer)
@@ -150,7 +154,7 @@ class Server:
             if after:
                 self.limiter.pause(min(after, self._patience.longest_wait))
             message = f"{self.base_url} limits the rate of requests (429); try again later"
-            raise _Retry(CommError(message, failure), after)
+            raise _Retry(Unreachable(message, failure), after)
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise _Retry(TooMuch(f"{self.base_url} failed to answer {operation} ({status})", failure))
         try:

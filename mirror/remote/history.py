@@ -121,7 +121,7 @@ def _columns(rows: list[dict[str, Any]], steps: list[int], keys: KeyGlobs) -> pa
     pieces: list[pa.Table] = []
     schema = _schema(pa)
     if keys.nothing:
-        return schema.empty_table()
+        return pa.table([[], [], [], []], schema=schema)
     odd = _Odd()
     for names, members in groups.items():
         group_steps = pa.array([steps[index] for index in members], pa.int64())

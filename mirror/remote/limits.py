@@ -34,7 +34,8 @@ class Limiter:
     async def slot(self) -> AsyncIterator[None]:
         """Wait for a free place and for the end of any pause."""
         async with self._slots:
-            while (wait := self._quiet_until - time.monotonic()) > 0:
+            # A pause may grow while it is waited for; its end is a time, not an event.
+            while (wait := self._quiet_until - time.monotonic()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(wait)
             yield
 
@@ -43,7 +44,7 @@ class Limiter:
         self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Read `RateLimit-Remaining` and `RateLimit-Reset` (seconds, maybe fractional); an empty budget is waited out."""
+        """Wait out an empty budget, as `RateLimit-Remaining` and `RateLimit-Reset` (seconds, maybe a fraction) tell."""
         try:
             self.remaining = float(headers["ratelimit-remaining"])
             reset = float(headers.get("ratelimit-reset", "0"))
