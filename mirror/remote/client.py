@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -30,11 +31,14 @@ class FeatureMissing(CommError):
 
 
 class Unreachable(CommError):
-    """The server cannot be reached at all, or wants nothing to be asked for now; asking for something else won't help."""
+    """The server cannot be reached, or wants no requests for now; asking for something else would not help."""
 
 
 class TooMuch(CommError):
     """An answer did not come whole however often it was asked for; a smaller question may do."""
+
+
+_counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Server:
         self.requests: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.bytes_received = 0
+        self.lacks: set[str] = set()
+        """What this server was found not to have; asked for once only."""
         self.limiter = Limiter(max_concurrency)
         self._key_source = key_source
         self._patience = patience or Patience()
@@ -97,6 +103,12 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def count_requests(self) -> Counter[str]:
+        """A counter of the requests that this task, and tasks started by it, send from now on."""
+        counter: Counter[str] = Counter()
+        _counted.set(counter)
+        return counter
 
     async def close(self) -> None:
         """Close every connection."""
@@ -126,6 +138,8 @@ class Server:
 
     async def _attempt(self, operation: str, body: bytes) -> dict[str, Any]:
         self.requests[operation] += 1
+        if (counted := _counted.get()) is not None:
+            counted[operation] += 1
         try:
             answer = await self._http.post(
                 f"{self.base_url}/graphql", content=body, headers={"Content-Type": "application/json"}

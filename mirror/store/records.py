@@ -78,11 +78,15 @@ class KnownRun:
 
 @dataclass(frozen=True)
 class ProjectCursor:
-    """How far a project is mirrored, on the server's clock. `covered_to` is the newest change seen and committed."""
+    """How far a project is mirrored. `covered_to` is the newest change seen and committed, on the server's clock.
+
+    `reconciled_at` is when a full listing was last compared, on this machine's clock; `unexplained_runs` is how many
+    runs the server counted when that listing could not explain its count, else None.
+    """
 
     covered_to: datetime | None = None
     reconciled_at: datetime | None = None
-    reconciled_runs: int | None = None
+    unexplained_runs: int | None = None
 
 
 @dataclass(frozen=True)

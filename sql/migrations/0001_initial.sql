@@ -8,7 +8,7 @@ CREATE TABLE store.projects (
     entity VARCHAR, project VARCHAR,
     covered_to TIMESTAMP,          -- newest change on the server that is mirrored, on the server's clock
     reconciled_at TIMESTAMP,       -- last full listing
-    reconciled_runs BIGINT,        -- how many runs the server had then
+    unexplained_runs BIGINT,       -- what the server counted, where the listing did not explain its count
     last_attempt_at TIMESTAMP, last_success_at TIMESTAMP, last_error VARCHAR
 );
 

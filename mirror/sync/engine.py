@@ -1,0 +1,28 @@
+"""Passes over many projects at once, with one server connection and one writer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from mirror.sync.context import Context, PassResult
+from mirror.sync.project import sync_project
+from mirror.sync.targets import Target
+
+PROJECTS_AT_ONCE = 4
+
+
+async def sync(context: Context, targets: Sequence[Target], *, afresh: bool = False) -> list[PassResult]:
+    """One pass over each target, some of them at once; what is committed is published before this returns.
+
+    With `afresh` everything is forgotten and pulled again, while readers still see the old values.
+    """
+    places = asyncio.Semaphore(PROJECTS_AT_ONCE)
+
+    async def one(target: Target) -> PassResult:
+        async with places:
+            return await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh)
+
+    results = await asyncio.gather(*(one(target) for target in targets))
+    await context.writer.publish()
+    return list(results)

@@ -1,0 +1,235 @@
+"""Pulls the history of runs: many in one request, fetched ahead, committed in order with the cursors they move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from mirror.errors import AuthError, CommError
+from mirror.remote import history as remote
+from mirror.remote.client import TooMuch, Unreachable
+from mirror.remote.history import KeyGlobs, Window
+from mirror.store.records import HistoryPage, ProjectKey
+from mirror.store.writes import Writes
+from mirror.sync import plan
+from mirror.sync.context import Context, PassResult, utc_now
+
+AHEAD = 4
+"""Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""
+
+FIRST_GUESS = 10_000
+LAST_GUESS = 2**40
+"""Window sizes, in steps, for a run whose last step the server does not tell."""
+
+
+@dataclass
+class _Batch:
+    """One answer, parsed: pages in the order of their windows, and the runs that failed in it."""
+
+    windows: list[Window]
+    pages: list[tuple[Window, HistoryPage]] = field(default_factory=list)
+    failed: dict[str, CommError] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+
+async def pull(context: Context, project: ProjectKey, needs: Sequence[plan.Need], result: PassResult) -> None:
+    """Bring the history of all these runs up to what the server told of them.
+
+    A run that cannot be read is set aside with its error, to be tried again later, and does not stop the others.
+    Raises Unreachable or AuthError when nothing more can be had at all; what was committed stays.
+    """
+    job = _Job(context, project, result, needs)
+    await job.run()
+
+
+class _Job:
+    """One project's pull."""
+
+    def __init__(self, context: Context, project: ProjectKey, result: PassResult, needs: Sequence[plan.Need]) -> None:
+        self.context = context
+        self.project = project
+        self.result = result
+        self.needs = {need.run.run_id: need for need in needs}
+        self.keys = KeyGlobs(context.scope.history)
+        self.size = plan.RowSize()
+        self.left: dict[str, int] = {}
+        self.dropped: set[str] = set()
+
+    async def run(self) -> None:
+        staged = await self._staged()
+        spans: list[plan.Span] = []
+        open_ended: list[tuple[plan.Need, int, int]] = []
+        for need in self.needs.values():
+            run = need.run
+            rows, last = staged[run.run_id] if need.whole else (run.rows, run.last_step)
+            first = 0 if last is None else last + 1
+            missing = max(run.server_rows - rows, 0)
+            self.context.progress.rows_expected(self.project, missing)
+            if run.server_last_step is None and missing:
+                open_ended.append((need, first, missing))
+            elif run.server_last_step is None or first > run.server_last_step:
+                await self._complete(run.run_id)
+            else:
+                spans.append(plan.Span(run.run_id, first, run.server_last_step, max(missing, 1)))
+        ends = {span.run_id: span.last for span in spans}
+        async for batch in self._fetch_in_order(spans):
+            await self._commit(batch)
+            for window in batch.windows:
+                if window.run_id not in self.dropped and window.end > ends[window.run_id]:
+                    await self._complete(window.run_id)
+        for need, first, missing in open_ended:
+            await self._pull_open_ended(need, first, missing)
+
+    async def _staged(self) -> dict[str, tuple[int, int | None]]:
+        """What an interrupted pass had gathered of the runs that are replaced as a whole."""
+        whole = [run_id for run_id, need in self.needs.items() if need.whole]
+        if not whole:
+            return {}
+
+        def look(tx: Writes) -> dict[str, tuple[int, int | None]]:
+            found: dict[str, tuple[int, int | None]] = {}
+            for run_id in whole:
+                run = self.needs[run_id].run
+                rows, last = tx.staged(self.project, run_id)
+                if rows > run.server_rows or not run.refresh:
+                    tx.request_refresh(self.project, [run_id])
+                    rows, last = 0, None
+                found[run_id] = (rows, last)
+            return found
+
+        return await self.context.writer.write(look)
+
+    async def _fetch_in_order(self, spans: Sequence[plan.Span]) -> AsyncIterator[_Batch]:
+        """Fetch a few requests ahead of the one that is committed, so that network, parsing and loading overlap."""
+        jobs = plan.requests(spans, self.size)
+        under_way: deque[asyncio.Task[_Batch]] = deque()
+        try:
+            while True:
+                while len(under_way) < AHEAD and (windows := next(jobs, None)) is not None:
+                    wanted = [window for window in windows if window.run_id not in self.dropped]
+                    if wanted:
+                        under_way.append(asyncio.create_task(self._fetch(wanted)))
+                if not under_way:
+                    return
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _fetch(self, windows: list[Window]) -> _Batch:
+        """Ask for the windows, in halves where the answer is too much or one run spoils it for the others."""
+        try:
+            lines = await remote.fetch(self.context.server, self.project, windows)
+        except (Unreachable, AuthError):
+            raise
+        except CommError as error:
+            halves = self._halves(windows, splittable=isinstance(error, TooMuch))
+            if halves is None:
+                return _Batch(windows, failed={windows[0].run_id: error})
+            first, second = [await self._fetch(half) for half in halves]
+            return _Batch(
+                windows, first.pages + second.pages, {**first.failed, **second.failed}, first.gone + second.gone
+            )
+        return await asyncio.to_thread(self._parse, windows, lines)
+
+    @staticmethod
+    def _halves(windows: list[Window], *, splittable: bool) -> tuple[list[Window], list[Window]] | None:
+        if len(windows) > 1:
+            middle = len(windows) // 2
+            return windows[:middle], windows[middle:]
+        window = windows[0]
+        if not splittable or window.end - window.first < 2:
+            return None
+        cut = (window.first + window.end) // 2
+        return [Window(window.run_id, window.first, cut)], [Window(window.run_id, cut, window.end)]
+
+    def _parse(self, windows: list[Window], lines: dict[Window, list[str] | None]) -> _Batch:
+        batch = _Batch(windows)
+        for window in windows:
+            texts = lines[window]
+            if texts is None:
+                batch.gone.append(window.run_id)
+                continue
+            self.size.learn(len(texts), sum(map(len, texts)))
+            try:
+                page = remote.parse(window.run_id, texts, self.keys, whole_to=window.end - 1)
+            except CommError as error:
+                batch.failed[window.run_id] = error
+                continue
+            batch.pages.append((window, page))
+        return batch
+
+    async def _commit(self, batch: _Batch) -> None:
+        """Rows and the cursors that cover them, in one transaction."""
+        for run_id in batch.gone:
+            self.dropped.add(run_id)
+        fresh = {run_id: error for run_id, error in batch.failed.items() if run_id not in self.dropped}
+        self.dropped.update(fresh)
+        # A page behind a hole would be taken for whole up to its end, so nothing of a failed run is kept.
+        pages = [page for window, page in batch.pages if window.run_id not in self.dropped]
+        append = [page for page in pages if not self.needs[page.run_id].whole]
+        stage = [page for page in pages if self.needs[page.run_id].whole]
+
+        def commit(tx: Writes) -> None:
+            if append:
+                tx.append_history(self.project, append)
+            if stage:
+                tx.stage_history(self.project, stage)
+            for run_id, error in fresh.items():
+                self._set_aside(tx, run_id, str(error))
+
+        await self.context.writer.write(commit)
+        rows = sum(page.rows for page in pages)
+        self.result.rows += rows
+        self.context.progress.rows_done(self.project, rows)
+
+    def _set_aside(self, tx: Writes, run_id: str, error: str) -> None:
+        attempts = self.needs[run_id].run.attempts
+        tx.set_aside(self.project, run_id, error=error, next_try_at=plan.retry_at(attempts, utc_now()))
+        self.result.failed[run_id] = error
+
+    async def _complete(self, run_id: str) -> None:
+        """All windows of the run are in: swap a replaced history, and hold the count against the server's."""
+        need = self.needs[run_id]
+        run = need.run
+        last = run.server_last_step
+
+        def finish(tx: Writes) -> None:
+            if need.whole:
+                rows, staged_last = tx.staged(self.project, run_id)
+                end = staged_last if last is None else last
+                tx.swap_history(self.project, run_id, rows=rows, last_step=end)
+                if rows != run.server_rows and run.state not in plan.LIVE_STATES:
+                    self._set_aside(
+                        tx,
+                        run_id,
+                        f"the server counts {run.server_rows} history lines of {self.project}/{run_id} "
+                        f"but gave {rows} distinct steps; what it gave is mirrored",
+                    )
+
+        if need.whole:
+            await self.context.writer.write(finish)
+
+    async def _pull_open_ended(self, need: plan.Need, first: int, missing: int) -> None:
+        """Go on in growing windows until as many lines are there as the server counts."""
+        run_id = need.run.run_id
+        steps = FIRST_GUESS
+        while missing > 0 and steps <= LAST_GUESS:
+            batch = await self._fetch([Window(run_id, first, first + steps)])
+            rows = 0
+            for index, (window, page) in enumerate(batch.pages):
+                rows += page.rows
+                # Past the last line there may be lines to come; only steps up to it are known to be whole.
+                last = page.values["step"].to_pylist()
+                seen = max(last, default=first - 1)
+                batch.pages[index] = (window, HistoryPage(page.run_id, page.values, page.rows, seen))
+            await self._commit(batch)
+            if run_id in self.dropped:
+                return
+            first += steps
+            missing -= rows
+            steps = steps if rows else steps * 8
+        await self._complete(run_id)

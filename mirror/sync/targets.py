@@ -1,0 +1,72 @@
+"""What is to be mirrored: the paths and patterns that people write, as projects and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from mirror.errors import UsageError
+from mirror.remote.client import Server
+from mirror.remote.runs import project_names
+from mirror.store.records import ProjectKey
+
+_WILD = set("*?[")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A project, or some of its runs."""
+
+    project: ProjectKey
+    run_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """`entity/project`, where the project may be a glob, or `entity/project/run_id`."""
+
+    entity: str
+    project: str
+    run_id: str | None = None
+
+    @property
+    def wild(self) -> bool:
+        """Whether the project is a glob."""
+        return bool(_WILD & set(self.project))
+
+
+def parse(path: str, entity: str | None = None) -> Pattern:
+    """Read a path as people write it; a project alone belongs to `entity`. Raises UsageError for anything else."""
+    parts = path.strip("/").split("/")
+    if len(parts) == 1 and entity:
+        parts = [entity, *parts]
+    # The address of a run's page has one part more: entity/project/runs/run_id.
+    if len(parts) == 4 and parts[2] == "runs":
+        parts = [parts[0], parts[1], parts[3]]
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        raise UsageError(f"{path!r} is no path; write entity/project or entity/project/run_id")
+    pattern = Pattern(*parts)
+    if _WILD & set(pattern.entity) or (pattern.run_id and (pattern.wild or _WILD & set(pattern.run_id))):
+        raise UsageError(f"{path!r}: only the project may hold a wildcard, as in entity/*")
+    return pattern
+
+
+async def expand(server: Server, patterns: Iterable[Pattern]) -> list[Target]:
+    """Ask the server which projects fit the globs. Runs of one project become one target; a whole project wins."""
+    runs: dict[ProjectKey, list[str] | None] = {}
+    listed: dict[str, Sequence[str]] = {}
+    for pattern in patterns:
+        if pattern.wild:
+            if pattern.entity not in listed:
+                listed[pattern.entity] = await project_names(server, pattern.entity)
+            names = [name for name in listed[pattern.entity] if fnmatchcase(name, pattern.project)]
+        else:
+            names = [pattern.project]
+        for name in names:
+            project = ProjectKey(pattern.entity, name)
+            if pattern.run_id is None:
+                runs[project] = None
+            elif (held := runs.setdefault(project, [])) is not None and pattern.run_id not in held:
+                held.append(pattern.run_id)
+    return [Target(project, tuple(run_ids or ())) for project, run_ids in runs.items()]
