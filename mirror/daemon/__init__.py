@@ -1,0 +1,1 @@
+"""Syncs on schedule, and answers on the control socket."""

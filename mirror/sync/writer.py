@@ -51,6 +51,15 @@ class Writer:
         if time.monotonic() - self._published >= self._interval:
             await self.publish()
 
+    async def configure(self, *, tail_values: int, publish_interval: float) -> None:
+        """Go on with other limits."""
+
+        def change(store: Store) -> None:
+            store.tail_values = tail_values
+            self._interval = publish_interval
+
+        await self.read(change)
+
     def _publish(self, store: Store) -> None:
         store.seal()
         store.publish()

@@ -1,0 +1,112 @@
+"""Progress bars on stderr, and nothing at all where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mirror.store.records import ProjectKey
+from mirror.sync.context import PassResult, Progress, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.progress import Progress as RichProgress
+
+
+class Bars:
+    """For each project one bar of runs and one of history rows, with the rate and the time left."""
+
+    def __init__(self, display: RichProgress) -> None:
+        self._display = display
+        self._tasks: dict[tuple[ProjectKey, str], Any] = {}
+
+    def _grow(self, project: ProjectKey, unit: str, *, total: int = 0, done: int = 0) -> None:
+        key = (project, unit)
+        if key not in self._tasks:
+            self._tasks[key] = self._display.add_task(f"{project}", total=0, unit=unit)
+        task = self._tasks[key]
+        if total:
+            known = next(entry.total or 0 for entry in self._display.tasks if entry.id == task)
+            self._display.update(task, total=known + total)
+        if done:
+            self._display.update(task, advance=done)
+
+    def runs_expected(self, project: ProjectKey, runs: int) -> None:
+        self._grow(project, "runs", total=runs)
+
+    def runs_done(self, project: ProjectKey, runs: int) -> None:
+        self._grow(project, "runs", done=runs)
+
+    def rows_expected(self, project: ProjectKey, rows: int) -> None:
+        self._grow(project, "rows", total=rows)
+
+    def rows_done(self, project: ProjectKey, rows: int) -> None:
+        self._grow(project, "rows", done=rows)
+
+    def finished(self, result: PassResult) -> None:
+        for (project, _), task in self._tasks.items():
+            if project == result.project:
+                entry = next(entry for entry in self._display.tasks if entry.id == task)
+                self._display.update(task, total=entry.completed)
+
+
+@contextmanager
+def bars(*, quiet: bool) -> Iterator[Progress]:
+    """Progress bars while the block runs, if stderr is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield Silent()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    display = RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        _rate_column(),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with display:
+        yield Bars(display)
+
+
+def _rate_column() -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """How many a second."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
+
+    return Rate()
+
+
+def replay(progress: Progress, event: dict[str, Any]) -> None:
+    """Show an event of the control socket as if it had happened in this process."""
+    entity, _, name = str(event.get("project", "/")).partition("/")
+    project = ProjectKey(entity, name)
+    match event["event"]:
+        case "runs_expected":
+            progress.runs_expected(project, event["count"])
+        case "runs_done":
+            progress.runs_done(project, event["count"])
+        case "rows_expected":
+            progress.rows_expected(project, event["count"])
+        case "rows_done":
+            progress.rows_done(project, event["count"])
+        case "finished":
+            progress.finished(PassResult(project))

@@ -1,0 +1,91 @@
+"""How a command talks to a running daemon."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mirror.errors import ConfigError, MirrorError, SyncError
+
+
+class Control:
+    """The control socket of a running daemon."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    def find(cls, path: Path) -> Control | None:
+        """The daemon that listens at this path, or None when none does; a socket left by a dead one counts as none."""
+        if not path.exists():
+            return None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                return None
+            except PermissionError as error:
+                raise MirrorError(f"{path} belongs to another user's daemon") from error
+            except OSError:
+                return None
+        return cls(path)
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon is and does."""
+        with self._client() as client:
+            return dict(self._check(client.get("/status")))
+
+    def work(self, action: str, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Run `sync` or `flush` and yield its events as they come; the last one is `done`.
+
+        Raises MirrorError with the daemon's message and exit code when it could not even start.
+        """
+        with self._client() as client, client.stream("POST", f"/{action}", json={"paths": list(paths)}) as answer:
+            if answer.status_code != httpx.codes.OK:
+                answer.read()
+                self._check(answer)
+            for line in answer.iter_lines():
+                event = json.loads(line)
+                if event["event"] == "error":
+                    failure = MirrorError(event["message"])
+                    failure.exit_code = event["exit_code"]
+                    raise failure
+                yield event
+                if event["event"] == "done":
+                    return
+        raise SyncError("the daemon stopped before it was done; what it committed stays")
+
+    def flush_later(self, paths: Sequence[str]) -> None:
+        """Ask for a flush and don't wait for it."""
+        with self._client() as client:
+            self._check(client.post("/flush", json={"paths": list(paths), "wait": False}))
+
+    def stop(self) -> None:
+        """Ask the daemon to stop."""
+        with self._client() as client:
+            self._check(client.post("/stop"))
+
+    def reload(self) -> None:
+        """Have the daemon read its config again. Raises ConfigError when it refuses it."""
+        with self._client() as client:
+            self._check(client.post("/reload"))
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self._path)),
+            base_url="http://mirror",
+            timeout=httpx.Timeout(10.0, read=None),
+        )
+
+    @staticmethod
+    def _check(answer: httpx.Response) -> Any:
+        content = answer.json()
+        if answer.is_success:
+            return content
+        message = content.get("message", f"the daemon answered {answer.status_code}")
+        raise ConfigError(message) if content.get("exit_code") == ConfigError.exit_code else MirrorError(message)

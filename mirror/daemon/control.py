@@ -1,0 +1,143 @@
+"""The control socket: HTTP and JSON over a Unix socket that only its owner may open.
+
+    GET  /status                           what the daemon is and does
+    POST /sync   {"paths": [...]}          one pass now; lines of progress, then the results
+    POST /flush  {"paths": [...], "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
+    POST /reload                           read the config again
+    POST /stop                             stop as on SIGTERM
+
+Answers to /sync and /flush are JSON lines: {"event": "runs_expected", "project", "count"} and the like while it works,
+{"event": "finished", ...} for each project, and at last {"event": "done", "results": [...]} or
+{"event": "error", "message", "exit_code"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mirror.errors import MirrorError
+from mirror.store.records import ProjectKey
+from mirror.sync.context import PassResult, Progress
+
+
+class Controlled(Protocol):
+    """What the control socket may ask of a daemon."""
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /status` answers."""
+
+    async def sync_now(self, paths: Sequence[str], *, afresh: bool, progress: Progress) -> list[PassResult]:
+        """One pass over the paths, or over everything in the config."""
+
+    async def reload(self) -> None:
+        """Read the config again. Raises ConfigError and changes nothing when it is not valid."""
+
+    def stop(self) -> None:
+        """Begin to stop."""
+
+    def start_task(self, work: Awaitable[Any]) -> None:
+        """Go on with something after the answer was sent."""
+
+
+class _Lines:
+    """Progress as JSON lines in a queue."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    def _put(self, event: str, project: ProjectKey, count: int) -> None:
+        self.queue.put_nowait({"event": event, "project": str(project), "count": count})
+
+    def runs_expected(self, project: ProjectKey, runs: int) -> None:
+        self._put("runs_expected", project, runs)
+
+    def runs_done(self, project: ProjectKey, runs: int) -> None:
+        self._put("runs_done", project, runs)
+
+    def rows_expected(self, project: ProjectKey, rows: int) -> None:
+        self._put("rows_expected", project, rows)
+
+    def rows_done(self, project: ProjectKey, rows: int) -> None:
+        self._put("rows_done", project, rows)
+
+    def finished(self, result: PassResult) -> None:
+        self.queue.put_nowait({"event": "finished", **result.as_json()})
+
+
+def application(daemon: Controlled) -> Starlette:
+    """The routes of the control socket."""
+
+    async def status(request: Request) -> Response:
+        del request
+        return JSONResponse(daemon.status())
+
+    async def sync(request: Request) -> Response:
+        return await _work(request, afresh=False)
+
+    async def flush(request: Request) -> Response:
+        return await _work(request, afresh=True)
+
+    async def _work(request: Request, *, afresh: bool) -> Response:
+        try:
+            body = await request.json() if await request.body() else {}
+            paths = [str(path) for path in body.get("paths", [])]
+            wait = bool(body.get("wait", True))
+        except (ValueError, AttributeError, TypeError):
+            return JSONResponse({"message": 'send a JSON object such as {"paths": ["team/project"]}'}, 400)
+        lines = _Lines()
+
+        async def run() -> None:
+            try:
+                results = await daemon.sync_now(paths, afresh=afresh, progress=lines)
+                lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
+            except MirrorError as error:
+                lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})
+            except asyncio.CancelledError:
+                lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
+                raise
+            finally:
+                lines.queue.put_nowait(None)
+
+        daemon.start_task(run())
+        if not wait:
+            return JSONResponse({"accepted": True}, 202)
+        return StreamingResponse(_stream(lines), media_type="application/jsonl")
+
+    async def reload(request: Request) -> Response:
+        del request
+        try:
+            await daemon.reload()
+        except MirrorError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 422)
+        return JSONResponse(daemon.status())
+
+    async def stop(request: Request) -> Response:
+        del request
+        daemon.stop()
+        return JSONResponse({"stopping": True})
+
+    def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
+        return Route(path, handler, methods=[method])
+
+    return Starlette(
+        routes=[
+            route("/status", status, "GET"),
+            route("/sync", sync, "POST"),
+            route("/flush", flush, "POST"),
+            route("/reload", reload, "POST"),
+            route("/stop", stop, "POST"),
+        ]
+    )
+
+
+async def _stream(lines: _Lines) -> AsyncIterator[bytes]:
+    while (event := await lines.queue.get()) is not None:
+        yield json.dumps(event).encode() + b"\n"

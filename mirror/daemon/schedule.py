@@ -1,0 +1,93 @@
+"""When each project is looked at: APScheduler jobs whose interval follows what runs in the project."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta, timezone
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from mirror.config import SyncSettings
+from mirror.store.records import ProjectKey
+
+JITTER = 0.1
+"""The share of an interval by which passes are spread, so that projects do not all ask at the same moment."""
+
+_LISTING = "projects"
+
+
+class Schedule:
+    """One job a project. A pass never overlaps another of its project, and missed ones become one."""
+
+    def __init__(
+        self, run_pass: Callable[[ProjectKey], Awaitable[bool]], look_for_projects: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._run_pass = run_pass
+        self._look = look_for_projects
+        self._intervals = SyncSettings()
+        self._live: dict[ProjectKey, bool] = {}
+        self._scheduler = AsyncIOScheduler(
+            timezone=timezone.utc,  # noqa: UP017 - APScheduler compares with this very object
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def start(self) -> None:
+        """Begin to run jobs."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Start no further job, and cancel those under way."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def projects(self) -> list[ProjectKey]:
+        """The projects that are looked at now."""
+        return list(self._live)
+
+    def set_projects(self, projects: Iterable[ProjectKey], intervals: SyncSettings) -> None:
+        """Look at these from now on: new ones at once, the others when their time comes."""
+        wanted = list(projects)
+        changed = intervals != self._intervals
+        self._intervals = intervals
+        for project in [known for known in self._live if known not in wanted]:
+            del self._live[project]
+            self._scheduler.remove_job(str(project))
+        for project in wanted:
+            if project not in self._live:
+                self._live[project] = False
+                self._scheduler.add_job(
+                    self._job,
+                    self._trigger(live=False),
+                    args=[project],
+                    id=str(project),
+                    next_run_time=datetime.now(timezone.utc),  # noqa: UP017
+                )
+            elif changed:
+                self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=self._live[project]))
+        if changed or self._scheduler.get_job(_LISTING) is None:
+            self._scheduler.add_job(
+                self._look, self._trigger(live=False), id=_LISTING, replace_existing=True
+            )
+
+    def next_passes(self) -> dict[ProjectKey, dict[str, object]]:
+        """For each project, whether something runs in it and when it is looked at next."""
+        jobs = {project: self._scheduler.get_job(str(project)) for project in self._live}
+        return {
+            project: {
+                "live": self._live[project],
+                "next_pass": job.next_run_time.isoformat(timespec="seconds") if job and job.next_run_time else None,
+            }
+            for project, job in jobs.items()
+        }
+
+    async def _job(self, project: ProjectKey) -> None:
+        live = await self._run_pass(project)
+        if project in self._live and live != self._live[project]:
+            self._live[project] = live
+            self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))
+
+    def _trigger(self, *, live: bool) -> IntervalTrigger:
+        seconds = self._intervals.live_interval if live else self._intervals.interval
+        start = datetime.now(timezone.utc) + timedelta(seconds=seconds)  # noqa: UP017
+        return IntervalTrigger(seconds=seconds, start_date=start, jitter=seconds * JITTER, timezone=timezone.utc)  # noqa: UP017

@@ -1,0 +1,58 @@
+"""Everything a pass needs, opened from the settings and closed again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from mirror import credentials
+from mirror.config import Settings
+from mirror.home import Home
+from mirror.remote.client import Server
+from mirror.store.store import Store
+from mirror.sync.context import Context, Progress, Scope, Silent
+from mirror.sync.writer import Writer
+
+
+def scope_of(settings: Settings) -> Scope:
+    """What the settings say is to be mirrored of each project."""
+    sync = settings.sync
+    return Scope(sync.filters, sync.history, sync.system_metrics, sync.reconcile_interval)
+
+
+def connect(settings: Settings, environ: Mapping[str, str]) -> Server:
+    """A client with the key that the environment or netrc gives. Raises AuthError when there is none."""
+    server = settings.server
+    credential = credentials.find(server.base_url, environ)
+    return Server(
+        server.base_url,
+        credential.key,
+        key_source=credential.source,
+        timeout=server.timeout,
+        max_concurrency=server.max_concurrency,
+    )
+
+
+@asynccontextmanager
+async def open_context(
+    home: Home, settings: Settings, environ: Mapping[str, str], progress: Progress | None = None
+) -> AsyncIterator[Context]:
+    """Open server and store; close both, with what was committed published by then.
+
+    Raises AuthError, StoreBusy (another process writes to this home) or StoreError.
+    """
+    server = connect(settings, environ)
+    try:
+        store = Store.open(
+            home, tail_values=settings.store.tail_values, storage_version=settings.publish.storage_version
+        )
+        try:
+            writer = Writer(store, settings.publish.min_interval)
+            try:
+                yield Context(server, writer, scope_of(settings), progress or Silent())
+            finally:
+                writer.close()
+        finally:
+            store.close()
+    finally:
+        await server.close()
