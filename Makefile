@@ -1,0 +1,67 @@
+# Each target does its own set-up: a fresh machine needs Python 3.11, pip and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+
+.PHONY: help demo test check lint types contracts docs bench soak format lock clean
+
+help:
+	@echo "make demo    mirror three sample projects and look at them, no account needed (about a minute)"
+	@echo "make test    all tests but the slow ones"
+	@echo "make check   lint, types, architecture contracts, docs"
+	@echo "make bench   the benchmarks"
+	@echo "make soak    the slow fault and soak tests"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(BIN)/python requirements.txt pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/.runtime
+	$(BIN)/mirror demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak"
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+check: lint types contracts docs
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check --output-format concise
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/reference.py --check
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/filters.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/python docs/reference.py
+
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --custom-compile-command "make lock" --group dev pyproject.toml -o requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
