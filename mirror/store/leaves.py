@@ -1,0 +1,175 @@
+"""Config and summary documents as rows of `store.leaves`, one for each node, ready to be handed over as Arrow columns.
+
+Every value below the root of a document has a row: `key` is its dotted path (`optimizer.lr`, whether `lr` is nested
+in `optimizer` or the key itself holds the dot), `kind` one of number, string, bool, null, list, object. `number` is set
+for numbers only, NaN and infinities included. `text` is the value as text: exact digits of an integer, `true`, JSON
+text of a list; it is null for null and for an object with members, `{}` for an empty object.
+The leaves that people see are the rows with `element IS NULL AND (kind <> 'object' OR text IS NOT NULL)`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from math import isfinite, isnan
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ELEMENT_TEXT_LIMIT = 256
+"""A list has rows for its elements as long as its JSON text has at most so many characters.
+
+Longer lists (histograms have 65 numbers and more) have the row of the list alone; a filter reads those from its text.
+"""
+
+_MAX = sys.float_info.max
+
+
+class LeafColumns:
+    """Gathers the leaves of many documents, column by column; `table()` gives them in the shape of `store.leaves`."""
+
+    def __init__(self) -> None:
+        self.rids: list[int] = []
+        self.docs: list[str] = []
+        self.keys: list[str] = []
+        self.kinds: list[str] = []
+        self.numbers: list[float | None] = []
+        self.texts: list[str | None] = []
+        self.elements: list[int | None] = []
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add(self, rid: int, doc: str, document: dict[str, Any]) -> None:
+        """Append every node of one run's `document`; `doc` is `config` or `summary`. Depth is not limited."""
+        keys, kinds, numbers, texts, elements = self.keys, self.kinds, self.numbers, self.texts, self.elements
+        before = len(keys)
+        # A list of what is still to be walked, not recursion: a document may be nested deeper than Python's stack.
+        pending = [("", document)]
+        for prefix, members in pending:
+            for name, value in members.items():
+                key = prefix + name
+                kind = type(value)
+                keys.append(key)
+                if kind is float:
+                    kinds.append("number")
+                    numbers.append(value)
+                    texts.append(repr(value) if isfinite(value) else _nonfinite(value))
+                elif kind is str:
+                    kinds.append("string")
+                    numbers.append(None)
+                    texts.append(value)
+                elif kind is int:
+                    kinds.append("number")
+                    numbers.append(_double(value))
+                    texts.append(str(value))
+                elif kind is bool:
+                    kinds.append("bool")
+                    numbers.append(None)
+                    texts.append("true" if value else "false")
+                elif value is None:
+                    kinds.append("null")
+                    numbers.append(None)
+                    texts.append(None)
+                elif isinstance(value, dict):
+                    kinds.append("object")
+                    numbers.append(None)
+                    texts.append(None if value else "{}")
+                    if value:
+                        pending.append((key + ".", value))
+                elif isinstance(value, (list, tuple)):
+                    text = json_text(value)
+                    kinds.append("list")
+                    numbers.append(None)
+                    texts.append(text)
+                    if len(text) <= ELEMENT_TEXT_LIMIT:
+                        elements.extend([None] * (len(keys) - len(elements)))
+                        for index, element in enumerate(value):
+                            kind_name, number, element_text = _scalar(element)
+                            keys.append(key)
+                            kinds.append(kind_name)
+                            numbers.append(number)
+                            texts.append(element_text)
+                            elements.append(index)
+                else:
+                    raise TypeError(f"{doc} key {key!r} holds a {kind.__name__}, which is no JSON value")
+        count = len(keys) - before
+        elements.extend([None] * (len(keys) - len(elements)))
+        self.rids.extend([rid] * count)
+        self.docs.extend([doc] * count)
+
+    def table(self) -> pa.Table:
+        """All rows gathered so far: the columns of `store.leaves`, in their order. Imports pyarrow."""
+        import pyarrow as pa
+
+        return pa.table(
+            {
+                "rid": pa.array(self.rids, pa.int64()),
+                "doc": pa.array(self.docs, pa.string()),
+                "key": _strings(self.keys),
+                "kind": pa.array(self.kinds, pa.string()),
+                "number": pa.array(self.numbers, pa.float64()),
+                "text": _strings(self.texts),
+                "element": pa.array(self.elements, pa.int64()),
+            }
+        )
+
+    def clear(self) -> None:
+        """Forget all rows, keeping the object for the next batch."""
+        for column in (self.rids, self.docs, self.keys, self.kinds, self.numbers, self.texts, self.elements):
+            column.clear()
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON of `value`; NaN and infinities as bare tokens, integers of any size exact."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        # Integers past 64 bits, half surrogate pairs and nesting past 254 levels are beyond orjson.
+        return _plain_json(value)
+    # orjson writes NaN as null.
+    return _plain_json(value) if b"null" in text else text.decode()
+
+
+def _plain_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _scalar(value: Any) -> tuple[str, float | None, str | None]:
+    """An element of a list as kind, number and text; objects and lists in it as JSON text."""
+    if isinstance(value, str):
+        return "string", None, value
+    if isinstance(value, bool):
+        return "bool", None, "true" if value else "false"
+    if isinstance(value, int):
+        return "number", _double(value), str(value)
+    if isinstance(value, float):
+        return "number", value, repr(value) if isfinite(value) else _nonfinite(value)
+    if value is None:
+        return "null", None, None
+    return "object" if isinstance(value, dict) else "list", None, json_text(value)
+
+
+def _double(value: int) -> float:
+    """The nearest double; an integer past every double is the largest one, since it is not infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return _MAX if value > 0 else -_MAX
+
+
+def _nonfinite(value: float) -> str:
+    return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _strings(values: list[Any]) -> pa.Array[Any]:
+    """A string column; half of a surrogate pair, which UTF-8 can't say, becomes a question mark."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([v if v is None else v.encode("utf-8", "replace").decode() for v in values], pa.string())
