@@ -1,0 +1,9 @@
+"""`python -m mirror.cli` is the `mirror` command."""
+
+from __future__ import annotations
+
+import sys
+
+from mirror.cli import main
+
+sys.exit(main())

@@ -1,0 +1,126 @@
+"""The command line: global options, and the list of commands. A command's module is imported when it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from mirror.cli import messages
+from mirror.cli.invocation import Invocation
+from mirror.home import Home
+
+# Every command in the order of the help: its module, and the function or the typer.Typer that it is.
+COMMANDS = {
+    "init": ("mirror.cli.setup", "init"),
+    "login": ("mirror.cli.setup", "login"),
+    "query": ("mirror.cli.query", "query"),
+    "history": ("mirror.cli.query", "history"),
+    "export": ("mirror.cli.query", "export"),
+}
+
+# The base class of everything that is wrong with a command line, in typer with click of its own and without.
+_CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
+
+
+class Commands(TyperGroup):
+    """Imports a command when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Build one command; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        target = getattr(import_module(module), name)
+        if isinstance(target, typer.Typer):
+            return _named(get_command(target), cmd_name)
+        single = _typer()
+        single.command(cmd_name)(target)
+        return _named(get_command(single), cmd_name)
+
+
+def _named(command: Any, name: str) -> Any:
+    command.name = name
+    return command
+
+
+def _typer(**options: Any) -> typer.Typer:
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+
+
+app = _typer(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mirror.version import VERSION
+
+        typer.echo(f"wandb-mirror {VERSION}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Another config file; wins over MIRROR_CONFIG.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with tracebacks.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Keep a local mirror of Weights & Biases projects in DuckDB, and query it.
+
+    The mirror lies in MIRROR_HOME. Data goes to stdout, everything else to stderr. Exit codes: 0 done;
+    1 failed; 2 usage or config; 3 network or authentication; 4 timed out or too stale; 130 interrupted.
+    """
+    messages.configure(quiet=quiet, verbose=verbose)
+    environ = dict(os.environ)
+    if config is not None:
+        environ["MIRROR_CONFIG"] = str(config)
+    ctx.obj = Invocation(home=Home.find(environ), environ=environ)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line. Whatever goes wrong becomes one line on stderr and an exit code."""
+    messages.configure()
+    command = get_command(app)
+    try:
+        result = command.main(list(arguments), prog_name="mirror", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except typer.Abort:
+        return int(messages.fail(KeyboardInterrupt()))
+    except _CommandLineError as error:
+        ctx = getattr(error, "ctx", None)
+        hint = f"; see `{ctx.command_path} --help`" if ctx is not None else ""
+        return int(messages.usage_error(f"{error.format_message().rstrip('.')}{hint}"))
+    except BrokenPipeError:
+        _silence_stdout()
+        return int(messages.ExitCode.DONE)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        return int(messages.fail(error))
+    return result if isinstance(result, int) else 0
+
+
+def _silence_stdout() -> None:
+    """The reader went away, as `| head` does: let the interpreter flush into nothing at its end."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)

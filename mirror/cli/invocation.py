@@ -1,0 +1,40 @@
+"""What every command is given: where the mirror lies, and the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mirror.home import Home
+
+if TYPE_CHECKING:
+    import typer
+
+    from mirror.config import Settings
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One run of the command. `environ` names a config file given by --config as MIRROR_CONFIG."""
+
+    home: Home
+    environ: Mapping[str, str]
+
+    @property
+    def entity(self) -> str | None:
+        """The entity of a project that is given without one."""
+        return self.environ.get("WANDB_ENTITY") or None
+
+    def settings(self, projects: Sequence[str] = ()) -> Settings:
+        """Read the config. Raises ConfigError."""
+        from mirror.config import load
+
+        return load(self.home, self.environ, projects)
+
+
+def invocation(ctx: typer.Context) -> Invocation:
+    """What the global options of this command line said."""
+    found = ctx.find_object(Invocation)
+    assert found is not None
+    return found

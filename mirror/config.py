@@ -1,0 +1,188 @@
+"""Settings: the config file, the environment above it, the defaults below it. An error names file, line and key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mirror import config_values as values
+from mirror.config_file import ConfigFile
+from mirror.config_values import DEFAULT_BASE_URL, Impossible, base_url, project_pattern, quoted
+from mirror.errors import ConfigError
+from mirror.home import Home
+
+
+def _about(read: Callable[[object], Any], shown: str, help_text: str) -> dict[str, Any]:
+    """How a setting is read, its default as TOML, and one line of explanation."""
+    return {"read": read, "shown": shown, "help": help_text}
+
+
+def _setting(default: Any, read: Callable[[object], Any], shown: str, help_text: str) -> Any:
+    """A field of the config with its default."""
+    return field(default=default, metadata=_about(read, shown, help_text))
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How to reach the W&B server."""
+
+    base_url: str = _setting(
+        DEFAULT_BASE_URL, values.base_url, '"https://api.wandb.ai"', "the W&B server; WANDB_BASE_URL wins over it"
+    )
+    timeout: float = _setting(30.0, values.interval, '"30s"', "the longest wait for one answer")
+    max_concurrency: int = _setting(8, values.count, "8", "requests under way at the same time")
+
+
+@dataclass(frozen=True)
+class SyncSettings:
+    """When to pull, and what. Times are seconds."""
+
+    interval: float = _setting(300.0, values.interval, '"5m"', "between two looks at a project in which nothing runs")
+    live_interval: float = _setting(15.0, values.interval, '"15s"', "the same for a project with a running run")
+    reconcile_interval: float = _setting(
+        21600.0, values.interval, '"6h"', "full listing: finds deletions and edits that move no timestamp"
+    )
+    filters: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=_about(values.filters, "{}", 'mirror only the runs that match, e.g. {"config.team" = "vision"}'),
+    )
+    history: tuple[str, ...] = _setting(
+        ("*",), values.globs, '["*"]', "history keys to mirror, as globs; [] mirrors none"
+    )
+    system_metrics: bool = _setting(False, values.switch, "false", "mirror CPU, GPU and memory metrics as well")
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How the mirror keeps its data."""
+
+    tail_values: int = _setting(
+        10_000_000,
+        values.count,
+        '"10M"',
+        "newest history values kept inside the DuckDB file; older ones move to Parquet",
+    )
+
+
+@dataclass(frozen=True)
+class PublishSettings:
+    """How readers get to see new data."""
+
+    min_interval: float = _setting(5.0, values.seconds, '"5s"', "between two replacements of mirror.duckdb")
+    storage_version: str = _setting(
+        "v1.4.0",
+        values.storage_version,
+        '"v1.4.0"',
+        'oldest DuckDB that opens mirror.duckdb; "v1.2.0" for older drivers',
+    )
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """The daemon's own HTTP port."""
+
+    listen: str = _setting(
+        "127.0.0.1:8642", values.listen, '"127.0.0.1:8642"', 'where the daemon answers; "" turns it off'
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a mirror can be told. `file` is where it was read, None when there was no file."""
+
+    projects: tuple[str, ...] = ()
+    entity: str | None = None
+    server: ServerSettings = field(default_factory=ServerSettings)
+    sync: SyncSettings = field(default_factory=SyncSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    file: Path | None = None
+
+
+SECTIONS: dict[str, Any] = {
+    "server": ServerSettings,
+    "sync": SyncSettings,
+    "store": StoreSettings,
+    "publish": PublishSettings,
+    "http": HttpSettings,
+}
+
+
+def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -> Settings:
+    """Read the settings. `projects` replace those of the file; a file that is not there means defaults.
+
+    Raises ConfigError for a file that was named by MIRROR_CONFIG and is not there, and for the first thing in it
+    that is unknown, of the wrong type or impossible.
+    """
+    entity = environ.get("WANDB_ENTITY") or None
+    document = ConfigFile.read(home.config, SECTIONS, required=bool(environ.get("MIRROR_CONFIG")))
+    document.refuse_unknown((), ["projects", *SECTIONS])
+    sections = {name: document.section(name) for name in SECTIONS}
+    if not document.has("server", "base_url") and (url := _official_base_url(environ)):
+        sections["server"] = dataclasses.replace(sections["server"], base_url=url)
+    if url := environ.get("WANDB_BASE_URL"):
+        url = _checked(base_url, url, "WANDB_BASE_URL")
+        sections["server"] = dataclasses.replace(sections["server"], base_url=url)
+    patterns = [_checked(project_pattern, given, f'project "{given}"', entity) for given in projects]
+    return Settings(
+        projects=tuple(dict.fromkeys(patterns or document.projects(entity))),
+        entity=entity,
+        file=home.config if document.exists else None,
+        **sections,
+    )
+
+
+def required_projects(settings: Settings, home: Home) -> tuple[str, ...]:
+    """The projects to mirror. Raises ConfigError when there are none."""
+    if settings.projects:
+        return settings.projects
+    if settings.file is None:
+        raise ConfigError(f"no project to mirror: name one, or run `mirror init` to write {home.config}")
+    raise ConfigError(f"{settings.file}: projects is empty: name a project there or on the command line")
+
+
+def render(projects: Sequence[str], *, server: str = "", commented: bool = False) -> str:
+    """The text of a config file with every setting and its explanation; `commented` leaves the defaults inactive."""
+    lines = [
+        "# Settings of wandb-mirror. WANDB_API_KEY, WANDB_BASE_URL and WANDB_ENTITY win over this file;",
+        "# the API key never stands here: `mirror login` stores it where `wandb login` does.",
+        "",
+        '# What to mirror: "entity/project", or "entity/*" for all projects of an entity.',
+        f"projects = [{', '.join(quoted(project) for project in projects)}]",
+    ]
+    for name, kind in SECTIONS.items():
+        lines += ["", f"[{name}]"]
+        for item in dataclasses.fields(kind):
+            own = quoted(server) if server and (name, item.name) == ("server", "base_url") else ""
+            line = f"{item.name} = {own or item.metadata['shown']}"
+            if commented and not own:
+                line = f"# {line}"
+            lines.append(f"{line:<44} # {item.metadata['help']}")
+    return "\n".join(lines) + "\n"
+
+
+def _official_base_url(environ: Mapping[str, str]) -> str | None:
+    """The server that `wandb login --host` saved in the official client's own settings file; None when unreadable."""
+    folder = environ.get("WANDB_CONFIG_DIR")
+    path = (Path(folder) if folder else Path("~/.config/wandb")).expanduser() / "settings"
+    if not path.is_file():
+        return None
+    import configparser
+
+    parser = configparser.ConfigParser()
+    try:
+        parser.read(path, encoding="utf-8")
+        return base_url(parser["default"]["base_url"])
+    except (configparser.Error, KeyError, OSError, ValueError):
+        return None
+
+
+def _checked(read: Callable[..., str], value: str, name: str, *more: Any) -> str:
+    try:
+        return read(value, *more)
+    except Impossible as error:
+        raise ConfigError(f"{name} {error}") from None

@@ -1,0 +1,149 @@
+"""Readers of single settings: each takes what TOML or the environment gives and returns a checked value."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from mirror.errors import FilterError
+
+DEFAULT_BASE_URL = "https://api.wandb.ai"
+STORAGE_VERSIONS = ("v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0")
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+_LONGEST = 3650 * 86400.0
+_NAME = r"[^/\\#?%:*\s\x00-\x1f]{1,128}"
+
+
+class Impossible(ValueError):
+    """What a value must be, to be put after the name of its key."""
+
+
+def seconds(value: object) -> float:
+    """Read a duration such as "500ms", "30s", "5m", "6h" or "1d"."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
+    if not match:
+        raise Impossible(f'must be a duration such as "30s", "5m", "6h" or "500ms", not {shown(value)}')
+    result = float(match[1]) * _UNITS[match[2]]
+    if result > _LONGEST:
+        raise Impossible(f"must be at most 3650 days, not {shown(value)}")
+    return result
+
+
+def interval(value: object) -> float:
+    """Read a duration that is longer than nothing."""
+    result = seconds(value)
+    if not result:
+        raise Impossible(f"must be longer than nothing, not {shown(value)}")
+    return result
+
+
+def count(value: object) -> int:
+    """Read a positive whole number, also written as "100k" or "10M"."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)([kMG]?)", str(value)) if type(value) in (int, str) else None
+    result = float(match[1]) * _SCALES[match[2]] if match else 0.0
+    if result < 1 or result != int(result):
+        raise Impossible(f'must be a positive count such as 8, "100k" or "10M", not {shown(value)}')
+    return int(result)
+
+
+def base_url(value: object) -> str:
+    """Read the address of a W&B server, as the official client normalises it; it holds no credentials."""
+    url = _text(value).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise Impossible(f"must be an address such as {DEFAULT_BASE_URL}, not {shown(value)}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
+        raise Impossible(f"must be an address such as {DEFAULT_BASE_URL}, not {shown(value)}")
+    if parts.username or parts.password:
+        raise Impossible("must not hold a key; run `mirror login` or set WANDB_API_KEY")
+    if parts.query or parts.fragment:
+        raise Impossible(f"must end with its path, not {shown(value)}")
+    if re.fullmatch(r"(.*\.)?wandb\.ai", parts.hostname) and (parts.scheme, "api." in parts.hostname) != (
+        "https",
+        True,
+    ):
+        raise Impossible(f"is no address of the API: did you mean {DEFAULT_BASE_URL}?")
+    if parts.hostname == "forge.coreweave.com" and parts.path == "/api/wandb":
+        return f"https://api.{parts.hostname}"
+    return url
+
+
+def listen(value: object) -> str:
+    """Read "host:port", or "" for not listening at all."""
+    text = _text(value)
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", text)
+    if text and (not match or int(match[2]) > 65535):
+        raise Impossible(f'must be an address such as "127.0.0.1:8642", or "" to turn it off, not {shown(value)}')
+    return text
+
+
+def storage_version(value: object) -> str:
+    """Read the oldest DuckDB that must be able to open the published file."""
+    if value not in STORAGE_VERSIONS:
+        raise Impossible(f"must be one of {', '.join(STORAGE_VERSIONS)}, not {shown(value)}")
+    return str(value)
+
+
+def globs(value: object) -> tuple[str, ...]:
+    """Read a list of key globs."""
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise Impossible(f'must be a list of key globs such as ["loss", "val/*"], not {shown(value)}')
+    return tuple(value)
+
+
+def filters(value: object) -> dict[str, Any]:
+    """Read a run filter; what it may say is for `mirror.filters` to judge."""
+    if not isinstance(value, dict):
+        raise Impossible(f'must be a table such as {{state = "finished"}}, not {shown(value)}')
+    if value:
+        from mirror.filters import compile as compile_filter
+
+        try:
+            compile_filter(value)
+        except FilterError as error:
+            raise Impossible(f"is no valid filter: {error}") from None
+    return value
+
+
+def switch(value: object) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise Impossible(f"must be true or false, not {shown(value)}")
+    return value
+
+
+def project_pattern(text: object, entity: str | None = None) -> str:
+    """Read "entity/project" or "entity/*"; without an entity it gets `entity`. Raises ValueError with what to write."""
+    given = _text(text)
+    full = f"{entity}/{given}" if entity and "/" not in given else given
+    if re.fullmatch(rf"{_NAME}/(?:{_NAME}|\*)", full):
+        return full
+    if "/" not in given and not entity and re.fullmatch(rf"{_NAME}|\*", given):
+        raise Impossible(f'needs an entity: write "entity/{given}" or set WANDB_ENTITY')
+    raise Impossible(f'must be "entity/project" or "entity/*", not {shown(text)}')
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise Impossible(f"must be a text, not {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as TOML would write it, short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = quoted(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def quoted(text: str) -> str:
+    """A text as TOML writes it."""
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
