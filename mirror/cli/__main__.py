@@ -1,9 +1,7 @@
-"""`python -m mirror.cli` is the `mirror` command."""
+"""`python -m mirror.cli` is the command `mirror`."""
 
 from __future__ import annotations
 
-import sys
-
 from mirror.cli import main
 
-sys.exit(main())
+main()

@@ -29,9 +29,9 @@ async def sync_project(
     requests = context.server.count_requests()
     one_pass = _Pass(context, project)
     try:
-        await one_pass.begin()
         if afresh:
-            await one_pass.forget(run_ids)
+            await forget(context, project, run_ids)
+        await one_pass.begin()
         if run_ids:
             await one_pass.take_named(run_ids)
         else:
@@ -46,6 +46,23 @@ async def sync_project(
     await one_pass.end(whole=not run_ids)
     context.progress.finished(result)
     return result
+
+
+async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] = ()) -> None:
+    """Have everything that is mirrored of the project, or of these runs, pulled again by the next pass.
+
+    Readers see the old values until then. A process that is killed after this goes on with it the next time.
+    """
+
+    def write(tx: Writes) -> None:
+        wanted = [run.run_id for run in known.values() if not run.deleted and (not run_ids or run.run_id in run_ids)]
+        tx.request_refresh(project, wanted)
+        if not run_ids:
+            tx.set_cursor(project, ProjectCursor())
+
+    known = await context.writer.read(lambda store: store.known_runs(project))
+    if known:
+        await context.writer.write(write)
 
 
 class _Pass:
@@ -66,22 +83,6 @@ class _Pass:
         self.known, self.cursor = await self.context.writer.read(
             lambda store: (store.known_runs(self.project), store.cursor(self.project))
         )
-
-    async def forget(self, run_ids: Sequence[str]) -> None:
-        """Ask for everything again. Committed first, so that a killed process goes on with it the next time."""
-        wanted = [run.run_id for run in self.known.values() if not run.deleted]
-        if run_ids:
-            wanted = [run_id for run_id in wanted if run_id in set(run_ids)]
-
-        def write(tx: Writes) -> None:
-            tx.request_refresh(self.project, wanted)
-            if not run_ids:
-                tx.set_cursor(self.project, ProjectCursor())
-
-        if self.known:
-            await self.context.writer.write(write)
-        if not run_ids:
-            self.cursor = ProjectCursor()
 
     async def take_changed(self, *, afresh: bool) -> None:
         """Find the runs that changed and take their records; the cursor moves with the last of them."""

@@ -1,0 +1,60 @@
+"""Writes docs/cli.md from what `--help` of each command prints; with --check, tells whether the file is current."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+MIRROR = Path(sys.executable).with_name("mirror")
+
+HEAD = """# Commands
+
+What each command takes, as its `--help` prints it. Output of every command is data on stdout and messages on stderr.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | the query, sync or verification failed, or some runs of it |
+| 2 | usage or config |
+| 3 | network or authentication |
+| 4 | timed out, or staler than allowed |
+| 130 | interrupted |
+"""
+
+
+def help_of(*command: str) -> str:
+    """The help text of a command, at a fixed width."""
+    environ = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
+    done = subprocess.run([MIRROR, *command, "--help"], env=environ, capture_output=True, text=True, check=True)
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def reference() -> str:
+    """The whole page."""
+    from mirror.cli.app import app
+    from typer.main import get_command
+
+    commands = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+    parts = [HEAD, f"## mirror\n\n```text\n{help_of()}\n```\n"]
+    parts += [f"## mirror {name}\n\n```text\n{help_of(name)}\n```\n" for name in commands]
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Write the page, or with --check compare it."""
+    path = DOCS / "cli.md"
+    text = reference()
+    if "--check" in sys.argv[1:]:
+        if path.exists() and path.read_text() == text:
+            return 0
+        print(f"{path} is not what the commands say now; run `make format`", file=sys.stderr)
+        return 1
+    path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""`mirror sync`, `mirror flush` and `mirror status`: through the daemon when one runs, else in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mirror.errors import UsageError
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+    from mirror.home import Home
+    from mirror.sync.context import Progress
+
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH]...", help="entity/project or entity/project/run_id; everything in the config without."
+    ),
+]
+
+
+def sync(context: typer.Context, paths: Paths = None) -> None:
+    """Pull what changed since the last pass, now.
+
+    Through the daemon when one runs. A sync in which some runs failed ends with 1, names them, and keeps what the
+    others brought.
+    """
+    _work(context, "sync", paths or [])
+
+
+def flush(
+    context: typer.Context,
+    paths: Paths = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return at once; a daemon or the next sync pulls.")
+    ] = False,
+) -> None:
+    """Forget what is mirrored of PATH and pull it afresh from the server.
+
+    Returns when the published file holds the fresh values; until then readers see the old ones.
+    """
+    _work(context, "flush", paths or [], wait=not no_wait)
+
+
+def _work(context: typer.Context, action: str, paths: Sequence[str], *, wait: bool = True) -> None:
+    from mirror.cli.progress import bars, replay
+    from mirror.daemon.client import Control
+
+    home: Home = context.obj.home
+    control = Control.find(home.socket)
+    if control is not None and not wait:
+        control.flush_later(paths)
+        _say(context, "the daemon pulls it afresh now")
+        return
+    results: list[dict[str, Any]] = []
+    with bars(quiet=context.obj.quiet) as progress:
+        if control is not None:
+            for event in control.work(action, paths):
+                replay(progress, event)
+                if event["event"] == "done":
+                    results = event["results"]
+        else:
+            results = asyncio.run(_here(context, action, paths, progress, wait=wait))
+    if not wait:
+        _say(context, "forgotten; `mirror sync` or a daemon pulls it afresh, readers see the old values until then")
+        return
+    _report(context, results)
+
+
+async def _here(
+    context: typer.Context, action: str, paths: Sequence[str], progress: Progress, *, wait: bool
+) -> list[dict[str, Any]]:
+    """The same work in this process."""
+    from mirror import config
+    from mirror.sync import engine, targets
+    from mirror.sync.project import forget
+    from mirror.sync.session import open_context
+
+    home: Home = context.obj.home
+    settings: Settings = config.load(home, os.environ, paths)
+    if not settings.projects:
+        raise UsageError(f"nothing to {action}: name a PATH, or add projects to {home.config} (`mirror init`)")
+    patterns = [targets.parse(path, settings.entity) for path in settings.projects]
+    async with open_context(home, settings, os.environ, progress) as opened:
+        wanted = await targets.expand(opened.server, patterns)
+        if not wanted:
+            raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
+        if not wait:
+            for target in wanted:
+                await forget(opened, target.project, target.run_ids)
+            return []
+        results = await engine.sync(opened, wanted, afresh=action == "flush")
+    return [result.as_json() for result in results]
+
+
+def _report(context: typer.Context, results: Sequence[dict[str, Any]]) -> None:
+    """One line a project, then what failed; the exit code is the worst of them."""
+    from mirror.cli.messages import warn
+
+    worst = 0
+    for result in results:
+        name = result["project"]
+        if result["error"]:
+            warn(f"{name}: {result['error']}")
+            worst = max(worst, result["exit_code"] or 1)
+            continue
+        _say(context, f"{name}: {_summary(result)}")
+        for run_id, error in result["failed_runs"].items():
+            warn(f"{name}/{run_id}: {error}")
+            worst = max(worst, 1)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _summary(result: dict[str, Any]) -> str:
+    def some(count: int, one: str, more: str) -> str:
+        return f"{count:,} {one if count == 1 else more}"
+
+    if not result["runs"] and not result["history_rows"] and not result["deleted"]:
+        return f"nothing new ({some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s)"
+    parts = [
+        some(result["runs"], "run", "runs") + (f" ({result['new_runs']:,} new)" if result["new_runs"] else ""),
+        some(result["history_rows"], "history row", "history rows"),
+    ]
+    if result["deleted"]:
+        parts.append(some(result["deleted"], "run deleted", "runs deleted") + " on the server")
+    cost = f"{some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s"
+    return f"{', '.join(parts)} ({cost})"
+
+
+def _say(context: typer.Context, text: str) -> None:
+    from mirror.cli.messages import say
+
+    if not context.obj.quiet:
+        say(text)

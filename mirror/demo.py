@@ -1,0 +1,178 @@
+"""The whole product against an embedded sample server: what `mirror demo` shows."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from mirror.errors import MirrorError
+from mirror.sandbox import Sandbox, sample
+
+ENTITY = "acme"
+LIVE_EVERY = 0.25
+"""Seconds between two steps of the run that grows."""
+
+START_LIMIT = 60.0
+"""Seconds until the daemon must have mirrored the sample projects."""
+
+CONFIG = """projects = ["{entity}/*"]
+
+[sync]
+interval = "10s"
+live_interval = "1s"
+
+[publish]
+min_interval = "500ms"
+"""
+
+
+class Demo:
+    """A sample server, a daemon that mirrors it into a folder of its own, and commands shown as a person types them."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        # One folder a user, replaced by the next demo, so that the mirrored file can be looked at afterwards.
+        self.home = Path(tempfile.gettempdir()) / f"wandb-mirror-demo-{getpass.getuser()}"
+        self._environ = dict(os.environ)
+
+    def run(self, *, keep: bool) -> None:
+        """Show everything; with `keep`, stay up until Ctrl-C."""
+        self._claim_home()
+        with ExitStack() as stack:
+            world = sample.full()
+            server = stack.enter_context(Sandbox(world))
+            stack.enter_context(sample.keep_logging(sample.live_run(world), every=LIVE_EVERY))
+            self._environ |= {
+                "MIRROR_HOME": str(self.home),
+                "WANDB_BASE_URL": server.url,
+                "WANDB_API_KEY": server.key,
+            }
+            for name in ("WANDB_ENTITY", "MIRROR_CONFIG"):
+                self._environ.pop(name, None)
+            (self.home / "config.toml").write_text(CONFIG.format(entity=ENTITY))
+            daemon = self._start_daemon()
+            stack.callback(self._stop, daemon)
+            self._tell(f"A sample W&B server runs at {server.url}, and a daemon mirrors its projects into {self.home}.")
+            self._wait_until_mirrored(daemon)
+            self._show()
+            if keep:
+                self._stay(server.url, server.key)
+        self._tell("Server and daemon have stopped. The mirror is a DuckDB file; open it with any DuckDB client:")
+        self._say(f"  duckdb -readonly {self.home / 'mirror.duckdb'}")
+        self._say(f"  python -c \"import duckdb; print(duckdb.connect('{self.home / 'mirror.duckdb'}', read_only=True)")
+        self._say("                            .sql('from runs limit 5'))\"")
+        self._tell("To mirror your own projects: `mirror login`, `mirror init`, `mirror sync`, `mirror daemon`.")
+
+    def _claim_home(self) -> None:
+        if self.home.is_symlink() or (self.home.exists() and self.home.stat().st_uid != os.getuid()):
+            raise MirrorError(f"{self.home} belongs to somebody else; remove it or set TMPDIR")
+        from mirror.daemon.client import Control
+
+        if Control.find(self.home / "mirror.sock"):
+            raise MirrorError(f"another demo runs in {self.home}; end it first")
+        shutil.rmtree(self.home, ignore_errors=True)
+        self.home.mkdir(mode=0o700)
+
+    def _start_daemon(self) -> subprocess.Popen[bytes]:
+        with (self.home / "daemon.out").open("wb") as out:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                [sys.executable, "-m", "mirror.cli", "daemon"],
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _stop(self, daemon: subprocess.Popen[bytes]) -> None:
+        if daemon.poll() is None:
+            daemon.send_signal(signal.SIGTERM)
+            try:
+                daemon.wait(20)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def _wait_until_mirrored(self, daemon: subprocess.Popen[bytes]) -> None:
+        """Until the daemon has taken each project once."""
+        limit = time.monotonic() + START_LIMIT
+        while time.monotonic() < limit:
+            if daemon.poll() is not None:
+                raise MirrorError(f"the daemon ended: {(self.home / 'daemon.out').read_text().strip()[-300:]}")
+            # A sync waits for the passes that are under way, and goes through the daemon.
+            if (self.home / "mirror.sock").exists() and self._mirror("sync", shown=False).returncode == 0:
+                return
+            time.sleep(0.2)
+        raise MirrorError(f"nothing was mirrored within {START_LIMIT:.0f} s; see {self.home / 'mirror.log'}")
+
+    def _show(self) -> None:
+        self._mirror("status")
+        self._tell("SQL over all runs of all projects:")
+        self._mirror(
+            "query",
+            "select project, state, count(*) as runs, sum(history_rows)::bigint as history_rows\n"
+            "              from runs group by all order by all",
+        )
+        self._tell("W&B's own Mongo-style filters, with W&B's meaning:")
+        wanted = '{"state": "finished", "config.lr": {"$lt": 0.01}}'
+        asked = ("query", "--filter", wanted, "--project", f"{ENTITY}/vision")
+        self._mirror(*asked, "--order", "config.lr", "--limit", "5", "--select", "run_id,name,config.lr,history_rows")
+        self._tell("The SQL of that filter, and how many runs each of its parts matches alone:")
+        self._mirror(*asked, "--explain")
+        self._tell("A run is training right now; the mirror follows it:")
+        growing = "select name, state, history_rows from runs where state = 'running' order by history_rows desc limit 1"
+        self._mirror("query", growing)
+        time.sleep(4)
+        self._mirror("query", growing)
+
+    def _mirror(self, *arguments: str, shown: bool = True) -> subprocess.CompletedProcess[bytes]:
+        """Run one command, printed first as a person would type it."""
+        if shown:
+            self._say(f"$ mirror {' '.join(map(_quoted, arguments))}")
+            sys.stdout.flush()
+        out = None if shown else subprocess.DEVNULL
+        done = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "mirror.cli", *arguments],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            check=False,
+        )
+        if shown:
+            self._say("")
+            if done.returncode:
+                raise MirrorError(f"`mirror {arguments[0]}` failed ({done.returncode}); see {self.home / 'mirror.log'}")
+        return done
+
+    def _stay(self, url: str, key: str) -> None:
+        self._tell("It all stays up until Ctrl-C. In another terminal:")
+        for name, value in (("MIRROR_HOME", self.home), ("WANDB_BASE_URL", url), ("WANDB_API_KEY", key)):
+            self._say(f"  export {name}={shlex.quote(str(value))}")
+        self._say("  mirror status")
+        sys.stdout.flush()
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            self._say("")
+
+    def _tell(self, text: str) -> None:
+        self._say(f"# {text}")
+
+
+def _quoted(argument: str) -> str:
+    """As a person would quote it: double quotes around SQL, single quotes around JSON."""
+    if " " in argument and '"' not in argument and "$" not in argument:
+        return f'"{argument}"'
+    return shlex.quote(argument)

@@ -1,0 +1,71 @@
+"""A sample server, a temporary home, and passes between them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+
+from mirror.home import Home
+from mirror.remote.client import Patience, Server
+from mirror.sandbox import Sandbox, World
+from mirror.store.records import ProjectKey
+from mirror.store.store import Store
+from mirror.sync import engine
+from mirror.sync.context import Context, Scope
+from mirror.sync.targets import expand, parse
+from mirror.sync.writer import Writer
+
+HASTY = Patience(attempts=6, seconds=20, first_wait=0.01, longest_wait=0.05)
+
+
+class Rig:
+    """Runs passes and reads what was published."""
+
+    def __init__(self, root: Path, sandbox: Sandbox, scope: Scope | None = None) -> None:
+        self.home = Home(data=root, config=root / "config.toml")
+        self.sandbox = sandbox
+        self.world: World = sandbox.world
+        self.scope = scope or Scope()
+        self.patience = HASTY
+        self.tail_values = 10_000_000
+        self.timeout = 10.0
+
+    def sync(self, *paths: str, afresh: bool = False, **scope):
+        """One pass; the results by project."""
+        return asyncio.run(self._sync(paths or ("team/p",), afresh, replace(self.scope, **scope)))
+
+    async def _sync(self, paths, afresh, scope):
+        server = Server(self.sandbox.url, self.sandbox.key, timeout=self.timeout, patience=self.patience)
+        store = Store.open(self.home, tail_values=self.tail_values)
+        writer = Writer(store, publish_interval=3600)
+        try:
+            targets = await expand(server, [parse(path) for path in paths])
+            results = await engine.sync(Context(server, writer, scope), targets, afresh=afresh)
+        finally:
+            writer.close()
+            store.close()
+            await server.close()
+        return {str(result.project): result for result in results}
+
+    def sql(self, query: str, *params):
+        """Rows of the published file."""
+        with duckdb.connect(str(self.home.published), read_only=True) as connection:
+            return connection.execute(query, params).fetchall()
+
+    def history(self, run_id: str, key: str = "loss"):
+        """The mirrored (step, value) pairs of one key of a run."""
+        return self.sql("select step, value from history where run_id = ? and key = ? order by step", run_id, key)
+
+
+@contextmanager
+def rig(root: Path, **sandbox):
+    """A fresh world behind a server."""
+    with Sandbox(World(), **sandbox) as server:
+        yield Rig(root, server)
+
+
+PROJECT = ProjectKey("team", "p")
