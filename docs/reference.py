@@ -34,8 +34,9 @@ def help_of(*command: str) -> str:
 
 def reference() -> str:
     """The whole page."""
-    from mirror.cli.app import app
     from typer.main import get_command
+
+    from mirror.cli.app import app
 
     commands = sorted(get_command(app).commands)  # type: ignore[attr-defined]
     parts = [HEAD, f"## mirror\n\n```text\n{help_of()}\n```\n"]

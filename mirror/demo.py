@@ -85,7 +85,7 @@ class Demo:
 
     def _start_daemon(self) -> subprocess.Popen[bytes]:
         with (self.home / "daemon.out").open("wb") as out:
-            return subprocess.Popen(  # noqa: S603 - our own command
+            return subprocess.Popen(
                 [sys.executable, "-m", "mirror.cli", "daemon"],
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
@@ -130,7 +130,9 @@ class Demo:
         self._tell("The SQL of that filter, and how many runs each of its parts matches alone:")
         self._mirror(*asked, "--explain")
         self._tell("A run is training right now; the mirror follows it:")
-        growing = "select name, state, history_rows from runs where state = 'running' order by history_rows desc limit 1"
+        growing = (
+            "select name, state, history_rows from runs where state = 'running' order by history_rows desc limit 1"
+        )
         self._mirror("query", growing)
         time.sleep(4)
         self._mirror("query", growing)

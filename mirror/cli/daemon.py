@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import logging.handlers
-import os
 import sys
 import time
 
 import typer
 
+from mirror.cli.invocation import invocation
 from mirror.home import Home
 
 LOG_BYTES = 10_000_000
@@ -20,18 +20,19 @@ LOG_FILES = 3
 def daemon(context: typer.Context) -> None:
     """Sync on schedule, in the foreground.
 
-    Projects in which something runs are looked at every `sync.live_interval`, the others every `sync.interval`. A change
-    of the config file is applied without a restart. SIGTERM and Ctrl-C end it with everything committed.
+    Projects in which something runs are looked at every `sync.live_interval`, the others every
+    `sync.interval`. A change of the config file is applied without a restart. SIGTERM and Ctrl-C end
+    it with everything committed.
     """
     from mirror.daemon.daemon import run
 
-    home: Home = context.obj.home
-    home.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _log_to(home, verbose=context.obj.verbose)
-    asyncio.run(run(home, os.environ))
+    given = invocation(context)
+    given.home.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _log_to(given.home)
+    asyncio.run(run(given.home, given.environ))
 
 
-def _log_to(home: Home, *, verbose: bool) -> None:
+def _log_to(home: Home) -> None:
     """One line an event, to stderr and to a rotated file in the home."""
     line = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     line.converter = time.gmtime
@@ -40,7 +41,7 @@ def _log_to(home: Home, *, verbose: bool) -> None:
         logging.handlers.RotatingFileHandler(home.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True),
     ]
     logger = logging.getLogger("mirror")
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.INFO)
     logger.propagate = False
     for handler in handlers:
         handler.setFormatter(line)

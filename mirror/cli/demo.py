@@ -8,7 +8,9 @@ import typer
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave server and daemon up for exploring, until Ctrl-C.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave server and daemon up for exploring, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show everything against an embedded sample server; no account needed.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mirror.cli.messages import progress_wanted
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress, Silent
 
@@ -34,18 +34,23 @@ class Bars:
             self._display.update(task, advance=done)
 
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
+        """Add to the total of runs."""
         self._grow(project, "runs", total=runs)
 
     def runs_done(self, project: ProjectKey, runs: int) -> None:
+        """Move the runs on."""
         self._grow(project, "runs", done=runs)
 
     def rows_expected(self, project: ProjectKey, rows: int) -> None:
+        """Add to the total of history rows."""
         self._grow(project, "rows", total=rows)
 
     def rows_done(self, project: ProjectKey, rows: int) -> None:
+        """Move the history rows on."""
         self._grow(project, "rows", done=rows)
 
     def finished(self, result: PassResult) -> None:
+        """End the project."""
         for (project, _), task in self._tasks.items():
             if project == result.project:
                 entry = next(entry for entry in self._display.tasks if entry.id == task)
@@ -53,9 +58,9 @@ class Bars:
 
 
 @contextmanager
-def bars(*, quiet: bool) -> Iterator[Progress]:
+def bars() -> Iterator[Progress]:
     """Progress bars while the block runs, if stderr is a terminal."""
-    if quiet or not sys.stderr.isatty():
+    if not progress_wanted():
         yield Silent()
         return
     from rich.console import Console

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mirror.errors import UsageError
+from mirror.cli.invocation import Invocation, invocation
+from mirror.cli.messages import ExitCode, fail, leave, say, warn
+from mirror.errors import SyncError, UsageError
 
 if TYPE_CHECKING:
-    from mirror.config import Settings
-    from mirror.home import Home
     from mirror.sync.context import Progress
 
 Paths = Annotated[
@@ -51,42 +50,40 @@ def _work(context: typer.Context, action: str, paths: Sequence[str], *, wait: bo
     from mirror.cli.progress import bars, replay
     from mirror.daemon.client import Control
 
-    home: Home = context.obj.home
-    control = Control.find(home.socket)
+    given = invocation(context)
+    control = Control.find(given.home.socket)
     if control is not None and not wait:
         control.flush_later(paths)
-        _say(context, "the daemon pulls it afresh now")
+        say("the daemon pulls it afresh now")
         return
     results: list[dict[str, Any]] = []
-    with bars(quiet=context.obj.quiet) as progress:
+    with bars() as progress:
         if control is not None:
             for event in control.work(action, paths):
                 replay(progress, event)
                 if event["event"] == "done":
                     results = event["results"]
         else:
-            results = asyncio.run(_here(context, action, paths, progress, wait=wait))
+            results = asyncio.run(_here(given, action, paths, progress, wait=wait))
     if not wait:
-        _say(context, "forgotten; `mirror sync` or a daemon pulls it afresh, readers see the old values until then")
+        say("forgotten; `mirror sync` or a daemon pulls it afresh, readers see the old values until then")
         return
-    _report(context, results)
+    _report(results)
 
 
 async def _here(
-    context: typer.Context, action: str, paths: Sequence[str], progress: Progress, *, wait: bool
+    given: Invocation, action: str, paths: Sequence[str], progress: Progress, *, wait: bool
 ) -> list[dict[str, Any]]:
     """The same work in this process."""
-    from mirror import config
     from mirror.sync import engine, targets
     from mirror.sync.project import forget
     from mirror.sync.session import open_context
 
-    home: Home = context.obj.home
-    settings: Settings = config.load(home, os.environ, paths)
+    settings = given.settings(paths)
     if not settings.projects:
-        raise UsageError(f"nothing to {action}: name a PATH, or add projects to {home.config} (`mirror init`)")
+        raise UsageError(f"nothing to {action}: name a PATH, or add projects to {given.home.config} (`mirror init`)")
     patterns = [targets.parse(path, settings.entity) for path in settings.projects]
-    async with open_context(home, settings, os.environ, progress) as opened:
+    async with open_context(given.home, settings, given.environ, progress) as opened:
         wanted = await targets.expand(opened.server, patterns)
         if not wanted:
             raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
@@ -98,23 +95,21 @@ async def _here(
     return [result.as_json() for result in results]
 
 
-def _report(context: typer.Context, results: Sequence[dict[str, Any]]) -> None:
+def _report(results: Sequence[dict[str, Any]]) -> None:
     """One line a project, then what failed; the exit code is the worst of them."""
-    from mirror.cli.messages import warn
-
-    worst = 0
+    worst = ExitCode.DONE
     for result in results:
-        name = result["project"]
         if result["error"]:
-            warn(f"{name}: {result['error']}")
-            worst = max(worst, result["exit_code"] or 1)
+            failure = SyncError(result["error"])
+            failure.exit_code = result["exit_code"]
+            worst = max(worst, fail(failure))
             continue
-        _say(context, f"{name}: {_summary(result)}")
+        say(f"{result['project']}: {_summary(result)}")
         for run_id, error in result["failed_runs"].items():
-            warn(f"{name}/{run_id}: {error}")
-            worst = max(worst, 1)
+            warn(f"{result['project']}/{run_id} is set aside: {error}")
+            worst = max(worst, ExitCode.FAILED)
     if worst:
-        raise typer.Exit(worst)
+        leave(worst)
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -131,10 +126,3 @@ def _summary(result: dict[str, Any]) -> str:
         parts.append(some(result["deleted"], "run deleted", "runs deleted") + " on the server")
     cost = f"{some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s"
     return f"{', '.join(parts)} ({cost})"
-
-
-def _say(context: typer.Context, text: str) -> None:
-    from mirror.cli.messages import say
-
-    if not context.obj.quiet:
-        say(text)

@@ -57,18 +57,23 @@ class _Lines:
         self.queue.put_nowait({"event": event, "project": str(project), "count": count})
 
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
+        """Add to the total of runs."""
         self._put("runs_expected", project, runs)
 
     def runs_done(self, project: ProjectKey, runs: int) -> None:
+        """Move the runs on."""
         self._put("runs_done", project, runs)
 
     def rows_expected(self, project: ProjectKey, rows: int) -> None:
+        """Add to the total of history rows."""
         self._put("rows_expected", project, rows)
 
     def rows_done(self, project: ProjectKey, rows: int) -> None:
+        """Move the history rows on."""
         self._put("rows_done", project, rows)
 
     def finished(self, result: PassResult) -> None:
+        """End the project."""
         self.queue.put_nowait({"event": "finished", **result.as_json()})
 
 

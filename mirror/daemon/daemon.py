@@ -18,7 +18,7 @@ from watchfiles import awatch
 from mirror import config
 from mirror.daemon.control import application
 from mirror.daemon.schedule import Schedule
-from mirror.errors import AuthError, CommError, MirrorError, StoreError, UsageError
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
 from mirror.home import Home
 from mirror.store.records import ProjectKey
 from mirror.sync import targets
@@ -42,14 +42,19 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
 
     Raises ConfigError, AuthError, StoreBusy (another daemon or sync holds this home) or StoreError.
     """
-    settings = config.load(home, environ)
-    if not settings.projects:
-        raise UsageError(f"{home.config} names no projects; add some under `projects`, or run `mirror init`")
+    settings = _load(home, environ)
     if len(os.fsencode(home.socket)) > SOCKET_PATH_LIMIT:
         raise UsageError(f"{home.socket} is too long a path for a socket; use a shorter MIRROR_HOME")
     async with open_context(home, settings, environ) as context:
         daemon = Daemon(home, environ, settings, context)
         await daemon.run()
+
+
+def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
+    settings = config.load(home, environ)
+    if not settings.projects:
+        raise ConfigError(f"{home.config} names no projects; add some under `projects`, or run `mirror init`")
+    return settings
 
 
 class Daemon:
@@ -136,10 +141,8 @@ class Daemon:
     async def reload(self) -> None:
         """Read the config again and go on by it. Raises ConfigError and keeps the running settings if it is invalid."""
         try:
-            settings = config.load(self._home, self._environ)
-            if not settings.projects:
-                raise config.ConfigError(f"{self._home.config} names no projects; the running ones stay")
-        except config.ConfigError as error:
+            settings = _load(self._home, self._environ)
+        except ConfigError as error:
             self._config_error = str(error)
             raise
         self._config_error = None
@@ -259,5 +262,3 @@ def _log_pass(result: PassResult) -> None:
         log.warning("%s %s failed=%s", result.project, counts, ",".join(sorted(result.failed)))
     else:
         log.info("%s %s", result.project, counts)
-
-

@@ -66,9 +66,7 @@ class Schedule:
             elif changed:
                 self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=self._live[project]))
         if changed or self._scheduler.get_job(_LISTING) is None:
-            self._scheduler.add_job(
-                self._look, self._trigger(live=False), id=_LISTING, replace_existing=True
-            )
+            self._scheduler.add_job(self._look, self._trigger(live=False), id=_LISTING, replace_existing=True)
 
     def next_passes(self) -> dict[ProjectKey, dict[str, object]]:
         """For each project, whether something runs in it and when it is looked at next."""

@@ -17,7 +17,12 @@ EVERYTHING = KeyGlobs(["*"])
 def rows(page):
     """The values of a page as sorted tuples, NaN as text so that it equals itself."""
     return sorted(
-        (r["step"], r["key"], "nan" if isinstance(r["value"], float) and math.isnan(r["value"]) else r["value"], r["text"])
+        (
+            r["step"],
+            r["key"],
+            "nan" if isinstance(r["value"], float) and math.isnan(r["value"]) else r["value"],
+            r["text"],
+        )
         for r in page.values.to_pylist()
     )
 
@@ -37,7 +42,9 @@ def test_bare_tokens_and_words_are_the_same_numbers():
 
 @pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 2**63, 2**64 + 1, 10**30, -(10**25)])
 def test_integers_past_2_to_the_53_keep_their_digits_as_text(number):
-    assert rows(parse("r", [json.dumps({"_step": 0, "n": number})], EVERYTHING)) == [(0, "n", float(number), str(number))]
+    assert rows(parse("r", [json.dumps({"_step": 0, "n": number})], EVERYTHING)) == [
+        (0, "n", float(number), str(number))
+    ]
 
 
 def test_an_integer_too_large_for_a_double_is_infinite_and_keeps_its_digits():

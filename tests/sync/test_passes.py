@@ -25,7 +25,9 @@ def test_a_first_pass_brings_runs_and_their_whole_history(rig):
     add(rig, "bbb", rows=0, state="crashed")
     result = rig.sync()["team/p"]
     assert (result.error, result.failed, result.runs, result.rows) == (None, {}, 2, 5)
-    assert rig.sql("select run_id, name, state, tags, notes, group_name, config, history_rows from runs order by 1") == [
+    assert rig.sql(
+        "select run_id, name, state, tags, notes, group_name, config, history_rows from runs order by 1"
+    ) == [
         ("aaa", "first", "finished", "x,y", "hello", "g", '{"lr":0.1}', 5),
         ("bbb", rig.sql("select name from runs where run_id = 'bbb'")[0][0], "crashed", "", None, None, "{}", 0),
     ]
