@@ -10,7 +10,7 @@ from typing import Any
 
 from mirror import config_values as values
 from mirror.config_file import ConfigFile
-from mirror.config_values import DEFAULT_BASE_URL, Impossible, base_url, project_pattern, quoted
+from mirror.config_values import DEFAULT_BASE_URL, Impossible, base_url, quoted
 from mirror.errors import ConfigError
 from mirror.home import Home
 
@@ -113,7 +113,7 @@ SECTIONS: dict[str, Any] = {
 
 
 def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -> Settings:
-    """Read the settings. `projects` replace those of the file; a file that is not there means defaults.
+    """Read the settings. `projects` (also paths of runs) replace those of the file; without a file the defaults hold.
 
     Raises ConfigError for a file that was named by MIRROR_CONFIG and is not there, and for the first thing in it
     that is unknown, of the wrong type or impossible.
@@ -127,7 +127,7 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
     if url := environ.get("WANDB_BASE_URL"):
         url = _checked(base_url, url, "WANDB_BASE_URL")
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
-    patterns = [_checked(project_pattern, given, f'project "{given}"', entity) for given in projects]
+    patterns = [_checked(values.path, given, f'project "{given}"', entity) for given in projects]
     return Settings(
         projects=tuple(dict.fromkeys(patterns or document.projects(entity))),
         entity=entity,

@@ -14,7 +14,8 @@ STORAGE_VERSIONS = ("v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LONGEST = 3650 * 86400.0
-_NAME = r"[^/\\#?%:*\s\x00-\x1f]{1,128}"
+_NAME = r"[^/\\#?%:*\[\s][^/\\#?%:*\[\x00-\x1f]{0,127}"
+_GLOB = r"[^/\\#%:\s][^/\\#%:\x00-\x1f]{0,127}"
 
 
 class Impossible(ValueError):
@@ -118,14 +119,25 @@ def switch(value: object) -> bool:
 
 
 def project_pattern(text: object, entity: str | None = None) -> str:
-    """Read "entity/project" or "entity/*"; without an entity it gets `entity`. Raises ValueError with what to write."""
+    """Read "entity/project", where the project may be a glob; without an entity it gets `entity`."""
     given = _text(text)
     full = f"{entity}/{given}" if entity and "/" not in given else given
-    if re.fullmatch(rf"{_NAME}/(?:{_NAME}|\*)", full):
+    if re.fullmatch(rf"{_NAME}/{_GLOB}", full):
         return full
-    if "/" not in given and not entity and re.fullmatch(rf"{_NAME}|\*", given):
+    if "/" not in given and not entity and re.fullmatch(_GLOB, given):
         raise Impossible(f'needs an entity: write "entity/{given}" or set WANDB_ENTITY')
     raise Impossible(f'must be "entity/project" or "entity/*", not {shown(text)}')
+
+
+def path(text: object, entity: str | None = None) -> str:
+    """Read a project pattern, or a run as "entity/project/run_id" or as in the address of its page."""
+    if match := re.fullmatch(rf"({_NAME}/{_NAME})/(?:runs/)?({_NAME})", _text(text).strip("/")):
+        return f"{match[1]}/{match[2]}"
+    try:
+        return project_pattern(text, entity)
+    except Impossible as error:
+        reason = str(error).replace('"entity/*"', '"entity/*" or "entity/project/run_id"')
+        raise Impossible(reason) from None
 
 
 def _text(value: object) -> str:
