@@ -43,9 +43,13 @@ _counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to insist: attempts and seconds in all, and the first and the longest wait between two attempts."""
+    """How long to insist: attempts and seconds in all, and the first and the longest wait between two attempts.
+
+    A server that can't be connected to at all is given up sooner, after `connects` attempts.
+    """
 
     attempts: int = 8
+    connects: int = 4
     seconds: float = 300.0
     first_wait: float = 0.5
     longest_wait: float = 30.0
@@ -58,10 +62,11 @@ class Patience:
 class _Retry(Exception):
     """The attempt failed in a way that may pass."""
 
-    def __init__(self, failure: CommError, after: float | None = None) -> None:
+    def __init__(self, failure: CommError, after: float | None = None, *, connecting: bool = False) -> None:
         super().__init__(str(failure))
         self.failure = failure
         self.after = after
+        self.connecting = connecting
 
 
 class Server:
@@ -132,7 +137,8 @@ class Server:
                 self.retries[operation] += 1
                 wait = max(self._patience.wait(attempt - 1), retry.after or 0.0)
                 spent = time.monotonic() - started
-                if attempt >= self._patience.attempts or spent + wait > self._patience.seconds:
+                most = self._patience.connects if retry.connecting else self._patience.attempts
+                if attempt >= most or spent + wait > self._patience.seconds:
                     raise retry.failure from retry.failure.exc
                 await asyncio.sleep(wait)
 
@@ -153,7 +159,7 @@ class Server:
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             message = f"cannot reach {self.base_url} ({reason}); check the network and WANDB_BASE_URL"
-            raise _Retry(Unreachable(message, error)) from error
+            raise _Retry(Unreachable(message, error), connecting=True) from error
         self.bytes_received += len(answer.content)
         self.limiter.learn(answer.headers)
         return self._read(operation, answer)

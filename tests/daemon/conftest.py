@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from mirror.sandbox import Sandbox, World
+
+CONFIG = """projects = {projects}
+[sync]
+interval = "{interval}"
+live_interval = "300ms"
+[publish]
+min_interval = "200ms"
+"""
+
+
+class Bench:
+    """A home in a short path (a socket's path is limited), a sample server, and the command as a user runs it."""
+
+    def __init__(self, root: Path, server: Sandbox) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.home.mkdir()
+        self.server = server
+        self.world: World = server.world
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "MIRROR_HOME": str(self.home),
+            "WANDB_BASE_URL": server.url,
+            "WANDB_API_KEY": server.key,
+            "NO_COLOR": "1",
+        }
+
+    def configure(self, projects='["team/p"]', interval="1s", text=None):
+        """Write the config as an editor does: a new file, moved over the old one."""
+        fresh = self.home / "config.toml.new"
+        fresh.write_text(text or CONFIG.format(projects=projects, interval=interval))
+        fresh.replace(self.home / "config.toml")
+
+    def mirror(self, *arguments, check=True, **environ):
+        done = subprocess.run(
+            [sys.executable, "-m", "mirror.cli", *arguments],
+            env={**self.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def sql(self, query):
+        with duckdb.connect(str(self.home / "mirror.duckdb"), read_only=True) as connection:
+            return connection.execute(query).fetchall()
+
+    @contextmanager
+    def daemon(self):
+        """A running daemon, asked to stop at the end; it must end by itself with exit code 0."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mirror.cli", "daemon"], env=self.environ, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            self.until(lambda: (self.home / "mirror.sock").exists() or process.poll() is not None)
+            assert process.poll() is None, process.stderr.read()
+            yield process
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0, process.stderr.read()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            process.stderr.close()
+
+    @staticmethod
+    def until(fact, seconds=20):
+        """Wait for something to become true."""
+        limit = time.monotonic() + seconds
+        while True:
+            try:
+                if fact():
+                    return
+            except duckdb.Error:  # not published yet
+                if time.monotonic() > limit:
+                    raise
+            assert time.monotonic() < limit, "did not happen in time"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def bench():
+    root = Path(tempfile.mkdtemp(prefix="m"))
+    try:
+        with Sandbox(World()) as server:
+            yield Bench(root, server)
+    finally:
+        shutil.rmtree(root)
