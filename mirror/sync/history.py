@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from mirror.errors import AuthError, CommError
 from mirror.remote import history as remote
 from mirror.remote.client import TooMuch, Unreachable
-from mirror.remote.history import KeyGlobs, Window
+from mirror.remote.columns import KeyGlobs, parse
+from mirror.remote.history import Window
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import plan
@@ -155,7 +156,7 @@ class _Job:
                 continue
             self.size.learn(len(texts), sum(map(len, texts)))
             try:
-                page = remote.parse(window.run_id, texts, self.keys, whole_to=window.end - 1)
+                page = parse(window.run_id, texts, self.keys, whole_to=window.end - 1)
             except CommError as error:
                 batch.failed[window.run_id] = error
                 continue

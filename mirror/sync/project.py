@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from mirror.errors import MirrorError
+from mirror.remote import columns
 from mirror.remote import history as remote_history
 from mirror.remote import runs as remote
 from mirror.remote.client import FeatureMissing, NotFound
@@ -281,7 +282,7 @@ class _Pass:
         for start in range(0, len(run_ids), plan.REQUEST_RUNS):
             names = run_ids[start : start + plan.REQUEST_RUNS]
             found = await remote_history.fetch_events(self.context.server, self.project, names)
-            pages = [remote_history.parse_events(run_id, texts) for run_id, texts in found.items() if texts]
+            pages = [columns.parse_events(run_id, texts) for run_id, texts in found.items() if texts]
 
             def write(tx: Writes, pages: Sequence[object] = tuple(pages)) -> None:
                 for page in pages:

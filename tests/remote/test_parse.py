@@ -9,7 +9,7 @@ import pytest
 
 from mirror.errors import CommError
 from mirror.remote import lenient
-from mirror.remote.history import KeyGlobs, parse
+from mirror.remote.columns import KeyGlobs, parse
 
 EVERYTHING = KeyGlobs(["*"])
 
