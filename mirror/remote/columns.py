@@ -115,7 +115,8 @@ def _may_have_lost_digits(table: pa.Table) -> bool:
 
     ends: Any = pc.min_max(table["value"]).as_py()
     large = max(abs(ends["min"] or 0.0), abs(ends["max"] or 0.0))
-    return large >= 2.0**63 or any(_EXPONENT.search(text) for text in table["text"].drop_null().to_pylist())
+    texts: list[Any] = table["text"].drop_null().to_pylist()
+    return large >= 2.0**63 or any(map(_EXPONENT.search, texts))
 
 
 def _schema(pa: Any) -> Any:
