@@ -127,7 +127,7 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
     if url := environ.get("WANDB_BASE_URL"):
         url = _checked(base_url, url, "WANDB_BASE_URL")
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
-    patterns = [_checked(values.path, given, f'project "{given}"', entity) for given in projects]
+    patterns = [_checked(values.path, given, "PATH", entity) for given in projects]
     return Settings(
         projects=tuple(dict.fromkeys(patterns or document.projects(entity))),
         entity=entity,
@@ -136,13 +136,9 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
     )
 
 
-def required_projects(settings: Settings, home: Home) -> tuple[str, ...]:
-    """The projects to mirror. Raises ConfigError when there are none."""
-    if settings.projects:
-        return settings.projects
-    if settings.file is None:
-        raise ConfigError(f"no project to mirror: name one, or run `mirror init` to write {home.config}")
-    raise ConfigError(f"{settings.file}: projects is empty: name a project there or on the command line")
+def project_patterns(given: Sequence[str], entity: str | None) -> tuple[str, ...]:
+    """Patterns as they stand in a config, each once and with its entity. Raises ConfigError for anything else."""
+    return tuple(dict.fromkeys(_checked(values.project_pattern, text, "a project", entity) for text in given))
 
 
 def render(projects: Sequence[str], *, server: str = "", commented: bool = False) -> str:

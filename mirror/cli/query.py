@@ -1,15 +1,248 @@
-"""Commands that read the mirror."""
+"""`mirror query`, `mirror history` and `mirror export`: what reads the mirror."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-def query() -> None:
-    """Query the mirror."""
+import typer
+
+from mirror.cli.invocation import Invocation, invocation
+from mirror.cli.messages import say, warn
+from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result, write_text
+from mirror.errors import UsageError
+
+if TYPE_CHECKING:
+    from mirror.store.records import ProjectKey
 
 
-def history() -> None:
-    """History."""
+def query(
+    ctx: typer.Context,
+    sql: Annotated[
+        str | None, typer.Argument(metavar="[SQL]", show_default=False, help="One reading statement; - reads stdin.")
+    ] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
+    ] = None,
+    project: Annotated[
+        list[str] | None, typer.Option("--project", metavar="E/P", help="Only this project, or E/*; may be repeated.")
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option("--order", metavar="KEY", help='As in "-created_at" or "+config.lr,-summary.acc".')
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
+    select: Annotated[
+        str | None, typer.Option("--select", metavar="COLS", help="Columns of runs, config.KEY, summary.KEY; a,b,c.")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Only the number of rows.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="The SQL of a filter, and how many runs each clause matches.")
+    ] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted runs too.")] = False,
+    format_name: FormatOption = None,
+    json: JsonOption = False,
+    csv: CsvOption = False,
+    file: FileOption = None,
+) -> None:
+    """Query the mirror with SQL, or its runs with a filter.
+
+    SQL sees runs, history, config_values and the other relations of mirror.duckdb, read-only. A filter without SQL
+    finds runs that are not deleted; its data formats hold every column of runs, config and summary as JSON objects
+    in JSON. NaN and infinities are strings in JSON.
+    """
+    output = choose(format_name, json=json, csv=csv, file=file)
+    given = invocation(ctx)
+    only_runs = {
+        "--filter": filter_,
+        "--project": project,
+        "--order": order,
+        "--select": select,
+        "--explain": explain,
+        "--deleted": deleted,
+    }
+    if sql is not None:
+        if wrong := [name for name, value in only_runs.items() if value]:
+            raise UsageError(f"{wrong[0]} goes with run filters, not with SQL: say it in the SQL")
+        _sql(given, sql, limit, count=count, output=output)
+        return
+    if not any(value for value in only_runs.values()) and not count and limit is None:
+        raise UsageError("nothing to query: give SQL, or --filter JSON ('{}' is every run); see `mirror query --help`")
+    _runs(
+        given,
+        filter_,
+        output,
+        projects=project or [],
+        order=order,
+        deleted=deleted,
+        limit=limit,
+        select=select,
+        count=count,
+        explain=explain,
+    )
 
 
-def export() -> None:
-    """Export."""
+def history(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="entity/project/run_id, or a run id that is unique.")],
+    keys: Annotated[
+        str | None, typer.Option("--keys", metavar="K,K", help="Keys or globs, a,b,c; all without.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, metavar="N", help="N rows, evenly spaced; all without.")
+    ] = None,
+    x: Annotated[str | None, typer.Option("--x", metavar="KEY", help="The key of the x axis, first column.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
+    format_name: FormatOption = None,
+    json: JsonOption = False,
+    csv: CsvOption = False,
+    file: FileOption = None,
+) -> None:
+    """The history of a run: a row a step, a column a key, complete.
+
+    A key that was always a number is a number, any other is text.
+    """
+    from dataclasses import replace
+
+    from mirror.query import history as histories
+    from mirror.query.connection import connect
+    from mirror.query.paths import find_run
+
+    output = choose(format_name, json=json, csv=csv, file=file)
+    given = invocation(ctx)
+    wanted = [key.strip() for key in keys.split(",") if key.strip()] if keys else []
+    with connect(given.home) as connection:
+        project, run_id = find_run(connection, run, given.entity)
+        result = histories.table(connection, project, run_id, wanted, samples=samples, x=x)
+        write_result(replace(result, limit=limit), output)
+
+
+def export(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH]...", help="entity/project, E/* or entity/project/run_id; everything without."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="One file a relation goes here.")
+    ] = None,
+    format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="parquet or csv.")] = "parquet",
+    database: Annotated[
+        Path | None, typer.Option("--duckdb", metavar="FILE", help="One self-contained database of plain tables.")
+    ] = None,
+) -> None:
+    """Write runs, history, config and summary values as files that need no mirror."""
+    from mirror.query import export as exports
+
+    if format_name not in ("parquet", "csv"):
+        raise UsageError(f'unknown format "{format_name}": known: parquet, csv')
+    if folder is None and database is None:
+        raise UsageError("where to? give -o DIR, or --duckdb FILE")
+    given = invocation(ctx)
+    chosen, run_ids = _scope(given, paths or [])
+    if folder is not None:
+        exports.to_folder(given.home, chosen, run_ids, folder, format_name, _told)
+        say(f"exported to {folder}")
+    if database is not None:
+        version = given.settings().publish.storage_version
+        exports.to_database(given.home, chosen, run_ids, database, version, _told)
+        say(f"exported to {database}")
+
+
+def _told(name: str, rows: int) -> None:
+    say(f"  {name}: {rows:,} {'row' if rows == 1 else 'rows'}")
+
+
+def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output: Output) -> None:
+    from dataclasses import replace
+
+    from mirror.query import sql
+    from mirror.query.connection import connect
+
+    text = sys.stdin.read() if text == "-" else text
+    with connect(given.home) as connection:
+        result = sql.select(connection, text)
+        if count:
+            _write_count(result.count(), output)
+        else:
+            write_result(replace(result, limit=limit), output)
+
+
+def _runs(
+    given: Invocation,
+    filter_: str | None,
+    output: Output,
+    *,
+    projects: Sequence[str],
+    order: str | None,
+    deleted: bool,
+    limit: int | None,
+    select: str | None,
+    count: bool,
+    explain: bool,
+) -> None:
+    from dataclasses import replace
+
+    from mirror.query.connection import connect
+    from mirror.query.runs import RunQuery, read_filter
+
+    conditions = read_filter(filter_) if filter_ else {}
+    columns = [column.strip() for column in select.split(",") if column.strip()] if select else []
+    with connect(given.home) as connection:
+        runs = RunQuery.build(
+            connection, conditions, order=order, projects=projects, entity=given.entity, deleted=deleted
+        )
+        for warning in runs.warnings():
+            warn(warning)
+        if explain:
+            _write_explanation(runs.explain(), output)
+        elif count:
+            _write_count(runs.count(), output)
+        else:
+            brief = output.format in ("table", "markdown")
+            write_result(replace(runs.rows(columns, brief=brief), limit=limit), output)
+
+
+def _write_count(rows: int, output: Output) -> None:
+    """The bare number, unless a format was asked for."""
+    from mirror.query.result import Rows
+
+    if output.named:
+        write_result(Rows(["count"], [(rows,)]), output)
+    else:
+        write_text(f"{rows}\n")
+
+
+def _write_explanation(found: dict[str, Any], output: Output) -> None:
+    """The SQL with its parameters as comments, then a table of clauses."""
+    import json
+
+    from mirror.query.result import Rows
+
+    if output.format in ("json", "jsonl"):
+        write_text(json.dumps(found, ensure_ascii=False, default=str) + "\n")
+        return
+    parameters = [
+        f"-- parameter {number}: {json.dumps(value, ensure_ascii=False, default=str)}"
+        for number, value in enumerate(found["params"], 1)
+    ]
+    write_text("\n".join([found["sql"], *parameters, "", ""]))
+    clauses = [*found["clauses"], ("all clauses together", found["runs"])]
+    write_result(Rows(["clause", "runs"], clauses), Output("table"))
+
+
+def _scope(given: Invocation, paths: Sequence[str]) -> tuple[list[ProjectKey], list[str]]:
+    """The projects and the runs that paths name: whole projects, or runs, not both."""
+    from mirror.query.connection import connect
+    from mirror.query.paths import find_projects, find_run, projects
+
+    with connect(given.home) as connection:
+        runs = [path for path in paths if path.strip("/").count("/") >= 2]
+        whole = [path for path in paths if path not in runs]
+        if runs and whole:
+            raise UsageError(f"export projects or runs, not both: {whole[0]} and {runs[0]}")
+        found = [find_run(connection, path, given.entity) for path in runs]
+        if found:
+            return list(dict.fromkeys(project for project, _ in found)), [run_id for _, run_id in found]
+        return (find_projects(connection, whole, given.entity) if whole else projects(connection)), []

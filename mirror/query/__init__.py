@@ -1,0 +1,1 @@
+"""Reads the published file: SQL, run filters, history, exports, and the layouts of results."""

@@ -1,0 +1,216 @@
+"""The only module that writes to stdout, and the files that -o names: data, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from mirror.cli.messages import say, warn
+from mirror.errors import StoreError, UsageError
+from mirror.query.formats import EXTENSIONS, FORMATS
+from mirror.query.result import Result, Rows
+
+TERMINAL_ROWS = 100
+"""How many rows a table on a terminal has when nobody says how many it is to have."""
+
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help=f"{', '.join(FORMATS)}. Default: table on a terminal, else tsv."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Short for --format csv.")]
+FileOption = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write to a file; its ending tells the format."),
+]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a result goes, and how. `named` tells that a person asked for this format."""
+
+    format: str
+    file: Path | None = None
+    named: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person looks at it."""
+        return self.file is None and sys.stdout.isatty()
+
+
+def choose(format_name: str | None, *, json: bool = False, csv: bool = False, file: Path | None = None) -> Output:
+    """Settle the format: what was named, else the ending of the file, else table on a terminal, else tsv.
+
+    Raises UsageError for an unknown or a second format, and for binary data on a terminal.
+    """
+    named = [name for name in (format_name, "json" if json else None, "csv" if csv else None) if name]
+    if len(set(named)) > 1:
+        raise UsageError(f"one format at a time, not {' and '.join(dict.fromkeys(named))}")
+    if named and named[0] not in FORMATS:
+        from mirror.config_file import nearest
+
+        raise UsageError(f'unknown format "{named[0]}": {nearest(named[0], FORMATS)}')
+    if named:
+        chosen = named[0]
+    elif file is not None:
+        if file.suffix.lower() not in EXTENSIONS:
+            raise UsageError(f"{file} does not tell its format: end it in {', '.join(EXTENSIONS)}, or add --format")
+        chosen = EXTENSIONS[file.suffix.lower()]
+    else:
+        chosen = "table" if sys.stdout.isatty() else "tsv"
+    output = Output(chosen, file, bool(named or file))
+    if chosen in ("parquet", "arrow") and output.terminal:
+        raise UsageError(f"{chosen} is no text for a terminal: add -o FILE.{chosen}, or pipe it")
+    return output
+
+
+def write_result(result: Result | Rows, output: Output) -> None:
+    """Write every row of the result, up to its limit.
+
+    A table on a terminal without a limit ends after TERMINAL_ROWS rows. Where a limit cut the answer, stderr says how
+    many rows there were. A file appears whole, in the place of an older one, or not at all.
+    """
+    if output.terminal and output.format == "table" and result.limit is None:
+        result = replace(result, limit=TERMINAL_ROWS)
+    shown = _to_file(result, output) if output.file else _to_stdout(result, output)
+    if result.limit is not None and shown >= result.limit and (total := result.count()) > shown:
+        how = "" if output.named and not output.terminal else "; --limit N shows more, -o FILE keeps them all"
+        say(f"{shown:,} of {total:,} rows{how}")
+
+
+def write_text(text: str) -> None:
+    """Write text that is itself the data."""
+    stream = _stdout()
+    stream.write(text.encode())
+    stream.flush()
+
+
+def _to_stdout(result: Result | Rows, output: Output) -> int:
+    stream = _stdout()
+    try:
+        shown = _write(result, output, stream)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot write to stdout: {error.strerror or error}") from error
+    return shown
+
+
+def _to_file(result: Result | Rows, output: Output) -> int:
+    assert output.file is not None
+    with replaced(output.file) as scratch, scratch.open("wb") as stream:
+        return _write(result, output, stream)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place when the block ends well, and is removed when it does not."""
+    target = path.resolve()
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            yield scratch
+            scratch.replace(target)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _stdout() -> IO[bytes]:
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
+def _write(result: Result | Rows, output: Output, stream: IO[bytes]) -> int:
+    """Write in the format, and return how many rows that were."""
+    from mirror.query import formats
+
+    counted = _Counter()
+    match output.format:
+        case "parquet":
+            return _write_parquet(result, stream)
+        case "arrow":
+            return _write_arrow(result, stream, seekable=output.file is not None)
+        case "table":
+            return _write_table(result, output, stream)
+        case "json":
+            pieces = formats.json(counted.over(result.json_texts()))
+        case "jsonl":
+            pieces = formats.jsonl(counted.over(result.json_texts()))
+        case "markdown":
+            pieces = formats.markdown(result.columns, counted.over(result.texts()), result.numeric)
+        case "csv":
+            pieces = formats.csv(result.columns, counted.over(result.texts()))
+        case _:
+            pieces = formats.tsv(result.columns, counted.over(result.texts()))
+    for piece in pieces:
+        stream.write(piece.encode("utf-8", "replace"))
+    return counted.rows
+
+
+def _write_table(result: Result | Rows, output: Output, stream: IO[bytes]) -> int:
+    from mirror.query.table import lay_out
+
+    rows = list(result.texts())
+    width = shutil.get_terminal_size().columns if output.terminal else None
+    table = lay_out(result.columns, rows, result.numeric, width)
+    stream.writelines(f"{line}\n".encode("utf-8", "replace") for line in table.lines)
+    if table.left_out:
+        stream.flush()
+        names = ", ".join(table.left_out[:8]) + (", ..." if len(table.left_out) > 8 else "")
+        warn(f"{len(table.left_out)} columns do not fit: {names}; choose some, or use --format json or -o FILE")
+    return len(rows)
+
+
+def _write_arrow(result: Result | Rows, stream: Any, *, seekable: bool) -> int:
+    """An Arrow IPC file, or the IPC stream for a pipe, which cannot be read backwards."""
+    import pyarrow as pa
+
+    reader = result.arrow()
+    rows = 0
+    with (pa.ipc.new_file if seekable else pa.ipc.new_stream)(stream, reader.schema) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+def _write_parquet(result: Result | Rows, stream: IO[bytes]) -> int:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    reader = result.arrow()
+    rows = 0
+    try:
+        with parquet.ParquetWriter(stream, reader.schema, compression="zstd") as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise UsageError(
+            f"Parquet has no such type ({str(error).splitlines()[0]}): cast the column to VARCHAR"
+        ) from error
+    return rows
+
+
+class _Counter:
+    """Counts the rows that pass."""
+
+    rows = 0
+
+    def over(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Pass the rows on."""
+        for row in rows:
+            self.rows += 1
+            yield row

@@ -1,0 +1,70 @@
+"""A connection to the published file that can read it, and nothing else on the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from mirror.errors import QueryError, StoreError
+from mirror.home import Home
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def connect(home: Home) -> DuckDBPyConnection:
+    """Open the published file read-only, for text that people write.
+
+    The connection reads the file and its history segments; other files, the network, extensions, settings and Python
+    variables are out of its reach. Times are UTC. Raises QueryError when nothing was published yet, StoreError when
+    the file cannot be opened. That no statement writes into the history folder is for `mirror.query.sql` to see to.
+    """
+    if not home.published.exists():
+        raise QueryError(f"nothing mirrored yet ({home.published} does not exist): run `mirror sync`")
+    import duckdb
+
+    closed: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "python_enable_replacements": "false",
+    }
+    try:
+        connection = duckdb.connect(str(home.published), read_only=True, config=closed)
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(f"cannot open {home.published} ({reason}); `mirror sync` publishes it anew") from error
+    # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+    spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
+    for statement in (
+        f"SET temp_directory = {_literal(spill)}",
+        f"SET allowed_directories = [{_literal(str(home.history))}]",
+        "SET TimeZone = 'UTC'",
+        "SET enable_external_access = false",
+        "SET lock_configuration = true",
+    ):
+        connection.execute(statement).fetchall()
+    return connection
+
+
+def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
+    """DuckDB's error as one line, with the place in the text; `first_line` is where the text began."""
+    message = str(error)
+    if not message.strip():
+        return QueryError(type(error).__name__)
+    head, mark, excerpt = message.partition("\n\nLINE ")
+    text = " ".join(head.split())
+    place = re.match(r"(\d+): (.*)\n(\s*)\^", excerpt) if mark else None
+    if place:
+        # The excerpt is cut on both sides when the line is long; then only what stands there can be told.
+        offset = len(place[3]) - len(f"LINE {place[1]}: ")
+        line = int(place[1]) - first_line + 1
+        where = f"line {line}, column {offset + 1}"
+        if place[2].startswith("..."):
+            where = f"line {line}, at `{place[2][offset : offset + 40].rstrip('.')}`"
+        text = f"{text} ({where})"
+    return QueryError(text)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

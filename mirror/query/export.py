@@ -1,0 +1,135 @@
+"""Parts of the mirror as files that need no mirror: Parquet or CSV, or one DuckDB database of plain tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirror.errors import StoreError
+from mirror.home import Home
+from mirror.query.paths import scope
+from mirror.store.records import ProjectKey
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# The relations of the contract, each with the order of its rows.
+RELATIONS = {
+    "projects": "entity, project",
+    "runs": "entity, project, created_at, run_id",
+    "run_tags": "entity, project, run_id, tag",
+    "config_values": "entity, project, run_id, key",
+    "summary_values": "entity, project, run_id, key",
+    "history": "entity, project, key, run_id, step",
+    "history_keys": "entity, project, run_id, key",
+    "system_metrics": "entity, project, key, run_id, step",
+    "run_changes": "entity, project, run_id, seen_at",
+}
+
+Told = Callable[[str, int], None]
+
+
+def to_folder(
+    home: Home, chosen: Sequence[ProjectKey], run_ids: Sequence[str], folder: Path, kind: str, told: Told
+) -> None:
+    """Write one file a relation, `runs.parquet` or `runs.csv` and so on, each in place of an older one.
+
+    Only rows of the chosen projects, and of these runs if any are named. `told` hears each relation and its rows.
+    """
+    options = {"parquet": "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2", "csv": "FORMAT csv, HEADER"}[kind]
+    with _opened(home) as connection:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {folder}: {error.strerror or error}") from error
+        for relation in RELATIONS:
+            target = folder / f"{relation}.{kind}"
+            scratch = folder / f".{target.name}.{os.getpid()}.tmp"
+            query, params = _rows(relation, chosen, run_ids)
+            try:
+                copied = connection.execute(f"COPY ({query}) TO {_literal(scratch)} ({options})", params).fetchall()
+                scratch.replace(target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            told(target.name, copied[0][0])
+
+
+def to_database(
+    home: Home, chosen: Sequence[ProjectKey], run_ids: Sequence[str], file: Path, storage_version: str, told: Told
+) -> None:
+    """Write one database of plain tables named as the relations, and one wide table a project.
+
+    It needs nothing beside it, opens in every DuckDB from `storage_version` on, and replaces an older file at once.
+    """
+    target = file.resolve()
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with _opened(home) as connection:
+            connection.execute(
+                f"ATTACH {_literal(scratch)} AS exported (READ_WRITE, STORAGE_VERSION {_literal(storage_version)})"
+            ).fetchall()
+            for relation in RELATIONS:
+                _copy_table(connection, relation, *_rows(relation, chosen, run_ids), told)
+            for key in _wide(connection, chosen):
+                condition, params = _runs(run_ids, "w")
+                query = f"SELECT * FROM {_quoted(str(key))} AS w WHERE {condition}"
+                _copy_table(connection, str(key), query, params, told)
+            connection.execute("DETACH exported").fetchall()
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+        scratch.with_name(f"{scratch.name}.wal").unlink(missing_ok=True)
+
+
+def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: Sequence[Any], told: Told) -> None:
+    made = connection.execute(f"CREATE TABLE exported.{_quoted(name)} AS {query}", list(params)).fetchall()
+    told(name, made[0][0])
+
+
+def _rows(relation: str, chosen: Sequence[ProjectKey], run_ids: Sequence[str]) -> tuple[str, list[str]]:
+    """The rows of a relation that are asked for, in order."""
+    condition, params = scope(chosen, "t")
+    if relation != "projects":
+        of_runs, ids = _runs(run_ids, "t")
+        condition, params = f"{condition} AND {of_runs}", params + ids
+    return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {RELATIONS[relation]}", params
+
+
+def _runs(run_ids: Sequence[str], alias: str) -> tuple[str, list[str]]:
+    if not run_ids:
+        return "TRUE", []
+    return f"{alias}.run_id IN ({', '.join('?' * len(run_ids))})", list(run_ids)
+
+
+def _wide(connection: DuckDBPyConnection, chosen: Sequence[ProjectKey]) -> list[ProjectKey]:
+    """The chosen projects that have a wide relation."""
+    named = connection.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main'").fetchall()
+    tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()
+    there = {row[0] for row in named + tables}
+    return [key for key in chosen if str(key) in there]
+
+
+@contextmanager
+def _opened(home: Home) -> Iterator[DuckDBPyConnection]:
+    """A connection that may write elsewhere, for statements that hold no text of anybody's."""
+    import duckdb
+
+    try:
+        with duckdb.connect(str(home.published), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'").fetchall()
+            yield connection
+    except duckdb.Error as error:
+        raise StoreError(f"the export failed: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise StoreError(f"the export failed: {error.filename}: {error.strerror or error}") from error
+
+
+def _literal(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,112 @@
+"""Projects and runs of the mirror, found by what people write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from mirror.errors import QueryError
+from mirror.store.records import ProjectKey
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_LISTED = 8
+
+
+def projects(connection: DuckDBPyConnection) -> list[ProjectKey]:
+    """Every mirrored project."""
+    rows = connection.execute("SELECT entity, project FROM projects ORDER BY ALL").fetchall()
+    return [ProjectKey(*row) for row in rows]
+
+
+def find_projects(
+    connection: DuckDBPyConnection, patterns: Sequence[str], entity: str | None = None
+) -> list[ProjectKey]:
+    """The mirrored projects that fit "entity/project", a glob such as "entity/*", or a project alone.
+
+    A project alone belongs to `entity`, or to the only entity that has it. Raises QueryError for a pattern that fits
+    nothing, naming the nearest projects.
+    """
+    known = projects(connection)
+    found: dict[ProjectKey, None] = {}
+    for pattern in patterns:
+        text = pattern.strip("/")
+        fitting = [key for key in known if fnmatchcase(str(key), text) or str(key) == text]
+        if "/" not in text:
+            named = [key for key in known if fnmatchcase(key.project, text)]
+            fitting = [key for key in named if key.entity == entity] if entity else named
+            if len({key.entity for key in fitting}) > 1:
+                raise QueryError(f"{pattern} is in more than one entity: {_listed(map(str, fitting))}")
+        if not fitting:
+            raise QueryError(f"no project {pattern} in the mirror{_instead(text, known)}")
+        found.update(dict.fromkeys(fitting))
+    return list(found)
+
+
+def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = None) -> tuple[ProjectKey, str]:
+    """The run of "entity/project/run_id", of the address of its page, or of a run id that only one project has.
+
+    Deleted runs count. Raises QueryError for a run that is not mirrored, naming the nearest, and for one that is
+    in several projects, naming them.
+    """
+    parts = text.strip("/").split("/")
+    if len(parts) == 4 and parts[2] == "runs":
+        del parts[2]
+    if len(parts) > 3 or not all(parts):
+        raise QueryError(f"{text} is no run: write entity/project/run_id, or the run id alone")
+    run_id = parts[-1]
+    found = connection.execute(
+        "SELECT entity, project, run_id FROM runs WHERE run_id = ? ORDER BY ALL", [run_id]
+    ).fetchall()
+    if len(parts) == 3:
+        found = [row for row in found if list(row) == parts]
+    elif len(parts) == 2:
+        found = [row for row in found if row[1] == parts[0] and (entity is None or row[0] == entity)]
+    if len(found) == 1:
+        return ProjectKey(found[0][0], found[0][1]), run_id
+    if found:
+        raise QueryError(f"{text} is in more than one project: {_listed('/'.join(row) for row in found)}")
+    if len(parts) == 3:
+        find_projects(connection, ["/".join(parts[:2])])
+    near = connection.execute(
+        "SELECT entity || '/' || project || '/' || run_id FROM runs WHERE jaro_winkler_similarity(run_id, ?) > 0.75 "
+        "ORDER BY jaro_winkler_similarity(run_id, ?) DESC, 1 LIMIT 3",
+        [run_id, run_id],
+    ).fetchall()
+    hint = f"; did you mean {' or '.join(row[0] for row in near)}?" if near else ""
+    raise QueryError(f"no run {text} in the mirror{hint}")
+
+
+def scope(keys: Sequence[ProjectKey], alias: str) -> tuple[str, list[str]]:
+    """A condition that holds for rows of these projects; every row, where there are none."""
+    if not keys:
+        return "TRUE", []
+    each = f"({alias}.entity = ? AND {alias}.project = ?)"
+    return f"({' OR '.join([each] * len(keys))})", [part for key in keys for part in (key.entity, key.project)]
+
+
+def nearest_of(word: str, known: Sequence[str]) -> str:
+    """A half sentence that names the likely ones among many, or some of them."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"there {'is' if len(known) == 1 else 'are'} {_listed(known)}" if known else "there are none"
+
+
+def _instead(text: str, known: Sequence[ProjectKey]) -> str:
+    if not known:
+        return ", which holds no project yet: run `mirror sync`"
+    import difflib
+
+    names = [str(key) for key in known]
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}? mirrored: {_listed(names)}" if close else f"; mirrored: {_listed(names)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")

@@ -1,0 +1,77 @@
+"""People's own SQL: one statement that reads."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from mirror.errors import QueryError
+from mirror.query.connection import refusal
+from mirror.query.result import Result, Rows
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_EXPLAIN = re.compile(r"(?is)(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*explain\s+(analyze\s+)?(?:\(\s*analyze\s*\)\s*)?(.*)")
+_TOKEN = re.compile(
+    r"""(?s)[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|;"""
+)
+_NOTHING = re.compile(r"(?s)(?:;|\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*")
+_ALLOWED = "SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
+
+
+def select(connection: DuckDBPyConnection, text: str) -> Result | Rows:
+    """Take one reading statement. EXPLAIN is run at once; anything else when the result is read.
+
+    Raises QueryError for text with an error, with its place; for several statements; and for anything that could
+    write. Every statement runs as a subquery: DuckDB 2.0 counts `WITH x AS (COPY ... TO ...)` as a SELECT, but
+    refuses it anywhere but at the top.
+    """
+    kind = _kind(connection, text)
+    if kind == "SELECT":
+        return Result(connection, _without_end(text))
+    explained = _EXPLAIN.fullmatch(text) if kind == "EXPLAIN" else None
+    if explained and _kind(connection, explained[2]) == "SELECT":
+        return _explain(connection, _without_end(explained[2]), analyze=bool(explained[1]))
+    if kind in ("MULTI", "CREATE") and re.match(r"\s*pivot\b", text, re.IGNORECASE):
+        raise QueryError("PIVOT needs its columns: write PIVOT ... ON key IN ('a', 'b') USING ...")
+    word = re.match(r"\w*", _NOTHING.sub("", text, count=1))
+    what = "EXPLAIN of anything but a query" if kind == "EXPLAIN" else (word and word[0].upper()) or kind
+    raise QueryError(f"{what} is refused, the mirror is only read: use {_ALLOWED}")
+
+
+def _kind(connection: DuckDBPyConnection, text: str) -> str:
+    """The kind of the one statement in the text."""
+    import duckdb
+
+    try:
+        statements = connection.extract_statements(text)
+    except duckdb.Error as error:
+        raise refusal(error) from error
+    if not statements:
+        raise QueryError("there is no SQL to run")
+    if len(statements) > 1 and statements[-1].type.name == "SELECT" and re.match(r"\s*pivot\b", text, re.IGNORECASE):
+        return "MULTI"
+    if len(statements) > 1:
+        raise QueryError(f"one statement at a time, not {len(statements)}")
+    return str(statements[0].type.name)
+
+
+def _explain(connection: DuckDBPyConnection, text: str, *, analyze: bool) -> Rows:
+    """The plan, one line a row."""
+    import duckdb
+
+    try:
+        cursor = connection.execute(f"EXPLAIN {'ANALYZE ' if analyze else ''}SELECT * FROM (\n{text}\n)")
+        plans = cursor.fetchall()
+    except duckdb.Error as error:
+        raise refusal(error, first_line=2) from error
+    return Rows(["plan"], [(line,) for *_, plan in plans for line in str(plan).splitlines()])
+
+
+def _without_end(text: str) -> str:
+    """The statement without the semicolon behind it."""
+    for token in _TOKEN.finditer(text):
+        if token[0] == ";" and _NOTHING.fullmatch(text, token.start()):
+            return text[: token.start()]
+    return text
