@@ -1,0 +1,10 @@
+"""An in-memory server that speaks the part of the W&B API that mirroring needs: for tests, benchmarks and demos."""
+
+from __future__ import annotations
+
+from mirror.sandbox import sample
+from mirror.sandbox.run import Run
+from mirror.sandbox.server import Sandbox
+from mirror.sandbox.world import Project, World
+
+__all__ = ["Project", "Run", "Sandbox", "World", "sample"]

@@ -1,0 +1,81 @@
+"""HTTP answers that are not quite ordinary: parts of a file, broken bodies, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+TRANSPORT = "sandbox.transport"
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON body."""
+    return Response(orjson.dumps(value), status, headers, "application/json")
+
+
+def errors_answer(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """A refusal in GraphQL's shape."""
+    return json_answer({"errors": [{"message": message}], "data": None}, status, headers)
+
+
+def gateway_answer(status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """The HTML page that a gateway shows when what is behind it does not answer."""
+    titles = {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Temporarily Unavailable"}
+    title = f"{status} {titles[status]}"
+    body = f"<html>\r\n<head><title>{title}</title></head>\r\n<body><center><h1>{title}</h1></center></body>\r\n</html>"
+    return Response(body, status, headers, "text/html")
+
+
+def storage_refusal(code: str, status: int) -> Response:
+    """What an object store says when it refuses."""
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>{code}</Message></Error>'
+    return Response(body, status, media_type="application/xml")
+
+
+def file_answer(content: bytes, media_type: str, wanted: str | None) -> Response:
+    """A file, or the one part of it that a Range header asks for."""
+    headers = {"Accept-Ranges": "bytes"}
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted or "")
+    if not match or match.group(0) == "bytes=-":
+        return Response(content, 200, headers, media_type)
+    first, last = match.groups()
+    start = int(first) if first else max(len(content) - int(last), 0)
+    end = min(int(last) if first and last else len(content) - 1, len(content) - 1)
+    if start > end:
+        return Response(b"", 416, {"Content-Range": f"bytes */{len(content)}"})
+    headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+    return Response(content[start : end + 1], 206, headers, media_type)
+
+
+def truncated(answer: Response) -> Response:
+    """The same answer, its body cut off in the middle, the length to match."""
+    body = bytes(answer.body)
+    return Response(body[: len(body) // 2], answer.status_code, media_type=answer.media_type)
+
+
+class Torn(Response):
+    """An answer whose connection is reset after half of the body."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__(bytes(answer.body), answer.status_code, media_type=answer.media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send the head and half of the body, then abort."""
+        body = bytes(self.body)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        # What lies in the transport's buffer when it aborts is never sent.
+        await asyncio.sleep(0.02)
+        transport = scope[TRANSPORT]
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()

@@ -1,0 +1,232 @@
+"""GraphQL documents: parsed and validated once, and turned into plans that are quick to walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLObjectType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    get_named_type,
+    parse,
+    validate,
+)
+from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
+from graphql.language import OperationType, VariableNode, Visitor, visit
+from graphql.type import GraphQLIncludeDirective, GraphQLSkipDirective
+
+from mirror.sandbox.errors import Refused
+
+Variables = Mapping[str, Any]
+Resolver = Callable[[Any, Any, Mapping[str, Any]], Any]
+Resolvers = Mapping[str, Mapping[str, Resolver]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One field of a selection: where its value comes from, and what is asked of that value."""
+
+    key: str
+    resolve: Resolver
+    arguments: Callable[[Any], Mapping[str, Any]]
+    wanted: Callable[[Any], bool] | None
+    plan: tuple[Step, ...] | None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of a valid document."""
+
+    name: str
+    node: OperationDefinitionNode
+    plan: tuple[Step, ...]
+
+
+class InvalidDocument(Exception):
+    """A document that the schema refuses; `errors` holds every reason."""
+
+    def __init__(self, errors: list[GraphQLError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = errors
+
+
+class Documents:
+    """Plans by query text, the latest few hundred kept."""
+
+    def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, keep: int = 256) -> None:
+        self.schema = schema
+        self.resolvers = resolvers
+        self._keep = keep
+        self._known: dict[str, dict[str, Operation]] = {}
+
+    def operations(self, query: str) -> dict[str, Operation]:
+        """The operations of a document by name. Raises InvalidDocument when it does not parse or validate."""
+        found = self._known.get(query)
+        if found is None:
+            found = self._compile(query)
+            while len(self._known) >= self._keep:
+                del self._known[next(iter(self._known))]
+            self._known[query] = found
+        return found
+
+    def operation(self, query: str, name: str | None) -> Operation:
+        """The operation that a request means. Raises InvalidDocument when the document holds no such one."""
+        found = self.operations(query)
+        if name:
+            if name not in found:
+                raise InvalidDocument([GraphQLError(f'Unknown operation named "{name}".')])
+            return found[name]
+        if len(found) != 1:
+            raise InvalidDocument([GraphQLError("Must provide operation name if query contains multiple operations.")])
+        return next(iter(found.values()))
+
+    def variables(self, operation: Operation, given: Mapping[str, Any]) -> Any:
+        """The operation's variables, coerced. Raises InvalidDocument when one is missing or of the wrong type."""
+        values = get_variable_values(self.schema, operation.node.variable_definitions or (), dict(given))
+        if isinstance(values, list):
+            raise InvalidDocument(values)
+        return values
+
+    def _compile(self, query: str) -> dict[str, Operation]:
+        try:
+            document = parse(query, no_location=True)
+        except GraphQLError as error:
+            raise InvalidDocument([error]) from error
+        errors = validate(self.schema, document)
+        if errors:
+            raise InvalidDocument(errors)
+        return {
+            _name(node): Operation(_name(node), node, _Compiler(self.schema, self.resolvers, document).operation(node))
+            for node in document.definitions
+            if isinstance(node, OperationDefinitionNode)
+        }
+
+
+def _name(node: OperationDefinitionNode) -> str:
+    if node.name:
+        return node.name.value
+    first = node.selection_set.selections[0]
+    return first.name.value if isinstance(first, FieldNode) else "anonymous"
+
+
+class _Compiler:
+    def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, document: DocumentNode) -> None:
+        self.schema = schema
+        self.resolvers = resolvers
+        self.fragments = {
+            node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
+        }
+
+    def operation(self, node: OperationDefinitionNode) -> tuple[Step, ...]:
+        mutation = node.operation == OperationType.MUTATION
+        root = self.schema.mutation_type if mutation else self.schema.query_type
+        assert root is not None
+        return self._plan(root, [node.selection_set])
+
+    def _plan(self, kind: GraphQLObjectType, selections: list[SelectionSetNode]) -> tuple[Step, ...]:
+        fields: dict[str, list[FieldNode]] = {}
+        for selection in selections:
+            self._collect(selection, fields)
+        return tuple(self._step(kind, key, nodes) for key, nodes in fields.items())
+
+    def _collect(self, selection: SelectionSetNode, fields: dict[str, list[FieldNode]]) -> None:
+        for node in selection.selections:
+            if isinstance(node, FieldNode):
+                fields.setdefault(node.alias.value if node.alias else node.name.value, []).append(node)
+            elif isinstance(node, FragmentSpreadNode):
+                self._collect(self.fragments[node.name.value].selection_set, fields)
+            elif isinstance(node, InlineFragmentNode):
+                self._collect(node.selection_set, fields)
+
+    def _step(self, kind: GraphQLObjectType, key: str, nodes: list[FieldNode]) -> Step:
+        node = nodes[0]
+        name = node.name.value
+        if name == "__typename":
+            return Step(key, lambda _source, _context, _arguments: kind.name, _no_arguments, None, None)
+        if name.startswith("__"):
+            raise InvalidDocument([GraphQLError("introspection is disabled")])
+        field = kind.fields[name]
+        resolve = self.resolvers.get(kind.name, {}).get(name) or _from_mapping(name)
+        below = get_named_type(field.type)
+        subplan = None
+        if isinstance(below, GraphQLObjectType):
+            subplan = self._plan(below, [item.selection_set for item in nodes if item.selection_set])
+        arguments: Callable[[Any], Mapping[str, Any]]
+        if not field.args:
+            arguments = _no_arguments
+        elif not _has_variables(node):
+            constant = get_argument_values(field, node, None)
+            arguments = lambda _variables: constant  # noqa: E731
+        else:
+            arguments = lambda variables: get_argument_values(field, node, variables)  # noqa: E731
+        wanted = None
+        if len(nodes) == 1 and node.directives:
+            wanted = lambda variables: _included(node, variables)  # noqa: E731
+        return Step(key, resolve, arguments, wanted, subplan)
+
+
+def _no_arguments(_variables: Any) -> Mapping[str, Any]:
+    return {}
+
+
+def _from_mapping(name: str) -> Resolver:
+    return lambda source, _context, _arguments: source.get(name)
+
+
+def _included(node: FieldNode, variables: Any) -> bool:
+    skip = get_directive_values(GraphQLSkipDirective, node, variables)
+    include = get_directive_values(GraphQLIncludeDirective, node, variables)
+    return not (skip and skip["if"]) and not (include and not include["if"])
+
+
+class _Variables(Visitor):
+    found = False
+
+    def enter_variable(self, _node: VariableNode, *_rest: Any) -> None:
+        self.found = True
+
+
+def _has_variables(node: FieldNode) -> bool:
+    visitor = _Variables()
+    for argument in node.arguments or ():
+        visit(argument, visitor)
+    return visitor.found
+
+
+def execute(operation: Operation, context: Any, variables: Any) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+    """The data of an operation, the errors of fields that were refused (null in the data), and the HTTP status."""
+    errors: list[dict[str, Any]] = []
+    status = 200
+
+    def walk(plan: tuple[Step, ...], source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+        nonlocal status
+        out: dict[str, Any] = {}
+        for step in plan:
+            if step.wanted is not None and not step.wanted(variables):
+                continue
+            try:
+                value = step.resolve(source, context, step.arguments(variables))
+            except Refused as refusal:
+                errors.append({"message": refusal.message, "path": [*path, step.key]})
+                status = max(status, refusal.status)
+                value = None
+            if step.plan is not None and value is not None:
+                below = (*path, step.key)
+                if type(value) is list:
+                    value = [walk(step.plan, item, (*below, index)) for index, item in enumerate(value)]
+                else:
+                    value = walk(step.plan, value, below)
+            out[step.key] = value
+        return out
+
+    return walk(operation.plan, None, ()), errors, status

@@ -1,0 +1,116 @@
+"""What a filter or an order can name of a run, as functions from the run to its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mirror.sandbox.errors import Refused
+from mirror.sandbox.run import Run
+
+Getter = Callable[[Run], Any]
+
+
+class Missing:
+    """The value of a path that leads nowhere."""
+
+
+class Many(list[Any]):
+    """The values of a path that went through an array."""
+
+
+MISSING = Missing()
+
+
+def _seconds(run: Run) -> float:
+    return ((run.heartbeat_at or run.created_at) - run.created_at).total_seconds()
+
+
+COLUMNS: dict[str, Getter] = {
+    "name": lambda run: run.run_id,
+    "displayName": lambda run: run.labels.display_name,
+    "state": lambda run: run.state,
+    "tags": lambda run: run.tags,
+    "group": lambda run: run.labels.group,
+    "jobType": lambda run: run.labels.job_type,
+    "sweep": lambda run: run.labels.sweep,
+    "username": lambda run: run.labels.user,
+    "createdAt": lambda run: run.created_at,
+    "heartbeatAt": lambda run: run.heartbeat_at,
+    "updatedAt": lambda run: run.updated_at,
+    "notes": lambda run: run.labels.notes,
+    "description": lambda run: run.labels.description,
+    "host": lambda run: run.labels.host,
+    "commit": lambda run: run.labels.commit,
+    "duration": _seconds,
+}
+ALIASES = {
+    "display_name": "displayName",
+    "job_type": "jobType",
+    "sweepName": "sweep",
+    "sweep_name": "sweep",
+    "created_at": "createdAt",
+    "heartbeat_at": "heartbeatAt",
+    "updated_at": "updatedAt",
+    "computeSeconds": "duration",
+}
+
+
+def column(path: str) -> str:
+    """The column's own name, of whichever form was used."""
+    return ALIASES.get(path, path)
+
+
+def getter(path: str) -> Getter | None:
+    """How to find the value of a path in a run; None when no run can have it. Refuses `summary.`, as the server."""
+    name = column(path)
+    if name in COLUMNS:
+        return COLUMNS[name]
+    first, _, rest = path.partition(".")
+    if first == "summary":
+        raise Refused(f"invalid filter key {path!r}: write summary_metrics", 400)
+    parts = rest.split(".") if rest else []
+    if first == "config" and parts:
+        return _config(parts)
+    if first == "summary_metrics" and parts:
+        if len(parts) == 1:
+            key = parts[0]
+            return lambda run: run.summary_document.get(key, MISSING)
+        return lambda run: walk(run.summary_document, parts)
+    return None
+
+
+def _config(parts: list[str]) -> Getter:
+    key, rest = parts[0], parts[1:]
+    # `config.K`, `config.K.value` and what follows either name the same: the stored entry is `{"value": .., "desc": ..}`.
+    if rest[:1] == ["value"]:
+        rest = rest[1:]
+
+    def find(run: Run) -> Any:
+        document = run.config_document
+        entry = MISSING if document is None else document.get(key, MISSING)
+        if type(entry) is dict and "value" in entry:
+            entry = entry["value"]
+        return walk(entry, rest) if rest else entry
+
+    return find
+
+
+def walk(value: Any, parts: list[str]) -> Any:
+    """Follow a path as MongoDB does: through objects by key, through arrays by each element or by a number."""
+    for index, part in enumerate(parts):
+        if type(value) is dict:
+            value = value.get(part, MISSING)
+        elif isinstance(value, list):
+            rest = parts[index:]
+            if part.isdigit() and int(part) < len(value):
+                return walk(value[int(part)], parts[index + 1 :])
+            found = Many()
+            for item in value:
+                if type(item) is dict:
+                    answer = walk(item, rest)
+                    found.extend(answer if isinstance(answer, Many) else [] if answer is MISSING else [answer])
+            return found or MISSING
+        else:
+            return MISSING
+    return value

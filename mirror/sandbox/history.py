@@ -1,0 +1,245 @@
+"""The rows of one stream of a run, metrics or system metrics: JSON lines in the order in which they arrived."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mirror.sandbox import jsontext
+
+T = TypeVar("T")
+_TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "map", type(None): "nil"}
+
+
+@dataclass(slots=True)
+class KeyStats:
+    """What the server knows of one key: how many values of which type, and whether its numbers only ever rose."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    monotonic: bool = True
+    previous: float | None = None
+
+    def see(self, value: object) -> None:
+        """Take one more value into account."""
+        kind = _kind(value)
+        if kind == "number":
+            number: float = value  # type: ignore[assignment]
+            if self.previous is not None and not number >= self.previous:
+                self.monotonic = False
+            self.previous = number
+        else:
+            self.monotonic = False
+        self.counts[kind] += 1
+
+    def forget(self, value: object) -> None:
+        """Take one value out of the counts."""
+        self.counts[_kind(value)] -= 1
+        self.counts = +self.counts
+
+
+def _kind(value: object) -> str:
+    kind = _TYPES.get(type(value), "string")
+    return str(value.get("_type", kind)) if isinstance(value, dict) else kind
+
+
+def leaves(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key of a row with its value; plain nested objects as dotted keys, typed ones (media) whole."""
+    for key, value in row.items():
+        if type(value) is dict and value and "_type" not in value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`old` with the values of `new`; plain nested objects are merged key by key, typed ones are replaced."""
+    out = dict(old)
+    for key, value in new.items():
+        before = out.get(key)
+        if type(value) is dict and type(before) is dict and "_type" not in value and "_type" not in before:
+            out[key] = merged(before, value)
+        else:
+            out[key] = value
+    return out
+
+
+class Lines:
+    """An append-only list of JSON rows with their steps. Not safe to share: the world's lock is its caller's duty."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.steps: list[int] = []
+        self.keys: dict[str, KeyStats] = {}
+        self._rising = True
+        self._sorted: tuple[list[int], list[str]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def last_step(self) -> int:
+        """The highest step; -1 without rows."""
+        if not self.steps:
+            return -1
+        return self.steps[-1] if self._rising else max(self.steps)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row, which must hold `_step`."""
+        self._add(int(row["_step"]), jsontext.write(row), row)
+
+    def append_text(self, line: str) -> None:
+        """Add one row as it was sent, its text kept to the letter; a row without `_step` counts on."""
+        row = jsontext.read(line)
+        step = row.get("_step")
+        self._add(int(step) if isinstance(step, int | float) else self.last_step + 1, line, row)
+
+    def _add(self, step: int, line: str, row: Mapping[str, Any]) -> None:
+        if self.steps and step < self.steps[-1]:
+            self._rising = False
+        self._sorted = None
+        self.steps.append(step)
+        self.lines.append(line)
+        for key, value in leaves(row):
+            stats = self.keys.get(key)
+            if stats is None:
+                stats = self.keys[key] = KeyStats()
+            stats.see(value)
+
+    def load(self, steps: Sequence[int], lines: Sequence[str], keys: Mapping[str, KeyStats]) -> None:
+        """Take over rows in bulk, with what is known of their keys; steps must rise. Only for an empty stream."""
+        assert not self.lines
+        self.steps, self.lines, self.keys = list(steps), list(lines), dict(keys)
+
+    def write(self, offset: int, lines: Iterable[str]) -> None:
+        """Put lines from `offset` on, as the file stream does: a line that is there already is not added again."""
+        for number, line in enumerate(lines, start=offset):
+            if number >= len(self.lines):
+                self.append_text(line)
+            elif self.lines[number] != line:
+                kept = self.lines[:number]
+                self.rebuild(kept)
+                self.append_text(line)
+
+    def pop(self) -> dict[str, Any]:
+        """Take the row that arrived last away, and answer it."""
+        self.steps.pop()
+        row: dict[str, Any] = jsontext.read(self.lines.pop())
+        self._sorted = None
+        for key, value in leaves(row):
+            self.keys[key].forget(value)
+        return row
+
+    def truncate(self, last_step: int) -> None:
+        """Forget every row after `last_step`."""
+        self.rebuild([line for step, line in zip(self.steps, self.lines, strict=True) if step <= last_step])
+
+    def rebuild(self, lines: Iterable[str]) -> None:
+        """Start again from these lines."""
+        kept = list(lines)
+        self.lines, self.steps, self.keys, self._rising, self._sorted = [], [], {}, True, None
+        for line in kept:
+            self.append_text(line)
+
+    def ordered(self) -> tuple[list[int], list[str]]:
+        """Steps and lines by rising step."""
+        if self._rising:
+            return self.steps, self.lines
+        if self._sorted is None:
+            pairs = sorted(zip(self.steps, self.lines, strict=True), key=lambda pair: pair[0])
+            self._sorted = [step for step, _ in pairs], [line for _, line in pairs]
+        return self._sorted
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row, parsed, by rising step."""
+        return [jsontext.read(line) for line in self.ordered()[1]]
+
+    def last_row(self) -> dict[str, Any]:
+        """The row at the highest step, parsed; empty without rows."""
+        lines = self.ordered()[1]
+        return dict(jsontext.read(lines[-1])) if lines else {}
+
+    def page(self, min_step: int | None, max_step: int | None, samples: int | None) -> list[str]:
+        """Lines with min_step <= _step < max_step.
+
+        All of them when `samples` covers every step of the window, else one row of each of `samples` equal spans of
+        steps. Without bounds: all, or `samples` drawn at random when there are more.
+        """
+        steps, lines = self.ordered()
+        low = 0 if min_step is None else bisect_left(steps, min_step)
+        high = len(steps) if max_step is None else bisect_left(steps, max_step)
+        found = lines[low:high]
+        if samples is None or high <= low:
+            return found
+        if min_step is None or max_step is None:
+            return drawn(found, samples)
+        window = max_step - min_step
+        if samples >= window:
+            return found
+        picked: list[str] = []
+        last = -1
+        for step, line in zip(steps[low:high], found, strict=True):
+            span = (step - min_step) * samples // window
+            if span != last:
+                picked.append(line)
+                last = span
+        return picked
+
+    def sampled(self, keys: Sequence[str], min_step: int | None, max_step: int | None, samples: int) -> list[Any]:
+        """Rows that hold all of `keys`, cut down to them; `max_step` is inclusive; drawn at random past `samples`."""
+        steps, lines = self.ordered()
+        low = 0 if min_step is None else bisect_left(steps, min_step)
+        high = len(steps) if max_step is None else bisect_left(steps, max_step + 1)
+        found = []
+        for line in lines[low:high]:
+            row = jsontext.read(line)
+            picked = {}
+            for key in keys:
+                value = row.get(key, _MISSING)
+                if value is _MISSING:
+                    value = _dotted(row, key)
+                    if value is _MISSING:
+                        break
+                picked[key] = value
+            else:
+                found.append(jsontext.strict(picked))
+        return drawn(found, samples)
+
+    def describe(self) -> dict[str, Any] | None:
+        """What `historyKeys` answers; None without rows."""
+        if not self.lines:
+            return None
+        return {
+            "keys": {
+                key: {
+                    "typeCounts": [{"type": kind, "count": count} for kind, count in stats.counts.items()],
+                    "monotonic": stats.monotonic,
+                    "previousValue": jsontext.strict(float(stats.previous)) if stats.previous is not None else None,
+                }
+                for key, stats in self.keys.items()
+            },
+            "lastStep": self.last_step,
+            "sets": [],
+        }
+
+
+_MISSING = object()
+
+
+def _dotted(row: Any, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(row, dict) or part not in row:
+            return _MISSING
+        row = row[part]
+    return row
+
+
+def drawn(items: list[T], samples: int) -> list[T]:
+    """All items, or `samples` of them at random, in their order. The same question gets the same draw."""
+    if len(items) <= samples:
+        return items
+    chosen = sorted(random.Random(len(items)).sample(range(len(items)), max(samples, 0)))
+    return [items[index] for index in chosen]

@@ -1,0 +1,102 @@
+"""Lists of runs: filtered, ordered, counted, and cut into pages."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from mirror.sandbox.errors import Refused
+from mirror.sandbox.fields import COLUMNS, Getter, column, getter
+from mirror.sandbox.filters import compile_filter
+from mirror.sandbox.run import Run
+from mirror.sandbox.world import Project
+
+T = TypeVar("T")
+
+_RANKS: dict[type, int] = {bool: 2, int: 0, float: 0, str: 1, datetime: 3}
+
+
+class Listing:
+    """Answers which runs of a project pass a filter, in which order; the latest answers are kept until a change."""
+
+    def __init__(self, refused: Collection[str] = ()) -> None:
+        """`refused` are columns that filters of this server may not name."""
+        self.refused = refused
+        self._kept: dict[tuple[Any, ...], list[Run]] = {}
+        self._version = -1
+
+    def runs(self, project: Project, filters: str | None, order: str | None) -> list[Run]:
+        """The project's runs that pass, in order; ties by creation."""
+        version = project.world.version
+        if version != self._version:
+            self._kept, self._version = {}, version
+        key = (project.entity, project.name, filters, order)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = ordered(self._passing(project, filters), order)
+        return found
+
+    def count(self, project: Project, filters: str | None) -> int:
+        """How many of the project's runs pass."""
+        return len(self._passing(project, filters))
+
+    def _passing(self, project: Project, filters: str | None) -> list[Run]:
+        check = compile_filter(filters, self.refused)
+        runs = project.runs.values()
+        return list(runs) if check is None else [run for run in runs if check(run)]
+
+
+def ordered(runs: list[Run], order: str | None) -> list[Run]:
+    """Runs by `+key`, `-key` or `key`; those without a value, or with NaN, come last. Refuses an unknown key."""
+    text = order or "-created_at"
+    descending, path = text.startswith("-"), text.lstrip("+-")
+    get: Getter | None = getter(path)
+    if get is None or (column(path) in COLUMNS and column(path) == "tags"):
+        raise Refused(f"invalid order: {text}", 400)
+    present: list[tuple[tuple[int, Any], Run]] = []
+    absent = []
+    for run in runs:
+        value = get(run)
+        rank = _RANKS.get(type(value))
+        if rank is None or (type(value) is float and math.isnan(value)):
+            absent.append(run)
+        else:
+            present.append(((rank, value), run))
+    present.sort(key=lambda pair: pair[0], reverse=descending)
+    return [run for _, run in present] + absent
+
+
+def page(items: Sequence[T], after: str | None, first: int | None, limit: int = 1000) -> tuple[int, Sequence[T], bool]:
+    """Where a page starts, its items, and whether more follow; at most `limit` of them.
+
+    A cursor is a place in the list as it is now: what is added or removed before it shifts the pages that follow.
+    """
+    start = 0 if not after else _place(after)
+    size = min(limit if first is None else max(first, 0), limit)
+    return start, items[start : start + size], start + size < len(items)
+
+
+def cursor(place: int) -> str:
+    """The cursor behind the item at this place."""
+    return base64.b64encode(f"v1:{place + 1}".encode()).decode()
+
+
+def _place(text: str) -> int:
+    try:
+        return int(base64.b64decode(text, validate=True).decode().removeprefix("v1:"))
+    except (binascii.Error, ValueError):
+        raise Refused(f"invalid cursor: {text[:40]!r}", 400) from None
+
+
+def connection(items: Sequence[Any], after: str | None, first: int | None) -> dict[str, Any]:
+    """A page in the shape of a GraphQL connection."""
+    start, found, more = page(items, after, first)
+    edges = [{"node": item, "cursor": cursor(place)} for place, item in enumerate(found, start=start)]
+    return {
+        "edges": edges,
+        "pageInfo": {"endCursor": edges[-1]["cursor"] if edges else None, "hasNextPage": more},
+    }

@@ -1,0 +1,49 @@
+"""History rows as the Parquet files that the server exports: wide, one column a key, nested keys dotted."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mirror.sandbox import jsontext
+from mirror.sandbox.history import leaves
+
+_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_INT64 = 2**63
+
+
+def table(lines: Sequence[str]) -> pa.Table:
+    """The rows as one Arrow table; a key that some rows lack is null there."""
+    columns: dict[str, list[Any]] = {}
+    for index, line in enumerate(lines):
+        for key, value in leaves(jsontext.read(line)):
+            column = columns.get(key)
+            if column is None:
+                column = columns[key] = [None] * len(lines)
+            column[index] = value
+    return pa.table({key: _array(values) for key, values in columns.items()})
+
+
+def file(lines: Sequence[str]) -> bytes:
+    """The bytes of one Parquet file of the rows."""
+    sink = io.BytesIO()
+    pq.write_table(table(lines), sink, compression="snappy")
+    return sink.getvalue()
+
+
+def _array(values: list[Any]) -> pa.Array:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int} and all(-_INT64 <= value < _INT64 for value in values if value is not None):
+        return pa.array(values, pa.int64())
+    if kinds <= {int, float, str} and all(value in _WORDS for value in values if isinstance(value, str)):
+        numbers = [_WORDS[value] if isinstance(value, str) else value for value in values]
+        return pa.array([None if value is None else float(value) for value in numbers], pa.float64())
+    if kinds in ({bool}, {str}):
+        return pa.array(values)
+    # A column has one type: a key that changed its type, and whatever is no scalar, is kept as text.
+    return pa.array([value if value is None or isinstance(value, str) else jsontext.write(value) for value in values])

@@ -1,0 +1,10 @@
+"""Sample data: a small world of oddities, a realistic large one, and a bulk project for benchmarks."""
+
+from __future__ import annotations
+
+from mirror.sandbox.sample.bulk import grid
+from mirror.sandbox.sample.live import LiveRun, keep_logging
+from mirror.sandbox.sample.oddities import small
+from mirror.sandbox.sample.sweeps import full
+
+__all__ = ["LiveRun", "full", "grid", "keep_logging", "small"]

@@ -1,0 +1,46 @@
+"""The GraphQL schema of one server: all of schema.graphql, or less, as an older server has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from graphql import GraphQLSchema, build_schema
+
+# What a feature is called here, and the fields that a server without it lacks.
+FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
+    "parquet": ("Run.parquetHistory",),
+    "models": ("Query.models",),
+    "updated_at": ("Run.updatedAt",),
+    "server_features": ("ServerInfo.features",),
+    "server_info": ("Query.serverInfo",),
+    "history_keys": ("Run.historyKeys",),
+    "history_line_count": ("Run.historyLineCount",),
+    "run_count": ("Project.runCount",),
+    "organizations": ("Query.organization", "Entity.organization", "Entity.projects", "Query.entity"),
+}
+FILTER_COLUMNS = {"updated_at_filter": "updatedAt", "heartbeat_at_filter": "heartbeatAt"}
+SERVER_FEATURES = ("MARK_RUN_FILES_UPLOADED", "FILESTREAM_GZIP", "SWEEPS_QUERY_FILTERING")
+
+
+def missing_fields(features: Mapping[str, bool]) -> frozenset[str]:
+    """The fields, as `Type.field`, that a server with these features lacks. Refuses a name that means nothing."""
+    absent: set[str] = set()
+    for name, enabled in features.items():
+        if name not in FEATURE_FIELDS and name not in FILTER_COLUMNS and name not in SERVER_FEATURES:
+            known = ", ".join(sorted([*FEATURE_FIELDS, *FILTER_COLUMNS, *SERVER_FEATURES]))
+            raise ValueError(f"unknown server feature {name!r}; there are {known}")
+        if not enabled:
+            absent.update(FEATURE_FIELDS.get(name, ()))
+    return frozenset(absent)
+
+
+@lru_cache(maxsize=32)
+def load(absent: frozenset[str] = frozenset()) -> GraphQLSchema:
+    """The schema without the fields in `absent`."""
+    schema = build_schema((Path(__file__).parent / "schema.graphql").read_text())
+    for name in absent:
+        kind, _, field = name.partition(".")
+        del schema.type_map[kind].fields[field]  # type: ignore[attr-defined]
+    return schema

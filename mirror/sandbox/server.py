@@ -1,0 +1,122 @@
+"""A running sandbox: a world behind a port of this machine."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+
+import uvicorn
+
+from mirror.sandbox import schema
+from mirror.sandbox.app import Api, Gate
+from mirror.sandbox.context import Context
+from mirror.sandbox.documents import Documents
+from mirror.sandbox.faults import Faults
+from mirror.sandbox.limits import Limit
+from mirror.sandbox.listing import Listing
+from mirror.sandbox.resolvers import RESOLVERS
+from mirror.sandbox.signing import Signer
+from mirror.sandbox.world import World
+
+
+class Sandbox:
+    """Serves a world on 127.0.0.1 from a thread of its own, between `start` and `stop` or in a `with` block.
+
+    `port` 0 takes a free one. `rate_limit` is in requests a second. `features` turns off what older servers lack
+    (see schema.FEATURE_FIELDS and FILTER_COLUMNS). `url_lifetime` is how many seconds a signed address is good for.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        key: str | None = None,
+        port: int = 0,
+        rate_limit: float | None = None,
+        *,
+        features: Mapping[str, bool] | None = None,
+        url_lifetime: float = 3600.0,
+        seed: int = 0,
+    ) -> None:
+        self.world = world
+        self.key = key or secrets.token_hex(20)
+        chosen = dict(features or {})
+        absent = schema.missing_fields(chosen)
+        refused = {column for name, column in schema.FILTER_COLUMNS.items() if not chosen.get(name, True)}
+        self._context = Context(world, Listing(refused), Signer(url_lifetime), chosen)
+        self._gate = Gate(self.key, Limit(rate_limit) if rate_limit else None, Faults(seed))
+        self._app = Api(self._context, Documents(schema.load(absent), RESOLVERS), self._gate).app()
+        self._port = port
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL; empty until it runs."""
+        return self._context.url
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong."""
+        return self._gate.faults
+
+    @property
+    def requests(self) -> Counter[str]:
+        """Requests by operation: the name in the GraphQL document, or file_stream, parquet, file, upload."""
+        return self._gate.requests
+
+    def reset_counts(self) -> None:
+        """Start counting requests and faults anew."""
+        self._gate.requests.clear()
+        self._gate.faults.counts.clear()
+
+    def start(self) -> Sandbox:
+        """Listen, and answer only when requests are taken. Refuses with OSError when the port is not free."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", self._port))
+        except OSError:
+            listener.close()
+            raise
+        self._context.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            self._app,
+            log_level="critical",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            loop="asyncio",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+            server_header=False,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="wandb-sandbox", daemon=True
+        )
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise RuntimeError(f"the sandbox server did not start at {self.url}")
+            time.sleep(0.002)
+        return self
+
+    def stop(self) -> None:
+        """Stop listening and wait for the thread; requests under way are given a second."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(timeout=5)
+            self._server = self._thread = None
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
