@@ -1,0 +1,220 @@
+"""A filter and an order to DuckDB SQL over `store.runs AS r`, every value bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mirror.filters import sources
+from mirror.filters.columns import fitted, misfits
+from mirror.filters.fields import Column, Document, Relative, Tags
+from mirror.filters.fragment import FALSE, Fragment, all_of, any_of, certain, fragment, negated
+from mirror.filters.order import DEFAULT_ORDER, ordering
+from mirror.filters.parse import parse
+from mirror.filters.predicates import of_path
+from mirror.filters.rows import LEAF, Row, column_row
+from mirror.filters.tree import Compare, Equal, Every, Exists, Field, In, Node, Not, Size, Test, Type
+
+Form = Literal["leaves", "json"]
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One condition or group of a filter, as it was written, with the SQL that says which runs match it alone."""
+
+    text: str
+    where: str
+    params: tuple[Any, ...]
+    depth: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A filter and an order as SQL. `where` is two-valued; both parts are over `store.runs AS r`.
+
+    `clauses` stand in the order of the filter, each before its parts. `keys` are the config and summary keys named, as
+    (doc, key), in filter and order. `warnings` say what is legal but likely a mistake.
+    """
+
+    where: str
+    where_params: tuple[Any, ...]
+    order_by: str
+    order_params: tuple[Any, ...]
+    clauses: tuple[Clause, ...]
+    keys: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def sql(self) -> str:
+        """The complete statement: the `rid` of each matching run, in order."""
+        return f"SELECT r.rid FROM store.runs AS r WHERE {self.where} ORDER BY {self.order_by}"
+
+    @property
+    def params(self) -> tuple[Any, ...]:
+        """The values for the question marks of `sql`."""
+        return self.where_params + self.order_params
+
+
+def compile(  # noqa: A001
+    filter: Mapping[str, Any] | str | None = None,  # noqa: A002
+    order: str | None = None,
+    *,
+    form: Form = "leaves",
+) -> Compiled:
+    """Compile a filter, as Python values or JSON text, and an order (newest first by default).
+
+    `form="json"` reads the documents themselves instead of `store.leaves`: the same rows, far slower; a reference.
+    Raises FilterError with one line that names the clause, and runs no SQL of the filter.
+    """
+    tree = parse(filter)
+    order_by, order_keys = ordering(DEFAULT_ORDER if order is None else order)
+    compiler = _Compiler(form)
+    where = compiler.node(tree, 0)
+    return Compiled(
+        where.text,
+        where.params,
+        order_by.text,
+        order_by.params,
+        tuple(compiler.clauses),
+        tuple(dict.fromkeys([*compiler.keys, *order_keys])),
+        tuple(dict.fromkeys(compiler.warnings)),
+    )
+
+
+class _Compiler:
+    """Walks the tree once, gathering clauses, keys and warnings beside the SQL."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.clauses: list[Clause] = []
+        self.keys: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
+
+    def node(self, node: Node, depth: int) -> Fragment:
+        place = len(self.clauses)
+        if isinstance(node, Field):
+            where = all_of(self._field(node))
+        else:
+            # An $and at the top is the filter itself, no clause of it.
+            named = bool(node.text) and (depth > 0 or node.operator != "$and")
+            parts = [self.node(part, depth + named) for part in node.parts]
+            where = all_of(parts) if node.operator == "$and" else any_of(parts)
+            if node.operator == "$nor":
+                where = negated(where)
+            if not named:
+                return where
+        self.clauses.insert(place, Clause(node.text, where.text, where.params, depth))
+        return where
+
+    def _field(self, field: Field) -> list[Fragment]:
+        match field.target:
+            case Column() as column:
+                self.warnings.extend(misfits(field.tests, column, field.text))
+                return [_on_column(test, column_row(column)) for test in fitted(field.tests, column, field.text)]
+            case Tags() as tags:
+                return [_on_tags(test, tags) for test in field.tests]
+            case Document() as document:
+                self.keys.append((document.doc, document.key))
+                return [self._on_document(test, document) for test in field.tests]
+            case Relative():
+                raise AssertionError("a relative path stands inside $elemMatch only")
+
+    def _on_document(self, test: Test, target: Document) -> Fragment:
+        def any_value(matches: Fragment, *, whole: bool = False) -> Fragment:
+            if self.form == "json":
+                values = sources.json_values(target)
+            elif whole:
+                values = sources.json_values(target, sources.holding_objects(target))
+            else:
+                values = sources.leaf_values(target)
+            return _in_relation(values, matches)
+
+        def is_missing() -> Fragment:
+            if self.form == "json":
+                return FALSE
+            return negated(fragment("(r.rid IN ({}))", sources.present(target)))
+
+        return _on_values(test, LEAF, any_value, is_missing)
+
+
+def _on_values(
+    test: Test, row: Row, any_value: Callable[..., Fragment], is_missing: Callable[[], Fragment]
+) -> Fragment:
+    """Whether a test holds for a run: for any of the values of the path, or for a path that is missing."""
+
+    def holds(test: Test) -> Fragment:
+        match test:
+            case Not(tests):
+                return negated(all_of(holds(t) for t in tests))
+            case Every(tests):
+                return all_of(holds(t) for t in tests)
+            case Exists(wanted):
+                found = any_value(fragment("{} <> 'missing'", row.kind))
+                return found if wanted else negated(found)
+            case In(values, patterns) if any(isinstance(value, dict) for value in values):
+                others = In(tuple(value for value in values if not isinstance(value, dict)), patterns)
+                return any_of([holds(others), *(holds(Equal(value)) for value in values if isinstance(value, dict))])
+            case _:
+                matches = any_value(of_path(test, row), whole=isinstance(test, Equal) and isinstance(test.value, dict))
+                return any_of([matches, is_missing()]) if _takes_null(test) else matches
+
+    return holds(test)
+
+
+def _on_column(test: Test, row: Row) -> Fragment:
+    """Whether a test holds for the one value of a column; a column without a value is null and missing alike."""
+    has_value = Fragment(f"({row.column} IS NOT NULL)")
+    match test:
+        case Not(tests):
+            return negated(all_of(_on_column(t, row) for t in tests))
+        case Every(tests):
+            return all_of(_on_column(t, row) for t in tests)
+        case Exists(wanted):
+            return has_value if wanted else negated(has_value)
+        case Type(kinds):
+            own = has_value if row.static in kinds else FALSE
+            return any_of([own, negated(has_value)]) if "null" in kinds else own
+        case _:
+            return certain(of_path(test, row))
+
+
+def _on_tags(test: Test, tags: Tags) -> Fragment:
+    """Tags are a list of strings; null matches a run without tags."""
+    values = sources.tag_values(tags, whole=_wants_lists(test))
+    tagged = fragment("(r.rid IN (SELECT v.rid FROM ({}) AS v))", sources.tag_values(tags, whole=False))
+
+    def any_value(matches: Fragment, **_: bool) -> Fragment:
+        return _in_relation(values, matches)
+
+    return _on_values(test, LEAF, any_value, lambda: negated(tagged))
+
+
+def _in_relation(values: Fragment, matches: Fragment) -> Fragment:
+    if matches == FALSE:
+        return FALSE
+    return fragment("(r.rid IN (SELECT v.rid FROM ({}) AS v WHERE {}))", values, matches)
+
+
+def _takes_null(test: Test) -> bool:
+    match test:
+        case Equal(None) | Compare("$gte" | "$lte", None):
+            return True
+        case In(values, _):
+            return None in values
+        case _:
+            return False
+
+
+def _wants_lists(test: Test) -> bool:
+    match test:
+        case Size() | Equal(list()):
+            return True
+        case In(values, _):
+            return any(isinstance(value, list) for value in values)
+        case Type(kinds):
+            return "list" in kinds
+        case Not(tests) | Every(tests):
+            return any(_wants_lists(t) for t in tests)
+        case _:
+            return False

@@ -1,0 +1,62 @@
+"""What a filter means for the runs that are there: how many each clause matches, and keys that no run has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from mirror.filters.compile import Compiled
+
+
+class Connection(Protocol):
+    """What is needed of a DuckDB connection."""
+
+    def execute(self, query: str, parameters: Any = ...) -> Any:
+        """Run one statement; the result has `fetchall()`."""
+
+
+def explain(
+    connection: Connection, compiled: Compiled, scope_sql: str = "TRUE", scope_params: Sequence[Any] = ()
+) -> list[tuple[str, int]]:
+    """For each clause, as it was written and in its order, how many runs of the scope match it alone.
+
+    `scope_sql` is a condition over `store.runs AS r`, such as `r.project = ?`. Parts of a group are indented.
+    """
+    found = []
+    for clause in compiled.clauses:
+        sql = f"SELECT count(*) FROM store.runs AS r WHERE ({scope_sql}) AND {clause.where}"
+        [(matches,)] = connection.execute(sql, [*scope_params, *clause.params]).fetchall()
+        found.append(("  " * clause.depth + clause.text, int(matches)))
+    return found
+
+
+def unknown_keys(connection: Connection, compiled: Compiled) -> list[str]:
+    """A warning for each config or summary key of the filter or order that no run has, naming the nearest key.
+
+    A key inside a list is known when the list is.
+    """
+    warnings = []
+    for doc, key in compiled.keys:
+        steps = key.split(".")
+        ways = [".".join(steps[:n]) for n in range(1, len(steps))]
+        sql = (
+            "SELECT EXISTS (SELECT 1 FROM store.leaves AS l WHERE l.doc = ? AND l.key = ?) OR EXISTS"
+            " (SELECT 1 FROM store.leaves AS l WHERE l.doc = ? AND list_contains(CAST(? AS VARCHAR[]), l.key)"
+            " AND l.kind = 'list')"
+        )
+        [(known,)] = connection.execute(sql, [doc, key, doc, ways]).fetchall()
+        if not known:
+            warnings.append(f"{doc} key {key!r} is in no run{_nearest(connection, doc, key)}")
+    return warnings
+
+
+def _nearest(connection: Connection, doc: str, key: str) -> str:
+    sql = "SELECT DISTINCT l.key FROM store.leaves AS l WHERE l.doc = ? ORDER BY l.key"
+    keys = [name for (name,) in connection.execute(sql, [doc]).fetchall()]
+    lowered = {name.lower(): name for name in keys}
+    near = get_close_matches(key, keys, 1) or [lowered[n] for n in get_close_matches(key.lower(), lowered, 1)]
+    if not near:
+        # Someone who writes lr may mean optimizer.lr.
+        near = [name for name in keys if name.endswith("." + key)][:1]
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,132 @@
+"""What the first part of a path may be: a column of the run, its tags, its config or its summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from mirror.errors import FilterError
+
+ColumnType = Literal["text", "number", "time"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `store.runs`."""
+
+    name: str
+    type: ColumnType
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The list of tags, or the tag at `index` in it."""
+
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A path into config or summary; a key that itself holds dots is the same path."""
+
+    doc: Literal["config", "summary"]
+    steps: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """The dotted path, as in `store.leaves`."""
+        return ".".join(self.steps)
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A path from the element of a list that $elemMatch looks at."""
+
+    steps: tuple[str, ...]
+
+
+Target = Column | Tags | Document | Relative
+
+_TEXT = {
+    "name": "run_id",
+    "run_id": "run_id",
+    "display_name": "name",
+    "displayName": "name",
+    "state": "state",
+    "group": "group_name",
+    "group_name": "group_name",
+    "job_type": "job_type",
+    "jobType": "job_type",
+    "sweep": "sweep",
+    "username": "username",
+    "user": "username",
+    "notes": "notes",
+    "description": "description",
+    "host": "host",
+    "commit": "git_commit",
+    "git_commit": "git_commit",
+    "entity": "entity",
+    "project": "project",
+    "url": "url",
+}
+_NUMBERS = {"duration": "duration_s", "duration_s": "duration_s"}
+_TIMES = {
+    "created_at": "created_at",
+    "createdAt": "created_at",
+    "heartbeat_at": "heartbeat_at",
+    "heartbeatAt": "heartbeat_at",
+    "updated_at": "updated_at",
+    "updatedAt": "updated_at",
+}
+_DOCUMENTS: dict[str, Literal["config", "summary"]] = {
+    "config": "config",
+    "summary_metrics": "summary",
+    "summaryMetrics": "summary",
+    "summary": "summary",
+}
+
+COLUMNS: dict[str, Column] = {
+    **{name: Column(column, "text") for name, column in _TEXT.items()},
+    **{name: Column(column, "number") for name, column in _NUMBERS.items()},
+    **{name: Column(column, "time") for name, column in _TIMES.items()},
+}
+NAMES = (*COLUMNS, "tags", *_DOCUMENTS)
+
+
+def resolve(path: str) -> Column | Tags | Document:
+    """The target of a path as the hosted server spells it, `config.lr` and `config.lr.value` alike.
+
+    Refuses a first part that is no field with the nearest one, and a part after a field that has none.
+    """
+    head, dot, rest = path.partition(".")
+    if head in _DOCUMENTS:
+        if not rest:
+            raise FilterError(f"{path!r} names no key; write {head}.<key>")
+        steps = rest.split(".")
+        # The server stores every config value as {"value": ..., "desc": ...}, so people write config.lr.value.
+        if _DOCUMENTS[head] == "config" and len(steps) > 1 and steps[1] == "value":
+            del steps[1]
+        return Document(_DOCUMENTS[head], tuple(steps))
+    if head == "tags":
+        if dot and not is_index(rest):
+            raise FilterError(f"{path!r}: tags is a list of strings; after it only a position can follow, as in tags.0")
+        return Tags(int(rest) if dot else None)
+    if head not in COLUMNS:
+        raise FilterError(_unknown(path, head))
+    if dot:
+        raise FilterError(f"{path!r}: {head} is a single value; nothing can follow it")
+    return COLUMNS[head]
+
+
+def is_index(step: str) -> bool:
+    """Whether a step of a path can pick an element of a list."""
+    return step.isascii() and step.isdigit() and len(step) <= 9 and (step == "0" or step[0] != "0")
+
+
+def _unknown(path: str, head: str) -> str:
+    if head == "id":
+        return "unknown field 'id'; the run id is called 'name', and what people see as the name 'display_name'"
+    near = get_close_matches(head, NAMES, 1, 0.6) or get_close_matches(head.lower(), NAMES, 1, 0.6)
+    hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(sorted(NAMES))}"
+    return f"unknown field {head!r}; {hint} (keys of runs are written config.{path} or summary_metrics.{path})"

@@ -1,0 +1,72 @@
+"""The order of runs: columns, config and summary keys, `+` or `-` before each, several separated by commas."""
+
+from __future__ import annotations
+
+from mirror.errors import FilterError
+from mirror.filters.fields import Column, Document, Tags, resolve
+from mirror.filters.fragment import Fragment, bound, fragment, joined
+
+DEFAULT_ORDER = "-created_at"
+_TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.run_id ASC"), Fragment("r.rid ASC"))
+
+
+def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
+    """A complete ORDER BY list over `store.runs AS r`, and the (doc, key) pairs it reads.
+
+    Numbers come before text and missing values last in both directions, NaN with the missing. Ties go by creation time,
+    then run id. Refuses what is no field.
+    """
+    terms: list[Fragment] = []
+    keys: list[tuple[str, str]] = []
+    if not isinstance(order, str):
+        raise FilterError(f"order {order!r}: an order is text, such as '-created_at'")
+    for part in order.split(","):
+        name = part.strip()
+        direction = "DESC" if name.startswith("-") else "ASC"
+        if name[:1] in ("+", "-"):
+            name = name[1:]
+        if not name:
+            raise FilterError(f"order {order!r} has an empty part; write fields such as '-created_at,config.lr'")
+        try:
+            target = resolve(name)
+            name.encode()
+        except FilterError as error:
+            raise FilterError(f"order {part.strip()!r}: {error}") from None
+        except UnicodeEncodeError:
+            raise FilterError(f"order {part.strip()!a}: the text holds half of a surrogate pair") from None
+        if isinstance(target, Document):
+            keys.append((target.doc, target.key))
+        terms.append(_term(target, direction))
+    ties = [tie for tie in _TIES if not any(term.text.startswith(tie.text.split(" ")[0] + " ") for term in terms)]
+    return joined(", ", [*terms, *ties]), keys
+
+
+def _term(target: Column | Tags | Document, direction: str) -> Fragment:
+    match target:
+        case Column(name, type_):
+            value = f"CASE WHEN NOT isnan(r.{name}) THEN r.{name} END" if type_ == "number" else f"r.{name}"
+            return Fragment(f"{value} {direction} NULLS LAST")
+        case Tags(None):
+            return Fragment(f"nullif(r.tags, '') {direction} NULLS LAST")
+        case Tags(index):
+            return fragment(
+                f"(SELECT min(t.tag) FROM store.run_tags AS t WHERE t.rid = r.rid AND t.position = {{}}) {direction}"
+                " NULLS LAST",
+                bound(index),
+            )
+        case Document():
+            return _of_leaf(target, direction)
+
+
+def _of_leaf(target: Document, direction: str) -> Fragment:
+    # One blob sorts numbers before text in either direction, so that one subquery serves.
+    key = (
+        f"create_sort_key(l.number, '{direction} NULLS LAST',"
+        f" CASE WHEN l.number IS NULL THEN l.text END, '{direction} NULLS LAST')"
+    )
+    return fragment(
+        f"(SELECT min({key}) FROM store.leaves AS l WHERE l.doc = '{target.doc}' AND l.key = {{}} AND l.element IS NULL"
+        " AND l.kind IN ('number', 'string', 'bool') AND (l.number IS NULL OR NOT isnan(l.number)) AND l.rid = r.rid)"
+        " ASC NULLS LAST",
+        bound(target.key),
+    )

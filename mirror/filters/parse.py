@@ -1,0 +1,112 @@
+"""A Mongo-style filter, as JSON text or as Python values, to the typed tree. All is checked before any SQL runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, NoReturn, cast
+
+from mirror.errors import FilterError
+from mirror.filters.conditions import conditions
+from mirror.filters.fields import Relative, Target, resolve
+from mirror.filters.tree import ElementIs, ElementMeets, Field, Group, Node
+from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_object
+
+EVERYTHING = Group("$and", (), "")
+_GROUPS = ("$and", "$or", "$nor")
+
+
+def parse(filter: Mapping[str, Any] | str | None) -> Node:  # noqa: A002
+    """The tree of a filter; None and `{}` are every run. Raises FilterError that names the clause and what is wrong."""
+    if filter is None:
+        return EVERYTHING
+    value = read_json(filter) if isinstance(filter, str) else filter
+    if not is_object(value):
+        raise FilterError(f"a filter is an object, not {clause_text(value)}")
+    return _filter(value, resolve, 1)
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON text, NaN and Infinity included. A key that stands twice in one object is refused."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise FilterError(f"the filter is not valid JSON, at {where}: {error.msg}") from None
+    except RecursionError:
+        raise FilterError(_too_deep()) from None
+    except ValueError as error:
+        # Python refuses integers of more than 4,300 digits.
+        raise FilterError(f"the filter is not valid JSON: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FilterError(f"the key {clause_text(twice)} stands twice in one object; put both conditions into $and")
+    return members
+
+
+def _filter(value: Mapping[str, Any], target_of: Any, depth: int) -> Node:
+    """All members of a filter together."""
+    if depth > MAX_DEPTH:
+        raise FilterError(_too_deep())
+    parts = tuple(part for name, member in value.items() for part in _member(name, member, target_of, depth))
+    return parts[0] if len(parts) == 1 else Group("$and", parts, "$and")
+
+
+def _member(name: str, value: Any, target_of: Any, depth: int) -> tuple[Node, ...]:
+    if not isinstance(name, str):
+        raise FilterError(f"{name!r} is no field; keys of a filter are strings")
+    check_text(name, clause_text(name))
+    if name in _GROUPS:
+        return (_group(cast("Literal['$and', '$or', '$nor']", name), value, target_of, depth),)
+    if name == "$comment":
+        return ()
+    if name.startswith("$"):
+        _no_group(name, value)
+    target = cast("Target", target_of(name))
+    text = f"{name} {clause_text(value)}"
+    tests = conditions(value, text, depth, _element)
+    return (Field(target, tests, text),)
+
+
+def _group(operator: Literal["$and", "$or", "$nor"], value: Any, target_of: Any, depth: int) -> Group:
+    clause = f"{operator} {clause_text(value)}"
+    if not isinstance(value, (list, tuple)):
+        raise FilterError(f"{clause}: {operator} takes a list of filters")
+    # The hosted server's own "no filter" is {"$or": [{"$and": []}]}.
+    if not value and operator != "$and":
+        raise FilterError(f"{clause}: {operator} of no filters means nothing; leave it out to match every run")
+    for part in value:
+        if not is_object(part):
+            raise FilterError(f"{clause}: {operator} takes a list of filters, and {clause_text(part)} is none")
+    return Group(operator, tuple(_filter(part, target_of, depth + 1) for part in value), operator)
+
+
+def _element(value: Mapping[str, Any], text: str, depth: int) -> ElementMeets | ElementIs:
+    """The operand of $elemMatch: operators on the element, or a filter on an object."""
+    first = next(iter(value), "")
+    if isinstance(first, str) and first.startswith("$") and first not in (*_GROUPS, "$comment"):
+        return ElementMeets(conditions(value, text, depth + 1, _element))
+    return ElementIs(_filter(value, _relative, depth + 1))
+
+
+def _relative(path: str) -> Relative:
+    return Relative(tuple(path.split(".")))
+
+
+def _no_group(name: str, value: Any) -> NoReturn:
+    clause = f"{name} {clause_text(value)}"
+    if name == "$not":
+        raise FilterError(f'{clause}: $not stands after a field, as in {{"state": {{"$not": ...}}}}; use $nor here')
+    near = get_close_matches(name, _GROUPS, 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else "a field comes first; only $and, $or and $nor stand alone"
+    raise FilterError(f"{clause}: {name} does not combine filters; {hint}")
+
+
+def _too_deep() -> str:
+    return f"the filter is nested deeper than {MAX_DEPTH} levels; write it flatter"

@@ -1,0 +1,148 @@
+"""What a test sees of one value, whether it stands in a row of `store.leaves`, in JSON, or in a column.
+
+A `Row` gives SQL expressions for the kind of a value, its number, its text, and whether it is an element of a list.
+Its JSON side also gives the values that a path finds in a document, as MongoDB steps: through objects by key, through
+lists by each object in them, or by position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mirror.filters.fields import Column, is_index
+from mirror.filters.fragment import FALSE, TRUE, Fragment, bound, fragment
+
+_NUMERIC = "('BIGINT', 'UBIGINT', 'HUGEINT', 'DOUBLE')"
+_KIND = (
+    "CASE json_type({0}) WHEN 'VARCHAR' THEN 'string' WHEN 'BOOLEAN' THEN 'bool' WHEN 'NULL' THEN 'null'"
+    " WHEN 'ARRAY' THEN 'list' WHEN 'OBJECT' THEN 'object'"
+    " ELSE CASE WHEN {0} IS NULL THEN 'missing' ELSE 'number' END END"
+)
+_NUMBER = "CASE WHEN json_type({0}) IN " + _NUMERIC + " THEN TRY_CAST({0} AS DOUBLE) END"
+_TEXT = "CASE WHEN json_type({0}) = 'VARCHAR' THEN json_extract_string({0}, '$') ELSE CAST({0} AS VARCHAR) END"
+
+
+@dataclass(frozen=True)
+class Row:
+    """SQL for one value. `json` is set where the value is JSON anyway, `static` and `column` for a column of a run."""
+
+    kind: str
+    number: str
+    text: str
+    element: str
+    json: Fragment | None = None
+    time: str | None = None
+    static: Literal["string", "number", "date"] | None = None
+    column: str | None = None
+
+    def is_kind(self, *kinds: str) -> Fragment:
+        """Whether the value is of one of these kinds; a column that is null is not looked at, unless for `null`."""
+        if self.static is not None:
+            if self.static in kinds:
+                return TRUE
+            return Fragment(f"({self.column} IS NULL)") if "null" in kinds else FALSE
+        if len(kinds) == 1:
+            return Fragment(f"{self.kind} = '{kinds[0]}'")
+        names = ", ".join(f"'{kind}'" for kind in kinds)
+        return Fragment(f"{self.kind} IN ({names})")
+
+    @property
+    def document(self) -> Fragment:
+        """The value as JSON; only for lists, and for objects that are elements."""
+        return self.json if self.json is not None else Fragment(f"CAST({self.text} AS JSON)")
+
+
+LEAF = Row("v.kind", "v.number", "v.text", "v.element")
+"""A row of a relation of values, aliased v: the columns of `store.leaves`, `element` as a boolean."""
+
+
+def json_row(value: str, *, element: str = "TRUE") -> Row:
+    """The row of a JSON value; SQL NULL is a missing one."""
+    return Row(_KIND.format(value), _NUMBER.format(value), _TEXT.format(value), element, Fragment(value))
+
+
+def column_row(column: Column) -> Row:
+    """The row of a column of `store.runs AS r`."""
+    name = f"r.{column.name}"
+    match column.type:
+        case "number":
+            return Row("'number'", name, f"CAST({name} AS VARCHAR)", "FALSE", static="number", column=name)
+        case "time":
+            return Row("'date'", "NULL", name, "FALSE", time=name, static="date", column=name)
+        case _:
+            return Row("'string'", "NULL", name, "FALSE", static="string", column=name)
+
+
+def json_columns(value: str, element: str) -> str:
+    """The select list that makes a JSON value a row like one of `store.leaves`."""
+    row = json_row(value)
+    return f"{row.kind} AS kind, {row.number} AS number, {row.text} AS text, {element} AS element"
+
+
+def pointer(steps: tuple[str, ...] | list[str]) -> str:
+    """The JSON pointer of keys; unlike a JSON path it can name every key."""
+    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def walk(start: Fragment, steps: tuple[str, ...], level: int = 0) -> Fragment:
+    """The values that a path finds from one JSON value, as a JSON[]; NULL in it says that the path ends in nothing.
+
+    `level` keeps the lambda parameters of a walk inside another one apart.
+    """
+    values = fragment("[{}]", start)
+    for step in steps:
+        values = _step(values, step, level)
+    return values
+
+
+def walk_objects(start: Fragment, steps: list[str]) -> Fragment:
+    """The one value that keys find from a JSON object, or NULL; lists are not entered."""
+    value = start
+    for step in steps:
+        # Written inside out: json_extract on a list would take digits for a position.
+        value = fragment(
+            "list_extract(list_transform(list_filter([{}], lambda o: json_type(o) = 'OBJECT'),"
+            " lambda o: json_extract(o, {})), 1)",
+            value,
+            bound(pointer([step])),
+        )
+    return value
+
+
+def marked(values: Fragment, level: int = 0) -> Fragment:
+    """Each value of a JSON[] and, of lists, each element: STRUCT(y JSON, element BOOLEAN)[]."""
+    m, n = f"m{level}", f"n{level}"
+    return fragment(
+        f"flatten(list_transform({{}}, lambda {m}: list_concat([{{{{'y': {m}, 'element': FALSE}}}}],"
+        f" CASE WHEN json_type({m}) = 'ARRAY' THEN list_transform(json_extract({m}, '$[*]'),"
+        f" lambda {n}: {{{{'y': {n}, 'element': TRUE}}}}) ELSE [] END)))",
+        values,
+    )
+
+
+def elements(value: Fragment, level: int = 0) -> Fragment:
+    """The elements of a JSON list, as `marked` gives them."""
+    n = f"n{level}"
+    return fragment(f"list_transform(json_extract({{}}, '$[*]'), lambda {n}: {{{{'y': {n}, 'element': TRUE}}}})", value)
+
+
+def _step(values: Fragment, step: str, level: int) -> Fragment:
+    x, y = f"x{level}", f"y{level}"
+    key = bound(pointer([step]))
+    inside = fragment(
+        f"list_transform(list_filter(json_extract({x}, '$[*]'), lambda {y}: json_type({y}) = 'OBJECT'),"
+        f" lambda {y}: json_extract({y}, {{}}))",
+        key,
+    )
+    if is_index(step):
+        inside = fragment(
+            f"list_concat(list_filter([json_extract({x}, {{}})], lambda {y}: {y} IS NOT NULL), {{}})", key, inside
+        )
+    return fragment(
+        f"flatten(list_transform({{}}, lambda {x}: CASE json_type({x}) WHEN 'OBJECT' THEN [json_extract({x}, {{}})]"
+        f" WHEN 'ARRAY' THEN {{}} ELSE [NULL] END))",
+        values,
+        key,
+        inside,
+    )

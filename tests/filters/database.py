@@ -1,0 +1,57 @@
+"""A database with the real tables in memory, filled as the store fills it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mirror.filters import compile as compile_filter
+from mirror.store.leaves import LeafColumns
+
+MIGRATION = Path(__file__).parents[2] / "sql" / "migrations" / "0001_initial.sql"
+
+
+def database() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(config={"threads": 1})
+    con.execute(MIGRATION.read_text()).fetchall()
+    return con
+
+
+def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
+    """Replace all runs. A run is a dict of columns of store.runs, with `config` and `summary` as values, and `tags`."""
+    for table in ("runs", "run_tags", "leaves"):
+        con.execute(f"DELETE FROM store.{table}").fetchall()
+    columns = LeafColumns()
+    for rid, run in enumerate(runs):
+        row = {
+            "entity": "team",
+            "project": "vision",
+            "run_id": f"run{rid}",
+            "created_at": f"2026-01-01 00:00:{rid % 60:02}",
+        }
+        row |= {"rid": rid} | run
+        for doc in ("config", "summary"):
+            document = row.setdefault(doc, {})
+            columns.add(rid, doc, document)
+            row[doc] = json.dumps(document)
+        tags = row.get("tags", [])
+        row["tags"] = ",".join(tags)
+        for position, tag in enumerate(tags):
+            con.execute("INSERT INTO store.run_tags VALUES (?, ?, ?)", [rid, position, tag]).fetchall()
+        marks = ", ".join("?" for _ in row)
+        con.execute(f"INSERT INTO store.runs ({', '.join(row)}) VALUES ({marks})", list(row.values())).fetchall()
+    leaves = columns.table()
+    con.register("new_leaves", leaves)
+    con.execute("INSERT INTO store.leaves SELECT * FROM new_leaves").fetchall()
+    con.unregister("new_leaves")
+
+
+def matching(
+    con: duckdb.DuckDBPyConnection, filter: Any, order: str = "+created_at", form: str = "leaves"
+) -> list[int]:
+    """The rids that match, in order; the leaf form and the JSON form are checked to agree."""
+    compiled = compile_filter(filter, order, form=form)
+    return [rid for (rid,) in con.execute(compiled.sql, list(compiled.params)).fetchall()]
