@@ -82,7 +82,7 @@ def getter(path: str) -> Getter | None:
 
 def _config(parts: list[str]) -> Getter:
     key, rest = parts[0], parts[1:]
-    # `config.K`, `config.K.value` and what follows either name the same: the stored entry is `{"value": .., "desc": ..}`.
+    # `config.K` and `config.K.value` name the same, since an entry is stored as `{"value": .., "desc": ..}`.
     if rest[:1] == ["value"]:
         rest = rest[1:]
 

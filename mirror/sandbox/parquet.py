@@ -36,14 +36,19 @@ def file(lines: Sequence[str]) -> bytes:
     return sink.getvalue()
 
 
-def _array(values: list[Any]) -> pa.Array:
+def _array(values: list[Any]) -> pa.Array[Any]:
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int} and all(-_INT64 <= value < _INT64 for value in values if value is not None):
+    if kinds == {int} and all(-_INT64 <= value < _INT64 for value in values if value is not None):
         return pa.array(values, pa.int64())
-    if kinds <= {int, float, str} and all(value in _WORDS for value in values if isinstance(value, str)):
+    if (
+        kinds & {int, float}
+        and kinds <= {int, float, str}
+        and all(value in _WORDS for value in values if isinstance(value, str))
+    ):
         numbers = [_WORDS[value] if isinstance(value, str) else value for value in values]
         return pa.array([None if value is None else float(value) for value in numbers], pa.float64())
-    if kinds in ({bool}, {str}):
-        return pa.array(values)
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
     # A column has one type: a key that changed its type, and whatever is no scalar, is kept as text.
-    return pa.array([value if value is None or isinstance(value, str) else jsontext.write(value) for value in values])
+    texts = [value if value is None or isinstance(value, str) else jsontext.write(value) for value in values]
+    return pa.array(texts, pa.string())

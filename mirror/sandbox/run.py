@@ -109,7 +109,7 @@ class Run:
     # What its process does
 
     def log(self, row: Mapping[str, Any], step: int | None = None, timestamp: float | None = None) -> None:
-        """Log a row at the next step, or at `step`; a row at the last step is merged into it, an earlier one refused."""
+        """Log a row at the next step, or at `step`; one at the last step is merged into it, an earlier one refused."""
         with self.world.lock:
             last = self.history.last_step
             at = last + 1 if step is None else step

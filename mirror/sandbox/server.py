@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 import uvicorn
 
@@ -74,7 +75,7 @@ class Sandbox:
         self._gate.requests.clear()
         self._gate.faults.counts.clear()
 
-    def start(self) -> Sandbox:
+    def start(self) -> Self:
         """Listen, and answer only when requests are taken. Refuses with OSError when the port is not free."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -113,7 +114,7 @@ class Sandbox:
             self._thread.join(timeout=5)
             self._server = self._thread = None
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(

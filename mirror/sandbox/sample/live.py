@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from random import Random
 from types import TracebackType
+from typing import Self
 
 from mirror.sandbox.run import Run
 from mirror.sandbox.sample import curves
@@ -36,7 +37,7 @@ class LiveRun:
         self._stopped.set()
         self._thread.join(timeout=5)
 
-    def __enter__(self) -> LiveRun:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -19,13 +19,13 @@ def small(seed: int = 0) -> World:
     world = World(username="ada", entity="my-team")
     draw = Random(seed)
     _vision(world, draw)
-    _oddities(world)
+    add(world, "my-team")
     return world
 
 
-def _begin(world: World, project: str, run_id: str, when: datetime, **facts: Any) -> Run:
+def _begin(world: World, entity: str, project: str, run_id: str, when: datetime, **facts: Any) -> Run:
     with past(world, when):
-        return world.add_run("my-team", project, run_id=run_id, **facts)
+        return world.add_run(entity, project, run_id=run_id, **facts)
 
 
 def _log(run: Run, rows: list[dict[str, Any]], seconds: float = 2.0) -> None:
@@ -46,6 +46,7 @@ def _vision(world: World, draw: Random) -> None:
         rate = 10 ** draw.uniform(-4.5, -2.5)
         run = _begin(
             world,
+            "my-team",
             "vision",
             f"vision{index:02d}",
             START + timedelta(hours=index),
@@ -82,10 +83,13 @@ def _vision(world: World, draw: Random) -> None:
             _end(run, state)
 
 
-def _oddities(world: World) -> None:
+def add(world: World, entity: str) -> None:
+    """Add the project `oddities`: numbers, names, gaps and types that are hard to carry; crashed and empty runs."""
     day = START + timedelta(days=1)
 
-    run = _begin(world, "oddities", "numbers1", day, name="numbers", config={"big": 2**63 + 1, "exact": 2**53 + 1})
+    run = _begin(
+        world, entity, "oddities", "numbers1", day, name="numbers", config={"big": 2**63 + 1, "exact": 2**53 + 1}
+    )
     _log(
         run,
         [
@@ -99,6 +103,7 @@ def _oddities(world: World) -> None:
 
     run = _begin(
         world,
+        entity,
         "oddities",
         "names001",
         day + timedelta(minutes=1),
@@ -116,12 +121,13 @@ def _oddities(world: World) -> None:
     )
     _end(run, "finished")
 
-    run = _begin(world, "oddities", "gaps0001", day + timedelta(minutes=2), name="gaps", config={"every": 1000})
+    run = _begin(world, entity, "oddities", "gaps0001", day + timedelta(minutes=2), name="gaps", config={"every": 1000})
     _log(run, [{"_step": step, "loss": 1.0 / (index + 1)} for index, step in enumerate((0, 5, 1000, 1001, 250_000))])
     _end(run, "finished")
 
     run = _begin(
         world,
+        entity,
         "oddities",
         "types001",
         day + timedelta(minutes=3),
@@ -140,10 +146,25 @@ def _oddities(world: World) -> None:
     _end(run, "finished")
 
     run = _begin(
-        world, "oddities", "crashed1", day + timedelta(minutes=4), name="crashed", config={"lr": 10.0}, tags=["bad"]
+        world,
+        entity,
+        "oddities",
+        "crashed1",
+        day + timedelta(minutes=4),
+        name="crashed",
+        config={"lr": 10.0},
+        tags=["bad"],
     )
     _log(run, [{"loss": 2.0 * 1.5**step} for step in range(20)] + [{"loss": math.nan}])
     run.set_state("crashed")
 
-    _end(_begin(world, "oddities", "empty001", day + timedelta(minutes=5), name="empty", config={}), "finished", 1)
-    _end(_begin(world, "oddities", "noconfig", day + timedelta(minutes=6), name="no-config", config=None), "failed", 1)
+    _end(
+        _begin(world, entity, "oddities", "empty001", day + timedelta(minutes=5), name="empty", config={}),
+        "finished",
+        1,
+    )
+    _end(
+        _begin(world, entity, "oddities", "noconfig", day + timedelta(minutes=6), name="no-config", config=None),
+        "failed",
+        1,
+    )
