@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shlex
 import shutil
@@ -16,16 +17,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mirror.errors import MirrorError
-from mirror.sandbox import Sandbox, sample
+from mirror.sandbox import Sandbox, World, sample
+from mirror.sandbox.run import Run
 
 ENTITY = "acme"
+PROJECTS = ("vision", "language", "rl-control")
 LIVE_EVERY = 0.25
 """Seconds between two steps of the run that grows."""
 
 START_LIMIT = 60.0
 """Seconds until the daemon must have mirrored the sample projects."""
 
-CONFIG = """projects = ["{entity}/*"]
+CONFIG = """projects = {projects}
 
 [sync]
 interval = "10s"
@@ -51,7 +54,7 @@ class Demo:
         with ExitStack() as stack:
             world = sample.full()
             server = stack.enter_context(Sandbox(world))
-            stack.enter_context(sample.keep_logging(sample.live_run(world), every=LIVE_EVERY))
+            stack.enter_context(sample.keep_logging(_running(world), every=LIVE_EVERY))
             self._environ |= {
                 "MIRROR_HOME": str(self.home),
                 "WANDB_BASE_URL": server.url,
@@ -59,7 +62,8 @@ class Demo:
             }
             for name in ("WANDB_ENTITY", "MIRROR_CONFIG"):
                 self._environ.pop(name, None)
-            (self.home / "config.toml").write_text(CONFIG.format(entity=ENTITY))
+            projects = json.dumps([f"{ENTITY}/{name}" for name in PROJECTS])
+            (self.home / "config.toml").write_text(CONFIG.format(projects=projects))
             daemon = self._start_daemon()
             stack.callback(self._stop, daemon)
             self._tell(f"A sample W&B server runs at {server.url}, and a daemon mirrors its projects into {self.home}.")
@@ -171,6 +175,11 @@ class Demo:
 
     def _tell(self, text: str) -> None:
         self._say(f"# {text}")
+
+
+def _running(world: World) -> Run:
+    """A run of the sample that is still training."""
+    return next(run for name in PROJECTS for run in world.runs(ENTITY, name) if run.state == "running")
 
 
 def _quoted(argument: str) -> str:
