@@ -16,17 +16,18 @@ from mirror.sandbox.world import Project, World
 
 @dataclass
 class Context:
-    """The world, this server's address, and what it gives out."""
+    """The world, this server's addresses, and what it gives out."""
 
     world: World
     listing: Listing
     signer: Signer
     features: Mapping[str, bool]
     url: str = ""
+    storage_url: str = ""
 
     def signed(self, verb: str, path: str) -> str:
         """An absolute address that works without a key until it expires."""
-        return self.url + self.signer.sign(verb, path)
+        return self.storage_url + self.signer.sign(verb, path)
 
     def file_url(self, run: Run, name: str) -> str:
         """The address of a file that wants the key."""

@@ -70,6 +70,11 @@ class Sandbox:
         """Requests by operation: the name in the GraphQL document, or file_stream, parquet, file, upload."""
         return self._gate.requests
 
+    @property
+    def storage_url(self) -> str:
+        """Where signed addresses lead: another host than the API's, as an object store is."""
+        return self._context.storage_url
+
     def reset_counts(self) -> None:
         """Start counting requests and faults anew."""
         self._gate.requests.clear()
@@ -77,14 +82,10 @@ class Sandbox:
 
     def start(self) -> Self:
         """Listen, and answer only when requests are taken. Refuses with OSError when the port is not free."""
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", self._port))
-        except OSError:
-            listener.close()
-            raise
-        self._context.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listeners = [_bound(self._port), _bound(0)]
+        self._context.url, self._context.storage_url = (
+            f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners
+        )
         config = uvicorn.Config(
             self._app,
             log_level="critical",
@@ -98,7 +99,7 @@ class Sandbox:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, name="wandb-sandbox", daemon=True
+            target=self._server.run, kwargs={"sockets": listeners}, name="wandb-sandbox", daemon=True
         )
         self._thread.start()
         while not self._server.started:
@@ -121,3 +122,14 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _bound(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
