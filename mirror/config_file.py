@@ -70,7 +70,7 @@ class ConfigFile:
             try:
                 patterns.append(project_pattern(item, entity))
             except Impossible as error:
-                raise self.error(("projects",), f"{shown(item)} {error}", near=str(item)) from None
+                raise self.error(("projects",), f"{shown(item)} {error}", near=shown(item)) from None
         return patterns
 
     def has(self, section: str, key: str) -> bool:

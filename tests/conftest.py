@@ -1,0 +1,87 @@
+"""What every test may use: a mirror's own empty home, and the `mirror` command in and out of process."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mirror.home import Home
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of the command did."""
+
+    exit_code: int
+    data: bytes
+    stderr: str
+
+    @property
+    def stdout(self) -> str:
+        return self.data.decode()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """An empty home in an environment that knows no account, no config and no other mirror."""
+    for name in list(os.environ):
+        if name.startswith(("WANDB_", "MIRROR_", "XDG_")) or name in ("NETRC", "NO_COLOR"):
+            monkeypatch.delenv(name)
+    user = tmp_path / "user"
+    user.mkdir()
+    monkeypatch.setenv("HOME", str(user))
+    monkeypatch.setenv("MIRROR_HOME", str(tmp_path / "mirror"))
+    return Home.find(os.environ)
+
+
+class InProcess:
+    """Runs the command in this process, with streams of its own."""
+
+    def __call__(self, *arguments: str, stdin: str = "") -> Outcome:
+        from mirror.cli import main
+
+        data, errors = io.BytesIO(), io.StringIO()
+        kept = sys.stdin, sys.stdout, sys.stderr
+        sys.stdin, sys.stdout, sys.stderr = io.StringIO(stdin), io.TextIOWrapper(data, encoding="utf-8"), errors
+        try:
+            code = main(arguments)
+            sys.stdout.flush()
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = kept
+        return Outcome(code, data.getvalue(), errors.getvalue())
+
+
+@pytest.fixture
+def cli(home: Home) -> InProcess:
+    """The command in this process: `cli("query", "select 1")`."""
+    return InProcess()
+
+
+class OutOfProcess:
+    """Runs the command as its own process."""
+
+    def __call__(
+        self, *arguments: str, stdin: str = "", environ: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, "-m", "mirror.cli", *arguments],
+            input=stdin.encode(),
+            capture_output=True,
+            env={**os.environ, **(environ or {})},
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
+@pytest.fixture
+def command(home: Home) -> OutOfProcess:
+    """The command as its own process."""
+    return OutOfProcess()
