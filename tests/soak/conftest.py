@@ -1,0 +1,3 @@
+from tests.daemon.conftest import bench
+
+__all__ = ["bench"]
