@@ -106,13 +106,13 @@ def history(
     from dataclasses import replace
 
     from mirror.query import history as histories
-    from mirror.query.connection import connect
+    from mirror.query.connection import connected
     from mirror.query.paths import find_run
 
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
     wanted = [key.strip() for key in keys.split(",") if key.strip()] if keys else []
-    with connect(given.home) as connection:
+    with connected(given.home) as connection:
         project, run_id = find_run(connection, run, given.entity)
         result = histories.table(connection, project, run_id, wanted, samples=samples, x=x)
         write_result(replace(result, limit=limit), output)
@@ -140,13 +140,13 @@ def export(
     if folder is None and database is None:
         raise UsageError("where to? give -o DIR, or --duckdb FILE")
     given = invocation(ctx)
-    chosen, run_ids = _scope(given, paths or [])
+    chosen, runs = _scope(given, paths or [])
     if folder is not None:
-        exports.to_folder(given.home, chosen, run_ids, folder, format_name, _told)
+        exports.to_folder(given.home, chosen, runs, folder, format_name, _told)
         say(f"exported to {folder}")
     if database is not None:
         version = given.settings().publish.storage_version
-        exports.to_database(given.home, chosen, run_ids, database, version, _told)
+        exports.to_database(given.home, chosen, runs, database, version, _told)
         say(f"exported to {database}")
 
 
@@ -158,10 +158,10 @@ def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output
     from dataclasses import replace
 
     from mirror.query import sql
-    from mirror.query.connection import connect
+    from mirror.query.connection import connected
 
     text = sys.stdin.read() if text == "-" else text
-    with connect(given.home) as connection:
+    with connected(given.home) as connection:
         result = sql.select(connection, text)
         if count:
             _write_count(result.count(), output)
@@ -184,15 +184,12 @@ def _runs(
 ) -> None:
     from dataclasses import replace
 
-    from mirror.query.connection import connect
-    from mirror.query.runs import RunQuery, read_filter
+    from mirror.query.connection import connected
+    from mirror.query.runs import RunQuery
 
-    conditions = read_filter(filter_) if filter_ else {}
     columns = [column.strip() for column in select.split(",") if column.strip()] if select else []
-    with connect(given.home) as connection:
-        runs = RunQuery.build(
-            connection, conditions, order=order, projects=projects, entity=given.entity, deleted=deleted
-        )
+    with connected(given.home) as connection:
+        runs = RunQuery.build(connection, filter_, order=order, projects=projects, entity=given.entity, deleted=deleted)
         for warning in runs.warnings():
             warn(warning)
         if explain:
@@ -232,17 +229,16 @@ def _write_explanation(found: dict[str, Any], output: Output) -> None:
     write_result(Rows(["clause", "runs"], clauses), Output("table"))
 
 
-def _scope(given: Invocation, paths: Sequence[str]) -> tuple[list[ProjectKey], list[str]]:
+def _scope(given: Invocation, paths: Sequence[str]) -> tuple[list[ProjectKey], list[tuple[ProjectKey, str]]]:
     """The projects and the runs that paths name: whole projects, or runs, not both."""
-    from mirror.query.connection import connect
+    from mirror.query.connection import connected
     from mirror.query.paths import find_projects, find_run, projects
 
-    with connect(given.home) as connection:
+    with connected(given.home) as connection:
         runs = [path for path in paths if path.strip("/").count("/") >= 2]
         whole = [path for path in paths if path not in runs]
         if runs and whole:
             raise UsageError(f"export projects or runs, not both: {whole[0]} and {runs[0]}")
-        found = [find_run(connection, path, given.entity) for path in runs]
-        if found:
-            return list(dict.fromkeys(project for project, _ in found)), [run_id for _, run_id in found]
+        if found := [find_run(connection, path, given.entity) for path in runs]:
+            return list(dict.fromkeys(project for project, _ in found)), found
         return (find_projects(connection, whole, given.entity) if whole else projects(connection)), []

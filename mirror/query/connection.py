@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError, StoreError
@@ -12,39 +14,42 @@ from mirror.home import Home
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
 
-def connect(home: Home) -> DuckDBPyConnection:
-    """Open the published file read-only, for text that people write.
+
+@contextmanager
+def connected(home: Home) -> Iterator[DuckDBPyConnection]:
+    """Open the published file read-only, for text that people write, and close it after the block.
 
     The connection reads the file and its history segments; other files, the network, extensions, settings and Python
     variables are out of its reach. Times are UTC. Raises QueryError when nothing was published yet, StoreError when
-    the file cannot be opened. That no statement writes into the history folder is for `mirror.query.sql` to see to.
+    the file cannot be read or is not as it should be. It is `mirror.query.sql` that keeps statements from writing
+    into the history folder.
     """
     if not home.published.exists():
         raise QueryError(f"nothing mirrored yet ({home.published} does not exist): run `mirror sync`")
     import duckdb
 
-    closed: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "python_enable_replacements": "false",
-    }
     try:
-        connection = duckdb.connect(str(home.published), read_only=True, config=closed)
+        with duckdb.connect(str(home.published), read_only=True, config=_CLOSED) as connection:
+            # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+            spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
+            for statement in (
+                f"SET temp_directory = {_literal(spill)}",
+                f"SET allowed_directories = [{_literal(str(home.history))}]",
+                "SET TimeZone = 'UTC'",
+                "SET enable_external_access = false",
+                "SET lock_configuration = true",
+            ):
+                connection.execute(statement).fetchall()
+            yield connection
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
-        raise StoreError(f"cannot open {home.published} ({reason}); `mirror sync` publishes it anew") from error
-    # Two readers that share one folder for what memory cannot hold overwrite each other's files.
-    spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
-    for statement in (
-        f"SET temp_directory = {_literal(spill)}",
-        f"SET allowed_directories = [{_literal(str(home.history))}]",
-        "SET TimeZone = 'UTC'",
-        "SET enable_external_access = false",
-        "SET lock_configuration = true",
-    ):
-        connection.execute(statement).fetchall()
-    return connection
+        raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
 
 
 def refusal(error: Exception, *, first_line: int = 1) -> QueryError:

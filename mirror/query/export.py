@@ -29,12 +29,11 @@ RELATIONS = {
     "run_changes": "entity, project, run_id, seen_at",
 }
 
+Runs = Sequence[tuple[ProjectKey, str]]
 Told = Callable[[str, int], None]
 
 
-def to_folder(
-    home: Home, chosen: Sequence[ProjectKey], run_ids: Sequence[str], folder: Path, kind: str, told: Told
-) -> None:
+def to_folder(home: Home, chosen: Sequence[ProjectKey], runs: Runs, folder: Path, kind: str, told: Told) -> None:
     """Write one file a relation, `runs.parquet` or `runs.csv` and so on, each in place of an older one.
 
     Only rows of the chosen projects, and of these runs if any are named. `told` hears each relation and its rows.
@@ -48,7 +47,7 @@ def to_folder(
         for relation in RELATIONS:
             target = folder / f"{relation}.{kind}"
             scratch = folder / f".{target.name}.{os.getpid()}.tmp"
-            query, params = _rows(relation, chosen, run_ids)
+            query, params = _rows(relation, chosen, runs)
             try:
                 copied = connection.execute(f"COPY ({query}) TO {_literal(scratch)} ({options})", params).fetchall()
                 scratch.replace(target)
@@ -58,7 +57,7 @@ def to_folder(
 
 
 def to_database(
-    home: Home, chosen: Sequence[ProjectKey], run_ids: Sequence[str], file: Path, storage_version: str, told: Told
+    home: Home, chosen: Sequence[ProjectKey], runs: Runs, file: Path, storage_version: str, told: Told
 ) -> None:
     """Write one database of plain tables named as the relations, and one wide table a project.
 
@@ -72,9 +71,9 @@ def to_database(
                 f"ATTACH {_literal(scratch)} AS exported (READ_WRITE, STORAGE_VERSION {_literal(storage_version)})"
             ).fetchall()
             for relation in RELATIONS:
-                _copy_table(connection, relation, *_rows(relation, chosen, run_ids), told)
+                _copy_table(connection, relation, *_rows(relation, chosen, runs), told)
             for key in _wide(connection, chosen):
-                condition, params = _runs(run_ids, "w")
+                condition, params = scope((), "w", runs)
                 query = f"SELECT * FROM {_quoted(str(key))} AS w WHERE {condition}"
                 _copy_table(connection, str(key), query, params, told)
             connection.execute("DETACH exported").fetchall()
@@ -89,19 +88,10 @@ def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: S
     told(name, made[0][0])
 
 
-def _rows(relation: str, chosen: Sequence[ProjectKey], run_ids: Sequence[str]) -> tuple[str, list[str]]:
+def _rows(relation: str, chosen: Sequence[ProjectKey], runs: Runs) -> tuple[str, list[str]]:
     """The rows of a relation that are asked for, in order."""
-    condition, params = scope(chosen, "t")
-    if relation != "projects":
-        of_runs, ids = _runs(run_ids, "t")
-        condition, params = f"{condition} AND {of_runs}", params + ids
+    condition, params = scope(chosen, "t", () if relation == "projects" else runs)
     return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {RELATIONS[relation]}", params
-
-
-def _runs(run_ids: Sequence[str], alias: str) -> tuple[str, list[str]]:
-    if not run_ids:
-        return "TRUE", []
-    return f"{alias}.run_id IN ({', '.join('?' * len(run_ids))})", list(run_ids)
 
 
 def _wide(connection: DuckDBPyConnection, chosen: Sequence[ProjectKey]) -> list[ProjectKey]:

@@ -60,14 +60,16 @@ def table(
             SELECT step, row_number() OVER (ORDER BY step) - 1 AS i, count(*) OVER () AS n FROM ({steps})
         ) WHERE n <= ? OR i = 0 OR i * (? - 1) // (n - 1) > (i - 1) * (? - 1) // (n - 1)"""
         params += [samples] * 3
-    # Names of keys stand only outside: DuckDB takes `Loss` and `loss` for the same column.
-    named = [f"c{index} AS {_quoted(key)}" for index, key in enumerate(wanted)]
-    named.insert(1 if x_key else 0, "step")
-    order = "c0, step" if x_key else "step"
-    sql = f"""SELECT {", ".join(named)} FROM (
-        SELECT step, {values} FROM history WHERE {here} AND key IN ({marks}) AND step IN ({steps}) GROUP BY step
-    ) ORDER BY {order}"""
-    return Result(connection, sql, params)
+    # Keys are labels, not names of columns: DuckDB takes `Loss` and `loss` for the same column.
+    columns_sql = [f"t.c{index}" for index in range(len(wanted))]
+    columns_sql.insert(1 if x_key else 0, "t.at")
+    sql = f"""SELECT {", ".join(columns_sql)} FROM (
+        SELECT step AS at, {values} FROM history WHERE {here} AND key IN ({marks}) AND step IN ({steps}) GROUP BY step
+    ) AS t ORDER BY {"t.c0, t.at" if x_key else "t.at"}"""
+    # Whoever logs a key `step` gets W&B's own name for the step beside it.
+    step = "_step" if "step" in wanted else "step"
+    labels = [*wanted[:1], step, *wanted[1:]] if x_key else [step, *wanted]
+    return Result(connection, sql, params, labels=labels)
 
 
 def _logged(connection: DuckDBPyConnection, project: ProjectKey, run_id: str) -> dict[str, bool]:
@@ -91,7 +93,3 @@ def _chosen(keys: Sequence[str], logged: Sequence[str], run: str) -> list[str]:
             raise QueryError(f"{run} has no key {key}; {nearest_of(key, logged)}")
         found.update(dict.fromkeys(fitting))
     return list(found)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

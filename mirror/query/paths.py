@@ -79,12 +79,19 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
     raise QueryError(f"no run {text} in the mirror{hint}")
 
 
-def scope(keys: Sequence[ProjectKey], alias: str) -> tuple[str, list[str]]:
-    """A condition that holds for rows of these projects; every row, where there are none."""
+def scope(keys: Sequence[ProjectKey], alias: str, runs: Sequence[tuple[ProjectKey, str]] = ()) -> tuple[str, list[str]]:
+    """A condition that holds for rows of these projects, or of these runs; every row, where neither is named."""
+    if runs:
+        each = f"({alias}.entity = ? AND {alias}.project = ? AND {alias}.run_id = ?)"
+        return f"({' OR '.join([each] * len(runs))})", [part for key, run in runs for part in (*_parts(key), run)]
     if not keys:
         return "TRUE", []
     each = f"({alias}.entity = ? AND {alias}.project = ?)"
-    return f"({' OR '.join([each] * len(keys))})", [part for key in keys for part in (key.entity, key.project)]
+    return f"({' OR '.join([each] * len(keys))})", [part for key in keys for part in _parts(key)]
+
+
+def _parts(key: ProjectKey) -> tuple[str, str]:
+    return key.entity, key.project
 
 
 def nearest_of(word: str, known: Sequence[str]) -> str:

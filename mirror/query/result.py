@@ -29,20 +29,22 @@ class Result:
     """A query over one connection, run once for each way it is read.
 
     `sql` can stand as a subquery; it begins on the second line of the statement, as errors in it are told.
-    Columns of the same name are numbered, in every format alike. `documents` are text columns that hold JSON.
+    Columns of the same name are numbered, in every format alike, unless there are `labels` to show instead of names.
+    `documents` are the places of text columns that hold JSON.
     """
 
     connection: DuckDBPyConnection
     sql: str
     params: Sequence[Any] = ()
-    documents: frozenset[str] = frozenset()
+    labels: Sequence[str] = ()
+    documents: frozenset[int] = frozenset()
     limit: int | None = None
     _header: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
     @property
     def columns(self) -> list[str]:
         """The names, in order."""
-        return [name for name, _ in self.header()]
+        return list(self.labels) or [name for name, _ in self.header()]
 
     @property
     def numeric(self) -> list[bool]:
@@ -59,19 +61,19 @@ class Result:
 
     def texts(self) -> Iterator[Texts]:
         """Every row as DuckDB writes its values, None for NULL."""
-        return self._rows("CAST(COLUMNS(*) AS VARCHAR)", "")
+        return self._rows("CAST(COLUMNS(*) AS VARCHAR)")
 
     def json_texts(self) -> Iterator[str]:
         """Every row as one JSON object. JSON knows no NaN: those are the strings "NaN", "Infinity", "-Infinity"."""
-        alias = _quoted(_unused("row", self.columns))
-        source = self.sql
-        if self.documents:
-            columns = ", ".join(
-                f"CAST({_quoted(name)} AS JSON) AS {_quoted(name)}" if name in self.documents else _quoted(name)
-                for name in self.columns
-            )
-            source = f"SELECT {columns} FROM (\n{self.sql}\n)"
-        rows = self._rows(f"CAST(to_json({alias}) AS VARCHAR)", f" AS {alias}", source)
+        if not self.labels and not self.documents:
+            alias = _quoted(_unused("row", self.columns))
+            rows = self._rows(f"CAST(to_json({alias}) AS VARCHAR)", f" AS {alias}")
+        else:
+            pairs = []
+            for place, (name, _) in enumerate(self.header()):
+                value = f"CAST({_quoted(name)} AS JSON)" if place in self.documents else _quoted(name)
+                pairs.append(f"?, {value}")
+            rows = self._rows(f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)", "", self.columns)
         return (
             _BARE.sub(_quote_bare, text) if "NaN" in text or "nf" in text or "nan" in text else text for (text,) in rows
         )
@@ -83,15 +85,20 @@ class Result:
 
     def arrow(self) -> pa.RecordBatchReader:
         """The values with their types."""
-        limit = "" if self.limit is None else f" LIMIT {self.limit}"
-        cursor = self._run(f"SELECT * FROM (\n{self.sql}\n){limit}")
-        reader = _guarded(lambda: cursor.to_arrow_reader(100_000))
-        assert reader is not None
-        return reader
+        import pyarrow as pa
 
-    def _rows(self, expression: str, alias: str, source: str | None = None) -> Iterator[Any]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
-        cursor = self._run(f"SELECT {expression} FROM (\n{source or self.sql}\n){alias}{limit}")
+        statement = f"SELECT * FROM (\n{self.sql}\n){limit}"
+        relation = _guarded(lambda: self.connection.cursor().sql(statement, params=list(self.params) or None))
+        reader = _guarded(lambda: relation.to_arrow_reader(100_000))
+        if not self.labels:
+            return reader
+        schema = pa.schema([field.with_name(label) for field, label in zip(reader.schema, self.labels, strict=True)])
+        return pa.RecordBatchReader.from_batches(schema, (batch.rename_columns(schema.names) for batch in reader))
+
+    def _rows(self, expression: str, alias: str = "", params: Sequence[Any] = ()) -> Iterator[Any]:
+        limit = "" if self.limit is None else f" LIMIT {self.limit}"
+        cursor = self._run(f"SELECT {expression} FROM (\n{self.sql}\n){alias}{limit}", params)
         # The first rows are fetched at once: a query that fails is to fail before its header is written.
         first = _guarded(lambda: cursor.fetchmany(_BATCH))
         return self._batches(cursor, first)
@@ -101,10 +108,10 @@ class Result:
             yield from rows
             rows = _guarded(lambda: cursor.fetchmany(_BATCH))
 
-    def _run(self, statement: str) -> DuckDBPyConnection:
+    def _run(self, statement: str, first: Sequence[Any] = ()) -> DuckDBPyConnection:
         # A cursor of its own: in DuckDB 2.0 one that has not been read to its end blocks the connection.
         cursor = self.connection.cursor()
-        return _guarded(lambda: cursor.execute(statement, list(self.params)))
+        return _guarded(lambda: cursor.execute(statement, [*first, *self.params]))
 
 
 @dataclass(frozen=True)

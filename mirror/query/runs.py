@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import FilterError, UsageError
+from mirror.errors import UsageError
 from mirror.filters import Compiled
 from mirror.filters import compile as compile_filter
 from mirror.query.paths import find_projects, nearest_of, scope
@@ -16,9 +15,9 @@ from mirror.query.result import Result
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-DOCUMENTS = frozenset({"config", "summary"})
+_DOCUMENTS = {"config": "config", "summary": "summary", "summary_metrics": "summary"}
 
-# What a person reads first; names, dates and sizes fit on a terminal.
+# What a person reads first.
 _BRIEF = ("run_id", "name", "state", "created_at", "duration_s", "tags", "history_rows")
 
 
@@ -36,7 +35,7 @@ class RunQuery:
     def build(
         cls,
         connection: DuckDBPyConnection,
-        conditions: Any,
+        conditions: Mapping[str, Any] | str | None,
         *,
         order: str | None = None,
         projects: Sequence[str] = (),
@@ -55,25 +54,29 @@ class RunQuery:
         return cls(connection, compiled, scope_sql, list(params), len(chosen) != 1)
 
     def rows(self, columns: Sequence[str] = (), *, brief: bool = False) -> Result:
-        """The matching runs in order: these columns, else the telling ones, else all of `runs`.
+        """The matching runs in order, with these columns; without any, all of `runs`.
 
-        A column is one of `runs`, or `config.KEY` or `summary.KEY`. Raises UsageError for any other.
+        `brief` means the telling columns instead, and the keys that the filter and the order name. A column is one
+        of `runs`, or `config.KEY` or `summary.KEY`; a name of anything else is a UsageError.
         """
         known = self._run_columns()
         if not columns:
             project = ["entity", "project"] if self.several_projects else []
-            columns = [*project, *_BRIEF] if brief else known
-        selected: list[str] = []
-        params: list[Any] = []
-        for column in columns:
-            expression, own = self._column(column, known)
-            selected.append(f"{expression} AS {_quoted(column)}")
-            params += own
-        matching, own = self._matching()
-        sql = f"""SELECT {", ".join(selected)} FROM ({matching}) AS m
+            asked = [f"{doc}.{key}" for doc, key in self.compiled.keys]
+            columns = [*project, *_BRIEF, *asked] if brief else known
+        selected = [self._column(column, known) for column in columns]
+        expressions = ", ".join(f"{column.sql} AS c{place}" for place, column in enumerate(selected))
+        matching, params = self._matching()
+        sql = f"""SELECT {expressions} FROM ({matching}) AS m
         JOIN main.runs AS v ON v.entity = m.entity AND v.project = m.project AND v.run_id = m.run_id
         ORDER BY m.position"""
-        return Result(self.connection, sql, params + own, documents=DOCUMENTS & set(columns))
+        return Result(
+            self.connection,
+            sql,
+            [*(param for column in selected for param in column.params), *params],
+            labels=columns,
+            documents=frozenset(place for place, column in enumerate(selected) if column.document),
+        )
 
     def count(self) -> int:
         """How many runs match."""
@@ -99,8 +102,8 @@ class RunQuery:
         """The runs that match, numbered in their order."""
         order = self.compiled.order_by
         sql = (
-            f"SELECT r.rid, r.entity, r.project, r.run_id, row_number() OVER (ORDER BY {order}) AS position "
-            f"FROM store.runs AS r WHERE ({self.scope_sql}) AND ({self.compiled.where})"
+            f"SELECT r.rid, r.entity, r.project, r.run_id, row_number() OVER (ORDER BY {order}) AS position\n"
+            f"FROM store.runs AS r\nWHERE ({self.scope_sql})\n  AND ({self.compiled.where})"
         )
         return sql, [*self.compiled.order_params, *self.scope_params, *self.compiled.where_params]
 
@@ -110,56 +113,51 @@ class RunQuery:
         cursor.fetchall()
         return names
 
-    def _column(self, name: str, known: Sequence[str]) -> tuple[str, list[Any]]:
-        """The expression of one column, and its parameters."""
+    def _column(self, name: str, known: Sequence[str]) -> _Column:
         if name in known:
-            return f"v.{_quoted(name)}", []
-        for doc, prefixes in {"config": ("config.",), "summary": ("summary.", "summary_metrics.")}.items():
-            for prefix in prefixes:
-                if name.startswith(prefix) and len(name) > len(prefix):
-                    return self._leaf(doc, name.removeprefix(prefix))
+            return _Column(f"v.{_quoted(name)}", [], document=name in _DOCUMENTS)
+        for prefix, doc in _DOCUMENTS.items():
+            if name.startswith(f"{prefix}.") and len(name) > len(prefix) + 1:
+                return self._leaf(doc, name.removeprefix(f"{prefix}."))
         hint = nearest_of(name, [*known, "config.KEY", "summary.KEY"])
         raise UsageError(f"--select: runs have no column {name}; {hint}")
 
-    def _leaf(self, doc: str, key: str) -> tuple[str, list[Any]]:
+    def _leaf(self, doc: str, key: str) -> _Column:
         """One value of a document. It is a number where the mirror has nothing but numbers under this key."""
-        kinds = self.connection.execute(
+        rows = self.connection.execute(
             "SELECT DISTINCT CASE WHEN kind <> 'number' THEN kind WHEN regexp_full_match(text, '-?[0-9]{1,18}') "
             "THEN 'integer' ELSE 'number' END FROM store.leaves WHERE doc = ? AND key = ? AND element IS NULL "
             "AND kind <> 'null'",
             [doc, key],
         ).fetchall()
-        kind = {row[0] for row in kinds}
+        kinds = {kind for (kind,) in rows}
         value = "l.text"
-        if kind == {"integer"}:
+        if kinds == {"integer"}:
             value = "CAST(l.text AS BIGINT)"
-        elif kind and kind <= {"integer", "number"}:
+        elif kinds and kinds <= {"integer", "number"}:
             value = "l.number"
-        elif kind == {"bool"}:
+        elif kinds == {"bool"}:
             value = "l.text = 'true'"
         here = "l.rid = m.rid AND l.doc = ? AND l.key = ? AND l.element IS NULL"
-        return f"(SELECT any_value({value}) FROM store.leaves AS l WHERE {here})", [doc, key]
+        sql = f"(SELECT any_value({value}) FROM store.leaves AS l WHERE {here})"
+        if "object" not in kinds:
+            return _Column(sql, [doc, key], document=kinds == {"list"})
+        # An object with members has no text of its own: it stands in the document.
+        path = ".".join(f'"{part}"' for part in key.split("."))
+        return _Column(
+            f"coalesce({sql}, CAST(json_extract(CAST(v.{doc} AS JSON), ?) AS VARCHAR))",
+            [doc, key, f"$.{path}"],
+            document=kinds <= {"object", "list"},
+        )
 
 
-def read_filter(text: str) -> Any:
-    """Read a filter as JSON. Raises FilterError with the place of a mistake, and for a key that stands twice."""
-    try:
-        return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        near = text[max(error.pos - 12, 0) : error.pos + 12].strip()
-        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise FilterError(f"--filter is not valid JSON: {error.msg} ({where}, near `{near}`)") from None
-    except RecursionError:
-        raise FilterError("--filter is nested too deeply") from None
+@dataclass(frozen=True)
+class _Column:
+    """An expression over the matching run `m` and its published row `v`; `document` where its text is JSON."""
 
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise FilterError(f'--filter names "{twice}" twice in one object, and JSON keeps only one: join them with $and')
-    return found
+    sql: str
+    params: list[Any]
+    document: bool = False
 
 
 def _quoted(name: str) -> str:

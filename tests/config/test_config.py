@@ -11,6 +11,7 @@ from mirror.errors import ConfigError
 from mirror.home import Home
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+NO_KEY_HERE = "a key is never kept in the config; remove it, and run `mirror login` or set WANDB_API_KEY"
 
 
 def write(home: Home, text: str) -> None:
@@ -188,13 +189,11 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
         ),
         (
             '[server]\napi_key = "0123456789012345678901234567890123456789"',
-            "line 2: server.api_key: unknown key, a key is never kept in the config; remove it, and run `mirror login` "
-            "or set WANDB_API_KEY",
+            f"line 2: server.api_key: unknown key, {NO_KEY_HERE}",
         ),
         (
             'WANDB_API_KEY = "0123456789012345678901234567890123456789"',
-            "line 1: WANDB_API_KEY: unknown key, a key is never kept in the config; remove it, and run `mirror login` "
-            "or set WANDB_API_KEY",
+            f"line 1: WANDB_API_KEY: unknown key, {NO_KEY_HERE}",
         ),
         (
             '[publish]\nstorage_version = "1.4"',
