@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ class ProjectKey:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as the server tells it. `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry."""
+    """One run as the server tells it.
+
+    `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry.
+    """
 
     entity: str
     project: str
@@ -102,3 +106,27 @@ class HistoryPage:
     values: pa.Table
     rows: int
     last_step: int | None
+
+
+@dataclass(frozen=True)
+class ProjectStatus:
+    """How a project stands: what is mirrored of it, and how its last passes went. `set_aside` counts failing runs."""
+
+    entity: str
+    project: str
+    runs: int
+    running: int
+    history_rows: int
+    last_attempt_at: datetime | None
+    last_success_at: datetime | None
+    last_error: str | None
+    set_aside: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A snapshot that readers now see."""
+
+    path: Path
+    seconds: float
+    bytes: int

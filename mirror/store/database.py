@@ -1,0 +1,145 @@
+"""The one connection to the state file: opening it, running SQL over it, and what its errors mean."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from mirror.errors import StoreBusy, StoreError
+from mirror.store.names import literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CATALOG = "state"
+"""The name under which the state file is attached; views must not depend on it, since readers attach by other names."""
+
+MEMORY_LIMIT = "1GB"
+"""Bounds the writer: larger sorts and merges spill beside the state file."""
+
+logger = logging.getLogger(__name__)
+
+Params = Sequence[Any] | Mapping[str, Any]
+
+
+class Database:
+    """A connection that holds one DuckDB file open for writing.
+
+    Every statement is drained before the next one, since DuckDB 2.0 refuses a second while one has rows left.
+    """
+
+    def __init__(self, path: Path, storage_version: str) -> None:
+        """Open the file, or make it in a format that DuckDB `storage_version` and newer can read.
+
+        Raises StoreBusy when another process holds it, StoreError when it cannot be opened.
+        """
+        self.path = path
+        # An existing file keeps its format; naming an older one would be refused.
+        version = "" if path.exists() else f"(STORAGE_VERSION {literal(storage_version)})"
+        self._connection = duckdb.connect(":memory:")
+        try:
+            self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
+            self.run(f"SET temp_directory = {literal(spill_folder(path))}")
+            self.run(f"ATTACH {literal(path)} AS {CATALOG} {version}")
+            self.run(f"USE {CATALOG}")
+            path.chmod(0o600)
+        except (duckdb.Error, OSError) as error:
+            self._connection.close()
+            raise opening_error(path, error) from error
+
+    def run(self, sql: str, params: Params = ()) -> list[Any]:
+        """All rows of a statement, or of the last one of several."""
+        return self._connection.execute(sql, params or None).fetchall()
+
+    def value(self, sql: str, params: Params = ()) -> Any:
+        """The one value of a statement that has one."""
+        return self.run(sql, params)[0][0]
+
+    def arrow(self, sql: str, params: Params = ()) -> pa.Table:
+        """All rows of a query, as columns."""
+        table: pa.Table = self._connection.sql(sql, params=params or None).to_arrow_table()
+        return table
+
+    @contextmanager
+    def table(self, name: str, rows: pa.Table) -> Iterator[None]:
+        """Let statements read the Arrow table as `name`. After an error the rollback takes the name away."""
+        self._connection.register(name, rows)
+        yield
+        self._connection.unregister(name)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is done inside as one, or, after an error, nothing of it."""
+        self.run("BEGIN TRANSACTION")
+        try:
+            yield
+            self.run("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        try:
+            self.run("ROLLBACK")
+        except duckdb.Error:
+            # A failed COMMIT has rolled back already, and a database that was given up takes no statement.
+            logger.debug("nothing to roll back in %s", self.path)
+
+    def checkpoint(self) -> None:
+        """Write everything that is committed into the file itself."""
+        self.run(f"CHECKPOINT {CATALOG}")
+
+    def close(self) -> None:
+        """Let go of the file; what is committed is in it."""
+        self._connection.close()
+
+
+def spill_folder(path: Path) -> Path:
+    """Where DuckDB puts what does not fit into memory while it works on this file."""
+    return path.with_name(f".{path.name}.spill")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].strip()
+
+
+def opening_error(path: Path, error: BaseException) -> StoreError:
+    """What it means that the state file cannot be opened, and what to do about it."""
+    text = str(error)
+    if "Could not set lock" in text or "Conflicting lock" in text:
+        holder = re.search(r"PID (\d+)", text)
+        who = f"process {holder[1]}" if holder else "another process"
+        return StoreBusy(f"{path} is held by {who}; stop it, or let the daemon do the work")
+    if "database file with version number" in text:
+        return StoreError(f"{path} was written by a newer DuckDB; update wandb-mirror ({reason(error)})")
+    if isinstance(error, PermissionError) or "Permission denied" in text:
+        return StoreError(f"{path} cannot be opened: permission denied; check who owns it")
+    if disk_full(error):
+        return StoreError(f"no space left on the disk of {path}; free some and try again")
+    return StoreError(f"{path} cannot be read and may be damaged ({reason(error)}); move it away and run `mirror sync`")
+
+
+def working_error(path: Path, error: BaseException) -> StoreError:
+    """What it means that a statement over the open state file failed. Nothing of its transaction was kept."""
+    if disk_full(error):
+        return StoreError(f"no space left on the disk of {path}; what was committed is safe, free some and try again")
+    return StoreError(f"{path} could not be written ({reason(error)}); what was committed is safe")
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether the error says that a file could not grow."""
+    import errno
+
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return any(words in str(error) for words in ("No space left", "Disk quota exceeded", "File too large"))

@@ -1,0 +1,262 @@
+"""Logged values: appended behind what is mirrored, or gathered aside and swapped in as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mirror.errors import StoreError
+from mirror.store import columns
+from mirror.store.database import Database
+from mirror.store.records import HistoryPage, ProjectKey
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SUMMARY = """
+    SELECT rid, key, count(*) AS rows, min(step) AS first_step, max(step) AS last_step,
+           min(value) FILTER (WHERE isfinite(value)) AS min, max(value) FILTER (WHERE isfinite(value)) AS max,
+           arg_max(value, step) AS last
+    FROM {source} GROUP BY rid, key
+"""
+
+_CURSOR = {
+    "rid": "BIGINT",
+    "rows": "BIGINT",
+    "last_step": "BIGINT",
+    "refresh": "BOOLEAN",
+    "attempts": "BIGINT",
+    "next_try_at": "TIMESTAMP",
+    "error": "VARCHAR",
+}
+
+
+@dataclass
+class Cursor:
+    """How much of a run's history is there already, mirrored or gathered."""
+
+    rid: int
+    rows: int = 0
+    last_step: int | None = None
+    refresh: bool = False
+    attempts: int = 0
+    next_try_at: datetime | None = None
+    error: str | None = None
+
+    def take(self, page: HistoryPage) -> pa.Table | None:
+        """Move on over the page, and give what of it lies behind the last step; None when nothing does."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        values, rows = page.values, page.rows
+        ends: Any = pc.min_max(values["step"])
+        first, last = ends["min"].as_py(), ends["max"].as_py()
+        end = max((step for step in (page.last_step, last) if step is not None), default=None)
+        if end is None:
+            return None
+        if self.last_step is not None:
+            if end <= self.last_step:
+                return None
+            if first is not None and first <= self.last_step:
+                seen = pc.less_equal(values["step"], pa.scalar(self.last_step, pa.int64()))
+                rows -= pc.count_distinct(values["step"].filter(seen)).as_py()
+                values = values.filter(pc.invert(seen))
+        self.rows += max(rows, 0)
+        self.last_step = end
+        return values if values.num_rows else None
+
+    def succeeded(self) -> int:
+        """Forget the failures before, and tell how many there were."""
+        attempts = self.attempts
+        self.attempts, self.next_try_at, self.error = 0, None, None
+        return attempts
+
+
+def append(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> dict[int, int]:
+    """Add the values behind each run's last step, and move its cursor; values that are there already are left out.
+
+    Forgets the failed attempts of these runs and tells how many there were, by rid.
+    """
+    cursors = find(db, project, {page.run_id for page in pages})
+    with _gathered(db, cursors, pages) as any_values:
+        if any_values:
+            db.run(
+                "INSERT INTO store.history_tail SELECT ?, ?, run_id, step, key, value, text FROM incoming",
+                [project.entity, project.project],
+            )
+            _add_to_keys(db)
+    attempts = {cursor.rid: cursor.succeeded() for cursor in cursors.values()}
+    save(db, cursors.values())
+    return attempts
+
+
+def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> None:
+    """Gather values unseen by readers, behind what is gathered already of each run."""
+    found = find(db, project, {page.run_id for page in pages})
+    cursors = {run_id: staged(db, cursor.rid) for run_id, cursor in found.items()}
+    with _gathered(db, cursors, pages) as any_values:
+        if any_values:
+            db.run("INSERT INTO store.history_staging SELECT rid, step, key, value, text FROM incoming")
+    shape = {name: _CURSOR[name] for name in ("rid", "rows", "last_step")}
+    _replace(db, "staged", columns.table(shape, [(c.rid, c.rows, c.last_step) for c in cursors.values()]))
+
+
+def staged(db: Database, rid: int) -> Cursor:
+    """How much of a run is gathered."""
+    rows = db.run("SELECT rows, last_step FROM store.staged WHERE rid = ?", [rid])
+    return Cursor(rid, *rows[0]) if rows else Cursor(rid)
+
+
+def drop_staged(db: Database, rids: Iterable[int]) -> None:
+    """Forget what is gathered of these runs."""
+    for table in ("history_staging", "staged"):
+        db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)])
+
+
+def swap(db: Database, project: ProjectKey, run_id: str, rows: int, last_step: int | None) -> dict[int, int]:
+    """Put what is gathered of the run in place of all that is mirrored of it, in the tail and in segments.
+
+    Forgets the failed attempts of the run and tells how many there were, by rid.
+    """
+    cursor = find(db, project, {run_id})[run_id]
+    here = [project.entity, project.project, run_id]
+    db.run("DELETE FROM store.history_tail WHERE entity = ? AND project = ? AND run_id = ?", here)
+    db.run(
+        "UPDATE store.segment_runs SET replaced = true WHERE run_id = ? AND NOT replaced AND segment_id IN "
+        "(SELECT segment_id FROM store.segments WHERE entity = ? AND project = ? AND retired_at IS NULL)",
+        [run_id, project.entity, project.project],
+    )
+    gathered = "(SELECT * FROM store.history_staging WHERE rid = ?)"
+    db.run(
+        f"INSERT INTO store.history_tail SELECT ?, ?, ?, step, key, value, text FROM {gathered}", [*here, cursor.rid]
+    )
+    db.run("DELETE FROM store.history_keys WHERE rid = ?", [cursor.rid])
+    db.run(f"INSERT INTO store.history_keys {_SUMMARY.format(source=gathered)} ORDER BY key", [cursor.rid])
+    newest = db.value(f"SELECT max(step) FROM {gathered}", [cursor.rid])
+    drop_staged(db, [cursor.rid])
+    cursor.rows, cursor.refresh = rows, False
+    cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
+    attempts = {cursor.rid: cursor.succeeded()}
+    save(db, [cursor])
+    return attempts
+
+
+def replace_system_metrics(db: Database, project: ProjectKey, page: HistoryPage) -> None:
+    """Put the page in place of all system metrics of its run; of two values at one step and key the later one holds."""
+    here = [project.entity, project.project, page.run_id]
+    cursors = find(db, project, {page.run_id})
+    db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
+    afresh = {page.run_id: Cursor(cursors[page.run_id].rid)}
+    with _gathered(db, afresh, [page]) as any_values:
+        if any_values:
+            db.run(
+                "INSERT INTO store.system_metrics SELECT ?, ?, run_id, step, key, value, text FROM incoming", here[:2]
+            )
+
+
+def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str, Cursor]:
+    """The history cursor of each run. Raises StoreError for a run whose record was never written."""
+    wanted = sorted(set(run_ids))
+    rows = db.run(
+        "SELECT r.run_id, r.rid, h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error "
+        "FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
+        "WHERE r.entity = ? AND r.project = ? AND r.run_id IN (SELECT unnest(?::VARCHAR[]))",
+        [project.entity, project.project, wanted],
+    )
+    found = {run_id: Cursor(*cursor) for run_id, *cursor in rows}
+    if missing := [run_id for run_id in wanted if run_id not in found]:
+        raise StoreError(f"the mirror has no run {project}/{missing[0]} to keep history of; sync its project first")
+    return found
+
+
+def save(db: Database, cursors: Iterable[Cursor]) -> None:
+    """Write the cursors in place of the former ones."""
+    rows = [(c.rid, c.rows, c.last_step, c.refresh, c.attempts, c.next_try_at, c.error) for c in cursors]
+    _replace(db, "run_history", columns.table(_CURSOR, rows))
+
+
+def _replace(db: Database, table: str, rows: pa.Table) -> None:
+    with db.table("replacement", rows):
+        db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT rid FROM replacement)")
+        db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM replacement")
+
+
+@contextmanager
+def _gathered(db: Database, cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> Iterator[bool]:
+    """Let statements read what is new in the pages as `incoming` (rid, run_id, step, key, value, text).
+
+    Moves the cursors. Gives False when there is nothing new. One table for all pages: a statement for each would cost
+    more than its rows.
+    """
+    import pyarrow as pa
+
+    pieces = []
+    for page in pages:
+        values = cursors[page.run_id].take(page)
+        if values is not None:
+            count = values.num_rows
+            rid = pa.repeat(pa.scalar(cursors[page.run_id].rid, pa.int64()), count)
+            run_id = pa.repeat(pa.scalar(page.run_id, pa.string()), count)
+            rest = [values[name] for name in ("step", "key", "value", "text")]
+            pieces.append(pa.table([rid, run_id, *rest], names=["rid", "run_id", "step", "key", "value", "text"]))
+    if not pieces:
+        yield False
+        return
+    incoming = pa.concat_tables(pieces).combine_chunks()
+    with db.table("incoming", incoming):
+        doubled = not _plainly_distinct(incoming) and _doubled(db)
+    if doubled:
+        incoming = _last_of_each(db, incoming)
+    with db.table("incoming", incoming):
+        yield True
+
+
+def _plainly_distinct(incoming: pa.Table) -> bool:
+    """Whether steps only rise within each stretch of one run and key, and no run and key has two stretches.
+
+    False says nothing. Metrics come a column at a time, so this spares most pages a grouping that costs 20 times more.
+    """
+    import pyarrow.compute as pc
+
+    rid, key, step = (incoming[name].combine_chunks() for name in ("rid", "key", "step"))
+    fresh = pc.or_(pc.not_equal(rid[1:], rid[:-1]), pc.not_equal(key[1:], key[:-1]))
+    rises = pc.greater(step[1:], step[:-1])
+    if not pc.all(pc.or_(fresh, rises), min_count=0).as_py():
+        return False
+    stretches = len(pc.indices_nonzero(fresh)) + 1
+    return bool(incoming.group_by(["rid", "key"]).aggregate([]).num_rows == stretches)
+
+
+def _doubled(db: Database) -> bool:
+    return bool(db.run("SELECT 1 FROM incoming GROUP BY rid, key, step HAVING count(*) > 1 LIMIT 1"))
+
+
+def _last_of_each(db: Database, incoming: pa.Table) -> pa.Table:
+    """Without the values that a later one at the same run, key and step replaces."""
+    import pyarrow as pa
+
+    numbered = incoming.append_column("place", pa.array(range(incoming.num_rows), pa.int64()))
+    with db.table("numbered", numbered):
+        kept = db.arrow("SELECT max(place) AS place FROM numbered GROUP BY rid, key, step ORDER BY place")
+    return incoming.take(kept["place"])
+
+
+def _add_to_keys(db: Database) -> None:
+    """Bring store.history_keys up to date with `incoming`, whose steps lie behind all that is counted already."""
+    batch = db.arrow(_SUMMARY.format(source="incoming"))
+    with db.table("batch", batch):
+        merged = db.arrow(
+            """
+            SELECT rid, key, sum(rows)::BIGINT AS rows, min(first_step) AS first_step, max(last_step) AS last_step,
+                   min(min) AS min, max(max) AS max, arg_max(last, last_step) AS last
+            FROM (SELECT * FROM batch UNION ALL
+                  SELECT k.* FROM store.history_keys AS k JOIN batch AS b ON b.rid = k.rid AND b.key = k.key)
+            GROUP BY rid, key ORDER BY rid, key
+            """
+        )
+    with db.table("merged", merged):
+        db.run("DELETE FROM store.history_keys AS k USING merged AS m WHERE k.rid = m.rid AND k.key = m.key")
+        db.run("INSERT INTO store.history_keys BY NAME SELECT * FROM merged")

@@ -1,0 +1,42 @@
+"""Brings the schema of a state file up to what this program works with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from mirror.errors import StoreError
+from mirror.store import sqlfiles
+from mirror.store.database import Database
+
+
+def migrate(db: Database) -> list[str]:
+    """Apply what is pending, each migration in one transaction with its record; the names of those that were applied.
+
+    Raises StoreError when the file was written by a newer program: it is left as it is.
+    """
+    done = applied(db)
+    known = {int(name.split("_")[0]): name for name in sqlfiles.read("migrations")}
+    if unknown := sorted(done - known.keys()):
+        raise StoreError(
+            f"{db.path} has schema version {unknown[-1]}, newer than the {max(known)} that this program knows; "
+            "update wandb-mirror"
+        )
+    pending = [number for number in sorted(known) if number not in done]
+    for number in pending:
+        name = known[number]
+        with db.transaction():
+            db.run("CREATE SCHEMA IF NOT EXISTS store")
+            db.run("CREATE TABLE IF NOT EXISTS store.migrations (number BIGINT, name VARCHAR, applied_at TIMESTAMP)")
+            db.run(sqlfiles.read("migrations")[name])
+            now = datetime.now(UTC).replace(tzinfo=None)
+            db.run("INSERT INTO store.migrations VALUES (?, ?, ?)", [number, name, now])
+    return [known[number] for number in pending]
+
+
+def applied(db: Database) -> set[int]:
+    """The numbers of the migrations that this file has had; none for a new file."""
+    found = db.run(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
+        "AND table_name = 'migrations'"
+    )
+    return {row[0] for row in db.run("SELECT number FROM store.migrations")} if found else set()

@@ -1,0 +1,86 @@
+"""Projects: their cursors and how their passes went."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mirror.store.database import Database
+from mirror.store.records import ProjectCursor, ProjectKey, ProjectStatus
+
+_HERE = "WHERE entity = ? AND project = ?"
+
+
+def add(db: Database, project: ProjectKey) -> int:
+    """This mirror's number for the project, which enters the store if it is new."""
+    found = db.run(f"SELECT number FROM store.projects {_HERE}", [project.entity, project.project])
+    if found:
+        return int(found[0][0])
+    number = int(db.value("SELECT coalesce(max(number), 0) + 1 FROM store.projects"))
+    db.run(
+        "INSERT INTO store.projects (number, entity, project) VALUES (?, ?, ?)",
+        [number, project.entity, project.project],
+    )
+    return number
+
+
+def everything(db: Database) -> list[ProjectKey]:
+    """All projects of the store, by name."""
+    return [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.projects ORDER BY entity, project")]
+
+
+def cursor(db: Database, project: ProjectKey) -> ProjectCursor:
+    """How far the project is mirrored; a project that is not in the store is not mirrored at all."""
+    found = db.run(
+        f"SELECT covered_to, reconciled_at, unexplained_runs FROM store.projects {_HERE}",
+        [project.entity, project.project],
+    )
+    return ProjectCursor(*found[0]) if found else ProjectCursor()
+
+
+def set_cursor(db: Database, project: ProjectKey, cursor: ProjectCursor) -> None:
+    """Put the cursor in place of the former one."""
+    add(db, project)
+    db.run(
+        f"UPDATE store.projects SET covered_to = ?, reconciled_at = ?, unexplained_runs = ? {_HERE}",
+        [cursor.covered_to, cursor.reconciled_at, cursor.unexplained_runs, project.entity, project.project],
+    )
+
+
+def record_attempt(db: Database, project: ProjectKey, at: datetime) -> None:
+    """Note that a pass began."""
+    add(db, project)
+    db.run(f"UPDATE store.projects SET last_attempt_at = ? {_HERE}", [at, project.entity, project.project])
+
+
+def record_success(db: Database, project: ProjectKey, at: datetime) -> None:
+    """Note that a pass went well; the last error is forgotten."""
+    add(db, project)
+    db.run(
+        f"UPDATE store.projects SET last_attempt_at = ?, last_success_at = ?, last_error = NULL {_HERE}",
+        [at, at, project.entity, project.project],
+    )
+
+
+def record_failure(db: Database, project: ProjectKey, error: str, at: datetime) -> None:
+    """Note that a pass failed, and why; the last success stays known."""
+    add(db, project)
+    db.run(
+        f"UPDATE store.projects SET last_attempt_at = ?, last_error = ? {_HERE}",
+        [at, error, project.entity, project.project],
+    )
+
+
+def status(db: Database) -> list[ProjectStatus]:
+    """How each project stands. Runs that were deleted on the server are not counted."""
+    rows = db.run(
+        """
+        SELECT p.entity, p.project, count(r.rid), count(r.rid) FILTER (WHERE r.state = 'running'),
+               coalesce(sum(h.rows), 0)::BIGINT, p.last_attempt_at, p.last_success_at, p.last_error,
+               count(r.rid) FILTER (WHERE h.error IS NOT NULL)
+        FROM store.projects AS p
+        LEFT JOIN store.runs AS r ON r.entity = p.entity AND r.project = p.project AND r.deleted_at IS NULL
+        LEFT JOIN store.run_history AS h ON h.rid = r.rid
+        GROUP BY ALL ORDER BY p.entity, p.project
+        """
+    )
+    return [ProjectStatus(*row) for row in rows]

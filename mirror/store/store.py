@@ -1,0 +1,150 @@
+"""The store: one writer's hold on the files of a mirror."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import duckdb
+
+from mirror.errors import MirrorError
+from mirror.home import Home
+from mirror.store import migrations, projects, publish, runs, views
+from mirror.store.database import Database, opening_error, working_error
+from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
+from mirror.store.writes import Writes
+
+Result = TypeVar("Result")
+
+
+class Store:
+    """Holds the state file for one writer; readers use the published copy.
+
+    One thread at a time. After any error what was committed before is there, and the store can be used on.
+    """
+
+    def __init__(self, home: Home, *, tail_values: int, storage_version: str) -> None:
+        self.home = home
+        self.tail_values = tail_values
+        self._storage_version = storage_version
+        self._lock = threading.RLock()
+        self._changed = True
+        self._db: Database
+        self._descriptor: int
+
+    @classmethod
+    def open(cls, home: Home, *, tail_values: int = 10_000_000, storage_version: str = "v1.4.0") -> Store:
+        """Open the store of a home, made or migrated as need be, and publish it when nothing is published yet.
+
+        Raises StoreBusy when another process has it open, StoreError when it is damaged, newer than this program, or
+        cannot be read or written.
+        """
+        store = cls(home, tail_values=tail_values, storage_version=storage_version)
+        try:
+            home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            home.history.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise opening_error(home.data, error) from error
+        store._open()
+        if not home.published.exists():
+            store.publish()
+        return store
+
+    def close(self) -> None:
+        """Let go of the files. Closing again does nothing."""
+        with self._lock:
+            if self._descriptor >= 0:
+                self._db.close()
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was committed that is not published."""
+        return self._changed
+
+    @contextmanager
+    def transaction(self) -> Iterator[Writes]:
+        """What is written inside is committed together at the end, or, after an error, not at all."""
+        with self._lock, self._guarded():
+            with self._db.transaction():
+                yield Writes(self._db)
+            self._changed = True
+
+    def projects(self) -> list[ProjectKey]:
+        """All projects of the store, by name."""
+        return self._read(projects.everything)
+
+    def cursor(self, project: ProjectKey) -> ProjectCursor:
+        """How far a project is mirrored."""
+        return self._read(lambda db: projects.cursor(db, project))
+
+    def known_runs(self, project: ProjectKey) -> dict[str, KnownRun]:
+        """What the mirror holds of each run of a project, deleted ones too, by run id."""
+        return self._read(lambda db: runs.known(db, project))
+
+    def status(self) -> list[ProjectStatus]:
+        """How each project stands."""
+        return self._read(projects.status)
+
+    def publish(self) -> Published | None:
+        """Show readers all that is committed; None when they see it already."""
+        with self._lock, self._guarded():
+            if not self._changed and self.home.published.exists():
+                return None
+            started = time.monotonic()
+            size = publish.publish(self._db, self._descriptor, self.home.published)
+            self._changed = False
+            return Published(self.home.published, time.monotonic() - started, size)
+
+    def _open(self) -> None:
+        path = self.home.state
+        self._descriptor = -1
+        try:
+            current = publish.is_current(path, self.home.published)
+            self._db = Database(path, self._storage_version)
+        except OSError as error:
+            raise opening_error(path, error) from error
+        # Closed only together with the database: closing any descriptor of the file drops the lock on it.
+        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._prepare()
+        except (duckdb.Error, OSError) as error:
+            self.close()
+            raise opening_error(path, error) from error
+        except MirrorError:
+            self.close()
+            raise
+        self._changed = self._changed or not current
+
+    def _prepare(self) -> None:
+        """Bring schema and views up to date, and clear away what a killed process left."""
+        for stale in publish.stale_copies(self.home.published):
+            stale.unlink(missing_ok=True)
+        self._changed = bool(migrations.migrate(self._db))
+        with self._db.transaction():
+            self._changed |= views.recreate(self._db, self.home.history)
+
+    def _read(self, look: Callable[[Database], Result]) -> Result:
+        with self._lock, self._guarded():
+            return look(self._db)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn errors of the database into ours, and open the file again when DuckDB gave it up."""
+        try:
+            yield
+        except (duckdb.FatalException, duckdb.InternalException) as error:
+            self._reopen()
+            raise working_error(self.home.state, error) from error
+        except (duckdb.Error, OSError) as error:
+            raise working_error(self.home.state, error) from error
+
+    def _reopen(self) -> None:
+        self.close()
+        self._open()
+        self._changed = True

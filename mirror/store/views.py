@@ -1,0 +1,57 @@
+"""The published relations over the machine tables."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mirror.store import sqlfiles
+from mirror.store.database import Database
+from mirror.store.names import literal
+
+_SEGMENTS = """
+UNION ALL
+SELECT entity, project, run_id, step, key, value, text
+FROM read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)
+"""
+
+_PARTLY_REPLACED = """
+UNION ALL
+SELECT p.entity, p.project, p.run_id, p.step, p.key, p.value, p.text
+FROM read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false, filename = true) AS p
+WHERE NOT EXISTS (
+    SELECT 1 FROM store.segment_runs AS g JOIN store.segments AS s ON s.segment_id = g.segment_id
+    WHERE g.replaced AND g.run_id = p.run_id AND s.path = substr(p.filename, {prefix})
+)
+"""
+
+
+def recreate(db: Database, history_folder: Path) -> bool:
+    """Make the views anew where their text is not what it should be; whether that was so.
+
+    Call it within a transaction whenever segments changed, and after each migration.
+    """
+    texts = sqlfiles.read("views") | {"history": _history(db, history_folder)}
+    digest = hashlib.sha256("\n".join(texts.values()).encode()).hexdigest()
+    if db.run("SELECT value FROM store.meta WHERE key = 'views'") == [(digest,)]:
+        return False
+    for text in texts.values():
+        db.run(text)
+    db.run("DELETE FROM store.meta WHERE key = 'views'")
+    db.run("INSERT INTO store.meta VALUES ('views', ?)", [digest])
+    return True
+
+
+def _history(db: Database, folder: Path) -> str:
+    """The tail and every segment in use, one by one: a pattern would also match files that are being replaced."""
+    text = sqlfiles.read("views")["history"].rstrip().removesuffix(";")
+    segments = db.run(
+        "SELECT s.path, coalesce(bool_or(g.replaced), false) FROM store.segments AS s "
+        "LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
+        "WHERE s.retired_at IS NULL GROUP BY s.segment_id, s.path ORDER BY s.segment_id"
+    )
+    for template, partly in ((_SEGMENTS, False), (_PARTLY_REPLACED, True)):
+        if paths := [path for path, replaced in segments if replaced is partly]:
+            listed = ", ".join(literal(folder / path) for path in paths)
+            text += template.format(paths=listed, prefix=len(str(folder)) + 2)
+    return text

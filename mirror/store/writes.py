@@ -1,0 +1,92 @@
+"""What one transaction can write: rows and the cursors that cover them, always together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from mirror.store import history, projects, runs
+from mirror.store.database import Database
+from mirror.store.records import HistoryPage, ProjectCursor, ProjectKey, RunRecord
+
+
+class Writes:
+    """The verbs of an open transaction; all of it is committed, or nothing. Made by `Store.transaction`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._forgotten: dict[int, int] = {}
+
+    def add_project(self, project: ProjectKey) -> None:
+        """Let the project be in the store, even while it has no runs."""
+        projects.add(self._db, project)
+
+    def upsert_runs(self, records: Sequence[RunRecord], *, now: datetime) -> None:
+        """Write runs with their documents and tags in place of what was mirrored of them.
+
+        What changed in runs that were mirrored before is recorded, but for the summaries of live runs. A run that was
+        marked as deleted is there again.
+        """
+        runs.upsert(self._db, records, now)
+
+    def mark_deleted(self, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
+        """Note that the server no longer has these runs; everything mirrored of them stays."""
+        runs.mark_deleted(self._db, project, run_ids, at)
+
+    def append_history(self, project: ProjectKey, pages: Sequence[HistoryPage]) -> None:
+        """Add the lines behind each run's last mirrored step; lines that are there already are left out.
+
+        Earlier failures of these runs are forgotten. Raises StoreError for a run whose record was never written.
+        """
+        self._forgotten |= history.append(self._db, project, pages)
+
+    def stage_history(self, project: ProjectKey, pages: Sequence[HistoryPage]) -> None:
+        """Gather lines that readers do not see until `swap_history`, behind what is gathered of each run already."""
+        history.stage(self._db, project, pages)
+
+    def staged(self, project: ProjectKey, run_id: str) -> tuple[int, int | None]:
+        """How many lines of the run are gathered, and up to which step."""
+        cursor = history.staged(self._db, history.find(self._db, project, [run_id])[run_id].rid)
+        return cursor.rows, cursor.last_step
+
+    def swap_history(self, project: ProjectKey, run_id: str, *, rows: int, last_step: int | None) -> None:
+        """Put what is gathered of the run in place of its whole mirrored history, and forget earlier failures."""
+        self._forgotten |= history.swap(self._db, project, run_id, rows, last_step)
+
+    def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Have these runs pulled again as a whole, from the start and at once, even if they were set aside."""
+        cursors = history.find(self._db, project, run_ids).values()
+        history.drop_staged(self._db, [cursor.rid for cursor in cursors])
+        for cursor in cursors:
+            cursor.refresh, cursor.next_try_at = True, None
+        history.save(self._db, cursors)
+
+    def set_aside(self, project: ProjectKey, run_id: str, *, error: str, next_try_at: datetime) -> None:
+        """Note that the run's history could not be had, and when to try again.
+
+        Counts one attempt more, also on top of those that a write in this transaction has just forgotten.
+        """
+        cursor = history.find(self._db, project, [run_id])[run_id]
+        cursor.attempts = self._forgotten.pop(cursor.rid, cursor.attempts) + 1
+        cursor.error, cursor.next_try_at = error, next_try_at
+        history.save(self._db, [cursor])
+
+    def replace_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
+        """Put the page in place of all that is mirrored of its run's system metrics."""
+        history.replace_system_metrics(self._db, project, page)
+
+    def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
+        """Note how far the project is mirrored now."""
+        projects.set_cursor(self._db, project, cursor)
+
+    def record_attempt(self, project: ProjectKey, at: datetime) -> None:
+        """Note that a pass began."""
+        projects.record_attempt(self._db, project, at)
+
+    def record_success(self, project: ProjectKey, at: datetime) -> None:
+        """Note that a pass went well; the last error is forgotten."""
+        projects.record_success(self._db, project, at)
+
+    def record_failure(self, project: ProjectKey, error: str, at: datetime) -> None:
+        """Note that a pass failed, and why; the last success stays known."""
+        projects.record_failure(self._db, project, error, at)

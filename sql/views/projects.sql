@@ -1,0 +1,17 @@
+-- Counts are of runs that exist on the server. lag_s is measured at the time of reading.
+CREATE OR REPLACE VIEW main.projects AS
+SELECT
+    p.entity, p.project,
+    coalesce(c.runs, 0) AS runs, coalesce(c.running, 0) AS running, coalesce(c.history_rows, 0) AS history_rows,
+    p.last_success_at, p.last_error,
+    (epoch_us(now()) - epoch_us(p.last_success_at)) / CAST(1000000 AS DOUBLE) AS lag_s
+FROM store.projects AS p
+LEFT JOIN (
+    SELECT
+        r.entity, r.project, count(*) AS runs, count(*) FILTER (WHERE r.state = 'running') AS running,
+        CAST(sum(h.rows) AS BIGINT) AS history_rows
+    FROM store.runs AS r
+    LEFT JOIN store.run_history AS h ON h.rid = r.rid
+    WHERE r.deleted_at IS NULL
+    GROUP BY r.entity, r.project
+) AS c ON c.entity = p.entity AND c.project = p.project;
