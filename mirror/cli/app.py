@@ -21,9 +21,14 @@ from mirror.home import Home
 COMMANDS = {
     "init": ("mirror.cli.setup", "init"),
     "login": ("mirror.cli.setup", "login"),
+    "sync": ("mirror.cli.sync", "sync"),
+    "flush": ("mirror.cli.sync", "flush"),
+    "daemon": ("mirror.cli.daemon", "daemon"),
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),
     "export": ("mirror.cli.query", "export"),
+    "status": ("mirror.cli.status", "status"),
+    "demo": ("mirror.cli.demo", "demo"),
 }
 
 # The base class of everything that is wrong with a command line, in typer with click of its own and without.

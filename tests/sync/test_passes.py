@@ -101,10 +101,11 @@ def test_an_older_server_without_the_updated_filter_is_mirrored_too(tmp_path):
         clock = START
         rig.world.now = lambda: clock
         run = add(rig, "done", created_at=START)
+        clock = START + timedelta(hours=1)
+        add(rig, "other")
         rig.sync()
         clock = START + timedelta(days=1)
         run.edit(notes="later")
-        add(rig, "other")
         rig.sync()
         assert rig.sql("select run_id, notes from runs order by 1") == [("done", None), ("other", None)]
         rig.sync(reconcile_interval=0)
