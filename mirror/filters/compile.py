@@ -13,7 +13,7 @@ from mirror.filters.fragment import FALSE, Fragment, all_of, any_of, certain, fr
 from mirror.filters.order import DEFAULT_ORDER, ordering
 from mirror.filters.parse import parse
 from mirror.filters.predicates import of_path
-from mirror.filters.rows import LEAF, Row, column_row
+from mirror.filters.rows import Row, column_row
 from mirror.filters.tree import Compare, Equal, Every, Exists, Field, In, Node, Not, Size, Test, Type
 
 Form = Literal["leaves", "json"]
@@ -121,45 +121,39 @@ class _Compiler:
                 raise AssertionError("a relative path stands inside $elemMatch only")
 
     def _on_document(self, test: Test, target: Document) -> Fragment:
-        def any_value(matches: Fragment, *, whole: bool = False) -> Fragment:
+        def some(test: Test) -> Fragment:
             if self.form == "json":
-                values = sources.json_values(target)
-            elif whole:
-                values = sources.json_values(target, sources.holding_objects(target))
-            else:
-                values = sources.leaf_values(target)
-            return _in_relation(values, matches)
+                return sources.in_document(target, _passes(test))
+            if isinstance(test, Equal) and isinstance(test.value, dict):
+                return sources.in_objects(target, _passes(test))
+            return sources.in_leaves(target, _passes(test))
 
-        def is_missing() -> Fragment:
-            if self.form == "json":
-                return FALSE
-            return negated(fragment("(r.rid IN ({}))", sources.present(target)))
+        def missing() -> Fragment:
+            # The JSON form sees a missing value as one of the values.
+            return FALSE if self.form == "json" else negated(sources.is_present(target))
 
-        return _on_values(test, LEAF, any_value, is_missing)
+        return _on_values(test, some, missing)
 
 
-def _on_values(
-    test: Test, row: Row, any_value: Callable[..., Fragment], is_missing: Callable[[], Fragment]
-) -> Fragment:
-    """Whether a test holds for a run: for any of the values of the path, or for a path that is missing."""
+def _on_values(test: Test, some: Callable[[Test], Fragment], missing: Callable[[], Fragment]) -> Fragment:
+    """Whether a test holds for a run: `some` value of the path passes it, or the path is `missing` and that passes."""
+    match test:
+        case Not(tests):
+            return negated(all_of(_on_values(t, some, missing) for t in tests))
+        case Every(tests):
+            return all_of(_on_values(t, some, missing) for t in tests)
+        case Exists(wanted):
+            return some(test) if wanted else negated(some(Exists(wanted=True)))
+        case In(values, patterns) if any(isinstance(value, dict) for value in values):
+            parts: list[Test] = [Equal(value) for value in values if isinstance(value, dict)]
+            parts.append(In(tuple(value for value in values if not isinstance(value, dict)), patterns))
+            return any_of(_on_values(t, some, missing) for t in parts)
+        case _:
+            return any_of([some(test), missing()]) if _takes_null(test) else some(test)
 
-    def holds(test: Test) -> Fragment:
-        match test:
-            case Not(tests):
-                return negated(all_of(holds(t) for t in tests))
-            case Every(tests):
-                return all_of(holds(t) for t in tests)
-            case Exists(wanted):
-                found = any_value(fragment("{} <> 'missing'", row.kind))
-                return found if wanted else negated(found)
-            case In(values, patterns) if any(isinstance(value, dict) for value in values):
-                others = In(tuple(value for value in values if not isinstance(value, dict)), patterns)
-                return any_of([holds(others), *(holds(Equal(value)) for value in values if isinstance(value, dict))])
-            case _:
-                matches = any_value(of_path(test, row), whole=isinstance(test, Equal) and isinstance(test.value, dict))
-                return any_of([matches, is_missing()]) if _takes_null(test) else matches
 
-    return holds(test)
+def _passes(test: Test) -> sources.Passes:
+    return lambda row, level: of_path(test, row, level)
 
 
 def _on_column(test: Test, row: Row) -> Fragment:
@@ -181,19 +175,17 @@ def _on_column(test: Test, row: Row) -> Fragment:
 
 def _on_tags(test: Test, tags: Tags) -> Fragment:
     """Tags are a list of strings; null matches a run without tags."""
-    values = sources.tag_values(tags, whole=_wants_lists(test))
-    tagged = fragment("(r.rid IN (SELECT v.rid FROM ({}) AS v))", sources.tag_values(tags, whole=False))
 
-    def any_value(matches: Fragment, **_: bool) -> Fragment:
-        return _in_relation(values, matches)
+    def some(test: Test) -> Fragment:
+        matches = of_path(test, sources.TAG)
+        values = sources.tag_values(tags, whole=_wants_lists(test))
+        return (
+            FALSE
+            if matches == FALSE
+            else fragment("(r.rid IN (SELECT v.rid FROM ({}) AS v WHERE {}))", values, matches)
+        )
 
-    return _on_values(test, LEAF, any_value, lambda: negated(tagged))
-
-
-def _in_relation(values: Fragment, matches: Fragment) -> Fragment:
-    if matches == FALSE:
-        return FALSE
-    return fragment("(r.rid IN (SELECT v.rid FROM ({}) AS v WHERE {}))", values, matches)
+    return _on_values(test, some, lambda: negated(some(Exists(wanted=True))))
 
 
 def _takes_null(test: Test) -> bool:
@@ -214,7 +206,5 @@ def _wants_lists(test: Test) -> bool:
             return any(isinstance(value, list) for value in values)
         case Type(kinds):
             return "list" in kinds
-        case Not(tests) | Every(tests):
-            return any(_wants_lists(t) for t in tests)
         case _:
             return False

@@ -101,9 +101,8 @@ def _holds(test: Test, values: Fragment, level: int) -> Fragment:
             return negated(all_of(_holds(t, values, level) for t in tests))
         case Every(tests):
             return all_of(_holds(t, values, level) for t in tests)
-        case Exists(wanted):
-            found = fragment(f"len(list_filter({{}}, lambda {e}: {e}.y IS NOT NULL)) > 0", values)
-            return certain(found) if wanted else negated(certain(found))
+        case Exists(False):
+            return negated(_holds(Exists(wanted=True), values, level))
         case _:
             row = json_row(f"{e}.y", element=f"{e}.element")
             return certain(
@@ -118,6 +117,8 @@ def of_path(test: Test, row: Row, level: int = 0) -> Fragment:
             return all_of([fragment("NOT {}", row.element), meets(test, row, level)])
         case ElementMeets() | ElementIs():
             return element_meets(test, row, level)
+        case Exists(True):
+            return row.present
         case _:
             return meets(test, row, level)
 

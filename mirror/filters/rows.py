@@ -48,13 +48,14 @@ class Row:
         return Fragment(f"{self.kind} IN ({names})")
 
     @property
+    def present(self) -> Fragment:
+        """Whether there is a value at all; a row of a table always is one."""
+        return TRUE if self.json is None else fragment("{} IS NOT NULL", self.json)
+
+    @property
     def document(self) -> Fragment:
         """The value as JSON; only for lists, and for objects that are elements."""
         return self.json if self.json is not None else Fragment(f"CAST({self.text} AS JSON)")
-
-
-LEAF = Row("v.kind", "v.number", "v.text", "v.element")
-"""A row of a relation of values, aliased v: the columns of `store.leaves`, `element` as a boolean."""
 
 
 def json_row(value: str, *, element: str = "TRUE") -> Row:
@@ -72,12 +73,6 @@ def column_row(column: Column) -> Row:
             return Row("'date'", "NULL", name, "FALSE", time=name, static="date", column=name)
         case _:
             return Row("'string'", "NULL", name, "FALSE", static="string", column=name)
-
-
-def json_columns(value: str, element: str) -> str:
-    """The select list that makes a JSON value a row like one of `store.leaves`."""
-    row = json_row(value)
-    return f"{row.kind} AS kind, {row.number} AS number, {row.text} AS text, {element} AS element"
 
 
 def pointer(steps: tuple[str, ...] | list[str]) -> str:

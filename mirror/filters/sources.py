@@ -1,72 +1,67 @@
-"""Where the values of a path come from: relations of (rid, kind, number, text, element), one row a value.
+"""Which runs have a value at a path that passes a test, as conditions over `store.runs AS r`.
 
-The leaf form reads `store.leaves`. What its rows do not say is read from the JSON text of lists: their elements where
-a list is too long to have rows for them, and whatever a path finds inside them. The JSON form reads whole documents; it
+The leaf form asks `store.leaves`. What its rows do not say is read from the JSON text of lists: their elements where a
+list is too long to have rows for them, and whatever a path finds inside them. The JSON form reads whole documents; it
 is the reference for the leaf form, and the way to objects that are compared as a whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations, pairwise
 
 from mirror.filters.fields import Document, Tags
-from mirror.filters.fragment import Fragment, any_of, bound, fragment, joined
-from mirror.filters.rows import elements, json_columns, marked, walk, walk_objects
+from mirror.filters.fragment import FALSE, Fragment, bound, certain, fragment, joined
+from mirror.filters.rows import Row, elements, json_row, marked, walk, walk_objects
+
+Passes = Callable[[Row, int], Fragment]
+"""A test on one value; the number keeps the lambda parameters of nested expressions apart."""
 
 ELEMENT_TEXT_LIMIT = 256
 """Lists of a longer JSON text have no rows for their elements; `mirror.store.leaves` says the same."""
+
+LEAF = Row("l.kind", "l.number", "l.text", "(l.element IS NOT NULL)")
+"""A row of `store.leaves AS l`."""
+
+TAG = Row("v.kind", "v.number", "v.text", "v.element")
+"""A row of `tag_values`, aliased v."""
 
 _JOINABLE = 5
 """Paths of at most so many steps are also tried with dots inside keys where the document itself is read."""
 
 
-def leaf_values(target: Document) -> Fragment:
-    """The values of a path, from `store.leaves`."""
-    return fragment("{} UNION ALL {}", _direct(target), _in_lists(target))
+def in_leaves(target: Document, passes: Passes) -> Fragment:
+    """A value of the path passes; read from `store.leaves`."""
+    direct = fragment("{} AND {}", _at(target, [target.key]), passes(LEAF, 0))
+    if passes(LEAF, 0) == FALSE:
+        direct = FALSE
+    branches = [branch for branch in (direct, _in_lists(target, passes)) if branch != FALSE]
+    return fragment("(r.rid IN ({}))", joined(" UNION ALL ", branches)) if branches else FALSE
 
 
-def json_values(target: Document, among: Fragment | None = None) -> Fragment:
-    """The values of a path, from the documents of all runs, or only of the runs `among` a relation of rids."""
-    document = Fragment(f"CAST(r.{target.doc} AS JSON)")
-    plain = walk(document, target.steps)
-    literal = [
-        fragment("list_filter({}, lambda o: o IS NOT NULL)", walk(walk_objects(document, keys), steps))
-        for keys, steps in _joinings(target.steps)
-    ]
-    values = plain
-    if literal:
-        found = fragment("flatten([{}])", joined(", ", literal))
-        values = fragment(
-            "CASE WHEN len({}) > 0 THEN list_concat(list_filter({}, lambda o: o IS NOT NULL), {}) ELSE {} END",
-            found,
-            plain,
-            found,
-            plain,
-        )
-    scope = fragment(" WHERE r.rid IN ({})", among) if among is not None else Fragment("")
-    return fragment(
-        "SELECT u.rid, " + json_columns("u.s.y", "u.s.element") + " FROM ("
-        "SELECT r.rid, unnest({}) AS s FROM store.runs AS r{}) AS u",
-        marked(values),
-        scope,
-    )
+def in_document(target: Document, passes: Passes) -> Fragment:
+    """A value of the path passes; read from the JSON of the document."""
+    values = marked(_in_json(target, Fragment(f"CAST(r.{target.doc} AS JSON)")))
+    return certain(_some(values, passes))
 
 
-def present(target: Document) -> Fragment:
-    """The runs in which a path is not missing: something is at it, or a list stands on the way."""
-    at_key = fragment("l.key = {}", bound(target.key))
-    on_the_way = [fragment("(l.key = {} AND l.kind = 'list')", bound(key)) for key in _prefixes(target)]
-    return fragment(_from(target, "l.rid") + " AND {}", any_of([at_key, *on_the_way]))
+def in_objects(target: Document, passes: Passes) -> Fragment:
+    """As `in_document`, for tests that only an object can pass: other documents are not read."""
+    maybe = fragment("{} AND l.kind IN ('object', 'list')", _at(target, [target.key, *_prefixes(target)]))
+    return certain(fragment("CASE WHEN r.rid IN ({}) THEN {} END", maybe, in_document(target, passes)))
 
 
-def holding_objects(target: Document) -> Fragment:
-    """The runs that may have an object at a path: at it, in a list there, or inside a list on the way."""
-    keys = joined(", ", [bound(key) for key in (target.key, *_prefixes(target))])
-    return fragment(_from(target, "l.rid") + " AND l.key IN ({}) AND l.kind IN ('object', 'list')", keys)
+def is_present(target: Document) -> Fragment:
+    """The path is not missing: something is at it, or a list stands on the way."""
+    ways = fragment("l.key = {}", bound(target.key))
+    if prefixes := _prefixes(target):
+        keys = joined(", ", [bound(key) for key in prefixes])
+        ways = fragment("({} OR (l.key IN ({}) AND l.kind = 'list'))", ways, keys)
+    return fragment("(r.rid IN ({}))", fragment(_FROM_LEAVES.format(target.doc) + " AND {}", ways))
 
 
 def tag_values(tags: Tags, *, whole: bool) -> Fragment:
-    """The tags of all runs, or those at one position; `whole` adds the list of each run as a value."""
+    """The tags of all runs, or those at one position, as rows of `TAG`; `whole` adds the list of each run."""
     columns = "'string' AS kind, CAST(NULL AS DOUBLE) AS number, t.tag AS text"
     if tags.index is not None:
         rows = f"SELECT t.rid, {columns}, FALSE AS element FROM store.run_tags AS t WHERE t.position = {{}}"
@@ -82,31 +77,61 @@ def tag_values(tags: Tags, *, whole: bool) -> Fragment:
     )
 
 
-def _direct(target: Document) -> Fragment:
-    columns = "l.rid, l.kind, l.number, l.text, l.element IS NOT NULL AS element"
-    return fragment(_from(target, columns) + " AND l.key = {}", bound(target.key))
+_FROM_LEAVES = "SELECT l.rid FROM store.leaves AS l WHERE l.doc = '{}'"
 
 
-def _in_lists(target: Document) -> Fragment:
+def _at(target: Document, keys: list[str]) -> Fragment:
+    if len(keys) == 1:
+        return fragment(_FROM_LEAVES.format(target.doc) + " AND l.key = {}", bound(keys[0]))
+    return fragment(_FROM_LEAVES.format(target.doc) + " AND l.key IN ({})", joined(", ", [bound(key) for key in keys]))
+
+
+def _in_lists(target: Document, passes: Passes) -> Fragment:
     text = Fragment("CAST(l.text AS JSON)")
-    key = bound(target.key)
-    found = elements(text)
     prefixes = _prefixes(target)
-    if prefixes:
+    is_long = f"length(l.text) > {ELEMENT_TEXT_LIMIT}"
+    if not prefixes:
+        found = _some(elements(text), passes)
+        if passes(json_row("v"), 1) == FALSE:
+            return FALSE
+        lists = fragment(f"{{}} AND {is_long}", _at(target, [target.key]))
+    else:
         ways = [
             fragment("WHEN {} THEN {}", bound(prefix), marked(walk(text, target.steps[position:])))
             for position, prefix in enumerate(prefixes, 1)
         ]
-        found = fragment("CASE l.key {} ELSE {} END", joined(" ", ways), found)
-    keys = joined(", ", [key, *(bound(prefix) for prefix in prefixes)])
+        found = _some(fragment("CASE l.key {} ELSE {} END", joined(" ", ways), elements(text)), passes)
+        lists = fragment(
+            f"{{}} AND (l.key <> {{}} OR {is_long})", _at(target, [target.key, *prefixes]), bound(target.key)
+        )
+    # The CASE is there because conditions of a conjunction may run in any order, and only lists are sure to be JSON.
     return fragment(
-        "SELECT u.rid, " + json_columns("u.s.y", "u.s.element") + " FROM ("
-        "SELECT l.rid, unnest(CASE WHEN l.kind = 'list' THEN {} END) AS s"
-        f" FROM store.leaves AS l WHERE l.doc = '{target.doc}' AND l.key IN ({{}}) AND l.kind = 'list'"
-        f" AND l.element IS NULL AND (l.key <> {{}} OR length(l.text) > {ELEMENT_TEXT_LIMIT})) AS u",
+        "{} AND l.kind = 'list' AND l.element IS NULL AND CASE WHEN l.kind = 'list' THEN {} END", lists, found
+    )
+
+
+def _some(values: Fragment, passes: Passes) -> Fragment:
+    """Whether one of the values, given as `marked` gives them, passes; null for no list at all."""
+    test = passes(json_row("v.y", element="v.element"), 1)
+    return FALSE if test == FALSE else fragment("len(list_filter({}, lambda v: {})) > 0", values, test)
+
+
+def _in_json(target: Document, document: Fragment) -> Fragment:
+    """The values of a path from a document, as `walk` gives them, with keys that hold dots."""
+    plain = walk(document, target.steps)
+    literal = [
+        fragment("list_filter({}, lambda o: o IS NOT NULL)", walk(walk_objects(document, keys), steps))
+        for keys, steps in _joinings(target.steps)
+    ]
+    if not literal:
+        return plain
+    found = fragment("flatten([{}])", joined(", ", literal))
+    return fragment(
+        "CASE WHEN len({}) > 0 THEN list_concat(list_filter({}, lambda o: o IS NOT NULL), {}) ELSE {} END",
         found,
-        keys,
-        key,
+        plain,
+        found,
+        plain,
     )
 
 
@@ -126,7 +151,3 @@ def _joinings(steps: tuple[str, ...]) -> list[tuple[list[str], tuple[str, ...]]]
 
 def _prefixes(target: Document) -> list[str]:
     return [".".join(target.steps[:n]) for n in range(1, len(target.steps))]
-
-
-def _from(target: Document, columns: str) -> str:
-    return f"SELECT {columns} FROM store.leaves AS l WHERE l.doc = '{target.doc}'"

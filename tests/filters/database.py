@@ -16,6 +16,7 @@ MIGRATION = Path(__file__).parents[2] / "sql" / "migrations" / "0001_initial.sql
 
 def database() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(config={"threads": 1})
+    con.execute("CREATE SCHEMA IF NOT EXISTS store").fetchall()
     con.execute(MIGRATION.read_text()).fetchall()
     return con
 
