@@ -116,15 +116,18 @@ def drop_staged(db: Database, rids: Iterable[int]) -> None:
         db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)])
 
 
-def swap(db: Database, project: ProjectKey, run_id: str, rows: int, last_step: int | None) -> dict[int, int]:
+def swap(
+    db: Database, project: ProjectKey, run_id: str, rows: int, last_step: int | None
+) -> tuple[dict[int, int], bool]:
     """Put what is gathered of the run in place of all that is mirrored of it, in the tail and in segments.
 
-    Forgets the failed attempts of the run and tells how many there were, by rid.
+    Forgets the failed attempts of the run and tells how many there were, by rid; also tells whether segments hold
+    values of the run, which the views then have to leave out.
     """
     cursor = find(db, project, {run_id})[run_id]
     here = [project.entity, project.project, run_id]
     db.run("DELETE FROM store.history_tail WHERE entity = ? AND project = ? AND run_id = ?", here)
-    db.run(
+    hidden = db.value(
         "UPDATE store.segment_runs SET replaced = true WHERE run_id = ? AND NOT replaced AND segment_id IN "
         "(SELECT segment_id FROM store.segments WHERE entity = ? AND project = ? AND retired_at IS NULL)",
         [run_id, project.entity, project.project],
@@ -141,7 +144,7 @@ def swap(db: Database, project: ProjectKey, run_id: str, rows: int, last_step: i
     cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
     attempts = {cursor.rid: cursor.succeeded()}
     save(db, [cursor])
-    return attempts
+    return attempts, hidden > 0
 
 
 def replace_system_metrics(db: Database, project: ProjectKey, page: HistoryPage) -> None:

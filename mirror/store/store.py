@@ -7,18 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import duckdb
 
 from mirror.errors import MirrorError
 from mirror.home import Home
-from mirror.store import migrations, projects, publish, runs, views
+from mirror.store import migrations, projects, publish, runs, segments, views
 from mirror.store.database import Database, opening_error, working_error
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
 
 Result = TypeVar("Result")
+
+RETIRED_GRACE = timedelta(hours=24)
+"""How long a reader may keep a published file open whose segments were merged since."""
 
 
 class Store:
@@ -30,6 +34,7 @@ class Store:
     def __init__(self, home: Home, *, tail_values: int, storage_version: str) -> None:
         self.home = home
         self.tail_values = tail_values
+        self.retired_grace = RETIRED_GRACE
         self._storage_version = storage_version
         self._lock = threading.RLock()
         self._changed = True
@@ -72,7 +77,9 @@ class Store:
         """What is written inside is committed together at the end, or, after an error, not at all."""
         with self._lock, self._guarded():
             with self._db.transaction():
-                yield Writes(self._db)
+                writes = Writes(self._db, self.home.history)
+                yield writes
+                writes.finish()
             self._changed = True
 
     def projects(self) -> list[ProjectKey]:
@@ -91,6 +98,17 @@ class Store:
         """How each project stands."""
         return self._read(projects.status)
 
+    def seal(self) -> bool:
+        """Move the tail into segments when it outgrew its limit, and merge those that are due; whether there was any.
+
+        Readers see no difference. What a merge replaced is deleted `RETIRED_GRACE` after readers last could open it.
+        """
+        with self._lock, self._guarded():
+            changed = segments.seal(self._db, self.home.history, self.tail_values)
+            changed |= segments.tend(self._db, self.home.history)
+            self._changed |= changed
+            return changed
+
     def publish(self) -> Published | None:
         """Show readers all that is committed; None when they see it already."""
         with self._lock, self._guarded():
@@ -99,6 +117,7 @@ class Store:
             started = time.monotonic()
             size = publish.publish(self._db, self._descriptor, self.home.published)
             self._changed = False
+            segments.delete_retired(self._db, self.home.history, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
 
     def _open(self) -> None:
@@ -128,6 +147,7 @@ class Store:
         self._changed = bool(migrations.migrate(self._db))
         with self._db.transaction():
             self._changed |= views.recreate(self._db, self.home.history)
+        segments.delete_orphans(self._db, self.home.history)
 
     def _read(self, look: Callable[[Database], Result]) -> Result:
         with self._lock, self._guarded():

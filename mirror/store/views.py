@@ -19,10 +19,7 @@ _PARTLY_REPLACED = """
 UNION ALL
 SELECT p.entity, p.project, p.run_id, p.step, p.key, p.value, p.text
 FROM read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false, filename = true) AS p
-WHERE NOT EXISTS (
-    SELECT 1 FROM store.segment_runs AS g JOIN store.segments AS s ON s.segment_id = g.segment_id
-    WHERE g.replaced AND g.run_id = p.run_id AND s.path = substr(p.filename, {prefix})
-)
+{without_replaced}
 """
 
 
@@ -42,6 +39,16 @@ def recreate(db: Database, history_folder: Path) -> bool:
     return True
 
 
+def without_replaced(folder: Path) -> str:
+    """The condition that leaves out, of segments read as `p` with their file names, the values of replaced runs."""
+    return f"""
+        WHERE NOT EXISTS (
+            SELECT 1 FROM store.segment_runs AS g JOIN store.segments AS s ON s.segment_id = g.segment_id
+            WHERE g.replaced AND g.run_id = p.run_id AND s.path = substr(p.filename, {len(str(folder)) + 2})
+        )
+    """
+
+
 def _history(db: Database, folder: Path) -> str:
     """The tail and every segment in use, one by one: a pattern would also match files that are being replaced."""
     text = sqlfiles.read("views")["history"].rstrip().removesuffix(";")
@@ -53,5 +60,5 @@ def _history(db: Database, folder: Path) -> str:
     for template, partly in ((_SEGMENTS, False), (_PARTLY_REPLACED, True)):
         if paths := [path for path, replaced in segments if replaced is partly]:
             listed = ", ".join(literal(folder / path) for path in paths)
-            text += template.format(paths=listed, prefix=len(str(folder)) + 2)
+            text += template.format(paths=listed, without_replaced=without_replaced(folder))
     return text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
-from mirror.store import history, projects, runs
+from mirror.store import history, projects, runs, views
 from mirror.store.database import Database
 from mirror.store.records import HistoryPage, ProjectCursor, ProjectKey, RunRecord
 
@@ -13,9 +14,16 @@ from mirror.store.records import HistoryPage, ProjectCursor, ProjectKey, RunReco
 class Writes:
     """The verbs of an open transaction; all of it is committed, or nothing. Made by `Store.transaction`."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, folder: Path) -> None:
         self._db = db
+        self._folder = folder
         self._forgotten: dict[int, int] = {}
+        self._views_changed = False
+
+    def finish(self) -> None:
+        """Bring the views in line with what was written; the last thing before the commit."""
+        if self._views_changed:
+            views.recreate(self._db, self._folder)
 
     def add_project(self, project: ProjectKey) -> None:
         """Let the project be in the store, even while it has no runs."""
@@ -51,7 +59,9 @@ class Writes:
 
     def swap_history(self, project: ProjectKey, run_id: str, *, rows: int, last_step: int | None) -> None:
         """Put what is gathered of the run in place of its whole mirrored history, and forget earlier failures."""
-        self._forgotten |= history.swap(self._db, project, run_id, rows, last_step)
+        attempts, hidden = history.swap(self._db, project, run_id, rows, last_step)
+        self._forgotten |= attempts
+        self._views_changed |= hidden
 
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
         """Have these runs pulled again as a whole, from the start and at once, even if they were set aside."""

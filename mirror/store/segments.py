@@ -1,0 +1,229 @@
+"""History that has left the state file: immutable Parquet files, merged by levels, retired with grace.
+
+A segment holds values of one project, sorted by key, run and step, under `entity=<entity>/project=<project>/`, as
+tools that know Hive partitions read it. A file is never changed: a merge writes another and retires its sources.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from mirror.errors import StoreError
+from mirror.store import files, views
+from mirror.store.database import Database
+from mirror.store.names import literal
+from mirror.store.records import ProjectKey
+
+MERGE = 8
+"""So many segments of one level become one of the next."""
+
+MOST_VALUES = 50_000_000
+"""A segment that a merge would make larger than this stays as it is."""
+
+REPLACED_SHARE = 0.25
+"""A segment is written anew once so much of it belongs to runs that were replaced."""
+
+KEPT_SHARE = 0.25
+"""Sealing goes on, from the largest project down, until the tail holds this share of its limit."""
+
+_NAME_BYTES = 255
+"""The longest name of a folder."""
+
+
+@dataclass(frozen=True)
+class _Segment:
+    segment_id: int
+    path: str
+    level: int
+    value_count: int
+    replaced: int
+
+    @property
+    def left(self) -> int:
+        """Values that a merge would keep."""
+        return self.value_count - self.replaced
+
+
+def seal(db: Database, folder: Path, tail_values: int) -> bool:
+    """Move the tail into segments when it holds more than `tail_values`; whether anything was moved.
+
+    The largest projects go first, and small ones stay. A project whose name is too long for a folder stays as well.
+    """
+    left = db.value("SELECT count(*) FROM store.history_tail")
+    if left <= tail_values:
+        return False
+    held = db.run("SELECT entity, project, count(*) FROM store.history_tail GROUP BY ALL ORDER BY 3 DESC, 1, 2")
+    moved = False
+    for entity, project, count in held:
+        if left <= tail_values * KEPT_SHARE:
+            break
+        key = ProjectKey(entity, project)
+        if _fits(key):
+            _seal_project(db, folder, key)
+            left -= count
+            moved = True
+    return moved
+
+
+def tend(db: Database, folder: Path) -> bool:
+    """Merge levels that are full, and write segments anew of which much was replaced; whether there was any to do."""
+    changed = False
+    for key in [ProjectKey(*row) for row in db.run("SELECT DISTINCT entity, project FROM store.segments ORDER BY ALL")]:
+        while (sources := _due(_live(db, key))) is not None:
+            _merge(db, folder, key, sources)
+            changed = True
+    return changed
+
+
+def delete_retired(db: Database, folder: Path, grace: timedelta) -> int:
+    """Delete the files that were retired longer ago than `grace`, and their records; how many there were.
+
+    Call it only while the published file no longer lists them. Readers that opened an older one have had the grace.
+    """
+    before = datetime.now(UTC).replace(tzinfo=None) - grace
+    old = db.run("SELECT segment_id, path FROM store.segments WHERE retired_at <= ?", [before])
+    if old:
+        for _, path in old:
+            (folder / path).unlink(missing_ok=True)
+        with db.transaction():
+            ids = [segment_id for segment_id, _ in old]
+            for table in ("segment_runs", "segments"):
+                db.run(f"DELETE FROM store.{table} WHERE segment_id IN (SELECT unnest(?::BIGINT[]))", [ids])
+    return len(old)
+
+
+def delete_orphans(db: Database, folder: Path) -> int:
+    """Delete what a killed process left in the folder of segments; how many files there were."""
+    listed = {path for (path,) in db.run("SELECT path FROM store.segments")}
+    orphans = [
+        file
+        for file in folder.glob("entity=*/project=*/*")
+        if file.name.endswith((".parquet", ".part")) and str(file.relative_to(folder)) not in listed
+    ]
+    for file in orphans:
+        file.unlink(missing_ok=True)
+    return len(orphans)
+
+
+def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
+    here = [key.entity, key.project]
+    source = "store.history_tail WHERE entity = ? AND project = ?"
+    path = _write(db, folder, key, 0, f"SELECT run_id, key, step, value, text FROM {source}", here)
+    with db.transaction():
+        segment_id, count = _add(db, folder, key, path, 0)
+        db.run(
+            "INSERT INTO store.segment_runs SELECT ?, run_id, count(*), false FROM store.history_tail "
+            "WHERE entity = ? AND project = ? GROUP BY run_id ORDER BY run_id",
+            [segment_id, *here],
+        )
+        _equal(path, count, db.value(f"DELETE FROM {source}", here))
+        views.recreate(db, folder)
+
+
+def _live(db: Database, key: ProjectKey) -> list[_Segment]:
+    rows = db.run(
+        "SELECT s.segment_id, s.path, s.level, s.value_count, "
+        "coalesce(sum(g.value_count) FILTER (WHERE g.replaced), 0)::BIGINT "
+        "FROM store.segments AS s LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
+        "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL GROUP BY ALL ORDER BY s.segment_id",
+        [key.entity, key.project],
+    )
+    return [_Segment(*row) for row in rows]
+
+
+def _due(segments: Sequence[_Segment]) -> list[_Segment] | None:
+    """The segments that should become one, which may be one alone; None when all is well."""
+    for level in sorted({segment.level for segment in segments}):
+        same = [segment for segment in segments if segment.level == level]
+        if len(same) >= MERGE and sum(segment.left for segment in same[:MERGE]) <= MOST_VALUES:
+            return same[:MERGE]
+    return next(([s] for s in segments if s.replaced and s.replaced >= s.value_count * REPLACED_SHARE), None)
+
+
+def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segment]) -> None:
+    """Write the sources as one, without the values of replaced runs; nothing when no value is left."""
+    level = sources[0].level + (len(sources) > 1)
+    ids = [source.segment_id for source in sources]
+    left = sum(source.left for source in sources)
+    path = None
+    if left:
+        listed = ", ".join(literal(folder / source.path) for source in sources)
+        kept = f"""
+            SELECT p.run_id, p.key, p.step, p.value, p.text
+            FROM read_parquet([{listed}], hive_partitioning = false, filename = true) AS p
+            {views.without_replaced(folder) if any(source.replaced for source in sources) else ""}
+        """
+        path = _write(db, folder, key, level, kept, [])
+    with db.transaction():
+        if path:
+            segment_id, count = _add(db, folder, key, path, level)
+            _equal(path, count, left)
+            db.run(
+                "INSERT INTO store.segment_runs SELECT ?, run_id, sum(value_count)::BIGINT, false "
+                "FROM store.segment_runs WHERE NOT replaced AND segment_id IN (SELECT unnest(?::BIGINT[])) "
+                "GROUP BY run_id ORDER BY run_id",
+                [segment_id, ids],
+            )
+        db.run(
+            "UPDATE store.segments SET retired_at = ? WHERE segment_id IN (SELECT unnest(?::BIGINT[]))",
+            [datetime.now(UTC).replace(tzinfo=None), ids],
+        )
+        views.recreate(db, folder)
+
+
+def _write(db: Database, folder: Path, key: ProjectKey, level: int, query: str, params: Sequence[str]) -> str:
+    """A new segment with the rows of a query, durable and under its own name; its path within the folder."""
+    sequence = db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments")
+    path = f"{_partition(key)}/{level}-{sequence:08d}-{uuid.uuid4().hex}.parquet"
+    target = folder / path
+    temporary = target.with_suffix(".part")
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        db.run(
+            f"COPY (SELECT * FROM ({query}) ORDER BY key, run_id, step) TO {literal(temporary)} "
+            "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)",
+            params,
+        )
+        files.sync_file(temporary)
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for parent in (target.parent, target.parent.parent, folder):
+        files.sync_folder(parent)
+    return path
+
+
+def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> tuple[int, int]:
+    """List a segment as one in use; its number, and how many values it holds."""
+    segment_id = int(db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments"))
+    count = int(db.value(f"SELECT count(*) FROM read_parquet({literal(folder / path)})"))
+    now = datetime.now(UTC).replace(tzinfo=None)
+    size = (folder / path).stat().st_size
+    db.run(
+        "INSERT INTO store.segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+        [segment_id, path, key.entity, key.project, level, count, size, now],
+    )
+    return segment_id, count
+
+
+def _equal(path: str, written: int, expected: int) -> None:
+    if written != expected:
+        raise StoreError(f"the segment {path} holds {written} values instead of {expected}; it is not used, try again")
+
+
+def _partition(key: ProjectKey) -> str:
+    return f"entity={_encoded(key.entity)}/project={_encoded(key.project)}"
+
+
+def _fits(key: ProjectKey) -> bool:
+    return all(len(part.encode()) <= _NAME_BYTES for part in _partition(key).split("/"))
+
+
+def _encoded(name: str) -> str:
+    """The name as Hive writes it into a folder's: what has a meaning in paths or patterns becomes %XX."""
+    return re.sub(r"[\x00-\x1f\x7f\"#%&'*+/:<=>?\[\\\]^{|}]", lambda found: f"%{ord(found[0]):02X}", name)
