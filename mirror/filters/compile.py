@@ -9,12 +9,12 @@ from typing import Any, Literal
 from mirror.filters import sources
 from mirror.filters.columns import fitted, misfits
 from mirror.filters.fields import Column, Document, Relative, Tags
-from mirror.filters.fragment import FALSE, Fragment, all_of, any_of, certain, fragment, negated
+from mirror.filters.fragment import FALSE, Fragment, all_of, among, any_of, certain, fragment, negated
 from mirror.filters.order import DEFAULT_ORDER, ordering
 from mirror.filters.parse import parse
 from mirror.filters.predicates import of_path
 from mirror.filters.rows import Row, column_row
-from mirror.filters.tree import Compare, Equal, Every, Exists, Field, In, Node, Not, Size, Test, Type
+from mirror.filters.tree import Compare, Equal, Every, Exists, Field, Group, In, Node, Not, Size, Test, Type
 
 Form = Literal["leaves", "json"]
 
@@ -98,7 +98,7 @@ class _Compiler:
         else:
             # An $and at the top is the filter itself, no clause of it.
             named = bool(node.text) and (depth > 0 or node.operator != "$and")
-            parts = [self.node(part, depth + named) for part in node.parts]
+            parts = self._merged(node, [self.node(part, depth + named) for part in node.parts])
             where = all_of(parts) if node.operator == "$and" else any_of(parts)
             if node.operator == "$nor":
                 where = negated(where)
@@ -106,6 +106,27 @@ class _Compiler:
                 return where
         self.clauses.insert(place, Clause(node.text, where.text, where.params, depth))
         return where
+
+    def _merged(self, group: Group, parts: list[Fragment]) -> list[Fragment]:
+        """The parts, with equalities on one key asked for in one subquery: `$or` of them, or `$and` of `$ne`."""
+        together: dict[Document, list[int]] = {}
+        for place, part in enumerate(group.parts):
+            if _equality(part, group) is not None and isinstance(part, Field) and isinstance(part.target, Document):
+                together.setdefault(part.target, []).append(place)
+        kept = dict(enumerate(parts))
+        for target, places in together.items():
+            if len(places) < 2:
+                continue
+            tests = [test for place in places if (test := _equality(group.parts[place], group)) is not None]
+            union = In(
+                tuple(value for test in tests for value in test.values),
+                tuple(pattern for test in tests for pattern in test.patterns),
+            )
+            merged = self._on_document(union, target)
+            for place in places:
+                del kept[place]
+            kept[places[0]] = negated(merged) if group.operator == "$and" else merged
+        return [kept[place] for place in sorted(kept)]
 
     def _field(self, field: Field) -> list[Fragment]:
         match field.target:
@@ -152,6 +173,18 @@ def _on_values(test: Test, some: Callable[[Test], Fragment], missing: Callable[[
             return any_of([some(test), missing()]) if _takes_null(test) else some(test)
 
 
+def _equality(node: Node, group: Group) -> In | None:
+    """The values of a condition that is an equality and no more (in `$and`, the negation of one)."""
+    match node:
+        case Field(Document(), (Not((Equal() | In() as test,)),)) if group.operator == "$and":
+            pass
+        case Field(Document(), (Equal() | In() as test,)) if group.operator != "$and":
+            pass
+        case _:
+            return None
+    return In((test.value,)) if isinstance(test, Equal) else test
+
+
 def _passes(test: Test) -> sources.Passes:
     return lambda row, level: of_path(test, row, level)
 
@@ -179,11 +212,7 @@ def _on_tags(test: Test, tags: Tags) -> Fragment:
     def some(test: Test) -> Fragment:
         matches = of_path(test, sources.TAG)
         values = sources.tag_values(tags, whole=_wants_lists(test))
-        return (
-            FALSE
-            if matches == FALSE
-            else fragment("(r.rid IN (SELECT v.rid FROM ({}) AS v WHERE {}))", values, matches)
-        )
+        return FALSE if matches == FALSE else among(fragment("SELECT v.rid FROM ({}) AS v WHERE {}", values, matches))
 
     return _on_values(test, some, lambda: negated(some(Exists(wanted=True))))
 

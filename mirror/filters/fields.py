@@ -8,6 +8,9 @@ from typing import Literal
 
 from mirror.errors import FilterError
 
+MAX_STEPS = 40
+"""How many steps a path may have."""
+
 ColumnType = Literal["text", "number", "time"]
 
 
@@ -103,7 +106,7 @@ def resolve(path: str) -> Column | Tags | Document:
     if head in _DOCUMENTS:
         if not rest:
             raise FilterError(f"{path!r} names no key; write {head}.<key>")
-        steps = rest.split(".")
+        steps = list(steps_of(rest, path))
         # The server stores every config value as {"value": ..., "desc": ...}, so people write config.lr.value.
         if _DOCUMENTS[head] == "config" and len(steps) > 1 and steps[1] == "value":
             del steps[1]
@@ -117,6 +120,14 @@ def resolve(path: str) -> Column | Tags | Document:
     if dot:
         raise FilterError(f"{path!r}: {head} is a single value; nothing can follow it")
     return COLUMNS[head]
+
+
+def steps_of(dotted: str, path: str) -> tuple[str, ...]:
+    """The steps of a dotted path. Refuses more than MAX_STEPS."""
+    steps = dotted.split(".")
+    if len(steps) > MAX_STEPS:
+        raise FilterError(f"{path[:40]!r}... has {len(steps)} steps; a path has at most {MAX_STEPS}")
+    return tuple(steps)
 
 
 def is_index(step: str) -> bool:

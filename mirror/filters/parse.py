@@ -8,12 +8,15 @@ from difflib import get_close_matches
 from typing import Any, Literal, NoReturn, cast
 
 from mirror.errors import FilterError
-from mirror.filters.conditions import conditions
-from mirror.filters.fields import Relative, Target, resolve
+from mirror.filters.conditions import ElementParser, conditions
+from mirror.filters.fields import Relative, resolve, steps_of
 from mirror.filters.tree import ElementIs, ElementMeets, Field, Group, Node
 from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_object
 
 EVERYTHING = Group("$and", (), "")
+MAX_ELEM_MATCH = 6
+"""How many $elemMatch may stand in each other; DuckDB's planner takes twice as long for each."""
+
 _GROUPS = ("$and", "$or", "$nor")
 
 
@@ -24,7 +27,7 @@ def parse(filter: Mapping[str, Any] | str | None) -> Node:  # noqa: A002
     value = read_json(filter) if isinstance(filter, str) else filter
     if not is_object(value):
         raise FilterError(f"a filter is an object, not {clause_text(value)}")
-    return _filter(value, resolve, 1)
+    return _filter(value, 0, 1)
 
 
 def read_json(text: str) -> Any:
@@ -50,31 +53,31 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _filter(value: Mapping[str, Any], target_of: Any, depth: int) -> Node:
-    """All members of a filter together."""
+def _filter(value: Mapping[str, Any], inside: int, depth: int) -> Node:
+    """All members of a filter together; `inside` so many $elemMatch, where paths are relative to an element."""
     if depth > MAX_DEPTH:
         raise FilterError(_too_deep())
-    parts = tuple(part for name, member in value.items() for part in _member(name, member, target_of, depth))
+    parts = tuple(part for name, member in value.items() for part in _member(name, member, inside, depth))
     return parts[0] if len(parts) == 1 else Group("$and", parts, "$and")
 
 
-def _member(name: str, value: Any, target_of: Any, depth: int) -> tuple[Node, ...]:
+def _member(name: str, value: Any, inside: int, depth: int) -> tuple[Node, ...]:
     if not isinstance(name, str):
         raise FilterError(f"{name!r} is no field; keys of a filter are strings")
     check_text(name, clause_text(name))
     if name in _GROUPS:
-        return (_group(cast("Literal['$and', '$or', '$nor']", name), value, target_of, depth),)
+        return (_group(cast("Literal['$and', '$or', '$nor']", name), value, inside, depth),)
     if name == "$comment":
         return ()
     if name.startswith("$"):
         _no_group(name, value)
-    target = cast("Target", target_of(name))
+    target = _relative(name) if inside else resolve(name)
     text = f"{name} {clause_text(value)}"
-    tests = conditions(value, text, depth, _element)
+    tests = conditions(value, text, depth, _element(inside + 1))
     return (Field(target, tests, text),)
 
 
-def _group(operator: Literal["$and", "$or", "$nor"], value: Any, target_of: Any, depth: int) -> Group:
+def _group(operator: Literal["$and", "$or", "$nor"], value: Any, inside: int, depth: int) -> Group:
     clause = f"{operator} {clause_text(value)}"
     if not isinstance(value, (list, tuple)):
         raise FilterError(f"{clause}: {operator} takes a list of filters")
@@ -84,19 +87,25 @@ def _group(operator: Literal["$and", "$or", "$nor"], value: Any, target_of: Any,
     for part in value:
         if not is_object(part):
             raise FilterError(f"{clause}: {operator} takes a list of filters, and {clause_text(part)} is none")
-    return Group(operator, tuple(_filter(part, target_of, depth + 1) for part in value), operator)
+    return Group(operator, tuple(_filter(part, inside, depth + 1) for part in value), operator)
 
 
-def _element(value: Mapping[str, Any], text: str, depth: int) -> ElementMeets | ElementIs:
-    """The operand of $elemMatch: operators on the element, or a filter on an object."""
-    first = next(iter(value), "")
-    if isinstance(first, str) and first.startswith("$") and first not in (*_GROUPS, "$comment"):
-        return ElementMeets(conditions(value, text, depth + 1, _element))
-    return ElementIs(_filter(value, _relative, depth + 1))
+def _element(inside: int) -> ElementParser:
+    """The parser of what an $elemMatch holds, the `inside`th in each other: operators, or a filter on an object."""
+
+    def element(value: Mapping[str, Any], clause: str, depth: int) -> ElementMeets | ElementIs:
+        if inside > MAX_ELEM_MATCH:
+            raise FilterError(f"{clause}: $elemMatch is nested deeper than {MAX_ELEM_MATCH} levels")
+        first = next(iter(value), "")
+        if isinstance(first, str) and first.startswith("$") and first not in (*_GROUPS, "$comment"):
+            return ElementMeets(conditions(value, clause, depth + 1, _element(inside + 1)))
+        return ElementIs(_filter(value, inside, depth + 1))
+
+    return element
 
 
 def _relative(path: str) -> Relative:
-    return Relative(tuple(path.split(".")))
+    return Relative(steps_of(path, path))
 
 
 def _no_group(name: str, value: Any) -> NoReturn:

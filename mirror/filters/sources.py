@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import combinations, pairwise
 
 from mirror.filters.fields import Document, Tags
-from mirror.filters.fragment import FALSE, Fragment, bound, certain, fragment, joined
+from mirror.filters.fragment import FALSE, Fragment, among, bound, certain, fragment, joined
 from mirror.filters.rows import Row, elements, json_row, marked, walk, walk_objects
 
 Passes = Callable[[Row, int], Fragment]
@@ -36,7 +36,7 @@ def in_leaves(target: Document, passes: Passes) -> Fragment:
     if passes(LEAF, 0) == FALSE:
         direct = FALSE
     branches = [branch for branch in (direct, _in_lists(target, passes)) if branch != FALSE]
-    return fragment("(r.rid IN ({}))", joined(" UNION ALL ", branches)) if branches else FALSE
+    return among(joined(" UNION ALL ", branches)) if branches else FALSE
 
 
 def in_document(target: Document, passes: Passes) -> Fragment:
@@ -48,7 +48,7 @@ def in_document(target: Document, passes: Passes) -> Fragment:
 def in_objects(target: Document, passes: Passes) -> Fragment:
     """As `in_document`, for tests that only an object can pass: other documents are not read."""
     maybe = fragment("{} AND l.kind IN ('object', 'list')", _at(target, [target.key, *_prefixes(target)]))
-    return certain(fragment("CASE WHEN r.rid IN ({}) THEN {} END", maybe, in_document(target, passes)))
+    return certain(fragment("CASE WHEN {} THEN {} END", among(maybe), in_document(target, passes)))
 
 
 def is_present(target: Document) -> Fragment:
@@ -57,7 +57,7 @@ def is_present(target: Document) -> Fragment:
     if prefixes := _prefixes(target):
         keys = joined(", ", [bound(key) for key in prefixes])
         ways = fragment("({} OR (l.key IN ({}) AND l.kind = 'list'))", ways, keys)
-    return fragment("(r.rid IN ({}))", fragment(_FROM_LEAVES.format(target.doc) + " AND {}", ways))
+    return among(fragment(_FROM_LEAVES.format(target.doc) + " AND {}", ways))
 
 
 def tag_values(tags: Tags, *, whole: bool) -> Fragment:
