@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -46,6 +46,10 @@ class Output:
         """Whether a person looks at it."""
         return self.file is None and sys.stdout.isatty()
 
+    def limit(self, given: int | None) -> int | None:
+        """How many rows are wanted: what was asked for; else TERMINAL_ROWS in a table on a terminal; else all."""
+        return TERMINAL_ROWS if given is None and self.terminal and self.format == "table" else given
+
 
 def choose(format_name: str | None, *, json: bool = False, csv: bool = False, file: Path | None = None) -> Output:
     """Settle the format: what was named, else the ending of the file, else table on a terminal, else tsv.
@@ -76,11 +80,9 @@ def choose(format_name: str | None, *, json: bool = False, csv: bool = False, fi
 def write_result(result: Result | Rows, output: Output) -> None:
     """Write every row of the result, up to its limit.
 
-    A table on a terminal without a limit ends after TERMINAL_ROWS rows. Where a limit cut the answer, stderr says how
-    many rows there were. A file appears whole, in the place of an older one, or not at all.
+    Where the limit cut the answer, stderr says how many rows there were. A file appears whole, in the place of an
+    older one, or not at all.
     """
-    if output.terminal and output.format == "table" and result.limit is None:
-        result = replace(result, limit=TERMINAL_ROWS)
     shown = _to_file(result, output) if output.file else _to_stdout(result, output)
     if result.limit is not None and shown >= result.limit and (total := result.count()) > shown:
         how = "" if output.named and not output.terminal else "; --limit N shows more, -o FILE keeps them all"

@@ -15,7 +15,7 @@ from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, O
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirror.store.records import ProjectKey
+    from mirror.query.paths import Project
 
 
 def query(
@@ -115,7 +115,7 @@ def history(
     with connected(given.home) as connection:
         project, run_id = find_run(connection, run, given.entity)
         result = histories.table(connection, project, run_id, wanted, samples=samples, x=x)
-        write_result(replace(result, limit=limit), output)
+        write_result(replace(result, limit=output.limit(limit)), output)
 
 
 def export(
@@ -166,7 +166,7 @@ def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output
         if count:
             _write_count(result.count(), output)
         else:
-            write_result(replace(result, limit=limit), output)
+            write_result(replace(result, limit=output.limit(limit)), output)
 
 
 def _runs(
@@ -182,8 +182,6 @@ def _runs(
     count: bool,
     explain: bool,
 ) -> None:
-    from dataclasses import replace
-
     from mirror.query.connection import connected
     from mirror.query.runs import RunQuery
 
@@ -198,7 +196,7 @@ def _runs(
             _write_count(runs.count(), output)
         else:
             brief = output.format in ("table", "markdown")
-            write_result(replace(runs.rows(columns, brief=brief), limit=limit), output)
+            write_result(runs.rows(columns, brief=brief, limit=output.limit(limit)), output)
 
 
 def _write_count(rows: int, output: Output) -> None:
@@ -229,7 +227,7 @@ def _write_explanation(found: dict[str, Any], output: Output) -> None:
     write_result(Rows(["clause", "runs"], clauses), Output("table"))
 
 
-def _scope(given: Invocation, paths: Sequence[str]) -> tuple[list[ProjectKey], list[tuple[ProjectKey, str]]]:
+def _scope(given: Invocation, paths: Sequence[str]) -> tuple[list[Project], list[tuple[Project, str]]]:
     """The projects and the runs that paths name: whole projects, or runs, not both."""
     from mirror.query.connection import connected
     from mirror.query.paths import find_projects, find_run, projects

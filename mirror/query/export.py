@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
 from mirror.home import Home
-from mirror.query.paths import scope
-from mirror.store.records import ProjectKey
+from mirror.query.paths import Project, scope
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -29,11 +28,11 @@ RELATIONS = {
     "run_changes": "entity, project, run_id, seen_at",
 }
 
-Runs = Sequence[tuple[ProjectKey, str]]
+Runs = Sequence[tuple[Project, str]]
 Told = Callable[[str, int], None]
 
 
-def to_folder(home: Home, chosen: Sequence[ProjectKey], runs: Runs, folder: Path, kind: str, told: Told) -> None:
+def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, kind: str, told: Told) -> None:
     """Write one file a relation, `runs.parquet` or `runs.csv` and so on, each in place of an older one.
 
     Only rows of the chosen projects, and of these runs if any are named. `told` hears each relation and its rows.
@@ -57,7 +56,7 @@ def to_folder(home: Home, chosen: Sequence[ProjectKey], runs: Runs, folder: Path
 
 
 def to_database(
-    home: Home, chosen: Sequence[ProjectKey], runs: Runs, file: Path, storage_version: str, told: Told
+    home: Home, chosen: Sequence[Project], runs: Runs, file: Path, storage_version: str, told: Told
 ) -> None:
     """Write one database of plain tables named as the relations, and one wide table a project.
 
@@ -88,13 +87,13 @@ def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: S
     told(name, made[0][0])
 
 
-def _rows(relation: str, chosen: Sequence[ProjectKey], runs: Runs) -> tuple[str, list[str]]:
+def _rows(relation: str, chosen: Sequence[Project], runs: Runs) -> tuple[str, list[str]]:
     """The rows of a relation that are asked for, in order."""
     condition, params = scope(chosen, "t", () if relation == "projects" else runs)
     return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {RELATIONS[relation]}", params
 
 
-def _wide(connection: DuckDBPyConnection, chosen: Sequence[ProjectKey]) -> list[ProjectKey]:
+def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[Project]:
     """The chosen projects that have a wide relation."""
     named = connection.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main'").fetchall()
     tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()

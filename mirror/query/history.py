@@ -7,9 +7,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError, UsageError
-from mirror.query.paths import nearest_of
+from mirror.query.paths import Project, nearest_of
 from mirror.query.result import Result
-from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -20,7 +19,7 @@ _AS_TEXT = "CASE WHEN text LIKE '\"%' AND json_valid(text) THEN text::JSON ->> '
 
 def table(
     connection: DuckDBPyConnection,
-    project: ProjectKey,
+    project: Project,
     run_id: str,
     keys: Sequence[str] = (),
     *,
@@ -72,7 +71,7 @@ def table(
     return Result(connection, sql, params, labels=labels)
 
 
-def _logged(connection: DuckDBPyConnection, project: ProjectKey, run_id: str) -> dict[str, bool]:
+def _logged(connection: DuckDBPyConnection, project: Project, run_id: str) -> dict[str, bool]:
     """The keys of a run, and whether each was always a number."""
     run = [project.entity, project.project, run_id]
     here = "entity = ? AND project = ? AND run_id = ?"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mirror.errors import QueryError
-from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -15,22 +14,31 @@ if TYPE_CHECKING:
 _LISTED = 8
 
 
-def projects(connection: DuckDBPyConnection) -> list[ProjectKey]:
+class Project(NamedTuple):
+    """A project's address."""
+
+    entity: str
+    project: str
+
+    def __str__(self) -> str:
+        return f"{self.entity}/{self.project}"
+
+
+def projects(connection: DuckDBPyConnection) -> list[Project]:
     """Every mirrored project."""
-    rows = connection.execute("SELECT entity, project FROM projects ORDER BY ALL").fetchall()
-    return [ProjectKey(*row) for row in rows]
+    # Not the relation `projects`, which counts every run.
+    rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY ALL").fetchall()
+    return [Project(*row) for row in rows]
 
 
-def find_projects(
-    connection: DuckDBPyConnection, patterns: Sequence[str], entity: str | None = None
-) -> list[ProjectKey]:
+def find_projects(connection: DuckDBPyConnection, patterns: Sequence[str], entity: str | None = None) -> list[Project]:
     """The mirrored projects that fit "entity/project", a glob such as "entity/*", or a project alone.
 
     A project alone belongs to `entity`, or to the only entity that has it. Raises QueryError for a pattern that fits
     nothing, naming the nearest projects.
     """
     known = projects(connection)
-    found: dict[ProjectKey, None] = {}
+    found: dict[Project, None] = {}
     for pattern in patterns:
         text = pattern.strip("/")
         fitting = [key for key in known if fnmatchcase(str(key), text) or str(key) == text]
@@ -45,7 +53,7 @@ def find_projects(
     return list(found)
 
 
-def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = None) -> tuple[ProjectKey, str]:
+def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = None) -> tuple[Project, str]:
     """The run of "entity/project/run_id", of the address of its page, or of a run id that only one project has.
 
     Deleted runs count. Raises QueryError for a run that is not mirrored, naming the nearest, and for one that is
@@ -65,7 +73,7 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
     elif len(parts) == 2:
         found = [row for row in found if row[1] == parts[0] and (entity is None or row[0] == entity)]
     if len(found) == 1:
-        return ProjectKey(found[0][0], found[0][1]), run_id
+        return Project(found[0][0], found[0][1]), run_id
     if found:
         raise QueryError(f"{text} is in more than one project: {_listed('/'.join(row) for row in found)}")
     if len(parts) == 3:
@@ -79,19 +87,15 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
     raise QueryError(f"no run {text} in the mirror{hint}")
 
 
-def scope(keys: Sequence[ProjectKey], alias: str, runs: Sequence[tuple[ProjectKey, str]] = ()) -> tuple[str, list[str]]:
+def scope(keys: Sequence[Project], alias: str, runs: Sequence[tuple[Project, str]] = ()) -> tuple[str, list[str]]:
     """A condition that holds for rows of these projects, or of these runs; every row, where neither is named."""
     if runs:
         each = f"({alias}.entity = ? AND {alias}.project = ? AND {alias}.run_id = ?)"
-        return f"({' OR '.join([each] * len(runs))})", [part for key, run in runs for part in (*_parts(key), run)]
+        return f"({' OR '.join([each] * len(runs))})", [part for key, run in runs for part in (*key, run)]
     if not keys:
         return "TRUE", []
     each = f"({alias}.entity = ? AND {alias}.project = ?)"
-    return f"({' OR '.join([each] * len(keys))})", [part for key in keys for part in _parts(key)]
-
-
-def _parts(key: ProjectKey) -> tuple[str, str]:
-    return key.entity, key.project
+    return f"({' OR '.join([each] * len(keys))})", [part for key in keys for part in key]
 
 
 def nearest_of(word: str, known: Sequence[str]) -> str:
@@ -104,7 +108,7 @@ def nearest_of(word: str, known: Sequence[str]) -> str:
     return f"there {'is' if len(known) == 1 else 'are'} {_listed(known)}" if known else "there are none"
 
 
-def _instead(text: str, known: Sequence[ProjectKey]) -> str:
+def _instead(text: str, known: Sequence[Project]) -> str:
     if not known:
         return ", which holds no project yet: run `mirror sync`"
     import difflib

@@ -30,7 +30,7 @@ class Result:
 
     `sql` can stand as a subquery; it begins on the second line of the statement, as errors in it are told.
     Columns of the same name are numbered, in every format alike, unless there are `labels` to show instead of names.
-    `documents` are the places of text columns that hold JSON.
+    `documents` are the places of text columns that hold JSON. `every` counts all rows where `sql` itself is limited.
     """
 
     connection: DuckDBPyConnection
@@ -39,6 +39,7 @@ class Result:
     labels: Sequence[str] = ()
     documents: frozenset[int] = frozenset()
     limit: int | None = None
+    every: tuple[str, Sequence[Any]] | None = None
     _header: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
     @property
@@ -80,6 +81,8 @@ class Result:
 
     def count(self) -> int:
         """How many rows there are, whatever the limit."""
+        if self.every is not None:
+            return int(self.connection.execute(*self.every).fetchall()[0][0])
         cursor = self._run(f"SELECT count(*) FROM (\n{self.sql}\n)")
         return int(_guarded(cursor.fetchall)[0][0])
 
@@ -90,7 +93,7 @@ class Result:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
         statement = f"SELECT * FROM (\n{self.sql}\n){limit}"
         relation = _guarded(lambda: self.connection.cursor().sql(statement, params=list(self.params) or None))
-        reader = _guarded(lambda: relation.to_arrow_reader(100_000))
+        reader: pa.RecordBatchReader = _guarded(lambda: relation.to_arrow_reader(100_000))
         if not self.labels:
             return reader
         schema = pa.schema([field.with_name(label) for field, label in zip(reader.schema, self.labels, strict=True)])

@@ -46,14 +46,14 @@ class RunQuery:
 
         Raises FilterError for a filter or order that means nothing, QueryError for a project that is not mirrored.
         """
-        chosen = find_projects(connection, projects, entity)
+        chosen = find_projects(connection, projects, entity) if projects else []
         scope_sql, params = scope(chosen, "r")
         if not deleted:
             scope_sql = f"{scope_sql} AND r.deleted_at IS NULL"
         compiled = compile_filter(conditions, order)
         return cls(connection, compiled, scope_sql, list(params), len(chosen) != 1)
 
-    def rows(self, columns: Sequence[str] = (), *, brief: bool = False) -> Result:
+    def rows(self, columns: Sequence[str] = (), *, brief: bool = False, limit: int | None = None) -> Result:
         """The matching runs in order, with these columns; without any, all of `runs`.
 
         `brief` means the telling columns instead, and the keys that the filter and the order name. A column is one
@@ -67,6 +67,9 @@ class RunQuery:
         selected = [self._column(column, known) for column in columns]
         expressions = ", ".join(f"{column.sql} AS c{place}" for place, column in enumerate(selected))
         matching, params = self._matching()
+        if limit is not None:
+            # Inside, so that columns are looked up for these runs only.
+            matching, params = f"{matching}\nORDER BY position LIMIT ?", [*params, limit]
         sql = f"""SELECT {expressions} FROM ({matching}) AS m
         JOIN main.runs AS v ON v.entity = m.entity AND v.project = m.project AND v.run_id = m.run_id
         ORDER BY m.position"""
@@ -76,13 +79,13 @@ class RunQuery:
             [*(param for column in selected for param in column.params), *params],
             labels=columns,
             documents=frozenset(place for place, column in enumerate(selected) if column.document),
+            limit=limit,
+            every=self._counting(),
         )
 
     def count(self) -> int:
         """How many runs match."""
-        sql = f"SELECT count(*) FROM store.runs AS r WHERE ({self.scope_sql}) AND ({self.compiled.where})"
-        params = [*self.scope_params, *self.compiled.where_params]
-        return int(self.connection.execute(sql, params).fetchall()[0][0])
+        return int(self.connection.execute(*self._counting()).fetchall()[0][0])
 
     def explain(self) -> dict[str, Any]:
         """The SQL with its parameters, how many runs match, and how many each clause of the filter matches alone."""
@@ -106,6 +109,10 @@ class RunQuery:
             f"FROM store.runs AS r\nWHERE ({self.scope_sql})\n  AND ({self.compiled.where})"
         )
         return sql, [*self.compiled.order_params, *self.scope_params, *self.compiled.where_params]
+
+    def _counting(self) -> tuple[str, list[Any]]:
+        sql = f"SELECT count(*) FROM store.runs AS r WHERE ({self.scope_sql}) AND ({self.compiled.where})"
+        return sql, [*self.scope_params, *self.compiled.where_params]
 
     def _run_columns(self) -> list[str]:
         cursor = self.connection.execute("SELECT * FROM main.runs LIMIT 0")
