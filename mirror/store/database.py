@@ -120,6 +120,8 @@ def opening_error(path: Path, error: BaseException) -> StoreError:
         holder = re.search(r"PID (\d+)", text)
         who = f"process {holder[1]}" if holder else "another process"
         return StoreBusy(f"{path} is held by {who}; stop it, or let the daemon do the work")
+    if "Unique file handle conflict" in text:
+        return StoreBusy(f"{path} is held by this process already; close it first")
     if "database file with version number" in text:
         return StoreError(f"{path} was written by a newer DuckDB; update wandb-mirror ({reason(error)})")
     if isinstance(error, PermissionError) or "Permission denied" in text:

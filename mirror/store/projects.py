@@ -10,11 +10,17 @@ from mirror.store.records import ProjectCursor, ProjectKey, ProjectStatus
 _HERE = "WHERE entity = ? AND project = ?"
 
 
+def find(db: Database, project: ProjectKey) -> int | None:
+    """This mirror's number for the project, if that is in the store."""
+    found = db.run(f"SELECT number FROM store.projects {_HERE}", [project.entity, project.project])
+    return int(found[0][0]) if found else None
+
+
 def add(db: Database, project: ProjectKey) -> int:
     """This mirror's number for the project, which enters the store if it is new."""
-    found = db.run(f"SELECT number FROM store.projects {_HERE}", [project.entity, project.project])
-    if found:
-        return int(found[0][0])
+    known = find(db, project)
+    if known is not None:
+        return known
     number = int(db.value("SELECT coalesce(max(number), 0) + 1 FROM store.projects"))
     db.run(
         "INSERT INTO store.projects (number, entity, project) VALUES (?, ?, ?)",
@@ -39,7 +45,6 @@ def cursor(db: Database, project: ProjectKey) -> ProjectCursor:
 
 def set_cursor(db: Database, project: ProjectKey, cursor: ProjectCursor) -> None:
     """Put the cursor in place of the former one."""
-    add(db, project)
     db.run(
         f"UPDATE store.projects SET covered_to = ?, reconciled_at = ?, unexplained_runs = ? {_HERE}",
         [cursor.covered_to, cursor.reconciled_at, cursor.unexplained_runs, project.entity, project.project],
@@ -48,13 +53,11 @@ def set_cursor(db: Database, project: ProjectKey, cursor: ProjectCursor) -> None
 
 def record_attempt(db: Database, project: ProjectKey, at: datetime) -> None:
     """Note that a pass began."""
-    add(db, project)
     db.run(f"UPDATE store.projects SET last_attempt_at = ? {_HERE}", [at, project.entity, project.project])
 
 
 def record_success(db: Database, project: ProjectKey, at: datetime) -> None:
     """Note that a pass went well; the last error is forgotten."""
-    add(db, project)
     db.run(
         f"UPDATE store.projects SET last_attempt_at = ?, last_success_at = ?, last_error = NULL {_HERE}",
         [at, at, project.entity, project.project],
@@ -63,7 +66,6 @@ def record_success(db: Database, project: ProjectKey, at: datetime) -> None:
 
 def record_failure(db: Database, project: ProjectKey, error: str, at: datetime) -> None:
     """Note that a pass failed, and why; the last success stays known."""
-    add(db, project)
     db.run(
         f"UPDATE store.projects SET last_attempt_at = ?, last_error = ? {_HERE}",
         [at, error, project.entity, project.project],

@@ -39,9 +39,10 @@ def publish(db: Database, state: int, target: Path) -> int:
     return size
 
 
-def stale_copies(target: Path) -> list[Path]:
-    """Temporary files that a killed process left beside the published one."""
-    return sorted(target.parent.glob(f".{target.name}-*.part*"))
+def delete_leftovers(target: Path) -> None:
+    """Delete the copies that a killed process left beside the published file."""
+    for leftover in target.parent.glob(f".{target.name}-*.part*"):
+        leftover.unlink(missing_ok=True)
 
 
 def is_current(state: Path, target: Path) -> bool:

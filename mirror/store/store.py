@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -12,12 +13,13 @@ from typing import TypeVar
 
 import duckdb
 
-from mirror.errors import MirrorError
 from mirror.home import Home
-from mirror.store import migrations, projects, publish, runs, segments, views
-from mirror.store.database import Database, opening_error, working_error
+from mirror.store import compact, migrations, projects, publish, runs, segments, views, wide
+from mirror.store.database import Database, disk_full, opening_error, working_error
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -38,6 +40,7 @@ class Store:
         self._storage_version = storage_version
         self._lock = threading.RLock()
         self._changed = True
+        self._outdated: set[ProjectKey] = set()
         self._db: Database
         self._descriptor: int
 
@@ -81,6 +84,7 @@ class Store:
                 yield writes
                 writes.finish()
             self._changed = True
+            self._outdated |= writes.written
 
     def projects(self) -> list[ProjectKey]:
         """All projects of the store, by name."""
@@ -115,39 +119,54 @@ class Store:
             if not self._changed and self.home.published.exists():
                 return None
             started = time.monotonic()
+            with self._db.transaction():
+                wide.refresh(self._db, sorted(self._outdated, key=str))
+            self._outdated.clear()
             size = publish.publish(self._db, self._descriptor, self.home.published)
             self._changed = False
             segments.delete_retired(self._db, self.home.history, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
 
     def _open(self) -> None:
+        """Open the file, bring it up to date, and clear away what a killed process left."""
         path = self.home.state
         self._descriptor = -1
         try:
             current = publish.is_current(path, self.home.published)
-            self._db = Database(path, self._storage_version)
-        except OSError as error:
-            raise opening_error(path, error) from error
-        # Closed only together with the database: closing any descriptor of the file drops the lock on it.
-        self._descriptor = os.open(path, os.O_RDONLY)
-        try:
-            self._prepare()
+            self._hold()
+            try:
+                migrated = migrations.migrate(self._db)
+                compacted = compact.is_due(self._db, self._storage_version) and self._compact()
+                with self._db.transaction():
+                    compact.note_version(self._db, self._storage_version)
+                    renewed = views.recreate(self._db, self.home.history)
+                segments.delete_orphans(self._db, self.home.history)
+                publish.delete_leftovers(self.home.published)
+                compact.delete_leftover(path)
+            except BaseException:
+                self.close()
+                raise
         except (duckdb.Error, OSError) as error:
-            self.close()
             raise opening_error(path, error) from error
-        except MirrorError:
-            self.close()
-            raise
-        self._changed = self._changed or not current
+        self._changed = not current or bool(migrated) or compacted or renewed
+        self._outdated.update(self.projects())
 
-    def _prepare(self) -> None:
-        """Bring schema and views up to date, and clear away what a killed process left."""
-        for stale in publish.stale_copies(self.home.published):
-            stale.unlink(missing_ok=True)
-        self._changed = bool(migrations.migrate(self._db))
-        with self._db.transaction():
-            self._changed |= views.recreate(self._db, self.home.history)
-        segments.delete_orphans(self._db, self.home.history)
+    def _compact(self) -> bool:
+        """Write the file anew; a disk that is too full for that does not keep the store from opening."""
+        try:
+            compact.compact(self._db, self._storage_version)
+        except (duckdb.Error, OSError) as error:
+            if not disk_full(error):
+                raise
+            logger.warning("%s could not be compacted: no space left on the disk", self.home.state)
+        self.close()
+        self._hold()
+        return True
+
+    def _hold(self) -> None:
+        self._db = Database(self.home.state, self._storage_version)
+        # Closed only after the database: closing any descriptor of the file drops this process's lock on it.
+        self._descriptor = os.open(self.home.state, os.O_RDONLY)
 
     def _read(self, look: Callable[[Database], Result]) -> Result:
         with self._lock, self._guarded():

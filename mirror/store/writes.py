@@ -16,6 +16,7 @@ class Writes:
 
     def __init__(self, db: Database, folder: Path) -> None:
         self._db = db
+        self.written: set[ProjectKey] = set()
         self._folder = folder
         self._forgotten: dict[int, int] = {}
         self._views_changed = False
@@ -27,7 +28,9 @@ class Writes:
 
     def add_project(self, project: ProjectKey) -> None:
         """Let the project be in the store, even while it has no runs."""
-        projects.add(self._db, project)
+        if projects.find(self._db, project) is None:
+            projects.add(self._db, project)
+            self.written.add(project)
 
     def upsert_runs(self, records: Sequence[RunRecord], *, now: datetime) -> None:
         """Write runs with their documents and tags in place of what was mirrored of them.
@@ -36,6 +39,7 @@ class Writes:
         marked as deleted is there again.
         """
         runs.upsert(self._db, records, now)
+        self.written |= {ProjectKey(record.entity, record.project) for record in records}
 
     def mark_deleted(self, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
         """Note that the server no longer has these runs; everything mirrored of them stays."""
@@ -87,16 +91,20 @@ class Writes:
 
     def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
         """Note how far the project is mirrored now."""
+        self.add_project(project)
         projects.set_cursor(self._db, project, cursor)
 
     def record_attempt(self, project: ProjectKey, at: datetime) -> None:
         """Note that a pass began."""
+        self.add_project(project)
         projects.record_attempt(self._db, project, at)
 
     def record_success(self, project: ProjectKey, at: datetime) -> None:
         """Note that a pass went well; the last error is forgotten."""
+        self.add_project(project)
         projects.record_success(self._db, project, at)
 
     def record_failure(self, project: ProjectKey, error: str, at: datetime) -> None:
         """Note that a pass failed, and why; the last success stays known."""
+        self.add_project(project)
         projects.record_failure(self._db, project, error, at)

@@ -1,7 +1,5 @@
 CREATE OR REPLACE VIEW main.runs AS
 SELECT
-    r.entity, r.project, r.run_id, r.name, r.state, r.created_at, r.heartbeat_at, r.updated_at, r.duration_s,
-    r.username, r.group_name, r.job_type, r.sweep, r.notes, r.tags, r.git_commit, r.host, r.config, r.summary,
-    coalesce(h.rows, 0) AS history_rows, r.url, r.deleted_at, r.synced_at
-FROM store.runs AS r
-LEFT JOIN store.run_history AS h ON h.rid = r.rid;
+    entity, project, run_id, name, state, created_at, heartbeat_at, updated_at, duration_s, username, group_name,
+    job_type, sweep, notes, tags, git_commit, host, config, summary, history_rows, url, deleted_at, synced_at
+FROM store.run_rows;

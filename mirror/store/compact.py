@@ -1,0 +1,84 @@
+"""Writing the state file anew: DuckDB reuses the space of what was deleted, but never gives it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mirror.errors import StoreError
+from mirror.store import files
+from mirror.store.database import CATALOG, Database
+from mirror.store.names import identifier, literal
+
+FREE_SHARE = 0.4
+"""A file is written anew when more of its blocks than this are free."""
+
+SMALLEST = 16 << 20
+"""Below so many bytes it is not worth it."""
+
+
+def is_due(db: Database, storage_version: str) -> bool:
+    """Whether the file is mostly free space, or in another format than `storage_version`."""
+    written_in = db.run("SELECT value FROM store.meta WHERE key = 'storage_version'")
+    if written_in and written_in != [(storage_version,)]:
+        return True
+    block, total, free = db.run(
+        f"SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = '{CATALOG}'"
+    )[0]
+    return bool(block * total >= SMALLEST and free > total * FREE_SHARE)
+
+
+def note_version(db: Database, storage_version: str) -> None:
+    """Remember the format that the file is written in."""
+    if not db.run("SELECT 1 FROM store.meta WHERE key = 'storage_version'"):
+        db.run("INSERT INTO store.meta VALUES ('storage_version', ?)", [storage_version])
+
+
+def compact(db: Database, storage_version: str) -> None:
+    """Write everything into a new file in the format `storage_version` and put it in place of the old one.
+
+    The caller opens the file again: this connection still holds the old one. Raises with the old file in place.
+    """
+    db.checkpoint()
+    fresh = _leftover(db.path)
+    delete_leftover(db.path)
+    try:
+        db.run(f"ATTACH {literal(fresh)} AS fresh (STORAGE_VERSION {literal(storage_version)})")
+        try:
+            db.run(f"COPY FROM DATABASE {CATALOG} TO fresh")
+            db.run("DELETE FROM fresh.store.meta WHERE key = 'storage_version'")
+            db.run("INSERT INTO fresh.store.meta VALUES ('storage_version', ?)", [storage_version])
+            db.run("CHECKPOINT fresh")
+            _verify(db)
+        finally:
+            db.run("DETACH fresh")
+        fresh.chmod(0o600)
+        files.sync_file(fresh)
+        # The lock on the old file is held until after this, so no other process can write into what is thrown away.
+        fresh.replace(db.path)
+        files.sync_folder(fresh.parent)
+    finally:
+        delete_leftover(db.path)
+
+
+def delete_leftover(path: Path) -> None:
+    """Delete what a killed process left of a new file."""
+    fresh = _leftover(path)
+    fresh.unlink(missing_ok=True)
+    fresh.with_name(f"{fresh.name}.wal").unlink(missing_ok=True)
+
+
+def _leftover(path: Path) -> Path:
+    return path.with_name(f".{path.name}.compact")
+
+
+def _verify(db: Database) -> None:
+    tables = db.run(
+        f"SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = '{CATALOG}' AND NOT internal"
+    )
+    for schema, table in tables:
+        name = f"{identifier(schema)}.{identifier(table)}"
+        # The format is noted in the new file only, which may make one row of store.meta.
+        condition = "WHERE key <> 'storage_version'" if table == "meta" else ""
+        count = f"SELECT count(*) FROM {{}}.{name} {condition}"
+        if db.value(count.format(CATALOG)) != db.value(count.format("fresh")):
+            raise StoreError(f"{db.path} could not be compacted: {name} came out different; the file is as it was")
