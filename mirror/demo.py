@@ -135,7 +135,7 @@ class Demo:
         self._mirror(*asked, "--explain")
         self._tell("A run is training right now; the mirror follows it:")
         growing = (
-            "select name, state, history_rows from runs where state = 'running' order by history_rows desc limit 1"
+            "select name, state, history_rows from runs where state = 'running' order by heartbeat_at desc limit 1"
         )
         self._mirror("query", growing)
         time.sleep(4)

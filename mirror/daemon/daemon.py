@@ -45,9 +45,11 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
     settings = _load(home, environ)
     if len(os.fsencode(home.socket)) > SOCKET_PATH_LIMIT:
         raise UsageError(f"{home.socket} is too long a path for a socket; use a shorter MIRROR_HOME")
+    stopping = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopping.set)
     async with open_context(home, settings, environ) as context:
-        daemon = Daemon(home, environ, settings, context)
-        await daemon.run()
+        await Daemon(home, environ, settings, context, stopping).run()
 
 
 def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
@@ -60,7 +62,14 @@ def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
 class Daemon:
     """One process that owns a home."""
 
-    def __init__(self, home: Home, environ: Mapping[str, str], settings: config.Settings, context: Context) -> None:
+    def __init__(
+        self,
+        home: Home,
+        environ: Mapping[str, str],
+        settings: config.Settings,
+        context: Context,
+        stopping: asyncio.Event,
+    ) -> None:
         self._home = home
         self._environ = environ
         self._settings = settings
@@ -68,7 +77,7 @@ class Daemon:
         self._schedule = Schedule(self._scheduled_pass, self._look_for_projects)
         self._locks: dict[ProjectKey, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopping = asyncio.Event()
+        self._stopping = stopping
         self._started_at = utc_now()
         self._config_error: str | None = None
         self._last: dict[ProjectKey, PassResult] = {}
@@ -78,8 +87,6 @@ class Daemon:
         """Start everything, wait for the end, and leave nothing behind."""
         await self._check_key()
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self.stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self.start_task(self._reload_or_log()))
         listener = self._listen()
         control = _Quiet(uvicorn.Config(application(self), log_config=None, lifespan="off", access_log=False))

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from mirror.daemon.client import Control
 from mirror.sandbox import Sandbox, World
 
 CONFIG = """projects = {projects}
@@ -71,7 +72,7 @@ class Bench:
             [sys.executable, "-m", "mirror.cli", "daemon"], env=self.environ, stderr=subprocess.PIPE, text=True
         )
         try:
-            self.until(lambda: (self.home / "mirror.sock").exists() or process.poll() is not None)
+            self.until(lambda: Control.find(self.home / "mirror.sock") or process.poll() is not None)
             assert process.poll() is None, process.stderr.read()
             yield process
             if process.poll() is None:
