@@ -57,6 +57,7 @@ def _nearest(connection: Connection, doc: str, key: str) -> str:
     lowered = {name.lower(): name for name in keys}
     near = get_close_matches(key, keys, 1) or [lowered[n] for n in get_close_matches(key.lower(), lowered, 1)]
     if not near:
-        # Someone who writes lr may mean optimizer.lr.
-        near = [name for name in keys if name.endswith("." + key)][:1]
+        # Someone who writes lr may mean optimizer.lr, and someone who writes lr_rate may mean lr.
+        related = [name for name in keys if name.endswith("." + key) or name.startswith(key) or key.startswith(name)]
+        near = get_close_matches(key, related, 1, 0.0)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -37,6 +37,8 @@ def read_json(text: str) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise FilterError(f"the filter is not valid JSON, at {where}: {error.msg}") from None
+    except FilterError:
+        raise
     except RecursionError:
         raise FilterError(_too_deep()) from None
     except ValueError as error:

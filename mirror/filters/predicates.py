@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from math import inf, isinf, isnan, nextafter
+from math import inf, nextafter
 from typing import Any, assert_never
 
 from mirror.filters.fields import Relative
@@ -169,9 +169,9 @@ def _same_scalar(value: Any, here: Fragment) -> Fragment:
 
 
 def _equal_number(value: float, row: Row) -> Fragment:
-    if isnan(value):
+    if value != value:  # noqa: PLR0124 - NaN; isnan() fails on integers past every double
         return Fragment(f"isnan({row.number})")
-    if abs(value) < _EXACT or isinf(value):
+    if abs(value) < _EXACT or value in (inf, -inf):
         return fragment("{} = {}", row.number, bound(float(value)))
     whole, nearest, below = _neighbours(int(value))
     double = fragment("{} = {}", row.number, bound(below)) if int(below) == whole else FALSE
@@ -199,11 +199,11 @@ def _compare(operator: str, value: Any, row: Row) -> Fragment:
 
 
 def _compare_number(sign: str, value: float, row: Row) -> Fragment:
-    if isnan(value):
+    if value != value:  # noqa: PLR0124 - NaN; isnan() fails on integers past every double
         return Fragment(f"isnan({row.number})") if "=" in sign else FALSE
     # DuckDB sorts NaN above infinity; to MongoDB it is in no range.
     finite = [Fragment(f"{row.number} <= CAST('infinity' AS DOUBLE)")] if ">" in sign else []
-    if abs(value) < _EXACT or isinf(value):
+    if abs(value) < _EXACT or value in (inf, -inf):
         return all_of([fragment(f"{row.number} {sign} {{}}", bound(float(value))), *finite])
     whole, nearest, below = _neighbours(int(value))
     digits = str(whole)

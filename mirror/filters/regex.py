@@ -56,9 +56,9 @@ def _engine() -> duckdb.DuckDBPyConnection:
 def _reason(text: str, problem: str) -> str:
     for sign, name in _BEYOND_RE2.items():
         if sign in text:
-            return f"{name} such as {sign}...) do not exist in RE2; use $not, or two conditions"
+            return f"RE2 has no {name} such as {sign}...); use $not, or two conditions"
     if "invalid escape sequence" in problem and any(f"\\{digit}" in text for digit in range(1, 10)):
-        return "back-references such as \\1 do not exist in RE2"
+        return "RE2 has no back-references such as \\1"
     return problem
 
 

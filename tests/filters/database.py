@@ -50,9 +50,7 @@ def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
     con.unregister("new_leaves")
 
 
-def matching(
-    con: duckdb.DuckDBPyConnection, filter: Any, order: str = "+created_at", form: str = "leaves"
-) -> list[int]:
-    """The rids that match, in order; the leaf form and the JSON form are checked to agree."""
-    compiled = compile_filter(filter, order, form=form)
+def matching(con: duckdb.DuckDBPyConnection, query: Any, order: str = "+created_at", form: str = "leaves") -> list[int]:
+    """The rids that match, in order."""
+    compiled = compile_filter(query, order, form=form)
     return [rid for (rid,) in con.execute(compiled.sql, list(compiled.params)).fetchall()]
