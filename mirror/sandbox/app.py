@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import gzip
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from mirror.sandbox.faults import Fault, Faults
 from mirror.sandbox.limits import Limit
 from mirror.sandbox.run import Run
 
+_OPERATION = re.compile(r"\b(?:query|mutation)\s+(\w+)")
 Produce = Callable[[], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -130,7 +132,8 @@ class Api:
             operation = self.documents.operation(query, name)
         except InvalidDocument as invalid:
             refusal = _refusal(invalid)
-            return await self.gate.answer(request, name or "invalid", lambda: refusal)
+            named = _OPERATION.search(str(query))
+            return await self.gate.answer(request, name or (named and named[1]) or "invalid", lambda: refusal)
         return await self.gate.answer(request, operation.name, lambda: self._executed(operation, given))
 
     def _executed(self, operation: Operation, given: Mapping[str, Any]) -> Response:

@@ -16,7 +16,7 @@ class Missing:
 
 
 class Many(list[Any]):
-    """The values of a path that went through an array."""
+    """The values of a path that went through an array: one for each object in it, perhaps MISSING; perhaps none."""
 
 
 MISSING = Missing()
@@ -102,15 +102,22 @@ def walk(value: Any, parts: list[str]) -> Any:
         if type(value) is dict:
             value = value.get(part, MISSING)
         elif isinstance(value, list):
-            rest = parts[index:]
-            if part.isdigit() and int(part) < len(value):
-                return walk(value[int(part)], parts[index + 1 :])
             found = Many()
+            indexed = part.isdigit() and int(part) < len(value)
+            if indexed:
+                _gather(found, walk(value[int(part)], parts[index + 1 :]))
             for item in value:
-                if type(item) is dict:
-                    answer = walk(item, rest)
-                    found.extend(answer if isinstance(answer, Many) else [] if answer is MISSING else [answer])
-            return found or MISSING
+                # Beside an element that the number picks, an object counts only if it has a key of that name.
+                if type(item) is dict and (not indexed or part in item):
+                    _gather(found, walk(item, parts[index:]))
+            return found
         else:
             return MISSING
     return value
+
+
+def _gather(found: Many, answer: Any) -> None:
+    if isinstance(answer, Many):
+        found.extend(answer)
+    else:
+        found.append(answer)

@@ -128,7 +128,7 @@ def _operator(get: Getter, name: str, operand: Any, beside: Mapping[str, Any]) -
             if not isinstance(operand, bool | int):
                 raise _bad("$exists needs true or false")
             wanted = bool(operand)
-            return lambda run: (get(run) is not MISSING) is wanted
+            return lambda run: _there(get(run)) is wanted
         case "$regex":
             return _any(get, _regex(operand, beside.get("$options", "")))
         case "$not":
@@ -155,6 +155,12 @@ def _any(get: Getter, test: Test) -> Check:
 def _none(get: Getter, test: Test) -> Check:
     inner = _any(get, test)
     return lambda run: not inner(run)
+
+
+def _there(value: Any) -> bool:
+    if type(value) is Many:
+        return any(item is not MISSING for item in value)
+    return value is not MISSING
 
 
 def _kind(value: Any) -> str:

@@ -42,7 +42,6 @@ def test_exported_steps_stand_in_files_and_the_rest_is_live(client: Client, worl
     assert answer["liveData"] == [{"_step": 1001}, {"_step": 250_000}]
     files = [rows(url) for url in answer["parquetUrls"]]
     assert sorted([row["_step"] for row in file] for file in files) == [[0, 5], [1000]]
-    assert sum(files, []).__len__() == 3
     assert all(not url.startswith(client.server.url) for url in answer["parquetUrls"])
 
 

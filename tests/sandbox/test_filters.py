@@ -60,8 +60,18 @@ def test_conditions_agree_with_mongo(judge: tuple[World, Any], path: str, condit
     judged = {found["_id"] for found in collection.find({path: condition})}
     if path == "summary_metrics.x":
         assert passing(world, {path: condition}) == judged
-    else:
+    elif "$not" not in json.dumps(condition):
         assert passing(world, {path: condition}) & DEEP == judged & DEEP
+
+
+@pytest.mark.parametrize("path", ["summary_metrics.x", "summary_metrics.x.y", "summary_metrics.x.0"])
+def test_not_is_the_exact_negation(judge: tuple[World, Any], path: str) -> None:
+    """Below arrays the judge's `$not` is not the negation of what it denies; MongoDB's is."""
+    world, _ = judge
+    everything = passing(world, {})
+    for condition in CONDITIONS:
+        if isinstance(condition, dict):
+            assert passing(world, {path: {"$not": condition}}) == everything - passing(world, {path: condition})
 
 
 def test_below_a_scalar_everything_is_missing() -> None:
@@ -87,7 +97,9 @@ def test_types_never_meet() -> None:
     assert passing(world, {"summary_metrics.x": {"$gt": 0}}) == {"v1", "v2", "v4", "v5", "v8"}
     assert passing(world, {"summary_metrics.x": 2**53 + 1}) == {"v5"}
     assert passing(world, {"summary_metrics.x": math.nan}) == {"v6"}
-    assert passing(world, {"summary_metrics.x": {"$ne": math.nan, "$exists": True}}) == {f"v{i}" for i in range(9)} - {"v6"}
+    assert passing(world, {"summary_metrics.x": {"$ne": math.nan, "$exists": True}}) == {f"v{i}" for i in range(9)} - {
+        "v6"
+    }
 
 
 def test_config_values_are_found_with_and_without_value() -> None:

@@ -30,7 +30,9 @@ def listed(client: Client, filters: dict | None = None, order: str = "+created_a
     return [edge["node"]["name"] for edge in runs["edges"]]
 
 
-def steps(client: Client, run: str, low: int | None = None, high: int | None = None, samples: int | None = None) -> list[int]:
+def steps(
+    client: Client, run: str, low: int | None = None, high: int | None = None, samples: int | None = None
+) -> list[int]:
     lines = client.data(HISTORY, run=run, min=low, max=high, n=samples)["project"]["run"]["history"]
     return [json.loads(line)["_step"] for line in lines]
 
@@ -120,7 +122,13 @@ def test_orders(client: Client, order: str, first: str) -> None:
 def test_order_by_summary_puts_missing_and_nan_last(client: Client, world: World) -> None:
     for name, value in (("vision00", math.nan), ("vision01", 0.5), ("vision02", 0.7)):
         world.run("my-team", "vision", name).edit(summary={"score": value})
-    assert listed(client, order="-summary_metrics.score") == ["vision02", "vision01", "vision00", "vision03", "vision04"]
+    assert listed(client, order="-summary_metrics.score") == [
+        "vision02",
+        "vision01",
+        "vision00",
+        "vision03",
+        "vision04",
+    ]
     assert listed(client, order="+summary_metrics.score")[:2] == ["vision01", "vision02"]
 
 
@@ -128,7 +136,9 @@ def test_bad_filters_orders_and_cursors_are_errors(client: Client) -> None:
     assert client.post(RUNS, f='{"state": {"$foo": 1}}').status_code == 400
     assert client.errors(RUNS, f='{"state": {"$foo": 1}}')[0] == "invalid filters: unknown operator: $foo"
     assert client.errors(RUNS, f="{")[0].startswith("invalid filters: not JSON")
-    assert client.errors(RUNS, f='{"summary.acc": 1}') == ["invalid filter key 'summary.acc': write summary_metrics"] * 2
+    assert (
+        client.errors(RUNS, f='{"summary.acc": 1}') == ["invalid filter key 'summary.acc': write summary_metrics"] * 2
+    )
     assert client.errors(RUNS, o="+nothing") == ["invalid order: +nothing"]
     assert client.errors(RUNS, c="???") == ["invalid cursor: '???'"]
 
@@ -221,7 +231,9 @@ def test_console_lines_and_system_metrics(client: Client, world: World) -> None:
 def test_requests_are_counted_by_operation(client: Client) -> None:
     client.data("query Viewer { viewer { id } }")
     client.data("{ serverInfo { features { name } } }")
-    client.http.post("/graphql", json={"query": "query A { viewer { id } } query B { viewer { id } }", "operationName": "B"})
+    client.http.post(
+        "/graphql", json={"query": "query A { viewer { id } } query B { viewer { id } }", "operationName": "B"}
+    )
     assert client.server.requests == {"Viewer": 1, "serverInfo": 1, "B": 1}
     client.server.reset_counts()
     assert not client.server.requests

@@ -139,7 +139,11 @@ def test_other_documents_that_are_refused(client: Client, query: str, message: s
 @pytest.mark.parametrize(
     ("feature", "query", "refused"),
     [
-        ("parquet", '{ project { run(name: "x") { parquetHistory(liveKeys: []) { parquetUrls } } } }', "parquetHistory"),
+        (
+            "parquet",
+            '{ project { run(name: "x") { parquetHistory(liveKeys: []) { parquetUrls } } } }',
+            "parquetHistory",
+        ),
         ("models", "{ models { edges { cursor } } }", "models"),
         ("updated_at", '{ project { run(name: "x") { updatedAt } } }', "updatedAt"),
         ("server_info", "{ serverInfo { features { name } } }", "serverInfo"),

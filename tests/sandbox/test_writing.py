@@ -87,7 +87,9 @@ def test_the_file_stream_carries_summary_events_console_and_the_end(client: Clie
 
 def test_the_file_stream_takes_gzip(client: Client, world: World) -> None:
     run = world.add_run("my-team", "vision", run_id="streamed", config={})
-    body = gzip.compress(json.dumps({"files": {"wandb-history.jsonl": {"offset": 0, "content": ['{"_step": 4}']}}}).encode())
+    body = gzip.compress(
+        json.dumps({"files": {"wandb-history.jsonl": {"offset": 0, "content": ['{"_step": 4}']}}}).encode()
+    )
     answer = client.http.post(
         "/files/my-team/vision/streamed/file_stream", content=body, headers={"Content-Encoding": "gzip"}
     )
@@ -170,7 +172,7 @@ def test_files_are_listed_uploaded_and_fetched(client: Client, world: World) -> 
     assert httpx.get(file["url"]).status_code == 401
     assert client.http.get(file["url"]).content == b"hello"
     assert client.data(query, n=["wandb-metadata.json"])["project"]["run"]["files"]["edges"][0]["node"]["sizeBytes"] > 2
-    client.data('mutation D($f: [ID!]!) { deleteFiles(input: {files: $f}) { success } }', f=[file["id"]])
+    client.data("mutation D($f: [ID!]!) { deleteFiles(input: {files: $f}) { success } }", f=[file["id"]])
     assert client.http.get(file["url"]).status_code == 404
 
 
