@@ -1,4 +1,4 @@
-"""Everything that can go wrong, one class an exit code. Each message is one line: what happened, to what, what to do."""
+"""All that can go wrong. Each message is one line: what happened, to what, and what to do next."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def parse(run_id: str, texts: list[str], keys: KeyGlobs, *, whole_to: int | None
     last = max(steps, default=None)
     if whole_to is not None:
         last = whole_to if last is None else max(last, whole_to)
-    return HistoryPage(run_id=run_id, values=table, rows=len(set(steps)), last_step=last)
+    return HistoryPage(run_id=run_id, values=table, rows=len(rows), last_step=last)
 
 
 def parse_events(run_id: str, texts: list[str]) -> HistoryPage:

@@ -156,7 +156,9 @@ class _Job:
                 continue
             self.size.learn(len(texts), sum(map(len, texts)))
             try:
-                page = parse(window.run_id, texts, self.keys, whole_to=window.end - 1)
+                # Where the last step is not known, lines may come behind the last one; only up to it all is whole.
+                whole_to = None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
+                page = parse(window.run_id, texts, self.keys, whole_to=whole_to)
             except CommError as error:
                 batch.failed[window.run_id] = error
                 continue
@@ -208,7 +210,7 @@ class _Job:
                         tx,
                         run_id,
                         f"the server counts {run.server_rows} history lines of {self.project}/{run_id} "
-                        f"but gave {rows} distinct steps; what it gave is mirrored",
+                        f"but gave {rows}; what it gave is mirrored",
                     )
 
         if need.whole:
@@ -220,13 +222,7 @@ class _Job:
         steps = FIRST_GUESS
         while missing > 0 and steps <= LAST_GUESS:
             batch = await self._fetch([Window(run_id, first, first + steps)])
-            rows = 0
-            for index, (window, page) in enumerate(batch.pages):
-                rows += page.rows
-                # Past the last line there may be lines to come; only steps up to it are known to be whole.
-                last = page.values["step"].to_pylist()
-                seen = max(last, default=first - 1)
-                batch.pages[index] = (window, HistoryPage(page.run_id, page.values, page.rows, seen))
+            rows = sum(page.rows for _, page in batch.pages)
             await self._commit(batch)
             if run_id in self.dropped:
                 return

@@ -104,7 +104,8 @@ def need(run: KnownRun, now: datetime) -> Need | None:
 
 def retry_at(attempts: int, now: datetime) -> datetime:
     """When a run that failed `attempts` times before is tried again."""
-    return now + min(LAST_RETRY, FIRST_RETRY * 4 ** min(attempts, 10))
+    wait: timedelta = FIRST_RETRY * 4 ** min(attempts, 10)
+    return now + min(LAST_RETRY, wait)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
-from mirror.store.store import Store
 
 from mirror.home import Home
 from mirror.remote.client import Patience, Server
 from mirror.sandbox import Sandbox, World
+from mirror.store.store import Store
 from mirror.sync import engine
 from mirror.sync.context import Context, Scope
 from mirror.sync.targets import expand, parse

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
 from mirror.sandbox.run import wrapped
+from tests.sync.rig import HASTY, spoil
 from tests.sync.rig import rig as make_rig
-from tests.sync.rig import spoil
 
 START = datetime(2026, 3, 1, 12)
 
@@ -218,3 +219,49 @@ def test_system_metrics_come_when_asked_for(rig):
         ("sys", 0, 12.5),
         ("sys", 1, 13.5),
     ]
+
+
+def test_a_server_that_does_not_tell_the_last_step_is_read_to_the_last_line(rig, monkeypatch):
+    run = rig.world.add_run("team", "p", run_id="blind", state="running")
+    steps = [0, 1, 9_999, 10_000, 4_000_000]
+    for step in steps:
+        run.log({"loss": float(step)}, step=step)
+    monkeypatch.setattr("mirror.remote.runs._last_step", lambda *_: None)
+    rig.sync()
+    assert rig.history("blind") == [(step, float(step)) for step in steps]
+    run.log({"loss": 1.0}, step=4_000_001)
+    run.finish()
+    rig.sync()
+    assert rig.history("blind")[-2:] == [(4_000_000, 4_000_000.0), (4_000_001, 1.0)]
+    rig.sandbox.reset_counts()
+    rig.sync()
+    assert dict(rig.sandbox.requests) == {"MirrorRuns": 1}
+
+
+def test_an_interrupted_flush_is_finished_by_the_next_pass(rig):
+    for index in range(3):
+        add(rig, f"run{index}", rows=50)
+    rig.sync()
+    rig.patience = replace(HASTY, attempts=1, connects=1)
+    rig.sandbox.faults.add("503", times=None, operation="MirrorHistory")
+    failed = rig.sync(afresh=True)["team/p"]
+    assert set(failed.failed) == {"run0", "run1", "run2"}
+    assert rig.sql("select sum(history_rows), count(*) from runs") == [(150, 3)]
+    rig.sandbox.faults.clear()
+    result = rig.sync(afresh=True)["team/p"]
+    assert (result.failed, result.rows) == ({}, 150)
+    assert rig.sql("select count(*) from history where key = 'loss'") == [(150,)]
+
+
+def test_the_tail_moves_to_segments_while_a_run_grows_and_nothing_changes(rig):
+    rig.tail_values = 500
+    run = rig.world.add_run("team", "p", run_id="grow", state="running")
+    for _ in range(6):
+        run.log_many([{"loss": 0.5} for _ in range(100)])
+        rig.sync()
+        rows = len(run.rows())
+        assert rig.history("grow") == [(step, 0.5) for step in range(rows)]
+    assert len(list((rig.home.history).rglob("*.parquet"))) > 1
+    run.rewind(150)
+    rig.sync()
+    assert rig.history("grow") == [(step, 0.5) for step in range(151)]
