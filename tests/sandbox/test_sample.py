@@ -55,7 +55,7 @@ def test_grid_is_a_row_of_every_metric_at_every_step() -> None:
     runs = world.runs("acme", "bench")
     rows = runs[0].rows()
     assert [row["_step"] for row in rows] == list(range(50))
-    names = {"loss", "accuracy", "layer/00/grad_norm", "layer/01/grad_norm"}
+    names = {"loss", "val/loss", "layer/00/grad_norm", "layer/01/grad_norm"}
     assert set(rows[0]) == names | {"_step", "_runtime", "_timestamp"}
     assert runs[0].summary == rows[-1]
     assert len({run.history.lines[7] for run in runs}) == 3
@@ -76,6 +76,17 @@ def test_a_live_run_grows_until_it_is_stopped() -> None:
     time.sleep(0.05)
     assert len(run.history) == count
     assert run.state == "running"
+
+
+def test_a_live_run_goes_on_where_its_past_ended() -> None:
+    run = sample.small().run("my-team", "vision", "vision03")
+    before = run.history.last_row()
+    with sample.keep_logging(run, every=0.01):
+        while run.history.last_step < 102:
+            time.sleep(0.01)
+    row = run.rows()[100]
+    assert (row["_step"], round(row["_runtime"] - before["_runtime"], 2)) == (100, 0.01)
+    assert row["_timestamp"] > before["_timestamp"]
 
 
 def test_a_hundred_thousand_rows_are_logged_in_seconds() -> None:
