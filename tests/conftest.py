@@ -48,13 +48,15 @@ class InProcess:
         from mirror.cli import main
 
         data, errors = io.BytesIO(), io.StringIO()
+        out = io.TextIOWrapper(data, encoding="utf-8")
         kept = sys.stdin, sys.stdout, sys.stderr
-        sys.stdin, sys.stdout, sys.stderr = io.StringIO(stdin), io.TextIOWrapper(data, encoding="utf-8"), errors
+        sys.stdin, sys.stdout, sys.stderr = io.StringIO(stdin), out, errors
         try:
             code = main(arguments)
             sys.stdout.flush()
         finally:
             sys.stdin, sys.stdout, sys.stderr = kept
+            out.detach()  # else the wrapper closes what it wrote to
         return Outcome(code, data.getvalue(), errors.getvalue())
 
 

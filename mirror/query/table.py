@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mirror.query.formats import visible
 from mirror.query.result import Texts
 
-NULL = "NULL"
+NULL = "∅"
 _GAP = "  "
 _NARROW = 12
 """A column is not cut below this width as long as leaving out whole columns on the right also helps."""
@@ -24,7 +24,7 @@ class Table:
 
 
 def lay_out(header: Sequence[str], rows: Iterable[Texts], numeric: Sequence[bool], width: int | None = None) -> Table:
-    """Align every row; numbers stand right, NULL is `NULL`, control characters are shown as escapes.
+    """Align every row; numbers stand right, NULL is `∅`, control characters are shown as escapes.
 
     With a `width` long cells end in `…`, and columns that do not fit even so are left out from the right.
     """

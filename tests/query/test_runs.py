@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+
+def rows(mirror: Any, *arguments: str) -> list[dict[str, Any]]:
+    outcome = mirror("query", *arguments, "--json")
+    assert (outcome.exit_code, outcome.stderr) == (0, "")
+    found: list[dict[str, Any]] = json.loads(outcome.stdout)
+    return found
+
+
+def names(mirror: Any, *arguments: str) -> list[str]:
+    return ["/".join(row.values()) for row in rows(mirror, "--select", "project,run_id", *arguments)]
+
+
+def test_a_filter_finds_runs_newest_first_without_deleted_ones(mirror: Any) -> None:
+    """As the official API orders and answers."""
+    assert names(mirror, "--filter", "{}") == ["nlp/twin", "vision/twin", "vision/gamma", "vision/beta", "vision/alpha"]
+    assert names(mirror, "--filter", '{"config.lr": {"$gte": 0.5}}') == ["nlp/twin", "vision/twin"]
+    assert names(mirror, "--filter", '{"$or": [{"state": "running"}, {"tags": "base"}]}') == [
+        "vision/gamma",
+        "vision/alpha",
+    ]
+
+
+def test_order_limit_project_and_deleted_narrow_and_turn(mirror: Any) -> None:
+    """Each by its own option; the filter may be left out."""
+    assert names(mirror, "--order", "+config.lr", "--project", "team/vision") == [
+        "vision/gamma", "vision/beta", "vision/alpha", "vision/twin",
+    ]  # fmt: skip
+    assert names(mirror, "--project", "team/*", "--order", "+created_at")[0] == "vision/alpha"
+    assert names(mirror, "--project", "nlp") == ["nlp/twin"]
+    assert names(mirror, "--project", "nlp", "--project", "team/vision", "--filter", '{"run_id": "twin"}') == [
+        "nlp/twin", "vision/twin",
+    ]  # fmt: skip
+    assert names(mirror, "--deleted", "--project", "vision")[1] == "vision/gone"
+    cut = mirror("query", "--filter", "{}", "--limit", "2", "--select", "run_id")
+    assert (cut.stdout, cut.stderr) == (
+        "run_id\ntwin\ntwin\n",
+        "2 of 5 rows; --limit N shows more, -o FILE keeps them all\n",
+    )
+
+
+def test_data_formats_hold_every_column_and_documents_as_json(mirror: Any) -> None:
+    """One line of JSON is the whole run."""
+    assert rows(mirror, "--filter", '{"run_id": "beta"}') == [
+        {
+            "entity": "team",
+            "project": "vision",
+            "run_id": "beta",
+            "name": "run 1",
+            "state": "finished",
+            "created_at": "2026-01-01 01:00:00",
+            "heartbeat_at": "2026-01-01 01:30:00",
+            "updated_at": "2026-01-01 01:30:00",
+            "duration_s": 1800.0,
+            "username": "ada",
+            "group_name": None,
+            "job_type": None,
+            "sweep": None,
+            "notes": None,
+            "tags": "",
+            "git_commit": None,
+            "host": None,
+            "config": {"lr": 0.05, "layers": 1, "mixed": "x", "flag": True},
+            "summary": {"acc": "NaN"},
+            "history_rows": 0,
+            "url": "https://wandb.ai/team/vision/runs/beta",
+            "deleted_at": None,
+            "synced_at": "2026-02-01 00:00:00",
+        }
+    ]
+
+
+def test_keys_of_documents_are_columns_with_the_type_they_have(mirror: Any, tmp_path: Path) -> None:
+    """Numbers where there are only numbers, whole where they are whole; text where kinds are mixed."""
+    select = "run_id,config.lr,config.layers,config.flag,config.mixed,config.model,config.model.depth,summary.acc,summary_metrics.val/loss,config.nowhere"
+    found = rows(mirror, "--project", "vision", "--order", "+created_at", "--select", select)
+    assert found[:3] == [
+        {
+            "run_id": "alpha",
+            "config.lr": 0.1,
+            "config.layers": 0,
+            "config.flag": None,
+            "config.mixed": None,
+            "config.model": {"depth": 2, "kind": "vit"},
+            "config.model.depth": 2,
+            "summary.acc": 0.0,
+            "summary_metrics.val/loss": 1.5,
+            "config.nowhere": None,
+        },
+        {
+            "run_id": "beta",
+            "config.lr": 0.05,
+            "config.layers": 1,
+            "config.flag": True,
+            "config.mixed": "x",
+            "config.model": None,
+            "config.model.depth": None,
+            "summary.acc": "NaN",
+            "summary_metrics.val/loss": None,
+            "config.nowhere": None,
+        },
+        {
+            "run_id": "gamma",
+            "config.lr": 0.02,
+            "config.layers": 2,
+            "config.flag": False,
+            "config.mixed": "3",
+            "config.model": None,
+            "config.model.depth": None,
+            "summary.acc": 0.5,
+            "summary_metrics.val/loss": 1.5,
+            "config.nowhere": None,
+        },
+    ]
+    assert found[3]["config.layers"] == 9007199254740993
+    file = tmp_path / "runs.parquet"
+    assert mirror("query", "--filter", "{}", "--select", select, "-o", str(file)).exit_code == 0
+    schema = parquet.read_schema(file)
+    assert [str(schema.field(name).type) for name in ("config.lr", "config.layers", "config.flag", "config.mixed")] == [
+        "double", "int64", "bool", "string",
+    ]  # fmt: skip
+    assert pa.types.is_string(schema.field("config.model").type)
+
+
+def test_a_table_shows_what_tells_runs_apart_and_the_keys_of_the_filter(mirror: Any) -> None:
+    """The project only where there are several."""
+    shown = mirror("query", "--filter", '{"config.lr": {"$lt": 0.1}}', "--project", "vision", "--format", "table")
+    assert shown.stdout == (
+        "run_id  name   state     created_at           duration_s  tags  history_rows  config.lr\n"
+        "──────  ─────  ────────  ───────────────────  ──────────  ────  ────────────  ─────────\n"
+        "gamma   run 2  running   2026-01-01 02:00:00      1800.0                   0       0.02\n"
+        "beta    run 1  finished  2026-01-01 01:00:00      1800.0                   0       0.05\n"
+    )
+    header = mirror("query", "--filter", "{}", "--format", "markdown").stdout.splitlines()[0]
+    assert header == "| entity | project | run_id | name | state | created_at | duration_s | tags | history_rows |"
+
+
+def test_count_counts_what_the_filter_finds(mirror: Any) -> None:
+    """Deleted runs only when they are asked for."""
+    assert mirror("query", "--count").stdout == "5\n"
+    assert mirror("query", "--count", "--deleted").stdout == "6\n"
+    assert mirror("query", "--filter", '{"state": "running"}', "--count", "--csv").stdout == "count\n1\n"
+
+
+def test_explain_shows_the_sql_its_parameters_and_each_clause(mirror: Any) -> None:
+    """The clause that empties the answer is seen at once."""
+    arguments = ["query", "--filter", '{"state": "finished", "config.lr": {"$gt": 2}}', "--explain"]
+    text = mirror(*arguments).stdout
+    assert text.startswith("SELECT r.rid")
+    assert '-- parameter 1: "finished"\n' in text
+    assert text.endswith(
+        "clause                runs\n"
+        "────────────────────  ────\n"
+        'state "finished"         4\n'
+        'config.lr {"$gt": 2}     0\n'
+        "all clauses together     0\n"
+    )
+    found = json.loads(mirror(*arguments, "--json").stdout)
+    assert found["clauses"] == [['state "finished"', 4], ['config.lr {"$gt": 2}', 0]]
+    assert (found["runs"], found["params"][0]) == (0, "finished")
+
+
+def test_a_key_that_no_run_has_is_warned_of(mirror: Any) -> None:
+    """Zero rows and a reason."""
+    outcome = mirror("query", "--filter", '{"config.layer": 2}', "--count")
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (
+        0,
+        "0\n",
+        "warning: config key 'layer' is in no run; did you mean 'layers'?\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["--filter", '{"state": "x"'],
+            2,
+            "the filter is not valid JSON, at line 1 column 14: Expecting ',' delimiter",
+        ),
+        (["--filter", '["state"]'], 2, 'a filter is an object, not ["state"]'),
+        (["--filter", '{"statee": 1}'], 2, "did you mean 'state'?"),
+        (["--filter", '{"state": {"$foo": 1}}'], 2, "$foo"),
+        (["--filter", '{"state": 1, "state": 2}'], 2, "twice"),
+        (["--filter", "{}", "--order", "-created"], 2, "unknown field 'created'; did you mean 'createdAt'?"),
+        (
+            ["--project", "team/visoin"],
+            1,
+            "no project team/visoin in the mirror; did you mean team/vision? mirrored: team/nlp, team/vision",
+        ),
+        (["--project", "other/*"], 1, "no project other/* in the mirror; "),
+        (["--filter", "{}", "--select", "statee"], 2, "--select: runs have no column statee; did you mean state?"),
+        ([], 2, "nothing to query: give SQL, or --filter JSON ('{}' is every run); see `mirror query --help`"),
+        (["select 1", "--filter", "{}"], 2, "--filter goes with run filters, not with SQL: say it in the SQL"),
+        (["select 1", "--order", "x"], 2, "--order goes with run filters, not with SQL: say it in the SQL"),
+        (["select 1", "--deleted"], 2, "--deleted goes with run filters, not with SQL: say it in the SQL"),
+        (["--filter", "{}", "--limit", "-1"], 2, "Invalid value for '--limit'"),
+        (["--filter", "{}", "--limitt", "1"], 2, "No such option: --limitt"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_one_line(mirror: Any, arguments: list[str], code: int, message: str) -> None:
+    """With the nearest right one where there is one."""
+    outcome = mirror("query", *arguments)
+    assert (outcome.exit_code, outcome.stdout) == (code, "")
+    assert message in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
