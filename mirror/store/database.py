@@ -13,6 +13,7 @@ import duckdb
 
 from mirror.errors import StoreBusy, StoreError
 from mirror.store.names import literal
+from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +44,7 @@ class Database:
         # An existing file keeps its format; naming an older one would be refused.
         version = "" if path.exists() else f"(STORAGE_VERSION {literal(storage_version)})"
         self._connection = duckdb.connect(":memory:")
+        self.rids: dict[ProjectKey, dict[str, int]] = {}
         try:
             self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
             self.run(f"SET temp_directory = {literal(spill_folder(path))}")
@@ -85,6 +87,7 @@ class Database:
             raise
 
     def _roll_back(self) -> None:
+        self.rids.clear()
         try:
             self.run("ROLLBACK")
         except duckdb.Error:

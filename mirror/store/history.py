@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
-from mirror.store import columns
+from mirror.store import columns, rids
 from mirror.store.database import Database
 from mirror.store.records import HistoryPage, ProjectKey
 
@@ -87,7 +87,7 @@ def append(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> d
                 "INSERT INTO store.history_tail SELECT ?, ?, run_id, step, key, value, text FROM incoming",
                 [project.entity, project.project],
             )
-            _add_to_keys(db)
+            _add_to_keys(db, [cursor.rid for cursor in cursors.values()])
     attempts = {cursor.rid: cursor.succeeded() for cursor in cursors.values()}
     save(db, cursors.values())
     return attempts
@@ -101,7 +101,7 @@ def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> No
         if any_values:
             db.run("INSERT INTO store.history_staging SELECT rid, step, key, value, text FROM incoming")
     shape = {name: _CURSOR[name] for name in ("rid", "rows", "last_step")}
-    _replace(db, "staged", columns.table(shape, [(c.rid, c.rows, c.last_step) for c in cursors.values()]))
+    _replace(db, "staged", shape, [(c.rid, c.rows, c.last_step) for c in cursors.values()])
 
 
 def staged(db: Database, rid: int) -> Cursor:
@@ -110,10 +110,11 @@ def staged(db: Database, rid: int) -> Cursor:
     return Cursor(rid, *rows[0]) if rows else Cursor(rid)
 
 
-def drop_staged(db: Database, rids: Iterable[int]) -> None:
+def drop_staged(db: Database, numbers: Iterable[int]) -> None:
     """Forget what is gathered of these runs."""
+    condition, params = rids.among(numbers)
     for table in ("history_staging", "staged"):
-        db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)])
+        db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
 
 
 def swap(
@@ -163,27 +164,28 @@ def replace_system_metrics(db: Database, project: ProjectKey, page: HistoryPage)
 def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str, Cursor]:
     """The history cursor of each run. Raises StoreError for a run whose record was never written."""
     wanted = sorted(set(run_ids))
-    rows = db.run(
-        "SELECT r.run_id, r.rid, h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error "
-        "FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
-        "WHERE r.entity = ? AND r.project = ? AND r.run_id IN (SELECT unnest(?::VARCHAR[]))",
-        [project.entity, project.project, wanted],
-    )
-    found = {run_id: Cursor(*cursor) for run_id, *cursor in rows}
-    if missing := [run_id for run_id in wanted if run_id not in found]:
+    numbers = rids.find(db, project, wanted)
+    if missing := [run_id for run_id in wanted if run_id not in numbers]:
         raise StoreError(f"the mirror has no run {project}/{missing[0]} to keep history of; sync its project first")
-    return found
+    condition, params = rids.among(numbers.values())
+    rows = db.run(
+        f"SELECT rid, rows, last_step, refresh, attempts, next_try_at, error FROM store.run_history WHERE {condition}",
+        params,
+    )
+    cursors = {rid: Cursor(rid, *rest) for rid, *rest in rows}
+    return {run_id: cursors[numbers[run_id]] for run_id in wanted}
 
 
 def save(db: Database, cursors: Iterable[Cursor]) -> None:
     """Write the cursors in place of the former ones."""
     rows = [(c.rid, c.rows, c.last_step, c.refresh, c.attempts, c.next_try_at, c.error) for c in cursors]
-    _replace(db, "run_history", columns.table(_CURSOR, rows))
+    _replace(db, "run_history", _CURSOR, rows)
 
 
-def _replace(db: Database, table: str, rows: pa.Table) -> None:
-    with db.table("replacement", rows):
-        db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT rid FROM replacement)")
+def _replace(db: Database, table: str, shape: dict[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+    condition, params = rids.among(row[0] for row in rows)
+    db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
+    with db.table("replacement", columns.table(shape, rows)):
         db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM replacement")
 
 
@@ -247,19 +249,18 @@ def _last_of_each(db: Database, incoming: pa.Table) -> pa.Table:
     return incoming.take(kept["place"])
 
 
-def _add_to_keys(db: Database) -> None:
-    """Bring store.history_keys up to date with `incoming`, whose steps lie behind all that is counted already."""
-    batch = db.arrow(_SUMMARY.format(source="incoming"))
-    with db.table("batch", batch):
-        merged = db.arrow(
-            """
-            SELECT rid, key, sum(rows)::BIGINT AS rows, min(first_step) AS first_step, max(last_step) AS last_step,
-                   min(min) AS min, max(max) AS max, arg_max(last, last_step) AS last
-            FROM (SELECT * FROM batch UNION ALL
-                  SELECT k.* FROM store.history_keys AS k JOIN batch AS b ON b.rid = k.rid AND b.key = k.key)
-            GROUP BY rid, key ORDER BY rid, key
-            """
-        )
-    with db.table("merged", merged):
-        db.run("DELETE FROM store.history_keys AS k USING merged AS m WHERE k.rid = m.rid AND k.key = m.key")
-        db.run("INSERT INTO store.history_keys BY NAME SELECT * FROM merged")
+def _add_to_keys(db: Database, numbers: Iterable[int]) -> None:
+    """Bring store.history_keys up to date with `incoming`, whose steps lie behind all that is counted already.
+
+    Few rows are merged here, since planning the same in SQL takes longer than doing it.
+    """
+    import pyarrow as pa
+
+    condition, params = rids.among(numbers)
+    counted = db.arrow(f"SELECT * FROM store.history_keys WHERE {condition}", params)
+    both = pa.concat_tables([counted, db.arrow(_SUMMARY.format(source="incoming"))])
+    how: Any = {"rows": "sum", "first_step": "min", "last_step": "max", "min": "min", "max": "max", "last": "last"}
+    merged = both.group_by(["rid", "key"], use_threads=False).aggregate(list(how.items()))
+    with db.table("merged", merged.select(["rid", "key", *(f"{name}_{by}" for name, by in how.items())])):
+        db.run(f"DELETE FROM store.history_keys WHERE {condition}", params)
+        db.run("INSERT INTO store.history_keys SELECT * FROM merged ORDER BY rid, key")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from mirror.store import columns, projects
+from mirror.store import columns, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
@@ -29,6 +29,12 @@ _COLUMNS = {
 _WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at")
 """Columns whose changes are recorded, beside the leaves of the documents."""
 
+_CHANGE = {
+    **dict.fromkeys(("entity", "project", "run_id"), "VARCHAR"),
+    "seen_at": "TIMESTAMP",
+    **dict.fromkeys(("field", "old", "new"), "VARCHAR"),
+}
+
 _REAL_LEAF = "element IS NULL AND (kind <> 'object' OR text IS NOT NULL)"
 
 
@@ -38,59 +44,51 @@ def upsert(db: Database, records: Sequence[RunRecord], now: datetime) -> None:
     What changed in a run that was mirrored before is recorded, but for the summary of a run that was or is live, which
     changes with every step.
     """
-    by_key = {(record.entity, record.project, record.run_id): record for record in records}
-    if not by_key:
-        return
-    numbers = {key: projects.add(db, key) for key in {ProjectKey(entity, project) for entity, project, _ in by_key}}
-    known = _find(db, by_key)
-    next_rid = db.value("SELECT coalesce(max(rid), 0) + 1 FROM store.runs")
-    revision = db.value("SELECT coalesce(max(revision), 0) + 1 FROM store.runs")
+    by_project: dict[ProjectKey, dict[str, RunRecord]] = {}
+    for record in records:
+        by_project.setdefault(ProjectKey(record.entity, record.project), {})[record.run_id] = record
+    for project, runs in by_project.items():
+        _upsert(db, project, list(runs.values()), now)
+
+
+def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now: datetime) -> None:
+    number = projects.add(db, project)
+    numbers = rids.find(db, project, [record.run_id for record in records])
+    next_rid, revision = db.run("SELECT coalesce(max(rid), 0) + 1, coalesce(max(revision), 0) + 1 FROM store.runs")[0]
+    known = list(numbers.values())
+    for record in records:
+        if record.run_id not in numbers:
+            numbers[record.run_id] = next_rid
+            next_rid += 1
     leaves = LeafColumns()
-    rows: list[tuple[Any, ...]] = []
-    tags: list[tuple[int, int, str]] = []
-    upserted: list[tuple[Any, ...]] = []
-    for key, record in by_key.items():
-        before = known.get(key)
-        if before is None:
-            rid, next_rid = next_rid, next_rid + 1
-        else:
-            rid = before["rid"]
-        rows.append(_row(rid, record, now, revision))
-        tags.extend((rid, position, tag) for position, tag in enumerate(record.tags))
-        leaves.add(rid, "config", record.config)
-        leaves.add(rid, "summary", record.summary)
-        settled = before is not None and not {before["state"], record.state} & LIVE_STATES
-        number = numbers[ProjectKey(record.entity, record.project)]
-        upserted.append((rid, record.entity, record.project, record.run_id, number, before is not None, settled))
-    shape = {"rid": "BIGINT", "entity": "VARCHAR", "project": "VARCHAR", "run_id": "VARCHAR"}
-    shape |= {"project_number": "BIGINT", "known": "BOOLEAN", "settled": "BOOLEAN"}
+    for record in records:
+        leaves.add(numbers[record.run_id], "config", record.config)
+        leaves.add(numbers[record.run_id], "summary", record.summary)
+    rows = [_row(numbers[record.run_id], record, now, revision) for record in records]
+    tags = [(numbers[r.run_id], position, tag) for r in records for position, tag in enumerate(r.tags)]
+    condition, params = rids.among(known)
     with (
         db.table("new_runs", columns.table(_COLUMNS, rows)),
         db.table("new_tags", columns.table({"rid": "BIGINT", "position": "BIGINT", "tag": "VARCHAR"}, tags)),
         db.table("new_leaves", leaves.table()),
-        db.table("upserted", columns.table(shape, upserted)),
     ):
         if known:
-            _record_changes(db, now)
-        _count_keys(db, known=bool(known))
-        for name in ("runs", "run_tags", "leaves"):
-            if known:
-                db.run(f"DELETE FROM store.{name} WHERE rid IN (SELECT rid FROM upserted WHERE known)")
-            db.run(f"INSERT INTO store.{name} BY NAME SELECT * FROM new_{name.removeprefix('run_')}")
-        db.run(
-            "INSERT INTO store.run_history "
-            "SELECT rid, 0, NULL, false, 0, NULL, NULL FROM upserted WHERE NOT known ORDER BY rid"
-        )
-
-
-def _find(db: Database, keys: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """The rid and state of the runs that are mirrored already."""
-    wanted = columns.table({"entity": "VARCHAR", "project": "VARCHAR", "run_id": "VARCHAR"}, keys)
-    with db.table("wanted", wanted):
-        found = db.run(
-            "SELECT entity, project, run_id, rid, state FROM store.runs JOIN wanted USING (entity, project, run_id)"
-        )
-    return {(entity, project, run_id): {"rid": rid, "state": state} for entity, project, run_id, rid, state in found}
+            shape_of_leaf = "rid, doc, key, kind, text, element"
+            old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {_REAL_LEAF} AND {condition}", params)
+            with db.table("old_leaves", old):
+                _record_changes(db, project, known, rows, now)
+                _count_keys(db, number, ("+1", "new_leaves"), ("-1", "old_leaves"))
+            for name in ("runs", "run_tags", "leaves"):
+                db.run(f"DELETE FROM store.{name} WHERE {condition}", params)
+        else:
+            _count_keys(db, number, ("+1", "new_leaves"))
+        for name in ("runs", "tags", "leaves"):
+            db.run(f"INSERT INTO store.{'run_tags' if name == 'tags' else name} BY NAME SELECT * FROM new_{name}")
+        fresh = [(rid, 0, False, 0) for rid in numbers.values() if rid not in set(known)]
+        if fresh:
+            shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
+            with db.table("fresh", columns.table(shape, fresh)):
+                db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
 
 
 def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any, ...]:
@@ -105,83 +103,102 @@ def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any
     )
 
 
-def _record_changes(db: Database, now: datetime) -> None:
-    """Compare the mirrored with the new, before it is replaced."""
-    fields = " UNION ALL ".join(
-        f"SELECT n.rid, {position} AS position, '{name}' AS field, CAST(o.{name} AS VARCHAR) AS old, "
-        f"CAST(n.{name} AS VARCHAR) AS new FROM new_runs AS n JOIN store.runs AS o ON o.rid = n.rid "
-        f"WHERE o.{name} IS DISTINCT FROM n.{name}"
-        for position, name in enumerate(_WATCHED)
-    )
+def _record_changes(
+    db: Database, project: ProjectKey, known: Sequence[int], rows: Sequence[tuple[Any, ...]], now: datetime
+) -> None:
+    """Compare the new runs with the mirrored ones, before those are replaced."""
+    condition, params = rids.among(known)
+    watched = db.run(f"SELECT rid, run_id, {', '.join(_WATCHED)} FROM store.runs WHERE {condition}", params)
+    old = {row[0]: row for row in watched}
+    places = [list(_COLUMNS).index(name) for name in ("rid", "run_id", *_WATCHED)]
+    changes: list[tuple[int, str, Any, Any]] = []
+    settled = []
+    for row in rows:
+        rid, _, *values = (row[place] for place in places)
+        if rid not in old:
+            continue
+        before, after = dict(zip(_WATCHED, old[rid][2:], strict=True)), dict(zip(_WATCHED, values, strict=True))
+        if not {before["state"], after["state"]} & LIVE_STATES:
+            settled.append(rid)
+        changes.extend((rid, field, before[field], after[field]) for field in _WATCHED if before[field] != after[field])
+    changes += _changed_leaves(db, known, settled)
+    names = {rid: row[1] for rid, row in old.items()}
+    here = (project.entity, project.project)
+    told = [(*here, names[rid], now, field, _text(before), _text(after)) for rid, field, before, after in changes]
+    if told:
+        with db.table("told", columns.table(_CHANGE, told)):
+            db.run("INSERT INTO store.run_changes BY NAME SELECT * FROM told")
+
+
+def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) -> list[tuple[int, str, Any, Any]]:
+    """Leaves of known runs that differ between old and new; of the summary only where a run is settled."""
     # Two nodes of a document can share a dotted path, as {"a.b": 1, "a": {"b": 2}} has it; together they are one value.
-    seen = f"""
-        SELECT l.rid, l.doc, l.key, string_agg(l.text, ' ' ORDER BY l.text) AS text, min(l.kind) AS kind
-        FROM {{source}} AS l JOIN upserted AS u ON u.rid = l.rid
-        WHERE {_REAL_LEAF} AND u.known AND (l.doc = 'config' OR u.settled) GROUP BY l.rid, l.doc, l.key
+    one = f"""
+        SELECT rid, doc, key, CASE WHEN count(*) = 1 THEN min(text) ELSE min(text) || ' ' || max(text) END AS text,
+               min(kind) AS kind
+        FROM {{source}}
+        WHERE {_REAL_LEAF} AND rid IN (SELECT unnest(CASE doc WHEN 'config' THEN $known ELSE $settled END))
+        GROUP BY rid, doc, key
     """
-    db.run(
+    return db.run(
         f"""
-        INSERT INTO store.run_changes
-        SELECT u.entity, u.project, u.run_id, ?, c.field, c.old, c.new
-        FROM upserted AS u JOIN (
-            {fields}
-            UNION ALL
-            SELECT coalesce(o.rid, n.rid), {len(_WATCHED)}, coalesce(o.doc, n.doc) || '.' || coalesce(o.key, n.key),
-                   o.text, n.text
-            FROM ({seen.format(source="store.leaves")}) AS o
-            FULL JOIN ({seen.format(source="new_leaves")}) AS n ON o.rid = n.rid AND o.doc = n.doc AND o.key = n.key
-            WHERE o.text IS DISTINCT FROM n.text OR o.kind IS DISTINCT FROM n.kind
-        ) AS c ON c.rid = u.rid
-        ORDER BY u.rid, c.position, c.field
+        SELECT rid, doc || '.' || key AS field, o.text, n.text
+        FROM ({one.format(source="old_leaves")}) AS o FULL JOIN ({one.format(source="new_leaves")}) AS n
+        USING (rid, doc, key)
+        WHERE o.text IS DISTINCT FROM n.text OR o.kind IS DISTINCT FROM n.kind
+        ORDER BY rid, field
         """,
-        [now],
+        {"known": list(known), "settled": list(settled)},
     )
 
 
-def _count_keys(db: Database, *, known: bool) -> None:
+def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) -> None:
     """Move the counts of leaf keys by what the new leaves have more, or less, than those they replace."""
-    counted = f"""
-        SELECT u.project_number, l.doc, l.key, {{sign}} AS runs, {{sign}} * (l.kind = 'number')::BIGINT AS numbers,
-               {{sign}} * (l.kind = 'bool')::BIGINT AS bools, {{sign}} * (l.kind = 'null')::BIGINT AS nulls
-        FROM {{source}} AS l JOIN upserted AS u ON u.rid = l.rid WHERE {_REAL_LEAF}
-    """
-    sources = [counted.format(sign="+1", source="new_leaves")]
-    if known:
-        sources.append(counted.format(sign="-1", source="store.leaves"))
+    counted = " UNION ALL ".join(
+        f"SELECT doc, key, {sign} AS runs, {sign} * (kind = 'number')::BIGINT AS numbers, "
+        f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls "
+        f"FROM {table} WHERE {_REAL_LEAF}"
+        for sign, table in sources
+    )
     sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls"))
     moved = db.arrow(
-        f"SELECT project_number, doc, key, {sums} FROM ({' UNION ALL '.join(sources)}) GROUP BY ALL "
+        f"SELECT doc, key, {sums} FROM ({counted}) GROUP BY doc, key "
         "HAVING sum(runs) <> 0 OR sum(numbers) <> 0 OR sum(bools) <> 0 OR sum(nulls) <> 0"
     )
     if not moved.num_rows:
         return
-    same = "k.project_number = m.project_number AND k.doc = m.doc AND k.key = m.key"
+    same = "k.project_number = ? AND k.doc = m.doc AND k.key = m.key"
     with db.table("moved", moved):
         totals = db.arrow(
-            f"SELECT project_number, doc, key, {sums} FROM (SELECT * FROM moved UNION ALL "
-            f"SELECT k.* FROM store.leaf_keys AS k JOIN moved AS m ON {same}) "
-            "GROUP BY ALL HAVING sum(runs) > 0 ORDER BY ALL"
+            f"SELECT doc, key, {sums} FROM (SELECT * FROM moved UNION ALL "
+            f"SELECT k.* EXCLUDE (project_number) FROM store.leaf_keys AS k JOIN moved AS m ON {same}) "
+            "GROUP BY doc, key HAVING sum(runs) > 0 ORDER BY doc, key",
+            [project_number],
         )
-        db.run(f"DELETE FROM store.leaf_keys AS k USING moved AS m WHERE {same}")
+        db.run(f"DELETE FROM store.leaf_keys AS k USING moved AS m WHERE {same}", [project_number])
     with db.table("totals", totals):
-        db.run("INSERT INTO store.leaf_keys BY NAME SELECT * FROM totals")
+        db.run("INSERT INTO store.leaf_keys SELECT ?, * FROM totals", [project_number])
 
 
 def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: datetime) -> None:
     """Set `deleted_at` of runs that have none yet; everything mirrored of them stays."""
+    condition, params = rids.among(rids.find(db, project, run_ids).values())
     gone = db.arrow(
-        "SELECT * REPLACE (? AS deleted_at) FROM store.runs "
-        "WHERE entity = ? AND project = ? AND deleted_at IS NULL AND run_id IN (SELECT unnest(?::VARCHAR[]))",
-        [at, project.entity, project.project, list(run_ids)],
+        "SELECT * REPLACE (CAST(? AS TIMESTAMP) AS deleted_at) FROM store.runs "
+        f"WHERE deleted_at IS NULL AND {condition}",
+        [at, *params],
     )
     with db.table("gone", gone):
         db.run("DELETE FROM store.runs WHERE rid IN (SELECT rid FROM gone)")
         db.run("INSERT INTO store.runs BY NAME SELECT * FROM gone")
         db.run(
-            "INSERT INTO store.run_changes SELECT entity, project, run_id, ?, 'deleted_at', NULL, "
-            "CAST(deleted_at AS VARCHAR) FROM gone",
-            [at],
+            "INSERT INTO store.run_changes SELECT entity, project, run_id, deleted_at, 'deleted_at', NULL, "
+            "CAST(deleted_at AS VARCHAR) FROM gone ORDER BY rid"
         )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def known(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
