@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mirror.errors import StoreError
 from mirror.store import files
-from mirror.store.database import CATALOG, Database
+from mirror.store.database import CATALOG, Database, log_file
 from mirror.store.names import identifier, literal
 
 FREE_SHARE = 0.4
@@ -64,7 +64,7 @@ def delete_leftover(path: Path) -> None:
     """Delete what a killed process left of a new file."""
     fresh = _leftover(path)
     fresh.unlink(missing_ok=True)
-    fresh.with_name(f"{fresh.name}.wal").unlink(missing_ok=True)
+    log_file(fresh).unlink(missing_ok=True)
 
 
 def _leftover(path: Path) -> Path:

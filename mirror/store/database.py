@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,7 @@ class Database:
         try:
             yield
             self.run("COMMIT")
+            self._keep_private()
         except BaseException:
             self._roll_back()
             raise
@@ -93,6 +94,11 @@ class Database:
         except duckdb.Error:
             # A failed COMMIT has rolled back already, and a database that was given up takes no statement.
             logger.debug("nothing to roll back in %s", self.path)
+
+    def _keep_private(self) -> None:
+        """DuckDB makes a new log after each checkpoint, readable for whomever the umask allows."""
+        with suppress(FileNotFoundError):
+            log_file(self.path).chmod(0o600)
 
     def checkpoint(self) -> None:
         """Write everything that is committed into the file itself."""
@@ -106,6 +112,11 @@ class Database:
 def spill_folder(path: Path) -> Path:
     """Where DuckDB puts what does not fit into memory while it works on this file."""
     return path.with_name(f".{path.name}.spill")
+
+
+def log_file(path: Path) -> Path:
+    """Where DuckDB keeps what was committed since the last checkpoint of this file."""
+    return path.with_name(f"{path.name}.wal")
 
 
 def reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import duckdb
 
 from mirror.errors import StoreError
 from mirror.store import files
-from mirror.store.database import Database
+from mirror.store.database import Database, log_file
 
 _HEADERS = 3 * 4096
 """DuckDB's own headers, which every checkpoint changes."""
@@ -30,11 +30,11 @@ def publish(db: Database, state: int, target: Path) -> int:
         _verify(db, temporary)
         temporary.chmod(0o444)
         # A log that a careless client left there would be replayed into the new file, or make it unreadable.
-        target.with_name(f"{target.name}.wal").unlink(missing_ok=True)
+        log_file(target).unlink(missing_ok=True)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-        temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
+        log_file(temporary).unlink(missing_ok=True)
     files.sync_folder(target.parent)
     return size
 
@@ -47,8 +47,7 @@ def delete_leftovers(target: Path) -> None:
 
 def is_current(state: Path, target: Path) -> bool:
     """Whether the published file shows all that is committed. Call it only while the state file is not open."""
-    log = state.with_name(f"{state.name}.wal")
-    if log.exists() or not state.exists() or not target.exists():
+    if log_file(state).exists() or not state.exists() or not target.exists():
         return False
     if state.stat().st_size != target.stat().st_size:
         return False

@@ -6,6 +6,7 @@ tools that know Hive partitions read it. A file is never changed: a merge writes
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Sequence
@@ -13,11 +14,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
+
 from mirror.errors import StoreError
 from mirror.store import files, views
-from mirror.store.database import Database
+from mirror.store.database import Database, reason
 from mirror.store.names import literal
 from mirror.store.records import ProjectKey
+
+logger = logging.getLogger(__name__)
 
 MERGE = 8
 """So many segments of one level become one of the next."""
@@ -97,16 +102,23 @@ def delete_retired(db: Database, folder: Path, grace: timedelta) -> int:
     return len(old)
 
 
-def delete_orphans(db: Database, folder: Path) -> int:
-    """Delete what a killed process left in the folder of segments; how many files there were."""
+def delete_orphans(db: Database, folder: Path, published: Path) -> int:
+    """Delete what a killed process left in the folder of segments; how many files there were.
+
+    What the published file still lists stays: it may be older than a state file that was made anew.
+    """
     listed = {path for (path,) in db.run("SELECT path FROM store.segments")}
-    orphans = [
-        file
-        for file in folder.glob("entity=*/project=*/*")
-        if file.name.endswith((".parquet", ".part")) and str(file.relative_to(folder)) not in listed
-    ]
-    for file in orphans:
-        file.unlink(missing_ok=True)
+    found = {str(file.relative_to(folder)) for file in folder.glob("entity=*/project=*/*")}
+    orphans = {path for path in found if path.endswith((".parquet", ".part"))} - listed
+    if orphans and published.exists():
+        try:
+            with duckdb.connect(str(published), read_only=True) as reader:
+                orphans -= {path for (path,) in reader.execute("SELECT path FROM store.segments").fetchall()}
+        except duckdb.Error as error:
+            logger.warning("%s cannot be read (%s); segments that it may list are kept", published, reason(error))
+            return 0
+    for path in orphans:
+        (folder / path).unlink(missing_ok=True)
     return len(orphans)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import duckdb
 
 from mirror.home import Home
 from mirror.store import compact, migrations, projects, publish, runs, segments, views, wide
-from mirror.store.database import Database, disk_full, opening_error, working_error
+from mirror.store.database import Database, disk_full, opening_error, spill_folder, working_error
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
 
@@ -41,6 +42,7 @@ class Store:
         self._lock = threading.RLock()
         self._changed = True
         self._outdated: set[ProjectKey] = set()
+        self._given_up = False
         self._db: Database
         self._descriptor: int
 
@@ -58,8 +60,12 @@ class Store:
         except OSError as error:
             raise opening_error(home.data, error) from error
         store._open()
-        if not home.published.exists():
-            store.publish()
+        try:
+            if not home.published.exists():
+                store.publish()
+        except BaseException:
+            store.close()
+            raise
         return store
 
     def close(self) -> None:
@@ -140,16 +146,17 @@ class Store:
                 with self._db.transaction():
                     compact.note_version(self._db, self._storage_version)
                     renewed = views.recreate(self._db, self.home.history)
-                segments.delete_orphans(self._db, self.home.history)
+                segments.delete_orphans(self._db, self.home.history, self.home.published)
                 publish.delete_leftovers(self.home.published)
                 compact.delete_leftover(path)
+                shutil.rmtree(spill_folder(path), ignore_errors=True)
             except BaseException:
                 self.close()
                 raise
         except (duckdb.Error, OSError) as error:
             raise opening_error(path, error) from error
         self._changed = not current or bool(migrated) or compacted or renewed
-        self._outdated.update(self.projects())
+        self._outdated.update(projects.everything(self._db))
 
     def _compact(self) -> bool:
         """Write the file anew; a disk that is too full for that does not keep the store from opening."""
@@ -175,6 +182,8 @@ class Store:
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """Turn errors of the database into ours, and open the file again when DuckDB gave it up."""
+        if self._given_up:
+            self._reopen()
         try:
             yield
         except (duckdb.FatalException, duckdb.InternalException) as error:
@@ -184,6 +193,8 @@ class Store:
             raise working_error(self.home.state, error) from error
 
     def _reopen(self) -> None:
+        self._given_up = True
         self.close()
         self._open()
+        self._given_up = False
         self._changed = True
