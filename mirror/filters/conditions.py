@@ -25,7 +25,7 @@ from mirror.filters.tree import (
     Test,
     Type,
 )
-from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_number, is_object, plain
+from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_number, is_object, name_text, plain
 
 ElementParser = Callable[[Mapping[str, Any], str, int], ElementMeets | ElementIs]
 
@@ -127,7 +127,7 @@ def _test(
         case _:
             near = get_close_matches(operator, OPERATORS, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"operators are {', '.join(OPERATORS)}"
-            raise FilterError(f"{clause}: unknown operator {operator}; {hint}")
+            raise FilterError(f"{clause}: unknown operator {name_text(operator)}; {hint}")
 
 
 def _is_whole(number: float) -> bool:

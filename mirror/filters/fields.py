@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from mirror.errors import FilterError
+from mirror.filters.values import name_text
 
 MAX_STEPS = 40
 """How many steps a path may have."""
@@ -138,6 +139,7 @@ def is_index(step: str) -> bool:
 def _unknown(path: str, head: str) -> str:
     if head == "id":
         return "unknown field 'id'; the run id is called 'name', and what people see as the name 'display_name'"
+    path, head = name_text(path), name_text(head)
     near = get_close_matches(head, NAMES, 1, 0.6) or get_close_matches(head.lower(), NAMES, 1, 0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(sorted(NAMES))}"
     return f"unknown field {head!r}; {hint} (keys of runs are written config.{path} or summary_metrics.{path})"

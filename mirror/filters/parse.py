@@ -11,7 +11,7 @@ from mirror.errors import FilterError
 from mirror.filters.conditions import ElementParser, conditions
 from mirror.filters.fields import Relative, resolve, steps_of
 from mirror.filters.tree import ElementIs, ElementMeets, Field, Group, Node
-from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_object
+from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_object, name_text
 
 EVERYTHING = Group("$and", (), "")
 MAX_ELEM_MATCH = 6
@@ -74,7 +74,7 @@ def _member(name: str, value: Any, inside: int, depth: int) -> tuple[Node, ...]:
     if name.startswith("$"):
         _no_group(name, value)
     target = _relative(name) if inside else resolve(name)
-    text = f"{name} {clause_text(value)}"
+    text = f"{name_text(name)} {clause_text(value)}"
     tests = conditions(value, text, depth, _element(inside + 1))
     return (Field(target, tests, text),)
 
@@ -111,12 +111,13 @@ def _relative(path: str) -> Relative:
 
 
 def _no_group(name: str, value: Any) -> NoReturn:
-    clause = f"{name} {clause_text(value)}"
+    shown = name_text(name)
+    clause = f"{shown} {clause_text(value)}"
     if name == "$not":
         raise FilterError(f'{clause}: $not stands after a field, as in {{"state": {{"$not": ...}}}}; use $nor here')
     near = get_close_matches(name, _GROUPS, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else "a field comes first; only $and, $or and $nor stand alone"
-    raise FilterError(f"{clause}: {name} does not combine filters; {hint}")
+    raise FilterError(f"{clause}: {shown} does not combine filters; {hint}")
 
 
 def _too_deep() -> str:

@@ -35,6 +35,12 @@ def clause_text(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
+def name_text(name: str) -> str:
+    """A path or field as messages show it: on one line, cut to 120 characters."""
+    text = name if name.isprintable() else clause_text(name)[1:-1]
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
 def _shown(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else repr(value)
 

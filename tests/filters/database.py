@@ -26,6 +26,7 @@ def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
     for table in ("runs", "run_tags", "leaves"):
         con.execute(f"DELETE FROM store.{table}").fetchall()
     columns = LeafColumns()
+    rows: dict[tuple[str, ...], list[list[Any]]] = {}
     for rid, run in enumerate(runs):
         row = {
             "entity": "team",
@@ -42,8 +43,11 @@ def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
         row["tags"] = ",".join(tags)
         for position, tag in enumerate(tags):
             con.execute("INSERT INTO store.run_tags VALUES (?, ?, ?)", [rid, position, tag]).fetchall()
-        marks = ", ".join("?" for _ in row)
-        con.execute(f"INSERT INTO store.runs ({', '.join(row)}) VALUES ({marks})", list(row.values())).fetchall()
+        rows.setdefault(tuple(row), []).append(list(row.values()))
+    for names, group in rows.items():
+        marks = ", ".join(f"({', '.join('?' for _ in names)})" for _ in group)
+        values = [value for row in group for value in row]
+        con.execute(f"INSERT INTO store.runs ({', '.join(names)}) VALUES {marks}", values).fetchall()
     leaves = columns.table()
     con.register("new_leaves", leaves)
     con.execute("INSERT INTO store.leaves SELECT * FROM new_leaves").fetchall()
