@@ -1,0 +1,107 @@
+"""Records and pages for the tests of the store, and a way to read what it publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from mirror.home import Home
+from mirror.store.records import HistoryPage, ProjectKey, RunRecord
+from mirror.store.store import Store
+
+PROJECT = ProjectKey("team", "vision")
+NOW = datetime(2026, 11, 23, 12, 30)
+EARLIER = datetime(2026, 11, 22, 8, 0, 0, 250_000)
+
+_RUN = RunRecord(
+    entity="team",
+    project="vision",
+    run_id="a1",
+    storage_id="UnVuOmEx",
+    name="brave-sun-1",
+    state="finished",
+    created_at=EARLIER,
+    heartbeat_at=EARLIER,
+    updated_at=None,
+    duration_s=12.5,
+    username="ann",
+    group_name=None,
+    job_type=None,
+    sweep=None,
+    notes=None,
+    description=None,
+    tags=(),
+    git_commit=None,
+    host="box",
+    url="https://wandb.ai/team/vision/runs/a1",
+)
+
+
+def run(run_id: str = "a1", project: ProjectKey = PROJECT, **fields) -> RunRecord:
+    """A run's record."""
+    here = {"entity": project.entity, "project": project.project, "run_id": run_id}
+    return replace(_RUN, **here, url=f"https://wandb.ai/{project}/runs/{run_id}", **fields)
+
+
+Point = tuple[int, str, float | None, str | None]
+
+
+def page(run_id: str, points: Iterable[Point], *, rows: int | None = None, last_step: int | None = None) -> HistoryPage:
+    """A page of (step, key, value, text)."""
+    points = list(points)
+    steps, keys, values, texts = zip(*points, strict=True) if points else ((), (), (), ())
+    table = pa.table(
+        {
+            "step": pa.array(steps, pa.int64()),
+            "key": pa.array(keys, pa.string()),
+            "value": pa.array(values, pa.float64()),
+            "text": pa.array(texts, pa.string()),
+        }
+    )
+    return HistoryPage(
+        run_id=run_id,
+        values=table,
+        rows=len(set(steps)) if rows is None else rows,
+        last_step=max(steps, default=None) if last_step is None else last_step,
+    )
+
+
+def curve(run_id: str, steps: Iterable[int], *, keys: Iterable[str] = ("loss",), scale: float = 1.0) -> HistoryPage:
+    """A page with one number a step and key."""
+    steps = list(steps)
+    return page(run_id, [(step, key, scale / (step + 1), None) for key in keys for step in steps])
+
+
+def home_at(root: Path) -> Home:
+    return Home(data=root, config=root / "config.toml")
+
+
+@contextmanager
+def opened(root: Path, **settings):
+    """A store in a folder, closed at the end."""
+    store = Store.open(home_at(root), **settings)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def write(store: Store, *runs: RunRecord, history: Iterable[HistoryPage] = (), project: ProjectKey = PROJECT) -> None:
+    """One transaction with these runs, then this history."""
+    with store.transaction() as tx:
+        tx.add_project(project)
+        tx.upsert_runs(runs, now=NOW)
+        tx.append_history(project, list(history))
+
+
+def read(store: Store, sql: str, *params):
+    """Rows of what a reader sees after a publish."""
+    store.publish()
+    with duckdb.connect(str(store.home.published), read_only=True) as connection:
+        return connection.execute(sql, params).fetchall()

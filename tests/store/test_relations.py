@@ -1,0 +1,219 @@
+"""The published relations: their columns, types and rows, as the contract has them."""
+
+from __future__ import annotations
+
+import math
+
+import duckdb
+import pytest
+
+from mirror.store.records import ProjectKey
+from tests.store.kit import EARLIER, NOW, PROJECT, curve, page, read, run, write
+
+TEXT, WHOLE, REAL, TIME = "VARCHAR", "BIGINT", "DOUBLE", "TIMESTAMP"
+RUN = {"entity": TEXT, "project": TEXT, "run_id": TEXT}
+VALUE = {**RUN, "step": WHOLE, "key": TEXT, "value": REAL, "text": TEXT}
+LEAF = {**RUN, "key": TEXT, "value": TEXT, "number": REAL, "kind": TEXT}
+RUNS = {
+    **RUN,
+    "name": TEXT,
+    "state": TEXT,
+    "created_at": TIME,
+    "heartbeat_at": TIME,
+    "updated_at": TIME,
+    "duration_s": REAL,
+    "username": TEXT,
+    "group_name": TEXT,
+    "job_type": TEXT,
+    "sweep": TEXT,
+    "notes": TEXT,
+    "tags": TEXT,
+    "git_commit": TEXT,
+    "host": TEXT,
+    "config": TEXT,
+    "summary": TEXT,
+    "history_rows": WHOLE,
+    "url": TEXT,
+    "deleted_at": TIME,
+    "synced_at": TIME,
+}
+CONTRACT = {
+    "runs": RUNS,
+    "run_tags": {**RUN, "tag": TEXT},
+    "config_values": LEAF,
+    "summary_values": LEAF,
+    "history": VALUE,
+    "system_metrics": VALUE,
+    "history_keys": {
+        **RUN,
+        "key": TEXT,
+        "rows": WHOLE,
+        "first_step": WHOLE,
+        "last_step": WHOLE,
+        "min": REAL,
+        "max": REAL,
+        "last": REAL,
+    },
+    "projects": {
+        "entity": TEXT,
+        "project": TEXT,
+        "runs": WHOLE,
+        "running": WHOLE,
+        "history_rows": WHOLE,
+        "last_success_at": TIME,
+        "last_error": TEXT,
+        "lag_s": REAL,
+    },
+    "run_changes": {**RUN, "seen_at": TIME, "field": TEXT, "old": TEXT, "new": TEXT},
+}
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_every_relation_has_the_columns_and_types_of_the_contract(store, sealed):
+    write(store, run(config={"lr": 0.1}), history=[curve("a1", range(10))])
+    if sealed:
+        store.tail_values = 5
+        assert store.seal()
+    for relation, columns in CONTRACT.items():
+        assert [row[:2] for row in read(store, f"describe {relation}")] == list(columns.items())
+
+
+def test_schema_main_holds_the_contract_and_one_relation_a_project(store):
+    write(store, run())
+    names = read(store, "select table_name from information_schema.tables where table_schema = 'main' order by 1")
+    assert [name for (name,) in names] == sorted([*CONTRACT, "team/vision"])
+
+
+def test_a_run_is_a_row(store):
+    write(
+        store,
+        run(
+            "b2",
+            state="running",
+            updated_at=NOW,
+            group_name="g",
+            job_type="train",
+            sweep="s1",
+            notes="it's \"quoted\"\n",
+            description="not shown",
+            tags=("best", "näive,odd"),
+            git_commit="abc",
+            config={"lr": 0.1, "model": {"layers": [1, 2]}, "bad": math.nan},
+            config_meta={"python": "3.11"},
+            summary={"acc": math.inf, "n": 2**60},
+            server_rows=3,
+        ),
+        history=[curve("b2", [0, 1, 5])],
+    )
+    assert read(store, "from runs") == [
+        (
+            *("team", "vision", "b2", "brave-sun-1", "running", EARLIER, EARLIER, NOW, 12.5, "ann", "g", "train", "s1"),
+            *("it's \"quoted\"\n", "best,näive,odd", "abc", "box"),
+            '{"lr":0.1,"model":{"layers":[1,2]},"bad":NaN}',
+            '{"acc":Infinity,"n":1152921504606846976}',
+            *(3, "https://wandb.ai/team/vision/runs/b2", None, NOW),
+        )
+    ]
+    assert read(store, "from run_tags order by tag") == [
+        ("team", "vision", "b2", "best"),
+        ("team", "vision", "b2", "näive,odd"),
+    ]
+
+
+def test_leaves_are_scalars_lists_and_empty_objects(store):
+    config = {"lr": 0.1, "deep": {"on": True, "none": None, "list": [1, "x"], "empty": {}}, "a.b": "dotted", "n": 3}
+    write(store, run(config=config, summary={"acc": math.nan}))
+    here = ("team", "vision", "a1")
+    assert read(store, "from config_values order by key") == [
+        (*here, "a.b", "dotted", None, "string"),
+        (*here, "deep.empty", "{}", None, "object"),
+        (*here, "deep.list", '[1,"x"]', None, "list"),
+        (*here, "deep.none", None, None, "null"),
+        (*here, "deep.on", "true", None, "bool"),
+        (*here, "lr", "0.1", 0.1, "number"),
+        (*here, "n", "3", 3.0, "number"),
+    ]
+    ((*rest, number, kind),) = read(store, "from summary_values")
+    assert (rest, kind) == ([*here, "acc", "NaN"], "number")
+    assert math.isnan(number)
+
+
+def test_history_keeps_what_is_no_finite_number(store):
+    points = [
+        (0, "loss", math.inf, None),
+        (1, "loss", -math.inf, None),
+        (2, "loss", 0.5, None),
+        (2, "big", float(2**60), str(2**60)),
+        (3, "note", None, '"first"'),
+        (4, "loss", math.nan, None),
+    ]
+    write(store, run(), history=[page("a1", points)])
+    here = ("team", "vision", "a1")
+    rows = read(store, "from history order by step, key")
+    assert [row for row in rows if row[3] < 4] == [
+        (*here, 0, "loss", math.inf, None),
+        (*here, 1, "loss", -math.inf, None),
+        (*here, 2, "big", float(2**60), "1152921504606846976"),
+        (*here, 2, "loss", 0.5, None),
+        (*here, 3, "note", None, '"first"'),
+    ]
+    assert math.isnan(rows[-1][5])
+    keys = read(store, "from history_keys order by key")
+    assert keys[0] == (*here, "big", 1, 2, 2, float(2**60), float(2**60), float(2**60))
+    assert keys[1][:-1] == (*here, "loss", 4, 0, 4, 0.5, 0.5)
+    assert math.isnan(keys[1][-1])
+    assert keys[2] == (*here, "note", 1, 3, 3, None, None, None)
+
+
+def test_system_metrics_of_a_run_are_replaced_as_a_whole(store):
+    write(store, run(), run("b2"))
+    for scale in (1.0, 2.0):
+        with store.transaction() as tx:
+            tx.replace_system_metrics(PROJECT, page("a1", [(0, "gpu", scale, None), (0, "gpu", scale + 1, None)]))
+            tx.replace_system_metrics(PROJECT, page("b2", [(7, "cpu", 1.0, None)]))
+    assert read(store, "from system_metrics order by run_id") == [
+        ("team", "vision", "a1", 0, "gpu", 3.0, None),
+        ("team", "vision", "b2", 7, "cpu", 1.0, None),
+    ]
+    with store.transaction() as tx:
+        tx.replace_system_metrics(PROJECT, page("a1", []))
+    assert read(store, "select run_id from system_metrics") == [("b2",)]
+
+
+def test_a_project_shows_its_counts_and_how_fresh_it_is(store):
+    other = ProjectKey("team", "empty")
+    write(store, run(state="running"), run("b2"), run("c3"), history=[curve("a1", range(4)), curve("c3", range(9))])
+    with store.transaction() as tx:
+        tx.add_project(other)
+        tx.mark_deleted(PROJECT, ["c3"], at=NOW)
+        tx.record_success(PROJECT, EARLIER)
+        tx.record_failure(PROJECT, "the server said no", NOW)
+    rows = read(store, "from projects order by project")
+    assert rows[0] == ("team", "empty", 0, 0, 0, None, None, None)
+    *seen, lag = rows[1]
+    assert seen == ["team", "vision", 2, 1, 4, EARLIER, "the server said no"]
+    age = read(store, "select epoch_us(now()) / 1e6 - epoch_us(last_success_at) / 1e6 from projects where runs > 0")
+    assert 0 <= age[0][0] - lag < 60
+    with store.transaction() as tx:
+        tx.record_success(PROJECT, NOW)
+    assert read(store, "select last_success_at, last_error from projects where runs > 0") == [(NOW, None)]
+
+
+def test_names_that_look_like_sql_are_only_names(store):
+    odd = ProjectKey("o'neil", 'a"; drop table store.runs; --')
+    write(store, run(project=odd, config={'"; drop': 1}), history=[curve("a1", [0])], project=odd)
+    store.tail_values = 0
+    assert store.seal()
+    assert read(store, "select entity, project, step from history") == [("o'neil", odd.project, 0)]
+    assert read(store, """select "config.""; drop" from "o'neil/a""; drop table store.runs; --" """) == [(1.0,)]
+
+
+def test_the_published_file_cannot_be_written(store):
+    write(store, run())
+    store.publish()
+    assert store.home.published.stat().st_mode & 0o777 == 0o444
+    with (
+        duckdb.connect(str(store.home.published), read_only=True) as reader,
+        pytest.raises(duckdb.InvalidInputException),
+    ):
+        reader.execute("delete from store.runs").fetchall()
