@@ -116,16 +116,7 @@ def run(arguments: Sequence[str]) -> int:
         ctx = getattr(error, "ctx", None)
         hint = f"; see `{ctx.command_path} --help`" if ctx is not None else ""
         return int(messages.usage_error(f"{error.format_message().rstrip('.')}{hint}"))
-    except BrokenPipeError:
-        _silence_stdout()
-        return int(messages.ExitCode.DONE)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         return int(messages.fail(error))
-    return result if isinstance(result, int) else 0
-
-
-def _silence_stdout() -> None:
-    """The reader went away, as `| head` does: let the interpreter flush into nothing at its end."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)
+    # Newer typers turn Ctrl-C into a plain exit code, without a word.
+    return int(messages.fail(KeyboardInterrupt())) if result == messages.ExitCode.INTERRUPTED else int(result or 0)

@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from mirror.cli.messages import say, warn
+from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.errors import StoreError, UsageError
 from mirror.query.formats import EXTENSIONS, FORMATS
 from mirror.query.result import Result, Rows
@@ -91,21 +91,13 @@ def write_result(result: Result | Rows, output: Output) -> None:
 
 def write_text(text: str) -> None:
     """Write text that is itself the data."""
-    stream = _stdout()
-    stream.write(text.encode())
-    stream.flush()
+    with _stdout() as stream:
+        stream.write(text.encode("utf-8", "replace"))
 
 
 def _to_stdout(result: Result | Rows, output: Output) -> int:
-    stream = _stdout()
-    try:
-        shown = _write(result, output, stream)
-        stream.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot write to stdout: {error.strerror or error}") from error
-    return shown
+    with _stdout() as stream:
+        return _write(result, output, stream)
 
 
 def _to_file(result: Result | Rows, output: Output) -> int:
@@ -129,9 +121,21 @@ def replaced(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def _stdout() -> IO[bytes]:
+@contextlib.contextmanager
+def _stdout() -> Iterator[IO[bytes]]:
+    """Stdout for bytes. When its reader goes away, as `| head` does, the command ends quietly."""
     sys.stdout.flush()
-    return sys.stdout.buffer
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Let the interpreter flush into nothing at its end.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+        leave(ExitCode.DONE)
+    except OSError as error:
+        raise StoreError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
 def _write(result: Result | Rows, output: Output, stream: IO[bytes]) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mirror.errors import QueryError
 from mirror.query.connection import refusal
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class Result:
         if self.every is not None:
             return int(self.connection.execute(*self.every).fetchall()[0][0])
         cursor = self._run(f"SELECT count(*) FROM (\n{self.sql}\n)")
-        return int(_guarded(cursor.fetchall)[0][0])
+        return int(_guarded(cursor, cursor.fetchall)[0][0])
 
     def arrow(self) -> pa.RecordBatchReader:
         """The values with their types."""
@@ -92,29 +91,34 @@ class Result:
 
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
         statement = f"SELECT * FROM (\n{self.sql}\n){limit}"
-        relation = _guarded(lambda: self.connection.cursor().sql(statement, params=list(self.params) or None))
-        reader: pa.RecordBatchReader = _guarded(lambda: relation.to_arrow_reader(100_000))
-        if not self.labels:
-            return reader
-        schema = pa.schema([field.with_name(label) for field, label in zip(reader.schema, self.labels, strict=True)])
-        return pa.RecordBatchReader.from_batches(schema, (batch.rename_columns(schema.names) for batch in reader))
+        cursor = self.connection.cursor()
+        relation = _guarded(cursor, lambda: cursor.sql(statement, params=list(self.params) or None))
+        reader: pa.RecordBatchReader = _guarded(cursor, lambda: relation.to_arrow_reader(100_000))
+        labels = self.labels or reader.schema.names
+        schema = pa.schema([field.with_name(label) for field, label in zip(reader.schema, labels, strict=True)])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            while (batch := _guarded(cursor, lambda: next(reader, None))) is not None:
+                yield batch.rename_columns(schema.names)
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
     def _rows(self, expression: str, alias: str = "", params: Sequence[Any] = ()) -> Iterator[Any]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
         cursor = self._run(f"SELECT {expression} FROM (\n{self.sql}\n){alias}{limit}", params)
         # The first rows are fetched at once: a query that fails is to fail before its header is written.
-        first = _guarded(lambda: cursor.fetchmany(_BATCH))
+        first = _guarded(cursor, lambda: cursor.fetchmany(_BATCH))
         return self._batches(cursor, first)
 
     def _batches(self, cursor: DuckDBPyConnection, rows: list[Any]) -> Iterator[Any]:
         while rows:
             yield from rows
-            rows = _guarded(lambda: cursor.fetchmany(_BATCH))
+            rows = _guarded(cursor, lambda: cursor.fetchmany(_BATCH))
 
     def _run(self, statement: str, first: Sequence[Any] = ()) -> DuckDBPyConnection:
         # A cursor of its own: in DuckDB 2.0 one that has not been read to its end blocks the connection.
         cursor = self.connection.cursor()
-        return _guarded(lambda: cursor.execute(statement, [*first, *self.params]))
+        return _guarded(cursor, lambda: cursor.execute(statement, [*first, *self.params]))
 
 
 @dataclass(frozen=True)
@@ -170,20 +174,41 @@ def _text(value: Any) -> str | None:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _guarded(action: Callable[[], _T]) -> _T:
-    """Run something of DuckDB's; its errors become one line. Ctrl-C stays what it is."""
+def _guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
+    """Run something of DuckDB's; its errors become one line, and Ctrl-C stops it.
+
+    DuckDB 2.0 does not look for signals while it works, so it works in a thread and the caller waits.
+    """
+    import threading
+
     import duckdb
 
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(action())
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+        finally:
+            ended.set()
+
+    # An event, since a thread can't be joined again after Ctrl-C broke off the first try.
+    ended = threading.Event()
+    threading.Thread(target=work, daemon=True).start()
     try:
-        return action()
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
-    except duckdb.Error as error:
+        ended.wait()
+    except KeyboardInterrupt:
+        cursor.interrupt()
+        ended.wait()
+        raise
+    if done:
+        return done[0]
+    (error,) = failed
+    if isinstance(error, duckdb.Error):
         raise refusal(error, first_line=2) from error
-    except RuntimeError as error:
-        if "interrupted" in str(error).lower():
-            raise KeyboardInterrupt from None
-        raise QueryError(str(error)) from error
+    raise error
 
 
 def _quote_bare(match: re.Match[str]) -> str:

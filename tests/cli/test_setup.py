@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.config import load
+from mirror.home import Home
+from mirror.sandbox import Sandbox, World
+
+OTHER = "fedcba9876543210fedcba9876543210fedcba98"
+
+
+@pytest.fixture
+def server(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    with Sandbox(World()) as running:
+        monkeypatch.setenv("WANDB_BASE_URL", running.url)
+        yield running
+
+
+def test_init_writes_a_config_that_means_the_defaults(cli: Any, home: Home) -> None:
+    """Every setting is there to be found, none is fixed."""
+    outcome = cli("init", "team/vision", "team/*")
+    assert (outcome.exit_code, outcome.stdout) == (0, "")
+    assert outcome.stderr == (
+        f"wrote {home.config}: mirrors team/vision, team/*\n"
+        "next: `mirror sync` pulls once, `mirror daemon` keeps it fresh; before that, `mirror login` stores an API key\n"
+    )
+    assert load(home, {}).projects == ("team/vision", "team/*")
+    assert '# interval = "5m"' in home.config.read_text(encoding="utf-8")
+
+
+def test_init_takes_the_entity_from_the_environment(cli: Any, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file itself says it in full."""
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    monkeypatch.setenv("WANDB_API_KEY", OTHER)
+    outcome = cli("init", "vision")
+    assert outcome.stderr.endswith("next: `mirror sync` pulls once, `mirror daemon` keeps it fresh\n")
+    assert load(home, {}).projects == ("team/vision",)
+
+
+def test_init_keeps_a_config_that_is_there(cli: Any, home: Home) -> None:
+    """Unless it is told."""
+    home.data.mkdir()
+    home.config.write_text("# mine\n", encoding="utf-8")
+    outcome = cli("init", "team/vision")
+    assert (outcome.exit_code, outcome.stderr) == (
+        2,
+        f"error: {home.config} exists: edit it, or replace it with `mirror init --force`\n",
+    )
+    assert home.config.read_text(encoding="utf-8") == "# mine\n"
+    assert cli("init", "team/vision", "--force").exit_code == 0
+    assert load(home, {}).projects == ("team/vision",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: name at least one project: `mirror init my-team/vision`\n"),
+        (["vision"], 'error: a project needs an entity: write "entity/vision" or set WANDB_ENTITY\n'),
+        (["a/b/c"], 'error: a project must be "entity/project" or "entity/*", not "a/b/c"\n'),
+    ],
+)
+def test_init_refuses_what_is_no_project(cli: Any, home: Home, arguments: list[str], message: str) -> None:
+    """And writes nothing."""
+    outcome = cli("init", *arguments)
+    assert (outcome.exit_code, outcome.stderr) == (2, message)
+    assert not home.config.exists()
+
+
+def test_login_stores_a_key_that_the_server_takes(cli: Any, server: Sandbox, tmp_path: Path) -> None:
+    """In netrc, 0600, as `wandb login` does; from an argument or from stdin."""
+    outcome = cli("login", server.key)
+    netrc = tmp_path / "user" / ".netrc"
+    assert (outcome.exit_code, outcome.stdout) == (0, "")
+    assert outcome.stderr.endswith(f"the key for {server.url} is stored in {netrc}\n")
+    assert server.key not in outcome.stderr
+    host = server.url.removeprefix("http://")
+    assert netrc.read_text(encoding="utf-8") == f"machine {host}\n  login user\n  password {server.key}\n"
+    assert stat.S_IMODE(netrc.stat().st_mode) == 0o600
+    netrc.unlink()
+    assert cli("login", stdin=f"{server.key}\n").exit_code == 0
+    assert netrc.exists()
+
+
+def test_login_refuses_a_key_that_the_server_does_not_take(cli: Any, server: Sandbox, tmp_path: Path) -> None:
+    """Nothing is stored, and the key is not shown."""
+    outcome = cli("login", OTHER)
+    assert (outcome.exit_code, outcome.stderr) == (
+        3,
+        f"error: {server.url} does not accept the API key; run `mirror login` or set WANDB_API_KEY\n",
+    )
+    assert list((tmp_path / "user").iterdir()) == []
+
+
+def test_login_refuses_what_cannot_be_a_key(cli: Any, home: Home, tmp_path: Path) -> None:
+    """Before any server hears of it."""
+    for given in ("short", ""):
+        outcome = cli("login", stdin=given)
+        assert (outcome.exit_code, outcome.stderr) == (
+            3,
+            "error: this cannot be an API key: it has 40 or more letters, digits and _; nothing was stored\n",
+        )
+    assert list((tmp_path / "user").iterdir()) == []
+
+
+def test_login_without_a_check_needs_no_server(
+    cli: Any, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says when another key wins over the stored one."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    outcome = cli("login", OTHER, "--no-check")
+    assert outcome.exit_code == 0
+    assert outcome.stderr == (
+        f"the key for http://127.0.0.1:9 is stored in {tmp_path / 'user' / '.netrc'}\n"
+        "warning: WANDB_API_KEY is set to another key, and wins over the stored one\n"
+    )
+
+
+def test_login_to_a_server_that_is_not_there_stores_nothing(
+    cli: Any, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, exit code 3."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    outcome = cli("login", OTHER)
+    assert (outcome.exit_code, outcome.stderr.count("\n")) == (3, 1)
+    assert outcome.stderr.startswith("error: cannot reach http://127.0.0.1:9 (")
+    assert list((tmp_path / "user").iterdir()) == []
