@@ -58,7 +58,8 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
     if not message.strip():
         return QueryError(type(error).__name__)
     head, mark, excerpt = message.partition("\n\nLINE ")
-    text = " ".join(head.split())
+    # DuckDB 1.5 says first that the query, which failed half-way, can't go on.
+    text = " ".join(head.split()).rpartition("closed pending query result Error: ")[2]
     place = re.match(r"(\d+): (.*)\n(\s*)\^", excerpt) if mark else None
     if place:
         # The excerpt is cut on both sides when the line is long; then only what stands there can be told.
