@@ -1,0 +1,146 @@
+"""One wide relation a project, kept current run by run."""
+
+from __future__ import annotations
+
+import math
+
+from mirror.store import wide
+from mirror.store.records import ProjectKey
+from tests.store.kit import NOW, PROJECT, curve, opened, read, run, write
+
+LEAVES = (
+    "select column_name, data_type from information_schema.columns where table_schema = 'main' "
+    "and table_name = 'team/vision' and ordinal_position > 23 order by ordinal_position"
+)
+
+
+def test_a_wide_row_holds_the_run_and_its_leaves(store):
+    config = {"lr": 0.5, "deep": {"on": True, "list": [1]}, "none": None, "empty": {}}
+    write(store, run(config=config, summary={"val/acc": math.inf}), history=[curve("a1", range(3))])
+    assert read(store, LEAVES) == [
+        ("config.deep.list", "VARCHAR"),
+        ("config.deep.on", "BOOLEAN"),
+        ("config.empty", "VARCHAR"),
+        ("config.lr", "DOUBLE"),
+        ("config.none", "VARCHAR"),
+        ("summary.val/acc", "DOUBLE"),
+    ]
+    (row,) = read(store, 'from "team/vision"')
+    assert row[:23] == read(store, "from runs")[0]
+    assert row[23:] == ("[1]", True, "{}", 0.5, None, math.inf)
+    write(store, history=[curve("a1", range(3, 5))])
+    assert read(store, 'select history_rows from "team/vision"') == [(5,)]
+
+
+def test_a_column_has_the_type_that_all_its_values_share(store):
+    write(
+        store,
+        run(config={"number": 1, "null or number": None, "bool": True, "mixed": 1}),
+        run("b2", config={"number": 2.5, "null or number": 3, "bool": False, "mixed": "x"}),
+    )
+    assert dict(read(store, LEAVES)) == {
+        "config.bool": "BOOLEAN",
+        "config.mixed": "VARCHAR",
+        "config.null or number": "DOUBLE",
+        "config.number": "DOUBLE",
+    }
+    write(store, run("b2", config={"number": "two", "null or number": 3, "bool": False, "mixed": 2}))
+    assert dict(read(store, LEAVES)) == {
+        "config.bool": "BOOLEAN",
+        "config.mixed": "DOUBLE",
+        "config.null or number": "DOUBLE",
+        "config.number": "VARCHAR",
+    }
+    assert read(store, 'select run_id, "config.number", "config.mixed" from "team/vision" order by 1') == [
+        ("a1", "1", 1.0),
+        ("b2", "two", 2.0),
+    ]
+
+
+def test_keys_that_differ_only_in_case_have_columns_of_their_own(store):
+    write(store, run(config={"LR": 1, "lr": 2, "lr_2": 3}), run("b2", config={"lr": 4}))
+    assert read(store, 'select "config.lr", "config.LR_2", "config.lr_2_2" from "team/vision" order by run_id') == [
+        (2.0, 1.0, 3.0),
+        (4.0, None, None),
+    ]
+
+
+def test_projects_that_differ_only_in_case_have_relations_of_their_own(store):
+    upper = ProjectKey("team", "Vision")
+    write(store, run(name="lower"))
+    write(store, run(project=upper, name="upper"), project=upper)
+    assert read(store, 'select name from "team/vision"') == [("lower",)]
+    assert read(store, 'select name from "team/Vision_2"') == [("upper",)]
+
+
+def test_only_changed_runs_are_written_while_the_columns_stay(store, monkeypatch):
+    written = []
+    fill = wide._fill
+    monkeypatch.setattr(wide, "_fill", lambda db, table, columns, rids: (written.append(rids), fill(db, table, columns, rids)))
+    write(store, *(run(f"r{number}", config={"a": number}) for number in range(5)))
+    store.publish()
+    write(store, run("r3", config={"a": 30}))
+    store.publish()
+    write(store, run("r4", config={"a": 40, "b": True}))
+    store.publish()
+    write(store, run("r4", config={"b": True}))
+    store.publish()
+    assert written == [[1, 2, 3, 4, 5], [4], [5], [5]]
+    assert read(store, 'select run_id, "config.a", "config.b" from "team/vision" order by 1') == [
+        ("r0", 0.0, None),
+        ("r1", 1.0, None),
+        ("r2", 2.0, None),
+        ("r3", 30.0, None),
+        ("r4", None, True),
+    ]
+    write(store, run("r4", config={"a": 4}))
+    assert read(store, LEAVES) == [("config.a", "DOUBLE")]
+
+
+def test_the_most_common_keys_have_columns(store, monkeypatch):
+    monkeypatch.setattr(wide, "MOST_COLUMNS", 3)
+    write(
+        store,
+        run("r1", config={"everywhere": 1, "twice": 1, "once": 1}),
+        run("r2", config={"everywhere": 2, "twice": 2}),
+        run("r3", config={"everywhere": 3}, summary={"rare": 1}),
+    )
+    assert [name for name, _ in read(store, LEAVES)] == ["config.everywhere", "config.twice", "config.once"]
+    write(store, run("r4", summary={"rare": 4}), run("r5", summary={"rare": 5}))
+    assert [name for name, _ in read(store, LEAVES)] == ["config.everywhere", "summary.rare", "config.twice"]
+    assert read(store, 'select run_id, "summary.rare" from "team/vision" where "summary.rare" > 0 order by 1') == [
+        ("r3", 1.0),
+        ("r4", 4.0),
+        ("r5", 5.0),
+    ]
+
+
+def test_an_empty_project_has_its_relation(store):
+    with store.transaction() as tx:
+        tx.add_project(ProjectKey("team", "empty"))
+        tx.record_success(PROJECT, NOW)
+    assert read(store, 'from "team/empty"') == []
+    assert read(store, 'from "team/vision"') == []
+
+
+def test_many_columns_and_runs_are_filled_in_parts(store, monkeypatch):
+    monkeypatch.setattr(wide, "_CELLS", 1000)
+    write(store, *(run(f"r{n:02}", config={f"k{k}": n * k for k in range(n, 400)}) for n in range(20)))
+    columns = [name for name, _ in read(store, LEAVES)]
+    assert len(columns) == 400
+    for n, row in enumerate(read(store, 'select * from "team/vision" order by run_id')):
+        expected = {f"config.k{k}": float(n * k) if k >= n else None for k in range(400)}
+        assert dict(zip(columns, row[23:], strict=True)) == expected
+
+
+def test_what_a_killed_process_did_not_refresh_is_refreshed_later(tmp_path):
+    with opened(tmp_path) as store:
+        write(store, run(config={"a": 1}))
+        store.publish()
+        write(store, run(config={"a": 2}), run("b2", config={"b": 1}))
+    with opened(tmp_path) as store:
+        assert store.changed
+        assert read(store, 'select run_id, "config.a", "config.b" from "team/vision" order by 1') == [
+            ("a1", 2.0, None),
+            ("b2", None, 1.0),
+        ]
