@@ -13,17 +13,21 @@ from mirror.store.writes import Writes
 
 Result = TypeVar("Result")
 
+PUBLISH_SHARE = 0.1
+"""The most of the writer's time that publishing may take while commits follow each other, as in a first sync."""
+
 
 class Writer:
     """Runs everything that touches the store in one thread, in the order it was asked for.
 
-    After a commit the snapshot for readers is replaced, at most every `publish_interval` seconds.
+    After a commit the snapshot for readers is replaced, at most every `publish_interval` seconds, and less often where
+    publishing takes long.
     """
 
     def __init__(self, store: Store, publish_interval: float) -> None:
         self._store = store
         self._interval = publish_interval
-        self._published = time.monotonic()
+        self._due = time.monotonic() + publish_interval
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def read(self, function: Callable[[Store], Result]) -> Result:
@@ -36,7 +40,7 @@ class Writer:
         def commit(store: Store) -> Result:
             with store.transaction() as tx:
                 result = function(tx)
-            if time.monotonic() - self._published >= self._interval:
+            if time.monotonic() >= self._due:
                 self._publish(store)
             return result
 
@@ -48,7 +52,7 @@ class Writer:
 
     async def publish_if_due(self) -> None:
         """Make what is committed visible unless that was done less than the interval ago."""
-        if time.monotonic() - self._published >= self._interval:
+        if time.monotonic() >= self._due:
             await self.publish()
 
     async def configure(self, *, tail_values: int, publish_interval: float) -> None:
@@ -61,9 +65,11 @@ class Writer:
         await self.read(change)
 
     def _publish(self, store: Store) -> None:
+        started = time.monotonic()
         store.seal()
         store.publish()
-        self._published = time.monotonic()
+        ended = time.monotonic()
+        self._due = ended + max(self._interval, (ended - started) / PUBLISH_SHARE)
 
     def close(self) -> None:
         """Wait for what is under way. The store stays open; its owner closes it."""
