@@ -142,9 +142,7 @@ def main() -> None:
         con = duckdb.connect(str(path), read_only=True, config={"threads": 2})
         [(count,)] = con.execute("SELECT count(*) FROM store.leaves").fetchall()
         built = time.perf_counter() - begin
-        print(
-            f"DuckDB {duckdb.__version__}, {options.runs:,} runs, {count:,} leaf rows, {size:.0f} MB, built in {built:.0f} s"
-        )
+        print(f"DuckDB {duckdb.__version__}, {options.runs:,} runs, {count:,} leaf rows, {size:.0f} MB, {built:.0f} s")
         print(f"{'leaves ms':>10} {'json ms':>10} {'ratio':>7} {'runs':>8}  filter, order")
         slowest = 0.0
         for query, order in FILTERS:

@@ -39,16 +39,18 @@ def unknown_keys(connection: Connection, compiled: Compiled) -> list[str]:
     warnings = []
     for doc, key in compiled.keys:
         steps = key.split(".")
-        ways = [".".join(steps[:n]) for n in range(1, len(steps))]
-        sql = (
-            "SELECT EXISTS (SELECT 1 FROM store.leaves AS l WHERE l.doc = ? AND l.key = ?) OR EXISTS"
-            " (SELECT 1 FROM store.leaves AS l WHERE l.doc = ? AND list_contains(CAST(? AS VARCHAR[]), l.key)"
-            " AND l.kind = 'list')"
-        )
-        [(known,)] = connection.execute(sql, [doc, key, doc, ways]).fetchall()
-        if not known:
+        lists = [".".join(steps[:n]) for n in range(1, len(steps))]
+        at_key = _found(connection, "l.doc = ? AND l.key = ?", [doc, key])
+        if not at_key and not any(
+            _found(connection, "l.doc = ? AND l.key = ? AND l.kind = 'list'", [doc, name]) for name in lists
+        ):
             warnings.append(f"{doc} key {key!r} is in no run{_nearest(connection, doc, key)}")
     return warnings
+
+
+def _found(connection: Connection, condition: str, params: list[Any]) -> bool:
+    sql = f"SELECT 1 FROM store.leaves AS l WHERE {condition} LIMIT 1"
+    return bool(connection.execute(sql, params).fetchall())
 
 
 def _nearest(connection: Connection, doc: str, key: str) -> str:

@@ -44,12 +44,12 @@ def con():
 # - $in with a list in it never matches a whole list. MongoDB: it does (manual: "$in").
 # - $not of $regex or $exists is false for a path that leads through a missing value or an empty list. MongoDB: the
 #   negation (manual: "$not": also documents that do not contain the field).
-# - An index into the elements of a list of lists is also tried on each inner list.
+# - Equality with an empty list does not find it as an element of a list. MongoDB: it does (manual: "$eq").
 def _simple(value: Any) -> bool:
-    """Whether a value compares alike in both engines: objects have one key, so that no order of keys matters."""
+    """Whether a value compares alike in both engines: lists have elements, and objects one key, whatever its order."""
     if isinstance(value, dict):
         return len(value) == 1 and all(map(_simple, value.values()))
-    return all(map(_simple, value)) if isinstance(value, list) else True
+    return bool(value) and all(map(_simple, value)) if isinstance(value, list) else True
 
 
 COMMON = VALUES.filter(_simple)
