@@ -26,6 +26,8 @@ MEMORY_LIMIT = "1GB"
 
 logger = logging.getLogger(__name__)
 
+_SIGNS_OF_DAMAGE = ("Corrupt", "checksum", "Could not read enough bytes", "MetadataReader", "deserialize")
+
 Params = Sequence[Any] | Mapping[str, Any]
 
 
@@ -142,14 +144,26 @@ def opening_error(path: Path, error: BaseException) -> StoreError:
         return StoreError(f"{path} cannot be opened: permission denied; check who owns it")
     if disk_full(error):
         return StoreError(f"no space left on the disk of {path}; free some and try again")
-    return StoreError(f"{path} cannot be read and may be damaged ({reason(error)}); move it away and run `mirror sync`")
+    return _damaged(path, error)
 
 
 def working_error(path: Path, error: BaseException) -> StoreError:
     """What it means that a statement over the open state file failed. Nothing of its transaction was kept."""
     if disk_full(error):
         return StoreError(f"no space left on the disk of {path}; what was committed is safe, free some and try again")
+    if any(words in str(error) for words in _SIGNS_OF_DAMAGE):
+        return _damaged(path, error)
     return StoreError(f"{path} could not be written ({reason(error)}); what was committed is safe")
+
+
+def _damaged(path: Path, error: BaseException) -> StoreError:
+    return StoreError(f"{path} cannot be read and may be damaged ({reason(error)}); move it away and run `mirror sync`")
+
+
+def gives_up(error: BaseException) -> bool:
+    """Whether DuckDB takes no more statements over this file until it is opened again."""
+    fatal = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+    return fatal or "invalidated" in str(error) or disk_full(error)
 
 
 def disk_full(error: BaseException) -> bool:

@@ -62,7 +62,10 @@ def seal(db: Database, folder: Path, tail_values: int) -> bool:
     left = db.value("SELECT count(*) FROM store.history_tail")
     if left <= tail_values:
         return False
-    held = db.run("SELECT entity, project, count(*) FROM store.history_tail GROUP BY ALL ORDER BY 3 DESC, 1, 2")
+    held = db.run(
+        "SELECT r.entity, r.project, count(*) FROM store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid "
+        "GROUP BY ALL ORDER BY 3 DESC, 1, 2"
+    )
     moved = False
     for entity, project, count in held:
         if left <= tail_values * KEPT_SHARE:
@@ -124,16 +127,18 @@ def delete_orphans(db: Database, folder: Path, published: Path) -> int:
 
 def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
     here = [key.entity, key.project]
-    source = "store.history_tail WHERE entity = ? AND project = ?"
-    path = _write(db, folder, key, 0, f"SELECT run_id, key, step, value, text FROM {source}", here)
+    source = "store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid WHERE r.entity = ? AND r.project = ?"
+    path = _write(db, folder, key, 0, f"SELECT r.run_id, t.key, t.step, t.value, t.text FROM {source}", here)
     with db.transaction():
         segment_id, count = _add(db, folder, key, path, 0)
         db.run(
-            "INSERT INTO store.segment_runs SELECT ?, run_id, count(*), false FROM store.history_tail "
-            "WHERE entity = ? AND project = ? GROUP BY run_id ORDER BY run_id",
+            f"INSERT INTO store.segment_runs SELECT ?, r.run_id, count(*), false FROM {source} GROUP BY ALL ORDER BY 2",
             [segment_id, *here],
         )
-        _equal(path, count, db.value(f"DELETE FROM {source}", here))
+        moved = (
+            "DELETE FROM store.history_tail WHERE rid IN (SELECT rid FROM store.runs WHERE entity = ? AND project = ?)"
+        )
+        _equal(path, count, db.value(moved, here))
         views.recreate(db, folder)
 
 

@@ -16,7 +16,7 @@ import duckdb
 
 from mirror.home import Home
 from mirror.store import compact, migrations, projects, publish, runs, segments, views, wide
-from mirror.store.database import Database, disk_full, opening_error, spill_folder, working_error
+from mirror.store.database import Database, disk_full, gives_up, opening_error, spill_folder, working_error
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
 
@@ -150,13 +150,13 @@ class Store:
                 publish.delete_leftovers(self.home.published)
                 compact.delete_leftover(path)
                 shutil.rmtree(spill_folder(path), ignore_errors=True)
+                self._outdated.update(projects.everything(self._db))
             except BaseException:
                 self.close()
                 raise
         except (duckdb.Error, OSError) as error:
             raise opening_error(path, error) from error
         self._changed = not current or bool(migrated) or compacted or renewed
-        self._outdated.update(projects.everything(self._db))
 
     def _compact(self) -> bool:
         """Write the file anew; a disk that is too full for that does not keep the store from opening."""
@@ -186,10 +186,9 @@ class Store:
             self._reopen()
         try:
             yield
-        except (duckdb.FatalException, duckdb.InternalException) as error:
-            self._reopen()
-            raise working_error(self.home.state, error) from error
         except (duckdb.Error, OSError) as error:
+            if gives_up(error):
+                self._reopen()
             raise working_error(self.home.state, error) from error
 
     def _reopen(self) -> None:

@@ -48,7 +48,7 @@ CREATE TABLE store.run_history (
 );
 
 CREATE TABLE store.history_tail (
-    entity VARCHAR, project VARCHAR, run_id VARCHAR, step BIGINT, key VARCHAR, value DOUBLE, text VARCHAR
+    rid BIGINT, step BIGINT, key VARCHAR, value DOUBLE, text VARCHAR
 );
 
 -- A run that is pulled afresh gathers here, unseen by readers, until it is whole.

@@ -94,7 +94,7 @@ def test_a_run_is_a_row(store):
             group_name="g",
             job_type="train",
             sweep="s1",
-            notes="it's \"quoted\"\n",
+            notes='it\'s "quoted"\n',
             description="not shown",
             tags=("best", "näive,odd"),
             git_commit="abc",
@@ -108,7 +108,7 @@ def test_a_run_is_a_row(store):
     assert read(store, "from runs") == [
         (
             *("team", "vision", "b2", "brave-sun-1", "running", EARLIER, EARLIER, NOW, 12.5, "ann", "g", "train", "s1"),
-            *("it's \"quoted\"\n", "best,näive,odd", "abc", "box"),
+            *('it\'s "quoted"\n', "best,näive,odd", "abc", "box"),
             '{"lr":0.1,"model":{"layers":[1,2]},"bad":NaN}',
             '{"acc":Infinity,"n":1152921504606846976}',
             *(3, "https://wandb.ai/team/vision/runs/b2", None, NOW),

@@ -82,7 +82,9 @@ def test_what_changed_in_a_run_is_on_record(store):
     ]
 
 
-@pytest.mark.parametrize(("before", "after"), [("running", "running"), ("running", "finished"), ("finished", "running")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("running", "running"), ("running", "finished"), ("finished", "running")]
+)
 def test_the_summary_of_a_live_run_changes_without_a_record(store, before, after):
     write(store, run(state=before, config={"a": 1}, summary={"acc": 1}))
     write(store, run(state=after, config={"a": 2}, summary={"acc": 2}))

@@ -31,9 +31,7 @@ def test_a_segment_is_a_sorted_hive_partitioned_parquet_file(store):
     store.tail_values = 7
     assert store.seal()
     (file,) = store.home.history.rglob("*.parquet")
-    assert str(file.parent.relative_to(store.home.history)) == (
-        "entity=tëam/project=50%25 %3D%2F%5Bx%5D%2A%3F"
-    )
+    assert str(file.parent.relative_to(store.home.history)) == ("entity=tëam/project=50%25 %3D%2F%5Bx%5D%2A%3F")
     table = pq.ParquetFile(file).read()
     assert [(field.name, str(field.type)) for field in table.schema] == [
         ("run_id", "string"),
@@ -113,9 +111,9 @@ def test_a_segment_is_written_anew_when_a_quarter_of_it_is_replaced(store):
         rewritten = store.seal()
         assert rewritten == (run_id == "r1")
         assert read(store, "select count(*) from history") == [(count,)]
-    assert read(store, f"select count(*) from store.segments where path like '%{first.name}' and retired_at is null") == [
-        (0,)
-    ]
+    assert read(
+        store, f"select count(*) from store.segments where path like '%{first.name}' and retired_at is null"
+    ) == [(0,)]
 
 
 def test_a_segment_of_which_everything_was_replaced_goes_away(store):

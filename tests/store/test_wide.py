@@ -76,7 +76,9 @@ def test_projects_that_differ_only_in_case_have_relations_of_their_own(store):
 def test_only_changed_runs_are_written_while_the_columns_stay(store, monkeypatch):
     written = []
     fill = wide._fill
-    monkeypatch.setattr(wide, "_fill", lambda db, table, columns, rids: (written.append(rids), fill(db, table, columns, rids)))
+    monkeypatch.setattr(
+        wide, "_fill", lambda db, table, columns, rids: (written.append(rids), fill(db, table, columns, rids))
+    )
     write(store, *(run(f"r{number}", config={"a": number}) for number in range(5)))
     store.publish()
     write(store, run("r3", config={"a": 30}))

@@ -1,0 +1,10 @@
+-- The loss of every run at a hundred points along its way, whatever its length; for line charts.
+SELECT entity, project, run_id, min(step) AS step, avg(value) AS loss
+FROM (
+    SELECT h.entity, h.project, h.run_id, h.step, h.value, (h.step - k.first_step) * 100 // (k.last_step - k.first_step + 1) AS part
+    FROM history AS h
+    JOIN history_keys AS k ON k.entity = h.entity AND k.project = h.project AND k.run_id = h.run_id AND k.key = h.key
+    WHERE h.key = 'loss' AND isfinite(h.value)
+)
+GROUP BY entity, project, run_id, part
+ORDER BY entity, project, run_id, step;

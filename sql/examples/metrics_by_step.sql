@@ -1,0 +1,10 @@
+-- The metrics of each run side by side, one row a step; for scatter plots and spreadsheets.
+SELECT
+    entity, project, run_id, step,
+    max(value) FILTER (WHERE key = 'loss') AS loss,
+    max(value) FILTER (WHERE key = 'val/acc') AS accuracy,
+    make_timestamp(CAST(max(value) FILTER (WHERE key = '_timestamp') * 1000000 AS BIGINT)) AS logged_at
+FROM history
+WHERE key IN ('loss', 'val/acc', '_timestamp')
+GROUP BY entity, project, run_id, step
+ORDER BY entity, project, run_id, step;

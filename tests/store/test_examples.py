@@ -1,0 +1,68 @@
+"""The example queries run, and say what their first lines promise."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mirror.store import sqlfiles
+from tests.store.kit import NOW, curve, page, read, run, write
+
+HERE = ("team", "vision")
+
+
+def example(store, name):
+    text = sqlfiles.read("examples")[name]
+    assert text.startswith("-- ")
+    return read(store, text)
+
+
+def test_each_example_has_a_test():
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert set(sqlfiles.read("examples")) <= tested
+
+
+def test_best_runs(store):
+    write(
+        store,
+        run("good", config={"lr": 0.1}, summary={"val/acc": 0.9}),
+        run("better", summary={"val/acc": 0.95}),
+        run("diverged", summary={"val/acc": float("nan")}),
+        run("live", state="running", summary={"val/acc": 0.99}),
+    )
+    assert example(store, "best_runs") == [
+        (*HERE, "better", "brave-sun-1", 0.95, None),
+        (*HERE, "good", "brave-sun-1", 0.9, 0.1),
+    ]
+
+
+def test_loss_curves(store):
+    write(store, run(), run("short"), history=[curve("a1", range(1000)), curve("short", [5])])
+    rows = example(store, "loss_curves")
+    assert len(rows) == 101
+    assert rows[0] == (*HERE, "a1", 0, sum(1 / (step + 1) for step in range(10)) / 10)
+    assert rows[-1] == (*HERE, "short", 5, 1 / 6)
+
+
+def test_group_means(store):
+    adam, sgd = {"optimizer": "adam"}, {"optimizer": "sgd"}
+    pages = [page(run_id, [(0, "loss", value, None)]) for run_id, value in (("a", 1.0), ("b", 3.0), ("c", 7.0))]
+    write(store, run("a", config=adam), run("b", config=adam), run("c", config=sgd), history=pages)
+    assert example(store, "group_means") == [
+        (*HERE, "adam", 2, 2.0, 2**0.5),
+        (*HERE, "sgd", 1, 7.0, None),
+    ]
+
+
+def test_metrics_by_step(store):
+    points = [(0, "loss", 1.0, None), (0, "_timestamp", 1.5, None), (1, "loss", 0.5, None), (1, "val/acc", 0.9, None)]
+    write(store, run(), history=[page("a1", points)])
+    assert example(store, "metrics_by_step") == [
+        (*HERE, "a1", 0, 1.0, None, datetime(1970, 1, 1, 0, 0, 1, 500_000)),
+        (*HERE, "a1", 1, 0.5, 0.9, None),
+    ]
+
+
+def test_edits_after_the_end(store):
+    write(store, run(config={"lr": 0.1}, summary={"acc": 0.5}))
+    write(store, run(name="renamed", config={"lr": 0.1}, summary={"acc": 0.6}))
+    assert example(store, "edits_after_the_end") == [(*HERE, "a1", "renamed", NOW, "summary.acc", "0.5", "0.6")]
