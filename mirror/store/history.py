@@ -221,7 +221,8 @@ def _plainly_distinct(incoming: pa.Table) -> bool:
     import pyarrow.compute as pc
 
     rid, step = (incoming[name].combine_chunks() for name in ("rid", "step"))
-    key = incoming["key"].combine_chunks().indices
+    keys: Any = incoming["key"].combine_chunks()
+    key = keys.indices
     fresh = pc.or_(pc.not_equal(rid[1:], rid[:-1]), pc.not_equal(key[1:], key[:-1]))
     rises = pc.greater(step[1:], step[:-1])
     if not pc.all(pc.or_(fresh, rises), min_count=0).as_py():
