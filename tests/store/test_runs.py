@@ -134,9 +134,18 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
     assert {run_id: asdict(known) for run_id, known in store.known_runs(PROJECT).items()} == {
         "a1": {
             **shared,
-            **{"rid": 1, "run_id": "a1", "state": "running", "updated_at": NOW, "server_rows": 9},
-            **{"server_last_step": 8, "rows": 4, "last_step": 3, "refresh": True, "attempts": 0},
-            **{"next_try_at": None, "error": None},
+            "rid": 1,
+            "run_id": "a1",
+            "state": "running",
+            "updated_at": NOW,
+            "server_rows": 9,
+            "server_last_step": 8,
+            "rows": 4,
+            "last_step": 3,
+            "refresh": True,
+            "attempts": 0,
+            "next_try_at": None,
+            "error": None,
         },
         "b2": asdict(
             KnownRun(2, "b2", "finished", EARLIER, None, 0, None, 0, None, False, 2, NOW, "no luck again", False)
@@ -164,17 +173,22 @@ def test_the_cursor_is_what_was_set_last(store):
 
 def test_nothing_of_a_failed_transaction_is_kept(store):
     write(store, run())
-    with pytest.raises(ZeroDivisionError), store.transaction() as tx:
-        tx.upsert_runs([run(name="lost"), run("b2")], now=NOW)
-        tx.append_history(PROJECT, [curve("b2", range(5))])
-        tx.set_cursor(PROJECT, ProjectCursor(NOW))
-        raise ZeroDivisionError
+
+    def fail():
+        with store.transaction() as tx:
+            tx.upsert_runs([run(name="lost"), run("b2")], now=NOW)
+            tx.append_history(PROJECT, [curve("b2", range(5))])
+            tx.set_cursor(PROJECT, ProjectCursor(NOW))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert read(store, "select run_id, name from runs") == [("a1", "brave-sun-1")]
     assert store.cursor(PROJECT) == ProjectCursor()
     write(store, run("c3"), history=[curve("c3", [0])])
     assert read(store, "select run_id, rid from store.runs order by rid") == [("a1", 1), ("c3", 2)]
-    with pytest.raises(StoreError, match="has no run team/vision/b2 to keep history of"), store.transaction() as tx:
-        tx.append_history(PROJECT, [curve("b2", range(5))])
+    with pytest.raises(StoreError, match="has no run team/vision/b2 to keep history of"):
+        write(store, history=[curve("b2", range(5))])
 
 
 def test_half_of_a_surrogate_pair_does_not_stop_a_run(store):
