@@ -21,6 +21,12 @@ class Bars:
     def __init__(self, display: RichProgress) -> None:
         self._display = display
         self._tasks: dict[tuple[ProjectKey, str], Any] = {}
+        self._projects: Any = None
+
+    def projects_expected(self, projects: int) -> None:
+        """Show a bar of projects where there are several."""
+        if projects > 1:
+            self._projects = self._display.add_task("all", total=projects, unit="projects")
 
     def _grow(self, project: ProjectKey, unit: str, *, total: int = 0, done: int = 0) -> None:
         key = (project, unit)
@@ -55,6 +61,8 @@ class Bars:
             if project == result.project:
                 entry = next(entry for entry in self._display.tasks if entry.id == task)
                 self._display.update(task, total=entry.completed)
+        if self._projects is not None:
+            self._display.update(self._projects, advance=1)
 
 
 @contextmanager
@@ -105,6 +113,8 @@ def replay(progress: Progress, event: dict[str, Any]) -> None:
     entity, _, name = str(event.get("project", "/")).partition("/")
     project = ProjectKey(entity, name)
     match event["event"]:
+        case "projects_expected":
+            progress.projects_expected(event["count"])
         case "runs_expected":
             progress.runs_expected(project, event["count"])
         case "runs_done":

@@ -56,6 +56,10 @@ class _Lines:
     def _put(self, event: str, project: ProjectKey, count: int) -> None:
         self.queue.put_nowait({"event": event, "project": str(project), "count": count})
 
+    def projects_expected(self, projects: int) -> None:
+        """Tell how many projects there are."""
+        self.queue.put_nowait({"event": "projects_expected", "count": projects})
+
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
         """Add to the total of runs."""
         self._put("runs_expected", project, runs)

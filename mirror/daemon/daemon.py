@@ -141,6 +141,7 @@ class Daemon:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
         wanted = await self._targets(paths or self._settings.projects)
         context = replace(self._context, progress=progress)
+        progress.projects_expected(len(wanted))
         results = await asyncio.gather(*(self._locked_pass(context, target, afresh=afresh) for target in wanted))
         await self._context.writer.publish()
         return list(results)

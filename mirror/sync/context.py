@@ -15,6 +15,9 @@ from mirror.sync.writer import Writer
 class Progress(Protocol):
     """Hears how a pass gets on. Totals may grow while it runs."""
 
+    def projects_expected(self, projects: int) -> None:
+        """That many projects are to be looked at."""
+
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
         """That many runs more are to be looked at."""
 
@@ -33,6 +36,9 @@ class Progress(Protocol):
 
 class Silent:
     """Tells nobody."""
+
+    def projects_expected(self, projects: int) -> None:
+        """Tell nobody."""
 
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
         """Tell nobody."""

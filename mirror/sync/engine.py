@@ -23,6 +23,7 @@ async def sync(context: Context, targets: Sequence[Target], *, afresh: bool = Fa
         async with places:
             return await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh)
 
+    context.progress.projects_expected(len(targets))
     results = await asyncio.gather(*(one(target) for target in targets))
     await context.writer.publish()
     return list(results)
