@@ -80,14 +80,14 @@ def pointer(steps: tuple[str, ...] | list[str]) -> str:
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 
-def walk(start: Fragment, steps: tuple[str, ...], level: int = 0) -> Fragment:
+def walk(start: Fragment, steps: tuple[str, ...], level: int = 0, *, of_list: bool = False) -> Fragment:
     """The values that a path finds from one JSON value, as a JSON[]; NULL in it says that the path ends in nothing.
 
-    `level` keeps the lambda parameters of a walk inside another one apart.
+    `level` keeps the lambda parameters of a walk inside another one apart; `of_list` says that `start` is a list.
     """
     values = fragment("[{}]", start)
-    for step in steps:
-        values = _step(values, step, level)
+    for position, step in enumerate(steps):
+        values = _through_list(start, step, level) if of_list and position == 0 else _step(values, step, level)
     return values
 
 
@@ -123,21 +123,27 @@ def elements(value: Fragment, level: int = 0) -> Fragment:
 
 
 def _step(values: Fragment, step: str, level: int) -> Fragment:
-    x, y = f"x{level}", f"y{level}"
-    key = bound(pointer([step]))
-    inside = fragment(
-        f"list_transform(list_filter(json_extract({x}, '$[*]'), lambda {y}: json_type({y}) = 'OBJECT'),"
-        f" lambda {y}: json_extract({y}, {{}}))",
-        key,
-    )
-    if is_index(step):
-        inside = fragment(
-            f"list_concat(list_filter([json_extract({x}, {{}})], lambda {y}: {y} IS NOT NULL), {{}})", key, inside
-        )
+    x = f"x{level}"
     return fragment(
         f"flatten(list_transform({{}}, lambda {x}: CASE json_type({x}) WHEN 'OBJECT' THEN [json_extract({x}, {{}})]"
         f" WHEN 'ARRAY' THEN {{}} ELSE [NULL] END))",
         values,
-        key,
-        inside,
+        bound(pointer([step])),
+        _through_list(Fragment(x), step, level),
     )
+
+
+def _through_list(value: Fragment, step: str, level: int) -> Fragment:
+    """What one step finds in a list: in each object in it, and at a position."""
+    y = f"y{level}"
+    key = bound(pointer([step]))
+    inside = fragment(
+        f"list_transform(list_filter(json_extract({{}}, '$[*]'), lambda {y}: json_type({y}) = 'OBJECT'),"
+        f" lambda {y}: json_extract({y}, {{}}))",
+        value,
+        key,
+    )
+    if not is_index(step):
+        return inside
+    at_position = fragment(f"list_filter([json_extract({{}}, {{}})], lambda {y}: {y} IS NOT NULL)", value, key)
+    return fragment("list_concat({}, {})", at_position, inside)

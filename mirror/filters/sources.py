@@ -11,8 +11,8 @@ from collections.abc import Callable
 from itertools import combinations, pairwise
 
 from mirror.filters.fields import Document, Tags
-from mirror.filters.fragment import FALSE, Fragment, among, bound, certain, fragment, joined
-from mirror.filters.rows import Row, elements, json_row, marked, walk, walk_objects
+from mirror.filters.fragment import FALSE, TRUE, Fragment, among, bound, certain, fragment, joined
+from mirror.filters.rows import Row, json_row, marked, walk, walk_objects
 
 Passes = Callable[[Row, int], Fragment]
 """A test on one value; the number keeps the lambda parameters of nested expressions apart."""
@@ -32,10 +32,9 @@ _JOINABLE = 5
 
 def in_leaves(target: Document, passes: Passes) -> Fragment:
     """A value of the path passes; read from `store.leaves`."""
-    direct = fragment("{} AND {}", _at(target, [target.key]), passes(LEAF, 0))
-    if passes(LEAF, 0) == FALSE:
-        direct = FALSE
-    branches = [branch for branch in (direct, _in_lists(target, passes)) if branch != FALSE]
+    branches = [_where(target, target.key, passes(LEAF, 0)), _in_long_list(target, passes)]
+    branches += [_in_list(target, position, passes) for position in range(1, len(target.steps))]
+    branches = [branch for branch in branches if branch != FALSE]
     return among(joined(" UNION ALL ", branches)) if branches else FALSE
 
 
@@ -47,17 +46,18 @@ def in_document(target: Document, passes: Passes) -> Fragment:
 
 def in_objects(target: Document, passes: Passes) -> Fragment:
     """As `in_document`, for tests that only an object can pass: other documents are not read."""
-    maybe = fragment("{} AND l.kind IN ('object', 'list')", _at(target, [target.key, *_prefixes(target)]))
-    return certain(fragment("CASE WHEN {} THEN {} END", among(maybe), in_document(target, passes)))
+    holds_objects = Fragment("l.kind IN ('object', 'list')")
+    maybe = [_where(target, key, holds_objects) for key in (target.key, *_prefixes(target))]
+    return certain(
+        fragment("CASE WHEN {} THEN {} END", among(joined(" UNION ALL ", maybe)), in_document(target, passes))
+    )
 
 
 def is_present(target: Document) -> Fragment:
     """The path is not missing: something is at it, or a list stands on the way."""
-    ways = fragment("l.key = {}", bound(target.key))
-    if prefixes := _prefixes(target):
-        keys = joined(", ", [bound(key) for key in prefixes])
-        ways = fragment("({} OR (l.key IN ({}) AND l.kind = 'list'))", ways, keys)
-    return among(fragment(_FROM_LEAVES.format(target.doc) + " AND {}", ways))
+    ways = [_where(target, target.key, TRUE)]
+    ways += [_where(target, key, Fragment("l.kind = 'list'")) for key in _prefixes(target)]
+    return among(joined(" UNION ALL ", ways))
 
 
 def tag_values(tags: Tags, *, whole: bool) -> Fragment:
@@ -77,37 +77,32 @@ def tag_values(tags: Tags, *, whole: bool) -> Fragment:
     )
 
 
-_FROM_LEAVES = "SELECT l.rid FROM store.leaves AS l WHERE l.doc = '{}'"
+def _where(target: Document, key: str, condition: Fragment) -> Fragment:
+    """The runs with such a leaf at a key. One key a branch: for a list of keys DuckDB skips no row groups."""
+    if condition == FALSE:
+        return FALSE
+    at_key = fragment(f"SELECT l.rid FROM store.leaves AS l WHERE l.doc = '{target.doc}' AND l.key = {{}}", bound(key))
+    return at_key if condition == TRUE else fragment("{} AND {}", at_key, condition)
 
 
-def _at(target: Document, keys: list[str]) -> Fragment:
-    if len(keys) == 1:
-        return fragment(_FROM_LEAVES.format(target.doc) + " AND l.key = {}", bound(keys[0]))
-    return fragment(_FROM_LEAVES.format(target.doc) + " AND l.key IN ({})", joined(", ", [bound(key) for key in keys]))
+def _in_long_list(target: Document, passes: Passes) -> Fragment:
+    """An element passes, in a list at the path that has no rows for its elements."""
+    test = passes(json_row("v"), 1)
+    if test == FALSE:
+        return FALSE
+    found = fragment("len(list_filter(json_extract(l.text, '$[*]'), lambda v: {})) > 0", test)
+    return _where(target, target.key, fragment(f"length(l.text) > {ELEMENT_TEXT_LIMIT} AND {{}}", _of_list(found)))
 
 
-def _in_lists(target: Document, passes: Passes) -> Fragment:
-    text = Fragment("CAST(l.text AS JSON)")
-    prefixes = _prefixes(target)
-    is_long = f"length(l.text) > {ELEMENT_TEXT_LIMIT}"
-    if not prefixes:
-        found = _some(elements(text), passes)
-        if passes(json_row("v"), 1) == FALSE:
-            return FALSE
-        lists = fragment(f"{{}} AND {is_long}", _at(target, [target.key]))
-    else:
-        ways = [
-            fragment("WHEN {} THEN {}", bound(prefix), marked(walk(text, target.steps[position:])))
-            for position, prefix in enumerate(prefixes, 1)
-        ]
-        found = _some(fragment("CASE l.key {} ELSE {} END", joined(" ", ways), elements(text)), passes)
-        lists = fragment(
-            f"{{}} AND (l.key <> {{}} OR {is_long})", _at(target, [target.key, *prefixes]), bound(target.key)
-        )
+def _in_list(target: Document, position: int, passes: Passes) -> Fragment:
+    """A value passes that the rest of the path finds inside a list, where the first steps lead to one."""
+    found = _some(marked(walk(Fragment("CAST(l.text AS JSON)"), target.steps[position:], of_list=True)), passes)
+    return FALSE if found == FALSE else _where(target, ".".join(target.steps[:position]), _of_list(found))
+
+
+def _of_list(found: Fragment) -> Fragment:
     # The CASE is there because conditions of a conjunction may run in any order, and only lists are sure to be JSON.
-    return fragment(
-        "{} AND l.kind = 'list' AND l.element IS NULL AND CASE WHEN l.kind = 'list' THEN {} END", lists, found
-    )
+    return fragment("l.kind = 'list' AND l.element IS NULL AND CASE WHEN l.kind = 'list' THEN {} END", found)
 
 
 def _some(values: Fragment, passes: Passes) -> Fragment:

@@ -140,7 +140,7 @@ ODD = st.recursive(
 )
 
 
-@examples(300)
+@examples(200)
 @given(
     st.one_of(
         ODD, st.dictionaries(FIELDS, ODD, max_size=2), st.dictionaries(DOLLARS, st.lists(ODD, max_size=3), max_size=2)
