@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from mirror.filters import sources
 from mirror.store.leaves import ELEMENT_TEXT_LIMIT, LeafColumns, json_text
 
 from .database import database
@@ -59,7 +60,8 @@ def test_a_document_becomes_one_row_a_node():
 
 
 def test_a_long_list_has_one_row():
-    """At the limit of its text a list still has its elements."""
+    """At the limit of its text a list still has its elements; filters know the same limit."""
+    assert sources.ELEMENT_TEXT_LIMIT == ELEMENT_TEXT_LIMIT
     at_limit = "x" * (ELEMENT_TEXT_LIMIT - 4)
     assert [row[1] for row in rows({"a": [at_limit]})] == ["list", "string"]
     assert [row[1] for row in rows({"a": [at_limit + "x"]})] == ["list"]

@@ -200,6 +200,28 @@ def test_a_filter_matches_exactly_these_runs(runs, query, expected, form):
     assert {NAMES[rid] for rid in matching(runs, query, form=form)} == expected
 
 
+@pytest.mark.parametrize("padding", [[], ["p" * 300]], ids=["short list", "long list"])
+@pytest.mark.parametrize("form", ["leaves", "json"])
+def test_the_hardest_numbers_stand_in_lists_too(form, padding):
+    """NaN, infinities and exact integers, in lists with and without rows for their elements, and in objects in them."""
+    con = database()
+    values = [float("nan"), float("inf"), BIG, 10**30]
+    fill(con, [{"config": {"x": [value, *padding], "o": [{"y": value}, *padding]}} for value in values])
+    expected = [
+        ({"$eq": float("nan")}, [0]),
+        ({"$gt": 0}, [1, 2, 3]),
+        ({"$gte": float("inf")}, [1]),
+        ({"$eq": BIG}, [2]),
+        ({"$eq": BIG - 1}, []),
+        ({"$gt": BIG}, [1, 3]),
+        ({"$gte": 10**30, "$lte": 10**30}, [3]),
+        ({"$elemMatch": {"$gt": BIG - 1, "$lt": BIG + 1}}, [2]),
+    ]
+    assert [matching(con, {"config.x": condition}, form=form) for condition, _ in expected] == [r for _, r in expected]
+    through = [(condition, rids) for condition, rids in expected if "$elemMatch" not in condition]
+    assert [matching(con, {"config.o.y": condition}, form=form) for condition, _ in through] == [r for _, r in through]
+
+
 @pytest.mark.parametrize(
     ("value", "rest"),
     [("config.x.value", "config.x"), ("config.x.value.y", "config.x.y")],
