@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import CommError
 from mirror.remote.lenient import NUMBER_WORDS, dumps, lines
+from mirror.remote.plain import EXACT, parse_plain
 from mirror.store.records import HistoryPage
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-EXACT = 2**53
-"""Integers up to here are exact as a DOUBLE; beyond it their digits are kept as text."""
 
 _EXPONENT = re.compile(r"\de\+?[12]\d")
 
@@ -29,9 +27,10 @@ class KeyGlobs:
         self._pattern = re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
         self._seen: dict[str, bool] = {}
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: object) -> bool:
         if self.everything:
             return True
+        assert isinstance(key, str)
         known = self._seen.get(key)
         if known is None:
             known = self._seen[key] = self._pattern.match(key) is not None
@@ -45,6 +44,8 @@ def parse(run_id: str, texts: list[str], keys: KeyGlobs, *, whole_to: int | None
     `whole_to` is the step up to which nothing is missing once these lines are taken; by default the last line's.
     Raises CommError for a line that is no JSON or has no step.
     """
+    if (plain := parse_plain(run_id, texts, keys, whole_to=whole_to)) is not None:
+        return plain
     try:
         rows = lines(texts)
         steps = [int(row["_step"]) for row in rows]

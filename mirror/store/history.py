@@ -81,10 +81,13 @@ def append(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> d
     Forgets the failed attempts of these runs and tells how many there were, by rid.
     """
     cursors = find(db, project, {page.run_id for page in pages})
+    batch = _told(cursors, pages)
     with _gathered(db, cursors, pages) as any_values:
         if any_values:
             db.run("INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM incoming")
-            _add_to_keys(db, [cursor.rid for cursor in cursors.values()])
+            if batch is None:
+                batch = db.arrow(_SUMMARY.format(source="incoming"))
+            _add_to_keys(db, batch, [cursor.rid for cursor in cursors.values()])
     attempts = {cursor.rid: cursor.succeeded() for cursor in cursors.values()}
     save(db, cursors.values())
     return attempts
@@ -196,18 +199,20 @@ def _gathered(db: Database, cursors: dict[str, Cursor], pages: Sequence[HistoryP
         if values is not None:
             count = values.num_rows
             rid = pa.repeat(pa.scalar(cursors[page.run_id].rid, pa.int64()), count)
-            rest = [values[name] for name in ("step", "key", "value", "text")]
+            # A dictionary goes into DuckDB and through its groupings in half the time of a text for each value.
+            key: Any = values["key"]
+            key = key if pa.types.is_dictionary(key.type) else key.dictionary_encode()
+            rest = [values["step"], key, values["value"], values["text"]]
             pieces.append(pa.table([rid, *rest], names=["rid", "step", "key", "value", "text"]))
     if not pieces:
         yield False
         return
-    incoming = pa.concat_tables(pieces).combine_chunks()
-    # A dictionary goes into DuckDB and through its groupings in half the time of a text for each value.
-    incoming = incoming.set_column(2, "key", incoming["key"].dictionary_encode())
-    with db.table("incoming", incoming):
-        doubled = not _plainly_distinct(incoming) and _doubled(db)
-    if doubled:
-        incoming = _last_of_each(db, incoming)
+    incoming = pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
+    if not all(page.distinct for page in pages) and not _plainly_distinct(incoming):
+        with db.table("incoming", incoming):
+            doubled = _doubled(db)
+        if doubled:
+            incoming = _last_of_each(db, incoming)
     with db.table("incoming", incoming):
         yield True
 
@@ -246,8 +251,28 @@ def _last_of_each(db: Database, incoming: pa.Table) -> pa.Table:
     return incoming.take(kept["place"])
 
 
-def _add_to_keys(db: Database, numbers: Iterable[int]) -> None:
-    """Bring store.history_keys up to date with `incoming`, whose steps lie behind all that is counted already.
+def _told(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> pa.Table | None:
+    """What the pages tell of their keys, in the shape of store.history_keys.
+
+    None where a page does not tell, or where some of its lines are there already. Ask before the cursors move.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ends = {run_id: cursor.last_step for run_id, cursor in cursors.items()}
+    pieces = []
+    for page in pages:
+        end, first = ends[page.run_id], pc.min(page.values["step"]).as_py()
+        if page.summary is None or (end is not None and first is not None and first <= end):
+            return None
+        ends[page.run_id] = page.last_step
+        rid = pa.repeat(pa.scalar(cursors[page.run_id].rid, pa.int64()), page.summary.num_rows)
+        pieces.append(page.summary.add_column(0, "rid", rid))
+    return pa.concat_tables(pieces) if pieces else None
+
+
+def _add_to_keys(db: Database, batch: pa.Table, numbers: Iterable[int]) -> None:
+    """Bring store.history_keys up to date with a batch whose steps lie behind all that is counted already.
 
     Few rows are merged here, since planning the same in SQL takes longer than doing it.
     """
@@ -255,7 +280,7 @@ def _add_to_keys(db: Database, numbers: Iterable[int]) -> None:
 
     condition, params = rids.among(numbers)
     counted = db.arrow(f"SELECT * FROM store.history_keys WHERE {condition}", params)
-    both = pa.concat_tables([counted, db.arrow(_SUMMARY.format(source="incoming"))])
+    both = pa.concat_tables([counted, batch])
     how: Any = {"rows": "sum", "first_step": "min", "last_step": "max", "min": "min", "max": "max", "last": "last"}
     merged = both.group_by(["rid", "key"], use_threads=False).aggregate(list(how.items()))
     with db.table("merged", merged.select(["rid", "key", *(f"{name}_{by}" for name, by in how.items())])):

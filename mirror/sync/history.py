@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mirror.errors import AuthError, CommError
@@ -42,7 +43,10 @@ async def pull(context: Context, project: ProjectKey, needs: Sequence[plan.Need]
     Raises Unreachable or AuthError when nothing more can be had at all; what was committed stays.
     """
     job = _Job(context, project, result, needs)
-    await job.run()
+    try:
+        await job.run()
+    finally:
+        job.parser.shutdown(wait=False, cancel_futures=True)
 
 
 class _Job:
@@ -55,7 +59,7 @@ class _Job:
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
         self.size = plan.RowSize()
-        self.left: dict[str, int] = {}
+        self.parser = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parser")
         self.dropped: set[str] = set()
 
     async def run(self) -> None:
@@ -134,7 +138,8 @@ class _Job:
             return _Batch(
                 windows, first.pages + second.pages, {**first.failed, **second.failed}, first.gone + second.gone
             )
-        return await asyncio.to_thread(self._parse, windows, lines)
+        # One thread parses: several would only take turns at the interpreter, and hold up the one that writes.
+        return await asyncio.get_running_loop().run_in_executor(self.parser, self._parse, windows, lines)
 
     @staticmethod
     def _halves(windows: list[Window], *, splittable: bool) -> tuple[list[Window], list[Window]] | None:
