@@ -54,7 +54,9 @@ def sample_server(*size: int) -> Iterator[dict[str, str]]:
     assert process.stdout is not None
     try:
         url, key = process.stdout.readline().split()
-        yield {**os.environ, "WANDB_BASE_URL": url, "WANDB_API_KEY": key, "WANDB_SILENT": "true"}
+        # Both run as installed programs do, with their modules compiled once.
+        environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        yield {**environ, "WANDB_BASE_URL": url, "WANDB_API_KEY": key, "WANDB_SILENT": "true"}
     finally:
         process.terminate()
         process.wait()

@@ -75,7 +75,8 @@ def _series(steps: Any, column: Any) -> tuple[Any, Any] | None:
         steps = steps.filter(column.is_valid())
         column = column.drop_null()
     ends = pc.min_max(column)
-    if max(abs(ends["min"].as_py()), abs(ends["max"].as_py())) > EXACT:
+    # Written so that NaN fails it too: a column of nothing else has no smallest value.
+    if not -EXACT <= ends["min"].as_py() <= ends["max"].as_py() <= EXACT:
         return None
     return steps, column.cast(pa.float64())
 

@@ -59,7 +59,7 @@ class _Job:
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
         self.size = plan.RowSize()
-        self.parser = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parser")
+        self.parser = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parser")
         self.dropped: set[str] = set()
 
     async def run(self) -> None:
@@ -138,7 +138,7 @@ class _Job:
             return _Batch(
                 windows, first.pages + second.pages, {**first.failed, **second.failed}, first.gone + second.gone
             )
-        # One thread parses: several would only take turns at the interpreter, and hold up the one that writes.
+        # Not more threads: they would take turns at the interpreter, and hold up the one that writes.
         return await asyncio.get_running_loop().run_in_executor(self.parser, self._parse, windows, lines)
 
     @staticmethod
