@@ -41,6 +41,7 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
             for statement in (
                 f"SET temp_directory = {_literal(spill)}",
                 f"SET allowed_directories = [{_literal(str(home.history))}]",
+                "SET enable_progress_bar = false",
                 "SET TimeZone = 'UTC'",
                 "SET enable_external_access = false",
                 "SET lock_configuration = true",

@@ -108,6 +108,7 @@ def _opened(home: Home) -> Iterator[DuckDBPyConnection]:
 
     try:
         with duckdb.connect(str(home.published), read_only=True) as connection:
+            connection.execute("SET enable_progress_bar = false").fetchall()
             connection.execute("SET TimeZone = 'UTC'").fetchall()
             yield connection
     except duckdb.Error as error:

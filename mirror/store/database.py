@@ -48,6 +48,8 @@ class Database:
         self._connection = duckdb.connect(":memory:")
         self.rids: dict[ProjectKey, dict[str, int]] = {}
         try:
+            # DuckDB draws a bar on stdout, which belongs to data, where it takes the process for an interactive one.
+            self.run("SET enable_progress_bar = false")
             self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
             self.run(f"SET temp_directory = {literal(spill_folder(path))}")
             self.run(f"ATTACH {literal(path)} AS {CATALOG} {version}")
