@@ -59,9 +59,10 @@ def _refresh(db: Database, project: ProjectKey, number: int) -> None:
         for column in before:
             if column not in columns:
                 db.run(f"ALTER TABLE {table} DROP COLUMN {identifier(column.name)}")
-        db.run(f"DELETE FROM {table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [stale])
     for column in added:
         db.run(f"ALTER TABLE {table} ADD COLUMN {identifier(column.name)} {column.type}")
+    # Only now: DuckDB 1.5 does not commit a table that was altered after rows were deleted.
+    db.run(f"DELETE FROM {table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [stale])
     if not present or set(columns) != set(before):
         _save_columns(db, number, columns)
         _create_view(db, project, table, columns)

@@ -71,7 +71,7 @@ def test_a_published_file_opens_in_every_promised_duckdb(tmp_path, version, stor
             types = [list(row[:2]) for row in read(store, f'describe "{relation}"')]
             expected[relation] = [types, sorted(map(repr, read(store, f'from "{relation}"')))]
         published = str(store.home.published)
-        command = [str(python_with(version)), "-c", READ, published, *relations, "projects"]
+        command = [str(python_with(version)), "-I", "-c", READ, published, *relations, "projects"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
         assert done.stderr == ""
         reader, found = json.loads(done.stdout)
