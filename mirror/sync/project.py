@@ -235,7 +235,8 @@ class _Pass:
             present: set[str] = set()
             for start in range(0, len(suspects), remote.MOST_RUNS):
                 names = suspects[start : start + remote.MOST_RUNS]
-                found, _ = await self._heads(plan.both({"name": {"$in": names}}, self.scope))
+                # Without the scope: a run that the config's filter no longer takes in is not gone.
+                found, _ = await self._heads({"name": {"$in": names}})
                 present.update(head.run_id for head in found)
             wanted += sorted(present)
             if gone := [run_id for run_id in suspects if run_id not in present]:

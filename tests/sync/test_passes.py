@@ -210,6 +210,17 @@ def test_filters_and_globs_narrow_what_is_mirrored(rig):
     assert rig.sql("select run_id from runs") == [("good",)]
 
 
+def test_a_narrower_filter_marks_no_run_as_deleted(rig):
+    add(rig, "good", tags=["keep"])
+    add(rig, "other")
+    rig.sync()
+    rig.sync(filters={"tags": "keep"})
+    assert rig.sql("select run_id, deleted_at is null from runs order by 1") == [("good", True), ("other", True)]
+    rig.sandbox.reset_counts()
+    rig.sync(filters={"tags": "keep"})
+    assert dict(rig.sandbox.requests) == {"MirrorRuns": 1}
+
+
 def test_system_metrics_come_when_asked_for(rig):
     run = add(rig, "sys")
     run.log_system({"system.cpu": 12.5})
