@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def test_the_wheel_runs_the_demo_in_an_empty_environment(tmp_path):
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
     python = venv / "bin" / "python"
     subprocess.run([uv, "pip", "install", "-q", "--python", python, "-r", ROOT / "requirements.txt", wheel], check=True)
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "NO_COLOR": "1"}
-    done = subprocess.run(
-        [venv / "bin" / "mirror", "demo"], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    # A folder of its own with a short path, since the demo's home holds a socket.
+    with tempfile.TemporaryDirectory(prefix="m") as short:
+        environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": short, "NO_COLOR": "1"}
+        done = subprocess.run(
+            [venv / "bin" / "mirror", "demo"], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "$ mirror query --filter" in done.stdout
     assert "duckdb -readonly" in done.stdout
