@@ -117,6 +117,18 @@ def run(arguments: Sequence[str]) -> int:
         hint = f"; see `{ctx.command_path} --help`" if ctx is not None else ""
         return int(messages.usage_error(f"{error.format_message().rstrip('.')}{hint}"))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
-        return int(messages.fail(error))
+        code = int(messages.fail(error))
+        _empty_stdout()
+        return code
     # Newer typers turn Ctrl-C into a plain exit code, without a word.
     return int(messages.fail(KeyboardInterrupt())) if result == messages.ExitCode.INTERRUPTED else int(result or 0)
+
+
+def _empty_stdout() -> None:
+    """Drop what could not be written, or the interpreter tries again at its end and tells of it in its own way."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
