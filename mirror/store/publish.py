@@ -45,14 +45,18 @@ def delete_leftovers(target: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def is_current(state: Path, target: Path) -> bool:
-    """Whether the published file shows all that is committed. Call it only while the state file is not open."""
-    if log_file(state).exists() or not state.exists() or not target.exists():
+def is_current(state: int, target: Path) -> bool:
+    """Whether the published file is a copy of the state file, open as descriptor `state`, as it was checkpointed last.
+
+    What is in the log of the state file is left out of account.
+    """
+    try:
+        if os.fstat(state).st_size != target.stat().st_size:
+            return False
+        with target.open("rb") as published:
+            return published.read(_HEADERS) == os.pread(state, _HEADERS, 0)
+    except FileNotFoundError:
         return False
-    if state.stat().st_size != target.stat().st_size:
-        return False
-    with state.open("rb") as ours, target.open("rb") as theirs:
-        return ours.read(_HEADERS) == theirs.read(_HEADERS)
 
 
 def _verify(db: Database, copy: Path) -> None:

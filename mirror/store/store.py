@@ -16,7 +16,7 @@ import duckdb
 
 from mirror.home import Home
 from mirror.store import compact, migrations, projects, publish, runs, segments, views, wide
-from mirror.store.database import Database, disk_full, gives_up, opening_error, spill_folder, working_error
+from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
 
@@ -138,9 +138,10 @@ class Store:
         path = self.home.state
         self._descriptor = -1
         try:
-            current = publish.is_current(path, self.home.published)
+            logged = log_file(path).exists()
             self._hold()
             try:
+                current = not logged and publish.is_current(self._descriptor, self.home.published)
                 migrated = migrations.migrate(self._db)
                 compacted = compact.is_due(self._db, self._storage_version) and self._compact()
                 with self._db.transaction():
@@ -171,9 +172,17 @@ class Store:
         return True
 
     def _hold(self) -> None:
+        """Open the file, and a descriptor of it for reading.
+
+        The descriptor is closed only after the database, and there is no other one: closing any of them drops the lock
+        that this process has on the file.
+        """
         self._db = Database(self.home.state, self._storage_version)
-        # Closed only after the database: closing any descriptor of the file drops this process's lock on it.
-        self._descriptor = os.open(self.home.state, os.O_RDONLY)
+        try:
+            self._descriptor = os.open(self.home.state, os.O_RDONLY)
+        except OSError:
+            self._db.close()
+            raise
 
     def _read(self, look: Callable[[Database], Result]) -> Result:
         with self._lock, self._guarded():

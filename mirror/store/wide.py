@@ -6,6 +6,7 @@ the columns of `runs`, so that nothing has to be written when only those change.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,10 @@ def _refresh(db: Database, project: ProjectKey, number: int) -> None:
         db.run(f"ALTER TABLE {table} ADD COLUMN {identifier(column.name)} {column.type}")
     # Only now: DuckDB 1.5 does not commit a table that was altered after rows were deleted.
     db.run(f"DELETE FROM {table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [stale])
-    if not present or set(columns) != set(before):
+    if set(columns) != set(before):
         _save_columns(db, number, columns)
-        _create_view(db, project, table, columns)
+        before = columns
+    _keep_view(db, project, table, before)
     _fill(db, table, columns, stale)
 
 
@@ -157,14 +159,21 @@ def _save_columns(db: Database, number: int, columns: Sequence[_Column]) -> None
         db.run("INSERT INTO store.wide_columns BY NAME SELECT * FROM chosen")
 
 
-def _create_view(db: Database, project: ProjectKey, table: str, columns: Sequence[_Column]) -> None:
-    run_columns = [name for (name, *_) in db.run("DESCRIBE main.runs")]
-    selected = [f"r.{identifier(name)}" for name in run_columns] + [f"w.{identifier(c.name)}" for c in columns]
+def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[_Column]) -> None:
+    """Make the view anew where its columns or their types, which it remembers, are not what they should be."""
+    shared = [(name, kind) for name, kind, *_ in db.run("DESCRIBE main.runs")]
+    selected = [f"r.{identifier(name)}" for name, _ in shared] + [f"w.{identifier(c.name)}" for c in columns]
     name = identifier(_view_name(db, project))
-    db.run(
+    text = (
         f"CREATE OR REPLACE VIEW main.{name} AS SELECT {', '.join(selected)} "
         f"FROM store.run_rows AS r JOIN {table} AS w ON w.rid = r.rid"
     )
+    types = [kind for _, kind in shared] + [column.type for column in columns]
+    digest = hashlib.sha256(" ".join([text, *types]).encode()).hexdigest()
+    if db.run("SELECT value FROM store.meta WHERE key = ?", [table]) != [(digest,)]:
+        db.run(text)
+        db.run("DELETE FROM store.meta WHERE key = ?", [table])
+        db.run("INSERT INTO store.meta VALUES (?, ?)", [table, digest])
 
 
 def _view_name(db: Database, project: ProjectKey) -> str:

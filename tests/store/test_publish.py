@@ -170,4 +170,5 @@ def test_a_new_home_has_an_empty_snapshot_at_once(tmp_path):
     with duckdb.connect(str(home.published), read_only=True) as reader:
         assert reader.execute("from runs").fetchall() == []
         assert reader.execute("from history").fetchall() == []
-    assert publish.is_current(home.state, home.published)
+    with home.state.open("rb") as state:
+        assert publish.is_current(state.fileno(), home.published)
