@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test check lint types contracts docs bench soak format lock clean
+.PHONY: help demo test test-oldest check lint types contracts docs bench soak format lock clean
 
 help:
 	@echo "make demo    mirror three sample projects and look at them, no account needed (about a minute)"
 	@echo "make test    all tests but the slow ones"
+	@echo "make test-oldest    the tests of store, sync and queries with the oldest DuckDB that is taken"
 	@echo "make check   lint, types, architecture contracts, docs"
 	@echo "make bench   the benchmarks"
 	@echo "make soak    the slow fault and soak tests"
@@ -31,6 +32,18 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak"
+
+# The other end of the range in pyproject.toml; its own environment, and the tests in which DuckDB has a part.
+OLDEST := .cache/oldest
+$(OLDEST)/.done: $(VENV)/.dev
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install -q --python $(OLDEST)/bin/python -r requirements-dev.txt
+	$(BIN)/uv pip install -q --python $(OLDEST)/bin/python duckdb==1.5.3
+	$(BIN)/uv pip install -q --python $(OLDEST)/bin/python --no-deps -e .
+	@touch $@
+
+test-oldest: $(OLDEST)/.done
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) -m "not soak" tests/store tests/sync tests/query
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600
