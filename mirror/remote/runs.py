@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from mirror.errors import CommError
 from mirror.remote import queries
-from mirror.remote.client import NotFound, Server, TooMuch
+from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch
 from mirror.remote.lenient import loads, numbers
 from mirror.store.records import ProjectKey, RunRecord
 
@@ -87,8 +87,18 @@ async def records(
     server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any], size: PageSize
 ) -> AsyncIterator[Page[RunRecord]]:
     """Pages of whole records of every run that matches `filters`, oldest first."""
-    async for nodes, total in _pages(server, project, queries.RUN_FIELDS, scope, filters, size):
-        yield Page([_record(server, project, node) for node in nodes], total)
+    duration = queries.DURATION_FIELD
+    while True:
+        fields = queries.RUN_FIELDS + ("" if duration in server.lacks else f" {duration}")
+        try:
+            async for nodes, total in _pages(server, project, fields, scope, filters, size):
+                yield Page([_record(server, project, node) for node in nodes], total)
+        except FeatureMissing as error:
+            if duration in server.lacks or duration not in str(error):
+                raise
+            server.lacks.add(duration)
+        else:
+            return
 
 
 async def _pages(
@@ -181,7 +191,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
     config.pop("wandb_version", None)
     summary = numbers(_document(server, project, node, "summaryMetrics"))
     head = _head(node)
-    seconds = node["computeSeconds"]
+    seconds = node.get(queries.DURATION_FIELD)
     lived = (head.heartbeat_at - head.created_at) if head.heartbeat_at and head.created_at else None
     return RunRecord(
         entity=project.entity,

@@ -113,6 +113,15 @@ def test_an_older_server_without_the_updated_filter_is_mirrored_too(tmp_path):
         assert rig.sql("select run_id, notes from runs order by 1") == [("done", "later"), ("other", None)]
 
 
+def test_a_server_without_the_duration_field_is_mirrored_too(rig, monkeypatch):
+    """What is refused once is not asked for again."""
+    monkeypatch.setattr("mirror.remote.queries.DURATION_FIELD", "secondsOfAnotherServer")
+    add(rig, "one")
+    result = rig.sync()["team/p"]
+    assert (result.error, result.requests) == (None, 3)
+    assert rig.sql("select run_id, history_rows, duration_s is not null from runs") == [("one", 3, True)]
+
+
 def test_a_rewound_run_is_taken_again_as_a_whole(rig):
     run = add(rig, "fork", rows=6)
     rig.sync()
