@@ -212,6 +212,7 @@ class Daemon:
             result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh)
         self._last[target.project] = result
         _log_pass(result)
+        await self._context.writer.settle()
         await self._context.writer.publish_if_due()
         return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mirror.errors import StoreError
-from mirror.store import files
+from mirror.store import files, sorting
 from mirror.store.database import CATALOG, Database, log_file
 from mirror.store.names import identifier, literal
 
@@ -47,6 +47,8 @@ def compact(db: Database, storage_version: str) -> None:
             db.run(f"COPY FROM DATABASE {CATALOG} TO fresh")
             db.run("DELETE FROM fresh.store.meta WHERE key = 'storage_version'")
             db.run("INSERT INTO fresh.store.meta VALUES ('storage_version', ?)", [storage_version])
+            # Row numbers close up over what was deleted.
+            sorting.note_sorted(db, sorting.sorted_left(db), "fresh.store")
             db.run("CHECKPOINT fresh")
             _verify(db)
         finally:
@@ -77,8 +79,8 @@ def _verify(db: Database) -> None:
     )
     for schema, table in tables:
         name = f"{identifier(schema)}.{identifier(table)}"
-        # The format is noted in the new file only, which may make one row of store.meta.
-        condition = "WHERE key <> 'storage_version'" if table == "meta" else ""
+        # The format and the order are noted anew in the new file.
+        condition = "WHERE key NOT IN ('storage_version', 'sorted_leaves')" if table == "meta" else ""
         count = f"SELECT count(*) FROM {{}}.{name} {condition}"
         if db.value(count.format(CATALOG)) != db.value(count.format("fresh")):
             raise StoreError(f"{db.path} could not be compacted: {name} came out different; the file is as it was")

@@ -15,7 +15,7 @@ from typing import TypeVar
 import duckdb
 
 from mirror.home import Home
-from mirror.store import compact, migrations, projects, publish, runs, segments, views, wide
+from mirror.store import compact, migrations, projects, publish, runs, segments, sorting, views, wide
 from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
@@ -118,6 +118,18 @@ class Store:
             changed |= segments.tend(self._db, self.home.history)
             self._changed |= changed
             return changed
+
+    def sort(self) -> bool:
+        """Put the leaves of the documents in order if many are not, so that filters are fast; whether it did.
+
+        Takes 4 s for 8 million leaves, so it is for the end of a pass. Readers see no difference.
+        """
+        with self._lock, self._guarded():
+            if not sorting.is_due(self._db):
+                return False
+            sorting.sort(self._db)
+            self._changed = True
+            return True
 
     def publish(self) -> Published | None:
         """Show readers all that is committed; None when they see it already."""

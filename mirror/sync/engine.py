@@ -25,5 +25,6 @@ async def sync(context: Context, targets: Sequence[Target], *, afresh: bool = Fa
 
     context.progress.projects_expected(len(targets))
     results = await asyncio.gather(*(one(target) for target in targets))
+    await context.writer.settle()
     await context.writer.publish()
     return list(results)

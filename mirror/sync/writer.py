@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from mirror.errors import StoreError
 from mirror.store.store import Store
 from mirror.store.writes import Writes
 
 Result = TypeVar("Result")
+
+log = logging.getLogger("mirror.sync")
 
 PUBLISH_SHARE = 0.1
 """The most of the writer's time that publishing may take while commits follow each other, as in a first sync."""
@@ -49,6 +53,14 @@ class Writer:
     async def publish(self) -> None:
         """Make what is committed visible to readers now."""
         await self.read(self._publish)
+
+    async def settle(self) -> None:
+        """Do what is too much while commits follow each other: for the end of a pass."""
+        try:
+            await self.read(lambda store: store.sort())
+        except StoreError as error:
+            # What was mirrored is safe and readable; only filters are slower.
+            log.warning("the leaves were not sorted: %s", error)
 
     async def publish_if_due(self) -> None:
         """Make what is committed visible unless that was done less than the interval ago."""
