@@ -1,31 +1,67 @@
-"""How long filters take over 100,000 runs with 80 leaves each, from the leaf tables and from the JSON documents.
+"""How long filters take over 100,000 runs with 80 leaves each: in a warm process, cold, and against the official SDK.
 
-    python benchmarks/filters.py [--runs N] [--repeat N] [--unsorted] [--skip-json]
+    python benchmarks/filters.py [--runs N] [--repeat N] [--sdk-runs N] [--unsorted] [--skip-json] [--skip-sdk]
 
-Builds a database in a temporary folder (about a minute), then prints the median of the whole answer - compile, plan,
-run, fetch the ids in order - in a warm process with two threads, for both forms and with their ratio.
+Builds a mirror in a temporary folder (two minutes), then prints for each filter the median of the whole answer -
+compile, plan, run, fetch the ids in order - in a warm process with two threads, from the leaf tables and from the JSON
+documents; then the median of whole `mirror query` processes; then, over fewer runs on the sample server, the same
+filters through `api.runs(filters=...)` of the official SDK.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import orjson
-import pyarrow as pa
 
 from mirror.filters import compile as compile_filter
-from mirror.store.leaves import LeafColumns
+from mirror.home import Home
+from mirror.store import sorting
+from mirror.store.records import ProjectKey, RunRecord
+from mirror.store.store import Store
 
-MIGRATION = Path(__file__).parents[1] / "sql" / "migrations" / "0001_initial.sql"
+PROJECT = ProjectKey("acme", "bench")
 BATCH = 2_000
+
+SERVER = """
+import random, sys
+sys.path.insert(0, sys.argv[2])
+from filters import document
+from mirror.sandbox import Sandbox, World
+world, rng = World(), random.Random(7)
+for number in range(int(sys.argv[1])):
+    config, summary = document(rng, number)
+    world.add_run("acme", "bench", config=config, summary=summary, state=rng.choice(["finished", "crashed"]))
+with Sandbox(world) as server:
+    print(server.url, server.key, flush=True)
+    sys.stdin.read()
+"""
+
+SDK = """
+import json, statistics, sys, time
+import wandb
+for text in sys.stdin:
+    times = []
+    for _ in range(int(sys.argv[1])):
+        api = wandb.Api(timeout=120)  # one that has no answer in its cache
+        started = time.perf_counter()
+        found = len([run.id for run in api.runs("acme/bench", json.loads(text))])
+        times.append(time.perf_counter() - started)
+    print(json.dumps([statistics.median(times), found]), flush=True)
+"""
 
 FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"state": "running", "config.seed": {"$lt": 2000}}, "-created_at"),
@@ -69,49 +105,49 @@ def document(rng: random.Random, number: int) -> tuple[dict[str, Any], dict[str,
     return config, summary
 
 
-def build(path: Path, runs: int, *, ordered: bool) -> None:
-    """Write the tables as the store does: leaves in batches of runs, then, if `ordered`, sorted by key once."""
+def build(home: Home, runs: int) -> None:
+    """Write the runs as a first sync does, in pages, and publish."""
     rng = random.Random(7)
-    con = duckdb.connect()
-    con.execute(f"ATTACH '{path}' AS mirror (STORAGE_VERSION 'v1.4.0')").fetchall()
-    con.execute("USE mirror").fetchall()
-    con.execute("CREATE SCHEMA IF NOT EXISTS store").fetchall()
-    con.execute(MIGRATION.read_text()).fetchall()
     start = datetime(2025, 1, 1)
-    leaves = LeafColumns()
+    store = Store.open(home)
     for first in range(0, runs, BATCH):
-        rows, tags = [], []
-        for rid in range(first, min(first + BATCH, runs)):
-            config, summary = document(rng, rid)
-            leaves.add(rid, "config", config)
-            leaves.add(rid, "summary", summary)
-            texts = orjson.dumps(config).decode(), orjson.dumps(summary).decode()
+        records = []
+        for number in range(first, min(first + BATCH, runs)):
+            config, summary = document(rng, number)
             state = rng.choice(["finished", "crashed", "running"])
-            rows.append((rid, f"r{rid:07}", state, start + timedelta(minutes=rid), *texts))
-            if rng.random() < 0.3:
-                tags.append((rid, 0, "baseline"))
-        names = ["rid", "run_id", "state", "created_at", "config", "summary"]
-        insert(con, "store.runs", dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
-        insert(
-            con,
-            "store.run_tags",
-            dict(zip(["rid", "position", "tag"], map(list, zip(*tags, strict=True)), strict=True)),
-        )
-        insert(con, "store.leaves", leaves.table())
-        leaves.clear()
-    if ordered:
-        con.execute("CREATE TABLE store.sorted AS SELECT * FROM store.leaves ORDER BY doc, key, rid").fetchall()
-        con.execute("DROP TABLE store.leaves").fetchall()
-        con.execute("ALTER TABLE store.sorted RENAME TO leaves").fetchall()
-    con.execute("CHECKPOINT mirror").fetchall()
-    con.close()
+            tags = ("baseline",) if rng.random() < 0.3 else ()
+            records.append(record(number, config, summary, state, tags, start + timedelta(minutes=number)))
+        with store.transaction() as tx:
+            tx.add_project(PROJECT)
+            tx.upsert_runs(records, now=start)
+    store.sort()
+    store.publish()
+    store.close()
 
 
-def insert(con: duckdb.DuckDBPyConnection, table: str, columns: Any) -> None:
-    batch = columns if isinstance(columns, pa.Table) else pa.table(columns)
-    con.register("batch", batch)
-    con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch").fetchall()
-    con.unregister("batch")
+def record(
+    number: int, config: dict[str, Any], summary: dict[str, Any], state: str, tags: tuple[str, ...], at: datetime
+) -> RunRecord:
+    """A run with these documents."""
+    empty = dict.fromkeys(["group_name", "job_type", "sweep", "notes", "description", "git_commit", "host"])
+    return RunRecord(
+        entity=PROJECT.entity,
+        project=PROJECT.project,
+        run_id=f"r{number:07}",
+        storage_id=f"s{number}",
+        name=f"run {number}",
+        state=state,
+        created_at=at,
+        heartbeat_at=at,
+        updated_at=at,
+        duration_s=60.0,
+        username="ada",
+        tags=tags,
+        url="",
+        config=config,
+        summary=summary,
+        **empty,
+    )
 
 
 def milliseconds(
@@ -127,24 +163,102 @@ def milliseconds(
     return statistics.median(times[1:]), found
 
 
+def cold(home: Home, query: dict[str, Any], repeat: int) -> float:
+    """The median time of a whole `mirror query` process, in milliseconds."""
+    command = [Path(sys.executable).with_name("mirror"), "query", "--filter", json.dumps(query), "--limit", "50"]
+    environ = installed() | {"MIRROR_HOME": str(home.data)}
+
+    def once() -> None:
+        subprocess.run(command, env=environ, check=True, capture_output=True)
+
+    once()
+    return median(once, repeat)
+
+
+def installed() -> dict[str, str]:
+    """An environment in which modules are compiled once, as those of installed programs are."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def median(work: Callable[[], Any], repeat: int) -> float:
+    times = []
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - begin) * 1000)
+    return statistics.median(times)
+
+
+@contextmanager
+def sample_server(runs: int) -> Iterator[dict[str, str]]:
+    """A sample server with the same kind of runs in a process of its own; the environment that points at it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(runs), str(Path(__file__).parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        url, key = process.stdout.readline().split()
+        yield installed() | {"WANDB_BASE_URL": url, "WANDB_API_KEY": key, "WANDB_SILENT": "true"}
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def beside_the_sdk(folder: Path, runs: int, repeat: int) -> None:
+    """Print the time of the same filters by the official SDK and by the mirror of the same server."""
+    home = Home(folder, folder / "config.toml")
+    own = dict.fromkeys(("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR"), str(folder))
+    queries = [query for query, _ in FILTERS if "tags" not in query]
+    with sample_server(runs) as environ:
+        command = [Path(sys.executable).with_name("mirror"), "-q", "sync", str(PROJECT)]
+        subprocess.run(command, env={**environ, "MIRROR_HOME": str(folder)}, check=True)
+        lines = "".join(json.dumps(query) + "\n" for query in queries)
+        sdk = subprocess.run(
+            [sys.executable, "-c", SDK, str(repeat)],
+            env={**environ, **own},
+            input=lines,
+            capture_output=True,
+            check=True,
+            text=True,
+            cwd=folder,
+        )
+    print(f"{runs:,} runs on the sample server, ids of all runs that match")
+    print(f"{'mirror ms':>10} {'SDK ms':>10} {'ratio':>7} {'runs':>8}  filter")
+    with duckdb.connect(str(home.published), read_only=True, config={"threads": 2}) as con:
+        for query, line in zip(queries, sdk.stdout.splitlines(), strict=True):
+            seconds, found = json.loads(line)
+            mirror, same = milliseconds(con, query, "-created_at", "leaves", repeat)
+            if same != found:
+                raise SystemExit(f"{query}: {same} runs by the mirror, {found} by the SDK")
+            ratio = f"{seconds * 1000 / mirror:.0f}x"
+            print(f"{mirror:10.1f} {seconds * 1000:10.1f} {ratio:>7} {found:8,}  {json.dumps(query)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--sdk-runs", type=int, default=5_000)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--unsorted", action="store_true", help="leave the leaves in the order in which runs came")
-    parser.add_argument("--skip-json", action="store_true", help="measure the leaf form alone")
+    parser.add_argument("--skip-json", action="store_true", help="do not measure the JSON form")
+    parser.add_argument("--skip-sdk", action="store_true", help="do not measure the SDK")
     options = parser.parse_args()
+    if options.unsorted:
+        sorting.FEWEST = sys.maxsize
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "filters.duckdb"
+        home = Home(Path(folder), Path(folder) / "config.toml")
         begin = time.perf_counter()
-        build(path, options.runs, ordered=not options.unsorted)
-        size = path.stat().st_size / 1e6
-        con = duckdb.connect(str(path), read_only=True, config={"threads": 2})
-        [(count,)] = con.execute("SELECT count(*) FROM store.leaves").fetchall()
+        build(home, options.runs)
         built = time.perf_counter() - begin
+        size = home.published.stat().st_size / 1e6
+        con = duckdb.connect(str(home.published), read_only=True, config={"threads": 2})
+        [(count,)] = con.execute("SELECT count(*) FROM store.leaves").fetchall()
         print(f"DuckDB {duckdb.__version__}, {options.runs:,} runs, {count:,} leaf rows, {size:.0f} MB, {built:.0f} s")
-        print(f"{'leaves ms':>10} {'json ms':>10} {'ratio':>7} {'runs':>8}  filter, order")
-        slowest = 0.0
+        print(f"{'leaves ms':>10} {'json ms':>10} {'ratio':>7} {'cold ms':>8} {'runs':>8}  filter, order")
+        slowest = slowest_cold = 0.0
         for query, order in FILTERS:
             leaves, found = milliseconds(con, query, order, "leaves", options.repeat)
             slowest = max(slowest, leaves)
@@ -154,9 +268,15 @@ def main() -> None:
                 if same != found:
                     raise SystemExit(f"{query}: {found} runs by the leaves, {same} by the documents")
                 json_ms, ratio = f"{documents:.1f}", f"{documents / leaves:.0f}x"
-            print(f"{leaves:10.1f} {json_ms:>10} {ratio:>7} {found:8,}  {orjson.dumps(query).decode()} {order}")
-        print(f"slowest from the leaf tables: {slowest:.1f} ms")
+            whole = cold(home, query, 5)
+            slowest_cold = max(slowest_cold, whole)
+            text = f"{json.dumps(query)} {order}"
+            print(f"{leaves:10.1f} {json_ms:>10} {ratio:>7} {whole:8.0f} {found:8,}  {text}", flush=True)
+        print(f"slowest: {slowest:.1f} ms from the leaf tables, {slowest_cold:.0f} ms as a whole process")
         con.close()
+    if not options.skip_sdk:
+        with tempfile.TemporaryDirectory() as folder:
+            beside_the_sdk(Path(folder), options.sdk_runs, 5)
 
 
 if __name__ == "__main__":

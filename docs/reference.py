@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -32,15 +33,26 @@ def help_of(*command: str) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
 
 
-def reference() -> str:
-    """The whole page."""
+def commands() -> list[tuple[str, ...]]:
+    """Every command in the order of the help, a group before its own commands."""
+    import typer
     from typer.main import get_command
 
-    from mirror.cli.app import app
+    from mirror.cli.app import COMMANDS
 
-    commands = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+    found: list[tuple[str, ...]] = []
+    for name, (module, target) in COMMANDS.items():
+        found.append((name,))
+        made = getattr(import_module(module), target)
+        if isinstance(made, typer.Typer):
+            found += [(name, inner) for inner in get_command(made).commands]  # type: ignore[attr-defined]
+    return found
+
+
+def reference() -> str:
+    """The whole page."""
     parts = [HEAD, f"## mirror\n\n```text\n{help_of()}\n```\n"]
-    parts += [f"## mirror {name}\n\n```text\n{help_of(name)}\n```\n" for name in commands]
+    parts += [f"## mirror {' '.join(name)}\n\n```text\n{help_of(*name)}\n```\n" for name in commands()]
     return "\n".join(parts)
 
 

@@ -17,6 +17,8 @@ from mirror.errors import UsageError
 if TYPE_CHECKING:
     from mirror.query.paths import Project
 
+_COMPARABLE = ("--filter", "--project", "--compare")
+
 
 def query(
     ctx: typer.Context,
@@ -40,6 +42,9 @@ def query(
     explain: Annotated[
         bool, typer.Option("--explain", help="The SQL of a filter, and how many runs each clause matches.")
     ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run the filter on the server too; print the runs that differ, and why.")
+    ] = False,
     deleted: Annotated[bool, typer.Option("--deleted", help="Deleted runs too.")] = False,
     format_name: FormatOption = None,
     json: JsonOption = False,
@@ -60,6 +65,7 @@ def query(
         "--order": order,
         "--select": select,
         "--explain": explain,
+        "--compare": compare,
         "--deleted": deleted,
     }
     if sql is not None:
@@ -69,6 +75,14 @@ def query(
         return
     if not any(value for value in only_runs.values()) and not count and limit is None:
         raise UsageError("nothing to query: give SQL, or --filter JSON ('{}' is every run); see `mirror query --help`")
+    if compare:
+        others = {**only_runs, "--count": count, "--limit": limit}
+        if wrong := [name for name, value in others.items() if value and name not in _COMPARABLE]:
+            raise UsageError(f"--compare looks at every run of a filter, so {wrong[0]} does not go with it")
+        from mirror.cli.compare import print_comparison
+
+        print_comparison(given, filter_, project or [], output)
+        return
     _runs(
         given,
         filter_,

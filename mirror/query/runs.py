@@ -71,7 +71,7 @@ class RunQuery:
             # Inside, so that columns are looked up for these runs only.
             matching, params = f"{matching}\nORDER BY position LIMIT ?", [*params, limit]
         sql = f"""SELECT {expressions} FROM ({matching}) AS m
-        JOIN main.runs AS v ON v.entity = m.entity AND v.project = m.project AND v.run_id = m.run_id
+        JOIN store.run_rows AS v ON v.rid = m.rid
         ORDER BY m.position"""
         return Result(
             self.connection,
