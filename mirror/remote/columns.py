@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mirror.errors import CommError
 from mirror.remote.lenient import NUMBER_WORDS, dumps, lines
 from mirror.remote.plain import EXACT, parse_plain
+from mirror.series import arrange, summarise
 from mirror.store.records import HistoryPage
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def parse(run_id: str, texts: list[str], keys: KeyGlobs, *, whole_to: int | None
     last = max(steps, default=None)
     if whole_to is not None:
         last = whole_to if last is None else max(last, whole_to)
-    return HistoryPage(run_id=run_id, values=table, rows=len(rows), last_step=last)
+    # A server that joins exported and live steps in one answer may give lines twice.
+    return _page(run_id, table, len(set(steps)), last)
 
 
 def parse_events(run_id: str, texts: list[str]) -> HistoryPage:
@@ -68,7 +70,12 @@ def parse_events(run_id: str, texts: list[str]) -> HistoryPage:
         raise CommError(f"the server sent a system metric of {run_id} that cannot be read ({error})", error) from error
     steps = list(range(len(rows)))
     table = _columns(rows, steps, KeyGlobs(["*"]))
-    return HistoryPage(run_id=run_id, values=table, rows=len(rows), last_step=steps[-1] if steps else None)
+    return _page(run_id, table, len(rows), steps[-1] if steps else None)
+
+
+def _page(run_id: str, values: pa.Table, rows: int, last_step: int | None) -> HistoryPage:
+    values = arrange(values)
+    return HistoryPage(run_id, values, rows, last_step, summarise(values))
 
 
 def _columns(rows: list[dict[str, Any]], steps: list[int], keys: KeyGlobs) -> pa.Table:

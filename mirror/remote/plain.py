@@ -61,7 +61,6 @@ def parse_plain(run_id: str, texts: list[str], keys: Container[str], *, whole_to
         values=_long(series),
         rows=len(texts),
         last_step=last if whole_to is None else max(last, whole_to),
-        distinct=True,
         summary=_summary(series),
     )
 
@@ -101,7 +100,7 @@ def _long(series: list[tuple[str, Any, Any]]) -> pa.Table:
 
 
 def _summary(series: list[tuple[str, Any, Any]]) -> pa.Table:
-    """What store.history_keys holds of each key, for these values alone."""
+    """As `mirror.series.summarise`, of series that hold finite numbers only; a fifth of the time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mirror.errors import StoreError
+from mirror.series import arrange, summarise
 from mirror.store import columns, rids
 from mirror.store.database import Database
 from mirror.store.records import HistoryPage, ProjectKey
@@ -32,6 +32,23 @@ _CURSOR = {
     "next_try_at": "TIMESTAMP",
     "error": "VARCHAR",
 }
+
+
+@dataclass(frozen=True)
+class Block:
+    """New values of one run, key by key and by step without doubles, with a row a key in `summary`."""
+
+    rid: int
+    run_id: str
+    values: pa.Table
+    summary: pa.Table
+
+
+class Bulk(Protocol):
+    """A way around the tail."""
+
+    def take(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> bool:
+        """Keep all these values, `count` in number; False to leave them to the tail."""
 
 
 @dataclass
@@ -75,19 +92,20 @@ class Cursor:
         return attempts
 
 
-def append(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> dict[int, int]:
+def append(db: Database, project: ProjectKey, pages: Sequence[HistoryPage], bulk: Bulk | None = None) -> dict[int, int]:
     """Add the values behind each run's last step, and move its cursor; values that are there already are left out.
 
-    Forgets the failed attempts of these runs and tells how many there were, by rid.
+    What `bulk` takes goes into a segment, the rest into the tail. Forgets the failed attempts of these runs and tells
+    how many there were, by rid.
     """
     cursors = find(db, project, {page.run_id for page in pages})
-    batch = _told(cursors, pages)
-    with _gathered(db, cursors, pages) as any_values:
-        if any_values:
-            db.run("INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM incoming")
-            if batch is None:
-                batch = db.arrow(_SUMMARY.format(source="incoming"))
-            _add_to_keys(db, batch, [cursor.rid for cursor in cursors.values()])
+    blocks = _new(cursors, pages)
+    if blocks:
+        count = sum(block.values.num_rows for block in blocks)
+        if bulk is None or not bulk.take(db, project, blocks, count):
+            with db.table("incoming", _joined(blocks)):
+                db.run("INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM incoming")
+        _add_to_keys(db, blocks)
     attempts = {cursor.rid: cursor.succeeded() for cursor in cursors.values()}
     save(db, cursors.values())
     return attempts
@@ -97,8 +115,8 @@ def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> No
     """Gather values unseen by readers, behind what is gathered already of each run."""
     found = find(db, project, {page.run_id for page in pages})
     cursors = {run_id: staged(db, cursor.rid) for run_id, cursor in found.items()}
-    with _gathered(db, cursors, pages) as any_values:
-        if any_values:
+    if blocks := _new(cursors, pages):
+        with db.table("incoming", _joined(blocks)):
             db.run("INSERT INTO store.history_staging SELECT rid, step, key, value, text FROM incoming")
     shape = {name: _CURSOR[name] for name in ("rid", "rows", "last_step")}
     _replace(db, "staged", shape, [(c.rid, c.rows, c.last_step) for c in cursors.values()])
@@ -151,8 +169,8 @@ def replace_system_metrics(db: Database, project: ProjectKey, page: HistoryPage)
     cursors = find(db, project, {page.run_id})
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
     afresh = {page.run_id: Cursor(cursors[page.run_id].rid)}
-    with _gathered(db, afresh, [page]) as any_values:
-        if any_values:
+    if blocks := _new(afresh, [page]):
+        with db.table("incoming", _joined(blocks)):
             db.run("INSERT INTO store.system_metrics SELECT ?, ?, ?, step, key, value, text FROM incoming", here)
 
 
@@ -184,103 +202,51 @@ def _replace(db: Database, table: str, shape: dict[str, str], rows: Sequence[tup
         db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM replacement")
 
 
-@contextmanager
-def _gathered(db: Database, cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> Iterator[bool]:
-    """Let statements read what is new in the pages as `incoming` (rid, step, key, value, text).
+def _new(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> list[Block]:
+    """What is new in the pages, put in order and summed up; moves the cursors."""
+    blocks = []
+    for page in pages:
+        cursor = cursors[page.run_id]
+        values = cursor.take(page)
+        if values is None:
+            continue
+        if page.summary is not None and values is page.values:
+            blocks.append(Block(cursor.rid, page.run_id, values, page.summary))
+        else:
+            values = arrange(values)
+            blocks.append(Block(cursor.rid, page.run_id, values, summarise(values)))
+    return blocks
 
-    Moves the cursors. Gives False when there is nothing new. One table for all pages: a statement for each would cost
-    more than its rows.
-    """
+
+def _joined(blocks: Sequence[Block]) -> pa.Table:
+    """All blocks as one table (rid, step, key, value, text): a statement for each would cost more than its rows."""
     import pyarrow as pa
 
     pieces = []
-    for page in pages:
-        values = cursors[page.run_id].take(page)
-        if values is not None:
-            count = values.num_rows
-            rid = pa.repeat(pa.scalar(cursors[page.run_id].rid, pa.int64()), count)
-            # A dictionary goes into DuckDB and through its groupings in half the time of a text for each value.
-            key: Any = values["key"]
-            key = key if pa.types.is_dictionary(key.type) else key.dictionary_encode()
-            rest = [values["step"], key, values["value"], values["text"]]
-            pieces.append(pa.table([rid, *rest], names=["rid", "step", "key", "value", "text"]))
-    if not pieces:
-        yield False
-        return
-    incoming = pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
-    if not all(page.distinct for page in pages) and not _plainly_distinct(incoming):
-        with db.table("incoming", incoming):
-            doubled = _doubled(db)
-        if doubled:
-            incoming = _last_of_each(db, incoming)
-    with db.table("incoming", incoming):
-        yield True
+    for block in blocks:
+        rid = pa.repeat(pa.scalar(block.rid, pa.int64()), block.values.num_rows)
+        # A dictionary goes into DuckDB in half the time of a text for each value.
+        key: Any = block.values["key"]
+        key = key if pa.types.is_dictionary(key.type) else key.dictionary_encode()
+        columns = [rid, block.values["step"], key, block.values["value"], block.values["text"]]
+        pieces.append(pa.table(columns, names=["rid", "step", "key", "value", "text"]))
+    return pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
 
 
-def _plainly_distinct(incoming: pa.Table) -> bool:
-    """Whether steps only rise within each stretch of one run and key, and no run and key has two stretches.
-
-    False says nothing. Metrics come a column at a time, so this spares most pages a grouping that costs 20 times more.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rid, step = (incoming[name].combine_chunks() for name in ("rid", "step"))
-    keys: Any = incoming["key"].combine_chunks()
-    key = keys.indices
-    fresh = pc.or_(pc.not_equal(rid[1:], rid[:-1]), pc.not_equal(key[1:], key[:-1]))
-    rises = pc.greater(step[1:], step[:-1])
-    if not pc.all(pc.or_(fresh, rises), min_count=0).as_py():
-        return False
-    stretches = len(pc.indices_nonzero(fresh)) + 1
-    places = pa.table({"rid": rid, "key": key})
-    return bool(places.group_by(["rid", "key"]).aggregate([]).num_rows == stretches)
-
-
-def _doubled(db: Database) -> bool:
-    return bool(db.run("SELECT 1 FROM incoming GROUP BY rid, key, step HAVING count(*) > 1 LIMIT 1"))
-
-
-def _last_of_each(db: Database, incoming: pa.Table) -> pa.Table:
-    """Without the values that a later one at the same run, key and step replaces."""
-    import pyarrow as pa
-
-    numbered = incoming.append_column("place", pa.array(range(incoming.num_rows), pa.int64()))
-    with db.table("numbered", numbered):
-        kept = db.arrow("SELECT max(place) AS place FROM numbered GROUP BY rid, key, step ORDER BY place")
-    return incoming.take(kept["place"])
-
-
-def _told(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> pa.Table | None:
-    """What the pages tell of their keys, in the shape of store.history_keys.
-
-    None where a page does not tell, or where some of its lines are there already. Ask before the cursors move.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    ends = {run_id: cursor.last_step for run_id, cursor in cursors.items()}
-    pieces = []
-    for page in pages:
-        end, first = ends[page.run_id], pc.min(page.values["step"]).as_py()
-        if page.summary is None or (end is not None and first is not None and first <= end):
-            return None
-        ends[page.run_id] = page.last_step
-        rid = pa.repeat(pa.scalar(cursors[page.run_id].rid, pa.int64()), page.summary.num_rows)
-        pieces.append(page.summary.add_column(0, "rid", rid))
-    return pa.concat_tables(pieces) if pieces else None
-
-
-def _add_to_keys(db: Database, batch: pa.Table, numbers: Iterable[int]) -> None:
-    """Bring store.history_keys up to date with a batch whose steps lie behind all that is counted already.
+def _add_to_keys(db: Database, blocks: Sequence[Block]) -> None:
+    """Bring store.history_keys up to date with blocks whose steps lie behind all that is counted already.
 
     Few rows are merged here, since planning the same in SQL takes longer than doing it.
     """
     import pyarrow as pa
 
-    condition, params = rids.among(numbers)
+    condition, params = rids.among({block.rid for block in blocks})
     counted = db.arrow(f"SELECT * FROM store.history_keys WHERE {condition}", params)
-    both = pa.concat_tables([counted, batch])
+    rows = [
+        block.summary.add_column(0, "rid", pa.repeat(pa.scalar(block.rid, pa.int64()), block.summary.num_rows))
+        for block in blocks
+    ]
+    both = pa.concat_tables([counted, *(row.select(counted.column_names) for row in rows)])
     how: Any = {"rows": "sum", "first_step": "min", "last_step": "max", "min": "min", "max": "max", "last": "last"}
     merged = both.group_by(["rid", "key"], use_threads=False).aggregate(list(how.items()))
     with db.table("merged", merged.select(["rid", "key", *(f"{name}_{by}" for name, by in how.items())])):

@@ -97,18 +97,17 @@ class ProjectCursor:
 class HistoryPage:
     """Logged values of one run.
 
-    `values` has the columns step (int64), key (string), value (double, null where the value is no number) and text
-    (string, null for plain numbers), one row a value. `rows` is how many history lines they came from, `last_step` the
-    highest step up to which nothing is missing, also where the last lines held no value that is mirrored. `key` may be
-    dictionary-encoded. `distinct` tells that no two values have the same step and key; `summary` has of each key rows,
-    first_step, last_step, min, max (of finite values) and last, where that was found on the way.
+    `values` has the columns step (int64), key (string, may be dictionary-encoded), value (double, null where the value
+    is no number) and text (string, null for plain numbers), one row a value. `rows` is how many history lines they
+    came from, `last_step` the highest step up to which nothing is missing, also where the last lines held no value
+    that is mirrored. `summary`, where it is given, tells that the values lie key by key and by step without doubles,
+    and has one row a key in that order, as `mirror.series.summarise` gives it.
     """
 
     run_id: str
     values: pa.Table
     rows: int
     last_step: int | None
-    distinct: bool = False
     summary: pa.Table | None = None
 
 

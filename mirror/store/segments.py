@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,18 +17,18 @@ from pathlib import Path
 import duckdb
 
 from mirror.errors import StoreError
-from mirror.store import files, views
+from mirror.store import columns, files, views
 from mirror.store.database import Database, reason
 from mirror.store.names import literal
 from mirror.store.records import ProjectKey
 
 logger = logging.getLogger(__name__)
 
-MERGE = 8
-"""So many segments of one level become one of the next."""
+MERGE = 16
+"""When so many segments of one level are there, the first of them become one of the next."""
 
 MOST_VALUES = 50_000_000
-"""A segment that a merge would make larger than this stays as it is."""
+"""The most values that a merge puts into one segment."""
 
 REPLACED_SHARE = 0.25
 """A segment is written anew once so much of it belongs to runs that were replaced."""
@@ -85,7 +85,7 @@ def seal(db: Database, folder: Path, tail_values: int) -> bool:
         if left <= tail_values * KEPT_SHARE:
             break
         key = ProjectKey(entity, project)
-        if _fits(key):
+        if fits(key):
             _seal_project(db, folder, key)
             left -= count
             moved = True
@@ -171,9 +171,19 @@ def _due(segments: Sequence[_Segment]) -> list[_Segment] | None:
     """The segments that should become one, which may be one alone; None when all is well."""
     for level in sorted({segment.level for segment in segments}):
         same = [segment for segment in segments if segment.level == level]
-        if len(same) >= MERGE and sum(segment.left for segment in same[:MERGE]) <= MOST_VALUES:
-            return same[:MERGE]
+        if len(same) >= MERGE and len(some := _fitting(same[:MERGE])) > 1:
+            return some
     return next(([s] for s in segments if s.replaced and s.replaced >= s.value_count * REPLACED_SHARE), None)
+
+
+def _fitting(segments: Sequence[_Segment]) -> list[_Segment]:
+    """As many of the segments, from the first, as fit into one."""
+    total = 0
+    for place, segment in enumerate(segments):
+        total += segment.left
+        if total > MOST_VALUES:
+            return list(segments[:place])
+    return list(segments)
 
 
 def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segment]) -> None:
@@ -217,9 +227,25 @@ def _write(
     *,
     order: str = "key, run_id, step",
 ) -> str:
-    """A new segment with the rows of a query, durable and under its own name; its path within the folder.
+    """A new segment with the rows of a query; its path within the folder.
 
     `order` must come to the order of key, run and step.
+    """
+
+    def copy(target: Path) -> None:
+        db.run(
+            f"COPY (SELECT run_id, key, step, value, text FROM ({query}) ORDER BY {order}) TO {literal(target)} "
+            "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)",
+            params,
+        )
+
+    return place(db, folder, key, level, copy)
+
+
+def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callable[[Path], None]) -> str:
+    """A new segment that `write` has made at the path it is given, durable and under its own name.
+
+    Returns the path within the folder. No reader knows of it yet, and the next start deletes it if none ever does.
     """
     sequence = db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments")
     path = f"{_partition(key)}/{level}-{sequence:08d}-{uuid.uuid4().hex}.parquet"
@@ -227,11 +253,7 @@ def _write(
     temporary = target.with_suffix(".part")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        db.run(
-            f"COPY (SELECT run_id, key, step, value, text FROM ({query}) ORDER BY {order}) TO {literal(temporary)} "
-            "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)",
-            params,
-        )
+        write(temporary)
         files.sync_file(temporary)
         temporary.rename(target)
     finally:
@@ -239,6 +261,19 @@ def _write(
     for parent in (target.parent, target.parent.parent, folder):
         files.sync_folder(parent)
     return path
+
+
+def enlist(db: Database, folder: Path, key: ProjectKey, path: str, level: int, counts: Mapping[str, int]) -> None:
+    """List a new segment in the open transaction, with how many values of each run it holds.
+
+    The caller brings the views in line. Raises StoreError for a file that does not hold as many values.
+    """
+    segment_id, count = _add(db, folder, key, path, level)
+    _equal(path, count, sum(counts.values()))
+    shape = {"segment_id": "BIGINT", "run_id": "VARCHAR", "value_count": "BIGINT", "replaced": "BOOLEAN"}
+    rows = [(segment_id, run_id, values, False) for run_id, values in sorted(counts.items())]
+    with db.table("listed", columns.table(shape, rows)):
+        db.run("INSERT INTO store.segment_runs SELECT * FROM listed")
 
 
 def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> tuple[int, int]:
@@ -263,7 +298,8 @@ def _partition(key: ProjectKey) -> str:
     return f"entity={_encoded(key.entity)}/project={_encoded(key.project)}"
 
 
-def _fits(key: ProjectKey) -> bool:
+def fits(key: ProjectKey) -> bool:
+    """Whether the project's name can be that of a folder."""
     return all(len(part.encode()) <= _NAME_BYTES for part in _partition(key).split("/"))
 
 

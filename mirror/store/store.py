@@ -86,7 +86,7 @@ class Store:
         """What is written inside is committed together at the end, or, after an error, not at all."""
         with self._lock, self._guarded():
             with self._db.transaction():
-                writes = Writes(self._db, self.home.history)
+                writes = Writes(self._db, self.home.history, self.tail_values)
                 yield writes
                 writes.finish()
             self._changed = True
@@ -109,27 +109,25 @@ class Store:
         return self._read(projects.status)
 
     def seal(self) -> bool:
-        """Move the tail into segments when it outgrew its limit, and merge those that are due; whether there was any.
-
-        Readers see no difference. What a merge replaced is deleted `RETIRED_GRACE` after readers last could open it.
-        """
+        """Move the tail into segments when it outgrew its limit; whether it did. Readers see no difference."""
         with self._lock, self._guarded():
             changed = segments.seal(self._db, self.home.history, self.tail_values)
-            changed |= segments.tend(self._db, self.home.history)
             self._changed |= changed
             return changed
 
-    def sort(self) -> bool:
-        """Put the leaves of the documents in order if many are not, so that filters are fast; whether it did.
+    def tend(self) -> bool:
+        """Merge the segments that are due, and sort the leaves if many are out of order; whether there was any to do.
 
-        Takes 4 s for 8 million leaves, so it is for the end of a pass. Readers see no difference.
+        Takes seconds where there is much, so it is for the end of a pass. Readers see no difference. What a merge
+        replaced is deleted `RETIRED_GRACE` after readers last could open it.
         """
         with self._lock, self._guarded():
-            if not sorting.is_due(self._db):
-                return False
-            sorting.sort(self._db)
-            self._changed = True
-            return True
+            changed = segments.tend(self._db, self.home.history)
+            if sorting.is_due(self._db):
+                sorting.sort(self._db)
+                changed = True
+            self._changed |= changed
+            return changed
 
     def publish(self) -> Published | None:
         """Show readers all that is committed; None when they see it already."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mirror.store import history, projects, runs, views
+from mirror.store.bulk import Straight
 from mirror.store.database import Database
 from mirror.store.records import HistoryPage, ProjectCursor, ProjectKey, RunRecord
 
@@ -14,8 +15,9 @@ from mirror.store.records import HistoryPage, ProjectCursor, ProjectKey, RunReco
 class Writes:
     """The verbs of an open transaction; all of it is committed, or nothing. Made by `Store.transaction`."""
 
-    def __init__(self, db: Database, folder: Path) -> None:
+    def __init__(self, db: Database, folder: Path, tail_values: int) -> None:
         self._db = db
+        self._tail_values = tail_values
         self.written: set[ProjectKey] = set()
         self._folder = folder
         self._forgotten: dict[int, int] = {}
@@ -45,12 +47,16 @@ class Writes:
         """Note that the server no longer has these runs; everything mirrored of them stays."""
         runs.mark_deleted(self._db, project, run_ids, at)
 
-    def append_history(self, project: ProjectKey, pages: Sequence[HistoryPage]) -> None:
+    def append_history(self, project: ProjectKey, pages: Sequence[HistoryPage], *, to_come: int = 0) -> None:
         """Add the lines behind each run's last mirrored step; lines that are there already are left out.
 
-        Earlier failures of these runs are forgotten. Raises StoreError for a run whose record was never written.
+        `to_come` is how many values are expected to follow: many of a history that outgrows the tail go straight into
+        a segment. Earlier failures of these runs are forgotten. Raises StoreError for a run whose record was never
+        written.
         """
-        self._forgotten |= history.append(self._db, project, pages)
+        straight = Straight(self._folder, self._tail_values, to_come)
+        self._forgotten |= history.append(self._db, project, pages, straight)
+        self._views_changed |= straight.taken
 
     def stage_history(self, project: ProjectKey, pages: Sequence[HistoryPage]) -> None:
         """Gather lines that readers do not see until `swap_history`, behind what is gathered of each run already."""

@@ -22,9 +22,9 @@ from mirror.sync.context import Context, PassResult, utc_now
 AHEAD = 4
 """Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""
 
-COMMIT_VALUES = 1_000_000
-COMMIT_SECONDS = 2.0
-"""When answers are committed: DuckDB takes a million values in half the time that six smaller transactions need."""
+COMMIT_VALUES = 2_000_000
+COMMIT_SECONDS = 4.0
+"""When answers are committed: few large transactions take half the time of many small ones, and bound what is lost."""
 
 FIRST_GUESS = 10_000
 LAST_GUESS = 2**40
@@ -76,6 +76,7 @@ class _Job:
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
         self.size = plan.RowSize()
+        self.rows_to_come = 0
         self.parser = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parser")
         self.dropped: set[str] = set()
 
@@ -89,6 +90,7 @@ class _Job:
             first = 0 if last is None else last + 1
             missing = max(run.server_rows - rows, 0)
             self.context.progress.rows_expected(self.project, missing)
+            self.rows_to_come += missing
             if run.server_last_step is None and missing:
                 open_ended.append((need, first, missing))
             elif run.server_last_step is None or first > run.server_last_step:
@@ -218,16 +220,20 @@ class _Job:
         append = [page for page in pages if not self.needs[page.run_id].whole]
         stage = [page for page in pages if self.needs[page.run_id].whole]
 
+        rows = sum(page.rows for page in pages)
+        values = sum(page.values.num_rows for page in pages)
+        self.rows_to_come = max(0, self.rows_to_come - rows)
+        to_come = round(self.rows_to_come * values / rows) if rows else 0
+
         def commit(tx: Writes) -> None:
             if append:
-                tx.append_history(self.project, append)
+                tx.append_history(self.project, append, to_come=to_come)
             if stage:
                 tx.stage_history(self.project, stage)
             for run_id, error in fresh.items():
                 self._set_aside(tx, run_id, str(error))
 
         await self.context.writer.write(commit)
-        rows = sum(page.rows for page in pages)
         self.result.rows += rows
         self.context.progress.rows_done(self.project, rows)
 

@@ -57,10 +57,10 @@ class Writer:
     async def settle(self) -> None:
         """Do what is too much while commits follow each other: for the end of a pass."""
         try:
-            await self.read(lambda store: store.sort())
+            await self.read(lambda store: store.tend())
         except StoreError as error:
-            # What was mirrored is safe and readable; only filters are slower.
-            log.warning("the leaves were not sorted: %s", error)
+            # What was mirrored is safe and readable; only queries are slower.
+            log.warning("segments and leaves were not tidied: %s", error)
 
     async def publish_if_due(self) -> None:
         """Make what is committed visible unless that was done less than the interval ago."""

@@ -100,6 +100,12 @@ def write(store: Store, *runs: RunRecord, history: Iterable[HistoryPage] = (), p
         tx.append_history(project, list(history))
 
 
+def settle(store: Store) -> bool:
+    """What the end of a pass does; whether anything was moved, merged or sorted."""
+    sealed = store.seal()
+    return store.tend() or sealed
+
+
 def read(store: Store, sql: str, *params):
     """Rows of what a reader sees after a publish."""
     store.publish()

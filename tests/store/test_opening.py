@@ -17,14 +17,14 @@ import pytest
 from mirror.errors import StoreBusy, StoreError
 from mirror.store import compact, sqlfiles
 from mirror.store.database import Database
-from tests.store.kit import NOW, PROJECT, curve, opened, read, run, write
+from tests.store.kit import NOW, PROJECT, curve, opened, read, run, settle, write
 
 WRITER = textwrap.dedent("""
     import sys
     from datetime import timedelta
     from pathlib import Path
     from mirror.store.records import ProjectCursor
-    from tests.store.kit import NOW, PROJECT, curve, opened, run
+    from tests.store.kit import NOW, PROJECT, curve, opened, run, settle
 
     with opened(Path(sys.argv[1]), tail_values=500) as store:
         done = int(sys.argv[2])
@@ -35,7 +35,7 @@ WRITER = textwrap.dedent("""
                 tx.set_cursor(PROJECT, ProjectCursor(NOW + timedelta(seconds=done + 1)))
             done += 1
             print(done, flush=True)
-            store.seal()
+            settle(store)
             if done % 3 == 0:
                 store.publish()
 """)
@@ -43,7 +43,7 @@ WRITER = textwrap.dedent("""
 HOLDER = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from tests.store.kit import opened
+    from tests.store.kit import opened, settle
 
     with opened(Path(sys.argv[1])):
         print("open", flush=True)
@@ -54,7 +54,7 @@ FULL = textwrap.dedent("""
     import resource, sys
     from pathlib import Path
     from mirror.errors import StoreError
-    from tests.store.kit import curve, opened, read, run, write
+    from tests.store.kit import curve, opened, read, run, settle, write
 
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     with opened(Path(sys.argv[1])) as store:
@@ -209,7 +209,7 @@ def test_free_space_is_given_back_at_the_next_start(tmp_path, monkeypatch):
         write(store, run(config={"a": 1}), history=[curve("a1", range(300_000), keys=["x", "y"])])
         store.publish()
         store.tail_values = 1000
-        assert store.seal()
+        assert settle(store)
         store.publish()
         expected = read(store, "select count(*), sum(step), bit_xor(hash(step, key, value)) from history")
         before = store.home.state.stat().st_size

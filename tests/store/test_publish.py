@@ -12,7 +12,7 @@ import pytest
 from mirror.errors import StoreError
 from mirror.store import files, publish
 from mirror.store.store import Store
-from tests.store.kit import curve, home_at, opened, read, run, write
+from tests.store.kit import curve, home_at, opened, read, run, settle, write
 
 READER = textwrap.dedent("""
     import sys, duckdb
@@ -37,7 +37,7 @@ HOLDER = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute('select 1')"
 
 
 def test_readers_in_other_processes_see_whole_snapshots_while_the_store_is_written(store):
-    rounds = 15
+    rounds = 20
     write(store, run(config={"n": 1}), history=[curve("a1", range(100))])
     store.publish()
     store.tail_values = 99
@@ -47,7 +47,7 @@ def test_readers_in_other_processes_see_whole_snapshots_while_the_store_is_writt
         assert reader.stdout.readline() == "reading\n"
     for number in range(2, rounds + 1):
         write(store, run(config={"n": number}), history=[curve("a1", range(number * 100 - 100, number * 100))])
-        store.seal()
+        settle(store)
         store.publish()
     for reader in readers:
         out, errors = reader.communicate(timeout=60)

@@ -9,8 +9,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from mirror.store import segments
 from mirror.store.records import ProjectKey
-from tests.store.kit import NOW, PROJECT, curve, home_at, opened, page, read, run, write
+from tests.store.kit import NOW, PROJECT, curve, home_at, opened, page, read, run, settle, write
 
 LIVE = "select level, count(*) from store.segments where retired_at is null group by level order by level"
 
@@ -18,7 +19,7 @@ LIVE = "select level, count(*) from store.segments where retired_at is null grou
 def test_a_mirror_below_the_threshold_is_one_file(store):
     write(store, run(), history=[curve("a1", range(100))])
     store.tail_values = 100
-    assert not store.seal()
+    assert not settle(store)
     assert list(store.home.history.iterdir()) == []
     assert read(store, "select count(*) from history") == [(100,)]
 
@@ -29,7 +30,7 @@ def test_a_segment_is_a_sorted_hive_partitioned_parquet_file(store):
     with store.transaction() as tx:
         tx.append_history(odd, [curve("b", range(3), keys=["x", "a/b"]), curve("a", range(2), keys=["x"])])
     store.tail_values = 7
-    assert store.seal()
+    assert settle(store)
     (file,) = store.home.history.rglob("*.parquet")
     assert str(file.parent.relative_to(store.home.history)) == ("entity=tëam/project=50%25 %3D%2F%5Bx%5D%2A%3F")
     table = pq.ParquetFile(file).read()
@@ -52,7 +53,7 @@ def test_small_projects_stay_in_the_tail(store):
     write(store, run("b2", small), history=[curve("b2", range(5))], project=small)
     write(store, run(), history=[curve("a1", range(100))])
     store.tail_values = 50
-    assert store.seal()
+    assert settle(store)
     assert read(store, "select project, count(*) from store.history_tail join store.runs using (rid) group by 1") == [
         ("small", 5)
     ]
@@ -63,45 +64,57 @@ def test_a_project_whose_name_is_too_long_for_a_folder_stays_in_the_tail(store):
     long = ProjectKey("team", "ü" * 125)
     write(store, run("b2", long), history=[curve("b2", range(20))], project=long)
     store.tail_values = 10
-    assert not store.seal()
+    assert not settle(store)
     assert read(store, "select count(*) from history") == [(20,)]
 
 
-def test_eight_segments_become_one_and_the_old_files_go_after_a_grace(store):
+def test_sixteen_segments_become_one_and_the_old_files_go_after_a_grace(store):
     store.tail_values = 0
     write(store, run())
-    for number in range(8):
+    for number in range(16):
         write(store, history=[curve("a1", range(number * 10, number * 10 + 10))])
-        assert store.seal()
+        assert settle(store)
     assert read(store, LIVE) == [(1, 1)]
-    assert len(list(store.home.history.rglob("*.parquet"))) == 9
-    assert read(store, "select count(*), count(distinct step) from history") == [(80, 80)]
+    assert len(list(store.home.history.rglob("*.parquet"))) == 17
+    assert read(store, "select count(*), count(distinct step) from history") == [(160, 160)]
     store.retired_grace = timedelta(0)
     write(store, run("b2"))
     store.publish()
     assert len(list(store.home.history.rglob("*.parquet"))) == 1
-    assert read(store, "select count(*), count(distinct step) from history") == [(80, 80)]
+    assert read(store, "select count(*), count(distinct step) from history") == [(160, 160)]
+
+
+def test_a_merge_takes_no_more_than_fit_into_one_segment(store, monkeypatch):
+    monkeypatch.setattr(segments, "MOST_VALUES", 60)
+    store.tail_values = 0
+    write(store, run())
+    for number in range(16):
+        write(store, history=[curve("a1", range(number * 10, number * 10 + 10))])
+        settle(store)
+    assert read(store, LIVE) == [(0, 10), (1, 1)]
+    assert read(store, "select count(*), count(distinct step) from history") == [(160, 160)]
 
 
 def test_a_reader_of_an_old_snapshot_still_finds_its_segments(store):
     store.tail_values = 0
     write(store, run(), history=[curve("a1", range(10))])
-    store.seal()
+    settle(store)
     store.publish()
     with duckdb.connect(str(store.home.published), read_only=True) as reader:
-        for number in range(1, 9):
+        for number in range(1, 16):
             write(store, history=[curve("a1", range(number * 10, number * 10 + 10))])
-            store.seal()
+            settle(store)
             store.publish()
         assert reader.execute("select count(*) from history").fetchall() == [(10,)]
-    assert read(store, "select count(*) from history") == [(90,)]
+    assert read(store, LIVE) == [(1, 1)]
+    assert read(store, "select count(*) from history") == [(160,)]
 
 
 def test_a_segment_is_written_anew_when_a_quarter_of_it_is_replaced(store):
     store.tail_values = 0
     runs = [f"r{number}" for number in range(8)]
     write(store, *map(run, runs), history=[curve(run_id, range(10)) for run_id in runs])
-    store.seal()
+    settle(store)
     (first,) = store.home.history.rglob("*.parquet")
     for run_id in runs[:3]:
         with store.transaction() as tx:
@@ -110,7 +123,7 @@ def test_a_segment_is_written_anew_when_a_quarter_of_it_is_replaced(store):
         count = 80 - 8 * (runs.index(run_id) + 1)
         assert read(store, "select count(*) from history") == [(count,)]
         store.tail_values = 1000
-        rewritten = store.seal()
+        rewritten = settle(store)
         assert rewritten == (run_id == "r1")
         assert read(store, "select count(*) from history") == [(count,)]
     assert read(
@@ -121,12 +134,12 @@ def test_a_segment_is_written_anew_when_a_quarter_of_it_is_replaced(store):
 def test_a_segment_of_which_everything_was_replaced_goes_away(store):
     store.tail_values = 0
     write(store, run(), history=[curve("a1", range(10))])
-    store.seal()
+    settle(store)
     with store.transaction() as tx:
         tx.stage_history(PROJECT, [])
         tx.swap_history(PROJECT, "a1", rows=0, last_step=None)
     assert read(store, "select count(*) from history") == [(0,)]
-    assert store.seal()
+    assert settle(store)
     assert read(store, LIVE) == []
     assert read(store, "select count(*) from history") == [(0,)]
 
@@ -134,7 +147,7 @@ def test_a_segment_of_which_everything_was_replaced_goes_away(store):
 def test_files_of_a_killed_process_are_deleted_and_others_are_not(tmp_path):
     with opened(tmp_path, tail_values=0) as store:
         write(store, run(), history=[curve("a1", range(10))])
-        store.seal()
+        settle(store)
         store.publish()
         (segment,) = store.home.history.rglob("*.parquet")
     orphan = segment.with_name("0-00000009-dead.parquet")
@@ -152,7 +165,7 @@ def test_files_of_a_killed_process_are_deleted_and_others_are_not(tmp_path):
 def test_a_home_can_be_moved(tmp_path):
     with opened(tmp_path / "old [home]", tail_values=0) as store:
         write(store, run(), history=[curve("a1", range(10))])
-        store.seal()
+        settle(store)
         assert read(store, "select count(*) from history") == [(10,)]
     (tmp_path / "old [home]").rename(tmp_path / "new 'home'")
     with opened(tmp_path / "new 'home'") as store:
@@ -211,7 +224,7 @@ def test_history_equals_what_was_logged_whatever_happens_to_the_files(tmp_path, 
                 if dice.random() < 0.05:
                     with store.transaction() as tx:
                         tx.mark_deleted(project, [run_id], at=NOW)
-                sealed += store.seal()
+                sealed += settle(store)
             rows = read(store, "select entity, project, run_id, step, key, value, text from history")
             assert len(rows) == len(model.values)
             assert {(ProjectKey(e, p), r, s, k): (v, t) for e, p, r, s, k, v, t in rows} == model.values

@@ -28,7 +28,7 @@ def test_sorting_orders_by_document_key_and_run_and_loses_nothing(tmp_path):
         for number in (3, 1, 2):
             write(store, run(f"r{number}", config=CONFIG | {f"k{number}": number}, summary={"acc": number / 7}))
         before = sorted(read(store, LEAVES), key=repr)
-        assert store.sort()
+        assert store.tend()
         assert store.changed
         assert sorted(read(store, LEAVES), key=repr) == before
     places = inside(tmp_path, "SELECT doc, key, rid FROM store.leaves ORDER BY rowid")
@@ -39,12 +39,12 @@ def test_sorting_orders_by_document_key_and_run_and_loses_nothing(tmp_path):
 def test_what_is_in_order_is_left_alone_until_a_tenth_is_not(tmp_path):
     with opened(tmp_path) as store:
         write(store, *(run(f"r{number:03}", config=CONFIG) for number in range(100)))
-        assert store.sort()
-        assert not store.sort()
+        assert store.tend()
+        assert not store.tend()
         write(store, run("r001", config=CONFIG | {"lr": 0.2}))
-        assert not store.sort()
+        assert not store.tend()
         write(store, *(run(f"r{number:03}", config=CONFIG) for number in range(20)))
-        assert store.sort()
+        assert store.tend()
         numbers = "SELECT count(*), count(DISTINCT rid) FROM store.leaves WHERE key = 'lr'"
         assert read(store, numbers) == [(100, 100)]
 
@@ -52,11 +52,11 @@ def test_what_is_in_order_is_left_alone_until_a_tenth_is_not(tmp_path):
 def test_a_compacted_file_knows_how_much_of_it_is_in_order(tmp_path, monkeypatch):
     with opened(tmp_path) as store:
         write(store, *(run(f"r{number:03}", config=CONFIG) for number in range(100)))
-        assert store.sort()
+        assert store.tend()
         write(store, *(run(f"r{number:03}", config=CONFIG | {"new": 1}) for number in range(0, 100, 30)))
     monkeypatch.setattr(compact, "is_due", lambda db, version: True)
     with opened(tmp_path) as store:
-        assert not store.sort()
+        assert not store.tend()
     rows = inside(tmp_path, "SELECT doc, key, rid FROM store.leaves ORDER BY rowid")
     [(told,)] = inside(tmp_path, "SELECT CAST(value AS INTEGER) FROM store.meta WHERE key = 'sorted_leaves'")
     assert 0 < told < len(rows)

@@ -1,0 +1,141 @@
+"""Values on a straight way into a segment: what a backfill brings does not pass through the tail.
+
+The tail would take each value three times: into the table, into its checkpoint, and out again sorted. Blocks are sorted
+within themselves, so that a segment is made by laying their stretches of one key one behind the other: 6 million values
+a second on one core, where the way through the tail takes 1.3 million on two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirror.store import segments
+from mirror.store.database import Database
+from mirror.store.history import Block
+from mirror.store.records import ProjectKey
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FEWEST = 500_000
+"""So many values at once are worth a segment; fewer would leave many small files."""
+
+ROW_GROUP = 122_880
+"""Values in a row group, DuckDB's own number."""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Values of one key and run, by step."""
+
+    key: str
+    run_id: str
+    first_step: int
+    block: Block
+    start: int
+    length: int
+
+
+@dataclass
+class Straight:
+    """Takes what is large enough once the history has outgrown the tail, or is about to.
+
+    `to_come` is how many values are expected after these. `taken` tells whether there are new segments.
+    """
+
+    folder: Path
+    tail_values: int
+    to_come: int = 0
+    taken: bool = False
+
+    def take(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> bool:
+        """Write the blocks as a segment of the transaction that is open; False where they belong in the tail."""
+        if count < FEWEST or not segments.fits(project) or not self._outgrown(db, count):
+            return False
+        path = segments.place(db, self.folder, project, 0, lambda target: _write(target, blocks))
+        counts: dict[str, int] = {}
+        for block in blocks:
+            counts[block.run_id] = counts.get(block.run_id, 0) + block.values.num_rows
+        segments.enlist(db, self.folder, project, path, 0, counts)
+        self.taken = True
+        return True
+
+    def _outgrown(self, db: Database, count: int) -> bool:
+        sealed = db.value("SELECT coalesce(sum(value_count), 0)::BIGINT FROM store.segments WHERE retired_at IS NULL")
+        tail = db.value("SELECT count(*) FROM store.history_tail")
+        return bool(sealed + tail + count + self.to_come > self.tail_values)
+
+
+def _write(target: Path, blocks: Sequence[Block]) -> None:
+    """The blocks in the order of key, run and step, as DuckDB writes its segments."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stretches = sorted(_stretches(blocks), key=lambda one: (one.key, one.run_id, one.first_step))
+    name = pa.dictionary(pa.int32(), pa.string())
+    kinds: Any = {"run_id": name, "key": name, "step": pa.int64(), "value": pa.float64(), "text": pa.string()}
+    options: dict[str, Any] = {
+        "version": "2.6",
+        "data_page_version": "2.0",
+        "compression": "zstd",
+        "use_dictionary": ["run_id", "key", "text"],
+        "column_encoding": {"step": "DELTA_BINARY_PACKED", "value": "PLAIN"},
+        "store_schema": False,
+    }
+    with pq.ParquetWriter(target, pa.schema(kinds), **options) as writer:
+        for group in _groups(stretches):
+            writer.write_table(_table(group), row_group_size=ROW_GROUP)
+
+
+def _stretches(blocks: Sequence[Block]) -> Iterator[_Stretch]:
+    for block in blocks:
+        start = 0
+        columns = (block.summary[name].to_pylist() for name in ("key", "first_step", "rows"))
+        for key, first, rows in zip(*columns, strict=True):
+            yield _Stretch(key, block.run_id, first, block, start, rows)
+            start += rows
+
+
+def _groups(stretches: Sequence[_Stretch]) -> Iterator[list[_Stretch]]:
+    """Stretches until they fill a row group; a longer one becomes several row groups."""
+    group: list[_Stretch] = []
+    room = ROW_GROUP
+    for stretch in stretches:
+        if group and stretch.length > room:
+            yield group
+            group, room = [], ROW_GROUP
+        group.append(stretch)
+        room -= stretch.length
+    if group:
+        yield group
+
+
+def _table(group: Sequence[_Stretch]) -> pa.Table:
+    import pyarrow as pa
+
+    lengths = [stretch.length for stretch in group]
+    parts = [stretch.block.values.slice(stretch.start, stretch.length) for stretch in group]
+
+    def named(texts: Sequence[str]) -> Any:
+        """One text a stretch, as a dictionary column."""
+        names = list(dict.fromkeys(texts))
+        places = {name: place for place, name in enumerate(names)}
+        runs = zip(texts, lengths, strict=True)
+        indices = [pa.repeat(pa.scalar(places[text], pa.int32()), length) for text, length in runs]
+        return pa.DictionaryArray.from_arrays(pa.concat_arrays(indices), pa.array(names, pa.string()))
+
+    def chunks(name: str) -> Any:
+        return pa.chunked_array([chunk for part in parts for chunk in part[name].chunks])
+
+    return pa.table(
+        {
+            "run_id": named([stretch.run_id for stretch in group]),
+            "key": named([stretch.key for stretch in group]),
+            "step": chunks("step"),
+            "value": chunks("value"),
+            "text": chunks("text"),
+        }
+    )

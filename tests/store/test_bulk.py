@@ -1,0 +1,109 @@
+"""What a backfill brings goes straight into segments once the history outgrows the tail; readers see no difference."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from mirror.errors import StoreError
+from mirror.series import arrange, summarise
+from mirror.store import bulk
+from mirror.store.records import HistoryPage, ProjectKey
+from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, write
+
+HISTORY = "SELECT run_id, key, step, value, text FROM history ORDER BY ALL"
+KEYS = "SELECT * FROM history_keys ORDER BY ALL"
+
+
+@pytest.fixture(autouse=True)
+def _few_are_enough(monkeypatch):
+    monkeypatch.setattr(bulk, "FEWEST", 20)
+
+
+def summarised(given: HistoryPage) -> HistoryPage:
+    values = arrange(given.values)
+    return HistoryPage(given.run_id, values, given.rows, given.last_step, summarise(values))
+
+
+def mixed(run_id: str, first: int) -> HistoryPage:
+    steps = range(first, first + 10)
+    odd = [
+        (first, "note", None, '"é"'),
+        (first + 1, "big", 1e18, "1000000000000000001"),
+        (first, "nan", float("nan"), None),
+    ]
+    return summarised(page(run_id, [(s, key, 1.0 / (s + 1), None) for s in steps for key in ("loss", "a.b")] + odd))
+
+
+def tables(root, tail_values):
+    with opened(root, tail_values=tail_values) as store:
+        write(store, run("b"), run("a"))
+        for first in (0, 10, 20):
+            write(store, history=[mixed("b", first), mixed("a", first)])
+        write(store, history=[curve("a", [30])])
+        where = read(store, "SELECT (SELECT count(*) FROM store.history_tail), (SELECT count(*) FROM store.segments)")
+        return read(store, HISTORY), read(store, KEYS), where
+
+
+def test_a_history_is_the_same_whichever_way_it_went(tmp_path):
+    straight, by_tail = tables(tmp_path / "one", 100), tables(tmp_path / "two", 10_000)
+    assert repr(straight[:2]) == repr(by_tail[:2])
+    assert (straight[2], by_tail[2]) == ([(93, 1)], [(139, 0)])
+
+
+def test_what_is_still_to_come_counts_towards_outgrowing_the_tail(tmp_path):
+    with opened(tmp_path, tail_values=100) as store:
+        write(store, run())
+        with store.transaction() as tx:
+            tx.append_history(PROJECT, [mixed("a1", 0)], to_come=70)
+        with store.transaction() as tx:
+            tx.append_history(PROJECT, [mixed("a1", 10)], to_come=90)
+        assert read(store, "SELECT count(*) FROM store.history_tail") == [(23,)]
+        assert read(store, "SELECT value_count FROM store.segments") == [(23,)]
+
+
+def test_a_segment_is_in_the_order_of_key_run_and_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk, "ROW_GROUP", 16)
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run("b"), run("a"))
+        write(store, history=[mixed("b", 0), mixed("a", 0), mixed("b", 10)])
+        (file,) = store.home.history.rglob("*.parquet")
+    parquet = pq.ParquetFile(file)
+    rows = parquet.read().to_pylist()
+    places = [(row["key"], row["run_id"], row["step"]) for row in rows]
+    assert places == sorted(places)
+    assert len(places) == 69
+    assert all(parquet.metadata.row_group(n).num_rows <= 16 for n in range(parquet.metadata.num_row_groups))
+    assert parquet.schema_arrow.names == ["run_id", "key", "step", "value", "text"]
+
+
+def test_a_transaction_that_fails_leaves_no_segment(tmp_path):
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run())
+        # Of a run that was never written, which is found out after the segment.
+        with pytest.raises(StoreError), store.transaction() as tx:  # noqa: PT012
+            tx.append_history(PROJECT, [mixed("a1", 0)])
+            tx.append_history(PROJECT, [mixed("unknown", 0)])
+        assert read(store, "SELECT count(*) FROM history") == [(0,)]
+        write(store, history=[mixed("a1", 0)])
+        assert read(store, "SELECT count(*) FROM history") == [(23,)]
+        assert len(list(store.home.history.rglob("*.parquet"))) == 2
+    with opened(tmp_path) as store:
+        assert len(list(store.home.history.rglob("*.parquet"))) == 1
+        assert read(store, "SELECT count(*) FROM history") == [(23,)]
+
+
+def test_a_project_whose_name_is_no_folder_stays_in_the_tail(tmp_path):
+    long = ProjectKey("team", "ü" * 125)
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run(project=long), history=[mixed("a1", 0)], project=long)
+        assert read(store, "SELECT count(*) FROM store.history_tail") == [(23,)]
+
+
+def test_old_readers_open_a_segment_that_came_straight(tmp_path):
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run(), history=[mixed("a1", 0)])
+        store.publish()
+    with duckdb.connect(str(home_at(tmp_path).published), read_only=True) as connection:
+        assert connection.execute("SELECT text FROM history WHERE key = 'big'").fetchall() == [("1000000000000000001",)]
