@@ -6,11 +6,12 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from urllib.parse import urljoin
 
 import httpx
 import orjson
@@ -18,6 +19,11 @@ import orjson
 from mirror.errors import AuthError, CommError
 from mirror.remote.limits import Limiter, retry_after
 from mirror.version import VERSION
+
+Result = TypeVar("Result")
+
+MOST_BYTES = 8 << 20
+"""The largest file that `Server.download` takes into memory unless told otherwise."""
 
 
 class NotFound(CommError):
@@ -100,6 +106,8 @@ class Server:
             limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
             headers={"User-Agent": f"wandb-mirror/{VERSION}", "Accept-Encoding": "gzip"},
         )
+        self._timeout = timeout
+        self._keyless: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,6 +126,8 @@ class Server:
     async def close(self) -> None:
         """Close every connection."""
         await self._http.aclose()
+        if self._keyless is not None:
+            await self._keyless.aclose()
 
     async def graphql(self, operation: str, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Ask one GraphQL document and return its `data`.
@@ -126,12 +136,25 @@ class Server:
         Raises AuthError (bad key), NotFound, FeatureMissing (query refused), TooMuch (no whole answer) or CommError.
         """
         body = orjson.dumps({"query": document, "variables": dict(variables), "operationName": operation})
+        return await self._insist(operation, lambda: self._attempt(operation, body))
+
+    async def download(self, url: str, *, most_bytes: int = MOST_BYTES) -> bytes:
+        """The content of a file behind a signed address, fetched without the key, whichever host it leads to.
+
+        Tried again as `graphql` is. Raises NotFound, TooMuch (no whole answer) or CommError: refused, as an address
+        that expired is, or larger than `most_bytes`.
+        """
+        address = urljoin(f"{self.base_url}/", url)
+        return await self._insist("file", lambda: self._download(address, most_bytes))
+
+    async def _insist(self, operation: str, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """Ask, and ask again with backoff while the failure may pass and patience lasts."""
         started = time.monotonic()
         attempt = 0
         while True:
             try:
                 async with self.limiter.slot():
-                    return await self._attempt(operation, body)
+                    return await ask()
             except _Retry as retry:
                 attempt += 1
                 self.retries[operation] += 1
@@ -142,10 +165,49 @@ class Server:
                     raise retry.failure from retry.failure.exc
                 await asyncio.sleep(wait)
 
-    async def _attempt(self, operation: str, body: bytes) -> dict[str, Any]:
+    def _count(self, operation: str) -> None:
         self.requests[operation] += 1
         if (counted := _counted.get()) is not None:
             counted[operation] += 1
+
+    async def _download(self, address: str, most_bytes: int) -> bytes:
+        self._count("file")
+        # The address without its query: that holds the signature, which is a credential of its own.
+        shown = address.partition("?")[0]
+        content = bytearray()
+        try:
+            async with self._without_key().stream("GET", address) as answer:
+                status = answer.status_code
+                failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
+                if status == httpx.codes.NOT_FOUND:
+                    raise NotFound(f"{shown} is not there", failure)
+                if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise _Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
+                if status != httpx.codes.OK:
+                    raise CommError(f"{shown} was refused ({status})", failure)
+                async for piece in answer.aiter_bytes():
+                    content += piece
+                    if len(content) > most_bytes:
+                        raise CommError(f"{shown} is larger than {most_bytes:,} bytes", failure)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise CommError(f"{shown!r} is no address of a file", error) from error
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise _Retry(TooMuch(f"{shown} did not come whole ({reason})", error)) from error
+        finally:
+            self.bytes_received += len(content)
+        return bytes(content)
+
+    def _without_key(self) -> httpx.AsyncClient:
+        """A client that has no key to send: storage refuses a second credential, and may be anybody's."""
+        if self._keyless is None:
+            self._keyless = httpx.AsyncClient(
+                timeout=self._timeout, follow_redirects=True, headers={"User-Agent": f"wandb-mirror/{VERSION}"}
+            )
+        return self._keyless
+
+    async def _attempt(self, operation: str, body: bytes) -> dict[str, Any]:
+        self._count(operation)
         try:
             answer = await self._http.post(
                 f"{self.base_url}/graphql", content=body, headers={"Content-Type": "application/json"}
