@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urljoin
@@ -145,7 +146,23 @@ class Server:
         that expired is, or larger than `most_bytes`.
         """
         address = urljoin(f"{self.base_url}/", url)
-        return await self._insist("file", lambda: self._download(address, most_bytes))
+
+        async def take() -> bytes:
+            content = bytearray()
+            await self._download(address, content.extend, most_bytes)
+            return bytes(content)
+
+        return await self._insist("file", take)
+
+    async def download_to(self, url: str, path: Path) -> None:
+        """As `download`, of any size, into a file that is not there yet or is written over."""
+        address = urljoin(f"{self.base_url}/", url)
+
+        async def take() -> None:
+            with path.open("wb") as file:
+                await self._download(address, file.write, None)
+
+        await self._insist("file", take)
 
     async def _insist(self, operation: str, ask: Callable[[], Awaitable[Result]]) -> Result:
         """Ask, and ask again with backoff while the failure may pass and patience lasts."""
@@ -170,11 +187,11 @@ class Server:
         if (counted := _counted.get()) is not None:
             counted[operation] += 1
 
-    async def _download(self, address: str, most_bytes: int) -> bytes:
+    async def _download(self, address: str, sink: Callable[[bytes], object], most_bytes: int | None) -> None:
         self._count("file")
         # The address without its query: that holds the signature, which is a credential of its own.
         shown = address.partition("?")[0]
-        content = bytearray()
+        size = 0
         try:
             async with self._without_key().stream("GET", address) as answer:
                 status = answer.status_code
@@ -185,9 +202,10 @@ class Server:
                     raise _Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
                 if status != httpx.codes.OK:
                     raise CommError(f"{shown} was refused ({status})", failure)
-                async for piece in answer.aiter_bytes():
-                    content += piece
-                    if len(content) > most_bytes:
+                async for piece in answer.aiter_bytes(1 << 20):
+                    sink(piece)
+                    size += len(piece)
+                    if most_bytes is not None and size > most_bytes:
                         raise CommError(f"{shown} is larger than {most_bytes:,} bytes", failure)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise CommError(f"{shown!r} is no address of a file", error) from error
@@ -195,8 +213,7 @@ class Server:
             reason = str(error) or type(error).__name__
             raise _Retry(TooMuch(f"{shown} did not come whole ({reason})", error)) from error
         finally:
-            self.bytes_received += len(content)
-        return bytes(content)
+            self.bytes_received += size
 
     def _without_key(self) -> httpx.AsyncClient:
         """A client that has no key to send: storage refuses a second credential, and may be anybody's."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 from mirror.store.records import HistoryPage
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
     import pyarrow as pa
 
@@ -51,68 +53,88 @@ def parse_plain(run_id: str, texts: list[str], keys: Container[str], *, whole_to
     series = []
     for name in wide.column_names:
         if name != "_step" and name in keys:
-            one = _series(steps, wide[name].combine_chunks())
-            if one is None:
+            one = series_of(name, steps, wide[name].combine_chunks())
+            # A number this large may have been an integer, written with digits that are lost by now.
+            if one is None or not -EXACT <= one.low <= one.high <= EXACT:
                 return None
-            series.append((name, *one))
-    last: int = steps[-1].as_py()
-    return HistoryPage(
-        run_id=run_id,
-        values=_long(series),
-        rows=len(texts),
-        last_step=last if whole_to is None else max(last, whole_to),
-        summary=_summary(series),
-    )
+            series.append(one)
+    return page_of(run_id, series, rows=len(texts), last_step=max(steps[-1].as_py(), whole_to or 0))
 
 
-def _series(steps: Any, column: Any) -> tuple[Any, Any] | None:
+@dataclass(frozen=True)
+class Series:
+    """The values of one key, and the steps at which they were logged, rising.
+
+    `low` and `high` are the smallest and the largest finite value, NaN where there is none.
+    """
+
+    key: str
+    steps: Any
+    values: Any
+    low: float
+    high: float
+
+
+def page_of(run_id: str, series: Sequence[Series], *, rows: int, last_step: int | None) -> HistoryPage:
+    """Some series of one run as a page, with nothing copied but the ends."""
+    return HistoryPage(run_id, _long(series), rows, last_step, _summary(series))
+
+
+def series_of(name: str, steps: Any, column: Any) -> Series | None:
     """The steps at which a key has a value, and the values as DOUBLE; None where an integer would lose digits."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if column.null_count:
         steps = steps.filter(column.is_valid())
         column = column.drop_null()
-    ends = pc.min_max(column)
-    # Written so that NaN fails it too: a column of nothing else has no smallest value.
-    if not -EXACT <= ends["min"].as_py() <= ends["max"].as_py() <= EXACT:
+    low, high = _ends(column)
+    if pa.types.is_integer(column.type) and not -EXACT <= low <= high <= EXACT:
         return None
-    return steps, column.cast(pa.float64())
+    return Series(name, steps, column if pa.types.is_float64(column.type) else column.cast(pa.float64()), low, high)
 
 
-def _long(series: list[tuple[str, Any, Any]]) -> pa.Table:
+def _ends(column: Any) -> tuple[Any, Any]:
+    """The smallest and the largest finite value, NaN where there is none; integers as they are."""
+    import pyarrow.compute as pc
+
+    for values in (column, None):
+        # Infinities and NaN alone are told as ends; then only the finite ones are looked at.
+        ends: Any = pc.min_max(column.filter(pc.is_finite(column)) if values is None else values)
+        low, high = ends["min"].as_py(), ends["max"].as_py()
+        if low is not None and isfinite(low) and isfinite(high):
+            return low, high
+    return nan, nan
+
+
+def _long(series: Sequence[Series]) -> pa.Table:
     import pyarrow as pa
 
-    steps = [one[1] for one in series]
-    values = [one[2] for one in series]
-    lengths = [len(column) for column in values]
-    names = pa.array([one[0] for one in series], pa.string())
+    lengths = [len(one.values) for one in series]
+    names = pa.array([one.key for one in series], pa.string())
     places = [pa.repeat(pa.scalar(place, pa.int32()), length) for place, length in enumerate(lengths)]
     indices = pa.concat_arrays(places) if places else pa.array([], pa.int32())
     return pa.table(
         {
-            "step": pa.chunked_array(steps, pa.int64()),
+            "step": pa.chunked_array([one.steps for one in series], pa.int64()),
             "key": pa.DictionaryArray.from_arrays(indices, names),
-            "value": pa.chunked_array(values, pa.float64()),
+            "value": pa.chunked_array([one.values for one in series], pa.float64()),
             "text": pa.nulls(sum(lengths), pa.string()),
         }
     )
 
 
-def _summary(series: list[tuple[str, Any, Any]]) -> pa.Table:
-    """As `mirror.series.summarise`, of series that hold finite numbers only; a fifth of the time."""
+def _summary(series: Sequence[Series]) -> pa.Table:
+    """As `mirror.series.summarise` gives it, in a fifth of the time."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    ends = [pc.min_max(values) for _, _, values in series]
     return pa.table(
         {
-            "key": pa.array([name for name, _, _ in series], pa.string()),
-            "rows": pa.array([len(values) for _, _, values in series], pa.int64()),
-            "first_step": pa.array([steps[0].as_py() for _, steps, _ in series], pa.int64()),
-            "last_step": pa.array([steps[-1].as_py() for _, steps, _ in series], pa.int64()),
-            "min": pa.array([end["min"].as_py() for end in ends], pa.float64()),
-            "max": pa.array([end["max"].as_py() for end in ends], pa.float64()),
-            "last": pa.array([values[-1].as_py() for _, _, values in series], pa.float64()),
+            "key": pa.array([one.key for one in series], pa.string()),
+            "rows": pa.array([len(one.values) for one in series], pa.int64()),
+            "first_step": pa.array([one.steps[0].as_py() for one in series], pa.int64()),
+            "last_step": pa.array([one.steps[-1].as_py() for one in series], pa.int64()),
+            "min": pa.array([one.low for one in series], pa.float64(), from_pandas=True),
+            "max": pa.array([one.high for one in series], pa.float64(), from_pandas=True),
+            "last": pa.array([one.values[-1].as_py() for one in series], pa.float64()),
         }
     )

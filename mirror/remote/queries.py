@@ -53,8 +53,15 @@ def events(count: int) -> str:
     return _aliased("MirrorEvents", count, "$samples{i}: Int!", "events(samples: $samples{i})")
 
 
+def exports(count: int) -> str:
+    """Where the exported history of `count` runs lies, in one request, and which steps are not exported yet."""
+    field = 'parquetHistory(liveKeys: ["_step"]) {{ parquetUrls liveData }}'
+    return _aliased("MirrorExports", count, "", field)
+
+
 def _aliased(operation: str, count: int, variables: str, field: str) -> str:
-    declared: Sequence[str] = [f"$run{i}: String!, {variables.format(i=i)}" for i in range(count)]
+    more = f", {variables}" if variables else ""
+    declared: Sequence[str] = [f"$run{i}: String!{more.format(i=i)}" for i in range(count)]
     selected = "\n".join(f"    r{i}: run(name: $run{i}) {{ {field.format(i=i)} }}" for i in range(count))
     return (
         f"query {operation}($entity: String!, $project: String!, {', '.join(declared)}) {{\n"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import duckdb
@@ -75,6 +76,11 @@ class Store:
                 self._db.close()
                 os.close(self._descriptor)
                 self._descriptor = -1
+
+    @property
+    def spool(self) -> Path:
+        """A folder beside the files for what is only needed for a while; emptied when the store is opened."""
+        return self.home.data / ".spool"
 
     @property
     def changed(self) -> bool:
@@ -161,6 +167,7 @@ class Store:
                 publish.delete_leftovers(self.home.published)
                 compact.delete_leftover(path)
                 shutil.rmtree(spill_folder(path), ignore_errors=True)
+                shutil.rmtree(self.spool, ignore_errors=True)
                 self._outdated.update(projects.everything(self._db))
             except BaseException:
                 self.close()

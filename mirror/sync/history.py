@@ -7,17 +7,18 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import history as remote
 from mirror.remote.client import TooMuch, Unreachable
 from mirror.remote.columns import KeyGlobs, parse
 from mirror.remote.history import Window
-from mirror.store.records import HistoryPage, ProjectKey
+from mirror.store.records import ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import plan
+from mirror.sync.batch import Batch
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.exported import Exported
 
 AHEAD = 4
 """Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""
@@ -29,28 +30,6 @@ COMMIT_SECONDS = 4.0
 FIRST_GUESS = 10_000
 LAST_GUESS = 2**40
 """Window sizes, in steps, for a run whose last step the server does not tell."""
-
-
-@dataclass
-class _Batch:
-    """One answer, parsed: pages in the order of their windows, and the runs that failed in it."""
-
-    windows: list[Window]
-    pages: list[tuple[Window, HistoryPage]] = field(default_factory=list)
-    failed: dict[str, CommError] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)
-
-    @property
-    def values(self) -> int:
-        """How many logged values it holds."""
-        return sum(page.values.num_rows for _, page in self.pages)
-
-    def add(self, other: _Batch) -> None:
-        """Take another answer in, behind this one."""
-        self.windows += other.windows
-        self.pages += other.pages
-        self.failed.update(other.failed)
-        self.gone += other.gone
 
 
 async def pull(context: Context, project: ProjectKey, needs: Sequence[plan.Need], result: PassResult) -> None:
@@ -98,7 +77,7 @@ class _Job:
             else:
                 spans.append(plan.Span(run.run_id, first, run.server_last_step, max(missing, 1)))
         ends = {span.run_id: span.last for span in spans}
-        async for batch in self._gather(self._fetch_in_order(spans)):
+        async for batch in self._gather(self._fetch_all(spans)):
             await self._commit(batch)
             for window in batch.windows:
                 if window.run_id not in self.dropped and window.end > ends[window.run_id]:
@@ -106,9 +85,9 @@ class _Job:
         for need, first, missing in open_ended:
             await self._pull_open_ended(need, first, missing)
 
-    async def _gather(self, batches: AsyncIterator[_Batch]) -> AsyncIterator[_Batch]:
+    async def _gather(self, batches: AsyncIterator[Batch]) -> AsyncIterator[Batch]:
         """Put answers together until they are worth a transaction, or the first of them has waited long enough."""
-        gathered = _Batch([])
+        gathered = Batch([])
         started = time.monotonic()
         try:
             async for batch in batches:
@@ -117,7 +96,7 @@ class _Job:
                 gathered.add(batch)
                 if gathered.values >= COMMIT_VALUES or time.monotonic() - started >= COMMIT_SECONDS:
                     yield gathered
-                    gathered = _Batch([])
+                    gathered = Batch([])
         except CommError:
             # What came before the failure is kept.
             if gathered.windows:
@@ -125,6 +104,14 @@ class _Job:
             raise
         if gathered.windows:
             yield gathered
+
+    async def _fetch_all(self, spans: Sequence[plan.Span]) -> AsyncIterator[Batch]:
+        """What is exported comes as files, and everything else as lines."""
+        exported = Exported(self.context, self.project, self.keys, self.parser, self.needs)
+        async for batch in exported.fetch(spans):
+            yield batch
+        async for batch in self._fetch_in_order(exported.left):
+            yield batch
 
     async def _staged(self) -> dict[str, tuple[int, int | None]]:
         """What an interrupted pass had gathered of the runs that are replaced as a whole."""
@@ -145,10 +132,10 @@ class _Job:
 
         return await self.context.writer.write(look)
 
-    async def _fetch_in_order(self, spans: Sequence[plan.Span]) -> AsyncIterator[_Batch]:
+    async def _fetch_in_order(self, spans: Sequence[plan.Span]) -> AsyncIterator[Batch]:
         """Fetch a few requests ahead of the one that is committed, so that network, parsing and loading overlap."""
         jobs = plan.requests(spans, self.size)
-        under_way: deque[asyncio.Task[_Batch]] = deque()
+        under_way: deque[asyncio.Task[Batch]] = deque()
         try:
             while True:
                 while len(under_way) < AHEAD and (windows := next(jobs, None)) is not None:
@@ -163,7 +150,7 @@ class _Job:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _fetch(self, windows: list[Window]) -> _Batch:
+    async def _fetch(self, windows: list[Window]) -> Batch:
         """Ask for the windows, in halves where the answer is too much or one run spoils it for the others."""
         try:
             lines = await remote.fetch(self.context.server, self.project, windows)
@@ -172,9 +159,9 @@ class _Job:
         except CommError as error:
             halves = self._halves(windows, splittable=isinstance(error, TooMuch))
             if halves is None:
-                return _Batch(windows, failed={windows[0].run_id: error})
+                return Batch(windows, failed={windows[0].run_id: error})
             first, second = [await self._fetch(half) for half in halves]
-            return _Batch(
+            return Batch(
                 windows, first.pages + second.pages, {**first.failed, **second.failed}, first.gone + second.gone
             )
         # Not more threads: they would take turns at the interpreter, and hold up the one that writes.
@@ -191,8 +178,8 @@ class _Job:
         cut = (window.first + window.end) // 2
         return [Window(window.run_id, window.first, cut)], [Window(window.run_id, cut, window.end)]
 
-    def _parse(self, windows: list[Window], lines: dict[Window, list[str] | None]) -> _Batch:
-        batch = _Batch(windows)
+    def _parse(self, windows: list[Window], lines: dict[Window, list[str] | None]) -> Batch:
+        batch = Batch(windows)
         for window in windows:
             texts = lines[window]
             if texts is None:
@@ -209,7 +196,7 @@ class _Job:
             batch.pages.append((window, page))
         return batch
 
-    async def _commit(self, batch: _Batch) -> None:
+    async def _commit(self, batch: Batch) -> None:
         """Rows and the cursors that cover them, in one transaction."""
         for run_id in batch.gone:
             self.dropped.add(run_id)

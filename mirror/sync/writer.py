@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import StoreError
@@ -33,6 +34,11 @@ class Writer:
         self._interval = publish_interval
         self._due = time.monotonic() + publish_interval
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    @property
+    def spool(self) -> Path:
+        """Where files may lie for as long as a pass needs them; emptied when the store is opened."""
+        return self._store.spool
 
     async def read(self, function: Callable[[Store], Result]) -> Result:
         """The result of a function of the store that changes nothing."""

@@ -33,7 +33,16 @@ def values(page):
     return sorted((r["step"], r["key"], repr(r["value"]), r["text"]) for r in page.values.to_pylist())
 
 
-@pytest.mark.parametrize("change", [None, lambda rows: rows[5].update(loss=float("nan"))], ids=["numbers", "nan"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        None,
+        lambda rows: rows[5].update(loss=float("nan")),
+        lambda rows: rows[5].update(loss=float("inf")),
+        lambda rows: rows[-1].update(loss=float("-inf")),
+    ],
+    ids=["numbers", "nan", "infinity", "infinity at the end"],
+)
 def test_plain_lines_give_the_same_either_way(monkeypatch, change):
     texts = lines(change)
     fast = parse_plain("r", texts, EVERYTHING, whole_to=1000)
@@ -41,6 +50,7 @@ def test_plain_lines_give_the_same_either_way(monkeypatch, change):
     exact = parse("r", texts, EVERYTHING, whole_to=1000)
     assert values(fast) == values(exact)
     assert (fast.rows, fast.last_step) == (exact.rows, exact.last_step) == (200, 1000)
+    assert fast.summary.to_pylist() == exact.summary.to_pylist()
     assert fast.summary.select(["key", "rows", "first_step", "last_step"]).to_pylist() == [
         {"key": "loss", "rows": 200, "first_step": 0, "last_step": 597},
         {"key": "n", "rows": 200, "first_step": 0, "last_step": 597},
@@ -52,7 +62,6 @@ def test_plain_lines_give_the_same_either_way(monkeypatch, change):
     "change",
     [
         lambda rows: [row.update(loss=float("nan")) for row in rows],
-        lambda rows: rows[5].update(loss=float("inf")),
         lambda rows: rows[5].update(loss=None),
         lambda rows: rows[5].update(loss="0.5"),
         lambda rows: rows[5].update(loss=True),

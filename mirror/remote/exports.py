@@ -1,0 +1,165 @@
+"""History that the server has exported to Parquet: found, downloaded, and read without a Python object a value.
+
+A file is wide, a column a key. Signed addresses expire, and their order says nothing; files may overlap, and steps may
+be missing from them, so what they hold is checked before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mirror.errors import CommError
+from mirror.remote import queries
+from mirror.remote.client import FeatureMissing, Server
+from mirror.remote.columns import KeyGlobs
+from mirror.remote.lenient import loads
+from mirror.remote.plain import EXACT, page_of, series_of
+from mirror.store.records import HistoryPage, ProjectKey
+
+FEATURE = "parquetHistory"
+
+PAGE_VALUES = 500_000
+"""About so many values in one page, whatever the size of a file; this bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Where a run's exported history lies, and the steps that are not exported yet."""
+
+    urls: tuple[str, ...]
+    live_steps: tuple[int, ...]
+
+
+async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, Export]:
+    """The exports of those of the runs that have any, in one request; a server without the feature is asked once."""
+    if FEATURE in server.lacks or not run_ids:
+        return {}
+    variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
+    variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
+    try:
+        data = await server.graphql("MirrorExports", queries.exports(len(run_ids)), variables)
+    except FeatureMissing:
+        server.lacks.add(FEATURE)
+        return {}
+    found = data.get("project") or {}
+    exports = {}
+    for index, run_id in enumerate(run_ids):
+        answer = (found.get(f"r{index}") or {}).get("parquetHistory") or {}
+        if urls := answer.get("parquetUrls"):
+            exports[run_id] = Export(tuple(urls), tuple(sorted(map(_step, answer.get("liveData") or ()))))
+    return exports
+
+
+def _step(row: Any) -> int:
+    try:
+        return int((loads(row) if isinstance(row, str) else row)["_step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CommError(f"the server told live steps of an export that cannot be read ({error!r})", error) from error
+
+
+@dataclass(frozen=True)
+class Part:
+    """A downloaded file, the steps that it is to give, `first` to `last`, and how many rows and values these are."""
+
+    path: Path
+    first: int
+    last: int
+    rows: int
+    values: int
+
+
+def parts(paths: Sequence[Path], first: int, keys: KeyGlobs) -> list[Part] | None:
+    """The files in the order of their steps, without steps before `first` and without those of an earlier file.
+
+    None where they cannot be taken as they are: a key holds something else than numbers (an export does not tell text
+    from JSON), integers past 2^53, steps do not rise, or files are interleaved.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    found: list[tuple[Any, int, Path]] = []
+    for path in paths:
+        try:
+            file = pq.ParquetFile(path)
+            if not _is_plain(file, keys):
+                return None
+            steps: Any = file.read(columns=["_step"])["_step"].combine_chunks().cast(pa.int64())
+        except (pa.ArrowException, OSError):
+            return None
+        if len(steps) > 1 and not pc.all(pc.greater(steps[1:], steps[:-1])).as_py():
+            return None
+        columns = sum(name in keys for name in file.schema_arrow.names)
+        if len(fresh := steps.filter(_from(first, steps))):
+            found.append((fresh, columns, path))
+    taken: list[Part] = []
+    for steps, columns, path in sorted(found, key=lambda one: (one[0][0].as_py(), one[0][-1].as_py())):
+        fresh = steps.filter(_from(first, steps))
+        if len(fresh):
+            taken.append(Part(path, fresh[0].as_py(), fresh[-1].as_py(), len(fresh), len(fresh) * columns))
+            first = taken[-1].last + 1
+    everything = len(pc.unique(pa.chunked_array([steps for steps, _, _ in found]))) if found else 0
+    return taken if sum(part.rows for part in taken) == everything else None
+
+
+def _from(first: int, steps: Any) -> Any:
+    """Which of the steps are `first` or later."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.greater_equal(steps, pa.scalar(first, pa.int64()))
+
+
+def _is_plain(file: Any, keys: KeyGlobs) -> bool:
+    """Whether the file has steps, and plain numbers under every key that is wanted."""
+    import pyarrow as pa
+
+    names = file.schema_arrow.names
+    for place, field in enumerate(file.schema_arrow):
+        if pa.types.is_nested(field.type):
+            return False
+        if field.name not in keys and field.name != "_step":
+            continue
+        if pa.types.is_integer(field.type):
+            if not all(_is_exact(file.metadata.row_group(group).column(place)) for group in range(file.num_row_groups)):
+                return False
+        elif not pa.types.is_floating(field.type):
+            return False
+    return "_step" in names
+
+
+def _is_exact(chunk: Any) -> bool:
+    """Whether the integers of a column chunk are known to lie within what a DOUBLE holds exactly."""
+    told = chunk.statistics
+    if told is None or not told.has_min_max:
+        return bool(told is not None and told.num_values == 0)
+    return bool(-EXACT <= told.min <= told.max <= EXACT)
+
+
+def pages(run_id: str, part: Part, keys: KeyGlobs) -> Iterator[HistoryPage]:
+    """The values of a file, some rows a page. Raises CommError for a file that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(part.path) as file:
+            names = [name for name in file.schema_arrow.names if name == "_step" or name in keys]
+            rows = max(1000, PAGE_VALUES // len(names))
+            for whole in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
+                batch = whole.filter(_from(part.first, whole.column("_step")))
+                steps: Any = batch.column("_step").cast(pa.int64())
+                if not len(steps):
+                    continue
+                series = []
+                for name in names:
+                    column = batch.column(name)
+                    if name != "_step" and column.null_count < len(column):
+                        one = series_of(name, steps, column)
+                        assert one is not None, "parts() has looked at the integers"
+                        series.append(one)
+                yield page_of(run_id, series, rows=len(steps), last_step=steps[-1].as_py())
+    except (pa.ArrowException, OSError) as error:
+        raise CommError(f"the export of {run_id} cannot be read ({error})", error) from error

@@ -1,0 +1,31 @@
+"""What one question about history brought, on its way to a commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mirror.errors import CommError
+from mirror.remote.history import Window
+from mirror.store.records import HistoryPage
+
+
+@dataclass
+class Batch:
+    """One answer, parsed: pages in the order of their windows, and the runs that failed in it."""
+
+    windows: list[Window]
+    pages: list[tuple[Window, HistoryPage]] = field(default_factory=list)
+    failed: dict[str, CommError] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+    @property
+    def values(self) -> int:
+        """How many logged values it holds."""
+        return sum(page.values.num_rows for _, page in self.pages)
+
+    def add(self, other: Batch) -> None:
+        """Take another answer in, behind this one."""
+        self.windows += other.windows
+        self.pages += other.pages
+        self.failed.update(other.failed)
+        self.gone += other.gone

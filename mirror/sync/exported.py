@@ -1,0 +1,162 @@
+"""Pulls histories that the server has exported to files: a tenth of the work that their lines would make."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirror.errors import AuthError, CommError
+from mirror.remote import exports
+from mirror.remote.client import TooMuch, Unreachable
+from mirror.remote.columns import KeyGlobs
+from mirror.remote.exports import Export, Part
+from mirror.remote.history import Window
+from mirror.store.records import HistoryPage, ProjectKey
+from mirror.sync import plan
+from mirror.sync.batch import Batch
+from mirror.sync.context import Context
+
+log = logging.getLogger("mirror.sync")
+
+FEWEST_ROWS = 1000
+"""Fewer lines come sooner as lines: a file costs a question for its address and a request of its own."""
+
+RUNS_AHEAD = 8
+"""Runs whose files are fetched while an earlier one's are read."""
+
+IN_MEMORY = 250_000
+"""Values of a run that are read while they wait; those of a longer one wait in its files."""
+
+
+@dataclass
+class _Files:
+    """A run's downloaded files: what they hold in order, already read where it is little."""
+
+    span: plan.Span
+    folder: Path
+    parts: list[Part]
+    live_steps: tuple[int, ...]
+    pages: list[HistoryPage] | None
+
+
+class Exported:
+    """Takes the runs that have exports; `left` is what must come as lines, complete once `fetch` has ended."""
+
+    def __init__(
+        self,
+        context: Context,
+        project: ProjectKey,
+        keys: KeyGlobs,
+        parser: Executor,
+        needs: Mapping[str, plan.Need],
+    ) -> None:
+        self.left: list[plan.Span] = []
+        self._context = context
+        self._project = project
+        self._keys = keys
+        self._parser = parser
+        self._needs = needs
+
+    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncIterator[Batch]:
+        """The exported part of each run, in order of its steps. Raises Unreachable or AuthError."""
+        small = [span for span in spans if span.rows < FEWEST_ROWS]
+        large = [span for span in spans if span.rows >= FEWEST_ROWS]
+        self.left += small
+        under_way: deque[asyncio.Task[_Files | None]] = deque()
+        try:
+            async for span, export in self._find(large):
+                under_way.append(asyncio.create_task(self._download(span, export)))
+                if len(under_way) >= RUNS_AHEAD:
+                    async for batch in self._read(await under_way.popleft()):
+                        yield batch
+            while under_way:
+                async for batch in self._read(await under_way.popleft()):
+                    yield batch
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _find(self, spans: Sequence[plan.Span]) -> AsyncIterator[tuple[plan.Span, Export]]:
+        for start in range(0, len(spans), plan.REQUEST_RUNS):
+            some = spans[start : start + plan.REQUEST_RUNS]
+            found = await exports.find(self._context.server, self._project, [span.run_id for span in some])
+            for span in some:
+                if span.run_id in found:
+                    yield span, found[span.run_id]
+                else:
+                    self.left.append(span)
+
+    async def _download(self, span: plan.Span, export: Export) -> _Files | None:
+        """All files of a run, and what is in them; None where the run is left to the lines."""
+        self._context.writer.spool.mkdir(mode=0o700, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self._context.writer.spool))
+        try:
+            paths = [folder / f"{number}.parquet" for number in range(len(export.urls))]
+            pairs = zip(export.urls, paths, strict=True)
+            await asyncio.gather(*(self._context.server.download_to(url, path) for url, path in pairs))
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._parser, exports.parts, paths, span.first, self._keys)
+            if found and self._adds_up(span, found, export):
+                pages = None
+                if sum(part.values for part in found) <= IN_MEMORY:
+                    pages = await loop.run_in_executor(self._parser, self._all_pages, span.run_id, found)
+                    shutil.rmtree(folder)
+                return _Files(span, folder, found, export.live_steps, pages)
+        except (Unreachable, AuthError):
+            raise
+        except TooMuch as error:
+            # Storage is another host, which a network may not let through: waiting for it once is enough.
+            self._context.server.lacks.add(exports.FEATURE)
+            log.warning("exported histories are not used any more: %s", error)
+        except CommError as error:
+            log.info("%s/%s: its exported history is not used: %s", self._project, span.run_id, error)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        self.left.append(span)
+        return None
+
+    def _adds_up(self, span: plan.Span, found: Sequence[Part], export: Export) -> bool:
+        """Whether files and live steps hold as many lines as the server counts; a live run's count is past already."""
+        live = sum(step > found[-1].last for step in export.live_steps)
+        rows = sum(part.rows for part in found) + live
+        return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
+
+    def _all_pages(self, run_id: str, found: Sequence[Part]) -> list[HistoryPage]:
+        return [page for part in found for page in exports.pages(run_id, part, self._keys)]
+
+    async def _read(self, files: _Files | None) -> AsyncIterator[Batch]:
+        """Pages of a run, the last of them as far as nothing is missing; what is live is left to the lines."""
+        if files is None:
+            return
+        span, last = files.span, files.parts[-1].last
+        live = [step for step in files.live_steps if step > last]
+        if live:
+            self.left.append(plan.Span(span.run_id, last + 1, max(span.last, live[-1]), len(live)))
+        end = last if live else max(last, span.last)
+        try:
+            if files.pages is not None:
+                windows = [Window(span.run_id, span.first, end + 1)]
+                yield Batch(windows, [(windows[0], page) for page in files.pages])
+                return
+            for part in files.parts:
+                pages = exports.pages(span.run_id, part, self._keys)
+                while (page := await self._next(pages)) is not None:
+                    assert page.last_step is not None
+                    final = page.last_step == last
+                    window = Window(span.run_id, part.first, (end if final else page.last_step) + 1)
+                    yield Batch([window], [(window, page)])
+        finally:
+            shutil.rmtree(files.folder, ignore_errors=True)
+
+    async def _next(self, pages: Iterator[HistoryPage]) -> HistoryPage | None:
+        return await asyncio.get_running_loop().run_in_executor(self._parser, next, pages, None)

@@ -1,0 +1,175 @@
+"""History that the server has exported to Parquet is mirrored as its lines would be, and only when all of it is there."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mirror.sandbox import Sandbox, World
+from mirror.sandbox import parquet as sandbox_parquet
+from mirror.sync import exported
+from tests.sync.rig import Rig
+
+
+@pytest.fixture(autouse=True)
+def _few_rows_are_enough(monkeypatch):
+    monkeypatch.setattr(exported, "FEWEST_ROWS", 10)
+
+
+def logged(world: World, run_id: str, steps: range, **more):
+    run = world.add_run("team", "p", run_id=run_id, state="running")
+    rows = []
+    for step in steps:
+        row = {"loss": 1 / (step + 1), "opt": {"lr": step * 1e-3}, "count": step}
+        if step % 3 == 0:
+            row["rare"] = float("nan") if step % 2 else -math.inf
+        rows.append({"_step": step, **row, **more})
+    run.log_many(rows)
+    return run
+
+
+def everything(rig: Rig):
+    history = rig.sql("select run_id, key, step, value, text from history order by all")
+    keys = rig.sql("select * from history_keys order by all")
+    rows = rig.sql("select run_id, history_rows from runs order by all")
+    return repr((history, keys, rows))
+
+
+def mirrored_by_lines(tmp_path, sandbox, monkeypatch):
+    """What a mirror holds that uses no exports."""
+    with monkeypatch.context() as patch:
+        patch.setattr(exported, "FEWEST_ROWS", 10**9)
+        rig = Rig(tmp_path / "lines", sandbox)
+        assert rig.sync()["team/p"].failed == {}
+        return everything(rig)
+
+
+def requests(sandbox, name):
+    return sandbox.requests.get(name, 0)
+
+
+@pytest.mark.parametrize("in_memory", [0, 10**6])
+def test_files_and_live_steps_together_are_what_the_lines_are(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(exported, "IN_MEMORY", in_memory)
+    monkeypatch.setattr("mirror.remote.exports.PAGE_VALUES", 50)
+    with Sandbox(World()) as sandbox:
+        whole = logged(sandbox.world, "whole", range(0, 5000, 2))
+        for upto in (1001, 2500, 4999):
+            whole.export_history(upto)
+        whole.finish()
+        partly = logged(sandbox.world, "partly", range(2000))
+        partly.export_history(1200)
+        logged(sandbox.world, "none", range(100))
+        logged(sandbox.world, "short", range(5)).export_history()
+        expected = mirrored_by_lines(tmp_path, sandbox, monkeypatch)
+        rig = Rig(tmp_path / "files", sandbox)
+        result = rig.sync()["team/p"]
+        assert (result.failed, result.error, result.rows) == ({}, None, 2500 + 2000 + 100 + 5)
+        assert everything(rig) == expected
+        assert requests(sandbox, "parquet") == 4
+        assert list((tmp_path / "files" / ".spool").iterdir()) == []
+        before = requests(sandbox, "parquet")
+        partly.log_many([{"_step": step, "loss": 0.5} for step in range(2000, 2100)])
+        rig.sync()
+        assert rig.history("partly")[-1] == (2099, 0.5)
+        # The one file of the run is looked at again, and gives nothing new.
+        assert requests(sandbox, "parquet") == before + 1
+
+
+def test_a_run_that_went_on_after_its_export_takes_only_what_is_new_from_the_files(tmp_path):
+    with Sandbox(World()) as sandbox:
+        run = logged(sandbox.world, "r", range(500))
+        rig = Rig(tmp_path, sandbox)
+        rig.sync()
+        run.log_many([{"_step": step, "loss": 0.25} for step in range(500, 700)])
+        run.export_history(300)
+        run.export_history(699)
+        run.finish()
+        assert rig.sync()["team/p"].rows == 200
+        assert [step for step, _ in rig.history("r")] == list(range(700))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"note": "text"},
+        {"flag": True},
+        {"curve": [1, 2]},
+        {"img": {"_type": "image-file", "path": "a.png"}},
+        {"id": 2**60 + 1},
+    ],
+    ids=["text", "bool", "list", "media", "large integer"],
+)
+def test_what_an_export_cannot_tell_exactly_comes_as_lines(tmp_path, monkeypatch, more):
+    with Sandbox(World()) as sandbox:
+        run = logged(sandbox.world, "r", range(50), **more)
+        run.export_history()
+        run.finish()
+        expected = mirrored_by_lines(tmp_path, sandbox, monkeypatch)
+        rig = Rig(tmp_path / "files", sandbox)
+        assert rig.sync()["team/p"].failed == {}
+        assert everything(rig) == expected
+
+
+def damaged(lines, how):
+    content = sandbox_parquet.file(lines)
+    return content[: len(content) // 2] if how == "cut" else b"PAR1 no file at all PAR1"
+
+
+@pytest.mark.parametrize("how", ["missing steps", "cut", "nonsense", "overlapping", "interleaved"])
+def test_exports_with_known_faults_lose_and_double_nothing(tmp_path, monkeypatch, how):
+    with Sandbox(World()) as sandbox:
+        run = logged(sandbox.world, "r", range(100))
+        lines = run.history.page(0, 100, None)
+        files = {
+            "missing steps": [lines[:40], lines[45:]],
+            "overlapping": [lines[:60], lines[30:]],
+            "interleaved": [lines[::2], lines[1::2]],
+            "cut": [lines],
+            "nonsense": [lines],
+        }[how]
+        run.exports = [
+            damaged(part, how) if how in ("cut", "nonsense") else sandbox_parquet.file(part) for part in files
+        ]
+        run.exported_to = 99
+        run.finish()
+        expected = mirrored_by_lines(tmp_path, sandbox, monkeypatch)
+        rig = Rig(tmp_path / "files", sandbox)
+        assert rig.sync()["team/p"].failed == {}
+        assert everything(rig) == expected
+        assert rig.sql("select history_rows from runs") == [(100,)]
+
+
+def test_globs_narrow_what_is_taken_from_files(tmp_path):
+    with Sandbox(World()) as sandbox:
+        run = logged(sandbox.world, "r", range(100), note="text")
+        run.export_history()
+        run.finish()
+        rig = Rig(tmp_path, sandbox)
+        rig.sync(history=("loss", "opt.*"))
+        assert rig.sql("select key, count(*) from history group by 1 order by 1") == [("loss", 100), ("opt.lr", 100)]
+        assert rig.sql("select history_rows from runs") == [(100,)]
+        assert requests(sandbox, "parquet") == 1
+        assert requests(sandbox, "MirrorHistory") == 0
+
+
+def test_a_server_without_exports_is_asked_once(tmp_path):
+    with Sandbox(World(), features={"parquet": False}) as sandbox:
+        for number in range(60):
+            logged(sandbox.world, f"r{number}", range(20)).finish()
+        rig = Rig(tmp_path, sandbox)
+        assert rig.sync()["team/p"].rows == 60 * 20
+        assert requests(sandbox, "MirrorExports") == 1
+
+
+@pytest.mark.parametrize("kind", ["expired", "500", "truncated", "reset"])
+def test_files_that_cannot_be_had_are_replaced_by_lines(tmp_path, kind):
+    with Sandbox(World()) as sandbox:
+        run = logged(sandbox.world, "r", range(100))
+        run.export_history()
+        run.finish()
+        sandbox.faults.add(kind, None, "parquet")
+        rig = Rig(tmp_path, sandbox)
+        assert rig.sync()["team/p"].failed == {}
+        assert [step for step, _ in rig.history("r")] == list(range(100))
