@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ FEATURE = "parquetHistory"
 
 PAGE_VALUES = 500_000
 """About so many values in one page, whatever the size of a file; this bounds the memory."""
+
+
+STEPS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -78,31 +82,65 @@ def parts(paths: Sequence[Path], first: int, keys: KeyGlobs) -> list[Part] | Non
     from JSON), integers past 2^53, steps do not rise, or files are interleaved.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: list[Part] = []
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                columns = sum(name in keys for name in file.schema_arrow.names)
+                extent = _extent(file, first) if _is_plain(file, keys) else None
+        except (pa.ArrowException, OSError):
+            return None
+        if extent is None:
+            return None
+        begin, last, rows = extent
+        if rows:
+            found.append(Part(path, begin, last, rows, rows * columns))
+    found.sort(key=lambda part: (part.first, part.last))
+    return found if all(one.last < other.first for one, other in pairwise(found)) else _without_doubles(found)
+
+
+def _extent(file: Any, first: int) -> tuple[int, int, int] | None:
+    """The first and last step from `first` on, and how many there are; None where steps do not rise."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    begin, last, rows = first, -1, 0
+    for batch in file.iter_batches(batch_size=STEPS_AT_ONCE, columns=["_step"], use_threads=False):
+        steps: Any = batch.column("_step").cast(pa.int64())
+        if not len(steps):
+            continue
+        if (
+            steps.null_count
+            or steps[0].as_py() <= last
+            or not pc.all(pc.greater(steps[1:], steps[:-1]), min_count=0).as_py()
+        ):
+            return None
+        fresh = steps.filter(_from(first, steps))
+        last = steps[-1].as_py()
+        if len(fresh):
+            begin = begin if rows else fresh[0].as_py()
+            rows += len(fresh)
+    return begin, last, rows
+
+
+def _without_doubles(overlapping: Sequence[Part]) -> list[Part] | None:
+    """Each file without the steps of the one before; None where a step would be lost by that."""
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    found: list[tuple[Any, int, Path]] = []
-    for path in paths:
-        try:
-            file = pq.ParquetFile(path)
-            if not _is_plain(file, keys):
-                return None
-            steps: Any = file.read(columns=["_step"])["_step"].combine_chunks().cast(pa.int64())
-        except (pa.ArrowException, OSError):
-            return None
-        if len(steps) > 1 and not pc.all(pc.greater(steps[1:], steps[:-1])).as_py():
-            return None
-        columns = sum(name in keys for name in file.schema_arrow.names)
-        if len(fresh := steps.filter(_from(first, steps))):
-            found.append((fresh, columns, path))
     taken: list[Part] = []
-    for steps, columns, path in sorted(found, key=lambda one: (one[0][0].as_py(), one[0][-1].as_py())):
-        fresh = steps.filter(_from(first, steps))
+    seen = []
+    for part in overlapping:
+        steps: Any = pq.read_table(part.path, columns=["_step"])["_step"].combine_chunks().cast(pa.int64())
+        seen.append(steps.filter(_from(part.first, steps)))
+        fresh = steps.filter(_from(taken[-1].last + 1 if taken else part.first, steps))
         if len(fresh):
-            taken.append(Part(path, fresh[0].as_py(), fresh[-1].as_py(), len(fresh), len(fresh) * columns))
-            first = taken[-1].last + 1
-    everything = len(pc.unique(pa.chunked_array([steps for steps, _, _ in found]))) if found else 0
-    return taken if sum(part.rows for part in taken) == everything else None
+            columns = part.values // part.rows
+            taken.append(Part(part.path, fresh[0].as_py(), fresh[-1].as_py(), len(fresh), len(fresh) * columns))
+    return taken if sum(part.rows for part in taken) == len(pc.unique(pa.chunked_array(seen))) else None
 
 
 def _from(first: int, steps: Any) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CATALOG = "state"
 """The name under which the state file is attached; views must not depend on it, since readers attach by other names."""
 
-MEMORY_LIMIT = "1GB"
+MEMORY_LIMIT = "300MB"
 """Bounds the writer: larger sorts and merges spill beside the state file."""
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from mirror.store.records import ProjectKey
 
 logger = logging.getLogger(__name__)
 
-MERGE = 16
+MERGE = 64
 """When so many segments of one level are there, the first of them become one of the next."""
 
 MOST_VALUES = 50_000_000

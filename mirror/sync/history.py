@@ -23,7 +23,7 @@ from mirror.sync.exported import Exported
 AHEAD = 4
 """Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""
 
-COMMIT_VALUES = 2_000_000
+COMMIT_VALUES = 3_000_000
 COMMIT_SECONDS = 4.0
 """When answers are committed: few large transactions take half the time of many small ones, and bound what is lost."""
 

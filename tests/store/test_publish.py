@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from mirror.errors import StoreError
-from mirror.store import files, publish
+from mirror.store import files, publish, segments
 from mirror.store.store import Store
 from tests.store.kit import curve, home_at, opened, read, run, settle, write
 
@@ -36,7 +36,8 @@ READER = textwrap.dedent("""
 HOLDER = "import sys, duckdb; duckdb.connect(sys.argv[1]).execute('select 1')"
 
 
-def test_readers_in_other_processes_see_whole_snapshots_while_the_store_is_written(store):
+def test_readers_in_other_processes_see_whole_snapshots_while_the_store_is_written(store, monkeypatch):
+    monkeypatch.setattr(segments, "MERGE", 16)
     rounds = 20
     write(store, run(config={"n": 1}), history=[curve("a1", range(100))])
     store.publish()

@@ -13,6 +13,12 @@ from mirror.store import segments
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, home_at, opened, page, read, run, settle, write
 
+
+@pytest.fixture(autouse=True)
+def _few_make_one(monkeypatch):
+    monkeypatch.setattr(segments, "MERGE", 16)
+
+
 LIVE = "select level, count(*) from store.segments where retired_at is null group by level order by level"
 
 

@@ -1,10 +1,11 @@
-"""Sample data: a small world of oddities, a realistic large one, and a bulk project for benchmarks."""
+"""Sample data: a small world of oddities, a realistic large one, bulk projects for benchmarks."""
 
 from __future__ import annotations
 
 from mirror.sandbox.sample.bulk import grid
 from mirror.sandbox.sample.live import LiveRun, keep_logging
+from mirror.sandbox.sample.long import long_run
 from mirror.sandbox.sample.oddities import small
 from mirror.sandbox.sample.sweeps import full
 
-__all__ = ["LiveRun", "full", "grid", "keep_logging", "small"]
+__all__ = ["LiveRun", "full", "grid", "keep_logging", "long_run", "small"]
