@@ -90,6 +90,16 @@ class HttpSettings:
 
 
 @dataclass(frozen=True)
+class LocalSettings:
+    """Runs that lie in files of the official client."""
+
+    dirs: tuple[str, ...] = _setting(
+        (), values.folders, "[]", 'folders of offline and live runs to mirror as well, e.g. ["~/train/wandb"]'
+    )
+    entity: str = _setting("", values.entity, '""', 'entity of those that name none; WANDB_ENTITY wins; "" is "local"')
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything a mirror can be told. `file` is where it was read, None when there was no file."""
 
@@ -100,6 +110,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    local: LocalSettings = field(default_factory=LocalSettings)
     file: Path | None = None
 
 
@@ -109,6 +120,7 @@ SECTIONS: dict[str, Any] = {
     "store": StoreSettings,
     "publish": PublishSettings,
     "http": HttpSettings,
+    "local": LocalSettings,
 }
 
 

@@ -111,6 +111,24 @@ def filters(value: object) -> dict[str, Any]:
     return value
 
 
+def folders(value: object) -> tuple[str, ...]:
+    """Read a list of folders, each from the root or from the home folder."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Impossible(f'must be a list of folders such as ["~/train/wandb"], not {shown(value)}')
+    for item in value:
+        if not re.match(r"/|~[^/\x00]*(/|$)", item) or "\x00" in item:
+            raise Impossible(f"must hold whole paths, from / or ~, not {shown(item)}")
+    return tuple(value)
+
+
+def entity(value: object) -> str:
+    """Read the name of an entity, or "" for none."""
+    text = _text(value)
+    if text and not re.fullmatch(_NAME, text):
+        raise Impossible(f"must be the name of a user or team, not {shown(value)}")
+    return text
+
+
 def switch(value: object) -> bool:
     """Read true or false."""
     if not isinstance(value, bool):

@@ -23,6 +23,7 @@ COMMANDS = {
     "login": ("mirror.cli.setup", "login"),
     "sync": ("mirror.cli.sync", "sync"),
     "flush": ("mirror.cli.sync", "flush"),
+    "ingest": ("mirror.cli.ingest", "ingest"),
     "daemon": ("mirror.cli.daemon", "daemon"),
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),

@@ -41,7 +41,7 @@ class Control:
             return dict(self._check(client.get("/status")))
 
     def work(self, action: str, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Run `sync` or `flush` and yield its events as they come; the last one is `done`.
+        """Run `sync`, `flush` or `ingest` and yield its events as they come; the last one is `done`.
 
         Raises MirrorError with the daemon's message and exit code when it could not even start.
         """

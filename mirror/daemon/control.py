@@ -3,6 +3,7 @@
     GET  /status                           what the daemon is and does
     POST /sync   {"paths": [...]}          one pass now; lines of progress, then the results
     POST /flush  {"paths": [...], "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
+    POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result a file
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
 
@@ -24,6 +25,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mirror.errors import MirrorError
+from mirror.local.ingest import FileResult
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
 
@@ -36,6 +38,9 @@ class Controlled(Protocol):
 
     async def sync_now(self, paths: Sequence[str], *, afresh: bool, progress: Progress) -> list[PassResult]:
         """One pass over the paths, or over everything in the config."""
+
+    async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
+        """Mirror local runs below these folders, or below those of the config."""
 
     async def reload(self) -> None:
         """Read the config again. Raises ConfigError and changes nothing when it is not valid."""
@@ -81,6 +86,9 @@ class _Lines:
         self.queue.put_nowait({"event": "finished", **result.as_json()})
 
 
+_Work = Callable[[Sequence[str], _Lines], Awaitable[Sequence[PassResult | FileResult]]]
+
+
 def application(daemon: Controlled) -> Starlette:
     """The routes of the control socket."""
 
@@ -89,12 +97,15 @@ def application(daemon: Controlled) -> Starlette:
         return JSONResponse(daemon.status())
 
     async def sync(request: Request) -> Response:
-        return await _work(request, afresh=False)
+        return await _work(request, lambda paths, lines: daemon.sync_now(paths, afresh=False, progress=lines))
 
     async def flush(request: Request) -> Response:
-        return await _work(request, afresh=True)
+        return await _work(request, lambda paths, lines: daemon.sync_now(paths, afresh=True, progress=lines))
 
-    async def _work(request: Request, *, afresh: bool) -> Response:
+    async def ingest(request: Request) -> Response:
+        return await _work(request, lambda paths, _: daemon.ingest_now(paths))
+
+    async def _work(request: Request, work: _Work) -> Response:
         try:
             body = await request.json() if await request.body() else {}
             paths = [str(path) for path in body.get("paths", [])]
@@ -105,7 +116,7 @@ def application(daemon: Controlled) -> Starlette:
 
         async def run() -> None:
             try:
-                results = await daemon.sync_now(paths, afresh=afresh, progress=lines)
+                results = await work(paths, lines)
                 lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
             except MirrorError as error:
                 lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})
@@ -141,6 +152,7 @@ def application(daemon: Controlled) -> Starlette:
             route("/status", status, "GET"),
             route("/sync", sync, "POST"),
             route("/flush", flush, "POST"),
+            route("/ingest", ingest, "POST"),
             route("/reload", reload, "POST"),
             route("/stop", stop, "POST"),
         ]

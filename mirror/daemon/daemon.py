@@ -20,6 +20,8 @@ from mirror.daemon.control import application
 from mirror.daemon.schedule import Schedule
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
 from mirror.home import Home
+from mirror.local.ingest import FileResult
+from mirror.local.watch import Watch, tell
 from mirror.store.records import ProjectKey
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
@@ -82,6 +84,7 @@ class Daemon:
         self._config_error: str | None = None
         self._last: dict[ProjectKey, PassResult] = {}
         self._wild_error: str | None = None
+        self._local = Watch(context.writer, settings)
 
     async def run(self) -> None:
         """Start everything, wait for the end, and leave nothing behind."""
@@ -93,6 +96,7 @@ class Daemon:
         serving = asyncio.create_task(control.serve(sockets=[listener]))
         watching = asyncio.create_task(self._watch_config())
         publishing = asyncio.create_task(self._publish_regularly())
+        following = asyncio.create_task(self._local.run())
         try:
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
             self._schedule.start()
@@ -101,9 +105,9 @@ class Daemon:
             log.info("stopping")
         finally:
             self._schedule.stop()
-            for task in (*self._tasks, watching, publishing):
+            for task in (*self._tasks, watching, publishing, following):
                 task.cancel()
-            await asyncio.gather(*self._tasks, watching, publishing, return_exceptions=True)
+            await asyncio.gather(*self._tasks, watching, publishing, following, return_exceptions=True)
             control.should_exit = True
             await serving
             listener.close()
@@ -135,7 +139,14 @@ class Daemon:
             "projects": {str(project): job for project, job in self._schedule.next_passes().items()},
             "last_passes": {str(project): result.as_json() for project, result in self._last.items()},
             "error": self._wild_error,
+            "local": self._local.status(),
         }
+
+    async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
+        """Mirror local runs below these folders, or below those of the config."""
+        results = await self._local.take(paths)
+        tell(results)
+        return results
 
     async def sync_now(self, paths: Sequence[str], *, afresh: bool, progress: Progress) -> list[PassResult]:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
@@ -162,6 +173,7 @@ class Daemon:
             former, self._context = self._context.server, replace(self._context, server=server)
             self.start_task(_close_later(former, settings.server.timeout))
         self._context = replace(self._context, scope=scope_of(settings))
+        self._local.configure(settings)
         await self._context.writer.configure(
             tail_values=settings.store.tail_values, publish_interval=settings.publish.min_interval
         )

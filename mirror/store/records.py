@@ -26,7 +26,8 @@ class ProjectKey:
 class RunRecord:
     """One run as the server tells it.
 
-    `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry.
+    `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry. `storage_id` is empty for a run
+    that was read from a local file.
     """
 
     entity: str
@@ -48,7 +49,7 @@ class RunRecord:
     tags: tuple[str, ...]
     git_commit: str | None
     host: str | None
-    url: str
+    url: str | None
     config: dict[str, Any] = field(default_factory=dict)
     config_meta: Any = None
     summary: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +62,8 @@ class KnownRun:
     """What the mirror holds of a run: enough to see, without its documents, whether the server has something newer.
 
     `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
-    `server_last_step` are what the server said when the run's record was last written.
+    `server_last_step` are what the server said when the run's record was last written. `local` tells that the run came
+    from a local file and the server is not known to have it, `ahead` that it has it, with less history than the file.
     """
 
     rid: int
@@ -78,6 +80,8 @@ class KnownRun:
     next_try_at: datetime | None
     error: str | None
     deleted: bool
+    local: bool = False
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,46 @@ class HistoryPage:
     rows: int
     last_step: int | None
     summary: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of the official client, and how far it is read.
+
+    `started_at` is when the run's process began, `head` a checksum of the file's start, `mtime` in nanoseconds, `shift`
+    what is added to each step. `note` says why the file is not read any more, else None.
+    """
+
+    path: str
+    entity: str
+    project: str
+    run_id: str
+    started_at: str
+    read_to: int = 0
+    size: int = 0
+    mtime: int = 0
+    head: str = ""
+    damaged: int = 0
+    shift: int | None = None
+    note: str | None = None
+    read_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """How a run that local files tell of stands in the mirror.
+
+    `local` tells that it is marked as coming from files, `on_server` that the server's record of it is mirrored, and
+    `guessed` that the files name no entity. `rows` counts mirrored history lines.
+    """
+
+    project: ProjectKey
+    run_id: str
+    local: bool
+    on_server: bool
+    guessed: bool
+    rows: int
+    state: str
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,14 @@ def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: 
         )
 
 
+def uncount(db: Database, project_number: int, rid: int) -> None:
+    """Take the leaves of a run that is about to be forgotten out of the counts."""
+    shape = "rid, doc, key, kind, text, element"
+    leaves = db.arrow(f"SELECT {shape} FROM store.leaves WHERE {_REAL_LEAF} AND rid = ?", [rid])
+    with db.table("old_leaves", leaves):
+        _count_keys(db, project_number, ("-1", "old_leaves"))
+
+
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
@@ -206,8 +214,10 @@ def known(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
     rows = db.run(
         """
         SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
-               h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL
+               h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL,
+               l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> ''
         FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid
+        LEFT JOIN store.local_runs AS l ON l.rid = r.rid
         WHERE r.entity = ? AND r.project = ?
         """,
         [project.entity, project.project],

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import TypeVar
 import duckdb
 
 from mirror.home import Home
-from mirror.store import compact, migrations, projects, publish, runs, segments, sorting, views, wide
+from mirror.store import compact, local, migrations, projects, publish, runs, segments, sorting, views, wide
 from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
-from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
+from mirror.store.records import KnownRun, LocalFile, LocalRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,22 @@ class Store:
     def known_runs(self, project: ProjectKey) -> dict[str, KnownRun]:
         """What the mirror holds of each run of a project, deleted ones too, by run id."""
         return self._read(lambda db: runs.known(db, project))
+
+    def local_files(self) -> dict[str, LocalFile]:
+        """Every local file that was read, by path."""
+        return self._read(local.files)
+
+    def local_runs(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
+        """How each of these runs stands, if it is mirrored."""
+        return self._read(lambda db: local.find(db, project, run_ids))
+
+    def run_owner(self, project: str, run_id: str) -> str | None:
+        """The entity of a run that came from the server, when only its project's name is known."""
+        return self._read(lambda db: local.owner(db, project, run_id))
+
+    def local_reading(self, project: ProjectKey, run_id: str) -> str | None:
+        """What reading of a local run's files goes on from."""
+        return self._read(lambda db: local.reading(db, project, run_id))
 
     def status(self) -> list[ProjectStatus]:
         """How each project stands."""

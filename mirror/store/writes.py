@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mirror.store import history, projects, runs, views
+from mirror.store import history, local, projects, runs, views
 from mirror.store.bulk import Straight
 from mirror.store.database import Database
-from mirror.store.records import HistoryPage, ProjectCursor, ProjectKey, RunRecord
+from mirror.store.records import HistoryPage, LocalFile, LocalRun, ProjectCursor, ProjectKey, RunRecord
 
 
 class Writes:
@@ -94,6 +94,42 @@ class Writes:
     def replace_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
         """Put the page in place of all that is mirrored of its run's system metrics."""
         history.replace_system_metrics(self._db, project, page)
+
+    def append_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
+        """Add the page to what is mirrored of its run's system metrics."""
+        history.append_system_metrics(self._db, project, page)
+
+    def local_runs(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
+        """How each of these runs stands, if it is mirrored."""
+        return local.find(self._db, project, run_ids)
+
+    def mark_local(self, found: Sequence[tuple[LocalRun, str]]) -> None:
+        """Mark runs as read from local files, each with what reading goes on from, as text."""
+        local.save(self._db, found)
+
+    def save_local_files(self, files: Sequence[LocalFile]) -> None:
+        """Note how far these files are read."""
+        local.save_files(self._db, files)
+
+    def forget_local_files(self, paths: Sequence[str]) -> None:
+        """Know nothing more of these files; what was read from them stays."""
+        local.forget_files(self._db, paths)
+
+    def forget_run(self, project: ProjectKey, run_id: str) -> None:
+        """Remove a run and everything that is mirrored of it."""
+        self._views_changed |= local.forget(self._db, project, run_id)
+        self.written.add(project)
+
+    def adopt_local(self, project: ProjectKey, records: Sequence[RunRecord]) -> None:
+        """See which local runs the server now holds, its records being written already.
+
+        Those of which it has the whole history are pulled again as a whole and are no longer marked. The mirrored
+        history of the others stays until the server has as much.
+        """
+        complete, hidden = local.adopt(self._db, project, records)
+        self._views_changed |= hidden
+        if complete:
+            self.request_refresh(project, complete)
 
     def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
         """Note how far the project is mirrored now."""

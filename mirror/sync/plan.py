@@ -62,6 +62,7 @@ def is_new(head: RunHead, known: KnownRun | None) -> bool:
     return (
         known is None
         or known.deleted
+        or known.local
         or (head.state, head.heartbeat_at, head.updated_at, head.server_rows)
         != (known.state, known.heartbeat_at, known.updated_at, known.server_rows)
     )
@@ -69,7 +70,7 @@ def is_new(head: RunHead, known: KnownRun | None) -> bool:
 
 def shrank(record: RunRecord, known: KnownRun | None) -> bool:
     """Whether the server holds less history than the mirror: the run was rewound, forked or made anew."""
-    if known is None or known.last_step is None:
+    if known is None or known.last_step is None or known.local or known.ahead:
         return False
     cut = record.server_last_step is not None and record.server_last_step < known.last_step
     return cut or record.server_rows < known.rows
@@ -77,7 +78,7 @@ def shrank(record: RunRecord, known: KnownRun | None) -> bool:
 
 def live(known: Mapping[str, KnownRun]) -> list[str]:
     """The mirrored runs that may change without a trace on the server."""
-    return [run.run_id for run in known.values() if run.state in LIVE_STATES and not run.deleted]
+    return [run.run_id for run in known.values() if run.state in LIVE_STATES and not run.deleted and not run.local]
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ class Need:
 
 
 def need(run: KnownRun, now: datetime) -> Need | None:
-    """What is missing of a run's history, if anything; None as well for a run that is set aside until later."""
-    if run.deleted or (run.next_try_at is not None and run.next_try_at > now):
+    """What is missing of a run's history, if anything.
+
+    None as well for a run that is set aside until later, and for one of which a local file holds more than the server.
+    """
+    if run.deleted or run.local or run.ahead or (run.next_try_at is not None and run.next_try_at > now):
         return None
     if run.refresh:
         return Need(run, whole=True)

@@ -56,7 +56,11 @@ async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] =
     """
 
     def write(tx: Writes) -> None:
-        wanted = [run.run_id for run in known.values() if not run.deleted and (not run_ids or run.run_id in run_ids)]
+        wanted = [
+            run.run_id
+            for run in known.values()
+            if not (run.deleted or run.local or run.ahead) and (not run_ids or run.run_id in run_ids)
+        ]
         tx.request_refresh(project, wanted)
         if not run_ids:
             tx.set_cursor(project, ProjectCursor())
@@ -169,7 +173,7 @@ class _Pass:
             found += page.runs
         await self._upsert(found, None)
         missing = set(run_ids) - {record.run_id for record in found}
-        mirrored = sorted(missing & self.known.keys())
+        mirrored = sorted(run_id for run_id in missing & self.known.keys() if not self.known[run_id].local)
         if mirrored:
             await self._mark_deleted(mirrored)
         if unknown := sorted(missing - self.known.keys()):
@@ -185,6 +189,7 @@ class _Pass:
         def write(tx: Writes) -> None:
             tx.add_project(self.project)
             tx.upsert_runs(records, now=now)
+            tx.adopt_local(self.project, records)
             shrunk = [record.run_id for record in records if plan.shrank(record, self.known.get(record.run_id))]
             if shrunk:
                 tx.request_refresh(self.project, shrunk)
@@ -222,13 +227,15 @@ class _Pass:
         self.known = await self.context.writer.read(lambda store: store.known_runs(self.project))
 
     def _mirrored(self) -> int:
-        return sum(not run.deleted for run in self.known.values())
+        return sum(not run.deleted and not run.local for run in self.known.values())
 
     async def _reconcile(self) -> None:
         """List every run: take those with silent edits, mark those that are gone."""
         listed, total = await self._heads(self.scope)
         ids = {head.run_id for head in listed}
-        suspects = [run.run_id for run in self.known.values() if not run.deleted and run.run_id not in ids]
+        suspects = [
+            run.run_id for run in self.known.values() if not run.deleted and not run.local and run.run_id not in ids
+        ]
         wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
         # A listing that changes while it is paged may miss a run, so each is asked for by name before it is given up.
         if suspects:
@@ -268,7 +275,7 @@ class _Pass:
         now = utc_now()
         wanted = set(run_ids)
         in_scope = [run for run in self.known.values() if not wanted or run.run_id in wanted]
-        self.result.live = sum(run.state in plan.LIVE_STATES and not run.deleted for run in in_scope)
+        self.result.live = sum(run.state in plan.LIVE_STATES and not run.deleted and not run.local for run in in_scope)
         if self.context.scope.history:
             needs = [need for run in in_scope if (need := plan.need(run, now))]
             if needs:
