@@ -54,6 +54,15 @@ CONTRACT = {
         "max": REAL,
         "last": REAL,
     },
+    "local_runs": {
+        **RUN,
+        "on_server": FLAG,
+        "path": TEXT,
+        "size": WHOLE,
+        "read_to": WHOLE,
+        "damaged": WHOLE,
+        "read_at": TIME,
+    },
     "projects": {
         "entity": TEXT,
         "project": TEXT,
