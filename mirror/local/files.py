@@ -58,10 +58,11 @@ def is_run_file(path: str) -> bool:
     return _NAME.fullmatch(os.path.basename(path)) is not None  # noqa: PTH119 - called for each change of a folder
 
 
-def order(path: Path) -> tuple[str, str]:
-    """Sorts the files of a run by the time in their folder's name."""
-    match = _TIME.search(path.parent.name)
-    return (match[1] if match else "", str(path))
+def order(path: Path) -> tuple[str, int, str]:
+    """Sorts the files of a run by the time in their folder's name; of one second, `-1`, `-2` and so on come later."""
+    name = path.parent.name
+    match = _TIME.search(name)
+    return (match[1] if match else "", len(name), str(path))
 
 
 def is_live(path: Path, modified: float, host: str | None, started: float) -> bool:

@@ -13,7 +13,7 @@ from mirror.local import files
 from mirror.local.blocks import NotReadable
 from mirror.local.reader import Identity, Options, Piece, Reader, identify, same_start
 from mirror.local.run import Reading, record
-from mirror.store.records import LocalFile, LocalRun, ProjectKey, RunRecord
+from mirror.store.records import HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
 from mirror.store.runs import LIVE_STATES
 from mirror.store.store import Store
 from mirror.store.writes import Writes
@@ -141,7 +141,8 @@ class _Pass:
     async def _take(self, path: Path, result: FileResult) -> None:
         stat = path.stat()  # noqa: ASYNC240 - a stat is over sooner than a thread is found for it
         file = self._known.get(str(path))
-        if file is not None and (stat.st_size < file.read_to or not same_start(path, file)):
+        same = file is not None and (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime)
+        if file is not None and not same and (stat.st_size < file.read_to or not same_start(path, file)):
             await self._start_over(file)
             file = None
         if file is None:
@@ -159,9 +160,12 @@ class _Pass:
             return
         run = await self._run(key)
         if run is not None and not run.local:
+            if result.outcome == "new":
+                seen = replace(file, read_at=utc_now())
+                await self._writer.write(lambda tx: tx.save_local_files([seen]))
             result.outcome, result.state = "on the server", run.state
             return
-        if (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime):
+        if same:
             await self._look_again(path, key, result)
             return
         await self._read(path, file, key, result)
@@ -330,11 +334,19 @@ def _write(tx: Writes, changes: Sequence[_Change]) -> list[LocalRun]:
         tx.upsert_runs([change.record for change in taken if change.mark.run_id not in on_server], now=now)
         tx.mark_local(list({change.mark.run_id: (change.mark, change.reading) for change in taken}.values()))
         pieces = [change.piece for change in taken if change.piece is not None]
-        if pages := [piece.history for piece in pieces if piece.history is not None]:
-            tx.append_history(project, pages)
+        pages: list[HistoryPage] = []
         for piece in pieces:
+            if piece.cut is not None:
+                if pages:
+                    tx.append_history(project, pages)
+                pages = []
+                tx.cut_history(project, piece.file.run_id, last_step=piece.cut)
+            if piece.history is not None:
+                pages.append(piece.history)
             if piece.events is not None:
                 tx.append_system_metrics(project, piece.events)
+        if pages:
+            tx.append_history(project, pages)
     files = {c.piece.file.path: replace(c.piece.file, read_at=now) for c in changes if c.piece is not None}
     tx.save_local_files(list(files.values()))
     return refused

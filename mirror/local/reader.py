@@ -45,12 +45,16 @@ class Identity:
 
 @dataclass(frozen=True)
 class Piece:
-    """What some records of a file hold. `file` is how far it is read with them; the `last` one reaches to its end."""
+    """What some records of a file hold. `file` is how far it is read with them; the `last` one reaches to its end.
+
+    `cut` is the step behind which older history is to go before this is added.
+    """
 
     file: LocalFile
     last: bool
     history: HistoryPage | None
     events: HistoryPage | None
+    cut: int | None
 
 
 def identify(path: Path) -> Identity | None:
@@ -81,8 +85,7 @@ def head(path: Path, read_to: int) -> str:
 
 def same_start(path: Path, file: LocalFile) -> bool:
     """Whether the file still begins with what was read of it."""
-    length = int(file.head.partition(":")[0] or 0)
-    return head(path, length) == file.head
+    return not file.head or head(path, int(file.head.partition(":")[0])) == file.head
 
 
 class Reader:
@@ -136,7 +139,8 @@ class Reader:
             self.reading.events += len(texts)
         read_to = self.file.read_to
         self.file = replace(self.file, damaged=self.file.damaged + bad, head=head(self.path, read_to))
-        return Piece(self.file, last, history, events)
+        cut, self.reading.cut = self.reading.cut, None
+        return Piece(self.file, last, history, events, cut)
 
     def _page(self, texts: list[str]) -> tuple[HistoryPage | None, int]:
         """The lines as columns, and how many of them hold what is no JSON."""
@@ -165,7 +169,7 @@ def _behind(page: HistoryPage, count: int) -> HistoryPage:
         return page
     steps = pc.add(page.values["step"], pa.scalar(count, pa.int64()))
     last = None if page.last_step is None else page.last_step + count
-    return replace(page, values=page.values.set_column(0, "step", steps), last_step=last)
+    return replace(page, values=page.values.set_column(0, "step", steps), last_step=last, summary=None)
 
 
 def _unread(size: int, read_to: int) -> int:

@@ -32,7 +32,7 @@ _TEXTS = {
     12: "sweep",
     13: "host",
 }
-_TAG, _CONFIG, _SUMMARY, _START, _GIT = 10, 4, 5, 17, 21
+_TAG, _CONFIG, _SUMMARY, _START, _GIT, _BRANCH = 10, 4, 5, 17, 21, 23
 _UPDATE, _REMOVE = 1, 2
 
 _STEP = b'"_step":'
@@ -50,7 +50,10 @@ class Lines:
 
 @dataclass
 class Reading:
-    """What a run's records add up to so far. `exit_code` is None while there is no exit record."""
+    """What a run's records add up to so far. `exit_code` is None while there is no exit record.
+
+    `cut` is the step behind which the history read before is to go, where the run was rewound to it.
+    """
 
     texts: dict[str, str] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
@@ -64,6 +67,7 @@ class Reading:
     events: int = 0
     last_step: int | None = None
     last_time: float | None = None
+    cut: int | None = None
 
     def as_json(self) -> str:
         """All of it as JSON text."""
@@ -153,6 +157,8 @@ def record(reading: Reading, entity: str, project: str, state: str) -> RunRecord
 def _run(reading: Reading, body: bytes) -> None:
     """A run record: the first makes the run, later ones change what they name."""
     tags = []
+    began = reading.started_at
+    branch = None
     for number, value in wire.fields(body):
         if not isinstance(value, bytes) or not value:
             continue
@@ -168,12 +174,25 @@ def _run(reading: Reading, body: bytes) -> None:
             reading.git_commit = _texts(value).get(2) or reading.git_commit
         elif number == _START:
             began = _timestamp(value)
-            if began != reading.started_at:
-                # Another process goes on with the run.
-                reading.exit_code = None
-            reading.started_at = began
-            reading.first_started_at = reading.first_started_at or began
+        elif number == _BRANCH:
+            branch = _branch(value)
     reading.tags = tags or reading.tags
+    if began == reading.started_at:
+        return
+    # The first process of the run, or another one that goes on with it.
+    reading.exit_code = None
+    reading.started_at = began
+    reading.first_started_at = reading.first_started_at or began
+    if branch is not None and branch[0] == reading.texts.get("run_id"):
+        reading.cut = reading.last_step = branch[1]
+
+
+def _branch(message: bytes) -> tuple[str, int] | None:
+    """The run and the step from which a run goes on: its own when it was rewound, another's when it was forked."""
+    values = {number: value for number, value in wire.fields(message) if isinstance(value, bytes)}
+    if values.get(3, b"_step") != b"_step":
+        return None
+    return _text(values.get(1, b"")), int(wire.double(values.get(2, bytes(8))))
 
 
 def _config(reading: Reading, body: bytes) -> None:

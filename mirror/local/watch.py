@@ -37,6 +37,7 @@ class Watch:
         self._writer = writer
         self._folders: tuple[Path, ...] = ()
         self._missing: list[str] = []
+        self._failed: dict[str, str | None] = {}
         self._changed = asyncio.Event()
         self.configure(settings)
 
@@ -91,7 +92,10 @@ class Watch:
 
     async def _take(self, paths: Sequence[Path]) -> None:
         try:
-            tell(await self.ingest.take(paths))
+            results = await self.ingest.take(paths)
+            # A file that stays unreadable is told once, though it is looked at again and again.
+            tell([result for result in results if not result.error or self._failed.get(result.path) != result.error])
+            self._failed.update((result.path, result.error) for result in results)
             await self._writer.publish_if_due()
             self.error = None
         except MirrorError as error:

@@ -159,6 +159,21 @@ def swap(
     return attempts, hidden
 
 
+def cut(db: Database, project: ProjectKey, run_id: str, last_step: int) -> bool:
+    """Drop a run's values behind a step, in the tail and in segments; whether segments hold values of the run."""
+    cursor = find(db, project, {run_id})[run_id]
+    if cursor.last_step is None or cursor.last_step <= last_step:
+        return False
+    drop_staged(db, [cursor.rid])
+    db.run(
+        "INSERT INTO store.history_staging SELECT ?, step, key, value, text FROM main.history "
+        "WHERE entity = ? AND project = ? AND run_id = ? AND step <= ?",
+        [cursor.rid, project.entity, project.project, run_id, last_step],
+    )
+    kept = db.value("SELECT count(DISTINCT step) FROM store.history_staging WHERE rid = ?", [cursor.rid])
+    return swap(db, project, run_id, kept, last_step)[1]
+
+
 def hide_segments(db: Database, project: ProjectKey, run_id: str) -> bool:
     """Let views leave out what segments hold of a run; whether they hold anything of it."""
     hidden = db.value(

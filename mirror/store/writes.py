@@ -73,6 +73,10 @@ class Writes:
         self._forgotten |= attempts
         self._views_changed |= hidden
 
+    def cut_history(self, project: ProjectKey, run_id: str, *, last_step: int) -> None:
+        """Drop what is mirrored of the run's history behind a step."""
+        self._views_changed |= history.cut(self._db, project, run_id, last_step)
+
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
         """Have these runs pulled again as a whole, from the start and at once, even if they were set aside."""
         cursors = history.find(self._db, project, run_ids).values()

@@ -138,6 +138,32 @@ def test_a_file_is_mirrored_as_the_client_uploads_it(tmp_path, code):
         assert rows(rig.home, "runs", "entity, history_rows") == [("team", 124)]
 
 
+REWOUND = """
+import wandb
+def part(first, **options):
+    run = wandb.init(project="p", **options)
+    for value in range(first, first + 3):
+        run.log({"a": value})
+    run.finish()
+part(0, id="r1")
+part(100, id="r1", resume_from="r1?_step=1")
+part(200, id="r1", resume="allow")
+part(300, id="r2", fork_from="r1?_step=1")
+"""
+
+
+def test_runs_that_were_rewound_resumed_and_forked_offline(tmp_path):
+    """Rewinding drops what lies behind its step; resuming, which counts from 0 again offline, goes on behind it all."""
+    write(tmp_path, REWOUND)
+    home = Home(data=tmp_path / "home", config=tmp_path / "home" / "config.toml")
+    assert [result.rows for result in ingest(home, tmp_path / "wandb")] == [3, 3, 3, 3]
+    values = [row for row in rows(home, "history", "run_id, step, value, key") if row[3] == "a"]
+    r1 = [(0, 0), (1, 1), (2, 100), (3, 101), (4, 102), (5, 200), (6, 201), (7, 202)]
+    r2 = [(2, 300), (3, 301), (4, 302)]
+    assert [row[:3] for row in values] == [*(("r1", *row) for row in r1), *(("r2", *row) for row in r2)]
+    assert rows(home, "runs", "run_id, state, history_rows") == [("r1", "finished", 8), ("r2", "finished", 3)]
+
+
 def test_a_killed_run_is_there_up_to_its_last_whole_block(tmp_path):
     """The client writes blocks of 32 KiB, so SIGKILL costs what is less; the run has crashed, and nothing is damaged."""
     script = """

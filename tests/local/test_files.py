@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from mirror.store.store import Store
 from tests.local.kit import damaged, ingest, pb, run_file
 
 OLD = Path(__file__).parent / "offline-run-g9dvvkua.wandb"
@@ -150,6 +151,26 @@ def test_a_run_resumed_offline_goes_on_behind_its_former_file(home, sql, tmp_pat
     expected = [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.25), (4, 1.0), (5, 0.5), (6, 1 / 3)]
     assert sql("select step, value from history where key = 'loss' order by step") == expected
     assert sql("select created_at from runs") == [(datetime(2023, 11, 14, 22, 13, 20),)]
+
+
+def test_a_rewound_run_loses_what_lay_in_segments_too(home, sql, tmp_path):
+    run_file(tmp_path, stamp="20260101_000000").lines(0, 9)
+    ingest(home, tmp_path)
+    store = Store.open(home, tail_values=1)
+    assert store.seal()
+    store.close()
+    assert list(home.history.rglob("*.parquet"))
+    branch = pb.BranchPoint(run="r1", metric="_step", value=3)
+    again = run_file(tmp_path, stamp="20260102_000000", start=1_700_100_000, branch_point=branch)
+    again.add(run=pb.RunRecord(run_id="r1", project="p", notes="later", branch_point=branch))
+    again.lines(4, 6)
+    [_, result] = ingest(home, tmp_path)
+    assert result.rows == 2
+    assert sql("select step, value from history where key = 'loss' order by step") == [
+        (n, 1 / (n + 1)) for n in range(6)
+    ]
+    assert sql("select rows, last_step from history_keys where key = 'loss'") == [(6, 5)]
+    assert sql("select history_rows, notes from runs") == [(6, "later")]
 
 
 def test_steps_that_go_on_by_themselves_are_kept(home, sql, tmp_path):

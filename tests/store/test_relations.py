@@ -56,7 +56,7 @@ CONTRACT = {
     },
     "local_runs": {
         **RUN,
-        "on_server": FLAG,
+        "on_server": "BOOLEAN",
         "path": TEXT,
         "size": WHOLE,
         "read_to": WHOLE,
