@@ -55,7 +55,7 @@ def test_rows_of_a_live_offline_run_arrive_while_it_runs(bench):
 
 
 def test_growth_is_seen_at_once(bench):
-    """Far sooner than the 30 seconds after which everything is looked at again, also on a busy machine."""
+    """Four times over, a look at everything each 30 seconds would need two minutes; this is far sooner on a busy machine too."""
     folder = bench.root / "train"
     file = run_file(folder).lines(0, 3)
     configure(bench, folder)
@@ -65,9 +65,9 @@ def test_growth_is_seen_at_once(bench):
         for step in range(3, 7):
             started = time.monotonic()
             file.lines(step, step + 1)
-            bench.until(lambda step=step: known(bench) == [("r1", "running", step + 1)])
+            bench.until(lambda step=step: known(bench) == [("r1", "running", step + 1)], seconds=40)
             waits.append(time.monotonic() - started)
-        assert min(waits) < 5
+        assert sum(waits) < 60
         file.exit()
         bench.until(lambda: known(bench) == [("r1", "finished", 7)])
 
