@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -110,35 +111,50 @@ async def _pages(
     size: PageSize,
 ) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
     document = queries.runs(fields)
-    after: str | None = None
-    while True:
-        variables = {
-            "entity": project.entity,
-            "project": project.project,
-            "scope": json.dumps(scope),
-            "filters": json.dumps(filters),
-            "order": "+created_at",
-            "first": size.runs,
-            "after": after,
-        }
-        before = server.bytes_received
-        try:
-            data = await server.graphql("MirrorRuns", document, variables)
-        except TooMuch:
-            if not size.shrink():
-                raise
-            continue
-        found = data.get("project")
-        if found is None:
-            raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
-        connection = found["runs"]
-        nodes = [edge["node"] for edge in connection["edges"]]
-        size.learn(len(nodes), server.bytes_received - before)
-        yield nodes, int(found["runCount"])
-        info = connection["pageInfo"]
-        if not info["hasNextPage"] or not nodes or info["endCursor"] == after:
-            return
-        after = info["endCursor"]
+
+    async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
+        """One page, how many runs there are, and where the next page begins."""
+        while True:
+            first = size.runs
+            variables = {
+                "entity": project.entity,
+                "project": project.project,
+                "scope": json.dumps(scope),
+                "filters": json.dumps(filters),
+                "order": "+created_at",
+                "first": first,
+                "after": after,
+            }
+            before = server.bytes_received
+            try:
+                data = await server.graphql("MirrorRuns", document, variables)
+            except TooMuch:
+                if not size.shrink():
+                    raise
+                continue
+            found = data.get("project")
+            if found is None:
+                raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
+            connection = found["runs"]
+            nodes = [edge["node"] for edge in connection["edges"]]
+            size.learn(len(nodes), server.bytes_received - before)
+            info = connection["pageInfo"]
+            more = info["hasNextPage"] and nodes and info["endCursor"] != after
+            return nodes, int(found["runCount"]), info["endCursor"] if more else None
+
+    # The next page is asked for while this one is worked on.
+    coming = asyncio.create_task(ask(None))
+    try:
+        while True:
+            nodes, total, after = await coming
+            if after is not None:
+                coming = asyncio.create_task(ask(after))
+            yield nodes, total
+            if after is None:
+                return
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
 
 
 async def project_names(server: Server, entity: str) -> list[str]:
