@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -127,6 +127,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What `GET /status` answers."""
+        budget = self._context.server.limiter.snapshot()
         return {
             "version": VERSION,
             "pid": os.getpid(),
@@ -135,7 +136,8 @@ class Daemon:
             "config": str(self._home.config),
             "config_error": self._config_error,
             "requests": dict(self._context.server.requests),
-            "budget_left": self._context.server.limiter.remaining,
+            "budget_left": budget.left,
+            "budget": asdict(budget),
             "projects": {str(project): job for project, job in self._schedule.next_passes().items()},
             "last_passes": {str(project): result.as_json() for project, result in self._last.items()},
             "error": self._wild_error,

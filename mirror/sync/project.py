@@ -27,7 +27,7 @@ async def sync_project(
     values until the new ones are whole.
     """
     started = time.monotonic()
-    requests = context.server.count_requests()
+    requests = context.server.count_requests(str(project))
     one_pass = _Pass(context, project)
     try:
         if afresh:
