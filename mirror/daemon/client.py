@@ -65,6 +65,16 @@ class Control:
         with self._client() as client:
             self._check(client.post("/flush", json={"paths": list(paths), "wait": False}))
 
+    def publish(self) -> None:
+        """Have everything that is committed shown to readers before this returns."""
+        with self._client() as client:
+            self._check(client.post("/publish"))
+
+    def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Have what disagrees within the store of these projects brought in line; what was done, by project."""
+        with self._client() as client:
+            return dict(self._check(client.post("/mend", json={"paths": list(paths)}))["mended"])
+
     def stop(self) -> None:
         """Ask the daemon to stop."""
         with self._client() as client:

@@ -4,6 +4,8 @@
     POST /sync   {"paths": [...]}          one pass now; lines of progress, then the results
     POST /flush  {"paths": [...], "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
     POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result a file
+    POST /publish                          show readers all that is committed, now
+    POST /mend   {"paths": [...]}          bring what disagrees within the store in line
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
 
@@ -41,6 +43,12 @@ class Controlled(Protocol):
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
         """Mirror local runs below these folders, or below those of the config."""
+
+    async def publish(self) -> None:
+        """Show readers all that is committed."""
+
+    async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Mend the projects of the paths; what was done, by project."""
 
     async def reload(self) -> None:
         """Read the config again. Raises ConfigError and changes nothing when it is not valid."""
@@ -131,6 +139,24 @@ def application(daemon: Controlled) -> Starlette:
             return JSONResponse({"accepted": True}, 202)
         return StreamingResponse(_stream(lines), media_type="application/jsonl")
 
+    async def publish(request: Request) -> Response:
+        del request
+        try:
+            await daemon.publish()
+        except MirrorError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
+        return JSONResponse({"published": True})
+
+    async def mend(request: Request) -> Response:
+        try:
+            paths = [str(path) for path in (await request.json())["paths"]]
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse({"message": 'send a JSON object such as {"paths": ["team/project"]}'}, 400)
+        try:
+            return JSONResponse({"mended": await daemon.mend(paths)})
+        except MirrorError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
+
     async def reload(request: Request) -> Response:
         del request
         try:
@@ -153,6 +179,8 @@ def application(daemon: Controlled) -> Starlette:
             route("/sync", sync, "POST"),
             route("/flush", flush, "POST"),
             route("/ingest", ingest, "POST"),
+            route("/publish", publish, "POST"),
+            route("/mend", mend, "POST"),
             route("/reload", reload, "POST"),
             route("/stop", stop, "POST"),
         ]

@@ -159,6 +159,18 @@ class Daemon:
         await self._context.writer.publish()
         return list(results)
 
+    async def publish(self) -> None:
+        """Show readers all that is committed."""
+        await self._context.writer.publish()
+
+    async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Bring what disagrees within the store in line for these projects, between their passes."""
+        done = {}
+        for project in [target.project for target in await self._targets(paths)]:
+            async with self._locks.setdefault(project, asyncio.Lock()):
+                done[str(project)] = await self._context.writer.mend(project)
+        return done
+
     async def reload(self) -> None:
         """Read the config again and go on by it. Raises ConfigError and keeps the running settings if it is invalid."""
         try:

@@ -235,6 +235,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         summary=summary,
         server_rows=head.server_rows,
         server_last_step=_last_step(node, summary, head.server_rows),
+        server_keys=_key_counts(node),
     )
 
 
@@ -242,12 +243,30 @@ def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -
     """The highest logged step as far as the server says: `historyKeys.lastStep`, or the summary's `_step`."""
     if not rows:
         return None
+    keys = _history_keys(node)
+    told = [keys.get("lastStep"), summary.get("_step")]
+    steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
+    return max(steps, default=None)
+
+
+def _history_keys(node: Mapping[str, Any]) -> dict[str, Any]:
     keys = node["historyKeys"]
     if isinstance(keys, str):
         keys = loads(keys)
-    told = [keys.get("lastStep") if isinstance(keys, dict) else None, summary.get("_step")]
-    steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
-    return max(steps, default=None)
+    return keys if isinstance(keys, dict) else {}
+
+
+def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
+    """The values of each key, of whichever type: `historyKeys.keys.K.typeCounts`. Keys without counts are left out."""
+    keys = _history_keys(node).get("keys")
+    if not isinstance(keys, dict):
+        return None
+    counts = {}
+    for key, entry in keys.items():
+        found = entry.get("typeCounts") if isinstance(entry, dict) else None
+        if isinstance(found, list):
+            counts[key] = sum(int(kind.get("count") or 0) for kind in found if isinstance(kind, dict))
+    return counts
 
 
 def _url(base_url: str, project: ProjectKey, run_id: str) -> str:

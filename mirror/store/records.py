@@ -27,7 +27,8 @@ class RunRecord:
     """One run as the server tells it.
 
     `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry. `storage_id` is empty for a run
-    that was read from a local file.
+    that was read from a local file. `server_keys` is how many values of each history key the server counts, None where
+    it does not tell; it is for comparing and not stored.
     """
 
     entity: str
@@ -55,6 +56,7 @@ class RunRecord:
     summary: dict[str, Any] = field(default_factory=dict)
     server_rows: int = 0
     server_last_step: int | None = None
+    server_keys: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ _CHANGE = {
     **dict.fromkeys(("field", "old", "new"), "VARCHAR"),
 }
 
+_NEVER = datetime(1970, 1, 1)
+
+OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision")
+"""Columns that no server tells."""
+
 _REAL_LEAF = "element IS NULL AND (kind <> 'object' OR text IS NOT NULL)"
 
 
@@ -89,6 +94,12 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
             with db.table("fresh", columns.table(shape, fresh)):
                 db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
+
+
+def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
+    """The rows of `store.runs` that `upsert` would write, by run id, without what is this mirror's own."""
+    table = columns.table(_COLUMNS, [_row(0, record, _NEVER, 0) for record in records])
+    return {row["run_id"]: row for row in table.drop(list(OWN_COLUMNS)).to_pylist()}
 
 
 def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any, ...]:

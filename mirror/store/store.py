@@ -16,7 +16,7 @@ from typing import TypeVar
 import duckdb
 
 from mirror.home import Home
-from mirror.store import compact, local, migrations, projects, publish, runs, segments, sorting, views, wide
+from mirror.store import checks, compact, local, migrations, projects, publish, runs, segments, sorting, views, wide
 from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
 from mirror.store.records import KnownRun, LocalFile, LocalRun, ProjectCursor, ProjectKey, ProjectStatus, Published
 from mirror.store.writes import Writes
@@ -178,7 +178,7 @@ class Store:
                 compacted = compact.is_due(self._db, self._storage_version) and self._compact()
                 with self._db.transaction():
                     compact.note_version(self._db, self._storage_version)
-                    renewed = views.recreate(self._db, self.home.history)
+                renewed = self._renew_views()
                 segments.delete_orphans(self._db, self.home.history, self.home.published)
                 publish.delete_leftovers(self.home.published)
                 compact.delete_leftover(path)
@@ -191,6 +191,21 @@ class Store:
         except (duckdb.Error, OSError) as error:
             raise opening_error(path, error) from error
         self._changed = not current or bool(migrated) or compacted or renewed
+
+    def _renew_views(self) -> bool:
+        """Make the views anew if they changed. A segment that cannot be read does not keep the store from opening."""
+        try:
+            with self._db.transaction():
+                return views.recreate(self._db, self.home.history)
+        except duckdb.Error as error:
+            if not checks.unreadable(self._db, self.home.history):
+                raise
+            logger.warning(
+                "the views of %s could not be made anew (%s); run `mirror verify --repair`",
+                self.home.state,
+                str(error).splitlines()[0],
+            )
+            return False
 
     def _compact(self) -> bool:
         """Write the file anew; a disk that is too full for that does not keep the store from opening."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mirror.store import history, local, projects, runs, views
+from mirror.store import history, local, mending, projects, runs, views
 from mirror.store.bulk import Straight
 from mirror.store.database import Database
 from mirror.store.records import HistoryPage, LocalFile, LocalRun, ProjectCursor, ProjectKey, RunRecord
@@ -154,3 +154,8 @@ class Writes:
         """Note that a pass failed, and why; the last success stays known."""
         self.add_project(project)
         projects.record_failure(self._db, project, error, at)
+
+    def mend(self, project: ProjectKey) -> list[str]:
+        """Bring what disagrees within the store in line, and tell what was done; see mirror.store.mending."""
+        self.written.add(project)
+        return mending.mend(self._db, self._folder, project)

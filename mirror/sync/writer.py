@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import StoreError
+from mirror.store.records import ProjectKey
 from mirror.store.store import Store
 from mirror.store.writes import Writes
 
@@ -55,6 +56,10 @@ class Writer:
             return result
 
         return await self.read(commit)
+
+    async def mend(self, project: ProjectKey) -> list[str]:
+        """Bring what disagrees within the store of a project in line; what was done."""
+        return await self.write(lambda tx: tx.mend(project))
 
     async def publish(self) -> None:
         """Make what is committed visible to readers now."""
