@@ -29,6 +29,7 @@ COMMANDS = {
     "history": ("mirror.cli.query", "history"),
     "export": ("mirror.cli.query", "export"),
     "status": ("mirror.cli.status", "status"),
+    "verify": ("mirror.cli.verify", "verify"),
     "demo": ("mirror.cli.demo", "demo"),
 }
 
