@@ -53,6 +53,10 @@ class SyncSettings:
         ("*",), values.globs, '["*"]', "history keys to mirror, as globs; [] mirrors none"
     )
     system_metrics: bool = _setting(False, values.switch, "false", "mirror CPU, GPU and memory metrics as well")
+    metadata: bool = _setting(
+        False, values.switch, "false", "each run's wandb-metadata.json as well: host, hardware; a file a run"
+    )
+    console: bool = _setting(False, values.switch, "false", "mirror the console output of runs as well")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from mirror.errors import FilterError
 DEFAULT_BASE_URL = "https://api.wandb.ai"
 STORAGE_VERSIONS = ("v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0")
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LONGEST = 3650 * 86400.0
 _NAME = r"[^/\\#?%:*\[\s][^/\\#?%:*\[\x00-\x1f]{0,127}"
@@ -23,8 +24,8 @@ class Impossible(ValueError):
 
 
 def seconds(value: object) -> float:
-    """Read a duration such as "500ms", "30s", "5m", "6h" or "1d"."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
+    """Read a duration such as "500ms", "30s", "5m", "6h", "1d" or "2w"."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(ms|s|m|h|d|w)", value) if isinstance(value, str) else None
     if not match:
         raise Impossible(f'must be a duration such as "30s", "5m", "6h" or "500ms", not {shown(value)}')
     result = float(match[1]) * _UNITS[match[2]]
@@ -39,6 +40,25 @@ def interval(value: object) -> float:
     if not result:
         raise Impossible(f"must be longer than nothing, not {shown(value)}")
     return result
+
+
+def moment_before(value: str, now: datetime) -> datetime:
+    """Read "30d" as that long before `now`, or an ISO day or time; all naive UTC. It must lie before `now`."""
+    if re.match(r"\d{4}-", value):
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            raise Impossible(f'must be a time such as "2026-10-01" or "2026-10-01T12:00", not {shown(value)}') from None
+        found = found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+        if found >= now:
+            raise Impossible(f"must lie in the past, not at {shown(value)}")
+        return found
+    try:
+        return now - timedelta(seconds=interval(value))
+    except Impossible:
+        raise Impossible(
+            f'must be a duration such as "12h", "30d" or "4w", or a day such as "2026-10-01", not {shown(value)}'
+        ) from None
 
 
 def count(value: object) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,15 @@ class Control:
         with self._client() as client:
             return dict(self._check(client.get("/status")))
 
-    def work(self, action: str, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def work(self, action: str, paths: Sequence[str], since: datetime | None = None) -> Iterator[dict[str, Any]]:
         """Run `sync`, `flush` or `ingest` and yield its events as they come; the last one is `done`.
+
+        With `since` (naive UTC), a sync leaves runs that neither began nor logged from then on for later.
 
         Raises MirrorError with the daemon's message and exit code when it could not even start.
         """
-        with self._client() as client, client.stream("POST", f"/{action}", json={"paths": list(paths)}) as answer:
+        body = {"paths": list(paths), **({} if since is None else {"since": since.isoformat()})}
+        with self._client() as client, client.stream("POST", f"/{action}", json=body) as answer:
             if answer.status_code != httpx.codes.OK:
                 answer.read()
                 self._check(answer)

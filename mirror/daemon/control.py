@@ -1,7 +1,8 @@
 """The control socket: HTTP and JSON over a Unix socket that only its owner may open.
 
     GET  /status                           what the daemon is and does
-    POST /sync   {"paths": [...]}          one pass now; lines of progress, then the results
+    POST /sync   {"paths": [...], "since"} one pass now; lines of progress, then the results; "since" is a time in
+                                           naive UTC: runs that neither began nor logged from then on wait
     POST /flush  {"paths": [...], "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
     POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result a file
     POST /publish                          show readers all that is committed, now
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -38,8 +40,10 @@ class Controlled(Protocol):
     def status(self) -> dict[str, Any]:
         """What `GET /status` answers."""
 
-    async def sync_now(self, paths: Sequence[str], *, afresh: bool, progress: Progress) -> list[PassResult]:
-        """One pass over the paths, or over everything in the config."""
+    async def sync_now(
+        self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
+    ) -> list[PassResult]:
+        """One pass over the paths, or over everything in the config; over runs since then alone, if that is given."""
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
         """Mirror local runs below these folders, or below those of the config."""
@@ -94,7 +98,7 @@ class _Lines:
         self.queue.put_nowait({"event": "finished", **result.as_json()})
 
 
-_Work = Callable[[Sequence[str], _Lines], Awaitable[Sequence[PassResult | FileResult]]]
+_Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[PassResult | FileResult]]]
 
 
 def application(daemon: Controlled) -> Starlette:
@@ -105,26 +109,30 @@ def application(daemon: Controlled) -> Starlette:
         return JSONResponse(daemon.status())
 
     async def sync(request: Request) -> Response:
-        return await _work(request, lambda paths, lines: daemon.sync_now(paths, afresh=False, progress=lines))
+        return await _work(
+            request,
+            lambda paths, since, lines: daemon.sync_now(paths, afresh=False, progress=lines, since=since),
+        )
 
     async def flush(request: Request) -> Response:
-        return await _work(request, lambda paths, lines: daemon.sync_now(paths, afresh=True, progress=lines))
+        return await _work(request, lambda paths, _, lines: daemon.sync_now(paths, afresh=True, progress=lines))
 
     async def ingest(request: Request) -> Response:
-        return await _work(request, lambda paths, _: daemon.ingest_now(paths))
+        return await _work(request, lambda paths, _, __: daemon.ingest_now(paths))
 
     async def _work(request: Request, work: _Work) -> Response:
         try:
             body = await request.json() if await request.body() else {}
             paths = [str(path) for path in body.get("paths", [])]
             wait = bool(body.get("wait", True))
+            since = datetime.fromisoformat(body["since"]) if body.get("since") else None
         except (ValueError, AttributeError, TypeError):
             return JSONResponse({"message": 'send a JSON object such as {"paths": ["team/project"]}'}, 400)
         lines = _Lines()
 
         async def run() -> None:
             try:
-                results = await work(paths, lines)
+                results = await work(paths, since, lines)
                 lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
             except MirrorError as error:
                 lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -150,14 +151,19 @@ class Daemon:
         tell(results)
         return results
 
-    async def sync_now(self, paths: Sequence[str], *, afresh: bool, progress: Progress) -> list[PassResult]:
+    async def sync_now(
+        self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
+    ) -> list[PassResult]:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
-        wanted = await self._targets(paths or self._settings.projects)
+        failed: dict[str, CommError] = {}
+        wanted = await self._targets(paths or self._settings.projects, failed)
         context = replace(self._context, progress=progress)
         progress.projects_expected(len(wanted))
-        results = await asyncio.gather(*(self._locked_pass(context, target, afresh=afresh) for target in wanted))
+        results = await asyncio.gather(
+            *(self._locked_pass(context, target, afresh=afresh, since=since) for target in wanted)
+        )
         await self._context.writer.publish()
-        return list(results)
+        return [*results, *targets.not_listed(failed)]
 
     async def publish(self) -> None:
         """Show readers all that is committed."""
@@ -210,15 +216,20 @@ class Daemon:
         except CommError as error:
             log.warning("%s; it is tried again on schedule", error)
 
-    async def _targets(self, paths: Sequence[str]) -> list[Target]:
+    async def _targets(self, paths: Sequence[str], failed: dict[str, CommError]) -> list[Target]:
         patterns = [targets.parse(path, self._settings.entity) for path in paths]
-        return await targets.expand(self._context.server, patterns)
+        return await targets.expand(self._context.server, patterns, failed)
 
     async def _look_for_projects(self) -> None:
         """Find the projects that the config's patterns mean now, and schedule them."""
+        failed: dict[str, CommError] = {}
         try:
-            wanted = [target.project for target in await self._targets(self._settings.projects)]
-            self._wild_error = None
+            wanted = [target.project for target in await self._targets(self._settings.projects, failed)]
+            self._wild_error = "; ".join(map(str, failed.values())) or None
+            if failed:
+                log.warning("%s; the projects known so far stay", self._wild_error)
+                kept = [project for project in self._schedule.projects() if project.entity in failed]
+                wanted = list(dict.fromkeys([*wanted, *kept]))
         except CommError as error:
             self._wild_error = str(error)
             log.warning("%s; the projects known so far stay", error)
@@ -232,10 +243,12 @@ class Daemon:
         result = await self._locked_pass(self._context, Target(project), afresh=False)
         return result.live > 0
 
-    async def _locked_pass(self, context: Context, target: Target, *, afresh: bool) -> PassResult:
+    async def _locked_pass(
+        self, context: Context, target: Target, *, afresh: bool, since: datetime | None = None
+    ) -> PassResult:
         lock = self._locks.setdefault(target.project, asyncio.Lock())
         async with lock:
-            result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh)
+            result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
         self._last[target.project] = result
         _log_pass(result)
         await self._context.writer.settle()

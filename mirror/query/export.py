@@ -26,6 +26,8 @@ RELATIONS = {
     "history_keys": "entity, project, run_id, key",
     "system_metrics": "entity, project, key, run_id, step",
     "run_changes": "entity, project, run_id, seen_at",
+    "run_metadata": "entity, project, run_id, key",
+    "console": "entity, project, run_id, line",
 }
 
 Runs = Sequence[tuple[Project, str]]

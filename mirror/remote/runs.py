@@ -88,18 +88,51 @@ async def records(
     server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any], size: PageSize
 ) -> AsyncIterator[Page[RunRecord]]:
     """Pages of whole records of every run that matches `filters`, oldest first."""
-    duration = queries.DURATION_FIELD
     while True:
-        fields = queries.RUN_FIELDS + ("" if duration in server.lacks else f" {duration}")
+        optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
+        asked = {name: field for name, field in optional.items() if name not in server.lacks}
+        fields = " ".join([queries.RUN_FIELDS, *asked.values()])
         try:
             async for nodes, total in _pages(server, project, fields, scope, filters, size):
                 yield Page([_record(server, project, node) for node in nodes], total)
         except FeatureMissing as error:
-            if duration in server.lacks or duration not in str(error):
+            # A server may have the field but not all that is asked for in it; then its type is named, `RunInfo`.
+            refused = {name for name in asked if name.lower() in str(error).lower()}
+            if not refused:
                 raise
-            server.lacks.add(duration)
+            server.lacks |= refused
         else:
             return
+
+
+async def history_keys(server: Server, project: ProjectKey) -> AsyncIterator[dict[str, dict[str, int | None] | None]]:
+    """Pages of the keys that each run ever logged, with the number of values where the server tells it.
+
+    None for a run of which it does not tell the keys. Raises FeatureMissing on a server that has no such list.
+    """
+    async for nodes, _ in _pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize()):
+        yield {node["name"]: _keys(node["historyKeys"]) for node in nodes}
+
+
+def _keys(told: Any) -> dict[str, int | None] | None:
+    described = loads(told) if isinstance(told, str) else told
+    keys = described.get("keys") if isinstance(described, dict) else None
+    if not isinstance(keys, dict):
+        return None
+    counts = {key: _type_counts(about) for key, about in keys.items() if key != "_step"}
+    # An object is mirrored as the keys inside, which are not told here.
+    if any("map" in types for types in counts.values()):
+        return None
+    return {
+        key: sum(types.values()) if all(isinstance(count, int) for count in types.values()) and types else None
+        for key, types in counts.items()
+    }
+
+
+def _type_counts(about: Any) -> dict[str, Any]:
+    counts = about.get("typeCounts") if isinstance(about, dict) else None
+    listed = counts if isinstance(counts, list) else []
+    return {str(entry.get("type")): entry.get("count") for entry in listed if isinstance(entry, dict)}
 
 
 async def _pages(
@@ -208,6 +241,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
     summary = numbers(_document(server, project, node, "summaryMetrics"))
     head = _head(node)
     seconds = node.get(queries.DURATION_FIELD)
+    info = _info(node)
     lived = (head.heartbeat_at - head.created_at) if head.heartbeat_at and head.created_at else None
     return RunRecord(
         entity=project.entity,
@@ -227,7 +261,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         notes=node["notes"],
         description=node["description"],
         tags=tuple(node["tags"] or ()),
-        git_commit=node["commit"],
+        git_commit=node["commit"] or ((info or {}).get("git") or {}).get("commit"),
         host=node["host"],
         url=_url(server.base_url, project, head.run_id),
         config=config,
@@ -236,7 +270,24 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         server_rows=head.server_rows,
         server_last_step=_last_step(node, summary, head.server_rows),
         server_keys=_key_counts(node),
+        server_events=node.get("eventsLineCount"),
+        server_log_lines=node.get("logLineCount"),
+        info=info,
     )
+
+
+def _info(node: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the server tells of how the run was started, under the names that the run's file has for it.
+
+    None where this server does not tell, which is not the same as a run of which nothing is known.
+    """
+    if "runInfo" not in node:
+        return None
+    told = dict(node["runInfo"] or {})
+    for name, own in (("gpuCount", "gpu_count"), ("cpuCount", "cpu_count")):
+        told[own] = told.pop(name, None)
+    told["git"] = {key: value for key, value in (told.get("git") or {}).items() if value is not None}
+    return {key: value for key, value in told.items() if value not in (None, {}, [])}
 
 
 def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -> int | None:

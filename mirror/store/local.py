@@ -34,6 +34,9 @@ def save_files(db: Database, found: Sequence[LocalFile]) -> None:
         db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
 
 
+_EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console")
+
+
 def forget_files(db: Database, paths: Sequence[str]) -> None:
     """Know nothing more of these files; what was read from them stays."""
     db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [list(paths)])
@@ -114,7 +117,7 @@ def forget(db: Database, project: ProjectKey, run_id: str) -> bool:
     runs.uncount(db, number, rid)
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
     hidden = history.hide_segments(db, project, run_id)
-    for table in ("history_tail", "history_keys", "history_staging", "staged", "run_history", "local_runs"):
+    for table in ("history_tail", "history_keys", "history_staging", "staged", "run_history", "local_runs", *_EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     for table in ("leaves", "run_tags", "runs"):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])

@@ -26,9 +26,11 @@ class ProjectKey:
 class RunRecord:
     """One run as the server tells it.
 
-    `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry. `storage_id` is empty for a run
-    that was read from a local file. `server_keys` is how many values of each history key the server counts, None where
-    it does not tell; it is for comparing and not stored.
+    `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry, `info` how the run was started
+    (program, args, os, python, gpu, gpu_count, cpu_count, git). `info`, `server_events` (system metric lines) and
+    `server_log_lines` are None where the server does not tell. `storage_id` is empty for a run that was read from a
+    local file. `server_keys` is how many values of each history key the server counts, None where it does not tell; it
+    is for comparing and not stored.
     """
 
     entity: str
@@ -57,6 +59,9 @@ class RunRecord:
     server_rows: int = 0
     server_last_step: int | None = None
     server_keys: dict[str, int] | None = None
+    server_events: int | None = None
+    server_log_lines: int | None = None
+    info: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,51 @@ class KnownRun:
 class ProjectCursor:
     """How far a project is mirrored. `covered_to` is the newest change seen and committed, on the server's clock.
 
+    All runs that changed up to there are mirrored, so a pass that leaves older runs out does not set it.
     `reconciled_at` is when a full listing was last compared, on this machine's clock; `unexplained_runs` is how many
-    runs the server counted when that listing could not explain its count, else None.
+    runs the server counted when that listing could not explain its count, else None. `filters` and `history` are the
+    filter and the key globs, as JSON text, that the runs and the history were taken with.
     """
 
     covered_to: datetime | None = None
     reconciled_at: datetime | None = None
     unexplained_runs: int | None = None
+    filters: str | None = None
+    history: str | None = None
+
+
+@dataclass(frozen=True)
+class RunExtras:
+    """What the server counts of a run's system metrics and console, and what was taken of them and of its file.
+
+    `server_events` and `server_log_lines` are from the run's record, `events` and `log_lines` what they were when each
+    was taken last; None for never. The console goes on behind `log_cursor`, at line `log_from`; `log_live` tells that
+    the run was live then. `file` is None while it was not asked for, else "taken", "none" or "not yet".
+    """
+
+    rid: int
+    run_id: str
+    state: str
+    server_events: int | None = None
+    server_log_lines: int | None = None
+    events: int | None = None
+    log_lines: int | None = None
+    log_cursor: str | None = None
+    log_from: int = 0
+    log_live: bool = False
+    file: str | None = None
+    attempts: int = 0
+    next_try_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ConsolePage:
+    """Console lines of one run from `first` on: (line, logged_at, level, text). No line follows the `last` page."""
+
+    run_id: str
+    first: int
+    lines: list[tuple[int, datetime | None, str | None, str]]
+    last: bool
 
 
 @dataclass(frozen=True)

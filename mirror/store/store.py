@@ -16,9 +16,31 @@ from typing import TypeVar
 import duckdb
 
 from mirror.home import Home
-from mirror.store import checks, compact, local, migrations, projects, publish, runs, segments, sorting, views, wide
+from mirror.store import (
+    checks,
+    compact,
+    extras,
+    local,
+    migrations,
+    projects,
+    publish,
+    runs,
+    segments,
+    sorting,
+    views,
+    wide,
+)
 from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
-from mirror.store.records import KnownRun, LocalFile, LocalRun, ProjectCursor, ProjectKey, ProjectStatus, Published
+from mirror.store.records import (
+    KnownRun,
+    LocalFile,
+    LocalRun,
+    ProjectCursor,
+    ProjectKey,
+    ProjectStatus,
+    Published,
+    RunExtras,
+)
 from mirror.store.writes import Writes
 
 logger = logging.getLogger(__name__)
@@ -125,6 +147,14 @@ class Store:
     def local_reading(self, project: ProjectKey, run_id: str) -> str | None:
         """What reading of a local run's files goes on from."""
         return self._read(lambda db: local.reading(db, project, run_id))
+
+    def extras(self, project: ProjectKey, *, events: bool, console: bool, files: bool) -> list[RunExtras]:
+        """The runs of which some of this may be missing: system metrics, console lines, metadata files."""
+        return self._read(lambda db: extras.find(db, project, events=events, console=console, files=files))
+
+    def key_rows(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """How many values are mirrored of each history key, by run."""
+        return self._read(lambda db: runs.key_rows(db, project, run_ids))
 
     def status(self) -> list[ProjectStatus]:
         """How each project stands."""

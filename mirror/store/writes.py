@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from mirror.store import history, local, mending, projects, runs, views
+from mirror.store import extras, history, local, mending, metadata, projects, rids, runs, views
 from mirror.store.bulk import Straight
 from mirror.store.database import Database
-from mirror.store.records import HistoryPage, LocalFile, LocalRun, ProjectCursor, ProjectKey, RunRecord
+from mirror.store.records import (
+    ConsolePage,
+    HistoryPage,
+    LocalFile,
+    LocalRun,
+    ProjectCursor,
+    ProjectKey,
+    RunExtras,
+    RunRecord,
+)
 
 
 class Writes:
@@ -78,7 +88,15 @@ class Writes:
         self._views_changed |= history.cut(self._db, project, run_id, last_step)
 
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
-        """Have these runs pulled again as a whole, from the start and at once, even if they were set aside."""
+        """Have these runs pulled again as a whole, from the start and at once, even if they were set aside.
+
+        Also what else is mirrored of them: system metrics, console, metadata file.
+        """
+        extras.forget(self._db, rids.find(self._db, project, run_ids).values())
+        self.refresh_history(project, run_ids)
+
+    def refresh_history(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Have the history of these runs pulled again from the start and at once, even if they were set aside."""
         cursors = history.find(self._db, project, run_ids).values()
         history.drop_staged(self._db, [cursor.rid for cursor in cursors])
         for cursor in cursors:
@@ -134,6 +152,21 @@ class Writes:
         self._views_changed |= hidden
         if complete:
             self.request_refresh(project, complete)
+
+    def put_console(self, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
+        """Put each page in place of the lines that it covers; a last page also of all that follow."""
+        extras.put_console(self._db, project, pages)
+
+    def put_metadata_files(self, project: ProjectKey, documents: Mapping[str, dict[str, Any] | None]) -> None:
+        """Put what the metadata file of each run holds in place of what it held; None where there is no file.
+
+        Its host and git commit stand in for those that a run itself does not tell.
+        """
+        metadata.put_files(self._db, project, documents)
+
+    def set_extras(self, entries: Sequence[RunExtras]) -> None:
+        """Note how far the system metrics, console and file of these runs are taken, in place of what was noted."""
+        extras.save(self._db, entries)
 
     def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
         """Note how far the project is mirrored now."""

@@ -74,6 +74,8 @@ CONTRACT = {
         "lag_s": REAL,
     },
     "run_changes": {**RUN, "seen_at": TIME, "field": TEXT, "old": TEXT, "new": TEXT},
+    "run_metadata": LEAF,
+    "console": {**RUN, "line": WHOLE, "logged_at": TIME, "level": TEXT, "text": TEXT},
 }
 
 
