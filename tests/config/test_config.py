@@ -69,6 +69,8 @@ def test_every_setting_is_read(home: Home) -> None:
         reconcile_interval = "6h"
         history = []
         system_metrics = true
+        metadata = true
+        console = true
         [store]
         tail_values = "100k"
         [publish]
@@ -81,7 +83,7 @@ def test_every_setting_is_read(home: Home) -> None:
     settings = load(home, {})
     assert settings.projects == ("team/vision", "team/*", "team/vis-*")
     assert dataclasses.astuple(settings.server) == ("http://localhost:8080", 90.0, 3)
-    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), True)
+    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), True, True, True)
     assert (settings.store.tail_values, settings.publish.min_interval) == (100_000, 0.0)
     assert (settings.publish.storage_version, settings.http.listen) == ("v1.2.0", "")
 
