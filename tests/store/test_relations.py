@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -228,3 +229,11 @@ def test_the_published_file_cannot_be_written(store):
         pytest.raises(duckdb.InvalidInputException),
     ):
         reader.execute("delete from store.runs").fetchall()
+
+
+def test_the_page_of_relations_tells_of_every_relation_and_column():
+    text = (Path(__file__).parents[2] / "docs" / "relations.md").read_text()
+    for relation, columns in CONTRACT.items():
+        assert relation in text
+        if relation != "local_runs":  # docs/offline.md has those
+            assert [name for name in columns if f"`{name}`" not in text] == []
