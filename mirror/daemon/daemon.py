@@ -216,7 +216,7 @@ class Daemon:
         except CommError as error:
             log.warning("%s; it is tried again on schedule", error)
 
-    async def _targets(self, paths: Sequence[str], failed: dict[str, CommError]) -> list[Target]:
+    async def _targets(self, paths: Sequence[str], failed: dict[str, CommError] | None = None) -> list[Target]:
         patterns = [targets.parse(path, self._settings.entity) for path in paths]
         return await targets.expand(self._context.server, patterns, failed)
 
