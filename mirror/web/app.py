@@ -196,7 +196,7 @@ async def _told(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return JSONResponse({"message": f"unexpected {type(error).__name__}; the daemon's log tells more"}, 500)
 
 

@@ -50,6 +50,7 @@ class Guard:
         self._tickets = Tickets(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or have the application do so, with the safe headers in either case."""
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)

@@ -45,7 +45,7 @@ class Listener:
         return {"url": self._url, "error": self._error}
 
     async def listen_on(self, address: str) -> None:
-        """Serve at "host:port" from here on; "" serves nowhere. At the address that is served already nothing is done."""
+        """Serve at "host:port" from here on; "" serves nowhere. Nothing is done where this address is served already."""
         if address == self._listen and self._error is None:
             return
         await self.close()

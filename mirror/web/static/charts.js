@@ -177,6 +177,7 @@ function layout({ view, key }) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: text },
     hovermode: "x",
+    hoverdistance: 40,
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     showlegend: false,
     xaxis: { ...axis, type: view.x === "_timestamp" ? "date" : "linear", nticks: 6, ticksuffix: view.x === "_runtime" ? " s" : "" },

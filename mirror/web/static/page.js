@@ -119,6 +119,7 @@ async function openProject(project) {
     change({ project, find: "", order: "-created_at", columns: null, runs: null, keys: null });
     slots.clear();
   }
+  byId("columns-button").disabled = true;
   byId("title").textContent = project;
   document.title = `${project} · wandb-mirror`;
   byId("filter").value = view.find;
@@ -129,6 +130,7 @@ async function openProject(project) {
     report("problem")(error);
     return;
   }
+  byId("columns-button").disabled = false;
   await find();
 }
 
@@ -143,7 +145,7 @@ function column(name) {
     title: document ? rest.join(".") : (TITLES[name] ?? name),
     group: document ? group : "",
     kind: KINDS[name] ?? "",
-    number: name === "history_rows" || name === "duration_s",
+    number: false,
     order: told?.order ?? null,
   };
 }
@@ -281,8 +283,13 @@ async function learnNames(chosen) {
   showLegend();
 }
 
+// What people look at first stands first: losses, then scores; what only counts or is set comes last.
 function keysAtFirst() {
-  return curveKeys.map(({ name }) => name).filter((name) => !name.startsWith("_")).slice(0, KEYS_AT_FIRST);
+  const rank = (name) => [/loss/i, /acc|reward|return|score|bleu|f1|perplexity/i].findIndex((words) => words.test(name));
+  const place = (name) => (/^_|(^|[/._])(epoch|lr|learning_rate|step)s?$/i.test(name) ? 9 : rank(name) < 0 ? 5 : rank(name));
+  const ranked = curveKeys.map(({ name }, at) => ({ name, at, place: place(name) }));
+  ranked.sort((one, other) => one.place - other.place || one.at - other.at);
+  return ranked.filter(({ name }) => !name.startsWith("_")).slice(0, KEYS_AT_FIRST).map(({ name }) => name);
 }
 
 function showLegend() {

@@ -57,7 +57,7 @@ export class Found {
       this.total = answer.total;
       this.warnings = answer.warnings;
       this.pages.set(page, answer.rows.map(([id, ...cells]) => ({ path: `${this.project}/${id}`, id, cells })));
-      this.columns.forEach((column, place) => (column.number = answer.numeric[place + 1] && !column.kind));
+      this.columns.forEach((column, place) => (column.number = answer.numeric[place + 1]));
     } finally {
       this.asked.delete(page);
     }
