@@ -27,9 +27,7 @@ log = logging.getLogger("mirror.web")
 class Listener:
     """Listens where it is told, or nowhere; what keeps it from listening is logged and told by `status`, not raised."""
 
-    def __init__(
-        self, home: Home, describe: Callable[[], Mapping[str, Any]], routes: Sequence[BaseRoute] = ()
-    ) -> None:
+    def __init__(self, home: Home, describe: Callable[[], Mapping[str, Any]], routes: Sequence[BaseRoute] = ()) -> None:
         """`describe` tells of the daemon to the page; `routes` are served beside the page, behind the same guard."""
         self._home = home
         self._describe = describe
@@ -45,7 +43,7 @@ class Listener:
         return {"url": self._url, "error": self._error}
 
     async def listen_on(self, address: str) -> None:
-        """Serve at "host:port" from here on; "" serves nowhere. Nothing is done where this address is served already."""
+        """Serve at "host:port" from here on, or nowhere; the address that is served already is left as it is."""
         if address == self._listen and self._error is None:
             return
         await self.close()

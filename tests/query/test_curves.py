@@ -8,8 +8,8 @@ import pytest
 
 from mirror.query.connection import connected
 from mirror.query.curves import Curve, curves, logged_keys
-from mirror.store.store import Store
 from mirror.query.paths import Project
+from mirror.store.store import Store
 from tests.query.conftest import NLP as NLP_KEY
 from tests.query.conftest import SYNCED, page
 from tests.query.conftest import VISION as VISION_KEY
@@ -35,7 +35,9 @@ def connection(tmp_path_factory):
         tx.upsert_runs([record(NLP_KEY, "short", 2)], now=SYNCED)
         clock = {step: 10.0 * step for step in range(3000)}
         tx.append_history(VISION_KEY, [page("long", {"loss": LONG, "_runtime": clock, "note": {3: "text"}})])
-        tx.append_history(VISION_KEY, [page("short", {"loss": {0: 3.0, 7: 2.0, 9: math.inf}, "_runtime": {0: 0.5, 9: 4.0}})])
+        tx.append_history(
+            VISION_KEY, [page("short", {"loss": {0: 3.0, 7: 2.0, 9: math.inf}, "_runtime": {0: 0.5, 9: 4.0}})]
+        )
         tx.append_history(NLP_KEY, [page("short", {"loss": {1: 4.0}, "flat": {5: 1.0}})])
     store.seal()
     store.publish()

@@ -74,7 +74,11 @@ def test_curves_of_several_runs(site):
 @pytest.mark.parametrize(
     ("path", "parameters", "message"),
     [
-        ("/api/runs", {"project": "team/vision", "filter": '{"stat": 1}'}, "unknown field 'stat'; did you mean 'state'?"),
+        (
+            "/api/runs",
+            {"project": "team/vision", "filter": '{"stat": 1}'},
+            "unknown field 'stat'; did you mean 'state'?",
+        ),
         ("/api/runs", {"project": "team/vision", "filter": "{"}, "not valid JSON"),
         ("/api/runs", {"project": "team/vision", "order": "nonsense"}, "order 'nonsense': unknown field"),
         ("/api/runs", {"project": "team/vision", "column": "nonsense"}, "runs have no column nonsense"),

@@ -34,7 +34,12 @@ def test_the_link_gives_the_browser_a_cookie_that_no_script_and_no_other_site_ge
     with site.client() as client:
         page = client.get(f"/?token={site.token}")
         assert page.status_code == 200
-        assert page.headers["set-cookie"].split("; ")[1:] == ["Path=/", "Max-Age=31536000", "HttpOnly", "SameSite=Strict"]
+        assert page.headers["set-cookie"].split("; ")[1:] == [
+            "Path=/",
+            "Max-Age=31536000",
+            "HttpOnly",
+            "SameSite=Strict",
+        ]
         assert client.get("/api/state").status_code == 200
 
 
@@ -65,7 +70,9 @@ def test_clients_send_the_token_as_a_bearer_or_as_the_password(site):
             assert client.post("/api/sql", json={"sql": "select 1 as one"}).json()["rows"] == [["1"]]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]", "a b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]", "a b"]
+)
 def test_a_foreign_name_that_leads_here_is_refused(site, host):
     """As DNS rebinding does it."""
     with site.client(Authorization=f"Bearer {site.token}", Host=host) as client:
@@ -118,8 +125,14 @@ def test_every_answer_has_the_safe_headers(site):
             assert policy["default-src"] == "'none'"
             assert policy["script-src"] == policy["connect-src"] == "'self'"
             assert "unsafe" not in answer.headers["content-security-policy"]
-            told = {name: answer.headers[name] for name in ("x-content-type-options", "referrer-policy", "x-frame-options")}
-            assert told == {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY"}
+            told = {
+                name: answer.headers[name] for name in ("x-content-type-options", "referrer-policy", "x-frame-options")
+            }
+            assert told == {
+                "x-content-type-options": "nosniff",
+                "referrer-policy": "no-referrer",
+                "x-frame-options": "DENY",
+            }
             assert answer.headers["cache-control"] == ("no-store" if path[1:4] in ("api", "not") else "no-cache")
             assert "server" not in answer.headers
 
