@@ -169,6 +169,7 @@ function smoothed(values, weight) {
 function layout({ view, key }) {
   const styles = getComputedStyle(document.documentElement);
   const [text, line] = ["--quiet", "--line"].map((name) => styles.getPropertyValue(name).trim());
+  const clock = view.x === "_timestamp";
   const axis = { gridcolor: line, linecolor: line, zeroline: false, automargin: true, ticks: "" };
   return {
     uirevision: `${key} ${view.x} ${view.log}`,
@@ -180,7 +181,7 @@ function layout({ view, key }) {
     hoverdistance: 40,
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     showlegend: false,
-    xaxis: { ...axis, type: view.x === "_timestamp" ? "date" : "linear", nticks: 6, ticksuffix: view.x === "_runtime" ? " s" : "" },
+    xaxis: { ...axis, type: clock ? "date" : "linear", nticks: clock ? 4 : 6, tickangle: 0, ticksuffix: view.x === "_runtime" ? " s" : "" },
     yaxis: { ...axis, type: view.log ? "log" : "linear", nticks: 6, ...(view.log ? { dtick: "D2" } : {}) },
   };
 }

@@ -1,4 +1,4 @@
-// A dialog in which names are chosen from a long list; a choice holds at once.
+// A dialog in which names are chosen from a long list, those chosen before on top; a choice holds at once.
 
 import { byId, element } from "./dom.js";
 
@@ -8,12 +8,13 @@ export function choose(title, { options, chosen, changed, reset }) {
   const dialog = byId("chooser");
   const search = byId("chooser-search");
   const picked = new Set(chosen);
+  const sorted = [...options.filter(({ name }) => picked.has(name)), ...options.filter(({ name }) => !picked.has(name))];
   byId("chooser-title").textContent = title;
   search.value = "";
 
   const list = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const fitting = options.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
+    const fitting = sorted.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
     byId("chooser-list").replaceChildren(
       ...fitting.slice(0, SHOWN).map(({ name, note }) => {
         const box = element("input", { type: "checkbox", value: name });

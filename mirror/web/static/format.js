@@ -1,6 +1,7 @@
 // How values are written: short where a person compares, in full in the title of the cell.
 
 const integers = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 export function number(text) {
   const value = Number(text);
@@ -18,7 +19,8 @@ export function float(value) {
     return `${digits.replace(/\.?0+$/, "")}e${Number(exponent)}`;
   }
   if (Number.isInteger(value)) return integers.format(value);
-  const short = size >= 1000 ? value.toFixed(1) : value.toPrecision(4);
+  if (size >= 1000) return tenths.format(value);
+  const short = value.toPrecision(4);
   return short.includes(".") ? short.replace(/\.?0+$/, "") : short;
 }
 
@@ -37,9 +39,10 @@ export function duration(seconds) {
 }
 
 export function age(iso) {
-  const seconds = (Date.now() - Date.parse(iso)) / 1000;
+  const seconds = Math.floor((Date.now() - Date.parse(iso)) / 1000);
   if (seconds < 5) return "just now";
-  return `${duration(seconds).split(" ").slice(0, seconds < 60 ? 2 : 1).join(" ")} ago`;
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([each]) => seconds >= each);
+  return `${Math.floor(seconds / size)} ${unit} ago`;
 }
 
 // The mirror's times are UTC without a zone; people read their own clock.

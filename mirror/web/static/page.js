@@ -31,6 +31,7 @@ let known = null; // what /api/keys answered for the project
 let source = null; // the runs that were found
 let drawn = []; // the runs that are drawn: {path, name, colour}
 let curveKeys = []; // what /api/history/keys answered for them
+let renewed = ""; // the snapshot that all of this is of
 let turn = 0; // a query that was overtaken by another is dropped
 const names = new Map();
 const slots = new Map();
@@ -119,13 +120,16 @@ async function openProject(project) {
     change({ project, find: "", order: "-created_at", columns: null, runs: null, keys: null });
     slots.clear();
   }
+  known = null;
   byId("columns-button").disabled = true;
   byId("title").textContent = project;
   document.title = `${project} · wandb-mirror`;
   byId("filter").value = view.find;
   showProjects();
   try {
-    known = await get("/api/keys", { project });
+    const keys = await get("/api/keys", { project });
+    if (project !== view.project) return;
+    known = keys;
   } catch (error) {
     report("problem")(error);
     return;
@@ -165,6 +169,7 @@ function columnsAtFirst() {
 const columns = () => view.columns ?? columnsAtFirst();
 
 async function find({ keepPlace = false } = {}) {
+  if (!known) return; // what is asked for meanwhile stands in the view, and is looked for then
   const mine = ++turn;
   source?.close();
   const names_ = ["name", ...columns().filter((name) => name !== "name")].map(column);
@@ -426,10 +431,8 @@ async function look() {
     const former = state;
     state = await get("/api/state");
     if (former === null || !former.projects.length) begin();
-    else if (state !== former) {
-      showProjects();
-      if (state.snapshot !== former.snapshot) await renew();
-    }
+    else if (state !== former) showProjects();
+    if (renewed !== state.snapshot) await renew();
   } catch (error) {
     trouble = error.status === 401 ? "This page is locked again: open it with `mirror open`."
       : error.status ? error.message : "The daemon does not answer; trying again …";
@@ -439,8 +442,13 @@ async function look() {
 
 // The mirror was published anew: bring what is in sight up to date, where it stands.
 async function renew() {
-  if (!source || document.activeElement?.closest("dialog")) return;
+  if (!source || !known || document.querySelector("dialog[open]")) return;
   const mine = turn;
+  renewed = state.snapshot;
+  if (!known.keys.length) {
+    known = await get("/api/keys", { project: view.project });
+    if (known.keys.length) return find();
+  }
   const { scrollTop, clientHeight } = byId("table-box");
   const first = Math.max(0, Math.floor(scrollTop / 30) - 12);
   const automatic = view.runs === null ? paths().join() : "";

@@ -3,6 +3,7 @@
 import { get, post } from "./api.js";
 
 const PAGE = 100;
+const QUICK = 1000; // milliseconds
 
 export const isSql = (text) => /^\s*(select|with|from|values|describe|show|summarize|explain|pivot)\b/i.test(text);
 
@@ -71,6 +72,7 @@ export class Answered {
   }
 
   async begin() {
+    const began = performance.now();
     const answer = await post("/api/sql", { sql: this.sql, limit: 1000 });
     const place = (name) => answer.columns.indexOf(name);
     const [entity, project, id, name] = ["entity", "project", "run_id", "name"].map(place);
@@ -91,14 +93,16 @@ export class Answered {
       return this.boxes && cells[id] ? { ...row, path: `${home}/${cells[id]}`, id: cells[id] } : row;
     });
     this.total = answer.rows.length;
+    this.took = performance.now() - began;
     this.warnings = answer.more ? ["there are more rows than are shown here; `mirror query` writes all of them"] : [];
     return this;
   }
 
   need() {}
 
+  // A statement that takes its time is not run again by itself.
   async renew() {
-    await this.begin();
+    if (this.took < QUICK) await this.begin();
   }
 
   rowAt(index) {

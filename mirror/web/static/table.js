@@ -9,6 +9,8 @@ import * as format from "./format.js";
 const ROW = 30;
 const BEYOND = 12; // rows kept above and below what is in sight
 const CHARACTER = 7.2;
+const MOST_TEXT = 200;
+const MOST_TITLE = 2000;
 
 export class Table {
   constructor(box, table, { choose, open, order }) {
@@ -96,13 +98,15 @@ export class Table {
       );
       widths.push(this.#width(column, place));
     });
-    this.head.replaceChildren(...heads);
+    // The last column has no width of its own: it takes what the others leave of the box.
+    this.head.replaceChildren(...heads, element("td", { class: "rest" }));
     this.columnGroup.replaceChildren(
       ...widths.map((width) => {
         const made = element("col");
         made.style.width = `${width}px`;
         return made;
       }),
+      element("col"),
     );
   }
 
@@ -135,6 +139,7 @@ export class Table {
       }
       row.append(cell);
     }
+    row.append(element("td", { class: "rest" }));
     return row;
   }
 
@@ -157,7 +162,8 @@ export class Table {
       const shown = text === "" ? "" : written(text, column);
       if (target.textContent !== shown) target.textContent = shown;
       if (column.kind === "state") target.className = `state ${text}`;
-      if (cell.title !== text) cell.title = text;
+      const full = text.slice(0, MOST_TITLE);
+      if (cell.title !== full) cell.title = full;
     });
   }
 }
@@ -165,5 +171,5 @@ export class Table {
 function written(text, column) {
   if (column.kind === "time") return format.instant(text);
   if (column.kind === "duration") return format.duration(Number(text));
-  return column.number ? format.number(text) : text;
+  return column.number ? format.number(text) : text.slice(0, MOST_TEXT);
 }
