@@ -7,7 +7,9 @@ import socket
 import httpx
 import pytest
 
+from mirror.config import load
 from mirror.daemon.client import Control
+from mirror.errors import ConfigError
 
 
 def http_of(bench):
@@ -69,12 +71,23 @@ def test_a_busy_port_is_told_and_a_changed_address_is_applied(bench):
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8642", "192.168.1.5:8642", "[::]:8642", "example.com:80"])
-def test_addresses_that_others_reach_are_refused_with_the_reason(bench, listen):
-    bench.configure(listen=listen)
-    done = bench.mirror("daemon", check=False)
-    assert done.returncode == 2
-    assert "http.listen: must be an address of this machine alone" in done.stderr
-    assert "ssh -L" in done.stderr
+def test_addresses_that_others_reach_are_refused_with_the_reason(home, listen):
+    home.data.mkdir(parents=True)
+    home.config.write_text(f'projects = ["team/p"]\n[http]\nlisten = "{listen}"\n')
+    with pytest.raises(ConfigError) as refused:
+        load(home, {})
+    port = listen.rpartition(":")[2]
+    assert str(refused.value) == (
+        f"{home.config}, line 3: http.listen: must be an address of this machine alone, such as 127.0.0.1: the page is "
+        f'plain HTTP with a secret in it; from elsewhere use `ssh -L {port}:127.0.0.1:{port} HOST`, not "{listen}"'
+    )
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:8642", "localhost:0", "[::1]:80", "127.1.2.3:9999", ""])
+def test_addresses_of_this_machine_alone_are_taken(home, listen):
+    home.data.mkdir(parents=True)
+    home.config.write_text(f'[http]\nlisten = "{listen}"\n')
+    assert load(home, {}).http.listen == listen
 
 
 def test_a_token_file_that_is_no_token_is_replaced(tmp_path):
