@@ -27,6 +27,9 @@ THREADS = 2
 IDLE_SECONDS = 30.0
 """An old snapshot that is open keeps its disk space, so that one which nobody asks for is closed."""
 
+_LOOK = 0.1
+"""Seconds between two looks at whether a query must end."""
+
 
 @dataclass
 class _Open:
@@ -44,6 +47,7 @@ class Snapshots:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._current: _Open | None = None
 
     def version(self) -> str:
@@ -63,7 +67,7 @@ class Snapshots:
         """
         snapshot = self._take()
         try:
-            with snapshot.connection.cursor() as cursor, _limited(cursor, seconds) as connection:
+            with snapshot.connection.cursor() as cursor, _limited(cursor, seconds, self._closing) as connection:
                 yield connection
         finally:
             self._give_back(snapshot)
@@ -78,7 +82,8 @@ class Snapshots:
         idle.connection.close()
 
     def close(self) -> None:
-        """Close the snapshot as soon as nobody uses it."""
+        """Break off every query and close the snapshot as soon as nobody uses it, so that the process can end."""
+        self._closing.set()
         with self._lock:
             last, self._current = self._current, None
             if last is None or last.users:
@@ -147,28 +152,30 @@ class _Watched:
 
 
 @contextmanager
-def _limited(connection: DuckDBPyConnection, seconds: float) -> Iterator[DuckDBPyConnection]:
-    """Break off whatever runs on the connection or its cursors when the time is up, until the block ends."""
+def _limited(connection: DuckDBPyConnection, seconds: float, closing: threading.Event) -> Iterator[DuckDBPyConnection]:
+    """Break off whatever runs on the connection or its cursors when the time is up, or when everything is closed."""
     import duckdb
 
     watched = _Watched(connection)
-    ended, late = threading.Event(), threading.Event()
+    ended, broken = threading.Event(), threading.Event()
+    until = time.monotonic() + seconds
 
     def watch() -> None:
-        if ended.wait(seconds):
-            return
-        late.set()
-        # Again and again: an interruption between two statements is lost.
-        while not ended.wait(0.05):
-            for cursor in list(watched.open):
-                cursor.interrupt()
+        while not ended.wait(_LOOK):
+            # Again and again: an interruption between two statements is lost.
+            if time.monotonic() >= until or closing.is_set():
+                broken.set()
+                for cursor in list(watched.open):
+                    cursor.interrupt()
 
     watcher = threading.Thread(target=watch, name="web-limit", daemon=True)
     watcher.start()
     try:
         yield cast("DuckDBPyConnection", watched)
     except (MirrorError, duckdb.Error) as error:
-        if late.is_set():
+        if closing.is_set():
+            raise StoreError("the daemon is stopping") from error
+        if broken.is_set():
             raise TimedOut(f"this took longer than {seconds:g} s and was stopped") from error
         raise
     finally:

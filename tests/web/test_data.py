@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from mirror.errors import StoreError
 from mirror.home import Home
 from mirror.web import snapshots as module
 from mirror.web.app import application
@@ -150,7 +152,7 @@ def test_a_growing_run_is_seen_and_what_did_not_change_is_not_sent_again(site):
         # A pass may publish between the two.
         site.until(lambda: unchanged("/api/keys?project=team/vision"))
         site.until(lambda: unchanged("/api/state"))
-    assert not list(site.home.glob(".mirror.duckdb*"))
+    site.until(lambda: not list(site.home.glob(".mirror.duckdb*")))
 
 
 class Served:
@@ -248,6 +250,27 @@ def test_each_request_sees_the_newest_file_while_older_ones_go_on(tmp_path, publ
     assert found == [(3,)] * 8
     assert [path.name for path in tmp_path.iterdir()] == ["mirror.duckdb"]
     snapshots.close()
+
+
+def test_a_query_does_not_hold_up_the_end_of_the_daemon(published):  # noqa: F811
+    snapshots = Snapshots(published)
+    said = []
+
+    def ask():
+        try:
+            with snapshots.connection(60) as connection:
+                connection.execute(
+                    "select count(*) from range(100000000) a, range(100000) b where a.range + b.range = 7"
+                )
+        except StoreError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.5)
+    snapshots.close()
+    thread.join(5)
+    assert said == ["the daemon is stopping"]
 
 
 def test_a_snapshot_that_nobody_asks_for_is_closed(published, monkeypatch):  # noqa: F811

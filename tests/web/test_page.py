@@ -179,8 +179,8 @@ def test_a_growing_run_grows_on_the_page_and_what_was_chosen_stays(page, site):
     expect(rows).to_have_text(str(before + 7))
     expect(box).to_be_focused()
     expect(lines(page, "loss")).to_have_count(4)
-    last = "figure => Math.max(...document.querySelector('figure[data-key=loss] .plot').data[0].x)"
-    page.wait_for_function(f"({last})() === {before + 6}")
+    last = "() => Math.max(...document.querySelector('figure[data-key=loss] .plot').data[0].x)"
+    site.until(lambda: page.evaluate(last) == before + 6)
 
 
 def test_a_run_shows_all_of_itself(page):
@@ -201,6 +201,24 @@ def test_the_cookie_opens_it_again_and_without_it_the_page_is_locked(page, brows
         locked = stranger.new_page()
         assert locked.goto(site.served()).status == 401
         expect(locked.get_by_role("heading", name="This page is locked")).to_be_visible()
+
+
+def test_it_says_when_nothing_is_mirrored_yet_and_when_the_daemon_is_gone(page):
+    empty = {
+        "snapshot": "",
+        "daemon": {"base_url": "x", "errors": ["cannot reach x"], "failed_runs": {}},
+        "projects": [],
+    }
+    page.route("**/api/state?", lambda route: route.fulfill(json=empty))
+    page.reload()
+    expect(page.get_by_text("Nothing is mirrored yet")).to_be_visible()
+    expect(page.get_by_text("cannot reach x")).to_be_visible()
+    expect(page.get_by_label("Find runs")).to_be_hidden()
+    page.route("**/api/state?", lambda route: route.abort())
+    expect(page.get_by_role("status").filter(has_text="does not answer")).to_be_visible()
+    page.unroute_all()
+    expect(page.locator("tbody .open").first).to_be_visible()
+    expect(page.get_by_text("does not answer")).to_be_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
