@@ -56,7 +56,7 @@ class Snapshots:
             found = self._home.published.stat()
         except FileNotFoundError:
             return ""
-        return _version(found)
+        return f"{found.st_ino:x}-{found.st_mtime_ns:x}"
 
     @contextmanager
     def connection(self, seconds: float) -> Iterator[DuckDBPyConnection]:
@@ -95,7 +95,7 @@ class Snapshots:
             version = self.version()
             former = self._current
             if former is None or former.version != version:
-                self._current = self._open()
+                self._current = self._open(version)
                 if former is not None and not former.users:
                     former.connection.close()
             assert self._current is not None
@@ -110,8 +110,8 @@ class Snapshots:
         if done:
             snapshot.connection.close()
 
-    def _open(self) -> _Open:
-        """Open the published file under a name of its own.
+    def _open(self, version: str) -> _Open:
+        """Open the published file, which has this version or by now a newer one, under a name of its own.
 
         Within a process DuckDB gives every connection to the same path the same database, also after the file was
         replaced. The name is needed for the moment of opening only; one that a killed process left is deleted with
@@ -123,7 +123,6 @@ class Snapshots:
         name = published.with_name(f".{published.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
         try:
             _link(published, name)
-            version = _version(name.stat())
             return _Open(version, open_restricted(name, self._home.history, memory=MEMORY, threads=THREADS))
         except FileNotFoundError:
             raise QueryError("nothing is mirrored yet") from None
@@ -183,10 +182,6 @@ def _limited(connection: DuckDBPyConnection, seconds: float, closing: threading.
         watcher.join()
         for cursor in watched.open[1:]:
             cursor.close()
-
-
-def _version(found: os.stat_result) -> str:
-    return f"{found.st_ino:x}-{found.st_mtime_ns:x}"
 
 
 def _link(source: Path, target: Path) -> None:
