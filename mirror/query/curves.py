@@ -112,7 +112,8 @@ def _spans(
 
 
 def _marks(values: Collection[str]) -> str:
-    return ", ".join("?" * len(values))
+    # DuckDB 1.5 takes no empty list.
+    return ", ".join("?" * len(values)) or "NULL"
 
 
 def _of_key(
