@@ -169,6 +169,7 @@ def test_a_growing_run_grows_on_the_page_and_what_was_chosen_stays(page, site):
     page.get_by_placeholder("Search").fill("history_rows")
     page.get_by_label("history_rows").check()
     page.get_by_role("button", name="Done").click()
+    expect(page.get_by_role("columnheader", name="history rows")).to_be_visible()
     box = page.get_by_role("checkbox", name="Draw still training")
     page.get_by_role("checkbox", name="Draw run 11").uncheck()
     box.focus()

@@ -28,6 +28,8 @@ export class Table {
 
   // Another query, or other columns: begin anew, at the top unless the rows are the same ones.
   show(source, { keepPlace = false } = {}) {
+    const active = this.body.contains(document.activeElement) ? document.activeElement : null;
+    const focused = active && [...this.rows].find(([, row]) => row.contains(active))?.[0];
     this.source = source;
     this.table.classList.toggle("without-boxes", !source.boxes);
     this.table.setAttribute("aria-rowcount", source.total + 1);
@@ -36,6 +38,7 @@ export class Table {
     this.#head();
     if (!keepPlace) this.box.scrollTop = 0;
     this.refresh();
+    if (keepPlace && active) this.rows.get(focused)?.querySelector(active.tagName)?.focus({ preventScroll: true });
   }
 
   // The same columns with new contents: every row in sight is brought up to date where it stands.
