@@ -89,7 +89,10 @@ class HttpSettings:
     """The daemon's own HTTP port."""
 
     listen: str = _setting(
-        "127.0.0.1:8642", values.listen, '"127.0.0.1:8642"', "reserved for the local HTTP endpoint; nothing listens yet"
+        "127.0.0.1:8642",
+        values.listen,
+        '"127.0.0.1:8642"',
+        'where the daemon serves its page, see `mirror open`; "" nowhere',
     )
 
 

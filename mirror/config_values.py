@@ -95,12 +95,26 @@ def base_url(value: object) -> str:
 
 
 def listen(value: object) -> str:
-    """Read "host:port", or "" for not listening at all."""
+    """Read "host:port" of this machine alone, or "" for not listening at all; port 0 takes a free one."""
     text = _text(value)
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", text)
     if text and (not match or int(match[2]) > 65535):
         raise Impossible(f'must be an address such as "127.0.0.1:8642", or "" to turn it off, not {shown(value)}')
+    if match and not _is_loopback(match[1]):
+        raise Impossible(
+            "must be an address of this machine alone, such as 127.0.0.1: the page is plain HTTP with a secret in it; "
+            f"from elsewhere use `ssh -L {match[2]}:127.0.0.1:{match[2]} HOST`, not {shown(value)}"
+        )
     return text
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def storage_version(value: object) -> str:

@@ -30,6 +30,7 @@ COMMANDS = {
     "export": ("mirror.cli.query", "export"),
     "status": ("mirror.cli.status", "status"),
     "verify": ("mirror.cli.verify", "verify"),
+    "open": ("mirror.cli.open", "open_page"),
     "demo": ("mirror.cli.demo", "demo"),
 }
 

@@ -30,6 +30,7 @@ from mirror.sync.project import sync_project
 from mirror.sync.session import connect, open_context, scope_of
 from mirror.sync.targets import Target
 from mirror.version import VERSION
+from mirror.web.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +87,7 @@ class Daemon:
         self._last: dict[ProjectKey, PassResult] = {}
         self._wild_error: str | None = None
         self._local = Watch(context.writer, settings)
+        self._page = Listener(home, self._described)
 
     async def run(self) -> None:
         """Start everything, wait for the end, and leave nothing behind."""
@@ -100,6 +102,7 @@ class Daemon:
         following = asyncio.create_task(self._local.run())
         try:
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
+            await self._page.listen_on(self._settings.http.listen)
             self._schedule.start()
             await self._look_for_projects()
             await self._stopping.wait()
@@ -110,7 +113,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*self._tasks, watching, publishing, following, return_exceptions=True)
             control.should_exit = True
-            await serving
+            await asyncio.gather(serving, self._page.close())
             listener.close()
             self._home.socket.unlink(missing_ok=True)
             await self._context.writer.publish()
@@ -143,6 +146,17 @@ class Daemon:
             "last_passes": {str(project): result.as_json() for project, result in self._last.items()},
             "error": self._wild_error,
             "local": self._local.status(),
+            "http": self._page.status(),
+        }
+
+    def _described(self) -> dict[str, Any]:
+        """What the page tells of the daemon: only what changes when there is something new."""
+        failed = {str(project): len(result.failed) for project, result in self._last.items() if result.failed}
+        return {
+            "version": VERSION,
+            "base_url": self._context.server.base_url,
+            "errors": [error for error in (self._config_error, self._wild_error) if error],
+            "failed_runs": failed,
         }
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
@@ -197,6 +211,7 @@ class Daemon:
         await self._context.writer.configure(
             tail_values=settings.store.tail_values, publish_interval=settings.publish.min_interval
         )
+        await self._page.listen_on(settings.http.listen)
         log.info("config applied: %s", ", ".join(settings.projects))
         await self._look_for_projects()
 

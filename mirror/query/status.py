@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _PROJECTS = """
 select p.entity || '/' || p.project as project, p.runs, p.running, p.history_rows, p.last_success_at, p.lag_s,
@@ -16,6 +19,13 @@ from projects p left join (
 ) s on s.entity = p.entity and s.project = p.project
 order by 1
 """
+
+
+def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
+    """One entry a project, as below."""
+    cursor = connection.execute(_PROJECTS)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def project_status(published: Path) -> list[dict[str, Any]]:
@@ -29,9 +39,7 @@ def project_status(published: Path) -> list[dict[str, Any]]:
 
     try:
         with duckdb.connect(str(published), read_only=True) as connection:
-            cursor = connection.execute(_PROJECTS)
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return projects(connection)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise StoreError(f"{published} cannot be read ({reason}); `mirror sync` publishes it anew") from error
