@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -232,10 +232,44 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def known(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
-    """What the mirror holds of each run of a project, deleted ones too, by run id."""
-    rows = db.run(KNOWN, [project.entity, project.project])
+_UNSETTLED = f"""
+    AND r.deleted_at IS NULL AND (
+        r.state IN ({", ".join(f"'{state}'" for state in sorted(LIVE_STATES))})
+        OR h.refresh OR h.error IS NOT NULL OR r.server_rows <> h.rows
+        OR (r.server_last_step IS NOT NULL AND (h.last_step IS NULL OR h.last_step < r.server_last_step))
+    )
+"""
+
+
+def known(db: Database, project: ProjectKey, run_ids: Collection[str] | None = None) -> dict[str, KnownRun]:
+    """What the mirror holds of each run of a project, or of these runs, deleted ones too, by run id."""
+    here = [project.entity, project.project]
+    if run_ids is None:
+        rows = db.run(KNOWN, here)
+    else:
+        condition, params = rids.among(rids.find(db, project, run_ids).values())
+        rows = db.run(f"{KNOWN} AND r.{condition}", [*here, *params])
     return {row[1]: KnownRun(*row) for row in rows}
+
+
+def unsettled(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
+    """As `known`, of the runs that a pass may have to do with though nothing is new on the server.
+
+    These are live, lack history, failed, or are to be pulled again.
+    """
+    rows = db.run(KNOWN + _UNSETTLED, [project.entity, project.project])
+    return {row[1]: KnownRun(*row) for row in rows}
+
+
+def count(db: Database, project: ProjectKey) -> tuple[int, int]:
+    """How many runs of a project the mirror holds, and how many of them it takes to be on the server."""
+    here = [project.entity, project.project]
+    everything, there = db.run(
+        "SELECT count(*), count(*) FILTER (WHERE r.deleted_at IS NULL AND (l.rid IS NULL OR r.storage_id <> '')) "
+        "FROM store.runs AS r LEFT JOIN store.local_runs AS l ON l.rid = r.rid WHERE r.entity = ? AND r.project = ?",
+        here,
+    )[0]
+    return int(everything), int(there)
 
 
 def key_rows(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:

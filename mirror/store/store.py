@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -128,9 +128,17 @@ class Store:
         """How far a project is mirrored."""
         return self._read(lambda db: projects.cursor(db, project))
 
-    def known_runs(self, project: ProjectKey) -> dict[str, KnownRun]:
-        """What the mirror holds of each run of a project, deleted ones too, by run id."""
-        return self._read(lambda db: runs.known(db, project))
+    def known_runs(self, project: ProjectKey, run_ids: Collection[str] | None = None) -> dict[str, KnownRun]:
+        """What the mirror holds of each run of a project, or of these runs, deleted ones too, by run id."""
+        return self._read(lambda db: runs.known(db, project, run_ids))
+
+    def unsettled_runs(self, project: ProjectKey) -> dict[str, KnownRun]:
+        """As `known_runs`, of those that are live, lack history, failed, or are to be pulled again."""
+        return self._read(lambda db: runs.unsettled(db, project))
+
+    def count_runs(self, project: ProjectKey) -> tuple[int, int]:
+        """How many runs of a project the mirror holds, and how many of them it takes to be on the server."""
+        return self._read(lambda db: runs.count(db, project))
 
     def local_files(self) -> dict[str, LocalFile]:
         """Every local file that was read, by path."""

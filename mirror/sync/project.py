@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -88,7 +88,9 @@ class _Pass:
         self.scope = dict(context.scope.filters)
         self.result = PassResult(project)
         self.size = PageSize()
+        # Not all runs that are mirrored: those that may have to be looked at, and those that were asked for.
         self.known: dict[str, KnownRun] = {}
+        self.mirrored = 0
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
         self.among: set[str] | None = None
@@ -96,13 +98,17 @@ class _Pass:
 
     async def begin(self) -> None:
         """Read what the mirror holds. A project enters the store once the server has shown that it exists."""
-        self.known, self.cursor = await self.context.writer.read(
-            lambda store: (store.known_runs(self.project), store.cursor(self.project))
+        self.known, (self.mirrored, _), self.cursor = await self.context.writer.read(
+            lambda store: (
+                store.unsettled_runs(self.project),
+                store.count_runs(self.project),
+                store.cursor(self.project),
+            )
         )
         # Without any history to pull, what there is was still taken with the former globs.
         if self.context.scope.history and self.cursor.history != self.context.scope.history_text:
             former, self.cursor = self.cursor, replace(self.cursor, history=self.context.scope.history_text)
-            if self.known:
+            if self.mirrored:
                 await self._heed_globs(former.history)
 
     async def _heed_globs(self, former: str | None) -> None:
@@ -110,6 +116,7 @@ class _Pass:
         again = []
         if former is not None and plan.widened(former, self.context.scope.history):
             writer = self.context.writer
+            await self._read_known()
             again = await globs.lacking(
                 self.context.server,
                 self.project,
@@ -126,17 +133,23 @@ class _Pass:
         if again:
             await self._read_known()
 
+    async def _look_up(self, run_ids: Iterable[str]) -> None:
+        """Read what the mirror holds of these runs, as far as that is not read already."""
+        if wanted := [run_id for run_id in run_ids if run_id not in self.known] if self.mirrored else []:
+            self.known |= await self.context.writer.read(lambda store: store.known_runs(self.project, wanted))
+
     async def take_changed(self, *, afresh: bool) -> None:
         """Find the runs that changed and take their records; the cursor moves with the last of them."""
         covered_to = self.cursor.covered_to
         everything = covered_to is None
-        if everything and (afresh or not self.known):
+        if everything and (afresh or not self.mirrored):
             total = await self._take(self.scope, last=None)
         else:
             listed, total = await listing.changed(
                 self.context.server, self.project, self.cursor, self.known, self.scope
             )
             self.seen = {head.run_id for head in listed}
+            await self._look_up(self.seen)
             covered_to = plan.newest(listed, covered_to)
             wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
             if wanted:
@@ -149,6 +162,7 @@ class _Pass:
         """Take what changed of the runs that began or logged since; the cursor does not move, nothing is reconciled."""
         listed, total = await self._heads(plan.recent_filter(since, self.scope))
         self.among = {head.run_id for head in listed}
+        await self._look_up(self.among)
         self.result.older = max(total - len(listed), 0)
         wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
         if wanted:
@@ -194,6 +208,7 @@ class _Pass:
     async def take_named(self, run_ids: Sequence[str]) -> None:
         """Take just these runs, whatever the config's filter says; the project's cursor stays where it is."""
         self.among = set(run_ids)
+        await self._look_up(self.among)
         self.context.progress.runs_expected(self.project, len(run_ids))
         found: list[RunRecord] = []
         async for page in remote.records(
@@ -217,6 +232,7 @@ class _Pass:
 
     async def _upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         """Commit records, and the cursor that covers them."""
+        await self._look_up(record.run_id for record in records)
         now = utc_now()
 
         def write(tx: Writes) -> None:
@@ -243,12 +259,10 @@ class _Pass:
 
     async def _reconcile_if_due(self, total: int) -> None:
         """A full listing when its time has come; at once after another filter, or when the server counts other runs."""
-        if self.changed:
-            await self._read_known()
         at = self.cursor.reconciled_at
         due = at is not None and (utc_now() - at).total_seconds() >= self.context.scope.reconcile_interval
         due |= at is not None and self.cursor.filters != self.context.scope.filters_text
-        if due or (self._mirrored() != total and total != self.cursor.unexplained_runs):
+        if due or (await self._on_server() != total and total != self.cursor.unexplained_runs):
             await self._reconcile()
         elif at is None:
             await self._reconciled(None)
@@ -256,11 +270,13 @@ class _Pass:
     async def _read_known(self) -> None:
         self.known = await self.context.writer.read(lambda store: store.known_runs(self.project))
 
-    def _mirrored(self) -> int:
-        return sum(not run.deleted and not run.local for run in self.known.values())
+    async def _on_server(self) -> int:
+        """How many runs the mirror takes to be on the server."""
+        return (await self.context.writer.read(lambda store: store.count_runs(self.project)))[1]
 
     async def _reconcile(self) -> None:
         """List every run: take those with silent edits, mark those that are gone."""
+        await self._read_known()
         listed, total = await self._heads(self.scope)
         ids = self.seen = {head.run_id for head in listed}
         suspects = [
@@ -275,8 +291,7 @@ class _Pass:
                 await self._mark_deleted(gone)
         if wanted:
             await self._take_by_name(wanted, self.cursor.covered_to)
-        await self._read_known()
-        await self._reconciled(None if self._mirrored() == total else total)
+        await self._reconciled(None if await self._on_server() == total else total)
 
     async def _reconciled(self, unexplained_runs: int | None) -> None:
         cursor = replace(
@@ -300,11 +315,12 @@ class _Pass:
 
     async def pull_the_rest(self) -> None:
         """Pull what is missing of the history of the runs that this pass is about, and of what else is asked for."""
-        if self.changed or self.among is not None:
-            await self._read_known()
         now = utc_now()
         among = self.among
-        about = [run for run in self.known.values() if among is None or run.run_id in among]
+        found = await self.context.writer.read(
+            lambda store: store.unsettled_runs(self.project) if among is None else store.known_runs(self.project, among)
+        )
+        about = list(found.values())
         # A live run that another filter left out would else be looked at as often as if it were still mirrored.
         self.result.live = sum(
             run.state in plan.LIVE_STATES
