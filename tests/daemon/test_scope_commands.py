@@ -160,3 +160,13 @@ def test_an_entity_that_cannot_be_listed_does_not_stop_the_others(bench, monkeyp
         add(bench, "two", project="q")
         bench.until(lambda: sorted(bench.sql("select project from runs")) == [("p",), ("q",)])
         assert json.loads(bench.mirror("status", "--json").stdout)["daemon"]["error"] == first.removeprefix("error: ")
+
+
+def test_what_stands_in_for_a_silent_server_is_no_difference(bench):
+    """Host and commit of the metadata file, and counts of a console that went on after the run's end."""
+    run = add(bench, "one", metadata={"host": "node-7", "git": {"commit": "f00"}})
+    bench.configure(text='projects = ["team/p"]\n[sync]\nmetadata = true\nconsole = true\n')
+    bench.mirror("sync")
+    assert bench.sql("select host, git_commit from runs") == [("node-7", "f00")]
+    run.write_console(0, ["late"])
+    assert bench.mirror("verify", check=False).returncode == 0
