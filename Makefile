@@ -64,7 +64,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python docs/reference.py --check
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/sync.py
 	$(BIN)/python benchmarks/filters.py
 
 format: $(VENV)/.dev
