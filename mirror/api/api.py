@@ -56,6 +56,7 @@ class Api:
         self._snapshot: Snapshot | None = None
         self._known: dict[Any, Any] = {}
         self._looked_at: dict[str, None] = {}
+        self._checked: set[str] = set()
         self._viewer: User | None = None
 
     # Reading
@@ -159,6 +160,7 @@ class Api:
         """
         if pull:
             self.session.pull(self._projects_looked_at())
+        self._checked.clear()
         self._forget()
 
     def flush(self, *paths: str) -> None:
@@ -177,6 +179,7 @@ class Api:
                 self.session.pull(projects)
             if runs:
                 self.session.pull(runs, afresh=True)
+        self._checked.clear()
         self._forget()
 
     # The server's side
@@ -227,8 +230,9 @@ class Api:
 
     def _pull_if_old(self, path: str | None) -> bool:
         """Pull the project of a whole path when it is older than `max_age` or not there; whether that was so."""
-        if self._max_age is None or path is None or path.count("/") != 1:
+        if self._max_age is None or path is None or path.count("/") != 1 or path in self._checked:
             return False
+        self._checked.add(path)
         at = None
         if self.session.home.published.exists():
             at = next((at for name, at in self._view().successes().items() if str(name) == path), None)
@@ -261,6 +265,9 @@ def _age(given: str | float | None) -> timedelta | None:
     from mirror.config_values import Impossible, seconds
 
     try:
-        return timedelta(seconds=float(given) if isinstance(given, int | float) else seconds(given))
-    except (Impossible, ValueError) as error:
+        span = float(given) if isinstance(given, int | float) else seconds(given)
+    except Impossible as error:
         raise ArgumentError(f"max_age={given!r}: {error}") from None
+    if not 0 <= span < float("inf"):
+        raise ArgumentError(f"max_age={given!r} is no time span")
+    return timedelta(seconds=span)

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import ArgumentError
-from mirror.remote import mutations
 from mirror.remote.lenient import dumps
-from mirror.remote.mutations import Edit
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -16,8 +14,7 @@ if TYPE_CHECKING:
     from mirror.api.session import Session
     from mirror.api.snapshot import Address
     from mirror.remote.client import Server
-
-__all__ = ["Edit", "append", "changes", "delete", "write"]
+    from mirror.remote.mutations import Edit
 
 _TEXTS = {"name": "name", "notes": "notes", "description": "description", "group_name": "group", "job_type": "job_type"}
 _OWN = ("_wandb",)
@@ -25,6 +22,8 @@ _OWN = ("_wandb",)
 
 def changes(run: Run, held: Mapping[str, Any], documents: Sequence[str]) -> Edit:
     """What differs between what is held of a run and its snapshot. Raises ArgumentError for values JSON cannot say."""
+    from mirror.remote.mutations import Edit
+
     texts: dict[str, Any] = {}
     for column, field in _TEXTS.items():
         if column in held and held[column] != run._fact(column):  # noqa: SLF001
@@ -55,6 +54,7 @@ def _document(name: str, now: Mapping[str, Any], before: Mapping[str, Any]) -> d
 
 def write(session: Session, addresses: Sequence[Address], edit: Edit) -> None:
     """Send one edit to each of these runs, on top of what the server holds of it now. Raises CommError."""
+    from mirror.remote import mutations
 
     async def work(server: Server) -> None:
         for address in addresses:
@@ -66,6 +66,7 @@ def write(session: Session, addresses: Sequence[Address], edit: Edit) -> None:
 
 def delete(session: Session, address: Address, *, delete_artifacts: bool) -> None:
     """Delete a run on the server. Raises CommError."""
+    from mirror.remote import mutations
 
     async def work(server: Server) -> None:
         record = await mutations.current(server, _project(address), address.run_id)
@@ -76,6 +77,8 @@ def delete(session: Session, address: Address, *, delete_artifacts: bool) -> Non
 
 def append(session: Session, address: Address, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append rows to the history of a run that has ended. Raises ArgumentError and CommError."""
+    from mirror.remote import mutations
+
     complete: list[dict[str, Any]] = []
     for row in rows:
         if not isinstance(row, Mapping):

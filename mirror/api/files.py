@@ -117,6 +117,8 @@ class Files(Sequence[File]):
 
     def _files(self) -> list[File]:
         if self._found is None:
+            from mirror.remote.files import listed
+
             names, pattern, per_page = self._asked
             project = ProjectKey(self.run.entity, self.run.project)
             nodes = self._session.ask(lambda server: listed(server, project, self.run.id, names, pattern, per_page))
