@@ -12,9 +12,9 @@ from mirror.api.page import Page
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
-from mirror.api.snapshot import Address, Snapshot
+from mirror.api.snapshot import Snapshot
 from mirror.api.things import Project, Projects, Sweep, User
-from mirror.errors import ArgumentError, MirrorError, NotMirrored, SyncError
+from mirror.errors import ArgumentError, NotMirrored
 from mirror.home import Home
 
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
@@ -206,14 +206,6 @@ class Api:
         """Move on to the newest snapshot, and return it."""
         self._forget()
         return self._view()
-
-    def take_in(self, address: Address) -> None:
-        """Have the mirror take a run that was just written. Raises SyncError that says that the write was done."""
-        try:
-            self.session.pull([str(address)])
-        except MirrorError as error:
-            message = f"{address} was written to the server, but is not mirrored yet ({error}); the next sync takes it"
-            raise SyncError(message) from error
 
     def _view(self) -> Snapshot:
         if self._snapshot is None:

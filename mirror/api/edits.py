@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import ArgumentError
@@ -12,7 +12,7 @@ from mirror.store.records import ProjectKey
 if TYPE_CHECKING:
     from mirror.api.run import Run
     from mirror.api.session import Session
-    from mirror.api.snapshot import Address
+    from mirror.api.snapshot import Address, Snapshot
     from mirror.remote.client import Server
     from mirror.remote.mutations import Edit
 
@@ -52,14 +52,21 @@ def _document(name: str, now: Mapping[str, Any], before: Mapping[str, Any]) -> d
     return {name: changed, f"drop_{name}": dropped}
 
 
-def write(session: Session, addresses: Sequence[Address], edit: Edit) -> None:
-    """Send one edit to each of these runs, on top of what the server holds of it now. Raises CommError."""
+def write(
+    session: Session, addresses: Sequence[Address], edit: Edit, written: Callable[[Address], None] | None = None
+) -> None:
+    """Send one edit to each of these runs, on top of what the server holds of it now; `written` hears of each.
+
+    Raises CommError for the first one that is refused; those before it are written.
+    """
     from mirror.remote import mutations
 
     async def work(server: Server) -> None:
         for address in addresses:
             record = await mutations.current(server, _project(address), address.run_id)
             await mutations.edit_run(server, record, edit)
+            if written is not None:
+                written(address)
 
     session.ask(work)
 
@@ -130,3 +137,23 @@ def _text(value: Any, what: str) -> str:
 
 def _project(address: Address) -> ProjectKey:
     return ProjectKey(address.entity, address.project)
+
+
+def preview(snapshot: Snapshot, address: Address, edit: Edit) -> list[tuple[str, str, str]]:
+    """What the edit would change of the run as the mirror holds it: field, old and new value as JSON."""
+    from mirror.api.page import parsed
+    from mirror.remote.mutations import document_after, tags_after
+
+    facts = snapshot.facts([address.rid])[address.rid]
+    config, _, summary = (parsed(text) for text in snapshot.documents([address.rid])[address.rid])
+    before: dict[str, Any] = {field: facts[column] for column, field in _TEXTS.items()} | {"tags": facts["tags"]}
+    after = {field: old if (new := getattr(edit, field, None)) is None else new for field, old in before.items()}
+    after["tags"] = tags_after(facts["tags"], edit)
+    for name, values in (("config", config), ("summary", summary)):
+        changed, dropped, paths = (getattr(edit, field) for field in (name, f"drop_{name}", f"{name}_paths"))
+        new = document_after(values, changed, dropped, paths)
+        before |= {f"{name}.{key}": value for key, value in values.items()}
+        after |= {f"{name}.{key}": value for key, value in new.items()}
+    fields = dict.fromkeys([*before, *after])
+    told = [(field, dumps(before.get(field)), dumps(after.get(field))) for field in fields]
+    return [line for line in told if line[1] != line[2]]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from mirror.api.api import Api
+    from mirror.remote.mutations import Edit
 
 ENDED = ("finished", "crashed", "failed", "killed")
 
@@ -366,7 +367,7 @@ class Run:
 
     # Inside
 
-    def _apply(self, edit: edits.Edit) -> None:
+    def _apply(self, edit: Edit) -> None:
         if edit:
             edits.write(self._api.session, [self._address], edit)
             self._mirrored()
@@ -380,7 +381,7 @@ class Run:
 
     def _mirrored(self, written: Iterable[str] | None = None) -> None:
         """Have the mirror take what was written, and show it. Changes of other fields wait on for `update`."""
-        self._api.take_in(self._address)
+        self._api.session.take_in([self._address])
         kept = {} if written is None else {key: value for key, value in self._held.items() if key not in written}
         self._reload()
         self._held.update(kept)

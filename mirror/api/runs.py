@@ -90,14 +90,14 @@ class Runs(Sequence[Run]):
                 yield run
             place, size = end, min(size * 2, max(MOST_RUNS, self.per_page))
 
-    def next(self) -> Run:
+    def __next__(self) -> Run:
         """The run behind the one that was given last; iterating anew starts again. Raises StopIteration at the end."""
         if self._next >= len(self):
             raise StopIteration
         self._next += 1
         return self._at(self._next - 1)
 
-    __next__ = next
+    next = __next__
 
     def __repr__(self) -> str:
         return f"<Runs {self.entity}/{self.project}>"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mirror.errors import CommError, SyncError, UsageError
+from mirror.errors import CommError, MirrorError, SyncError, UsageError
 from mirror.home import Home
 
 if TYPE_CHECKING:
@@ -72,6 +72,15 @@ class Session:
             results = [(result.as_json(), result.failure) for result in found]
         for result, failure in results:
             _raise_failure(result, failure)
+
+    def take_in(self, runs: Iterable[object]) -> None:
+        """Have the mirror take runs that were just written. Raises SyncError that says that the write was done."""
+        paths = [str(run) for run in runs]
+        try:
+            self.pull(paths)
+        except MirrorError as error:
+            message = f"{', '.join(paths[:3])} was written to the server, but is not mirrored yet ({error}); "
+            raise SyncError(f"{message}the next sync takes it") from error
 
     async def _pull_here(self, paths: Sequence[str], *, afresh: bool) -> list[PassResult]:
         from mirror.sync import engine, targets

@@ -115,7 +115,7 @@ class Snapshot:
         return Address(rid, *project, run_id)
 
     def matching(
-        self, project: Project, filters: Mapping[str, Any] | None, order: str, *, deleted: bool
+        self, project: Project, filters: Mapping[str, Any] | str | None, order: str, *, deleted: bool
     ) -> tuple[list[Address], list[str]]:
         """The runs that match in their order, and what the filter may not mean. Raises FilterError."""
         query = RunQuery.build(self.cursor, filters, order=order, projects=[str(project)], deleted=deleted)

@@ -31,7 +31,11 @@ ENDED = ("finished", "crashed", "failed", "killed")
 
 @dataclass(frozen=True)
 class Edit:
-    """Changes of one run. None leaves a text as it is; "" clears it. Keys of the documents are top-level ones."""
+    """Changes of one run. None leaves a text as it is; "" clears it.
+
+    Keys of the documents are top-level ones. Those of `config_paths` and `summary_paths` may lead into objects that are
+    there, as in "optimizer.lr"; where none is, the whole text is the key.
+    """
 
     name: str | None = None
     notes: str | None = None
@@ -44,6 +48,8 @@ class Edit:
     drop_config: frozenset[str] = frozenset()
     summary: Mapping[str, Any] = field(default_factory=dict)
     drop_summary: frozenset[str] = frozenset()
+    config_paths: Mapping[str, Any] = field(default_factory=dict)
+    summary_paths: Mapping[str, Any] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""
@@ -73,12 +79,13 @@ async def edit_run(server: Server, record: RunRecord, edit: Edit) -> None:
     }
     if edit.add_tags or edit.remove_tags:
         variables["tags"] = tags_after(record.tags, edit)
-    if edit.config or edit.drop_config:
-        values = document_after(record.config, edit.config, edit.drop_config)
+    if edit.config or edit.drop_config or edit.config_paths:
+        values = document_after(record.config, edit.config, edit.drop_config, edit.config_paths)
         own = {} if record.config_meta is None else {"_wandb": record.config_meta}
         variables["config"] = dumps({key: {"value": value, "desc": None} for key, value in {**own, **values}.items()})
-    if edit.summary or edit.drop_summary:
-        variables["summaryMetrics"] = dumps(document_after(record.summary, edit.summary, edit.drop_summary))
+    if edit.summary or edit.drop_summary or edit.summary_paths:
+        values = document_after(record.summary, edit.summary, edit.drop_summary, edit.summary_paths)
+        variables["summaryMetrics"] = dumps(values)
     data = await server.graphql("UpsertBucket", UPSERT, variables)
     if not ((data.get("upsertBucket") or {}).get("bucket") or {}).get("id"):
         raise CommError(f"{server.base_url} did not take the changes of {record.run_id}", ValueError(repr(data)))
@@ -89,9 +96,26 @@ def tags_after(tags: Sequence[str], edit: Edit) -> list[str]:
     return [tag for tag in dict.fromkeys([*tags, *edit.add_tags]) if tag not in edit.remove_tags]
 
 
-def document_after(values: Mapping[str, Any], changed: Mapping[str, Any], dropped: frozenset[str]) -> dict[str, Any]:
+def document_after(
+    values: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    dropped: frozenset[str] = frozenset(),
+    paths: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """A document with the edit's values in it and its dropped keys gone."""
-    return {key: value for key, value in {**values, **changed}.items() if key not in dropped}
+    after = {key: value for key, value in {**values, **changed}.items() if key not in dropped}
+    for path, value in (paths or {}).items():
+        after = _put(after, path, value)
+    return after
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """The object with a value at a path; objects on the way are made anew, so that nobody else's change."""
+    if path not in values:
+        for cut in (place for place, char in enumerate(path) if char == "."):
+            if isinstance(inner := values.get(path[:cut]), dict):
+                return {**values, path[:cut]: _put(inner, path[cut + 1 :], value)}
+    return {**values, path: value}
 
 
 async def delete_run(server: Server, storage_id: str, *, delete_artifacts: bool = False) -> None:
