@@ -27,7 +27,11 @@ def test_it_changes_a_run_on_the_server_and_in_the_mirror(small: Bench, cli: Any
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"updated {PATH}\n")
     there = small.world.run("my-team", "vision", "vision01")
     assert there.config == {
-        "lr": 1e-3, "batch_size": 64, "augment": False, "seed": 1, "new.key": "x",
+        "lr": 1e-3,
+        "batch_size": 64,
+        "augment": False,
+        "seed": 1,
+        "new.key": "x",
         "model": {"name": "resnet", "depth": 50, "heads": [4, 8], "extra.deep": [1]},
     }
     assert (there.tags, there.name, there.labels.notes, there.labels.group, there.labels.job_type) == (
