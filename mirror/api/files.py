@@ -71,8 +71,13 @@ class File:
         return address
 
     def read(self) -> bytes:
-        """Its content. Raises CommError."""
-        return self._session.ask(lambda server: server.download("file", self.url))
+        """Its content. Raises CommError, also for a very large one, which `download` takes."""
+        return self._session.ask(lambda server: server.download(self._source))
+
+    @property
+    def _source(self) -> str:
+        """The signed address, which wants no key."""
+        return self.direct_url or self.url
 
     def download(self, root: str = ".", replace: bool = False, exist_ok: bool = False) -> TextIO:
         """Store it under the folder `root` and open it for reading.
@@ -88,11 +93,10 @@ class File:
             if exist_ok:
                 return target.open(encoding="utf-8")
             raise ArgumentError(f"{target} exists; replace=True overwrites it, exist_ok=True leaves it as it is")
-        content = self.read()
         scratch = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(content)
+            self._session.ask(lambda server: server.download_to(self._source, scratch))
             scratch.replace(target)
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror or error}") from error

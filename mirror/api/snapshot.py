@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mirror.errors import NotMirrored, QueryError, StoreError
 from mirror.home import Home
 from mirror.query import paths
+from mirror.query.connection import quiet
 from mirror.query.paths import Project
 from mirror.query.runs import RunQuery
 
@@ -58,11 +59,8 @@ class Snapshot:
             self._connection = duckdb.connect()
             self._connection.execute(f"ATTACH {_literal(str(home.published))} AS mirror (READ_ONLY)").fetchall()
             spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
-            for statement in (
-                f"SET temp_directory = {_literal(spill)}",
-                "SET enable_progress_bar = false",
-            ):
-                self._connection.execute(statement).fetchall()
+            self._connection.execute(f"SET temp_directory = {_literal(spill)}").fetchall()
+            quiet(self._connection)
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
             raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error

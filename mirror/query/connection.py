@@ -39,6 +39,18 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
     spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
     try:
         with open_restricted(home.published, home.history, spill=spill) as connection:
+        with duckdb.connect(str(home.published), read_only=True, config=_CLOSED) as connection:
+            # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+            spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
+            quiet(connection)
+            for statement in (
+                f"SET temp_directory = {_literal(spill)}",
+                f"SET allowed_directories = [{_literal(str(home.history))}]",
+                "SET TimeZone = 'UTC'",
+                "SET enable_external_access = false",
+                "SET lock_configuration = true",
+            ):
+                connection.execute(statement).fetchall()
             yield connection
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
@@ -71,6 +83,13 @@ def open_restricted(
         connection.close()
         raise
     return connection
+def quiet(connection: DuckDBPyConnection) -> None:
+    """Have DuckDB draw no progress bar, which would go to stdout.
+
+    In a notebook without ipywidgets there is none, and the setting cannot be touched.
+    """
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
+        connection.execute("SET enable_progress_bar = false").fetchall()
 
 
 def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
