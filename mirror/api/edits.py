@@ -141,15 +141,16 @@ def _project(address: Address) -> ProjectKey:
 
 def preview(snapshot: Snapshot, address: Address, edit: Edit) -> list[tuple[str, str, str]]:
     """What the edit would change of the run as the mirror holds it: field, old and new value as JSON."""
-    from mirror.api.page import parsed
+    from mirror.api.page import Page
     from mirror.remote.mutations import document_after, tags_after
 
-    facts = snapshot.facts([address.rid])[address.rid]
-    config, _, summary = (parsed(text) for text in snapshot.documents([address.rid])[address.rid])
-    before: dict[str, Any] = {field: facts[column] for column, field in _TEXTS.items()} | {"tags": facts["tags"]}
+    page = Page(snapshot, [address])
+    before: dict[str, Any] = {field: page.fact(address.rid, column) for column, field in _TEXTS.items()}
+    before["tags"] = page.fact(address.rid, "tags")
     after = {field: old if (new := getattr(edit, field, None)) is None else new for field, old in before.items()}
-    after["tags"] = tags_after(facts["tags"], edit)
-    for name, values in (("config", config), ("summary", summary)):
+    after["tags"] = tags_after(before["tags"], edit)
+    for name in ("config", "summary"):
+        values = page.document(address.rid, name)
         changed, dropped, paths = (getattr(edit, field) for field in (name, f"drop_{name}", f"{name}_paths"))
         new = document_after(values, changed, dropped, paths)
         before |= {f"{name}.{key}": value for key, value in values.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 from mirror.api.snapshot import Address, Snapshot
@@ -26,12 +27,19 @@ class Reader:
 
     def __init__(self, snapshot: Snapshot, addresses: Sequence[Address]) -> None:
         self.snapshot = snapshot
-        self._rids = [address.rid for address in addresses]
-        self._places = {rid: place for place, rid in enumerate(self._rids)}
+        self._addresses = addresses
         self._ahead: dict[int, list[Series]] = {}
         self._scope: Scope | None = None
         self._last = -1
         self._lock = threading.Lock()
+
+    @cached_property
+    def _rids(self) -> list[int]:
+        return [address.rid for address in self._addresses]
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {rid: place for place, rid in enumerate(self._rids)}
 
     def series(self, rid: int, scope: Scope) -> list[Series]:
         """The series of one run."""

@@ -18,25 +18,22 @@ class Page:
         self.snapshot = snapshot
         self.reader = reader or Reader(snapshot, addresses)
         self._rids = [address.rid for address in addresses]
-        self._facts: dict[int, dict[str, Any]] | None = None
-        self._documents: dict[int, tuple[str | None, str | None, str | None]] | None = None
+        self._columns: dict[str, dict[int, Any]] = {}
         self._lock = threading.Lock()
 
-    def facts(self, rid: int) -> dict[str, Any]:
-        """The columns of one run."""
-        with self._lock:
-            if self._facts is None:
-                self._facts = self.snapshot.facts(self._rids)
-            return self._facts[rid]
+    def fact(self, rid: int, column: str) -> Any:
+        """One column of FACTS, or `tags`, or the JSON text of one of DOCUMENTS, of one run."""
+        values = self._columns.get(column)
+        if values is None:
+            with self._lock:
+                values = self._columns[column] = self._read(column)
+        return values.get(rid, []) if column == "tags" else values[rid]
 
-    def documents(self, rid: int) -> tuple[str | None, str | None, str | None]:
-        """The JSON texts of one run: config, W&B's own part of it, summary."""
-        with self._lock:
-            if self._documents is None:
-                self._documents = self.snapshot.documents(self._rids)
-            return self._documents[rid]
+    def _read(self, column: str) -> dict[int, Any]:
+        """The column for every run of the page."""
+        return self.snapshot.tags(self._rids) if column == "tags" else self.snapshot.column(column, self._rids)
 
-
-def parsed(text: str | None) -> Any:
-    """The value of a document's text, an object of its own each time; {} for none."""
-    return loads(text) if text else {}
+    def document(self, rid: int, name: str) -> Any:
+        """A document of one run, an object of its own each time; {} for none."""
+        text: str | None = self.fact(rid, name)
+        return loads(text) if text else {}

@@ -12,7 +12,7 @@ from mirror.api import edits
 from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled
-from mirror.api.page import Page, parsed
+from mirror.api.page import Page
 from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
 from mirror.api.things import Sweep, User
@@ -243,7 +243,7 @@ class Run:
     @property
     def rawconfig(self) -> dict[str, Any]:
         """The config with W&B's own part of it, `_wandb`."""
-        own = parsed(self._page.documents(self._address.rid)[1])
+        own = self._page.document(self._address.rid, "config_meta")
         return {**({"_wandb": own} if own else {}), **self.config}
 
     @property
@@ -399,7 +399,7 @@ class Run:
             self._held["summary"] = summary
 
     def _fact(self, column: str) -> Any:
-        return self._page.facts(self._address.rid)[column]
+        return self._page.fact(self._address.rid, column)
 
     def _text(self, column: str) -> str | None:
         value: str | None = self._fact(column)
@@ -410,11 +410,11 @@ class Run:
         return value
 
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = parsed(self._page.documents(self._address.rid)[0])
+        config: dict[str, Any] = self._page.document(self._address.rid, "config")
         return config
 
     def _summary(self) -> dict[str, Any]:
-        summary: dict[str, Any] = parsed(self._page.documents(self._address.rid)[2])
+        summary: dict[str, Any] = self._page.document(self._address.rid, "summary")
         return summary
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import NotMirrored, QueryError, StoreError
 from mirror.home import Home
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 FACTS = (
     *("storage_id", "name", "state", "created_at", "heartbeat_at", "updated_at", "duration_s", "username"),
-    *("group_name", "job_type", "sweep", "notes", "description", "tags", "git_commit", "host", "url"),
+    *("group_name", "job_type", "sweep", "notes", "description", "git_commit", "host", "url"),
     *("server_rows", "deleted_at"),
 )
-"""Columns of a run that are read together; the documents are read apart, since they are most of the bytes."""
+"""Columns of a run that people look at, beside its tags."""
 
 DOCUMENTS = ("config", "config_meta", "summary")
 
+_numbers = itertools.count(1)
 
-@dataclass(frozen=True, slots=True)
-class Address:
+
+class Address(NamedTuple):
     """Which run: this mirror's own number of it, and the three parts of its path."""
 
     rid: int
@@ -58,7 +59,8 @@ class Snapshot:
             # Attached, not connected to: DuckDB gives a second connection to one path the database that is open.
             self._connection = duckdb.connect()
             self._connection.execute(f"ATTACH {_literal(str(home.published))} AS mirror (READ_ONLY)").fetchall()
-            spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
+            # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+            spill = f"{home.published}.tmp-{os.getpid()}-{next(_numbers)}" if os.access(home.data, os.W_OK) else ""
             self._connection.execute(f"SET temp_directory = {_literal(spill)}").fetchall()
             quiet(self._connection)
         except duckdb.Error as error:
@@ -117,39 +119,34 @@ class Snapshot:
     ) -> tuple[list[Address], list[str]]:
         """The runs that match in their order, and what the filter may not mean. Raises FilterError."""
         query = RunQuery.build(self.cursor, filters, order=order, projects=[str(project)], deleted=deleted)
-        found = [Address(*row) for row in query.names()]
+        found = [Address(rid, *project, run_id) for rid, run_id in query.names()]
         return found, (list(query.compiled.warnings) if found else query.warnings())
 
-    def facts(self, rids: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """FACTS of each run by rid; tags as a list."""
-        columns = ", ".join(FACTS)
-        rows = self.cursor.execute(
-            f"SELECT rid, {columns} FROM store.runs WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)]
-        ).fetchall()
-        found = {row[0]: dict(zip(FACTS, row[1:], strict=True)) for row in rows}
-        tagged: dict[int, list[str]] = {rid: [] for rid, fact in found.items() if fact["tags"]}
-        for rid, tag in self._tags(tagged):
-            tagged[rid].append(tag)
-        for rid, fact in found.items():
-            fact["tags"] = tagged.get(rid, [])
-        return found
+    def column(self, name: str, rids: Sequence[int]) -> dict[int, Any]:
+        """One of FACTS or DOCUMENTS of these runs, by rid, and perhaps of more runs.
 
-    def _tags(self, rids: Iterable[int]) -> list[tuple[int, str]]:
-        wanted = list(rids)
-        if not wanted:
-            return []
-        return self.cursor.execute(
+        One column at a time, since a loop over thousands of runs looks at a few of them.
+        """
+        assert name in FACTS or name in DOCUMENTS
+        low, high = min(rids), max(rids)
+        sql = f"SELECT rid, {name} FROM store.runs WHERE rid BETWEEN ? AND ?"
+        params: list[Any] = [low, high]
+        # Some runs too many cost less than a list of numbers, which DuckDB takes one by one.
+        if high - low > 4 * len(rids) + 100:
+            sql += " AND rid IN (SELECT unnest(?::BIGINT[]))"
+            params.append(list(rids))
+        return dict(self.cursor.execute(sql, params).fetchall())
+
+    def tags(self, rids: Sequence[int]) -> dict[int, list[str]]:
+        """The tags of these runs, in their order; a run without any is left out. A tag may hold commas."""
+        rows = self.cursor.execute(
             "SELECT rid, tag FROM store.run_tags WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid, position",
-            [wanted],
-        ).fetchall()
-
-    def documents(self, rids: Sequence[int]) -> dict[int, tuple[str | None, str | None, str | None]]:
-        """DOCUMENTS of each run by rid, as JSON text."""
-        rows = self.cursor.execute(
-            f"SELECT rid, {', '.join(DOCUMENTS)} FROM store.runs WHERE rid IN (SELECT unnest(?::BIGINT[]))",
             [list(rids)],
         ).fetchall()
-        return {row[0]: row[1:] for row in rows}
+        found: dict[int, list[str]] = {}
+        for rid, tag in rows:
+            found.setdefault(rid, []).append(tag)
+        return found
 
     def keys(self, rid: int) -> list[tuple[str, int, int, float | None]]:
         """The history keys of a run: key, rows, last step, last number."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from mirror.api.histories import STEP, Reader
-from mirror.api.page import Page, parsed
+from mirror.api.page import Page
 from mirror.api.snapshot import Address, Snapshot
 from mirror.errors import QueryError, UsageError
 from mirror.plot import curves
@@ -88,20 +88,21 @@ def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | No
     """What each run's curve is called."""
     page = Page(snapshot, addresses)
     if group_by is None:
-        names = {address: page.facts(address.rid)["name"] or address.run_id for address in addresses}
+        names = {address: page.fact(address.rid, "name") or address.run_id for address in addresses}
         twice = len(set(names.values())) < len(names)
         return {address: f"{name} ({address.run_id})" if twice else name for address, name in names.items()}
     doc, _, path = group_by.partition(".")
     if doc in ("config", "summary", "summary_metrics") and path:
-        place = 0 if doc == "config" else 2
-        values = {address: _find(parsed(page.documents(address.rid)[place]), path) for address in addresses}
+        name = "config" if doc == "config" else "summary"
+        values = {address: _find(page.document(address.rid, name), path) for address in addresses}
     elif group_by in _FIELDS:
-        values = {address: page.facts(address.rid)[_FIELDS[group_by]] for address in addresses}
+        values = {address: page.fact(address.rid, _FIELDS[group_by]) for address in addresses}
     else:
         raise UsageError(f"--group-by {group_by}: config.KEY, summary.KEY, {', '.join(_FIELDS)}")
-    name = path or group_by
+    shown = path or group_by
     return {
-        address: f"{name} not set" if value is None else f"{name}={_short(value)}" for address, value in values.items()
+        address: f"{shown} not set" if value is None else f"{shown}={_short(value)}"
+        for address, value in values.items()
     }
 
 
