@@ -1,8 +1,8 @@
 """The Python API over the mirror against the official SDK, both in warm processes, from one sample server.
 
 Listing: a filter over 5,000 runs, and id and name of each; the snapshot is open. Documents: the same with one config
-and one summary value of each run (the SDK with lazy=False, which takes them in the same pages). History: every row of 100
-runs, as dictionaries and as tables. Prints medians and ratios.
+and one summary value of each run (the SDK with lazy=False, which takes them in the same pages). History: every row of
+100 runs, as dictionaries and as tables. Prints medians and ratios.
 Usage: python benchmarks/api.py [--repeat 5] [--sdk-repeat 3]
 """
 
