@@ -124,5 +124,6 @@ def _fitted(one: pa.Table, schema: pa.Schema) -> pa.Table:
         if field.name not in one.column_names:
             columns.append(pa.nulls(one.num_rows, field.type))
         else:
-            columns.append(one[field.name].cast(field.type))
+            column = one[field.name]
+            columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.table(columns, schema=schema)

@@ -131,9 +131,9 @@ def _cut(table: pa.Table, order: Sequence[str]) -> dict[int, list[Series]]:
     """Cut the columns where the run or the key changes, and put the pieces of each key together."""
     import pyarrow.compute as pc
 
-    columns = {name: table[name].combine_chunks() for name in table.column_names}
     if not table.num_rows:
         return {}
+    columns = {name: _whole_column(table[name]) for name in table.column_names}
     encode = getattr(pc, "run_end_encode")  # noqa: B009 - the published types lack it
     by_key, by_rid = encode(columns["key"]), encode(columns["rid"])
     ends = sorted({*by_key.run_ends.to_pylist(), *by_rid.run_ends.to_pylist()})
@@ -141,16 +141,24 @@ def _cut(table: pa.Table, order: Sequence[str]) -> dict[int, list[Series]]:
     for start, end in pairwise([0, *ends]):
         name = columns["rid"][start].as_py(), columns["key"][start].as_py()
         pieces.setdefault(name, []).append((start, end))
+    step: Any = columns["step"]
+    falls: list[Any] = pc.indices_nonzero(pc.less_equal(step[1:], step[:-1])).to_pylist()
+    rising = {place + 1 for place in falls} <= set(ends)
     found: dict[int, list[Series]] = {}
     for (rid, key), places in pieces.items():
-        found.setdefault(rid, []).append(_series(key, columns, places))
+        found.setdefault(rid, []).append(_series(key, columns, places, rising=rising and len(places) == 1))
     place = {key: index for index, key in enumerate(order)}
     for series in found.values():
         series.sort(key=lambda one: (place.get(one.key, len(place)), one.key))
     return found
 
 
-def _series(key: str, columns: Mapping[str, Any], places: list[tuple[int, int]]) -> Series:
+def _whole_column(column: Any) -> Any:
+    """The column as one array, copied only where it comes in several."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _series(key: str, columns: Mapping[str, Any], places: list[tuple[int, int]], *, rising: bool) -> Series:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -159,7 +167,7 @@ def _series(key: str, columns: Mapping[str, Any], places: list[tuple[int, int]])
         return slices[0] if len(slices) == 1 else pa.concat_arrays(slices)
 
     steps, values, texts = gathered("step"), gathered("value"), gathered("text")
-    if not _rising(steps):
+    if not rising and not _rising(steps):
         order = pc.sort_indices(steps)
         steps, values, texts = steps.take(order), values.take(order), texts.take(order)
     return Series(key, steps, values, None if texts.null_count == len(texts) else texts)
