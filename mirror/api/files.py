@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
 from mirror.errors import ArgumentError, StoreError
-from mirror.remote.run_files import listed
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class Files(Sequence[File]):
 
     def _files(self) -> list[File]:
         if self._found is None:
-            from mirror.remote.files import listed
+            from mirror.remote.run_files import listed
 
             names, pattern, per_page = self._asked
             project = ProjectKey(self.run.entity, self.run.project)

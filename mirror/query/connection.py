@@ -39,18 +39,6 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
     spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
     try:
         with open_restricted(home.published, home.history, spill=spill) as connection:
-        with duckdb.connect(str(home.published), read_only=True, config=_CLOSED) as connection:
-            # Two readers that share one folder for what memory cannot hold overwrite each other's files.
-            spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
-            quiet(connection)
-            for statement in (
-                f"SET temp_directory = {_literal(spill)}",
-                f"SET allowed_directories = [{_literal(str(home.history))}]",
-                "SET TimeZone = 'UTC'",
-                "SET enable_external_access = false",
-                "SET lock_configuration = true",
-            ):
-                connection.execute(statement).fetchall()
             yield connection
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
@@ -68,12 +56,12 @@ def open_restricted(
 
     connection = duckdb.connect(str(path), read_only=True, config=_CLOSED)
     try:
+        quiet(connection)
         for statement in (
             f"SET temp_directory = {_literal(spill)}",
             *([f"SET memory_limit = {_literal(memory)}"] if memory else []),
             *([f"SET threads = {threads:d}"] if threads else []),
             f"SET allowed_directories = [{_literal(str(history))}]",
-            "SET enable_progress_bar = false",
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
@@ -83,6 +71,8 @@ def open_restricted(
         connection.close()
         raise
     return connection
+
+
 def quiet(connection: DuckDBPyConnection) -> None:
     """Have DuckDB draw no progress bar, which would go to stdout.
 
