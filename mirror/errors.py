@@ -61,3 +61,20 @@ class TimedOut(MirrorError):
     """Something took longer than it was given, or is staler than allowed."""
 
     exit_code = 4
+
+
+class ArgumentError(UsageError, ValueError):
+    """A function of the Python API was given something it cannot take."""
+
+
+class NotMirrored(CommError, ValueError):
+    """The mirror does not hold the project or run that was asked for.
+
+    A CommError, since that is what the official client raises for one that the server does not have.
+    """
+
+    exit_code = 1
+
+
+class MissingPackage(MirrorError, ImportError):
+    """An optional package is not installed."""

@@ -28,6 +28,8 @@ COMMANDS = {
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),
     "export": ("mirror.cli.query", "export"),
+    "plot": ("mirror.cli.plot", "plot"),
+    "update": ("mirror.cli.update", "update"),
     "status": ("mirror.cli.status", "status"),
     "verify": ("mirror.cli.verify", "verify"),
     "open": ("mirror.cli.open", "open_page"),

@@ -56,12 +56,12 @@ def open_restricted(
 
     connection = duckdb.connect(str(path), read_only=True, config=_CLOSED)
     try:
+        quiet(connection)
         for statement in (
             f"SET temp_directory = {_literal(spill)}",
             *([f"SET memory_limit = {_literal(memory)}"] if memory else []),
             *([f"SET threads = {threads:d}"] if threads else []),
             f"SET allowed_directories = [{_literal(str(history))}]",
-            "SET enable_progress_bar = false",
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
@@ -71,6 +71,15 @@ def open_restricted(
         connection.close()
         raise
     return connection
+
+
+def quiet(connection: DuckDBPyConnection) -> None:
+    """Have DuckDB draw no progress bar, which would go to stdout.
+
+    In a notebook without ipywidgets there is none, and the setting cannot be touched.
+    """
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
+        connection.execute("SET enable_progress_bar = false").fetchall()
 
 
 def refusal(error: Exception, *, first_line: int = 1) -> QueryError:

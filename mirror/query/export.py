@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
 from mirror.home import Home
+from mirror.query.connection import quiet
 from mirror.query.paths import Project, scope
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _opened(home: Home) -> Iterator[DuckDBPyConnection]:
 
     try:
         with duckdb.connect(str(home.published), read_only=True) as connection:
-            connection.execute("SET enable_progress_bar = false").fetchall()
+            quiet(connection)
             connection.execute("SET TimeZone = 'UTC'").fetchall()
             yield connection
     except duckdb.Error as error:

@@ -102,6 +102,15 @@ class RunQuery:
         """How many runs match."""
         return int(self.connection.execute(*self._counting()).fetchall()[0][0])
 
+    def names(self) -> list[tuple[int, str]]:
+        """The matching runs in order: this mirror's own number and the run id of each. One query, however many."""
+        sql = (
+            f"SELECT r.rid, r.run_id\nFROM store.runs AS r\n"
+            f"WHERE ({self.scope_sql})\n  AND ({self.compiled.where})\nORDER BY {self.compiled.order_by}"
+        )
+        params = [*self.scope_params, *self.compiled.where_params, *self.compiled.order_params]
+        return self.connection.execute(sql, params).fetchall()
+
     def explain(self) -> dict[str, Any]:
         """The SQL with its parameters, how many runs match, and how many each clause of the filter matches alone."""
         from mirror.filters import explain

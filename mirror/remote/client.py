@@ -142,6 +142,11 @@ class Server:
         body = orjson.dumps({"query": document, "variables": dict(variables), "operationName": operation})
         return await self._insist(operation, lambda: self._attempt(operation, body), bulk=bulk)
 
+    async def post(self, operation: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Post JSON to another address of the server than GraphQL's, insisting as `graphql` does; its answer."""
+        content = orjson.dumps(dict(body))
+        return await self._insist(operation, lambda: self._attempt(operation, content, path))
+
     async def download(self, url: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The content of a file behind a signed address, fetched without the key, whichever host it leads to.
 
@@ -232,11 +237,11 @@ class Server:
             )
         return self._keyless
 
-    async def _attempt(self, operation: str, body: bytes) -> dict[str, Any]:
+    async def _attempt(self, operation: str, body: bytes, path: str = "graphql") -> dict[str, Any]:
         self._count(operation)
         try:
             answer = await self._http.post(
-                f"{self.base_url}/graphql", content=body, headers={"Content-Type": "application/json"}
+                f"{self.base_url}/{path}", content=body, headers={"Content-Type": "application/json"}
             )
         except httpx.TimeoutException as error:
             raise _Retry(TooMuch(f"{self.base_url} did not answer {operation} in time", error)) from error
@@ -250,9 +255,9 @@ class Server:
             raise _Retry(Unreachable(message, error), connecting=True) from error
         self.bytes_received += len(answer.content)
         self.limiter.learn(answer.headers)
-        return self._read(operation, answer)
+        return self._read(operation, answer, within="data" if path == "graphql" else None)
 
-    def _read(self, operation: str, answer: httpx.Response) -> dict[str, Any]:
+    def _read(self, operation: str, answer: httpx.Response, *, within: str | None) -> dict[str, Any]:
         status = answer.status_code
         failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
         if status == httpx.codes.UNAUTHORIZED:
@@ -276,7 +281,9 @@ class Server:
             raise self._refusal(operation, status, errors, failure)
         if status >= httpx.codes.BAD_REQUEST:
             raise CommError(f"{self.base_url} refused {operation} ({status})", failure)
-        data = content.get("data")
+        if within is None:
+            return content
+        data = content.get(within)
         if not isinstance(data, dict):
             raise _Retry(TooMuch(f"{self.base_url} sent an empty answer to {operation}", failure))
         return data

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from mirror.errors import MirrorError
 from mirror.remote.client import Server
 from mirror.store.records import ProjectKey
 from mirror.sync.writer import Writer
@@ -98,6 +99,7 @@ class PassResult:
     failed: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     exit_code: int = 0
+    failure: MirrorError | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The documented JSON form."""

@@ -49,6 +49,7 @@ async def sync_project(
         await one_pass.pull_the_rest()
     except MirrorError as error:
         one_pass.result.error = str(error)
+        one_pass.result.failure = error
         one_pass.result.exit_code = error.exit_code
     result = one_pass.result
     result.requests = requests.total()
