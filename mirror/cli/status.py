@@ -82,9 +82,6 @@ def _page(found: dict[str, Any]) -> str:
         lines.append(f"daemon   running, pid {daemon.get('pid', '?')}, since {daemon.get('started_at', '?')}")
         if requests := daemon.get("requests"):
             lines.append(f"requests {sum(requests.values()):,} since it started{_budget(daemon.get('budget') or {})}")
-            left = daemon.get("budget_left")
-            budget = f", {left:,.0f} left of the server's budget" if left is not None else ""
-            lines.append(f"requests {sum(requests.values()):,} since it started{budget}")
         http = daemon.get("http") or {}
         if told := http.get("url") or http.get("error"):
             lines.append(f"page     {told}{' (`mirror open`)' if http.get('url') else ''}")
