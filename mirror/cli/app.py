@@ -33,6 +33,7 @@ COMMANDS = {
     "status": ("mirror.cli.status", "status"),
     "verify": ("mirror.cli.verify", "verify"),
     "open": ("mirror.cli.open", "open_page"),
+    "env": ("mirror.cli.env", "env"),
     "demo": ("mirror.cli.demo", "demo"),
 }
 

@@ -51,8 +51,9 @@ _REMEMBERED = 32
 
 @dataclass(frozen=True)
 class Policy:
-    """Whether writes are passed on, whose projects are meant where no entity is named, and who holds the key."""
+    """The server that is mirrored, whether it is passed writes, and who asks: user, and entity where none is named."""
 
+    base_url: str
     writes: bool = True
     entity: str | None = None
     username: str | None = None
@@ -110,24 +111,20 @@ class Endpoint:
         return _json({"errors": errors, "data": data} if errors else {"data": data})
 
     async def _better(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
-        """The server's answer, or its last one, or the mirror's guess."""
-        known = body
-        try:
-            if PASSED in request.headers:
-                return await self._mirrored(asked, variables)
-            found = await self.upstream.answer(request, body)
-            text = b"".join([chunk async for chunk in found.body_iterator])  # type: ignore[attr-defined]
-            await found.background()  # type: ignore[misc]
-            if found.status_code == 200 and "content-encoding" not in found.headers:
-                self.remembered[known] = text
-                while len(self.remembered) > _REMEMBERED:
-                    self.remembered.popitem(last=False)
-            headers = {name: value for name, value in found.headers.items() if name != "content-length"}
-            return Response(text, found.status_code, headers)
-        except CommError:
-            if known in self.remembered:
-                return Response(self.remembered[known], media_type="application/json")
+        """The server's answer, or its last one, or what the mirror knows."""
+        if PASSED in request.headers:
             return await self._mirrored(asked, variables)
+        try:
+            found = await self.upstream.graphql(request, body)
+        except CommError:
+            if body in self.remembered:
+                return Response(self.remembered[body], media_type="application/json")
+            return await self._mirrored(asked, variables)
+        if found.status_code == 200:
+            self.remembered[body] = bytes(found.body)
+            while len(self.remembered) > _REMEMBERED:
+                self.remembered.popitem(last=False)
+        return found
 
     async def _write(self, request: Request, body: bytes) -> Response:
         if not self.policy().writes:
@@ -135,22 +132,24 @@ class Endpoint:
                 'the mirror takes no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
             )
         try:
-            return await self.upstream.answer(request, body)
+            return await self._upstream(request, body)
         except CommError as error:
-            return _refused(f"changes go to the server, and {error}; nothing was changed", 400)
+            return _refused(f"changes go to the server: {error}", 400)
 
     async def _passed(self, request: Request, body: bytes, missing: str) -> Response:
         try:
-            return await self.upstream.answer(request, body)
+            return await self._upstream(request, body)
         except CommError as error:
             return _refused(f"the mirror does not serve this ({missing}), and {error}", 400)
 
+    async def _upstream(self, request: Request, body: bytes) -> Response:
+        send = self.upstream.graphql if request.url.path == "/graphql" else self.upstream.file
+        return await send(request, body)
 
-def application(
-    snapshots: Snapshots, key: Callable[[], str], base_url: str, policy: Callable[[], Policy] = Policy
-) -> Starlette:
-    """The endpoint over these snapshots, for whoever holds `key`; `base_url` is the server that is mirrored."""
-    endpoint = Endpoint(snapshots, Upstream(base_url.rstrip("/")), policy)
+
+def application(snapshots: Snapshots, key: Callable[[], str], policy: Callable[[], Policy]) -> Starlette:
+    """The endpoint over these snapshots, for whoever holds the key; key and policy are asked for at each request."""
+    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url), policy)
     return Starlette(
         routes=[
             Route("/graphql", endpoint.graphql, methods=["POST"]),
