@@ -97,7 +97,7 @@ def test_each_request_sees_the_newest_snapshot(live: Served) -> None:
 @pytest.mark.parametrize(
     ("query", "variables", "message"),
     [
-        (RUNS, {**HERE, "filters": "{not json"}, "not JSON"),
+        (RUNS, {**HERE, "filters": "{not json"}, "the filter is not valid JSON"),
         (RUNS, {**HERE, "filters": '{"nofield": 1}'}, "nofield"),
         (RUNS, {**HERE, "order": "-nofield"}, "nofield"),
         (RUNS, {**HERE, "cursor": "?"}, "is no cursor of this mirror"),
