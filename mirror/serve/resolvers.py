@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError
-from mirror.query.paths import Project
-from mirror.remote.lenient import dumps, loads
+from mirror.remote.lenient import loads
 from mirror.serve import history, runs
 from mirror.serve.documents import Elsewhere, Field, Resolver
 from mirror.serve.runs import Listing, Listings
@@ -66,7 +65,7 @@ def _project(_source: Any, context: Context, _field: Field, arguments: Arguments
 
 def _projects(entity: str | None, context: Context, arguments: Arguments) -> dict[str, Any]:
     wanted = entity or _default_entity(context)
-    found = runs.projects(context.connection, wanted)
+    found = runs.projects(context.connection, wanted) if wanted else []
     if not found:
         raise Elsewhere(f"no project of {wanted} is mirrored")
     if (arguments.get("order") or "-").startswith("+"):
@@ -121,39 +120,35 @@ def _run(project: Source, context: Context, asked: Field, arguments: Arguments) 
 
 
 def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fields: frozenset[str]) -> None:
-    """What is known of the logged keys of these runs, in one go."""
+    """What is known of the logged keys of these runs, in one go for all of them."""
     if "historyKeys" in fields:
         names = {row["rid"]: row["name"] for row in rows}
         context.described |= history.described(context.connection, project["key"], names)
+    if "systemMetrics" in fields:
+        latest = history.latest_events(context.connection, project["key"], [row["name"] for row in rows])
+        for row in rows:
+            row["systemMetrics"] = latest.get(row["name"])
 
 
-def _path(run: Source) -> tuple[Project, str]:
-    return run["project"]["key"], run["name"]
-
-
-def _system_metrics(run: Source, context: Context, _field: Field, _arguments: Arguments) -> str | None:
-    """The latest value of each."""
-    lines = history.events(context.connection, _path(run), None) or []
-    latest: dict[str, Any] = {}
-    for line in lines[-4:]:
-        latest |= loads(line)
-    return dumps({key: value for key, value in latest.items() if not key.startswith("_")}) if latest else None
+def _logged(run: Source, context: Context) -> history.Logged:
+    return history.logged(context.connection, run["project"]["key"], run["name"], run["rid"])
 
 
 def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
     window = history.Window(arguments.get("minStep"), arguments.get("maxStep"), arguments.get("samples"))
-    return history.lines(context.connection, _path(run), window)
+    return history.lines(context.connection, _logged(run, context), window)
 
 
 def _events(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
-    found = history.events(context.connection, _path(run), arguments.get("samples"))
+    found = history.events(context.connection, run["project"]["key"], run["name"], arguments.get("samples"))
     if found is None:
         raise Elsewhere(f"system metrics of {run['project']['key']} are not mirrored (sync.system_metrics)")
     return found
 
 
 def _sampled(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[Any]:
-    return [history.sampled(context.connection, _path(run), *_spec(text)) for text in arguments["specs"]]
+    logged = _logged(run, context)
+    return [history.sampled(context.connection, logged, *_spec(text)) for text in arguments["specs"]]
 
 
 def _spec(text: str) -> tuple[list[str], history.Window]:
@@ -189,6 +184,7 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "name": lambda project, *_: project["key"].project,
         "entityName": lambda project, *_: project["key"].entity,
         "entity": lambda project, *_: project["key"].entity,
+        "createdAt": lambda project, context, *_: runs.since(context.connection, project["key"]),
         "isBenchmark": lambda *_: False,
         "user": lambda *_: None,
         "readOnly": lambda _, context, *__: context.read_only,
@@ -201,7 +197,6 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "config": lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys")),
         "wandbConfig": lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys")),
         "summaryMetrics": lambda run, _, __, arguments: runs.summary_text(run, arguments.get("keys")),
-        "systemMetrics": _system_metrics,
         "historyKeys": lambda run, context, *_: context.described.get(run["rid"]),
         "user": lambda run, *_: _user(run["username"]),
         "history": _history,

@@ -108,23 +108,22 @@ def place_of(text: str) -> tuple[str, int]:
         raise QueryError(f"{text[:40]!r} is no cursor of this mirror; ask for the first page again") from None
 
 
-def projects(
-    connection: DuckDBPyConnection, entity: str | None = None, name: str | None = None
-) -> list[dict[str, Any]]:
-    """The mirrored projects of an entity, newest first; just one where it is named."""
+def projects(connection: DuckDBPyConnection, entity: str | None, name: str | None = None) -> list[dict[str, Any]]:
+    """The mirrored projects of an entity, those that were mirrored last before the others; or just the one named."""
     rows = connection.execute(
-        """
-        SELECT p.entity, p.project, p.number, min(r.created_at) AS since
-        FROM store.projects AS p LEFT JOIN store.runs AS r ON r.entity = p.entity AND r.project = p.project
-        WHERE (? IS NULL OR p.entity = ?) AND (? IS NULL OR p.project = ?)
-        GROUP BY p.entity, p.project, p.number ORDER BY since DESC NULLS LAST, p.number DESC
-        """,
-        [entity, entity, name, name],
+        "SELECT entity, project, number FROM store.projects WHERE entity = ? AND (? IS NULL OR project = ?) "
+        "ORDER BY number DESC",
+        [entity, name, name],
     ).fetchall()
-    return [
-        {"key": Project(owner, project), "number": number, "createdAt": _instant(since)}
-        for owner, project, number, since in rows
-    ]
+    return [{"key": Project(owner, project), "number": number} for owner, project, number in rows]
+
+
+def since(connection: DuckDBPyConnection, project: Project) -> str | None:
+    """When the oldest run of a project began: the mirror does not know when the project itself was made."""
+    found = connection.execute(
+        "SELECT min(created_at) FROM store.runs WHERE entity = ? AND project = ?", list(project)
+    ).fetchall()
+    return _instant(found[0][0])
 
 
 def run_rows(
@@ -193,7 +192,13 @@ def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
     values: dict[str, Any] = loads(row["config"]) if row["config"] else {}
     if row["config_meta"]:
         values["_wandb"] = loads(row["config_meta"])
-    return dumps({key: {"value": value, "desc": None} for key, value in values.items() if keys is None or key in keys})
+    # Entry by entry: one null in a text sends `dumps` the long way.
+    entries = (
+        f'{dumps(key)}:{{"value":{dumps(value)},"desc":null}}'
+        for key, value in values.items()
+        if keys is None or key in keys
+    )
+    return f"{{{','.join(entries)}}}"
 
 
 def meta_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
