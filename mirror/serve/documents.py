@@ -22,6 +22,7 @@ from graphql import (
     OperationType,
     SelectionSetNode,
     build_schema,
+    execute_sync,
     get_named_type,
     parse,
     validate,
@@ -87,6 +88,8 @@ class Operation:
 
     node: OperationDefinitionNode
     fields: tuple[Field, ...]
+    schema_question: DocumentNode | None = None
+    """The whole document, where it asks what the schema holds and nothing else, as some versions of the SDK do."""
 
     @cached_property
     def roots(self) -> frozenset[str]:
@@ -128,6 +131,9 @@ def execute(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The data, and the errors of fields that have none. Elsewhere is not caught: half an answer helps nobody."""
     errors: list[dict[str, Any]] = []
+    if asked.schema_question is not None:
+        told = execute_sync(_schema(), asked.schema_question, operation_name=_name(asked.node) or None)
+        return told.data or {}, [{"message": error.message} for error in told.errors or ()]
 
     def walk(fields: tuple[Field, ...], source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -177,9 +183,16 @@ def _operations(query: str) -> dict[str, Operation] | MirrorError:
     if errors:
         return Elsewhere(errors[0].message.replace("'", '"'))
     try:
-        return {_name(node): Operation(node, _fields(document, _query_type(), [node.selection_set])) for node in nodes}
+        return {_name(node): _operation(document, node) for node in nodes}
     except Elsewhere as error:
         return error
+
+
+def _operation(document: DocumentNode, node: OperationDefinitionNode) -> Operation:
+    selected = node.selection_set.selections
+    if selected and all(isinstance(field, FieldNode) and field.name.value.startswith("__") for field in selected):
+        return Operation(node, (), document)
+    return Operation(node, _fields(document, _query_type(), [node.selection_set]))
 
 
 def _name(node: OperationDefinitionNode) -> str:

@@ -68,6 +68,12 @@ def test_runs_are_answered_by_the_mirror_alone(live: Served) -> None:
     assert live.server.requests["Runs"] == 0
 
 
+def test_it_tells_which_fields_it_has(live: Served) -> None:
+    """Some versions of the SDK ask before they use a field."""
+    told = live.ask('query Q { __type(name: "ServerFeature") { fields { name } } }')
+    assert told == {"data": {"__type": {"fields": [{"name": "name"}, {"name": "isEnabled"}]}}}
+
+
 def test_pages_of_a_list_fit_together_while_runs_are_added(live: Served) -> None:
     first = live.ask(RUNS, **HERE, perPage=2, order="-created_at")
     added = live.world.add_run("team", "p", run_id="added")
