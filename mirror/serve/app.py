@@ -99,8 +99,9 @@ class Endpoint:
         import duckdb
 
         policy = self.policy()
+        # Before the connection: what is remembered may then be newer than its version, never older.
+        version = self.snapshots.version()
         with self.snapshots.connection(SECONDS) as connection:
-            version = self.snapshots.version()
             context = Context(
                 connection, version, self.listings, policy.entity, policy.username, read_only=not policy.writes
             )

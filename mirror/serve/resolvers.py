@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.errors import QueryError
 from mirror.remote.lenient import loads
@@ -19,6 +20,11 @@ Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]
 
 
+T = TypeVar("T")
+_READ_AFRESH = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "tags"})
+"""Fields of a run that are read only where they are asked for."""
+
+
 @dataclass
 class Context:
     """One request: the snapshot that it reads, and what several requests share."""
@@ -30,6 +36,10 @@ class Context:
     username: str | None
     read_only: bool = False
     described: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What an earlier request found in the same snapshot, or is found now."""
+        return self.listings.remembered(self.version, key, find)
 
 
 def _default_entity(context: Context) -> str | None:
@@ -57,7 +67,9 @@ def _user(name: str | None) -> dict[str, Any] | None:
 
 def _project(_source: Any, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
     entity, name = arguments.get("entityName") or _default_entity(context), arguments.get("name")
-    found = runs.projects(context.connection, entity, name) if entity and name else []
+    found: list[dict[str, Any]] = []
+    if entity and name:
+        found = context.remembered(("project", entity, name), lambda: runs.projects(context.connection, entity, name))
     if not found:
         raise Elsewhere(f"the project {entity}/{name} is not mirrored")
     return found[0]
@@ -112,7 +124,10 @@ def _runs(project: Source, context: Context, asked: Field, arguments: Arguments)
 
 def _run(project: Source, context: Context, asked: Field, arguments: Arguments) -> dict[str, Any]:
     fields = asked.names()
-    row = runs.run_row(context.connection, project, arguments["name"], fields)
+    find = partial(runs.run_row, context.connection, project, arguments["name"], fields)
+    # Page after page of one history is asked for by the run's name; the run is looked up once a snapshot.
+    light = not fields & _READ_AFRESH
+    row = context.remembered(("run", project["key"], arguments["name"]), find) if light else find()
     if row is None:
         raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
     _describe(context, project, [row], fields)
@@ -131,7 +146,8 @@ def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fie
 
 
 def _logged(run: Source, context: Context) -> history.Logged:
-    return history.logged(context.connection, run["project"]["key"], run["name"], run["rid"])
+    find = partial(history.logged, context.connection, run["project"]["key"], run["name"], run["rid"])
+    return context.remembered(("logged", run["rid"]), find)
 
 
 def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:

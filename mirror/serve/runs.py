@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import threading
 import uuid
 from array import array
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
 
 from mirror.errors import QueryError
 from mirror.filters import compile as compile_filter
@@ -26,6 +29,9 @@ MOST_RUNS = 1000
 """Runs in one page, as on the real server."""
 
 KEPT_LISTS = 64
+KEPT_FACTS = 5000
+
+T = TypeVar("T")
 
 _PLAIN = {
     "id": "storage_id",
@@ -50,6 +56,9 @@ _HEAVY = {"config": ("config", "config_meta"), "wandbConfig": ("config_meta",), 
 _TIMES = ("createdAt", "heartbeatAt", "updatedAt")
 
 
+_NOT_FINITE = re.compile("NaN|Infinity")
+
+
 @dataclass(frozen=True)
 class Listing:
     """The runs that passed a filter, in order, as they were when the first page was asked for."""
@@ -64,6 +73,8 @@ class Listings:
 
     _kept: OrderedDict[str, Listing] = field(default_factory=OrderedDict)
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    _found: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
+    _version: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(
@@ -86,6 +97,22 @@ class Listings:
             while len(self._kept) > KEPT_LISTS:
                 gone, _ = self._kept.popitem(last=False)
                 self._known = {asked: name for asked, name in self._known.items() if name != gone}
+        return made
+
+    def remembered(self, version: str, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What was found in this snapshot before, or is found now; nothing is kept of former snapshots."""
+        with self._lock:
+            if version != self._version:
+                self._found, self._version = OrderedDict(), version
+            if key in self._found:
+                found: T = self._found[key]
+                return found
+        made = find()
+        with self._lock:
+            if version == self._version:
+                self._found[key] = made
+                while len(self._found) > KEPT_FACTS:
+                    self._found.popitem(last=False)
         return made
 
     def kept(self, name: str) -> Listing | None:
@@ -192,13 +219,14 @@ def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
     values: dict[str, Any] = loads(row["config"]) if row["config"] else {}
     if row["config_meta"]:
         values["_wandb"] = loads(row["config_meta"])
-    # Entry by entry: one null in a text sends `dumps` the long way.
-    entries = (
-        f'{dumps(key)}:{{"value":{dumps(value)},"desc":null}}'
-        for key, value in values.items()
-        if keys is None or key in keys
-    )
-    return f"{{{','.join(entries)}}}"
+    wrapped = {key: {"value": value, "desc": None} for key, value in values.items() if keys is None or key in keys}
+    if _NOT_FINITE.search(row["config"] or "") or _NOT_FINITE.search(row["config_meta"] or ""):
+        return dumps(wrapped)
+    try:
+        # The nulls send `dumps` the long way; without a number that is not finite they are what they seem.
+        return orjson.dumps(wrapped).decode()
+    except TypeError:
+        return dumps(wrapped)
 
 
 def meta_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
