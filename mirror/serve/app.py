@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,8 @@ _SERVER_KNOWS_BETTER = frozenset({"viewer"})
 """What the mirror can only guess: asked of the server while it can be reached, and remembered."""
 
 _REMEMBERED = 32
+_FRESH_SECONDS = 600.0
+"""How long the server is not asked the same again: who somebody is changes seldom, and each script asks twice."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Endpoint:
     policy: Callable[[], Policy]
     listings: Listings = field(default_factory=Listings)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
-    remembered: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
+    remembered: OrderedDict[bytes, tuple[float, bytes]] = field(default_factory=OrderedDict)
 
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
@@ -115,14 +118,17 @@ class Endpoint:
         """The server's answer, or its last one, or what the mirror knows."""
         if PASSED in request.headers:
             return await self._mirrored(asked, variables)
+        told_at, told = self.remembered.get(body, (-_FRESH_SECONDS, b""))
+        if time.monotonic() - told_at < _FRESH_SECONDS:
+            return Response(told, media_type="application/json")
         try:
             found = await self.upstream.graphql(request, body)
         except CommError:
-            if body in self.remembered:
-                return Response(self.remembered[body], media_type="application/json")
+            if told:
+                return Response(told, media_type="application/json")
             return await self._mirrored(asked, variables)
-        if found.status_code == 200:
-            self.remembered[body] = bytes(found.body)
+        if found.status_code == 200 and b'"errors"' not in bytes(found.body):
+            self.remembered[body] = (time.monotonic(), bytes(found.body))
             while len(self.remembered) > _REMEMBERED:
                 self.remembered.popitem(last=False)
         return found
