@@ -66,6 +66,7 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sync.py
 	$(BIN)/python benchmarks/filters.py
+	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/api.py
 
 format: $(VENV)/.dev
