@@ -61,3 +61,9 @@ class TimedOut(MirrorError):
     """Something took longer than it was given, or is staler than allowed."""
 
     exit_code = 4
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters, so that no message can pass for two."""
+    flat = " ".join(text.split())
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)

@@ -10,9 +10,10 @@ import typer
 
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
-from mirror.errors import SyncError, UsageError
+from mirror.errors import SyncError, TimedOut, UsageError
 
 if TYPE_CHECKING:
+    from mirror.config import Settings
     from mirror.sync.context import Progress
 
 Paths = Annotated[
@@ -22,14 +23,19 @@ Paths = Annotated[
     ),
 ]
 
+Limit = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="TIME", help="Wait no longer, such as 30s or 10m; exit 4 when it is not done."),
+]
 
-def sync(context: typer.Context, paths: Paths = None) -> None:
+
+def sync(context: typer.Context, paths: Paths = None, timeout: Limit = None) -> None:
     """Pull what changed since the last pass, now.
 
     Through the daemon when one runs. A sync in which some runs failed ends with 1, names them, and keeps what the
     others brought.
     """
-    _work(context, "sync", paths or [])
+    _work(context, "sync", paths or [], limit=_seconds(timeout))
 
 
 def flush(
@@ -38,20 +44,39 @@ def flush(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return at once; a daemon or the next sync pulls.")
     ] = False,
+    timeout: Limit = None,
 ) -> None:
     """Forget what is mirrored of PATH and pull it afresh from the server.
 
     Returns when the published file holds the fresh values; until then readers see the old ones.
     """
-    _work(context, "flush", paths or [], wait=not no_wait)
+    if no_wait and timeout:
+        raise UsageError("--timeout is how long to wait, and --no-wait is not at all; give one of them")
+    _work(context, "flush", paths or [], wait=not no_wait, limit=_seconds(timeout))
 
 
-def _work(context: typer.Context, action: str, paths: Sequence[str], *, wait: bool = True) -> None:
+def _seconds(timeout: str | None) -> float | None:
+    from mirror.config_values import Impossible, interval
+
+    try:
+        return None if timeout is None else interval(timeout)
+    except Impossible as error:
+        raise UsageError(f"--timeout {error}") from None
+
+
+def _work(
+    context: typer.Context, action: str, paths: Sequence[str], *, wait: bool = True, limit: float | None = None
+) -> None:
     from mirror.cli.progress import bars, replay
     from mirror.daemon.client import Control
 
     given = invocation(context)
+    settings = given.settings(paths)
+    if not settings.projects:
+        raise UsageError(f"nothing to {action}: name a PATH, or add projects to {given.home.config} (`mirror init`)")
     control = Control.find(given.home.socket)
+    # Checked and with their entity, as this command's environment has it.
+    paths = settings.projects if paths else []
     if control is not None and not wait:
         control.flush_later(paths)
         say("the daemon pulls it afresh now")
@@ -59,12 +84,12 @@ def _work(context: typer.Context, action: str, paths: Sequence[str], *, wait: bo
     results: list[dict[str, Any]] = []
     with bars() as progress:
         if control is not None:
-            for event in control.work(action, paths):
+            for event in control.work(action, paths, limit):
                 replay(progress, event)
                 if event["event"] == "done":
                     results = event["results"]
         else:
-            results = asyncio.run(_here(given, action, paths, progress, wait=wait))
+            results = asyncio.run(_here(given, settings, action, progress, wait=wait, limit=limit))
     if not wait:
         say("forgotten; `mirror sync` or a daemon pulls it afresh, readers see the old values until then")
         return
@@ -72,26 +97,28 @@ def _work(context: typer.Context, action: str, paths: Sequence[str], *, wait: bo
 
 
 async def _here(
-    given: Invocation, action: str, paths: Sequence[str], progress: Progress, *, wait: bool
+    given: Invocation, settings: Settings, action: str, progress: Progress, *, wait: bool, limit: float | None
 ) -> list[dict[str, Any]]:
     """The same work in this process."""
     from mirror.sync import engine, targets
     from mirror.sync.project import forget
     from mirror.sync.session import open_context
 
-    settings = given.settings(paths)
-    if not settings.projects:
-        raise UsageError(f"nothing to {action}: name a PATH, or add projects to {given.home.config} (`mirror init`)")
     patterns = [targets.parse(path, settings.entity) for path in settings.projects]
     async with open_context(given.home, settings, given.environ, progress) as opened:
-        wanted = await targets.expand(opened.server, patterns)
-        if not wanted:
-            raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
-        if not wait:
-            for target in wanted:
-                await forget(opened, target.project, target.run_ids)
-            return []
-        results = await engine.sync(opened, wanted, afresh=action == "flush")
+        try:
+            async with asyncio.timeout(limit):
+                wanted = await targets.expand(opened.server, patterns)
+                if not wanted:
+                    raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
+                if not wait:
+                    for target in wanted:
+                        await forget(opened, target.project, target.run_ids)
+                    return []
+                results = await engine.sync(opened, wanted, afresh=action == "flush")
+        except TimeoutError:
+            await opened.writer.publish()
+            raise TimedOut(f"not done after {limit:g} s; what was committed stays, the next sync goes on") from None
     return [result.as_json() for result in results]
 
 

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from mirror.errors import ConfigError, MirrorError, SyncError
+from mirror.errors import ConfigError, MirrorError, SyncError, TimedOut
+
+PATIENCE = 15.0
+"""Seconds in which a daemon answers what needs no work."""
+
+RELOAD_PATIENCE = 120.0
+"""The same for a reload, which waits for the writer and may ask the server for projects."""
+
+END_PATIENCE = 120.0
+"""Seconds that a daemon may take to commit, publish and end."""
+
+GRACE = 10.0
+"""Seconds more than a time limit that the daemon has to tell that it was passed."""
 
 
 class Control:
@@ -40,12 +54,15 @@ class Control:
         with self._client() as client:
             return dict(self._check(client.get("/status")))
 
-    def work(self, action: str, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def work(self, action: str, paths: Sequence[str], timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """Run `sync` or `flush` and yield its events as they come; the last one is `done`.
 
-        Raises MirrorError with the daemon's message and exit code when it could not even start.
+        Raises MirrorError with the daemon's message and exit code when it could not even start, or was not done after
+        `timeout` seconds; the daemon goes on with it then.
         """
-        with self._client() as client, client.stream("POST", f"/{action}", json={"paths": list(paths)}) as answer:
+        body = {"paths": list(paths), **({} if timeout is None else {"timeout": timeout})}
+        patience = None if timeout is None else timeout + GRACE
+        with self._client(patience) as client, client.stream("POST", f"/{action}", json=body) as answer:
             if answer.status_code != httpx.codes.OK:
                 answer.read()
                 self._check(answer)
@@ -66,21 +83,32 @@ class Control:
             self._check(client.post("/flush", json={"paths": list(paths), "wait": False}))
 
     def stop(self) -> None:
-        """Ask the daemon to stop."""
+        """Ask the daemon to stop, and wait until it has let go of its home. Raises TimedOut when it takes too long."""
         with self._client() as client:
             self._check(client.post("/stop"))
+        limit = time.monotonic() + END_PATIENCE
+        while self.find(self._path) is not None:
+            if time.monotonic() > limit:
+                raise TimedOut(f"the daemon has not ended after {END_PATIENCE:.0f} s; look into its mirror.log")
+            time.sleep(0.1)
 
     def reload(self) -> None:
         """Have the daemon read its config again. Raises ConfigError when it refuses it."""
-        with self._client() as client:
+        with self._client(RELOAD_PATIENCE) as client:
             self._check(client.post("/reload"))
 
-    def _client(self) -> httpx.Client:
-        return httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self._path)),
-            base_url="http://mirror",
-            timeout=httpx.Timeout(10.0, read=None),
-        )
+    @contextmanager
+    def _client(self, patience: float | None = PATIENCE) -> Iterator[httpx.Client]:
+        """A client that waits so long for a piece of an answer; None for ever."""
+        transport = httpx.HTTPTransport(uds=str(self._path))
+        limits = httpx.Timeout(PATIENCE, read=patience)
+        try:
+            with httpx.Client(transport=transport, base_url="http://mirror", timeout=limits) as client:
+                yield client
+        except httpx.TimeoutException as error:
+            raise TimedOut(f"the daemon at {self._path} does not answer; it may hang or be suspended") from error
+        except httpx.TransportError as error:
+            raise SyncError("the daemon stopped before it was done; what it committed stays") from error
 
     @staticmethod
     def _check(answer: httpx.Response) -> Any:

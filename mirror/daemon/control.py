@@ -1,8 +1,8 @@
 """The control socket: HTTP and JSON over a Unix socket that only its owner may open.
 
     GET  /status                           what the daemon is and does
-    POST /sync   {"paths": [...]}          one pass now; lines of progress, then the results
-    POST /flush  {"paths": [...], "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
+    POST /sync   {"paths", "timeout"}      one pass now; lines of progress, then the results
+    POST /flush  {"paths", "timeout", "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
 
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, TimedOut
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
 
@@ -43,8 +43,8 @@ class Controlled(Protocol):
     def stop(self) -> None:
         """Begin to stop."""
 
-    def start_task(self, work: Awaitable[Any]) -> None:
-        """Go on with something after the answer was sent."""
+    def start_task(self, work: Awaitable[Any], what: str) -> None:
+        """Go on with something after the answer was sent; a crash of it is told of as `what`."""
 
 
 class _Lines:
@@ -99,6 +99,7 @@ def application(daemon: Controlled) -> Starlette:
             body = await request.json() if await request.body() else {}
             paths = [str(path) for path in body.get("paths", [])]
             wait = bool(body.get("wait", True))
+            timeout = None if body.get("timeout") is None else float(body["timeout"])
         except (ValueError, AttributeError, TypeError):
             return JSONResponse({"message": 'send a JSON object such as {"paths": ["team/project"]}'}, 400)
         lines = _Lines()
@@ -112,13 +113,17 @@ def application(daemon: Controlled) -> Starlette:
             except asyncio.CancelledError:
                 lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
                 raise
+            except Exception as error:
+                message = f"unexpected {type(error).__name__}: {error} (the daemon's mirror.log has the traceback)"
+                lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
+                raise
             finally:
                 lines.queue.put_nowait(None)
 
-        daemon.start_task(run())
+        daemon.start_task(run(), request.url.path)
         if not wait:
             return JSONResponse({"accepted": True}, 202)
-        return StreamingResponse(_stream(lines), media_type="application/jsonl")
+        return StreamingResponse(_stream(lines, timeout), media_type="application/jsonl")
 
     async def reload(request: Request) -> Response:
         del request
@@ -147,6 +152,19 @@ def application(daemon: Controlled) -> Starlette:
     )
 
 
-async def _stream(lines: _Lines) -> AsyncIterator[bytes]:
-    while (event := await lines.queue.get()) is not None:
+async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of the client
+    """The lines as they come; when the time is over, one that says so, while the work goes on."""
+    loop = asyncio.get_running_loop()
+    limit = None if timeout is None else loop.time() + timeout
+    while True:
+        try:
+            left = None if limit is None else max(0.0, limit - loop.time())
+            event = await asyncio.wait_for(lines.queue.get(), left)
+        except TimeoutError:
+            message = f"not done after {timeout:g} s; what was committed stays, and the daemon goes on with it"
+            event = {"event": "error", "message": message, "exit_code": TimedOut.exit_code}
+            yield json.dumps(event).encode() + b"\n"
+            return
+        if event is None:
+            return
         yield json.dumps(event).encode() + b"\n"

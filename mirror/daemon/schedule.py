@@ -41,6 +41,10 @@ class Schedule:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
+    def wake(self) -> None:
+        """Look at the clock now: what became due while timers stood still is done at once."""
+        self._scheduler.wakeup()
+
     def projects(self) -> list[ProjectKey]:
         """The projects that are looked at now."""
         return list(self._live)
