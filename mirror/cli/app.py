@@ -24,10 +24,12 @@ COMMANDS = {
     "sync": ("mirror.cli.sync", "sync"),
     "flush": ("mirror.cli.sync", "flush"),
     "daemon": ("mirror.cli.daemon", "daemon"),
+    "service": ("mirror.cli.service", "service"),
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),
     "export": ("mirror.cli.query", "export"),
     "status": ("mirror.cli.status", "status"),
+    "doctor": ("mirror.cli.doctor", "doctor"),
     "demo": ("mirror.cli.demo", "demo"),
 }
 
