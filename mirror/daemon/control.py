@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from mirror.daemon.logs import without_secrets
 from mirror.errors import MirrorError, TimedOut
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
@@ -114,7 +115,8 @@ def application(daemon: Controlled) -> Starlette:
                 lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
                 raise
             except Exception as error:
-                message = f"unexpected {type(error).__name__}: {error} (the daemon's mirror.log has the traceback)"
+                told = without_secrets(f"{type(error).__name__}: {error}")
+                message = f"unexpected {told} (the daemon's mirror.log has the traceback)"
                 lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
                 raise
             finally:

@@ -98,6 +98,7 @@ class Daemon:
         self._ledger = Ledger()
         self._last = self._ledger.last
         self._wild_error: str | None = None
+        self._watched = False
         self._notifier = Notifier(environ)
 
     async def run(self) -> None:
@@ -303,14 +304,14 @@ class Daemon:
                 await self._context.writer.settle()
             except Exception as error:  # noqa: BLE001 - a bug that one project brings out must not stop the others
                 result = await self._crashed_pass(target.project, error)
+        logs.tell_pass(result, self._last.get(target.project))
         self._ledger.note_pass(result)
-        logs.tell_pass(result)
         return result
 
     async def _crashed_pass(self, project: ProjectKey, error: Exception) -> PassResult:
         """The pass as one that failed, also in the published file."""
         self._crashed(f"the pass over {project}", error)
-        reason = f"unexpected {type(error).__name__}: {error} (mirror.log has the traceback)"
+        reason = logs.without_secrets(f"unexpected {type(error).__name__}: {error} (mirror.log has the traceback)")
         try:
             await self._context.writer.write(lambda tx: tx.record_failure(project, reason, utc_now()))
         except MirrorError as problem:
@@ -333,6 +334,10 @@ class Daemon:
         folder = self._home.config.parent
         if not folder.is_dir():
             return
+        if self._watched:
+            # What changed while nobody watched.
+            await self._reload_or_log()
+        self._watched = True
         async for changes in awatch(folder, recursive=False, debounce=200, step=50, stop_event=self._stopping):
             if any(path == str(self._home.config) for _, path in changes):
                 await self._reload_or_log()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
+from mirror.daemon.logs import without_secrets
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, utc_now
 
@@ -34,7 +35,8 @@ class Ledger:
 
     def note_crash(self, what: str, error: BaseException) -> None:
         """Something raised what it never should."""
-        self._crash = {"at": stamp(utc_now()), "what": what, "error": f"{type(error).__name__}: {error}"}
+        told = without_secrets(f"{type(error).__name__}: {error}")
+        self._crash = {"at": stamp(utc_now()), "what": what, "error": told}
 
     def as_json(self) -> dict[str, Any]:
         """The part of the status that tells of passes and crashes."""

@@ -54,8 +54,11 @@ def hide(secret: str) -> None:
         _secrets.add(secret)
 
 
-def tell_pass(result: PassResult) -> None:
-    """One line a pass: project, runs, history rows, requests, seconds, and what went wrong."""
+def tell_pass(result: PassResult, former: PassResult | None) -> None:
+    """One line a pass: project, runs, history rows, requests, seconds, and what went wrong.
+
+    Runs that are set aside are worth a warning once, not at every pass: `former` is the project's pass before this.
+    """
     counts = {
         "runs": result.runs,
         "rows": result.rows,
@@ -66,11 +69,13 @@ def tell_pass(result: PassResult) -> None:
     fields: dict[str, Any] = {"event": "pass", "project": str(result.project), **counts, "live": result.live}
     level = logging.INFO
     if result.failed:
-        level = logging.WARNING
         fields["failed"] = dict(sorted(result.failed.items()))
-        first, error = next(iter(fields["failed"].items()))
-        more = f" and {len(result.failed) - 1} more" if len(result.failed) > 1 else ""
-        text += f"; set aside: {first} ({error}){more}"
+        fresh = [run_id for run_id in fields["failed"] if former is None or run_id not in former.failed]
+        text += f"; {_some(len(result.failed), 'runs')} set aside"
+        if fresh:
+            level = logging.WARNING
+            text += f", newly {fresh[0]} ({result.failed[fresh[0]]})"
+            text += f" and {len(fresh) - 1:,} more" if len(fresh) > 1 else ""
     if result.error:
         level = logging.ERROR
         fields["error"] = result.error
@@ -107,7 +112,7 @@ class JsonLines(logging.Formatter):
             entry["logger"] = record.name
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return _without_secrets(json.dumps(entry, default=str))
+        return without_secrets(json.dumps(entry, default=str))
 
 
 class Readable(logging.Formatter):
@@ -123,7 +128,7 @@ class Readable(logging.Formatter):
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             text += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]}; mirror.log has the traceback)"
-        return _without_secrets(level + one_line(text))
+        return without_secrets(level + one_line(text))
 
 
 class Journal(Readable):
@@ -154,7 +159,8 @@ def _time(record: logging.LogRecord, *, milliseconds: bool = False) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}{part}Z"
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """The text with every hidden one in it blotted out."""
     for secret in _secrets:
         text = text.replace(secret, "***")
     return text
