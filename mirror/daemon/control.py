@@ -24,9 +24,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mirror.daemon.logs import without_secrets
-from mirror.errors import MirrorError, TimedOut
+from mirror.errors import MirrorError, TimedOut, UsageError
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
+
+_BAD_BODY = {"message": 'send a JSON object such as {"paths": ["team/project"]}', "exit_code": UsageError.exit_code}
 
 
 class Controlled(Protocol):
@@ -102,7 +104,7 @@ def application(daemon: Controlled) -> Starlette:
             wait = bool(body.get("wait", True))
             timeout = None if body.get("timeout") is None else float(body["timeout"])
         except (ValueError, AttributeError, TypeError):
-            return JSONResponse({"message": 'send a JSON object such as {"paths": ["team/project"]}'}, 400)
+            return JSONResponse(_BAD_BODY, 400)
         lines = _Lines()
 
         async def run() -> None:
