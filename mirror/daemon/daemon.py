@@ -98,7 +98,6 @@ class Daemon:
         self._ledger = Ledger()
         self._last = self._ledger.last
         self._wild_error: str | None = None
-        self._watched = False
         self._notifier = Notifier(environ)
 
     async def run(self) -> None:
@@ -330,14 +329,19 @@ class Daemon:
         except StoreError as error:
             log.error("not published: %s", error)  # noqa: TRY400 - the message is the whole story
 
+    def _outdated(self) -> bool:
+        try:
+            return _load(self._home, self._environ) != self._settings
+        except ConfigError:
+            return True
+
     async def _watch_config(self) -> None:
         folder = self._home.config.parent
         if not folder.is_dir():
             return
-        if self._watched:
-            # What changed while nobody watched.
+        if self._outdated():
+            # It changed while nobody watched.
             await self._reload_or_log()
-        self._watched = True
         async for changes in awatch(folder, recursive=False, debounce=200, step=50, stop_event=self._stopping):
             if any(path == str(self._home.config) for _, path in changes):
                 await self._reload_or_log()

@@ -18,10 +18,13 @@ def examine(home: Home, environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
         settings = config.load(home, environ)
     except ConfigError as error:
-        yield fail("config", str(error), "mend the file; everything else is checked with the defaults")
-        settings = config.Settings()
-    else:
-        yield _config(home, settings)
+        yield fail("config", str(error), "mend the file; what can be is checked with the defaults")
+        yield from files.check(home, config.Settings())
+        # A key is shown to no other server than its own, and the config is where that stands.
+        yield warn("server", "not asked anything, since the config may name another", "mend the config first")
+        yield from daemon.check(home, config.Settings())
+        return
+    yield _config(home, settings)
     yield from files.check(home, settings)
     yield from server.check(settings, environ)
     yield from daemon.check(home, settings)

@@ -80,7 +80,8 @@ def _published(home: Home, settings: Settings) -> Iterator[Finding]:
         yield fail("mirror", f"{home.published} cannot be read ({reason})", "`mirror sync` publishes it anew")
         return
     written, wanted = (noted[0][0] if noted else "unknown"), settings.publish.storage_version
-    text = f"{home.published} opens, holds {runs:,} runs, and is in the format of DuckDB {written}"
+    count = f"{runs:,} {'run' if runs == 1 else 'runs'}"
+    text = f"{home.published} opens, holds {count}, and is in the format of DuckDB {written}"
     if written == wanted:
         yield ok("mirror", text)
     else:

@@ -127,7 +127,7 @@ async def _projects(server: Server, settings: Settings) -> AsyncIterator[Finding
             yield fail("projects", f"{path}: {error}", "`mirror -v sync` tells more")
         else:
             readable.append(project)
-            yield ok("projects", f"{path} can be read: {total:,} runs in scope")
+            yield ok("projects", f"{path} can be read: {total:,} {'run' if total == 1 else 'runs'} in scope")
     if len(settings.projects) > MOST_PROJECTS:
         yield ok("projects", f"{len(settings.projects) - MOST_PROJECTS} more were not asked for")
     if readable:
