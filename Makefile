@@ -64,8 +64,9 @@ docs: $(VENV)/.dev
 	$(BIN)/python docs/reference.py --check
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/sync.py
 	$(BIN)/python benchmarks/filters.py
+	$(BIN)/python benchmarks/api.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

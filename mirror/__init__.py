@@ -1,17 +1,39 @@
-"""A complete local mirror of Weights & Biases projects in DuckDB."""
+"""A complete local mirror of Weights & Biases projects in DuckDB.
+
+import mirror
+api = mirror.Api()
+for run in api.runs("team/project", {"config.lr": {"$gt": 0.01}}):
+    print(run.name, run.summary["loss"])
+"""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mirror.errors import CommError, FilterError, MirrorError, StoreError
+from mirror.errors import CommError, FilterError, MirrorError, NotMirrored, StoreError
 from mirror.home import Home
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["CommError", "FilterError", "MirrorError", "StoreError", "connect"]
+    from mirror.api.api import Api
+    from mirror.api.run import Run
+    from mirror.api.runs import Runs
+
+__all__ = [
+    "Api",
+    "CommError",
+    "FilterError",
+    "MirrorError",
+    "NotMirrored",
+    "Run",
+    "Runs",
+    "StoreError",
+    "connect",
+]
+
+_LAZY = {"Api": "mirror.api.api", "Run": "mirror.api.run", "Runs": "mirror.api.runs"}
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -26,3 +48,16 @@ def connect() -> duckdb.DuckDBPyConnection:
     if not published.exists():
         raise StoreError(f"there is no {published}; run `mirror sync` first")
     return duckdb.connect(str(published), read_only=True)
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API's classes, imported when they are first used."""
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'mirror' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

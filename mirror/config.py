@@ -53,6 +53,10 @@ class SyncSettings:
         ("*",), values.globs, '["*"]', "history keys to mirror, as globs; [] mirrors none"
     )
     system_metrics: bool = _setting(False, values.switch, "false", "mirror CPU, GPU and memory metrics as well")
+    metadata: bool = _setting(
+        False, values.switch, "false", "each run's wandb-metadata.json as well: host, hardware; a file a run"
+    )
+    console: bool = _setting(False, values.switch, "false", "mirror the console output of runs as well")
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,21 @@ class HttpSettings:
     """The daemon's own HTTP port."""
 
     listen: str = _setting(
-        "127.0.0.1:8642", values.listen, '"127.0.0.1:8642"', "reserved for the local HTTP endpoint; nothing listens yet"
+        "127.0.0.1:8642",
+        values.listen,
+        '"127.0.0.1:8642"',
+        'where the daemon serves its page, see `mirror open`; "" nowhere',
     )
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """Runs that lie in files of the official client."""
+
+    dirs: tuple[str, ...] = _setting(
+        (), values.folders, "[]", 'folders of offline and live runs to mirror as well, e.g. ["~/train/wandb"]'
+    )
+    entity: str = _setting("", values.entity, '""', 'entity of those that name none; WANDB_ENTITY wins; "" is "local"')
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    local: LocalSettings = field(default_factory=LocalSettings)
     file: Path | None = None
 
 
@@ -109,6 +127,7 @@ SECTIONS: dict[str, Any] = {
     "store": StoreSettings,
     "publish": PublishSettings,
     "http": HttpSettings,
+    "local": LocalSettings,
 }
 
 

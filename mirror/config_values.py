@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from mirror.errors import FilterError
 DEFAULT_BASE_URL = "https://api.wandb.ai"
 STORAGE_VERSIONS = ("v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0")
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LONGEST = 3650 * 86400.0
 _NAME = r"[^/\\#?%:*\[\s][^/\\#?%:*\[\x00-\x1f]{0,127}"
@@ -23,8 +24,8 @@ class Impossible(ValueError):
 
 
 def seconds(value: object) -> float:
-    """Read a duration such as "500ms", "30s", "5m", "6h" or "1d"."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
+    """Read a duration such as "500ms", "30s", "5m", "6h", "1d" or "2w"."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(ms|s|m|h|d|w)", value) if isinstance(value, str) else None
     if not match:
         raise Impossible(f'must be a duration such as "30s", "5m", "6h" or "500ms", not {shown(value)}')
     result = float(match[1]) * _UNITS[match[2]]
@@ -39,6 +40,25 @@ def interval(value: object) -> float:
     if not result:
         raise Impossible(f"must be longer than nothing, not {shown(value)}")
     return result
+
+
+def moment_before(value: str, now: datetime) -> datetime:
+    """Read "30d" as that long before `now`, or an ISO day or time; all naive UTC. It must lie before `now`."""
+    if re.match(r"\d{4}-", value):
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            raise Impossible(f'must be a time such as "2026-10-01" or "2026-10-01T12:00", not {shown(value)}') from None
+        found = found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+        if found >= now:
+            raise Impossible(f"must lie in the past, not at {shown(value)}")
+        return found
+    try:
+        return now - timedelta(seconds=interval(value))
+    except Impossible:
+        raise Impossible(
+            f'must be a duration such as "12h", "30d" or "4w", or a day such as "2026-10-01", not {shown(value)}'
+        ) from None
 
 
 def count(value: object) -> int:
@@ -75,12 +95,26 @@ def base_url(value: object) -> str:
 
 
 def listen(value: object) -> str:
-    """Read "host:port", or "" for not listening at all."""
+    """Read "host:port" of this machine alone, or "" for not listening at all; port 0 takes a free one."""
     text = _text(value)
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", text)
     if text and (not match or int(match[2]) > 65535):
         raise Impossible(f'must be an address such as "127.0.0.1:8642", or "" to turn it off, not {shown(value)}')
+    if match and not _is_loopback(match[1]):
+        raise Impossible(
+            "must be an address of this machine alone, such as 127.0.0.1: the page is plain HTTP with a secret in it; "
+            f"from elsewhere use `ssh -L {match[2]}:127.0.0.1:{match[2]} HOST`, not {shown(value)}"
+        )
     return text
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def storage_version(value: object) -> str:
@@ -109,6 +143,24 @@ def filters(value: object) -> dict[str, Any]:
         except FilterError as error:
             raise Impossible(f"is no valid filter: {error}") from None
     return value
+
+
+def folders(value: object) -> tuple[str, ...]:
+    """Read a list of folders, each from the root or from the home folder."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Impossible(f'must be a list of folders such as ["~/train/wandb"], not {shown(value)}')
+    for item in value:
+        if not re.match(r"/|~[^/\x00]*(/|$)", item) or "\x00" in item:
+            raise Impossible(f"must hold whole paths, from / or ~, not {shown(item)}")
+    return tuple(value)
+
+
+def entity(value: object) -> str:
+    """Read the name of an entity, or "" for none."""
+    text = _text(value)
+    if text and not re.fullmatch(_NAME, text):
+        raise Impossible(f"must be the name of a user or team, not {shown(value)}")
+    return text
 
 
 def switch(value: object) -> bool:

@@ -36,6 +36,9 @@ live_interval = "1s"
 
 [publish]
 min_interval = "500ms"
+
+[http]
+listen = "127.0.0.1:0"
 """
 
 
@@ -166,6 +169,7 @@ class Demo:
         for name, value in (("MIRROR_HOME", self.home), ("WANDB_BASE_URL", url), ("WANDB_API_KEY", key)):
             self._say(f"  export {name}={shlex.quote(str(value))}")
         self._say("  mirror status")
+        self._say("  mirror open")
         sys.stdout.flush()
         try:
             while True:

@@ -63,6 +63,23 @@ class TimedOut(MirrorError):
     exit_code = 4
 
 
+class ArgumentError(UsageError, ValueError):
+    """A function of the Python API was given something it cannot take."""
+
+
+class NotMirrored(CommError, ValueError):
+    """The mirror does not hold the project or run that was asked for.
+
+    A CommError, since that is what the official client raises for one that the server does not have.
+    """
+
+    exit_code = 1
+
+
+class MissingPackage(MirrorError, ImportError):
+    """An optional package is not installed."""
+
+
 def one_line(text: str) -> str:
     """The text without line breaks and control characters, so that no message can pass for two."""
     flat = " ".join(text.split())

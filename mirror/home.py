@@ -53,3 +53,8 @@ class Home:
     def log(self) -> Path:
         """The daemon's log file."""
         return self.data / "mirror.log"
+
+    @property
+    def web_token(self) -> Path:
+        """What opens the daemon's local HTTP port."""
+        return self.data / "web.token"

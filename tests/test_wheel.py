@@ -24,6 +24,8 @@ def test_the_wheel_runs_the_demo_in_an_empty_environment(tmp_path):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"mirror"}
     standing = {f"mirror/{path.relative_to(ROOT)}" for path in (ROOT / "sql").rglob("*.sql")}
     assert standing == {name for name in names if name.endswith(".sql")}
+    page = {f"mirror/web/static/{path.name}" for path in (ROOT / "mirror" / "web" / "static").iterdir()}
+    assert page == {name for name in names if name.startswith("mirror/web/static/")}
 
     venv = tmp_path / "venv"
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)

@@ -23,13 +23,18 @@ COMMANDS = {
     "login": ("mirror.cli.setup", "login"),
     "sync": ("mirror.cli.sync", "sync"),
     "flush": ("mirror.cli.sync", "flush"),
+    "ingest": ("mirror.cli.ingest", "ingest"),
     "daemon": ("mirror.cli.daemon", "daemon"),
     "service": ("mirror.cli.service", "service"),
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),
     "export": ("mirror.cli.query", "export"),
+    "plot": ("mirror.cli.plot", "plot"),
+    "update": ("mirror.cli.update", "update"),
     "status": ("mirror.cli.status", "status"),
     "doctor": ("mirror.cli.doctor", "doctor"),
+    "verify": ("mirror.cli.verify", "verify"),
+    "open": ("mirror.cli.open", "open_page"),
     "demo": ("mirror.cli.demo", "demo"),
 }
 

@@ -160,9 +160,10 @@ def _page(found: dict[str, Any]) -> str:
     if daemon["running"]:
         lines.append(f"daemon   running, pid {daemon.get('pid', '?')}, since {daemon.get('started_at', '?')}")
         if requests := daemon.get("requests"):
-            left = daemon.get("budget_left")
-            budget = f", {left:,.0f} left of the server's budget" if left is not None else ""
-            lines.append(f"requests {sum(requests.values()):,} since it started{budget}")
+            lines.append(f"requests {sum(requests.values()):,} since it started{_budget(daemon.get('budget') or {})}")
+        http = daemon.get("http") or {}
+        if told := http.get("url") or http.get("error"):
+            lines.append(f"page     {told}{' (`mirror open`)' if http.get('url') else ''}")
         lines += [f"problem  {daemon[key]}" for key in ("error", "config_error") if daemon.get(key)]
         if crash := daemon.get("last_crash"):
             lines.append(f"crash    {crash['what']} at {crash['at']}: {one_line(crash['error'])}; see mirror.log")
@@ -232,3 +233,15 @@ def _size(count: float) -> str:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
+
+
+def _budget(budget: dict[str, Any]) -> str:
+    """What the server allows, as far as it says, and who waits for it."""
+    parts = [f"{budget['last_hour']:,} in the last hour"] if "last_hour" in budget else []
+    if budget.get("left") is not None:
+        parts.append(f"{budget['left']:,.0f} left for the next {budget['resets_in_s']:.0f} s")
+    if budget.get("paused_for_s"):
+        parts.append(f"the server wants quiet for {budget['paused_for_s']:.0f} s")
+    if waiting := sum((budget.get("waiting") or {}).values()):
+        parts.append(f"{waiting:,} waiting")
+    return "".join(f", {part}" for part in parts)

@@ -10,11 +10,16 @@ import typer
 
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
-from mirror.errors import SyncError, TimedOut, UsageError
+from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
+from mirror.errors import CommError, SyncError, TimedOut, UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from mirror.config import Settings
     from mirror.sync.context import Progress
+    from mirror.sync.preview import Preview
+    from mirror.sync.targets import Pattern
 
 Paths = Annotated[
     list[str] | None,
@@ -28,14 +33,71 @@ Limit = Annotated[
     typer.Option("--timeout", metavar="TIME", help="Wait no longer, such as 30s or 10m; exit 4 when it is not done."),
 ]
 
+PREVIEW_COLUMNS = (
+    "project",
+    "new_runs",
+    "changed_runs",
+    "deleted_runs",
+    "history_rows",
+    "estimated_bytes",
+    "estimated_requests",
+)
 
-def sync(context: typer.Context, paths: Paths = None, timeout: Limit = None) -> None:
+
+def sync(
+    context: typer.Context,
+    paths: Paths = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Only runs that began or logged since: 12h, 30d, 4w, or a day such as 2026-10-01 (UTC).",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what a sync would fetch; fetch and write nothing.")
+    ] = False,
+    format_name: FormatOption = None,
+    json: JsonOption = False,
+    csv: CsvOption = False,
+    file: FileOption = None,
+    timeout: Limit = None,
+) -> None:
     """Pull what changed since the last pass, now.
 
     Through the daemon when one runs. A sync in which some runs failed ends with 1, names them, and keeps what the
-    others brought.
+    others brought. With --since, older runs are left for a later sync without it, which does not take the recent ones
+    again. A dry run asks for the heads of runs alone, and works beside a daemon; its formats are those of `query`.
     """
-    _work(context, "sync", paths or [], limit=_seconds(timeout))
+    bound = _since(since, paths or [])
+    limit = _seconds(timeout)
+    if dry_run:
+        if limit is not None:
+            raise UsageError("--timeout is for a sync that pulls; leave it out with --dry-run")
+        _dry_run(invocation(context), paths or [], bound, choose(format_name, json=json, csv=csv, file=file))
+        return
+    if format_name or json or csv or file:
+        raise UsageError("a sync prints no data: --format, --json, --csv and -o go with --dry-run")
+    _work(context, "sync", paths or [], since=bound, limit=limit)
+
+
+def _since(text: str | None, paths: Sequence[str]) -> datetime | None:
+    """The time that --since means, naive UTC."""
+    if text is None:
+        return None
+    from mirror.config_values import Impossible, moment_before
+    from mirror.sync import targets
+    from mirror.sync.context import utc_now
+
+    try:
+        bound = moment_before(text.strip(), utc_now())
+    except Impossible as error:
+        raise UsageError(f"--since {error}") from None
+    for path in paths:
+        if targets.parse(path, "entity").run_id:
+            raise UsageError(f"--since chooses runs of a project, and {path} is a run: leave one of them out")
+    return bound
 
 
 def flush(
@@ -65,15 +127,19 @@ def _seconds(timeout: str | None) -> float | None:
 
 
 def _work(
-    context: typer.Context, action: str, paths: Sequence[str], *, wait: bool = True, limit: float | None = None
+    context: typer.Context,
+    action: str,
+    paths: Sequence[str],
+    *,
+    wait: bool = True,
+    since: datetime | None = None,
+    limit: float | None = None,
 ) -> None:
     from mirror.cli.progress import bars, replay
     from mirror.daemon.client import Control
 
     given = invocation(context)
-    settings = given.settings(paths)
-    if not settings.projects:
-        raise UsageError(f"nothing to {action}: name a PATH, or add projects to {given.home.config} (`mirror init`)")
+    settings, patterns = _patterns(given, action, paths)
     control = Control.find(given.home.socket)
     # Checked and with their entity, as this command's environment has it.
     paths = settings.projects if paths else []
@@ -84,12 +150,14 @@ def _work(
     results: list[dict[str, Any]] = []
     with bars() as progress:
         if control is not None:
-            for event in control.work(action, paths, limit):
+            for event in control.work(action, paths, since=since, timeout=limit):
                 replay(progress, event)
                 if event["event"] == "done":
                     results = event["results"]
         else:
-            results = asyncio.run(_here(given, settings, action, progress, wait=wait, limit=limit))
+            results = asyncio.run(
+                _here(given, settings, patterns, action, progress, wait=wait, since=since, limit=limit)
+            )
     if not wait:
         say("forgotten; `mirror sync` or a daemon pulls it afresh, readers see the old values until then")
         return
@@ -97,29 +165,101 @@ def _work(
 
 
 async def _here(
-    given: Invocation, settings: Settings, action: str, progress: Progress, *, wait: bool, limit: float | None
+    given: Invocation,
+    settings: Settings,
+    patterns: Sequence[Pattern],
+    action: str,
+    progress: Progress,
+    *,
+    wait: bool,
+    since: datetime | None,
+    limit: float | None,
 ) -> list[dict[str, Any]]:
     """The same work in this process."""
     from mirror.sync import engine, targets
     from mirror.sync.project import forget
     from mirror.sync.session import open_context
 
-    patterns = [targets.parse(path, settings.entity) for path in settings.projects]
+    failed: dict[str, CommError] = {}
     async with open_context(given.home, settings, given.environ, progress) as opened:
         try:
             async with asyncio.timeout(limit):
-                wanted = await targets.expand(opened.server, patterns)
-                if not wanted:
+                wanted = await targets.expand(opened.server, patterns, failed)
+                if not wanted and not failed:
                     raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
                 if not wait:
                     for target in wanted:
                         await forget(opened, target.project, target.run_ids)
+                    if failed:
+                        raise next(iter(failed.values()))
                     return []
-                results = await engine.sync(opened, wanted, afresh=action == "flush")
+                results = await engine.sync(opened, wanted, afresh=action == "flush", since=since)
         except TimeoutError:
             await opened.writer.publish()
             raise TimedOut(f"not done after {limit:g} s; what was committed stays, the next sync goes on") from None
-    return [result.as_json() for result in results]
+    return [result.as_json() for result in [*results, *targets.not_listed(failed)]]
+
+
+def _patterns(given: Invocation, action: str, paths: Sequence[str]) -> tuple[Settings, list[Pattern]]:
+    """The settings, and what of the server is meant."""
+    from mirror.sync import targets
+
+    settings = given.settings(paths)
+    if not settings.projects:
+        raise UsageError(f"nothing to {action}: name a PATH, or add projects to {given.home.config} (`mirror init`)")
+    return settings, [targets.parse(path, settings.entity) for path in settings.projects]
+
+
+def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, output: Output) -> None:
+    """Print one row a project, then what failed; the exit code is the worst of them."""
+    from mirror.query.result import Rows
+
+    found = asyncio.run(_previews(given, paths, since))
+    good = [one for one in found if not one.error]
+    rows = [
+        (
+            str(one.project),
+            *(one.new_runs, one.changed_runs, one.deleted_runs),
+            *(one.history_rows, one.bytes, one.requests),
+        )
+        for one in good
+    ]
+    write_result(Rows(list(PREVIEW_COLUMNS), rows), output)
+    worst = ExitCode.DONE
+    for one in found:
+        if one.error:
+            failure = SyncError(one.error)
+            failure.exit_code = one.exit_code
+            worst = max(worst, fail(failure))
+    if good:
+        size = sum(one.bytes for one in good) / 1e6
+        requests = _some(sum(one.requests for one in good), "request", "requests")
+        say(f"nothing was fetched; by estimate a sync takes {size:,.1f} MB before compression, in {requests}")
+    if worst:
+        leave(worst)
+
+
+async def _previews(given: Invocation, paths: Sequence[str], since: datetime | None) -> list[Preview]:
+    from mirror.sync import targets
+    from mirror.sync.engine import PROJECTS_AT_ONCE
+    from mirror.sync.preview import Preview, preview
+    from mirror.sync.session import connect, scope_of
+
+    settings, patterns = _patterns(given, "sync", paths)
+    places = asyncio.Semaphore(PROJECTS_AT_ONCE)
+    failed: dict[str, CommError] = {}
+    async with connect(settings, given.environ) as server:
+
+        async def one(target: targets.Target) -> Preview:
+            async with places:
+                return await preview(server, scope_of(settings), given.home.published, target, since)
+
+        wanted = await targets.expand(server, patterns, failed)
+        if not wanted and not failed:
+            raise UsageError(f"no project on {server.base_url} fits {', '.join(settings.projects)}")
+        found = await asyncio.gather(*(one(target) for target in wanted))
+    lost = [Preview(one.project, error=one.error, exit_code=one.exit_code) for one in targets.not_listed(failed)]
+    return [*found, *lost]
 
 
 def _report(results: Sequence[dict[str, Any]]) -> None:
@@ -140,16 +280,19 @@ def _report(results: Sequence[dict[str, Any]]) -> None:
 
 
 def _summary(result: dict[str, Any]) -> str:
-    def some(count: int, one: str, more: str) -> str:
-        return f"{count:,} {one if count == 1 else more}"
-
+    cost = f"{_some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s"
+    older = f"; {_some(result['older_runs'], 'older run', 'older runs')} left for a sync without --since"
+    left = older if result.get("older_runs") else ""
     if not result["runs"] and not result["history_rows"] and not result["deleted"]:
-        return f"nothing new ({some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s)"
+        return f"nothing new ({cost}){left}"
     parts = [
-        some(result["runs"], "run", "runs") + (f" ({result['new_runs']:,} new)" if result["new_runs"] else ""),
-        some(result["history_rows"], "history row", "history rows"),
+        _some(result["runs"], "run", "runs") + (f" ({result['new_runs']:,} new)" if result["new_runs"] else ""),
+        _some(result["history_rows"], "history row", "history rows"),
     ]
     if result["deleted"]:
-        parts.append(some(result["deleted"], "run deleted", "runs deleted") + " on the server")
-    cost = f"{some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s"
-    return f"{', '.join(parts)} ({cost})"
+        parts.append(_some(result["deleted"], "run deleted", "runs deleted") + " on the server")
+    return f"{', '.join(parts)} ({cost}){left}"
+
+
+def _some(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,19 @@ class Control:
         with self._client() as client:
             return dict(self._check(client.get("/status")))
 
-    def work(self, action: str, paths: Sequence[str], timeout: float | None = None) -> Iterator[dict[str, Any]]:
-        """Run `sync` or `flush` and yield its events as they come; the last one is `done`.
+    def work(
+        self, action: str, paths: Sequence[str], *, since: datetime | None = None, timeout: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Run `sync`, `flush` or `ingest` and yield its events as they come; the last one is `done`.
+
+        With `since` (naive UTC), a sync leaves runs that neither began nor logged from then on for later.
 
         Raises MirrorError with the daemon's message and exit code when it could not even start, or was not done after
         `timeout` seconds; the daemon goes on with it then.
         """
-        body = {"paths": list(paths), **({} if timeout is None else {"timeout": timeout})}
+        body: dict[str, Any] = {"paths": list(paths)}
+        body |= {} if since is None else {"since": since.isoformat()}
+        body |= {} if timeout is None else {"timeout": timeout}
         patience = None if timeout is None else timeout + GRACE
         with self._client(patience) as client, client.stream("POST", f"/{action}", json=body) as answer:
             if answer.status_code != httpx.codes.OK:
@@ -81,6 +88,16 @@ class Control:
         """Ask for a flush and don't wait for it."""
         with self._client() as client:
             self._check(client.post("/flush", json={"paths": list(paths), "wait": False}))
+
+    def publish(self) -> None:
+        """Have everything that is committed shown to readers before this returns."""
+        with self._client(None) as client:
+            self._check(client.post("/publish"))
+
+    def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Have what disagrees within the store of these projects brought in line; what was done, by project."""
+        with self._client(None) as client:
+            return dict(self._check(client.post("/mend", json={"paths": list(paths)}))["mended"])
 
     def stop(self) -> None:
         """Ask the daemon to stop, and wait until it has let go of its home. Raises TimedOut when it takes too long."""

@@ -1,8 +1,12 @@
 """The control socket: HTTP and JSON over a Unix socket that only its owner may open.
 
     GET  /status                           what the daemon is and does
-    POST /sync   {"paths", "timeout"}      one pass now; lines of progress, then the results
-    POST /flush  {"paths", "timeout", "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
+    POST /sync   {"paths", "since", "timeout"}  one pass now; lines of progress, then the results; "since" is a time in
+                                           naive UTC: runs that neither began nor logged from then on wait
+    POST /flush  {"paths", "wait", "timeout"}   forget and pull afresh; as /sync, or at once with "wait": false
+    POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result a file
+    POST /publish                          show readers all that is committed, now
+    POST /mend   {"paths": [...]}          bring what disagrees within the store in line
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
 
@@ -16,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -25,6 +30,7 @@ from starlette.routing import Route
 
 from mirror.daemon.logs import without_secrets
 from mirror.errors import MirrorError, TimedOut, UsageError
+from mirror.local.ingest import FileResult
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
 
@@ -37,8 +43,19 @@ class Controlled(Protocol):
     def status(self) -> dict[str, Any]:
         """What `GET /status` answers."""
 
-    async def sync_now(self, paths: Sequence[str], *, afresh: bool, progress: Progress) -> list[PassResult]:
-        """One pass over the paths, or over everything in the config."""
+    async def sync_now(
+        self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
+    ) -> list[PassResult]:
+        """One pass over the paths, or over everything in the config; over runs since then alone, if that is given."""
+
+    async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
+        """Mirror local runs below these folders, or below those of the config."""
+
+    async def publish(self) -> None:
+        """Show readers all that is committed."""
+
+    async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Mend the projects of the paths; what was done, by project."""
 
     async def reload(self) -> None:
         """Read the config again. Raises ConfigError and changes nothing when it is not valid."""
@@ -84,6 +101,9 @@ class _Lines:
         self.queue.put_nowait({"event": "finished", **result.as_json()})
 
 
+_Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[PassResult | FileResult]]]
+
+
 def application(daemon: Controlled) -> Starlette:
     """The routes of the control socket."""
 
@@ -92,24 +112,31 @@ def application(daemon: Controlled) -> Starlette:
         return JSONResponse(daemon.status())
 
     async def sync(request: Request) -> Response:
-        return await _work(request, afresh=False)
+        return await _work(
+            request,
+            lambda paths, since, lines: daemon.sync_now(paths, afresh=False, progress=lines, since=since),
+        )
 
     async def flush(request: Request) -> Response:
-        return await _work(request, afresh=True)
+        return await _work(request, lambda paths, _, lines: daemon.sync_now(paths, afresh=True, progress=lines))
 
-    async def _work(request: Request, *, afresh: bool) -> Response:
+    async def ingest(request: Request) -> Response:
+        return await _work(request, lambda paths, _, __: daemon.ingest_now(paths))
+
+    async def _work(request: Request, work: _Work) -> Response:
         try:
             body = await request.json() if await request.body() else {}
             paths = [str(path) for path in body.get("paths", [])]
             wait = bool(body.get("wait", True))
             timeout = None if body.get("timeout") is None else float(body["timeout"])
+            since = datetime.fromisoformat(body["since"]) if body.get("since") else None
         except (ValueError, AttributeError, TypeError):
             return JSONResponse(_BAD_BODY, 400)
         lines = _Lines()
 
         async def run() -> None:
             try:
-                results = await daemon.sync_now(paths, afresh=afresh, progress=lines)
+                results = await work(paths, since, lines)
                 lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
             except MirrorError as error:
                 lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})
@@ -128,6 +155,24 @@ def application(daemon: Controlled) -> Starlette:
         if not wait:
             return JSONResponse({"accepted": True}, 202)
         return StreamingResponse(_stream(lines, timeout), media_type="application/jsonl")
+
+    async def publish(request: Request) -> Response:
+        del request
+        try:
+            await daemon.publish()
+        except MirrorError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
+        return JSONResponse({"published": True})
+
+    async def mend(request: Request) -> Response:
+        try:
+            paths = [str(path) for path in (await request.json())["paths"]]
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse(_BAD_BODY, 400)
+        try:
+            return JSONResponse({"mended": await daemon.mend(paths)})
+        except MirrorError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
 
     async def reload(request: Request) -> Response:
         del request
@@ -150,6 +195,9 @@ def application(daemon: Controlled) -> Starlette:
             route("/status", status, "GET"),
             route("/sync", sync, "POST"),
             route("/flush", flush, "POST"),
+            route("/ingest", ingest, "POST"),
+            route("/publish", publish, "POST"),
+            route("/mend", mend, "POST"),
             route("/reload", reload, "POST"),
             route("/stop", stop, "POST"),
         ]

@@ -9,7 +9,8 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -24,6 +25,8 @@ from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
 from mirror.home import Home
+from mirror.local.ingest import FileResult
+from mirror.local.watch import Watch, tell
 from mirror.store.records import ProjectKey
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
@@ -31,6 +34,7 @@ from mirror.sync.project import sync_project
 from mirror.sync.session import connect, open_context, scope_of
 from mirror.sync.targets import Target
 from mirror.version import VERSION
+from mirror.web.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +102,8 @@ class Daemon:
         self._ledger = Ledger()
         self._last = self._ledger.last
         self._wild_error: str | None = None
+        self._local = Watch(context.writer, settings)
+        self._page = Listener(home, self._described)
         self._notifier = Notifier(environ)
 
     async def run(self) -> None:
@@ -114,8 +120,10 @@ class Daemon:
             )
             self._keep("config watch", self._watch_config)
             self._keep("publishing", self._publish_regularly)
+            self._keep("local runs", self._local.run)
             self._keep("pulse", pulse.run)
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
+            await self._page.listen_on(self._settings.http.listen)
             self._notifier.ready()
             self._schedule.start()
             self._keep("looking for projects", self._look_for_projects)
@@ -128,7 +136,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             control.should_exit = True
-            await serving
+            await asyncio.gather(serving, self._page.close())
             listener.close()
             self._home.socket.unlink(missing_ok=True)
             await self._context.writer.publish()
@@ -180,6 +188,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """What `GET /status` answers."""
+        budget = self._context.server.limiter.snapshot()
         return {
             "version": VERSION,
             "pid": os.getpid(),
@@ -190,11 +199,14 @@ class Daemon:
             "requests": dict(self._context.server.requests),
             "retries": dict(self._context.server.retries),
             "bytes_received": self._context.server.bytes_received,
-            "budget_left": self._context.server.limiter.remaining,
+            "budget_left": budget.left,
+            "budget": asdict(budget),
             "published": self._published(),
             "projects": {str(project): job for project, job in self._schedule.next_passes().items()},
             **self._ledger.as_json(),
             "error": self._wild_error,
+            "local": self._local.status(),
+            "http": self._page.status(),
         }
 
     def _published(self) -> dict[str, Any]:
@@ -207,17 +219,50 @@ class Daemon:
             "bytes": None if last is None else last.bytes,
         }
 
-    async def sync_now(self, paths: Sequence[str], *, afresh: bool, progress: Progress) -> list[PassResult]:
+    def _described(self) -> dict[str, Any]:
+        """What the page tells of the daemon: only what changes when there is something new."""
+        failed = {str(project): len(result.failed) for project, result in self._last.items() if result.failed}
+        return {
+            "version": VERSION,
+            "base_url": self._context.server.base_url,
+            "errors": [error for error in (self._config_error, self._wild_error) if error],
+            "failed_runs": failed,
+        }
+
+    async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
+        """Mirror local runs below these folders, or below those of the config."""
+        results = await self._local.take(paths)
+        tell(results)
+        return results
+
+    async def sync_now(
+        self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
+    ) -> list[PassResult]:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
-        wanted = await self._targets(paths or self._settings.projects)
-        if not wanted:
+        failed: dict[str, CommError] = {}
+        wanted = await self._targets(paths or self._settings.projects, failed)
+        if not wanted and not failed:
             patterns = ", ".join(paths or self._settings.projects)
             raise UsageError(f"no project on {self._context.server.base_url} fits {patterns}")
         context = replace(self._context, progress=progress)
         progress.projects_expected(len(wanted))
-        results = await asyncio.gather(*(self._locked_pass(context, target, afresh=afresh) for target in wanted))
+        results = await asyncio.gather(
+            *(self._locked_pass(context, target, afresh=afresh, since=since) for target in wanted)
+        )
         await self._context.writer.publish()
-        return list(results)
+        return [*results, *targets.not_listed(failed)]
+
+    async def publish(self) -> None:
+        """Show readers all that is committed."""
+        await self._context.writer.publish()
+
+    async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
+        """Bring what disagrees within the store in line for these projects, between their passes."""
+        done = {}
+        for project in [target.project for target in await self._targets(paths)]:
+            async with self._locks.setdefault(project, asyncio.Lock()):
+                done[str(project)] = await self._context.writer.mend(project)
+        return done
 
     async def reload(self) -> None:
         """Read the config again and go on by it. Raises ConfigError and keeps the running settings if it is invalid."""
@@ -247,9 +292,11 @@ class Daemon:
         if settings == old:
             return
         self._context = replace(self._context, scope=scope_of(settings))
+        self._local.configure(settings)
         await self._context.writer.configure(
             tail_values=settings.store.tail_values, publish_interval=settings.publish.min_interval
         )
+        await self._page.listen_on(settings.http.listen)
         log.info("config applied: %s", ", ".join(settings.projects))
         await self._look_for_projects()
 
@@ -272,15 +319,20 @@ class Daemon:
         except TimeoutError:
             log.warning("%s does not answer; it is tried again on schedule", self._context.server.base_url)
 
-    async def _targets(self, paths: Sequence[str]) -> list[Target]:
+    async def _targets(self, paths: Sequence[str], failed: dict[str, CommError] | None = None) -> list[Target]:
         patterns = [targets.parse(path, self._settings.entity) for path in paths]
-        return await targets.expand(self._context.server, patterns)
+        return await targets.expand(self._context.server, patterns, failed)
 
     async def _look_for_projects(self) -> None:
         """Find the projects that the config's patterns mean now, and schedule them."""
+        failed: dict[str, CommError] = {}
         try:
-            wanted = [target.project for target in await self._targets(self._settings.projects)]
-            self._wild_error = None
+            wanted = [target.project for target in await self._targets(self._settings.projects, failed)]
+            self._wild_error = "; ".join(map(str, failed.values())) or None
+            if failed:
+                log.warning("%s; the projects known so far stay", self._wild_error)
+                kept = [project for project in self._schedule.projects() if project.entity in failed]
+                wanted = list(dict.fromkeys([*wanted, *kept]))
         except CommError as error:
             self._wild_error = str(error)
             log.warning("%s; the projects known so far stay", error)
@@ -295,11 +347,13 @@ class Daemon:
         await self._publish_if_due()
         return result.live > 0
 
-    async def _locked_pass(self, context: Context, target: Target, *, afresh: bool) -> PassResult:
+    async def _locked_pass(
+        self, context: Context, target: Target, *, afresh: bool, since: datetime | None = None
+    ) -> PassResult:
         lock = self._locks.setdefault(target.project, asyncio.Lock())
         async with lock:
             try:
-                result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh)
+                result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
                 await self._context.writer.settle()
             except Exception as error:  # noqa: BLE001 - a bug that one project brings out must not stop the others
                 result = await self._crashed_pass(target.project, error)

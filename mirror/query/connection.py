@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError, StoreError
@@ -34,23 +35,51 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
         raise QueryError(f"nothing mirrored yet ({home.published} does not exist): run `mirror sync`")
     import duckdb
 
+    # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+    spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
     try:
-        with duckdb.connect(str(home.published), read_only=True, config=_CLOSED) as connection:
-            # Two readers that share one folder for what memory cannot hold overwrite each other's files.
-            spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
-            for statement in (
-                f"SET temp_directory = {_literal(spill)}",
-                f"SET allowed_directories = [{_literal(str(home.history))}]",
-                "SET enable_progress_bar = false",
-                "SET TimeZone = 'UTC'",
-                "SET enable_external_access = false",
-                "SET lock_configuration = true",
-            ):
-                connection.execute(statement).fetchall()
+        with open_restricted(home.published, home.history, spill=spill) as connection:
             yield connection
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
+
+
+def open_restricted(
+    path: Path, history: Path, *, spill: str = "", memory: str | None = None, threads: int | None = None
+) -> DuckDBPyConnection:
+    """Open a published file read-only, with nothing else within reach but its segments; the caller closes it.
+
+    What does not fit in memory goes to the folder `spill`; without one such a query fails. Raises duckdb.Error.
+    """
+    import duckdb
+
+    connection = duckdb.connect(str(path), read_only=True, config=_CLOSED)
+    try:
+        quiet(connection)
+        for statement in (
+            f"SET temp_directory = {_literal(spill)}",
+            *([f"SET memory_limit = {_literal(memory)}"] if memory else []),
+            *([f"SET threads = {threads:d}"] if threads else []),
+            f"SET allowed_directories = [{_literal(str(history))}]",
+            "SET TimeZone = 'UTC'",
+            "SET enable_external_access = false",
+            "SET lock_configuration = true",
+        ):
+            connection.execute(statement).fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def quiet(connection: DuckDBPyConnection) -> None:
+    """Have DuckDB draw no progress bar, which would go to stdout.
+
+    In a notebook without ipywidgets there is none, and the setting cannot be touched.
+    """
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
+        connection.execute("SET enable_progress_bar = false").fetchall()
 
 
 def refusal(error: Exception, *, first_line: int = 1) -> QueryError:

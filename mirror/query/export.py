@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
 from mirror.home import Home
+from mirror.query.connection import quiet
 from mirror.query.paths import Project, scope
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ RELATIONS = {
     "history_keys": "entity, project, run_id, key",
     "system_metrics": "entity, project, key, run_id, step",
     "run_changes": "entity, project, run_id, seen_at",
+    "run_metadata": "entity, project, run_id, key",
+    "console": "entity, project, run_id, line",
 }
 
 Runs = Sequence[tuple[Project, str]]
@@ -108,7 +111,7 @@ def _opened(home: Home) -> Iterator[DuckDBPyConnection]:
 
     try:
         with duckdb.connect(str(home.published), read_only=True) as connection:
-            connection.execute("SET enable_progress_bar = false").fetchall()
+            quiet(connection)
             connection.execute("SET TimeZone = 'UTC'").fetchall()
             yield connection
     except duckdb.Error as error:

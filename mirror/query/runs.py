@@ -53,30 +53,45 @@ class RunQuery:
         compiled = compile_filter(conditions, order)
         return cls(connection, compiled, scope_sql, list(params), len(chosen) != 1)
 
-    def rows(self, columns: Sequence[str] = (), *, brief: bool = False, limit: int | None = None) -> Result:
+    def rows(
+        self, columns: Sequence[str] = (), *, brief: bool = False, limit: int | None = None, offset: int = 0
+    ) -> Result:
         """The matching runs in order, with these columns; without any, all of `runs`.
 
         `brief` means the telling columns instead, and the keys that the filter and the order name. A column is one
-        of `runs`, or `config.KEY` or `summary.KEY`; a name of anything else is a UsageError.
+        of `runs`, or `config.KEY` or `summary.KEY`; a name of anything else is a UsageError. `offset` runs are left
+        out before `limit` are taken.
         """
         known = self._run_columns()
         if not columns:
             project = ["entity", "project"] if self.several_projects else []
             asked = [f"{doc}.{key}" for doc, key in self.compiled.keys]
             columns = [*project, *_BRIEF, *asked] if brief else known
-        selected = [self._column(column, known) for column in columns]
+        selected, leaves = self._selected(columns, known)
         expressions = ", ".join(f"{column.sql} AS c{place}" for place, column in enumerate(selected))
         matching, params = self._matching()
-        if limit is not None:
+        if limit is not None or offset:
             # Inside, so that columns are looked up for these runs only.
-            matching, params = f"{matching}\nORDER BY position LIMIT ?", [*params, limit]
-        sql = f"""SELECT {expressions} FROM ({matching}) AS m
-        JOIN store.run_rows AS v ON v.rid = m.rid
+            most = "" if limit is None else "LIMIT ? "
+            matching = f"{matching}\nORDER BY position {most}OFFSET ?"
+            params = [*params, *([] if limit is None else [limit]), offset]
+        # All documents' values in one go: a subquery a column takes seconds to plan where there are many.
+        values = "".join(
+            f", any_value({leaf.value}) FILTER (l.doc = ? AND l.key = ?) AS d{place}"
+            for place, leaf in enumerate(leaves)
+        )
+        sql = f"""WITH m AS MATERIALIZED ({matching}), d AS (
+            SELECT l.rid{values} FROM store.leaves AS l
+            WHERE l.element IS NULL AND l.key IN ({", ".join("?" * len(leaves)) or "NULL"})
+              AND l.rid IN (SELECT rid FROM m) GROUP BY l.rid
+        )
+        SELECT {expressions} FROM m JOIN store.run_rows AS v ON v.rid = m.rid LEFT JOIN d ON d.rid = m.rid
         ORDER BY m.position"""
+        of_leaves = [*(part for leaf in leaves for part in (leaf.doc, leaf.key)), *(leaf.key for leaf in leaves)]
         return Result(
             self.connection,
             sql,
-            [*(param for column in selected for param in column.params), *params],
+            [*params, *of_leaves, *(param for column in selected for param in column.params)],
             labels=columns,
             documents=frozenset(place for place, column in enumerate(selected) if column.document),
             limit=limit,
@@ -86,6 +101,15 @@ class RunQuery:
     def count(self) -> int:
         """How many runs match."""
         return int(self.connection.execute(*self._counting()).fetchall()[0][0])
+
+    def names(self) -> list[tuple[int, str]]:
+        """The matching runs in order: this mirror's own number and the run id of each. One query, however many."""
+        sql = (
+            f"SELECT r.rid, r.run_id\nFROM store.runs AS r\n"
+            f"WHERE ({self.scope_sql})\n  AND ({self.compiled.where})\nORDER BY {self.compiled.order_by}"
+        )
+        params = [*self.scope_params, *self.compiled.where_params, *self.compiled.order_params]
+        return self.connection.execute(sql, params).fetchall()
 
     def explain(self) -> dict[str, Any]:
         """The SQL with its parameters, how many runs match, and how many each clause of the filter matches alone."""
@@ -120,51 +144,86 @@ class RunQuery:
         cursor.fetchall()
         return names
 
-    def _column(self, name: str, known: Sequence[str]) -> _Column:
-        if name in known:
-            return _Column(f"v.{_quoted(name)}", [], document=name in _DOCUMENTS)
-        for prefix, doc in _DOCUMENTS.items():
-            if name.startswith(f"{prefix}.") and len(name) > len(prefix) + 1:
-                return self._leaf(doc, name.removeprefix(f"{prefix}."))
-        hint = nearest_of(name, [*known, "config.KEY", "summary.KEY"])
-        raise UsageError(f"--select: runs have no column {name}; {hint}")
+    def _selected(self, names: Sequence[str], known: Sequence[str]) -> tuple[list[_Column], list[_Leaf]]:
+        """The expression of each column, and the values of documents that they read."""
+        keys = {name: None if name in known else _document_key(name, known) for name in names}
+        kinds = self._kinds([key for key in keys.values() if key])
+        leaves = [_Leaf.build(*key, kinds.get(key, set())) for key in dict.fromkeys(keys.values()) if key]
+        places = {(leaf.doc, leaf.key): place for place, leaf in enumerate(leaves)}
+        columns = []
+        for name in names:
+            key = keys[name]
+            if key is None:
+                columns.append(_Column(f"v.{_quoted(name)}", [], document=name in _DOCUMENTS))
+            else:
+                columns.append(leaves[places[key]].column(f"d.d{places[key]}"))
+        return columns, leaves
 
-    def _leaf(self, doc: str, key: str) -> _Column:
-        """One value of a document. It is a number where the mirror has nothing but numbers under this key."""
+    def _kinds(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], set[str]]:
+        """What the mirror has under each key of a document, null aside; whole numbers that fit are `integer`."""
+        if not keys:
+            return {}
         rows = self.connection.execute(
-            "SELECT DISTINCT CASE WHEN kind <> 'number' THEN kind WHEN regexp_full_match(text, '-?[0-9]{1,18}') "
-            "THEN 'integer' ELSE 'number' END FROM store.leaves WHERE doc = ? AND key = ? AND element IS NULL "
-            "AND kind <> 'null'",
-            [doc, key],
+            "SELECT DISTINCT doc, key, CASE WHEN kind <> 'number' THEN kind "
+            "WHEN regexp_full_match(text, '-?[0-9]{1,18}') THEN 'integer' ELSE 'number' END FROM store.leaves "
+            f"WHERE key IN ({', '.join('?' * len(keys))}) AND element IS NULL AND kind <> 'null'",
+            [key for _, key in keys],
         ).fetchall()
-        kinds = {kind for (kind,) in rows}
-        value = "l.text"
-        if kinds == {"integer"}:
-            value = "CAST(l.text AS BIGINT)"
-        elif kinds and kinds <= {"integer", "number"}:
-            value = "l.number"
-        elif kinds == {"bool"}:
-            value = "l.text = 'true'"
-        here = "l.rid = m.rid AND l.doc = ? AND l.key = ? AND l.element IS NULL"
-        sql = f"(SELECT any_value({value}) FROM store.leaves AS l WHERE {here})"
-        if "object" not in kinds:
-            return _Column(sql, [doc, key], document=kinds == {"list"})
-        # An object with members has no text of its own: it stands in the document.
-        path = ".".join(f'"{part}"' for part in key.split("."))
-        return _Column(
-            f"coalesce({sql}, CAST(json_extract(CAST(v.{doc} AS JSON), ?) AS VARCHAR))",
-            [doc, key, f"$.{path}"],
-            document=kinds <= {"object", "list"},
-        )
+        found: dict[tuple[str, str], set[str]] = {}
+        for doc, key, kind in rows:
+            found.setdefault((doc, key), set()).add(kind)
+        return found
 
 
 @dataclass(frozen=True)
 class _Column:
-    """An expression over the matching run `m` and its published row `v`; `document` where its text is JSON."""
+    """An expression over the published row `v` and its documents' values `d`; `document` where its text is JSON."""
 
     sql: str
     params: list[Any]
     document: bool = False
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """One value of a document. It is a number where the mirror has nothing but numbers under this key."""
+
+    doc: str
+    key: str
+    kinds: frozenset[str]
+    value: str
+
+    @classmethod
+    def build(cls, doc: str, key: str, kinds: set[str]) -> _Leaf:
+        """The value as an expression over the row `l` of store.leaves."""
+        value = "l.text"
+        if kinds == {"integer"}:
+            value = "TRY_CAST(l.text AS BIGINT)"
+        elif kinds and kinds <= {"integer", "number"}:
+            value = "l.number"
+        elif kinds == {"bool"}:
+            value = "l.text = 'true'"
+        return cls(doc, key, frozenset(kinds), value)
+
+    def column(self, sql: str) -> _Column:
+        """The column that shows the value."""
+        if "object" not in self.kinds:
+            return _Column(sql, [], document=self.kinds == {"list"})
+        # An object with members has no text of its own: it stands in the document.
+        path = ".".join(f'"{part}"' for part in self.key.split("."))
+        return _Column(
+            f"coalesce({sql}, CAST(json_extract(CAST(v.{self.doc} AS JSON), ?) AS VARCHAR))",
+            [f"$.{path}"],
+            document=self.kinds <= {"object", "list"},
+        )
+
+
+def _document_key(name: str, known: Sequence[str]) -> tuple[str, str]:
+    for prefix, doc in _DOCUMENTS.items():
+        if name.startswith(f"{prefix}.") and len(name) > len(prefix) + 1:
+            return doc, name.removeprefix(f"{prefix}.")
+    hint = nearest_of(name, [*known, "config.KEY", "summary.KEY"])
+    raise UsageError(f"--select: runs have no column {name}; {hint}")
 
 
 def _quoted(name: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _PROJECTS = """
 select p.entity || '/' || p.project as project, p.runs, p.running, p.history_rows, p.last_success_at, p.lag_s,
@@ -25,6 +28,11 @@ from store.run_history h join store.runs r using (rid)
 where h.error is not null and r.deleted_at is null
 order by h.next_try_at, 1 limit ?
 """
+
+
+def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
+    """One entry a project, as below."""
+    return _fetch(connection, _PROJECTS)
 
 
 def project_status(published: Path) -> list[dict[str, Any]]:
@@ -50,9 +58,13 @@ def _rows(published: Path, sql: str, parameters: Sequence[object] = ()) -> list[
 
     try:
         with duckdb.connect(str(published), read_only=True) as connection:
-            cursor = connection.execute(sql, parameters or None)
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return _fetch(connection, sql, parameters)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise StoreError(f"{published} cannot be read ({reason}); `mirror sync` publishes it anew") from error
+
+
+def _fetch(connection: DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, parameters or None)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

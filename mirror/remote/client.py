@@ -18,7 +18,7 @@ import httpx
 import orjson
 
 from mirror.errors import AuthError, CommError
-from mirror.remote.limits import Limiter, retry_after
+from mirror.remote.limits import Limiter, asking_for, retry_after
 from mirror.version import VERSION
 
 Result = TypeVar("Result")
@@ -118,10 +118,11 @@ class Server:
     ) -> None:
         await self.close()
 
-    def count_requests(self) -> Counter[str]:
-        """A counter of the requests that this task, and tasks started by it, send from now on."""
+    def count_requests(self, asking: str = "") -> Counter[str]:
+        """A counter of the requests that this task, and tasks started by it, send from now on for a project."""
         counter: Counter[str] = Counter()
         _counted.set(counter)
+        asking_for.set(asking)
         return counter
 
     async def close(self) -> None:
@@ -130,14 +131,21 @@ class Server:
         if self._keyless is not None:
             await self._keyless.aclose()
 
-    async def graphql(self, operation: str, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask one GraphQL document and return its `data`.
+    async def graphql(
+        self, operation: str, document: str, variables: Mapping[str, Any], *, bulk: bool = False
+    ) -> dict[str, Any]:
+        """Ask one GraphQL document and return its `data`. Where requests must wait, `bulk` ones go last.
 
         Network failures, 429, 5xx, broken JSON and unexplained GraphQL errors are tried again with backoff.
         Raises AuthError (bad key), NotFound, FeatureMissing (query refused), TooMuch (no whole answer) or CommError.
         """
         body = orjson.dumps({"query": document, "variables": dict(variables), "operationName": operation})
-        return await self._insist(operation, lambda: self._attempt(operation, body))
+        return await self._insist(operation, lambda: self._attempt(operation, body), bulk=bulk)
+
+    async def post(self, operation: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Post JSON to another address of the server than GraphQL's, insisting as `graphql` does; its answer."""
+        content = orjson.dumps(dict(body))
+        return await self._insist(operation, lambda: self._attempt(operation, content, path))
 
     async def download(self, url: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """The content of a file behind a signed address, fetched without the key, whichever host it leads to.
@@ -152,7 +160,7 @@ class Server:
             await self._download(address, content.extend, most_bytes)
             return bytes(content)
 
-        return await self._insist("file", take)
+        return await self._insist("file", take, file=True)
 
     async def download_to(self, url: str, path: Path) -> None:
         """As `download`, of any size, into a file that is not there yet or is written over."""
@@ -164,15 +172,21 @@ class Server:
 
         await self._insist("file", take)
 
-    async def _insist(self, operation: str, ask: Callable[[], Awaitable[Result]]) -> Result:
-        """Ask, and ask again with backoff while the failure may pass and patience lasts."""
-        started = time.monotonic()
+    async def _insist(
+        self, operation: str, ask: Callable[[], Awaitable[Result]], *, bulk: bool = False, file: bool = False
+    ) -> Result:
+        """Ask, and ask again with backoff while the failure may pass and patience lasts.
+
+        Patience counts from the first failure: waiting for one's turn is none.
+        """
+        started = 0.0
         attempt = 0
         while True:
             try:
-                async with self.limiter.slot():
+                async with self.limiter.slot(bulk=bulk, file=file):
                     return await ask()
             except _Retry as retry:
+                started = started or time.monotonic()
                 attempt += 1
                 self.retries[operation] += 1
                 wait = max(self._patience.wait(attempt - 1), retry.after or 0.0)
@@ -223,11 +237,11 @@ class Server:
             )
         return self._keyless
 
-    async def _attempt(self, operation: str, body: bytes) -> dict[str, Any]:
+    async def _attempt(self, operation: str, body: bytes, path: str = "graphql") -> dict[str, Any]:
         self._count(operation)
         try:
             answer = await self._http.post(
-                f"{self.base_url}/graphql", content=body, headers={"Content-Type": "application/json"}
+                f"{self.base_url}/{path}", content=body, headers={"Content-Type": "application/json"}
             )
         except httpx.TimeoutException as error:
             raise _Retry(TooMuch(f"{self.base_url} did not answer {operation} in time", error)) from error
@@ -241,17 +255,16 @@ class Server:
             raise _Retry(Unreachable(message, error), connecting=True) from error
         self.bytes_received += len(answer.content)
         self.limiter.learn(answer.headers)
-        return self._read(operation, answer)
+        return self._read(operation, answer, within="data" if path == "graphql" else None)
 
-    def _read(self, operation: str, answer: httpx.Response) -> dict[str, Any]:
+    def _read(self, operation: str, answer: httpx.Response, *, within: str | None) -> dict[str, Any]:
         status = answer.status_code
         failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
         if status == httpx.codes.UNAUTHORIZED:
             raise self._bad_key(failure)
         if status == httpx.codes.TOO_MANY_REQUESTS:
             after = retry_after(answer.headers)
-            if after:
-                self.limiter.pause(min(after, self._patience.longest_wait))
+            self.limiter.refused(after)
             message = f"{self.base_url} limits the rate of requests (429); try again later"
             raise _Retry(Unreachable(message, failure), after)
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
@@ -268,7 +281,9 @@ class Server:
             raise self._refusal(operation, status, errors, failure)
         if status >= httpx.codes.BAD_REQUEST:
             raise CommError(f"{self.base_url} refused {operation} ({status})", failure)
-        data = content.get("data")
+        if within is None:
+            return content
+        data = content.get(within)
         if not isinstance(data, dict):
             raise _Retry(TooMuch(f"{self.base_url} sent an empty answer to {operation}", failure))
         return data

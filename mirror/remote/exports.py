@@ -44,7 +44,7 @@ async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> d
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
     try:
-        data = await server.graphql("MirrorExports", queries.exports(len(run_ids)), variables)
+        data = await server.graphql("MirrorExports", queries.exports(len(run_ids)), variables, bulk=True)
     except FeatureMissing:
         server.lacks.add(FEATURE)
         return {}

@@ -10,6 +10,9 @@ from mirror.remote import queries
 from mirror.remote.client import Server
 from mirror.store.records import ProjectKey
 
+SMALL_STEPS = 1000
+"""A question for so many steps may be about what runs now; one for more is a backfill, and goes last."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -31,7 +34,8 @@ async def fetch(server: Server, project: ProjectKey, windows: Sequence[Window]) 
         variables[f"min{index}"] = window.first
         variables[f"max{index}"] = window.end
         variables[f"samples{index}"] = min(window.end - window.first, 2**31 - 1)
-    data = await server.graphql("MirrorHistory", queries.history(len(windows)), variables)
+    bulk = sum(window.end - window.first for window in windows) > SMALL_STEPS
+    data = await server.graphql("MirrorHistory", queries.history(len(windows)), variables, bulk=bulk)
     found = data.get("project") or {}
     answers = [found.get(f"r{index}") for index in range(len(windows))]
     return {

@@ -1,54 +1,218 @@
-"""One budget of requests for the whole process: how many at once, and when the server wants quiet."""
+"""One budget of requests for the whole process: how many at once, how fast, who is next, and when to be quiet.
+
+The pace is learned from what the server says: `RateLimit-Remaining` and `RateLimit-Reset`, `Retry-After`, and 429s
+without any of these. A server that says nothing is not held back. Those that must wait are served project by project,
+and within that small questions before backfills, so that a huge project does not starve a live run.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
-import time
+import random
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+
+asking_for: ContextVar[str] = ContextVar("asking_for", default="")
+"""The project that the requests of this task are for."""
+
+LONGEST_PAUSE = 300.0
+"""Seconds; what a server asks for beyond this is tried sooner, since its clock or its header may be wrong."""
+
+SCARCE = 0.5
+"""The share of a budget below which it is spread over the time until it is renewed, instead of used as it comes."""
+
+FIRST_INTERVAL = 0.25
+LONGEST_INTERVAL = 10.0
+"""Seconds between requests after a 429 that tells nothing: doubled by each, and a twentieth less by each answer."""
+
+_MINUTES = 60
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a `Retry-After` header asks for, given as a number or as a date; None where there is none."""
+    """Seconds that a `Retry-After` header asks for, as a number or as a date; None where there is none.
+
+    A date counts from the server's own `Date`: the clock of this machine may be wrong.
+    """
     text = headers.get("retry-after", "").strip()
     if not text:
         return None
     try:
         return max(0.0, float(text))
     except ValueError:
-        moment = email.utils.parsedate_tz(text)
-        return max(0.0, email.utils.mktime_tz(moment) - time.time()) if moment else None
+        until, now = _moment(text), _moment(headers.get("date", ""))
+        if until is None:
+            return None
+        return max(0.0, (until - (now or datetime.now(until.tzinfo))).total_seconds())
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How the requests stand. `left` and `resets_in_s` are what the server last said, None when it does not say.
+
+    `waiting` counts the requests that are held back, by project.
+    """
+
+    last_minute: int
+    last_hour: int
+    left: float | None
+    resets_in_s: float | None
+    paused_for_s: float
+    waiting: dict[str, int]
+
+
+@dataclass
+class _Queue:
+    """Those of one kind that wait, project by project in turn."""
+
+    projects: OrderedDict[str, deque[asyncio.Future[None]]] = field(default_factory=OrderedDict)
+
+    def put(self, project: str, ticket: asyncio.Future[None]) -> None:
+        self.projects.setdefault(project, deque()).append(ticket)
+
+    def take(self) -> asyncio.Future[None] | None:
+        """The next one; its project goes to the end of the line."""
+        while self.projects:
+            project, tickets = self.projects.popitem(last=False)
+            ticket = tickets.popleft()
+            if tickets:
+                self.projects[project] = tickets
+            if not ticket.done():
+                return ticket
+        return None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.projects.values()))
 
 
 class Limiter:
-    """Lets at most `concurrency` requests run, and none while the server has asked for a pause."""
+    """Lets at most `concurrency` requests run, at the pace that the server allows, in a fair order."""
 
     def __init__(self, concurrency: int) -> None:
-        self._slots = asyncio.Semaphore(concurrency)
+        self._free = concurrency
+        self._small, self._bulk, self._files = _Queue(), _Queue(), _Queue()
+        self._next_start = 0.0
+        self._interval = 0.0
         self._quiet_until = 0.0
-        self.remaining: float | None = None
-        """What the server last said is left of the budget; None when it does not say."""
+        self._left: float | None = None
+        self._most = 0.0
+        self._reset_at = 0.0
+        self._waking: asyncio.TimerHandle | None = None
+        self._minutes: deque[tuple[int, int]] = deque(maxlen=_MINUTES)
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for a free place and for the end of any pause."""
-        async with self._slots:
-            # A pause may grow while it is waited for; its end is a time, not an event.
-            while (wait := self._quiet_until - time.monotonic()) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(wait)
+    async def slot(self, *, bulk: bool = False, file: bool = False) -> AsyncIterator[None]:
+        """Wait for a turn. `bulk` lets others of the project go first; a `file` is not part of the server's budget."""
+        loop = asyncio.get_running_loop()
+        queue = self._files if file else self._bulk if bulk else self._small
+        ticket: asyncio.Future[None] = loop.create_future()
+        queue.put(asking_for.get(), ticket)
+        self._serve(loop)
+        try:
+            await ticket
+        except asyncio.CancelledError:
+            if ticket.done() and not ticket.cancelled():
+                self._give_back(loop)
+            raise
+        try:
             yield
+        finally:
+            self._give_back(loop)
 
     def pause(self, seconds: float) -> None:
         """Hold back every request for that long; a longer pause already under way stays."""
-        self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
+        until = asyncio.get_running_loop().time() + min(seconds, LONGEST_PAUSE)
+        self._quiet_until = max(self._quiet_until, until)
+
+    def refused(self, after: float | None) -> None:
+        """The server wants fewer requests (429): wait as long as it says, or find the pace by trying."""
+        if after is not None:
+            self.pause(after * random.uniform(1.0, 1.1))  # noqa: S311 - not all processes at the same instant
+            return
+        self._interval = min(LONGEST_INTERVAL, max(FIRST_INTERVAL, self._interval * 2))
+        self.pause(self._interval * random.uniform(0.5, 1.5))  # noqa: S311
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Wait out an empty budget, as `RateLimit-Remaining` and `RateLimit-Reset` (seconds, maybe a fraction) tell."""
+        """Take note of an answer: of `RateLimit-Remaining` and `RateLimit-Reset` (seconds, maybe a fraction)."""
+        self._interval = self._interval * 0.95 if self._interval > 0.01 else 0.0
         try:
-            self.remaining = float(headers["ratelimit-remaining"])
-            reset = float(headers.get("ratelimit-reset", "0"))
+            left = float(headers["ratelimit-remaining"])
+            reset = max(0.0, float(headers.get("ratelimit-reset", "0")))
         except (KeyError, ValueError):
             return
-        if self.remaining < 1:
-            self.pause(min(reset, 60.0))
+        now = asyncio.get_running_loop().time()
+        if now >= self._reset_at:
+            self._most = left
+        self._left, self._most, self._reset_at = left, max(self._most, left), now + reset
+        if left < 1:
+            self.pause(reset)
+        elif left < self._most * SCARCE:
+            self._next_start = max(self._next_start, now + reset / (left + 1))
+
+    def snapshot(self) -> Budget:
+        """How the requests stand now."""
+        now = asyncio.get_running_loop().time()
+        minute = int(now // 60)
+        waiting: dict[str, int] = {}
+        for queue in (self._small, self._bulk, self._files):
+            for project, tickets in queue.projects.items():
+                waiting[project] = waiting.get(project, 0) + sum(not ticket.done() for ticket in tickets)
+        known = self._left is not None and now < self._reset_at
+        return Budget(
+            last_minute=sum(count for at, count in self._minutes if at >= minute - 1),
+            last_hour=sum(count for at, count in self._minutes if at > minute - _MINUTES),
+            left=self._left if known else None,
+            resets_in_s=self._reset_at - now if known else None,
+            paused_for_s=max(0.0, self._quiet_until - now),
+            waiting={project: count for project, count in waiting.items() if count},
+        )
+
+    def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._free += 1
+        self._serve(loop)
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go whoever may go now, and wake up when the next one may."""
+        while self._free > 0:
+            wait = max(self._quiet_until, self._next_start) - loop.time()
+            asking = len(self._small) or len(self._bulk)
+            if asking and wait <= 0:
+                ticket = self._small.take() or self._bulk.take()
+                if ticket is not None:
+                    self._start(loop.time())
+            else:
+                ticket = self._files.take()
+                if ticket is None:
+                    if asking:
+                        self._wake_in(loop, wait)
+                    return
+            if ticket is not None:
+                self._free -= 1
+                ticket.set_result(None)
+
+    def _start(self, now: float) -> None:
+        interval = self._interval
+        if self._left is not None and now < self._reset_at:
+            self._left = max(0.0, self._left - 1)
+            if self._left < self._most * SCARCE:
+                interval = max(interval, (self._reset_at - now) / (self._left + 1))
+        self._next_start = now + interval
+        minute = int(now // 60)
+        at, count = self._minutes.pop() if self._minutes and self._minutes[-1][0] == minute else (minute, 0)
+        self._minutes.append((at, count + 1))
+
+    def _wake_in(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        if self._waking is not None:
+            self._waking.cancel()
+        self._waking = loop.call_later(seconds, self._serve, loop)

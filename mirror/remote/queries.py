@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 VIEWER = "query Viewer { viewer { id username entity } }"
 
 PROJECTS = """query MirrorProjects($entity: String, $after: String, $first: Int) {
@@ -22,6 +20,20 @@ RUN_FIELDS = """id name displayName state createdAt heartbeatAt updatedAt group 
 
 DURATION_FIELD = "computeSeconds"
 """Seen in public clients, but in no query of the official SDK; asked for beside RUN_FIELDS while the server has it."""
+
+OPTIONAL_FIELDS = {
+    "runInfo": "runInfo { program args os python gpu gpuCount cpuCount git { commit remote } }",
+    "eventsLineCount": "eventsLineCount",
+    "logLineCount": "logLineCount",
+}
+"""More of the kind, by the name with which a server refuses them."""
+
+KEYS_FIELDS = "name historyKeys"
+"""Which keys each run ever logged."""
+
+LINE_FIELDS = "number timestamp level line"
+PLAIN_LINE_FIELDS = "level line"
+"""What older servers have of a console line."""
 
 
 def runs(fields: str) -> str:
@@ -48,6 +60,29 @@ def history(count: int) -> str:
     )
 
 
+def file_addresses(count: int) -> str:
+    """One file by its name of `count` runs in one request."""
+    return _aliased(
+        "MirrorFiles",
+        count,
+        "",
+        "files(names: $names, first: 1) {{ edges {{ node {{ directUrl }} }} }}",
+        "$names: [String]",
+    )
+
+
+def log_lines(count: int, fields: str) -> str:
+    """A page of the console of `count` runs in one request."""
+    return _aliased(
+        "MirrorConsole",
+        count,
+        "$after{i}: String",
+        "logLines(first: $first, after: $after{i}) {{ "
+        f"edges {{{{ node {{{{ {fields} }}}} }}}} pageInfo {{{{ endCursor hasNextPage }}}} }}}}",
+        "$first: Int",
+    )
+
+
 def events(count: int) -> str:
     """System metrics of `count` runs in one request."""
     return _aliased("MirrorEvents", count, "$samples{i}: Int!", "events(samples: $samples{i})")
@@ -59,11 +94,12 @@ def exports(count: int) -> str:
     return _aliased("MirrorExports", count, "", field)
 
 
-def _aliased(operation: str, count: int, variables: str, field: str) -> str:
-    more = f", {variables}" if variables else ""
-    declared: Sequence[str] = [f"$run{i}: String!{more.format(i=i)}" for i in range(count)]
+def _aliased(operation: str, count: int, variables: str, field: str, shared: str = "") -> str:
+    """`field` of `count` runs; its variables have the place of the run for `{i}`, `shared` ones hold for all."""
+    own = [f"$run{i}: String!, {variables.format(i=i)}".removesuffix(", ") for i in range(count)]
+    declared = ", ".join([*([shared] if shared else []), *own])
     selected = "\n".join(f"    r{i}: run(name: $run{i}) {{ {field.format(i=i)} }}" for i in range(count))
     return (
-        f"query {operation}($entity: String!, $project: String!, {', '.join(declared)}) {{\n"
+        f"query {operation}($entity: String!, $project: String!, {declared}) {{\n"
         f"  project(name: $project, entityName: $entity) {{\n{selected}\n  }}\n}}"
     )

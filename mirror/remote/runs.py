@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -87,18 +88,51 @@ async def records(
     server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any], size: PageSize
 ) -> AsyncIterator[Page[RunRecord]]:
     """Pages of whole records of every run that matches `filters`, oldest first."""
-    duration = queries.DURATION_FIELD
     while True:
-        fields = queries.RUN_FIELDS + ("" if duration in server.lacks else f" {duration}")
+        optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
+        asked = {name: field for name, field in optional.items() if name not in server.lacks}
+        fields = " ".join([queries.RUN_FIELDS, *asked.values()])
         try:
             async for nodes, total in _pages(server, project, fields, scope, filters, size):
                 yield Page([_record(server, project, node) for node in nodes], total)
         except FeatureMissing as error:
-            if duration in server.lacks or duration not in str(error):
+            # A server may have the field but not all that is asked for in it; then its type is named, `RunInfo`.
+            refused = {name for name in asked if name.lower() in str(error).lower()}
+            if not refused:
                 raise
-            server.lacks.add(duration)
+            server.lacks |= refused
         else:
             return
+
+
+async def history_keys(server: Server, project: ProjectKey) -> AsyncIterator[dict[str, dict[str, int | None] | None]]:
+    """Pages of the keys that each run ever logged, with the number of values where the server tells it.
+
+    None for a run of which it does not tell the keys. Raises FeatureMissing on a server that has no such list.
+    """
+    async for nodes, _ in _pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize()):
+        yield {node["name"]: _keys(node["historyKeys"]) for node in nodes}
+
+
+def _keys(told: Any) -> dict[str, int | None] | None:
+    described = loads(told) if isinstance(told, str) else told
+    keys = described.get("keys") if isinstance(described, dict) else None
+    if not isinstance(keys, dict):
+        return None
+    counts = {key: _type_counts(about) for key, about in keys.items() if key != "_step"}
+    # An object is mirrored as the keys inside, which are not told here.
+    if any("map" in types for types in counts.values()):
+        return None
+    return {
+        key: sum(types.values()) if all(isinstance(count, int) for count in types.values()) and types else None
+        for key, types in counts.items()
+    }
+
+
+def _type_counts(about: Any) -> dict[str, Any]:
+    counts = about.get("typeCounts") if isinstance(about, dict) else None
+    listed = counts if isinstance(counts, list) else []
+    return {str(entry.get("type")): entry.get("count") for entry in listed if isinstance(entry, dict)}
 
 
 async def _pages(
@@ -110,35 +144,50 @@ async def _pages(
     size: PageSize,
 ) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
     document = queries.runs(fields)
-    after: str | None = None
-    while True:
-        variables = {
-            "entity": project.entity,
-            "project": project.project,
-            "scope": json.dumps(scope),
-            "filters": json.dumps(filters),
-            "order": "+created_at",
-            "first": size.runs,
-            "after": after,
-        }
-        before = server.bytes_received
-        try:
-            data = await server.graphql("MirrorRuns", document, variables)
-        except TooMuch:
-            if not size.shrink():
-                raise
-            continue
-        found = data.get("project")
-        if found is None:
-            raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
-        connection = found["runs"]
-        nodes = [edge["node"] for edge in connection["edges"]]
-        size.learn(len(nodes), server.bytes_received - before)
-        yield nodes, int(found["runCount"])
-        info = connection["pageInfo"]
-        if not info["hasNextPage"] or not nodes or info["endCursor"] == after:
-            return
-        after = info["endCursor"]
+
+    async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
+        """One page, how many runs there are, and where the next page begins."""
+        while True:
+            first = size.runs
+            variables = {
+                "entity": project.entity,
+                "project": project.project,
+                "scope": json.dumps(scope),
+                "filters": json.dumps(filters),
+                "order": "+created_at",
+                "first": first,
+                "after": after,
+            }
+            before = server.bytes_received
+            try:
+                data = await server.graphql("MirrorRuns", document, variables)
+            except TooMuch:
+                if not size.shrink():
+                    raise
+                continue
+            found = data.get("project")
+            if found is None:
+                raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
+            connection = found["runs"]
+            nodes = [edge["node"] for edge in connection["edges"]]
+            size.learn(len(nodes), server.bytes_received - before)
+            info = connection["pageInfo"]
+            more = info["hasNextPage"] and nodes and info["endCursor"] != after
+            return nodes, int(found["runCount"]), info["endCursor"] if more else None
+
+    # The next page is asked for while this one is worked on.
+    coming = asyncio.create_task(ask(None))
+    try:
+        while True:
+            nodes, total, after = await coming
+            if after is not None:
+                coming = asyncio.create_task(ask(after))
+            yield nodes, total
+            if after is None:
+                return
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
 
 
 async def project_names(server: Server, entity: str) -> list[str]:
@@ -192,6 +241,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
     summary = numbers(_document(server, project, node, "summaryMetrics"))
     head = _head(node)
     seconds = node.get(queries.DURATION_FIELD)
+    info = _info(node)
     lived = (head.heartbeat_at - head.created_at) if head.heartbeat_at and head.created_at else None
     return RunRecord(
         entity=project.entity,
@@ -211,7 +261,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         notes=node["notes"],
         description=node["description"],
         tags=tuple(node["tags"] or ()),
-        git_commit=node["commit"],
+        git_commit=node["commit"] or ((info or {}).get("git") or {}).get("commit"),
         host=node["host"],
         url=_url(server.base_url, project, head.run_id),
         config=config,
@@ -219,19 +269,55 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         summary=summary,
         server_rows=head.server_rows,
         server_last_step=_last_step(node, summary, head.server_rows),
+        server_keys=_key_counts(node),
+        server_events=node.get("eventsLineCount"),
+        server_log_lines=node.get("logLineCount"),
+        info=info,
     )
+
+
+def _info(node: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the server tells of how the run was started, under the names that the run's file has for it.
+
+    None where this server does not tell, which is not the same as a run of which nothing is known.
+    """
+    if "runInfo" not in node:
+        return None
+    told = dict(node["runInfo"] or {})
+    for name, own in (("gpuCount", "gpu_count"), ("cpuCount", "cpu_count")):
+        told[own] = told.pop(name, None)
+    told["git"] = {key: value for key, value in (told.get("git") or {}).items() if value is not None}
+    return {key: value for key, value in told.items() if value not in (None, {}, [])}
 
 
 def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -> int | None:
     """The highest logged step as far as the server says: `historyKeys.lastStep`, or the summary's `_step`."""
     if not rows:
         return None
+    keys = _history_keys(node)
+    told = [keys.get("lastStep"), summary.get("_step")]
+    steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
+    return max(steps, default=None)
+
+
+def _history_keys(node: Mapping[str, Any]) -> dict[str, Any]:
     keys = node["historyKeys"]
     if isinstance(keys, str):
         keys = loads(keys)
-    told = [keys.get("lastStep") if isinstance(keys, dict) else None, summary.get("_step")]
-    steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
-    return max(steps, default=None)
+    return keys if isinstance(keys, dict) else {}
+
+
+def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
+    """The values of each key, of whichever type: `historyKeys.keys.K.typeCounts`. Keys without counts are left out."""
+    keys = _history_keys(node).get("keys")
+    if not isinstance(keys, dict):
+        return None
+    counts = {}
+    for key, entry in keys.items():
+        found = entry.get("typeCounts") if isinstance(entry, dict) else None
+        if isinstance(found, list):
+            counts[key] = sum(int(kind.get("count") or 0) for kind in found if isinstance(kind, dict))
+    return counts
 
 
 def _url(base_url: str, project: ProjectKey, run_id: str) -> str:

@@ -210,7 +210,7 @@ class Lines:
 
     def describe(self) -> dict[str, Any] | None:
         """What `historyKeys` answers; None without rows."""
-        if not self.lines:
+        if not len(self):
             return None
         return {
             "keys": {

@@ -49,7 +49,9 @@ class Database:
         self.rids: dict[ProjectKey, dict[str, int]] = {}
         try:
             # DuckDB draws a bar on stdout, which belongs to data, where it takes the process for an interactive one.
-            self.run("SET enable_progress_bar = false")
+            # In a notebook without ipywidgets there is none, and the setting cannot be touched.
+            if self.value("SELECT current_setting('enable_progress_bar')"):
+                self.run("SET enable_progress_bar = false")
             self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
             self.run(f"SET temp_directory = {literal(spill_folder(path))}")
             self.run(f"ATTACH {literal(path)} AS {CATALOG} {version}")

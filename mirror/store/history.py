@@ -145,11 +145,7 @@ def swap(
     """
     cursor = find(db, project, {run_id})[run_id]
     db.run("DELETE FROM store.history_tail WHERE rid = ?", [cursor.rid])
-    hidden = db.value(
-        "UPDATE store.segment_runs SET replaced = true WHERE run_id = ? AND NOT replaced AND segment_id IN "
-        "(SELECT segment_id FROM store.segments WHERE entity = ? AND project = ? AND retired_at IS NULL)",
-        [run_id, project.entity, project.project],
-    )
+    hidden = hide_segments(db, project, run_id)
     gathered = "(SELECT * FROM store.history_staging WHERE rid = ?)"
     db.run(f"INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM {gathered}", [cursor.rid])
     db.run("DELETE FROM store.history_keys WHERE rid = ?", [cursor.rid])
@@ -160,14 +156,45 @@ def swap(
     cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
     attempts = {cursor.rid: cursor.succeeded()}
     save(db, [cursor])
-    return attempts, hidden > 0
+    return attempts, hidden
+
+
+def cut(db: Database, project: ProjectKey, run_id: str, last_step: int) -> bool:
+    """Drop a run's values behind a step, in the tail and in segments; whether segments hold values of the run."""
+    cursor = find(db, project, {run_id})[run_id]
+    if cursor.last_step is None or cursor.last_step <= last_step:
+        return False
+    drop_staged(db, [cursor.rid])
+    db.run(
+        "INSERT INTO store.history_staging SELECT ?, step, key, value, text FROM main.history "
+        "WHERE entity = ? AND project = ? AND run_id = ? AND step <= ?",
+        [cursor.rid, project.entity, project.project, run_id, last_step],
+    )
+    kept = db.value("SELECT count(DISTINCT step) FROM store.history_staging WHERE rid = ?", [cursor.rid])
+    return swap(db, project, run_id, kept, last_step)[1]
+
+
+def hide_segments(db: Database, project: ProjectKey, run_id: str) -> bool:
+    """Let views leave out what segments hold of a run; whether they hold anything of it."""
+    hidden = db.value(
+        "UPDATE store.segment_runs SET replaced = true WHERE run_id = ? AND NOT replaced AND segment_id IN "
+        "(SELECT segment_id FROM store.segments WHERE entity = ? AND project = ? AND retired_at IS NULL)",
+        [run_id, project.entity, project.project],
+    )
+    return bool(hidden)
 
 
 def replace_system_metrics(db: Database, project: ProjectKey, page: HistoryPage) -> None:
     """Put the page in place of all system metrics of its run; of two values at one step and key the later one holds."""
     here = [project.entity, project.project, page.run_id]
-    cursors = find(db, project, {page.run_id})
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
+    append_system_metrics(db, project, page)
+
+
+def append_system_metrics(db: Database, project: ProjectKey, page: HistoryPage) -> None:
+    """Add the page to the system metrics of its run."""
+    here = [project.entity, project.project, page.run_id]
+    cursors = find(db, project, {page.run_id})
     afresh = {page.run_id: Cursor(cursors[page.run_id].rid)}
     if blocks := _new(afresh, [page]):
         with db.table("incoming", _joined(blocks)):

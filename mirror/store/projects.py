@@ -9,6 +9,9 @@ from mirror.store.records import ProjectCursor, ProjectKey, ProjectStatus
 
 _HERE = "WHERE entity = ? AND project = ?"
 
+CURSOR = f"SELECT covered_to, reconciled_at, unexplained_runs, filters, history FROM store.projects {_HERE}"
+"""The fields of ProjectCursor."""
+
 
 def find(db: Database, project: ProjectKey) -> int | None:
     """This mirror's number for the project, if that is in the store."""
@@ -36,18 +39,17 @@ def everything(db: Database) -> list[ProjectKey]:
 
 def cursor(db: Database, project: ProjectKey) -> ProjectCursor:
     """How far the project is mirrored; a project that is not in the store is not mirrored at all."""
-    found = db.run(
-        f"SELECT covered_to, reconciled_at, unexplained_runs FROM store.projects {_HERE}",
-        [project.entity, project.project],
-    )
+    found = db.run(CURSOR, [project.entity, project.project])
     return ProjectCursor(*found[0]) if found else ProjectCursor()
 
 
 def set_cursor(db: Database, project: ProjectKey, cursor: ProjectCursor) -> None:
     """Put the cursor in place of the former one."""
+    values = [cursor.covered_to, cursor.reconciled_at, cursor.unexplained_runs, cursor.filters, cursor.history]
     db.run(
-        f"UPDATE store.projects SET covered_to = ?, reconciled_at = ?, unexplained_runs = ? {_HERE}",
-        [cursor.covered_to, cursor.reconciled_at, cursor.unexplained_runs, project.entity, project.project],
+        "UPDATE store.projects SET covered_to = ?, reconciled_at = ?, unexplained_runs = ?, filters = ?, history = ? "
+        f"{_HERE}",
+        [*values, project.entity, project.project],
     )
 
 

@@ -26,7 +26,11 @@ class ProjectKey:
 class RunRecord:
     """One run as the server tells it.
 
-    `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry.
+    `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry, `info` how the run was started
+    (program, args, os, python, gpu, gpu_count, cpu_count, git). `info`, `server_events` (system metric lines) and
+    `server_log_lines` are None where the server does not tell. `storage_id` is empty for a run that was read from a
+    local file. `server_keys` is how many values of each history key the server counts, None where it does not tell; it
+    is for comparing and not stored.
     """
 
     entity: str
@@ -48,12 +52,16 @@ class RunRecord:
     tags: tuple[str, ...]
     git_commit: str | None
     host: str | None
-    url: str
+    url: str | None
     config: dict[str, Any] = field(default_factory=dict)
     config_meta: Any = None
     summary: dict[str, Any] = field(default_factory=dict)
     server_rows: int = 0
     server_last_step: int | None = None
+    server_keys: dict[str, int] | None = None
+    server_events: int | None = None
+    server_log_lines: int | None = None
+    info: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ class KnownRun:
     """What the mirror holds of a run: enough to see, without its documents, whether the server has something newer.
 
     `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
-    `server_last_step` are what the server said when the run's record was last written.
+    `server_last_step` are what the server said when the run's record was last written. `local` tells that the run came
+    from a local file and the server is not known to have it, `ahead` that it has it, with less history than the file.
     """
 
     rid: int
@@ -78,19 +87,59 @@ class KnownRun:
     next_try_at: datetime | None
     error: str | None
     deleted: bool
+    local: bool = False
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
 class ProjectCursor:
     """How far a project is mirrored. `covered_to` is the newest change seen and committed, on the server's clock.
 
+    All runs that changed up to there are mirrored, so a pass that leaves older runs out does not set it.
     `reconciled_at` is when a full listing was last compared, on this machine's clock; `unexplained_runs` is how many
-    runs the server counted when that listing could not explain its count, else None.
+    runs the server counted when that listing could not explain its count, else None. `filters` and `history` are the
+    filter and the key globs, as JSON text, that the runs and the history were taken with.
     """
 
     covered_to: datetime | None = None
     reconciled_at: datetime | None = None
     unexplained_runs: int | None = None
+    filters: str | None = None
+    history: str | None = None
+
+
+@dataclass(frozen=True)
+class RunExtras:
+    """What the server counts of a run's system metrics and console, and what was taken of them and of its file.
+
+    `server_events` and `server_log_lines` are from the run's record, `events` and `log_lines` what they were when each
+    was taken last; None for never. The console goes on behind `log_cursor`, at line `log_from`; `log_live` tells that
+    the run was live then. `file` is None while it was not asked for, else "taken", "none" or "not yet".
+    """
+
+    rid: int
+    run_id: str
+    state: str
+    server_events: int | None = None
+    server_log_lines: int | None = None
+    events: int | None = None
+    log_lines: int | None = None
+    log_cursor: str | None = None
+    log_from: int = 0
+    log_live: bool = False
+    file: str | None = None
+    attempts: int = 0
+    next_try_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ConsolePage:
+    """Console lines of one run from `first` on: (line, logged_at, level, text). No line follows the `last` page."""
+
+    run_id: str
+    first: int
+    lines: list[tuple[int, datetime | None, str | None, str]]
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -109,6 +158,46 @@ class HistoryPage:
     rows: int
     last_step: int | None
     summary: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of the official client, and how far it is read.
+
+    `started_at` is when the run's process began, `head` a checksum of the file's start, `mtime` in nanoseconds, `shift`
+    what is added to each step. `note` says why the file is not read any more, else None.
+    """
+
+    path: str
+    entity: str
+    project: str
+    run_id: str
+    started_at: str
+    read_to: int = 0
+    size: int = 0
+    mtime: int = 0
+    head: str = ""
+    damaged: int = 0
+    shift: int | None = None
+    note: str | None = None
+    read_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """How a run that local files tell of stands in the mirror.
+
+    `local` tells that it is marked as coming from files, `on_server` that the server's record of it is mirrored, and
+    `guessed` that the files name no entity. `rows` counts mirrored history lines.
+    """
+
+    project: ProjectKey
+    run_id: str
+    local: bool
+    on_server: bool
+    guessed: bool
+    rows: int
+    state: str
 
 
 @dataclass(frozen=True)

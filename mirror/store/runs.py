@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from mirror.store import columns, projects, rids
+from mirror.store import columns, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
@@ -21,7 +21,7 @@ _COLUMNS = {
     "duration_s": "DOUBLE",
     **dict.fromkeys(("username", "group_name", "job_type", "sweep", "notes", "description", "tags"), "VARCHAR"),
     **dict.fromkeys(("git_commit", "host", "url", "config", "config_meta", "summary"), "VARCHAR"),
-    **dict.fromkeys(("server_rows", "server_last_step"), "BIGINT"),
+    **dict.fromkeys(("server_rows", "server_last_step", "server_events", "server_log_lines"), "BIGINT"),
     **dict.fromkeys(("deleted_at", "synced_at"), "TIMESTAMP"),
     "revision": "BIGINT",
 }
@@ -34,6 +34,21 @@ _CHANGE = {
     "seen_at": "TIMESTAMP",
     **dict.fromkeys(("field", "old", "new"), "VARCHAR"),
 }
+
+_NEVER = datetime(1970, 1, 1)
+
+OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision")
+"""Columns that no server tells."""
+
+KNOWN = """
+    SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
+           h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL,
+           l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> ''
+    FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid
+    LEFT JOIN store.local_runs AS l ON l.rid = r.rid
+    WHERE r.entity = ? AND r.project = ?
+"""
+"""The fields of KnownRun for each run of a project."""
 
 _REAL_LEAF = "element IS NULL AND (kind <> 'object' OR text IS NOT NULL)"
 
@@ -60,6 +75,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
         if record.run_id not in numbers:
             numbers[record.run_id] = next_rid
             next_rid += 1
+    records = metadata.fill(db, numbers, records)
     leaves = LeafColumns()
     for record in records:
         leaves.add(numbers[record.run_id], "config", record.config)
@@ -89,6 +105,13 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
             with db.table("fresh", columns.table(shape, fresh)):
                 db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
+    metadata.keep_info(db, {numbers[record.run_id]: record.info for record in records if record.info is not None})
+
+
+def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
+    """The rows of `store.runs` that `upsert` would write, by run id, without what is this mirror's own."""
+    table = columns.table(_COLUMNS, [_row(0, record, _NEVER, 0) for record in records])
+    return {row["run_id"]: row for row in table.drop(list(OWN_COLUMNS)).to_pylist()}
 
 
 def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any, ...]:
@@ -99,7 +122,7 @@ def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any
         *(r.created_at, r.heartbeat_at, r.updated_at, r.duration_s),
         *(r.username, r.group_name, r.job_type, r.sweep, r.notes, r.description, ",".join(r.tags)),
         *(r.git_commit, r.host, r.url, json_text(r.config), meta, json_text(r.summary)),
-        *(r.server_rows, r.server_last_step, None, now, revision),
+        *(r.server_rows, r.server_last_step, r.server_events, r.server_log_lines, None, now, revision),
     )
 
 
@@ -197,19 +220,63 @@ def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: 
         )
 
 
+def uncount(db: Database, project_number: int, rid: int) -> None:
+    """Take the leaves of a run that is about to be forgotten out of the counts."""
+    shape = "rid, doc, key, kind, text, element"
+    leaves = db.arrow(f"SELECT {shape} FROM store.leaves WHERE {_REAL_LEAF} AND rid = ?", [rid])
+    with db.table("old_leaves", leaves):
+        _count_keys(db, project_number, ("-1", "old_leaves"))
+
+
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def known(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
-    """What the mirror holds of each run of a project, deleted ones too, by run id."""
-    rows = db.run(
-        """
-        SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
-               h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL
-        FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid
-        WHERE r.entity = ? AND r.project = ?
-        """,
-        [project.entity, project.project],
+_UNSETTLED = f"""
+    AND r.deleted_at IS NULL AND (
+        r.state IN ({", ".join(f"'{state}'" for state in sorted(LIVE_STATES))})
+        OR h.refresh OR h.error IS NOT NULL OR r.server_rows <> h.rows
+        OR (r.server_last_step IS NOT NULL AND (h.last_step IS NULL OR h.last_step < r.server_last_step))
     )
+"""
+
+
+def known(db: Database, project: ProjectKey, run_ids: Collection[str] | None = None) -> dict[str, KnownRun]:
+    """What the mirror holds of each run of a project, or of these runs, deleted ones too, by run id."""
+    here = [project.entity, project.project]
+    if run_ids is None:
+        rows = db.run(KNOWN, here)
+    else:
+        condition, params = rids.among(rids.find(db, project, run_ids).values())
+        rows = db.run(f"{KNOWN} AND r.{condition}", [*here, *params])
     return {row[1]: KnownRun(*row) for row in rows}
+
+
+def unsettled(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
+    """As `known`, of the runs that a pass may have to do with though nothing is new on the server.
+
+    These are live, lack history, failed, or are to be pulled again.
+    """
+    rows = db.run(KNOWN + _UNSETTLED, [project.entity, project.project])
+    return {row[1]: KnownRun(*row) for row in rows}
+
+
+def count(db: Database, project: ProjectKey) -> tuple[int, int]:
+    """How many runs of a project the mirror holds, and how many of them it takes to be on the server."""
+    here = [project.entity, project.project]
+    everything, there = db.run(
+        "SELECT count(*), count(*) FILTER (WHERE r.deleted_at IS NULL AND (l.rid IS NULL OR r.storage_id <> '')) "
+        "FROM store.runs AS r LEFT JOIN store.local_runs AS l ON l.rid = r.rid WHERE r.entity = ? AND r.project = ?",
+        here,
+    )[0]
+    return int(everything), int(there)
+
+
+def key_rows(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many values are mirrored of each history key of these runs."""
+    numbers = rids.find(db, project, run_ids)
+    condition, params = rids.among(numbers.values())
+    found: dict[int, dict[str, int]] = {}
+    for rid, key, rows in db.run(f"SELECT rid, key, rows FROM store.history_keys WHERE {condition}", params):
+        found.setdefault(rid, {})[key] = rows
+    return {run_id: found.get(rid, {}) for run_id, rid in numbers.items()}

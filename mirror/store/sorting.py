@@ -11,8 +11,8 @@ from mirror.store.database import Database
 UNSORTED_SHARE = 0.1
 """The table is sorted when more of its rows than this came since it was sorted last."""
 
-FEWEST = 100_000
-"""So few unsorted rows cost a filter a millisecond, and are left alone."""
+FEWEST = 500_000
+"""So few unsorted rows cost a filter some milliseconds, and are left alone."""
 
 _SORTED_ROWS = "sorted_leaves"
 

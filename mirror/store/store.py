@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +16,31 @@ from typing import TypeVar
 import duckdb
 
 from mirror.home import Home
-from mirror.store import compact, migrations, projects, publish, runs, segments, sorting, views, wide
+from mirror.store import (
+    checks,
+    compact,
+    extras,
+    local,
+    migrations,
+    projects,
+    publish,
+    runs,
+    segments,
+    sorting,
+    views,
+    wide,
+)
 from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
-from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus, Published
+from mirror.store.records import (
+    KnownRun,
+    LocalFile,
+    LocalRun,
+    ProjectCursor,
+    ProjectKey,
+    ProjectStatus,
+    Published,
+    RunExtras,
+)
 from mirror.store.writes import Writes
 
 logger = logging.getLogger(__name__)
@@ -106,9 +128,41 @@ class Store:
         """How far a project is mirrored."""
         return self._read(lambda db: projects.cursor(db, project))
 
-    def known_runs(self, project: ProjectKey) -> dict[str, KnownRun]:
-        """What the mirror holds of each run of a project, deleted ones too, by run id."""
-        return self._read(lambda db: runs.known(db, project))
+    def known_runs(self, project: ProjectKey, run_ids: Collection[str] | None = None) -> dict[str, KnownRun]:
+        """What the mirror holds of each run of a project, or of these runs, deleted ones too, by run id."""
+        return self._read(lambda db: runs.known(db, project, run_ids))
+
+    def unsettled_runs(self, project: ProjectKey) -> dict[str, KnownRun]:
+        """As `known_runs`, of those that are live, lack history, failed, or are to be pulled again."""
+        return self._read(lambda db: runs.unsettled(db, project))
+
+    def count_runs(self, project: ProjectKey) -> tuple[int, int]:
+        """How many runs of a project the mirror holds, and how many of them it takes to be on the server."""
+        return self._read(lambda db: runs.count(db, project))
+
+    def local_files(self) -> dict[str, LocalFile]:
+        """Every local file that was read, by path."""
+        return self._read(local.files)
+
+    def local_runs(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
+        """How each of these runs stands, if it is mirrored."""
+        return self._read(lambda db: local.find(db, project, run_ids))
+
+    def run_owner(self, project: str, run_id: str) -> str | None:
+        """The entity of a run that came from the server, when only its project's name is known."""
+        return self._read(lambda db: local.owner(db, project, run_id))
+
+    def local_reading(self, project: ProjectKey, run_id: str) -> str | None:
+        """What reading of a local run's files goes on from."""
+        return self._read(lambda db: local.reading(db, project, run_id))
+
+    def extras(self, project: ProjectKey, *, events: bool, console: bool, files: bool) -> list[RunExtras]:
+        """The runs of which some of this may be missing: system metrics, console lines, metadata files."""
+        return self._read(lambda db: extras.find(db, project, events=events, console=console, files=files))
+
+    def key_rows(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """How many values are mirrored of each history key, by run."""
+        return self._read(lambda db: runs.key_rows(db, project, run_ids))
 
     def status(self) -> list[ProjectStatus]:
         """How each project stands."""
@@ -162,7 +216,7 @@ class Store:
                 compacted = compact.is_due(self._db, self._storage_version) and self._compact()
                 with self._db.transaction():
                     compact.note_version(self._db, self._storage_version)
-                    renewed = views.recreate(self._db, self.home.history)
+                renewed = self._renew_views()
                 segments.delete_orphans(self._db, self.home.history, self.home.published)
                 publish.delete_leftovers(self.home.published)
                 compact.delete_leftover(path)
@@ -175,6 +229,21 @@ class Store:
         except (duckdb.Error, OSError) as error:
             raise opening_error(path, error) from error
         self._changed = not current or bool(migrated) or compacted or renewed
+
+    def _renew_views(self) -> bool:
+        """Make the views anew if they changed. A segment that cannot be read does not keep the store from opening."""
+        try:
+            with self._db.transaction():
+                return views.recreate(self._db, self.home.history)
+        except duckdb.Error as error:
+            if not checks.unreadable(self._db, self.home.history):
+                raise
+            logger.warning(
+                "the views of %s could not be made anew (%s); run `mirror verify --repair`",
+                self.home.state,
+                str(error).splitlines()[0],
+            )
+            return False
 
     def _compact(self) -> bool:
         """Write the file anew; a disk that is too full for that does not keep the store from opening."""

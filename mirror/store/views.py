@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from pathlib import Path
 
 from mirror.store import sqlfiles
@@ -28,7 +29,7 @@ def recreate(db: Database, history_folder: Path) -> bool:
 
     Call it within a transaction whenever segments changed, and after each migration.
     """
-    texts = sqlfiles.read("views") | {"history": _history(db, history_folder)}
+    texts = sqlfiles.read("views") | {"history": history(db, history_folder)}
     digest = hashlib.sha256("\n".join(texts.values()).encode()).hexdigest()
     if db.run("SELECT value FROM store.meta WHERE key = 'views'") == [(digest,)]:
         return False
@@ -49,8 +50,11 @@ def without_replaced(folder: Path) -> str:
     """
 
 
-def _history(db: Database, folder: Path) -> str:
-    """The tail and every segment in use, one by one: a pattern would also match files that are being replaced."""
+def history(db: Database, folder: Path, without: Container[str] = ()) -> str:
+    """The view over the tail and every segment in use but those `without`.
+
+    Segments stand there one by one: a pattern would also match files that are being replaced.
+    """
     text = sqlfiles.read("views")["history"].rstrip().removesuffix(";")
     segments = db.run(
         "SELECT s.path, coalesce(bool_or(g.replaced), false) FROM store.segments AS s "
@@ -58,7 +62,7 @@ def _history(db: Database, folder: Path) -> str:
         "WHERE s.retired_at IS NULL GROUP BY s.segment_id, s.path ORDER BY s.segment_id"
     )
     for template, partly in ((_SEGMENTS, False), (_PARTLY_REPLACED, True)):
-        if paths := [path for path, replaced in segments if replaced is partly]:
+        if paths := [path for path, replaced in segments if replaced is partly and path not in without]:
             listed = ", ".join(literal(folder / path) for path in paths)
             text += template.format(paths=listed, without_replaced=without_replaced(folder))
     return text

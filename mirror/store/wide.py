@@ -71,6 +71,34 @@ def _refresh(db: Database, project: ProjectKey, number: int) -> None:
     _fill(db, table, columns, stale)
 
 
+def differing(db: Database, project: ProjectKey) -> list[str]:
+    """The runs whose row in the wide relation is not what their leaves say. Raises duckdb.Error where it lacks."""
+    number = known_projects.find(db, project)
+    assert number is not None
+    columns = _columns(db, number)
+    names = ", ".join(identifier(name) for name in ("rid", "revision", *(column.name for column in columns)))
+    runs = dict(
+        db.run(
+            "SELECT rid, run_id FROM store.runs WHERE entity = ? AND project = ? ORDER BY rid",
+            [project.entity, project.project],
+        )
+    )
+    rids = list(runs)
+    found: set[int] = set()
+    step = max(1, _CELLS // max(1, len(columns)))
+    for start in range(0, len(rids), step):
+        batch = rids[start : start + step]
+        kept = f"SELECT {names} FROM store.wide_{number} WHERE rid IN (SELECT unnest(?::BIGINT[]))"
+        with db.table("expected", _rows(db, columns, batch)):
+            rows = db.run(
+                f"SELECT rid FROM ({kept} EXCEPT ALL SELECT {names} FROM expected) "
+                f"UNION ALL SELECT rid FROM (SELECT {names} FROM expected EXCEPT ALL {kept})",
+                [batch, batch],
+            )
+        found.update(rid for (rid,) in rows)
+    return sorted(runs[rid] for rid in found)
+
+
 def _exists(db: Database, table: str) -> bool:
     return bool(
         db.run(
@@ -163,7 +191,7 @@ def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[
     """Make the view anew where its columns or their types, which it remembers, are not what they should be."""
     shared = [(name, kind) for name, kind, *_ in db.run("DESCRIBE main.runs")]
     selected = [f"r.{identifier(name)}" for name, _ in shared] + [f"w.{identifier(c.name)}" for c in columns]
-    name = identifier(_view_name(db, project))
+    name = identifier(view_name(db, project))
     text = (
         f"CREATE OR REPLACE VIEW main.{name} AS SELECT {', '.join(selected)} "
         f"FROM store.run_rows AS r JOIN {table} AS w ON w.rid = r.rid"
@@ -176,8 +204,11 @@ def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[
         db.run("INSERT INTO store.meta VALUES (?, ?)", [table, digest])
 
 
-def _view_name(db: Database, project: ProjectKey) -> str:
-    """The project's address; of projects that differ only in upper and lower case, the later ones get a number."""
+def view_name(db: Database, project: ProjectKey) -> str:
+    """The name of the wide relation: the project's address.
+
+    Of projects that differ only in upper and lower case, the later ones get a number.
+    """
     taken: set[str] = set()
     for entity, name in db.run("SELECT entity, project FROM store.projects ORDER BY number"):
         found = _free_name(f"{entity}/{name}", taken)

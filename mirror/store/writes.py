@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from mirror.store import history, projects, runs, views
+from mirror.store import extras, history, local, mending, metadata, projects, rids, runs, views
 from mirror.store.bulk import Straight
 from mirror.store.database import Database
-from mirror.store.records import HistoryPage, ProjectCursor, ProjectKey, RunRecord
+from mirror.store.records import (
+    ConsolePage,
+    HistoryPage,
+    LocalFile,
+    LocalRun,
+    ProjectCursor,
+    ProjectKey,
+    RunExtras,
+    RunRecord,
+)
 
 
 class Writes:
@@ -73,8 +83,20 @@ class Writes:
         self._forgotten |= attempts
         self._views_changed |= hidden
 
+    def cut_history(self, project: ProjectKey, run_id: str, *, last_step: int) -> None:
+        """Drop what is mirrored of the run's history behind a step."""
+        self._views_changed |= history.cut(self._db, project, run_id, last_step)
+
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
-        """Have these runs pulled again as a whole, from the start and at once, even if they were set aside."""
+        """Have these runs pulled again as a whole, from the start and at once, even if they were set aside.
+
+        Also what else is mirrored of them: system metrics, console, metadata file.
+        """
+        extras.forget(self._db, rids.find(self._db, project, run_ids).values())
+        self.refresh_history(project, run_ids)
+
+    def refresh_history(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Have the history of these runs pulled again from the start and at once, even if they were set aside."""
         cursors = history.find(self._db, project, run_ids).values()
         history.drop_staged(self._db, [cursor.rid for cursor in cursors])
         for cursor in cursors:
@@ -95,6 +117,57 @@ class Writes:
         """Put the page in place of all that is mirrored of its run's system metrics."""
         history.replace_system_metrics(self._db, project, page)
 
+    def append_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
+        """Add the page to what is mirrored of its run's system metrics."""
+        history.append_system_metrics(self._db, project, page)
+
+    def local_runs(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
+        """How each of these runs stands, if it is mirrored."""
+        return local.find(self._db, project, run_ids)
+
+    def mark_local(self, found: Sequence[tuple[LocalRun, str]]) -> None:
+        """Mark runs as read from local files, each with what reading goes on from, as text."""
+        local.save(self._db, found)
+
+    def save_local_files(self, files: Sequence[LocalFile]) -> None:
+        """Note how far these files are read."""
+        local.save_files(self._db, files)
+
+    def forget_local_files(self, paths: Sequence[str]) -> None:
+        """Know nothing more of these files; what was read from them stays."""
+        local.forget_files(self._db, paths)
+
+    def forget_run(self, project: ProjectKey, run_id: str) -> None:
+        """Remove a run and everything that is mirrored of it."""
+        self._views_changed |= local.forget(self._db, project, run_id)
+        self.written.add(project)
+
+    def adopt_local(self, project: ProjectKey, records: Sequence[RunRecord]) -> None:
+        """See which local runs the server now holds, its records being written already.
+
+        Those of which it has the whole history are pulled again as a whole and are no longer marked. The mirrored
+        history of the others stays until the server has as much.
+        """
+        complete, hidden = local.adopt(self._db, project, records)
+        self._views_changed |= hidden
+        if complete:
+            self.request_refresh(project, complete)
+
+    def put_console(self, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
+        """Put each page in place of the lines that it covers; a last page also of all that follow."""
+        extras.put_console(self._db, project, pages)
+
+    def put_metadata_files(self, project: ProjectKey, documents: Mapping[str, dict[str, Any] | None]) -> None:
+        """Put what the metadata file of each run holds in place of what it held; None where there is no file.
+
+        Its host and git commit stand in for those that a run itself does not tell.
+        """
+        metadata.put_files(self._db, project, documents)
+
+    def set_extras(self, entries: Sequence[RunExtras]) -> None:
+        """Note how far the system metrics, console and file of these runs are taken, in place of what was noted."""
+        extras.save(self._db, entries)
+
     def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
         """Note how far the project is mirrored now."""
         self.add_project(project)
@@ -114,3 +187,8 @@ class Writes:
         """Note that a pass failed, and why; the last success stays known."""
         self.add_project(project)
         projects.record_failure(self._db, project, error, at)
+
+    def mend(self, project: ProjectKey) -> list[str]:
+        """Bring what disagrees within the store in line, and tell what was done; see mirror.store.mending."""
+        self.written.add(project)
+        return mending.mend(self._db, self._folder, project)

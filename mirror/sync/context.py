@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from mirror.errors import MirrorError
 from mirror.remote.client import Server
 from mirror.store.records import ProjectKey
 from mirror.sync.writer import Writer
@@ -64,11 +66,26 @@ class Scope:
     history: Sequence[str] = ("*",)
     system_metrics: bool = False
     reconcile_interval: float = 6 * 3600.0
+    metadata: bool = False
+    console: bool = False
+
+    @property
+    def filters_text(self) -> str:
+        """The filter as it is remembered with a project."""
+        return json.dumps(self.filters, sort_keys=True)
+
+    @property
+    def history_text(self) -> str:
+        """The key globs as they are remembered with a project."""
+        return json.dumps(sorted(set(self.history)))
 
 
 @dataclass
 class PassResult:
-    """What one pass over one project brought. `failed` names runs that could not be mirrored whole, and why."""
+    """What one pass over one project brought. `failed` names runs that could not be mirrored whole, and why.
+
+    `older` counts the runs that the pass was told to leave for later.
+    """
 
     project: ProjectKey
     runs: int = 0
@@ -78,9 +95,11 @@ class PassResult:
     requests: int = 0
     seconds: float = 0.0
     live: int = 0
+    older: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     exit_code: int = 0
+    failure: MirrorError | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The documented JSON form."""
@@ -93,6 +112,7 @@ class PassResult:
             "requests": self.requests,
             "seconds": round(self.seconds, 3),
             "live_runs": self.live,
+            "older_runs": self.older,
             "failed_runs": self.failed,
             "error": self.error,
             "exit_code": self.exit_code,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 
 from mirror.sync.context import Context, PassResult
 from mirror.sync.project import sync_project
@@ -12,16 +13,19 @@ from mirror.sync.targets import Target
 PROJECTS_AT_ONCE = 4
 
 
-async def sync(context: Context, targets: Sequence[Target], *, afresh: bool = False) -> list[PassResult]:
+async def sync(
+    context: Context, targets: Sequence[Target], *, afresh: bool = False, since: datetime | None = None
+) -> list[PassResult]:
     """One pass over each target, some of them at once; what is committed is published before this returns.
 
-    With `afresh` everything is forgotten and pulled again, while readers still see the old values.
+    With `afresh` everything is forgotten and pulled again, while readers still see the old values. With `since`, runs
+    that neither began nor logged from then on are left for a later pass.
     """
     places = asyncio.Semaphore(PROJECTS_AT_ONCE)
 
     async def one(target: Target) -> PassResult:
         async with places:
-            return await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh)
+            return await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
 
     context.progress.projects_expected(len(targets))
     results = await asyncio.gather(*(one(target) for target in targets))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from mirror.remote.columns import KeyGlobs
 from mirror.remote.history import Window
 from mirror.remote.runs import RunHead
-from mirror.store.records import KnownRun, ProjectCursor, RunRecord
+from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)
 """How far behind the newest change a poll looks again: late writes and clocks of several servers differ by less."""
@@ -46,6 +48,17 @@ def poll_filter(
     return both({"$or": parts}, scope)
 
 
+def recent_filter(since: datetime, scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The server-side filter for runs that began or logged from `since` on."""
+    bound = {"$gte": f"{since.isoformat(timespec='seconds')}Z"}
+    return both({"$or": [{"heartbeatAt": bound}, {"createdAt": bound}]}, scope)
+
+
+def leaves_out(cursor: ProjectCursor, since: datetime) -> bool:
+    """Whether a pass over runs since then may miss some that an ordinary pass would look at."""
+    return cursor.covered_to is None or since > cursor.covered_to - OVERLAP
+
+
 def both(one: Mapping[str, Any], scope: Mapping[str, Any]) -> dict[str, Any]:
     """Runs that meet both filters."""
     return {"$and": [dict(one), dict(scope)]} if scope else dict(one)
@@ -62,6 +75,7 @@ def is_new(head: RunHead, known: KnownRun | None) -> bool:
     return (
         known is None
         or known.deleted
+        or known.local
         or (head.state, head.heartbeat_at, head.updated_at, head.server_rows)
         != (known.state, known.heartbeat_at, known.updated_at, known.server_rows)
     )
@@ -69,7 +83,7 @@ def is_new(head: RunHead, known: KnownRun | None) -> bool:
 
 def shrank(record: RunRecord, known: KnownRun | None) -> bool:
     """Whether the server holds less history than the mirror: the run was rewound, forked or made anew."""
-    if known is None or known.last_step is None:
+    if known is None or known.last_step is None or known.local or known.ahead:
         return False
     cut = record.server_last_step is not None and record.server_last_step < known.last_step
     return cut or record.server_rows < known.rows
@@ -77,7 +91,7 @@ def shrank(record: RunRecord, known: KnownRun | None) -> bool:
 
 def live(known: Mapping[str, KnownRun]) -> list[str]:
     """The mirrored runs that may change without a trace on the server."""
-    return [run.run_id for run in known.values() if run.state in LIVE_STATES and not run.deleted]
+    return [run.run_id for run in known.values() if run.state in LIVE_STATES and not run.deleted and not run.local]
 
 
 @dataclass(frozen=True)
@@ -89,8 +103,11 @@ class Need:
 
 
 def need(run: KnownRun, now: datetime) -> Need | None:
-    """What is missing of a run's history, if anything; None as well for a run that is set aside until later."""
-    if run.deleted or (run.next_try_at is not None and run.next_try_at > now):
+    """What is missing of a run's history, if anything.
+
+    None as well for a run that is set aside until later, and for one of which a local file holds more than the server.
+    """
+    if run.deleted or run.local or run.ahead or (run.next_try_at is not None and run.next_try_at > now):
         return None
     if run.refresh:
         return Need(run, whole=True)
@@ -100,6 +117,63 @@ def need(run: KnownRun, now: datetime) -> Need | None:
         return Need(run, whole=False)
     gap = run.rows != run.server_rows and run.state not in LIVE_STATES
     return Need(run, whole=True) if gap else None
+
+
+def widened(before: str, globs: Sequence[str]) -> bool:
+    """Whether these key globs may take keys that those of before, as JSON text, did not take."""
+    known = json.loads(before)
+    return "*" not in known and not set(globs) <= set(known)
+
+
+def lacks_keys(
+    told: Mapping[str, int | None] | None, mirrored: Mapping[str, int], before: KeyGlobs, now: KeyGlobs
+) -> bool:
+    """Whether a run logged a key that is wanted now, was not wanted before, and is not mirrored whole.
+
+    `told` is what the server says of the run's keys and their number of values; without it the answer is yes.
+    """
+    if told is None:
+        return True
+    return any(
+        key in now and key not in before and (count is None or mirrored.get(key, 0) < count)
+        for key, count in told.items()
+    )
+
+
+def _waits(run: RunExtras, now: datetime) -> bool:
+    return run.next_try_at is not None and run.next_try_at > now
+
+
+def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
+    """Whether the run's system metrics are to be taken, all of them: W&B samples them, so that none can be added.
+
+    For a live run only when there are a twentieth more, or taking them would cost more with every pass.
+    """
+    if _waits(run, now):
+        return False
+    if run.server_events is None:
+        return run.events is None or run.run_id in changed
+    held = run.events or 0
+    grown = run.server_events - held
+    return bool(grown) and (run.state not in LIVE_STATES or grown < 0 or grown * 20 >= held)
+
+
+def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
+    """Whether the console has more, or its last lines may have changed since they were taken from the live run."""
+    if _waits(run, now):
+        return False
+    if run.log_live and run.state not in LIVE_STATES:
+        return True
+    if run.server_log_lines is None:
+        return run.log_lines is None or run.run_id in changed
+    return run.server_log_lines != (run.log_lines or 0)
+
+
+def file_due(run: RunExtras, now: datetime) -> bool:
+    """Whether the run's metadata file is to be asked for: once, and again at the end of a run that had none yet."""
+    if _waits(run, now):
+        return False
+    return run.file is None or (run.file == "not yet" and run.state not in LIVE_STATES)
 
 
 def retry_at(attempts: int, now: datetime) -> datetime:

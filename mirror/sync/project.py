@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from mirror.errors import MirrorError
-from mirror.remote import columns
-from mirror.remote import history as remote_history
 from mirror.remote import runs as remote
-from mirror.remote.client import FeatureMissing, NotFound
+from mirror.remote.client import NotFound
 from mirror.remote.runs import PageSize, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.writes import Writes
-from mirror.sync import history, plan
+from mirror.sync import extras, globs, history, listing, plan
 from mirror.sync.context import Context, PassResult, utc_now
 
 
 async def sync_project(
-    context: Context, project: ProjectKey, *, run_ids: Sequence[str] = (), afresh: bool = False
+    context: Context,
+    project: ProjectKey,
+    *,
+    run_ids: Sequence[str] = (),
+    afresh: bool = False,
+    since: datetime | None = None,
 ) -> PassResult:
     """Bring one project, or some of its runs, up to date. Never raises for what went wrong on the server's side.
 
     With `afresh`, everything that was asked for is taken again, whether it seems changed or not; readers see the old
-    values until the new ones are whole.
+    values until the new ones are whole. With `since`, runs that neither began nor logged from then on are left for a
+    later pass without it: this one leaves the cursor where it is, and is no success of the whole project.
     """
     started = time.monotonic()
-    requests = context.server.count_requests()
+    requests = context.server.count_requests(str(project))
     one_pass = _Pass(context, project)
+    whole = not run_ids
     try:
         if afresh:
             await forget(context, project, run_ids)
         await one_pass.begin()
         if run_ids:
             await one_pass.take_named(run_ids)
+        elif since is not None and plan.leaves_out(one_pass.cursor, since):
+            whole = False
+            await one_pass.take_recent(since)
         else:
             await one_pass.take_changed(afresh=afresh)
-        await one_pass.pull_history(run_ids)
+        await one_pass.pull_the_rest()
     except MirrorError as error:
         one_pass.result.error = str(error)
+        one_pass.result.failure = error
         one_pass.result.exit_code = error.exit_code
     result = one_pass.result
     result.requests = requests.total()
     result.seconds = time.monotonic() - started
-    await one_pass.end(whole=not run_ids)
+    await one_pass.end(whole=whole)
     context.progress.finished(result)
     return result
 
@@ -56,7 +66,11 @@ async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] =
     """
 
     def write(tx: Writes) -> None:
-        wanted = [run.run_id for run in known.values() if not run.deleted and (not run_ids or run.run_id in run_ids)]
+        wanted = [
+            run.run_id
+            for run in known.values()
+            if not (run.deleted or run.local or run.ahead) and (not run_ids or run.run_id in run_ids)
+        ]
         tx.request_refresh(project, wanted)
         if not run_ids:
             tx.set_cursor(project, ProjectCursor())
@@ -75,24 +89,68 @@ class _Pass:
         self.scope = dict(context.scope.filters)
         self.result = PassResult(project)
         self.size = PageSize()
+        # Not all runs that are mirrored: those that may have to be looked at, and those that were asked for.
         self.known: dict[str, KnownRun] = {}
+        self.mirrored = 0
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
+        self.among: set[str] | None = None
+        self.seen: set[str] | None = None
 
     async def begin(self) -> None:
         """Read what the mirror holds. A project enters the store once the server has shown that it exists."""
-        self.known, self.cursor = await self.context.writer.read(
-            lambda store: (store.known_runs(self.project), store.cursor(self.project))
+        self.known, (self.mirrored, _), self.cursor = await self.context.writer.read(
+            lambda store: (
+                store.unsettled_runs(self.project),
+                store.count_runs(self.project),
+                store.cursor(self.project),
+            )
         )
+        # Without any history to pull, what there is was still taken with the former globs.
+        if self.context.scope.history and self.cursor.history != self.context.scope.history_text:
+            former, self.cursor = self.cursor, replace(self.cursor, history=self.context.scope.history_text)
+            if self.mirrored:
+                await self._heed_globs(former.history)
+
+    async def _heed_globs(self, former: str | None) -> None:
+        """Have pulled again what other key globs left out; they are remembered together with that."""
+        again = []
+        if former is not None and plan.widened(former, self.context.scope.history):
+            writer = self.context.writer
+            await self._read_known()
+            again = await globs.lacking(
+                self.context.server,
+                self.project,
+                self.known,
+                (former, self.context.scope.history),
+                lambda names: writer.read(lambda store: store.key_rows(self.project, names)),
+            )
+
+        def write(tx: Writes) -> None:
+            tx.refresh_history(self.project, again)
+            tx.set_cursor(self.project, self.cursor)
+
+        await self.context.writer.write(write)
+        if again:
+            await self._read_known()
+
+    async def _look_up(self, run_ids: Iterable[str]) -> None:
+        """Read what the mirror holds of these runs, as far as that is not read already."""
+        if wanted := [run_id for run_id in run_ids if run_id not in self.known] if self.mirrored else []:
+            self.known |= await self.context.writer.read(lambda store: store.known_runs(self.project, wanted))
 
     async def take_changed(self, *, afresh: bool) -> None:
         """Find the runs that changed and take their records; the cursor moves with the last of them."""
         covered_to = self.cursor.covered_to
         everything = covered_to is None
-        if everything and (afresh or not self.known):
+        if everything and (afresh or not self.mirrored):
             total = await self._take(self.scope, last=None)
         else:
-            listed, total = await self._list(everything=everything)
+            listed, total = await listing.changed(
+                self.context.server, self.project, self.cursor, self.known, self.scope
+            )
+            self.seen = {head.run_id for head in listed}
+            await self._look_up(self.seen)
             covered_to = plan.newest(listed, covered_to)
             wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
             if wanted:
@@ -101,25 +159,18 @@ class _Pass:
                 await self._move_cursor(covered_to)
         await self._reconcile_if_due(total)
 
-    async def _list(self, *, everything: bool) -> tuple[list[RunHead], int]:
-        if everything:
-            return await self._heads(self.scope)
-        live = plan.live(self.known)
-        lacks = self.context.server.lacks
-        if "updatedAt filter" not in lacks:
-            try:
-                return await self._heads(plan.poll_filter(self.cursor, live, self.scope))
-            except FeatureMissing:
-                lacks.add("updatedAt filter")
-        return await self._heads(plan.poll_filter(self.cursor, live, self.scope, by_update=False))
+    async def take_recent(self, since: datetime) -> None:
+        """Take what changed of the runs that began or logged since; the cursor does not move, nothing is reconciled."""
+        listed, total = await self._heads(plan.recent_filter(since, self.scope))
+        self.among = {head.run_id for head in listed}
+        await self._look_up(self.among)
+        self.result.older = max(total - len(listed), 0)
+        wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
+        if wanted:
+            await self._take_by_name(wanted, None)
 
     async def _heads(self, filters: dict[str, object]) -> tuple[list[RunHead], int]:
-        found: dict[str, RunHead] = {}
-        total = 0
-        async for page in remote.heads(self.context.server, self.project, scope=self.scope, filters=filters):
-            found.update({head.run_id: head for head in page.runs})
-            total = page.total
-        return list(found.values()), total
+        return await listing.heads(self.context.server, self.project, scope=self.scope, filters=filters)
 
     async def _take(self, filters: dict[str, object], *, last: datetime | None) -> int:
         """Take every record that matches, page by page; the cursor is committed with the last page."""
@@ -157,6 +208,8 @@ class _Pass:
 
     async def take_named(self, run_ids: Sequence[str]) -> None:
         """Take just these runs, whatever the config's filter says; the project's cursor stays where it is."""
+        self.among = set(run_ids)
+        await self._look_up(self.among)
         self.context.progress.runs_expected(self.project, len(run_ids))
         found: list[RunRecord] = []
         async for page in remote.records(
@@ -169,7 +222,7 @@ class _Pass:
             found += page.runs
         await self._upsert(found, None)
         missing = set(run_ids) - {record.run_id for record in found}
-        mirrored = sorted(missing & self.known.keys())
+        mirrored = sorted(run_id for run_id in missing & self.known.keys() if not self.known[run_id].local)
         if mirrored:
             await self._mark_deleted(mirrored)
         if unknown := sorted(missing - self.known.keys()):
@@ -180,40 +233,37 @@ class _Pass:
 
     async def _upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         """Commit records, and the cursor that covers them."""
+        await self._look_up(record.run_id for record in records)
         now = utc_now()
 
         def write(tx: Writes) -> None:
             tx.add_project(self.project)
             tx.upsert_runs(records, now=now)
+            tx.adopt_local(self.project, records)
             shrunk = [record.run_id for record in records if plan.shrank(record, self.known.get(record.run_id))]
             if shrunk:
                 tx.request_refresh(self.project, shrunk)
-            if covered_to is not None:
-                tx.set_cursor(self.project, self._cursor(covered_to))
+            tx.set_cursor(self.project, cursor)
 
+        cursor = self.cursor if covered_to is None else replace(self.cursor, covered_to=covered_to)
         await self.context.writer.write(write)
-        if covered_to is not None:
-            self.cursor = self._cursor(covered_to)
+        self.cursor = cursor
         self.changed.update(record.run_id for record in records)
         self.result.runs += len(records)
         self.result.new_runs += sum(record.run_id not in self.known for record in records)
         self.context.progress.runs_done(self.project, len(records))
 
-    def _cursor(self, covered_to: datetime | None) -> ProjectCursor:
-        return ProjectCursor(covered_to, self.cursor.reconciled_at, self.cursor.unexplained_runs)
-
     async def _move_cursor(self, covered_to: datetime | None) -> None:
-        cursor = self._cursor(covered_to)
+        cursor = replace(self.cursor, covered_to=covered_to)
         await self.context.writer.write(lambda tx: tx.set_cursor(self.project, cursor))
         self.cursor = cursor
 
     async def _reconcile_if_due(self, total: int) -> None:
-        """A full listing when its time has come, or at once when the server counts other runs than the mirror."""
-        if self.changed:
-            await self._read_known()
+        """A full listing when its time has come; at once after another filter, or when the server counts other runs."""
         at = self.cursor.reconciled_at
         due = at is not None and (utc_now() - at).total_seconds() >= self.context.scope.reconcile_interval
-        if due or (self._mirrored() != total and total != self.cursor.unexplained_runs):
+        due |= at is not None and self.cursor.filters != self.context.scope.filters_text
+        if due or (await self._on_server() != total and total != self.cursor.unexplained_runs):
             await self._reconcile()
         elif at is None:
             await self._reconciled(None)
@@ -221,33 +271,36 @@ class _Pass:
     async def _read_known(self) -> None:
         self.known = await self.context.writer.read(lambda store: store.known_runs(self.project))
 
-    def _mirrored(self) -> int:
-        return sum(not run.deleted for run in self.known.values())
+    async def _on_server(self) -> int:
+        """How many runs the mirror takes to be on the server."""
+        return (await self.context.writer.read(lambda store: store.count_runs(self.project)))[1]
 
     async def _reconcile(self) -> None:
         """List every run: take those with silent edits, mark those that are gone."""
+        await self._read_known()
         listed, total = await self._heads(self.scope)
-        ids = {head.run_id for head in listed}
-        suspects = [run.run_id for run in self.known.values() if not run.deleted and run.run_id not in ids]
+        ids = self.seen = {head.run_id for head in listed}
+        suspects = [
+            run.run_id for run in self.known.values() if not run.deleted and not run.local and run.run_id not in ids
+        ]
         wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
         # A listing that changes while it is paged may miss a run, so each is asked for by name before it is given up.
         if suspects:
-            present: set[str] = set()
-            for start in range(0, len(suspects), remote.MOST_RUNS):
-                names = suspects[start : start + remote.MOST_RUNS]
-                # Without the scope: a run that the config's filter no longer takes in is not gone.
-                found, _ = await self._heads({"name": {"$in": names}})
-                present.update(head.run_id for head in found)
+            present = await listing.present(self.context.server, self.project, suspects, self.scope)
             wanted += sorted(present)
             if gone := [run_id for run_id in suspects if run_id not in present]:
                 await self._mark_deleted(gone)
         if wanted:
             await self._take_by_name(wanted, self.cursor.covered_to)
-        await self._read_known()
-        await self._reconciled(None if self._mirrored() == total else total)
+        await self._reconciled(None if await self._on_server() == total else total)
 
     async def _reconciled(self, unexplained_runs: int | None) -> None:
-        cursor = ProjectCursor(self.cursor.covered_to, utc_now(), unexplained_runs)
+        cursor = replace(
+            self.cursor,
+            reconciled_at=utc_now(),
+            unexplained_runs=unexplained_runs,
+            filters=self.context.scope.filters_text,
+        )
 
         def write(tx: Writes) -> None:
             tx.add_project(self.project)
@@ -261,38 +314,33 @@ class _Pass:
         await self.context.writer.write(lambda tx: tx.mark_deleted(self.project, run_ids, at=now))
         self.result.deleted += len(run_ids)
 
-    async def pull_history(self, run_ids: Sequence[str]) -> None:
-        """Pull what is missing of the history of the runs in scope, and their system metrics when asked for."""
-        if self.changed or run_ids:
-            await self._read_known()
+    async def pull_the_rest(self) -> None:
+        """Pull what is missing of the history of the runs that this pass is about, and of what else is asked for."""
         now = utc_now()
-        wanted = set(run_ids)
-        in_scope = [run for run in self.known.values() if not wanted or run.run_id in wanted]
-        self.result.live = sum(run.state in plan.LIVE_STATES and not run.deleted for run in in_scope)
+        among = self.among
+        found = await self.context.writer.read(
+            lambda store: store.unsettled_runs(self.project) if among is None else store.known_runs(self.project, among)
+        )
+        about = list(found.values())
+        # A live run that another filter left out would else be looked at as often as if it were still mirrored.
+        self.result.live = sum(
+            run.state in plan.LIVE_STATES
+            and not run.deleted
+            and not run.local
+            and (self.seen is None or run.run_id in self.seen)
+            for run in about
+        )
         if self.context.scope.history:
-            needs = [need for run in in_scope if (need := plan.need(run, now))]
+            needs = [need for run in about if (need := plan.need(run, now))]
             if needs:
                 await history.pull(self.context, self.project, needs, self.result)
-        for run in in_scope:
+        for run in about:
             if run.error and run.run_id not in self.result.failed and run.next_try_at and run.next_try_at > now:
                 self.result.failed[run.run_id] = f"{run.error} (next try at {run.next_try_at:%Y-%m-%d %H:%M} UTC)"
-        if self.context.scope.system_metrics and self.changed:
-            await self._pull_events(sorted(self.changed & {run.run_id for run in in_scope}))
-
-    async def _pull_events(self, run_ids: Sequence[str]) -> None:
-        for start in range(0, len(run_ids), plan.REQUEST_RUNS):
-            names = run_ids[start : start + plan.REQUEST_RUNS]
-            found = await remote_history.fetch_events(self.context.server, self.project, names)
-            pages = [columns.parse_events(run_id, texts) for run_id, texts in found.items() if texts]
-
-            def write(tx: Writes, pages: Sequence[object] = tuple(pages)) -> None:
-                for page in pages:
-                    tx.replace_system_metrics(self.project, page)  # type: ignore[arg-type]
-
-            await self.context.writer.write(write)
+        await extras.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
 
     async def end(self, *, whole: bool) -> None:
-        """Record how a pass over a whole project ended, for a project that the store knows."""
+        """Record how a pass ended that was about the `whole` of a project that the store knows."""
         result, now = self.result, utc_now()
         error = result.error
         if not whole:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 from mirror import credentials
 from mirror.config import Settings
@@ -17,7 +17,7 @@ from mirror.sync.writer import Writer
 def scope_of(settings: Settings) -> Scope:
     """What the settings say is to be mirrored of each project."""
     sync = settings.sync
-    return Scope(sync.filters, sync.history, sync.system_metrics, sync.reconcile_interval)
+    return Scope(sync.filters, sync.history, sync.system_metrics, sync.reconcile_interval, sync.metadata, sync.console)
 
 
 def connect(settings: Settings, environ: Mapping[str, str]) -> Server:
@@ -43,16 +43,21 @@ async def open_context(
     """
     server = connect(settings, environ)
     try:
-        store = Store.open(
-            home, tail_values=settings.store.tail_values, storage_version=settings.publish.storage_version
-        )
-        try:
-            writer = Writer(store, settings.publish.min_interval)
-            try:
-                yield Context(server, writer, scope_of(settings), progress or Silent())
-            finally:
-                writer.close()
-        finally:
-            store.close()
+        with open_writer(home, settings) as writer:
+            yield Context(server, writer, scope_of(settings), progress or Silent())
     finally:
         await server.close()
+
+
+@contextmanager
+def open_writer(home: Home, settings: Settings) -> Iterator[Writer]:
+    """Open just the store, for work that needs no server. Raises StoreBusy or StoreError."""
+    store = Store.open(home, tail_values=settings.store.tail_values, storage_version=settings.publish.storage_version)
+    try:
+        writer = Writer(store, settings.publish.min_interval)
+        try:
+            yield writer
+        finally:
+            writer.close()
+    finally:
+        store.close()

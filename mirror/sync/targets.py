@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from mirror.errors import UsageError
-from mirror.remote.client import Server
+from mirror.errors import AuthError, CommError, UsageError
+from mirror.remote.client import Server, Unreachable
 from mirror.remote.runs import project_names
 from mirror.store.records import ProjectKey
+from mirror.sync.context import PassResult
 
 _WILD = set("*?[")
 
@@ -52,14 +53,20 @@ def parse(path: str, entity: str | None = None) -> Pattern:
     return pattern
 
 
-async def expand(server: Server, patterns: Iterable[Pattern]) -> list[Target]:
-    """Ask the server which projects fit the globs. Runs of one project become one target; a whole project wins."""
+async def expand(
+    server: Server, patterns: Iterable[Pattern], failed: dict[str, CommError] | None = None
+) -> list[Target]:
+    """Ask the server which projects fit the globs. Runs of one project become one target; a whole project wins.
+
+    An entity whose projects the server does not list goes into `failed` with the reason, and the others go on; without
+    `failed`, or where nothing can be had at all, its CommError is raised.
+    """
     runs: dict[ProjectKey, list[str] | None] = {}
     listed: dict[str, Sequence[str]] = {}
     for pattern in patterns:
         if pattern.wild:
             if pattern.entity not in listed:
-                listed[pattern.entity] = await project_names(server, pattern.entity)
+                listed[pattern.entity] = await _listed(server, pattern.entity, failed)
             names = [name for name in listed[pattern.entity] if fnmatchcase(name, pattern.project)]
         else:
             names = [pattern.project]
@@ -70,3 +77,23 @@ async def expand(server: Server, patterns: Iterable[Pattern]) -> list[Target]:
             elif (held := runs.setdefault(project, [])) is not None and pattern.run_id not in held:
                 held.append(pattern.run_id)
     return [Target(project, tuple(run_ids or ())) for project, run_ids in runs.items()]
+
+
+async def _listed(server: Server, entity: str, failed: dict[str, CommError] | None) -> Sequence[str]:
+    try:
+        return await project_names(server, entity)
+    except (Unreachable, AuthError):
+        raise
+    except CommError as error:
+        if failed is None:
+            raise
+        failed[entity] = error
+        return []
+
+
+def not_listed(failed: dict[str, CommError]) -> list[PassResult]:
+    """A failed pass for each entity whose projects could not be listed."""
+    return [
+        PassResult(ProjectKey(entity, "*"), error=str(error), exit_code=error.exit_code)
+        for entity, error in failed.items()
+    ]

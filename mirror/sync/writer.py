@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import StoreError
-from mirror.store.records import Published
+from mirror.store.records import ProjectKey, Published
 from mirror.store.store import Store
 from mirror.store.writes import Writes
 
@@ -59,6 +59,10 @@ class Writer:
             return result
 
         return await self.read(commit)
+
+    async def mend(self, project: ProjectKey) -> list[str]:
+        """Bring what disagrees within the store of a project in line; what was done."""
+        return await self.write(lambda tx: tx.mend(project))
 
     async def publish(self) -> None:
         """Make what is committed visible to readers now."""

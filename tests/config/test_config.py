@@ -69,6 +69,8 @@ def test_every_setting_is_read(home: Home) -> None:
         reconcile_interval = "6h"
         history = []
         system_metrics = true
+        metadata = true
+        console = true
         [store]
         tail_values = "100k"
         [publish]
@@ -81,7 +83,7 @@ def test_every_setting_is_read(home: Home) -> None:
     settings = load(home, {})
     assert settings.projects == ("team/vision", "team/*", "team/vis-*")
     assert dataclasses.astuple(settings.server) == ("http://localhost:8080", 90.0, 3)
-    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), True)
+    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), True, True, True)
     assert (settings.store.tail_values, settings.publish.min_interval) == (100_000, 0.0)
     assert (settings.publish.storage_version, settings.http.listen) == ("v1.2.0", "")
 
@@ -129,7 +131,13 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
         ('[sync]\n# timeout\ntimeout = "5s"', 'line 3: sync.timeout: unknown key, did you mean "server.timeout"?'),
         ("\n[synk]\n", 'line 2: synk: unknown key, did you mean "sync"?'),
         ('project = ["a/b"]', 'line 1: project: unknown key, did you mean "projects"?'),
-        ("zzz = 1", "line 1: zzz: unknown key, known: projects, server, sync, store, publish, http"),
+        ("zzz = 1", "line 1: zzz: unknown key, known: projects, server, sync, store, publish, http, local"),
+        (
+            '[local]\ndirs = "~/wandb"',
+            'line 2: local.dirs: must be a list of folders such as ["~/train/wandb"], not "~/wandb"',
+        ),
+        ('[local]\ndirs = ["wandb"]', 'line 2: local.dirs: must hold whole paths, from / or ~, not "wandb"'),
+        ('[local]\nentity = "a/b"', 'line 2: local.entity: must be the name of a user or team, not "a/b"'),
         ('sync = "5m"', "line 1: sync: must be a table: write [sync]"),
         (
             '[sync]\ninterval = "5 minutes"',

@@ -24,6 +24,8 @@ interval = "{interval}"
 live_interval = "300ms"
 [publish]
 min_interval = "200ms"
+[http]
+listen = "{listen}"
 """
 
 
@@ -45,10 +47,10 @@ class Bench:
             "NO_COLOR": "1",
         }
 
-    def configure(self, projects='["team/p"]', interval="1s", text=None):
+    def configure(self, projects='["team/p"]', interval="1s", text=None, listen=""):
         """Write the config as an editor does: a new file, moved over the old one."""
         fresh = self.home / "config.toml.new"
-        fresh.write_text(text or CONFIG.format(projects=projects, interval=interval))
+        fresh.write_text(text or CONFIG.format(projects=projects, interval=interval, listen=listen))
         fresh.replace(self.home / "config.toml")
 
     def mirror(self, *arguments, check=True, **environ):

@@ -87,7 +87,8 @@ def events(answer):
 
 
 def test_the_page_lists_every_object():
-    assert set(TABLES) == {"status", "publications", "project", "count", "crash", "result", "pass", "refusal"}
+    status = {"status", "budget", "publications", "project", "count", "crash", "local", "http", "pass"}
+    assert set(TABLES) == status | {"result", "file", "refusal"}
     assert len(EVENTS) == 8
 
 
@@ -95,6 +96,9 @@ def test_every_endpoint_keeps_its_contract(bench, socket):
     add(bench, "one", state="running")
     spoil(add(bench, "bad"))
     bench.configure(interval="1h")
+    ingestible = bench.root / "train" / "wandb" / "run-20261101_120000-abc" / "run-abc.wandb"
+    ingestible.parent.mkdir(parents=True)
+    ingestible.write_bytes(b"no such file")
     prelude = """
 import os, mirror.daemon.daemon as daemon
 whole = daemon.sync_project
@@ -117,6 +121,15 @@ daemon.sync_project = failing
             "message": f"no project on {bench.server.url} fits team/none*",
             "exit_code": 2,
         }
+        ingested = [
+            json.loads(line)
+            for line in socket.post("/ingest", json={"paths": [str(bench.root / "train")]}).text.splitlines()
+        ]
+        assert [event["event"] for event in ingested] == ["done"]
+        check(ingested[0]["results"], "list of file", "ingest")
+        assert [result["outcome"] for result in ingested[0]["results"]] == ["failed"]
+        assert socket.post("/publish").json() == {"published": True}
+        assert socket.post("/mend", json={"paths": ["team/p"]}).json() == {"mended": {"team/p": []}}
         later = socket.post("/flush", json={"wait": False})
         assert (later.status_code, later.json()) == (202, {"accepted": True})
 

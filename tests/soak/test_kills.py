@@ -14,7 +14,7 @@ import pytest
 
 from tests.daemon.conftest import Bench
 
-KILLS = 60
+KILLS = 100
 
 CONTENT = {
     "runs": "select * exclude (synced_at, updated_at) from runs order by all",
@@ -62,8 +62,16 @@ def test_killed_at_random_instants_on_a_failing_server_the_end_is_the_same(bench
     for run in runs:
         run.log_many([{"loss": draw.random(), "acc": draw.random(), "note": f"n{step}"} for step in range(400)])
         run.finish()
+    # Long runs come from exported files, and go straight into segments.
+    long = [bench.world.add_run("team", "p", run_id=f"long{index}") for index in range(6)]
+    for index, run in enumerate(long):
+        keys = [f"metric/{number}" for number in range(8)]
+        run.log_many([{key: draw.random() for key in keys} for _ in range(9000)])
+        run.export_history(8999 if index % 2 else 7000)
+        run.finish()
     growing = bench.world.add_run("team", "p", run_id="growing")
-    for kind in ("500", "reset", "truncated", "graphql"):
+    bench.configure(projects='["team/p"]', text='projects = ["team/p"]\n[store]\ntail_values = "100k"\n')
+    for kind in ("500", "reset", "truncated", "graphql", "expired"):
         bench.server.faults.add(kind, times=None, probability=0.03)
     bench.server.faults.add("429", times=None, probability=0.03, retry_after=0.05)
     reader = Reader(bench)
@@ -82,7 +90,8 @@ def test_killed_at_random_instants_on_a_failing_server_the_end_is_the_same(bench
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            time.sleep(draw.uniform(0.3, 2.5))
+            # Every fifth has time for a commit of the long runs.
+            time.sleep(draw.uniform(0.3, 8.0 if kill % 5 == 4 else 2.5))
             process.kill()
             process.wait()
         growing.finish()
@@ -93,14 +102,17 @@ def test_killed_at_random_instants_on_a_failing_server_the_end_is_the_same(bench
     finally:
         reader.stopped.set()
         reader.join()
+    straight = bench.sql("select count(*), sum(value_count)::bigint from store.segments")
     found = {name: bench.sql(query) for name, query in CONTENT.items()}
     shutil.move(bench.home, bench.root / "disturbed")
     bench.home.mkdir()
     bench.mirror("sync", "team/p")
+    assert bench.sql("select count(*) from store.segments") == [(0,)], "all of it in the tail, for comparison"
     expected = {name: bench.sql(query) for name, query in CONTENT.items()}
     differing = {name: len(set(found[name]) ^ set(expected[name])) for name in CONTENT}
     with capsys.disabled():
         print(f"\nkills {KILLS}, faults {served}, reader opens {reader.opens}, differences {sum(differing.values())}")
+        print(f"segments {straight[0][0]}, values in them {straight[0][1]:,}")
     assert reader.faults == []
     assert {name: len(rows) for name, rows in found.items()} == {name: len(rows) for name, rows in expected.items()}
     assert differing == dict.fromkeys(CONTENT, 0)

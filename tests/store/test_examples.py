@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from mirror.store import sqlfiles
-from tests.store.kit import NOW, curve, page, read, run, write
+from mirror.store.records import ConsolePage
+from tests.store.kit import NOW, PROJECT, curve, page, read, run, write
 
 HERE = ("team", "vision")
 
@@ -66,3 +67,26 @@ def test_edits_after_the_end(store):
     write(store, run(config={"lr": 0.1}, summary={"acc": 0.5}))
     write(store, run(name="renamed", config={"lr": 0.1}, summary={"acc": 0.6}))
     assert example(store, "edits_after_the_end") == [(*HERE, "a1", "renamed", NOW, "summary.acc", "0.5", "0.6")]
+
+
+def test_runs_by_hardware(store):
+    write(
+        store,
+        run("a", info={"gpu": "H100"}, host="n1", duration_s=3600.0),
+        run("b", info={"gpu": "H100"}, host="n2", duration_s=1800.0),
+        run("c", info={"gpu": "A100"}, host="n1", duration_s=7200.0),
+        run("d", info={"os": "Linux"}),
+    )
+    assert example(store, "runs_by_hardware") == [(*HERE, "H100", 2, 2, 1.5), (*HERE, "A100", 1, 1, 2.0)]
+
+
+def test_last_console_lines(store):
+    write(store, run("bad", state="failed"), run("good"))
+    lines = [(number, None, "error" if number == 4 else None, f"line {number}") for number in range(5)]
+    with store.transaction() as tx:
+        tx.put_console(PROJECT, [ConsolePage(run_id, 0, lines, last=True) for run_id in ("bad", "good")])
+    assert example(store, "last_console_lines") == [
+        (*HERE, "bad", 2, None, "line 2"),
+        (*HERE, "bad", 3, None, "line 3"),
+        (*HERE, "bad", 4, "error", "line 4"),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -54,6 +55,15 @@ CONTRACT = {
         "max": REAL,
         "last": REAL,
     },
+    "local_runs": {
+        **RUN,
+        "on_server": "BOOLEAN",
+        "path": TEXT,
+        "size": WHOLE,
+        "read_to": WHOLE,
+        "damaged": WHOLE,
+        "read_at": TIME,
+    },
     "projects": {
         "entity": TEXT,
         "project": TEXT,
@@ -65,6 +75,8 @@ CONTRACT = {
         "lag_s": REAL,
     },
     "run_changes": {**RUN, "seen_at": TIME, "field": TEXT, "old": TEXT, "new": TEXT},
+    "run_metadata": LEAF,
+    "console": {**RUN, "line": WHOLE, "logged_at": TIME, "level": TEXT, "text": TEXT},
 }
 
 
@@ -217,3 +229,11 @@ def test_the_published_file_cannot_be_written(store):
         pytest.raises(duckdb.InvalidInputException),
     ):
         reader.execute("delete from store.runs").fetchall()
+
+
+def test_the_page_of_relations_tells_of_every_relation_and_column():
+    text = (Path(__file__).parents[2] / "docs" / "relations.md").read_text()
+    for relation, columns in CONTRACT.items():
+        assert relation in text
+        if relation != "local_runs":  # docs/offline.md has those
+            assert [name for name in columns if f"`{name}`" not in text] == []

@@ -130,7 +130,7 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
         tx.set_aside(PROJECT, "b2", error="no luck", next_try_at=NOW)
         tx.set_aside(PROJECT, "b2", error="no luck again", next_try_at=NOW)
         tx.request_refresh(PROJECT, ["a1"])
-    shared = {"heartbeat_at": EARLIER, "deleted": False}
+    shared = {"heartbeat_at": EARLIER, "deleted": False, "local": False, "ahead": False}
     assert {run_id: asdict(known) for run_id, known in store.known_runs(PROJECT).items()} == {
         "a1": {
             **shared,

@@ -15,7 +15,7 @@ from mirror.sandbox import Sandbox, World
 from mirror.store.store import Store
 from mirror.sync import engine
 from mirror.sync.context import Context, Scope
-from mirror.sync.targets import expand, parse
+from mirror.sync.targets import expand, not_listed, parse
 from mirror.sync.writer import Writer
 
 HASTY = Patience(attempts=6, seconds=20, first_wait=0.01, longest_wait=0.05)
@@ -33,17 +33,19 @@ class Rig:
         self.tail_values = 10_000_000
         self.timeout = 10.0
 
-    def sync(self, *paths: str, afresh: bool = False, **scope):
+    def sync(self, *paths: str, afresh: bool = False, since=None, **scope):
         """One pass; the results by project."""
-        return asyncio.run(self._sync(paths or ("team/p",), afresh, replace(self.scope, **scope)))
+        return asyncio.run(self._sync(paths or ("team/p",), afresh, since, replace(self.scope, **scope)))
 
-    async def _sync(self, paths, afresh, scope):
+    async def _sync(self, paths, afresh, since, scope):
         server = Server(self.sandbox.url, self.sandbox.key, timeout=self.timeout, patience=self.patience)
         store = Store.open(self.home, tail_values=self.tail_values)
         writer = Writer(store, publish_interval=3600)
         try:
-            targets = await expand(server, [parse(path) for path in paths])
-            results = await engine.sync(Context(server, writer, scope), targets, afresh=afresh)
+            failed = {}
+            targets = await expand(server, [parse(path) for path in paths], failed)
+            results = await engine.sync(Context(server, writer, scope), targets, afresh=afresh, since=since)
+            results += not_listed(failed)
         finally:
             writer.close()
             store.close()

@@ -1,0 +1,265 @@
+"""The entry to the Python API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mirror.api.page import Page
+from mirror.api.run import Run
+from mirror.api.runs import Runs
+from mirror.api.session import Session
+from mirror.api.snapshot import Snapshot
+from mirror.api.things import Project, Projects, Sweep, User
+from mirror.errors import ArgumentError, NotMirrored
+from mirror.home import Home
+
+_OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
+
+
+class Api:
+    """Reads runs from the mirror, and writes them through it; shaped as the official client's `Api`.
+
+    What it shows is one consistent snapshot of the mirror, until `refresh`, `flush` or a write of its own moves it on.
+
+    `overrides` may set `entity`, `project` and `base_url`; `timeout` (seconds) and `api_key` hold for the server.
+    `home` is another mirror than MIRROR_HOME. `max_age` ("5m", or seconds): a project that was synced longer ago is
+    pulled before it is first looked at. `allow_delete` lets `Run.delete` work.
+    """
+
+    def __init__(
+        self,
+        overrides: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        api_key: str | None = None,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        max_age: str | float | None = None,
+        allow_delete: bool = False,
+    ) -> None:
+        """Open nothing yet. Raises ArgumentError for what it cannot take."""
+        environ = dict(os.environ)
+        if unknown := [name for name in overrides or {} if name not in _OVERRIDES]:
+            raise ArgumentError(f"overrides: unknown {unknown[0]!r}; known: {', '.join(_OVERRIDES)}")
+        environ |= {_OVERRIDES[name]: str(value) for name, value in (overrides or {}).items() if value}
+        if api_key:
+            environ["WANDB_API_KEY"] = api_key
+        if home is not None:
+            environ["MIRROR_HOME"] = str(Path(home).expanduser().absolute())
+        self.session = Session(Home.find(environ), environ, timeout)
+        self.allow_delete = allow_delete
+        self.settings = {name: environ.get(variable) for name, variable in _OVERRIDES.items()}
+        self._max_age = _age(max_age)
+        self._snapshot: Snapshot | None = None
+        self._known: dict[Any, Any] = {}
+        self._looked_at: dict[str, None] = {}
+        self._checked: set[str] = set()
+        self._viewer: User | None = None
+
+    # Reading
+
+    def run(self, path: str = "", *, deleted: bool = False) -> Run:
+        """One run, by "entity/project/run_id", "project/run_id", the address of its page, or its id alone.
+
+        The same object each time, until the snapshot moves. Raises NotMirrored, which is a CommError. A run that was
+        deleted on the server is there with `deleted=True` only.
+        """
+        text = self._run_path(path)
+        if ("run", text) not in self._known:
+            self._known.setdefault(("run", text), self._open_run(text, deleted=deleted))
+        run: Run = self._known["run", text]
+        return run
+
+    def _open_run(self, text: str, *, deleted: bool) -> Run:
+        parts = text.split("/")
+        self._pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
+        address = self._view().address(text, self.settings["entity"], deleted=deleted)
+        if self._pull_if_old(f"{address.entity}/{address.project}"):
+            address = self._view().address(str(address), None, deleted=deleted)
+        self._looked_at[str(address)] = None
+        return Run(self, Page(self._view(), [address]), address)
+
+    def runs(
+        self,
+        path: str | None = None,
+        filters: dict[str, Any] | None = None,
+        order: str = "-created_at",
+        per_page: int = 50,
+        include_sweeps: bool = False,  # noqa: ARG002
+        lazy: bool = True,  # noqa: ARG002
+        *,
+        deleted: bool = False,
+    ) -> Runs:
+        """The runs of a project that match a Mongo-style filter, in order; docs/filters.md has the whole language.
+
+            api.runs("team/vision", {"config.lr": {"$gt": 0.01}, "state": "finished"}, order="-summary_metrics.acc")
+
+        Newest first by default. Deleted runs are left out unless `deleted`. Raises NotMirrored and FilterError.
+        `include_sweeps` and `lazy` are taken for the official client's sake; nothing depends on them.
+        """
+        text = path or self.settings["project"]
+        if not text:
+            raise ArgumentError("which project? give a path such as team/vision, or set WANDB_PROJECT")
+        key = ("runs", text, repr(filters), order, per_page, deleted)
+        if key not in self._known:
+            self._pull_if_old(text)
+            name = self._view().project(text, self.settings["entity"])
+            if self._pull_if_old(str(name)):
+                name = self._view().project(str(name), None)
+            self._looked_at[str(name)] = None
+            self._known[key] = Runs(
+                self, self._view(), name, filters, order or "-created_at", per_page, deleted=deleted
+            )
+        runs: Runs = self._known[key]
+        return runs
+
+    def projects(self, entity: str | None = None, per_page: int = 200) -> Projects:  # noqa: ARG002
+        """The mirrored projects of an entity; of all entities where none is given or set."""
+        wanted = entity or self.settings["entity"]
+        found = [name for name in self._view().projects() if wanted in (None, name.entity)]
+        return Projects(wanted, [Project(*name, self) for name in found])
+
+    def project(self, name: str, entity: str | None = None) -> Project:
+        """One mirrored project. Raises NotMirrored."""
+        found = self._view().project(f"{entity}/{name}" if entity else name, self.settings["entity"])
+        return Project(*found, self)
+
+    def sweep(self, path: str) -> Sweep:
+        """A sweep, by "entity/project/sweep_id" or "project/sweep_id". Raises NotMirrored for one without runs."""
+        parts = path.replace("/sweeps/", "/").strip("/ ").split("/")
+        if len(parts) not in (2, 3):
+            raise ArgumentError(f"{path!r} is no sweep: write entity/project/sweep_id")
+        name = self._view().project("/".join(parts[:-1]), self.settings["entity"])
+        found = Sweep(*name, parts[-1], self)
+        if not len(found.runs):
+            raise NotMirrored(f"no run of a sweep {parts[-1]} in {name} is mirrored", LookupError(parts[-1]))
+        return found
+
+    # Freshness
+
+    @property
+    def as_of(self) -> datetime | None:
+        """How old what is shown may be: everything that was on the server by then is in it. Aware, UTC.
+
+        The oldest last complete sync among the projects that were looked at, or of all where none was; None where one
+        of them was never synced completely.
+        """
+        successes = self._view().successes()
+        wanted = {"/".join(path.split("/")[:2]) for path in self._looked_at}
+        times = [at for name, at in successes.items() if not wanted or str(name) in wanted]
+        known = [at for at in times if at is not None]
+        return min(known) if known and len(known) == len(times) else None
+
+    def refresh(self, *, pull: bool = False) -> None:
+        """Move on to the newest snapshot; with `pull`, after taking from the server what changed.
+
+        Runs that were handed out keep what they show; ask for them again.
+        """
+        if pull:
+            self.session.pull(self._projects_looked_at())
+        self._checked.clear()
+        self._forget()
+
+    def flush(self, *paths: str) -> None:
+        """Forget what was cached, pull from the server, and show the fresh values from then on.
+
+        Without paths: runs that were opened one by one are taken afresh, whole; of projects that were listed what
+        changed is taken. With paths (projects or runs) all that is mirrored of them is taken afresh, as `mirror flush`
+        does, which takes as long as their history is. Through the daemon where one runs. Raises CommError.
+        """
+        if paths:
+            self.session.pull(paths, afresh=True)
+        else:
+            projects = self._projects_looked_at(opened=False)
+            runs = [path for path in self._looked_at if path.count("/") == 2]
+            if projects or not runs:
+                self.session.pull(projects)
+            if runs:
+                self.session.pull(runs, afresh=True)
+        self._checked.clear()
+        self._forget()
+
+    # The server's side
+
+    @property
+    def viewer(self) -> User:
+        """Who the API key belongs to, asked of the server once. Raises CommError."""
+        if self._viewer is None:
+            told = self.session.ask(lambda server: server.viewer())
+            self._viewer = User(told["username"], told.get("entity"))
+        return self._viewer
+
+    @property
+    def default_entity(self) -> str | None:
+        """The entity of paths without one: what was set, else the only one that is mirrored, else the viewer's."""
+        if self.settings["entity"]:
+            return self.settings["entity"]
+        entities = {name.entity for name in self._view().projects()}
+        return entities.pop() if len(entities) == 1 else self.viewer.entity
+
+    # For runs
+
+    def newest(self) -> Snapshot:
+        """Move on to the newest snapshot, and return it."""
+        self._forget()
+        return self._view()
+
+    def _view(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = Snapshot(self.session.home)
+        return self._snapshot
+
+    def _forget(self) -> None:
+        self._snapshot = None
+        self._known.clear()
+
+    def _projects_looked_at(self, *, opened: bool = True) -> list[str]:
+        paths = [path for path in self._looked_at if opened or path.count("/") == 1]
+        return list(dict.fromkeys("/".join(path.split("/")[:2]) for path in paths))
+
+    def _pull_if_old(self, path: str | None) -> bool:
+        """Pull the project of a whole path when it is older than `max_age` or not there; whether that was so."""
+        if self._max_age is None or path is None or path.count("/") != 1 or path in self._checked:
+            return False
+        self._checked.add(path)
+        at = None
+        if self.session.home.published.exists():
+            at = next((at for name, at in self._view().successes().items() if str(name) == path), None)
+        if at is not None and datetime.now(UTC) - at <= self._max_age:
+            return False
+        self.session.pull([path])
+        self._forget()
+        return True
+
+    def _run_path(self, path: str) -> str:
+        """A path as people write it, with what is set of entity and project before it."""
+        text = path.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
+        parts = [part.strip() for part in text.split("/")]
+        if ":" in parts[-1] and len(parts) < 3:
+            parts[-1:] = parts[-1].split(":", 1)
+        if not all(parts):
+            raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
+        if len(parts) == 1 and self.settings["project"]:
+            parts.insert(0, self.settings["project"])
+        return "/".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<Api of the mirror in {self.session.home.data}>"
+
+
+def _age(given: str | float | None) -> timedelta | None:
+    """A time span as people write it: "90s", "5m", "2h", or seconds."""
+    if given is None:
+        return None
+    from mirror.config_values import Impossible, seconds
+
+    try:
+        span = float(given) if isinstance(given, int | float) else seconds(given)
+    except Impossible as error:
+        raise ArgumentError(f"max_age={given!r}: {error}") from None
+    if not 0 <= span < float("inf"):
+        raise ArgumentError(f"max_age={given!r} is no time span")
+    return timedelta(seconds=span)

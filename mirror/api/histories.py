@@ -1,0 +1,200 @@
+"""The history of runs: sampled, whole, and scanned row by row."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+from mirror.api.snapshot import Address, Snapshot
+from mirror.errors import ArgumentError, QueryError
+from mirror.query.paths import nearest_of
+from mirror.query.series import Aligned, Scope, Series, align, read, rows
+
+STEP = "_step"
+
+AHEAD_VALUES = 500_000
+"""How many values are read at once for a loop over runs: one query for twenty runs costs little more than for one."""
+
+WINDOW_VALUES = 2_000_000
+"""The most of a run's values that a scan holds at once."""
+
+
+class Reader:
+    """Reads the history of the runs of a list. A loop over them is noticed, and served with what was read ahead."""
+
+    def __init__(self, snapshot: Snapshot, addresses: Sequence[Address]) -> None:
+        self.snapshot = snapshot
+        self._addresses = addresses
+        self._ahead: dict[int, list[Series]] = {}
+        self._scope: Scope | None = None
+        self._last = -1
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _rids(self) -> list[int]:
+        return [address.rid for address in self._addresses]
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {rid: place for place, rid in enumerate(self._rids)}
+
+    def series(self, rid: int, scope: Scope) -> list[Series]:
+        """The series of one run."""
+        with self._lock:
+            place = self._places[rid]
+            follows = scope == self._scope and place == self._last + 1
+            self._scope, self._last = scope, place
+            if not follows:
+                self._ahead = {}
+            elif rid in self._ahead:
+                return self._ahead.pop(rid)
+            wanted = self._following(place) if follows else [rid]
+            found = read(self.snapshot.cursor, wanted, scope)
+            self._ahead = {other: found.get(other, []) for other in wanted}
+            return self._ahead.pop(rid)
+
+    def _following(self, place: int) -> list[int]:
+        """This run and as many behind it as are worth one query."""
+        candidates = self._rids[place : place + 200]
+        values = self.snapshot.values(candidates)
+        wanted, total = candidates[:1], values.get(candidates[0], 0)
+        for rid in candidates[1:]:
+            total += values.get(rid, 0)
+            if total > AHEAD_VALUES:
+                break
+            wanted.append(rid)
+        return wanted
+
+
+def sampled(
+    reader: Reader,
+    address: Address,
+    rows_told: int,
+    samples: int | None,
+    keys: Sequence[str] | None,
+    x_axis: str,
+    stream: str,
+    *,
+    alone: bool = True,
+) -> tuple[Aligned, str | None, list[str]]:
+    """What `Run.history` shows: aligned series, the name of the step column, and the columns in their order.
+
+    Keys that a run never logged are warned of where it is asked for `alone`.
+    """
+    if samples is not None and (not isinstance(samples, int) or samples < 1):
+        raise ArgumentError(f"samples={samples!r}: a number of rows from 1 on, or None for all of them")
+    check_keys(keys)
+    if stream not in ("default", "system"):
+        raise ArgumentError(f'stream={stream!r}: "default" for what the run logged, "system" for its machine')
+    if stream == "system":
+        if keys:
+            raise ArgumentError('keys go with stream="default" only')
+        return align(_system(reader, address, samples)), None, []
+    if not keys:
+        if samples is not None and rows_told <= samples:
+            samples = None
+        return align(reader.series(address.rid, Scope(samples=samples))), STEP, []
+    order = list(dict.fromkeys([x_axis, *keys]))
+    logged = tuple(key for key in order if key != STEP)
+    found = reader.series(address.rid, Scope(keys=logged, samples=samples, whole=bool(logged)))
+    if not found:
+        if alone:
+            warn_unknown(reader.snapshot, address, logged)
+        return align([]), STEP, []
+    return _cut_to(align(found), logged), STEP if STEP in order else None, order
+
+
+def _cut_to(aligned: Aligned, keys: Sequence[str]) -> Aligned:
+    """The steps alone where no key but the step was asked for."""
+    return aligned if keys else Aligned(aligned.steps, ())
+
+
+def _system(reader: Reader, address: Address, samples: int | None) -> list[Series]:
+    found = reader.series(address.rid, Scope(samples=samples, system=True))
+    if not found and not reader.snapshot.has_system_metrics(address):
+        raise QueryError(
+            f"system metrics of {address.entity}/{address.project} are not mirrored: set sync.system_metrics = true "
+            "in the config, then `mirror flush`"
+        )
+    return found
+
+
+def check_keys(keys: Any) -> None:
+    """Raise ArgumentError unless it is None or a list of strings."""
+    if keys is not None and not (isinstance(keys, list | tuple) and all(isinstance(key, str) for key in keys)):
+        raise ArgumentError(f"keys={keys!r}: a list of strings, such as ['loss', 'val/acc']")
+
+
+def warn_unknown(snapshot: Snapshot, address: Address, keys: Sequence[str]) -> None:
+    """Warn of keys that the run never logged; the official client gives an empty answer without a word."""
+    logged = [key for key, *_ in snapshot.keys(address.rid)]
+    for key in keys:
+        if key not in logged:
+            warnings.warn(f"{address} has no key {key!r}; {nearest_of(key, logged)}", stacklevel=4)
+
+
+class HistoryScan(Iterator[dict[str, Any]]):
+    """Every history row of a run, as dictionaries, by rising step. Iterating again starts again.
+
+    A key that was not logged at a step is not in its row. With `keys`, only rows that hold all of them, cut down to
+    `_step` and them. Rows are read in windows, so that a run of any length takes little memory.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        address: Address,
+        *,
+        keys: Sequence[str] | None,
+        page_size: int,
+        min_step: int,
+        max_step: int | None,
+    ) -> None:
+        check_keys(keys)
+        last = reader.snapshot.last_step(address.rid)
+        self.keys = list(keys) if keys else None
+        self.page_size = page_size
+        self.min_step = min_step
+        self._stop = last + 1 if max_step is None else min(max_step, last + 1)
+        self._reader = reader
+        self._address = address
+        self._rows: Iterator[dict[str, Any]] | None = None
+
+    @property
+    def max_step(self) -> int:
+        """The highest step that can come."""
+        return self._stop - 1
+
+    def __iter__(self) -> Self:
+        self._rows = self._scan()
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        if self._rows is None:
+            self._rows = self._scan()
+        return next(self._rows)
+
+    def _scan(self) -> Iterator[dict[str, Any]]:
+        logged = tuple(key for key in dict.fromkeys(self.keys or ()) if key != STEP)
+        for first, end in self._windows():
+            scope = Scope(keys=logged, first=first, end=end, whole=bool(logged))
+            found = align(self._reader.series(self._address.rid, scope))
+            yield from rows(_cut_to(found, logged) if self.keys else found, STEP)
+
+    def _windows(self) -> Iterator[tuple[int | None, int | None]]:
+        """Spans of steps that hold no more than WINDOW_VALUES; one without bounds where all of the run is wanted."""
+        snapshot, rid = self._reader.snapshot, self._address.rid
+        last = snapshot.last_step(rid)
+        if self._stop <= self.min_step:
+            return
+        everything = self.min_step <= 0 and self._stop > last
+        values = sum(count for key, count, *_ in snapshot.keys(rid) if not self.keys or key in self.keys)
+        if values <= WINDOW_VALUES:
+            yield (None, None) if everything else (self.min_step, self._stop)
+            return
+        width = max(1, (last + 1) * WINDOW_VALUES // values)
+        for first in range(self.min_step, self._stop, width):
+            yield first, min(first + width, self._stop)

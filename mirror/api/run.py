@@ -1,0 +1,468 @@
+"""One run of the mirror."""
+
+from __future__ import annotations
+
+import html
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from mirror.api import edits
+from mirror.api.files import File, Files, metadata
+from mirror.api.frames import checked, shown
+from mirror.api.histories import HistoryScan, sampled
+from mirror.api.page import Page
+from mirror.api.snapshot import Address
+from mirror.api.summary import Summary
+from mirror.api.things import Sweep, User
+from mirror.errors import CommError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mirror.api.api import Api
+    from mirror.remote.mutations import Edit
+
+ENDED = ("finished", "crashed", "failed", "killed")
+
+
+class Run:
+    """A run as the mirror holds it, shaped as the official client's `Run`.
+
+    Reading needs no network, but for `files`, `file` and `metadata`. What is changed (`config`, `summary`, `tags`,
+    `notes`, `name`, `group`, `job_type`, `description`) is sent to the server by `update`, then mirrored.
+    """
+
+    def __init__(self, api: Api, page: Page, address: Address) -> None:
+        """Runs come from `Api.run` and `Api.runs`."""
+        self._api = api
+        self._page = page
+        self._address = address
+        self._held: dict[str, Any] = {}
+
+    # Which run it is
+
+    @property
+    def id(self) -> str:
+        """The run id: eight characters, or what the script chose."""
+        return self._address.run_id
+
+    @property
+    def entity(self) -> str:
+        """The user or team that owns the project."""
+        return self._address.entity
+
+    @property
+    def project(self) -> str:
+        """The project."""
+        return self._address.project
+
+    @property
+    def path(self) -> list[str]:
+        """Entity, project and run id, ready for an address."""
+        return [quote(part, safe="") for part in (self.entity, self.project, self.id)]
+
+    @property
+    def url(self) -> str:
+        """The run's page on the server."""
+        return str(self._fact("url"))
+
+    @property
+    def storage_id(self) -> str:
+        """The server's own id of the run, which writes name."""
+        return str(self._fact("storage_id"))
+
+    # What people write about it
+
+    @property
+    def name(self) -> str | None:
+        """The name that people see, such as "sunny-sky-12"."""
+        return self._editable("name")
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        self._held["name"] = value
+
+    @property
+    def display_name(self) -> str | None:
+        """The same as `name`."""
+        return self.name
+
+    @display_name.setter
+    def display_name(self, value: str | None) -> None:
+        self.name = value
+
+    @property
+    def notes(self) -> str | None:
+        """Notes about the run."""
+        return self._editable("notes")
+
+    @notes.setter
+    def notes(self, value: str | None) -> None:
+        self._held["notes"] = value
+
+    @property
+    def description(self) -> str | None:
+        """The run's description."""
+        return self._editable("description")
+
+    @description.setter
+    def description(self, value: str | None) -> None:
+        self._held["description"] = value
+
+    @property
+    def tags(self) -> list[str]:
+        """Tags, in their order. Append to the list or replace it, then `update`."""
+        if "tags" not in self._held:
+            self._held["tags"] = list(self._fact("tags"))
+        tags: list[str] = self._held["tags"]
+        return tags
+
+    @tags.setter
+    def tags(self, value: Iterable[str]) -> None:
+        self._held["tags"] = list(value)
+
+    @property
+    def group(self) -> str | None:
+        """The group of runs that it belongs to."""
+        return self._editable("group_name")
+
+    @group.setter
+    def group(self, value: str | None) -> None:
+        self._held["group_name"] = value
+
+    @property
+    def job_type(self) -> str | None:
+        """What it does, such as "train" or "eval"."""
+        return self._editable("job_type")
+
+    @job_type.setter
+    def job_type(self, value: str | None) -> None:
+        self._held["job_type"] = value
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Inputs such as hyperparameters, as plain values. Change the dictionary, then `update`."""
+        if "config" not in self._held:
+            self._held["config"] = self._config()
+        config: dict[str, Any] = self._held["config"]
+        return config
+
+    @config.setter
+    def config(self, value: Mapping[str, Any]) -> None:
+        self._held["config"] = dict(value)
+
+    @property
+    def summary(self) -> Summary:
+        """Outputs: the latest value of each logged key, and what was set by hand. `update` writes changes."""
+        if "summary" not in self._held:
+            self._held["summary"] = Summary(self._summary(), self._write_summary)
+        summary: Summary = self._held["summary"]
+        return summary
+
+    @property
+    def summary_metrics(self) -> dict[str, Any]:
+        """The summary as a plain dictionary."""
+        values: dict[str, Any] = self.summary._json_dict  # noqa: SLF001
+        return values
+
+    # What it is
+
+    @property
+    def state(self) -> str:
+        """One of running, finished, crashed, failed, killed, pending, preempting, preempted."""
+        return str(self._fact("state"))
+
+    @property
+    def commit(self) -> str | None:
+        """The git commit."""
+        return self._text("git_commit")
+
+    @property
+    def host(self) -> str | None:
+        """The machine it ran on."""
+        return self._text("host")
+
+    @property
+    def user(self) -> User:
+        """Who started it. Raises AttributeError where the server did not say."""
+        username = self._text("username")
+        if username is None:
+            raise AttributeError(f"the server did not say who started {self._address}")
+        return User(username)
+
+    @property
+    def username(self) -> str:
+        """The entity, as in the official client; who started the run is `user.username`."""
+        return self.entity
+
+    @property
+    def sweep_name(self) -> str | None:
+        """The id of its sweep."""
+        return self._text("sweep")
+
+    @property
+    def sweep(self) -> Sweep | None:
+        """Its sweep."""
+        name = self.sweep_name
+        return Sweep(self.entity, self.project, name, self._api) if name else None
+
+    @property
+    def created_at(self) -> str | None:
+        """When it started: ISO 8601, UTC."""
+        return _time(self._fact("created_at"))
+
+    @property
+    def heartbeat_at(self) -> str | None:
+        """When its process last spoke: ISO 8601, UTC."""
+        return _time(self._fact("heartbeat_at"))
+
+    @property
+    def updated_at(self) -> str | None:
+        """When it was last logged to or edited: ISO 8601, UTC."""
+        return _time(self._fact("updated_at"))
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is gone from the server; the mirror keeps such runs."""
+        return self._fact("deleted_at") is not None
+
+    @property
+    def lastHistoryStep(self) -> int:  # noqa: N802
+        """The highest mirrored step; -1 without history."""
+        return self._page.snapshot.last_step(self._address.rid)
+
+    @property
+    def history_keys(self) -> dict[str, Any]:
+        """The logged keys: `{"keys": {key: {"count", "previousValue"}}, "lastStep"}`."""
+        found = self._page.snapshot.keys(self._address.rid)
+        keys = {key: {"count": count, "previousValue": last} for key, count, _, last in found}
+        return {"keys": keys, "lastStep": self.lastHistoryStep}
+
+    @property
+    def rawconfig(self) -> dict[str, Any]:
+        """The config with W&B's own part of it, `_wandb`."""
+        own = self._page.document(self._address.rid, "config_meta")
+        return {**({"_wandb": own} if own else {}), **self.config}
+
+    @property
+    def json_config(self) -> str:
+        """The config as the server stores it: JSON, each value wrapped."""
+        return json.dumps({key: {"value": value, "desc": None} for key, value in self.rawconfig.items()})
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What `wandb-metadata.json` says of machine, command and git; None for a run without it.
+
+        Asked of the server once. Raises CommError when it cannot be had.
+        """
+        if "metadata" not in self._held:
+            self._held["metadata"] = metadata(self._api.session, self)
+        told: dict[str, Any] | None = self._held["metadata"]
+        return told
+
+    # History
+
+    def history(
+        self,
+        samples: int | None = 500,
+        keys: list[str] | None = None,
+        x_axis: str = "_step",
+        pandas: bool = True,
+        stream: Literal["default", "system"] = "default",
+        *,
+        format: Literal["dicts", "pandas", "polars", "arrow"] | None = None,  # noqa: A002
+    ) -> Any:
+        """Logged values, `samples` rows of them at most, evenly spaced, the first and the last among them.
+
+        `samples=None` gives every row. With `keys`, only rows that hold all of them and `x_axis`, cut down to these.
+        Returns a pandas DataFrame, or a list of dictionaries with `pandas=False`; `format` chooses among "pandas",
+        "dicts", "polars" and "arrow". Nested objects are dotted keys, such as "grad.norm".
+        """
+        form = checked(format) if format is not None else "pandas" if pandas else "dicts"
+        found = sampled(self._page.reader, self._address, self._fact("server_rows"), samples, keys, x_axis, stream)
+        return shown(found[0], form, found[1], found[2])
+
+    def scan_history(
+        self,
+        keys: list[str] | None = None,
+        page_size: int = 1_000,
+        min_step: int = 0,
+        max_step: int | None = None,
+        use_cache: bool = True,  # noqa: ARG002
+    ) -> HistoryScan:
+        """Every row from `min_step` (inclusive) to `max_step` (exclusive), as dictionaries, by rising step.
+
+        With `keys`, only rows that hold all of them, cut down to these. `page_size` and `use_cache` are taken for the
+        official client's sake; nothing depends on them.
+        """
+        return HistoryScan(
+            self._page.reader, self._address, keys=keys, page_size=page_size, min_step=min_step, max_step=max_step
+        )
+
+    # Files, which only the server has
+
+    def files(self, names: list[str] | None = None, pattern: str | None = None, per_page: int = 50) -> Files:
+        """The run's files on the server: all, those of these names, or those that fit a LIKE pattern ("%.json")."""
+        return Files(self._api.session, self, names or [], pattern, per_page)
+
+    def file(self, name: str) -> File:
+        """One file on the server. Raises CommError when there is none of that name."""
+        found = self.files([name])
+        if not len(found):
+            raise CommError(f"{self._address} has no file {name}", FileNotFoundError(name))
+        return found[0]
+
+    # Writing
+
+    def update(self) -> None:
+        """Write what was changed of this run to the server, then into the mirror.
+
+        Only changes are sent: of config, summary and tags, what others changed meanwhile stays. Raises CommError,
+        with nothing changed in the mirror, when the server refuses.
+        """
+        self._apply(edits.changes(self, self._held, documents=("config", "summary")))
+
+    def save(self) -> None:
+        """The same as `update`."""
+        self.update()
+
+    def append_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to the history of a run that has ended, on the server, then in the mirror.
+
+        A row counts on from the last step unless it holds `_step`, and is stamped now unless it holds `_timestamp`. The
+        summary takes the last values. A crashed or killed run counts as failed afterwards, since W&B's stream knows no
+        other end. Raises ArgumentError for rows that do not fit, CommError when the server refuses.
+        """
+        edits.append(self._api.session, self._address, list(rows))
+        self._mirrored(("summary", "metadata"))
+
+    def delete(self, delete_artifacts: bool = False) -> None:
+        """Delete the run on the server; the mirror keeps what it holds, marked as deleted.
+
+        Refused unless the Api was made with `allow_delete=True`.
+        """
+        if not self._api.allow_delete:
+            raise UsageError(f"{self._address} is not deleted: that takes mirror.Api(allow_delete=True)")
+        edits.delete(self._api.session, self._address, delete_artifacts=delete_artifacts)
+        self._mirrored()
+
+    def load(self, force: bool = False) -> dict[str, Any]:
+        """The run's fields under the server's names; `force` reads it anew from the newest snapshot.
+
+        What was changed and not written is dropped by `force`.
+        """
+        if force:
+            self._reload()
+        return self._attrs
+
+    def wait_until_finished(self) -> None:
+        """Pull the run every five seconds until it has ended."""
+        import time
+
+        while self.state not in ENDED:
+            time.sleep(5)
+            self._mirrored(())
+
+    # Inside
+
+    def _apply(self, edit: Edit) -> None:
+        if edit:
+            edits.write(self._api.session, [self._address], edit)
+            self._mirrored()
+
+    def _write_summary(self) -> None:
+        held = {key: value for key, value in self._held.items() if key == "summary"}
+        edit = edits.changes(self, held, documents=("summary",))
+        if edit:
+            edits.write(self._api.session, [self._address], edit)
+            self._mirrored(("summary",))
+
+    def _mirrored(self, written: Iterable[str] | None = None) -> None:
+        """Have the mirror take what was written, and show it. Changes of other fields wait on for `update`."""
+        self._api.session.take_in([self._address])
+        kept = {} if written is None else {key: value for key, value in self._held.items() if key not in written}
+        self._reload()
+        self._held.update(kept)
+
+    def _reload(self) -> None:
+        snapshot = self._api.newest()
+        address = snapshot.address(str(self._address), None, deleted=True)
+        self._page, self._address = Page(snapshot, [address]), address
+        summary = self._held.pop("summary", None)
+        self._held.clear()
+        if summary is not None:
+            # Whoever holds the summary goes on with the fresh values.
+            summary._json_dict.clear()  # noqa: SLF001
+            summary._json_dict.update(self._summary())  # noqa: SLF001
+            self._held["summary"] = summary
+
+    def _fact(self, column: str) -> Any:
+        return self._page.fact(self._address.rid, column)
+
+    def _text(self, column: str) -> str | None:
+        value: str | None = self._fact(column)
+        return value
+
+    def _editable(self, column: str) -> str | None:
+        value: str | None = self._held[column] if column in self._held else self._fact(column)
+        return value
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = self._page.document(self._address.rid, "config")
+        return config
+
+    def _summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = self._page.document(self._address.rid, "summary")
+        return summary
+
+    @property
+    def _attrs(self) -> dict[str, Any]:
+        """The fields under the names that the server's API gives them."""
+        username = self._text("username")
+        return {
+            "id": self.storage_id,
+            "name": self.id,
+            "displayName": self.name,
+            "state": self.state,
+            "tags": self.tags,
+            "group": self.group,
+            "jobType": self.job_type,
+            "sweepName": self.sweep_name,
+            "commit": self.commit,
+            "host": self.host,
+            "createdAt": self.created_at,
+            "heartbeatAt": self.heartbeat_at,
+            "updatedAt": self.updated_at,
+            "description": self.description,
+            "notes": self.notes,
+            "config": self.config,
+            "rawconfig": self.rawconfig,
+            "summaryMetrics": self.summary_metrics,
+            "historyLineCount": self._fact("server_rows"),
+            "historyKeys": self.history_keys,
+            "user": {"name": username, "username": username} if username else None,
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            first, *others = name.split("_")
+            wanted = first + "".join(word.title() for word in others)
+            attrs = self._attrs
+            if wanted in attrs:
+                return attrs[wanted]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def to_html(self, height: int = 420, hidden: bool = False) -> str:
+        """A frame that shows the run's page."""
+        style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
+        return f'<iframe src="{html.escape(self.url)}?jupyter=true" style="{style}"></iframe>'
+
+    def __repr__(self) -> str:
+        return f"<Run {'/'.join(self.path)} ({self.state})>"
+
+
+def _time(value: datetime | None) -> str | None:
+    """A time as the server writes it."""
+    return None if value is None else f"{value.isoformat()}Z"

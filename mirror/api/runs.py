@@ -1,0 +1,168 @@
+"""A list of runs that match a filter."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from mirror.api import frames
+from mirror.api.histories import Reader, sampled
+from mirror.api.page import Page
+from mirror.api.run import Run
+from mirror.errors import ArgumentError
+from mirror.query.paths import Project
+from mirror.query.series import table
+
+if TYPE_CHECKING:
+    from mirror.api.api import Api
+    from mirror.api.snapshot import Snapshot
+
+MOST_RUNS = 5000
+"""Runs in the pages of a loop behind the first one: whoever goes on mostly goes on to the end."""
+
+
+class Runs(Sequence[Run]):
+    """The runs of a project that match a filter, in order. It acts like a list, and reads pages as they are needed.
+
+    One snapshot of the mirror answers all of it. `len`, positions from either end, slices, `in` and `reversed` work.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        snapshot: Snapshot,
+        project: Project,
+        filters: dict[str, Any] | None,
+        order: str,
+        per_page: int,
+        *,
+        deleted: bool = False,
+    ) -> None:
+        """Find the runs; `Api.runs` is how to get here. Raises FilterError for a filter or order without meaning."""
+        if not isinstance(per_page, int) or per_page < 1:
+            raise ArgumentError(f"per_page={per_page!r}: how many runs are read at a time, 1 or more")
+        self.entity, self.project = project
+        self.filters = filters or {}
+        self.order = order
+        self.per_page = per_page
+        self._api = api
+        self._snapshot = snapshot
+        self._addresses, doubts = snapshot.matching(project, filters, order, deleted=deleted)
+        for doubt in doubts:
+            warnings.warn(doubt, stacklevel=3)
+        self._runs: list[Run | None] = [None] * len(self._addresses)
+        self._reader = Reader(snapshot, self._addresses)
+        self._next = 0
+
+    @property
+    def length(self) -> int:
+        """How many runs match."""
+        return len(self._addresses)
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Run]: ...
+    def __getitem__(self, index: int | slice) -> Run | list[Run]:
+        if isinstance(index, slice):
+            places = range(len(self))[index]
+            if places:
+                self._load(min(places), max(places) + 1)
+            return [self._at(place) for place in places]
+        return self._at(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Run]:
+        self._next = 0
+        return self._pages()
+
+    def _pages(self) -> Iterator[Run]:
+        size = self.per_page
+        place = 0
+        while place < len(self):
+            self._load(place, place + size)
+            end = min(place + size, len(self))
+            for run in self._runs[place:end]:
+                assert run is not None
+                yield run
+            place, size = end, max(MOST_RUNS, self.per_page)
+
+    def __next__(self) -> Run:
+        """The run behind the one that was given last; iterating anew starts again. Raises StopIteration at the end."""
+        if self._next >= len(self):
+            raise StopIteration
+        self._next += 1
+        return self._at(self._next - 1)
+
+    next = __next__
+
+    def __repr__(self) -> str:
+        return f"<Runs {self.entity}/{self.project}>"
+
+    def histories(
+        self,
+        samples: int | None = 500,
+        keys: list[str] | None = None,
+        x_axis: str = "_step",
+        format: Literal["default", "pandas", "polars", "arrow"] = "default",  # noqa: A002
+        stream: Literal["default", "system"] = "default",
+    ) -> Any:
+        """The histories of all these runs below each other, each row with its `run_id`.
+
+        Each run's rows are as `Run.history` gives them; `samples=None` gives every row. "default" is a list of
+        dictionaries; the others are one DataFrame or Arrow table with columns by name. A key that is a number in one
+        run and text in another is text in polars and Arrow.
+        """
+        frames.checked(format, ("default", "pandas", "polars", "arrow"))
+        if format == "default":
+            return [
+                {**row, "run_id": run.id}
+                for run, aligned, step_key, order in self._each(samples, keys, x_axis, stream)
+                for row in frames.shown(aligned, "dicts", step_key, order)
+            ]
+        if format == "pandas":
+            return self._pandas(samples, keys, x_axis, stream)
+        found = frames.together(
+            (run.id, table(aligned, step_key))
+            for run, aligned, step_key, _ in self._each(samples, keys, x_axis, stream)
+        )
+        return found if format == "arrow" else frames.package("polars").from_arrow(found)
+
+    def _pandas(self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str) -> Any:
+        pandas = frames.package("pandas")
+        parts = []
+        for run, aligned, step_key, _ in self._each(samples, keys, x_axis, stream):
+            if len(aligned.steps):
+                parts.append(frames.pandas_frame(aligned, step_key).assign(run_id=run.id))
+        if not parts:
+            return pandas.DataFrame()
+        whole = pandas.concat(parts, ignore_index=True)
+        return whole[sorted(whole.columns)]
+
+    def _each(
+        self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str
+    ) -> Iterator[tuple[Run, Any, str | None, list[str]]]:
+        for run, address in zip(self, self._addresses, strict=True):
+            told = run._fact("server_rows")  # noqa: SLF001
+            found = sampled(self._reader, address, told, samples, keys, x_axis, stream, alone=False)
+            yield run, *found
+
+    def _at(self, place: int) -> Run:
+        if self._runs[place] is None:
+            start = place - place % self.per_page
+            self._load(start, start + self.per_page)
+        run = self._runs[place]
+        assert run is not None
+        return run
+
+    def _load(self, start: int, end: int) -> None:
+        """Make the runs of these places that are not there yet; they share one page."""
+        missing = [place for place, run in enumerate(self._runs[start:end], start) if run is None]
+        if not missing:
+            return
+        page = Page(self._snapshot, [self._addresses[place] for place in missing], self._reader)
+        for place in missing:
+            self._runs[place] = Run(self._api, page, self._addresses[place])

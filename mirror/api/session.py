@@ -1,0 +1,126 @@
+"""How the Python API reaches the server, and has the mirror pull: through the daemon where one runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mirror.errors import CommError, MirrorError, SyncError, UsageError
+from mirror.home import Home
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+    from mirror.remote.client import Server
+    from mirror.sync.context import PassResult
+
+Result = TypeVar("Result")
+
+
+class Session:
+    """One home and one environment. Nothing is opened until something is asked for."""
+
+    def __init__(self, home: Home, environ: Mapping[str, str], timeout: float | None = None) -> None:
+        """`timeout` in seconds goes before the config's."""
+        self.home = home
+        self.environ = environ
+        self._timeout = timeout
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The config. Raises ConfigError."""
+        return self._settings(())
+
+    def _settings(self, paths: Sequence[str]) -> Settings:
+        from mirror.config import load
+
+        settings = load(self.home, self.environ, paths)
+        if self._timeout is None:
+            return settings
+        return replace(settings, server=replace(settings.server, timeout=float(self._timeout)))
+
+    def ask(self, work: Callable[[Server], Awaitable[Result]]) -> Result:
+        """Run something with a connection to the server. Raises CommError."""
+        from mirror.sync.session import connect
+
+        async def asked() -> Result:
+            async with connect(self.settings, self.environ) as server:
+                return await work(server)
+
+        return in_thread(asked)
+
+    def pull(self, paths: Sequence[str], *, afresh: bool = False) -> None:
+        """One pass over these paths, everything in the config without any; published when this returns.
+
+        Through the daemon where one runs, else in this process. With `afresh` all of it is taken again. Raises
+        CommError when the server could not be had, SyncError for what else went wrong, StoreBusy when another process
+        writes to this home. Runs that had to be set aside are warned of.
+        """
+        from mirror.daemon.client import Control
+
+        control = Control.find(self.home.socket)
+        if control is not None:
+            events = list(control.work("flush" if afresh else "sync", list(paths)))
+            results: list[tuple[dict[str, Any], BaseException | None]]
+            results = [(result, None) for result in events[-1]["results"]]
+        else:
+            found = in_thread(lambda: self._pull_here(paths, afresh=afresh))
+            results = [(result.as_json(), result.failure) for result in found]
+        for result, failure in results:
+            _raise_failure(result, failure)
+
+    def take_in(self, runs: Iterable[object]) -> None:
+        """Have the mirror take runs that were just written. Raises SyncError that says that the write was done."""
+        paths = [str(run) for run in runs]
+        try:
+            self.pull(paths)
+        except MirrorError as error:
+            message = f"{', '.join(paths[:3])} was written to the server, but is not mirrored yet ({error}); "
+            raise SyncError(f"{message}the next sync takes it") from error
+
+    async def _pull_here(self, paths: Sequence[str], *, afresh: bool) -> list[PassResult]:
+        from mirror.sync import engine, targets
+        from mirror.sync.session import open_context
+
+        settings = self._settings(paths)
+        if not settings.projects:
+            raise UsageError(f"nothing to pull: name a path, or add projects to {self.home.config} (`mirror init`)")
+        patterns = [targets.parse(path, settings.entity) for path in settings.projects]
+        async with open_context(self.home, settings, self.environ) as opened:
+            wanted = await targets.expand(opened.server, patterns)
+            return await engine.sync(opened, wanted, afresh=afresh)
+
+
+def _raise_failure(result: Mapping[str, Any], failure: BaseException | None) -> None:
+    for run_id, reason in result["failed_runs"].items():
+        warnings.warn(f"{result['project']}/{run_id} is set aside: {reason}", stacklevel=5)
+    if result["error"]:
+        if isinstance(failure, CommError):
+            raise failure
+        error = SyncError(result["error"])
+        if result["exit_code"] == CommError.exit_code:
+            raise CommError(result["error"], failure or error)
+        raise error
+
+
+def in_thread(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Run a coroutine to its end in a thread of its own: a notebook's thread has a loop that runs already."""
+    done: list[Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(asyncio.run(work()))
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="mirror-api", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]

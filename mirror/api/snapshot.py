@@ -1,0 +1,178 @@
+"""One consistent snapshot of the published file, and what is read from it about runs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mirror.errors import NotMirrored, QueryError, StoreError
+from mirror.home import Home
+from mirror.query import paths
+from mirror.query.connection import quiet
+from mirror.query.paths import Project
+from mirror.query.runs import RunQuery
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+FACTS = (
+    *("storage_id", "name", "state", "created_at", "heartbeat_at", "updated_at", "duration_s", "username"),
+    *("group_name", "job_type", "sweep", "notes", "description", "git_commit", "host", "url"),
+    *("server_rows", "deleted_at"),
+)
+"""Columns of a run that people look at, beside its tags."""
+
+DOCUMENTS = ("config", "config_meta", "summary")
+
+_numbers = itertools.count(1)
+
+
+class Address(NamedTuple):
+    """Which run: this mirror's own number of it, and the three parts of its path."""
+
+    rid: int
+    entity: str
+    project: str
+    run_id: str
+
+    def __str__(self) -> str:
+        return f"{self.entity}/{self.project}/{self.run_id}"
+
+
+class Snapshot:
+    """The published file as it was when this was opened; later publishing does not change what it shows.
+
+    May be used from several threads. Raises StoreError when nothing was published or the file cannot be read.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        if not home.published.exists():
+            raise StoreError(f"nothing mirrored yet ({home.published} does not exist): run `mirror sync`")
+        import duckdb
+
+        try:
+            # Attached, not connected to: DuckDB gives a second connection to one path the database that is open.
+            self._connection = duckdb.connect()
+            self._connection.execute(f"ATTACH {_literal(str(home.published))} AS mirror (READ_ONLY)").fetchall()
+            # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+            spill = f"{home.published}.tmp-{os.getpid()}-{next(_numbers)}" if os.access(home.data, os.W_OK) else ""
+            self._connection.execute(f"SET temp_directory = {_literal(spill)}").fetchall()
+            quiet(self._connection)
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
+        self._local = threading.local()
+
+    @property
+    def cursor(self) -> DuckDBPyConnection:
+        """A connection of this thread's own."""
+        cursor: DuckDBPyConnection | None = getattr(self._local, "cursor", None)
+        if cursor is None:
+            cursor = self._local.cursor = self._connection.cursor()
+            cursor.execute("USE mirror").fetchall()
+            cursor.execute("SET TimeZone = 'UTC'").fetchall()
+        return cursor
+
+    def projects(self) -> list[Project]:
+        """Every mirrored project, by name."""
+        return paths.projects(self.cursor)
+
+    def project(self, text: str, entity: str | None) -> Project:
+        """The mirrored project of "entity/project", or of a project alone. Raises NotMirrored."""
+        try:
+            found = paths.find_projects(self.cursor, [text], entity)
+        except QueryError as error:
+            raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
+        if len(found) > 1:
+            raise NotMirrored(f"{text} fits more than one project; name one")
+        return found[0]
+
+    def successes(self) -> dict[Project, datetime | None]:
+        """When the last whole pass over each project ended, aware UTC; None for one that never did."""
+        rows = self.cursor.execute("SELECT entity, project, last_success_at FROM store.projects").fetchall()
+        return {Project(entity, project): at and at.replace(tzinfo=UTC) for entity, project, at in rows}
+
+    def address(self, text: str, entity: str | None, *, deleted: bool) -> Address:
+        """The run of a path or of a run id that one project alone has. Raises NotMirrored."""
+        try:
+            project, run_id = paths.find_run(self.cursor, text, entity)
+        except QueryError as error:
+            raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
+        rid, gone = self.cursor.execute(
+            "SELECT rid, deleted_at FROM store.runs WHERE entity = ? AND project = ? AND run_id = ?",
+            [*project, run_id],
+        ).fetchall()[0]
+        if gone and not deleted:
+            raise NotMirrored(
+                f"{project}/{run_id} was deleted on the server (seen {gone:%Y-%m-%d %H:%M} UTC); "
+                "deleted=True shows what was mirrored of it"
+            )
+        return Address(rid, *project, run_id)
+
+    def matching(
+        self, project: Project, filters: Mapping[str, Any] | str | None, order: str, *, deleted: bool
+    ) -> tuple[list[Address], list[str]]:
+        """The runs that match in their order, and what the filter may not mean. Raises FilterError."""
+        query = RunQuery.build(self.cursor, filters, order=order, projects=[str(project)], deleted=deleted)
+        found = [Address(rid, *project, run_id) for rid, run_id in query.names()]
+        return found, (list(query.compiled.warnings) if found else query.warnings())
+
+    def column(self, name: str, rids: Sequence[int]) -> dict[int, Any]:
+        """One of FACTS or DOCUMENTS of these runs, by rid, and perhaps of more runs.
+
+        One column at a time, since a loop over thousands of runs looks at a few of them.
+        """
+        assert name in FACTS or name in DOCUMENTS
+        low, high = min(rids), max(rids)
+        sql = f"SELECT rid, {name} FROM store.runs WHERE rid BETWEEN ? AND ?"
+        params: list[Any] = [low, high]
+        # Some runs too many cost less than a list of numbers, which DuckDB takes one by one.
+        if high - low > 4 * len(rids) + 100:
+            sql += " AND rid IN (SELECT unnest(?::BIGINT[]))"
+            params.append(list(rids))
+        return dict(self.cursor.execute(sql, params).fetchall())
+
+    def tags(self, rids: Sequence[int]) -> dict[int, list[str]]:
+        """The tags of these runs, in their order; a run without any is left out. A tag may hold commas."""
+        rows = self.cursor.execute(
+            "SELECT rid, tag FROM store.run_tags WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid, position",
+            [list(rids)],
+        ).fetchall()
+        found: dict[int, list[str]] = {}
+        for rid, tag in rows:
+            found.setdefault(rid, []).append(tag)
+        return found
+
+    def keys(self, rid: int) -> list[tuple[str, int, int, float | None]]:
+        """The history keys of a run: key, rows, last step, last number."""
+        return self.cursor.execute(
+            "SELECT key, rows, last_step, last FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]
+        ).fetchall()
+
+    def values(self, rids: Sequence[int]) -> dict[int, int]:
+        """How many history values each run holds."""
+        rows = self.cursor.execute(
+            "SELECT rid, CAST(sum(rows) AS BIGINT) FROM store.history_keys "
+            "WHERE rid IN (SELECT unnest(?::BIGINT[])) GROUP BY rid",
+            [list(rids)],
+        ).fetchall()
+        return dict(rows)
+
+    def has_system_metrics(self, address: Address) -> bool:
+        """Whether any run of the same project has system metrics."""
+        sql = "SELECT count(*) FROM (SELECT 1 FROM store.system_metrics WHERE entity = ? AND project = ? LIMIT 1)"
+        return bool(self.cursor.execute(sql, [address.entity, address.project]).fetchall()[0][0])
+
+    def last_step(self, rid: int) -> int:
+        """The highest mirrored step of a run; -1 for a run without history."""
+        rows = self.cursor.execute("SELECT last_step FROM store.run_history WHERE rid = ?", [rid]).fetchall()
+        return rows[0][0] if rows and rows[0][0] is not None else -1
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,84 @@
+"""`mirror plot`: curves of runs, in the terminal or as a picture."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mirror.cli.invocation import invocation
+from mirror.cli.messages import say
+from mirror.cli.output import replaced, write_text
+from mirror.errors import UsageError
+
+HEIGHT = 22
+
+
+def plot(
+    ctx: typer.Context,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
+    ] = None,
+    keys: Annotated[str, typer.Option("--keys", metavar="K,K", help="What to draw, one chart a key.")] = "loss",
+    x: Annotated[str, typer.Option("--x", metavar="KEY", help="The key of the x axis.")] = "_step",
+    smooth: Annotated[
+        float, typer.Option("--smooth", metavar="W", help="Weight of an exponential moving average, 0 to 0.99.")
+    ] = 0.0,
+    group_by: Annotated[
+        str | None,
+        typer.Option("--group-by", metavar="FIELD", help="config.KEY, group, ...: mean and 95% band of each group."),
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="JSON", help="Every run of --project that matches, instead of RUN."),
+    ] = None,
+    project: Annotated[str | None, typer.Option("--project", metavar="E/P", help="The project of --filter.")] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=2, metavar="N", help="Rows of each run, evenly spaced.")
+    ] = 500,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A picture: .png, .svg, .pdf or .html.")
+    ] = None,
+) -> None:
+    """Draw the history of runs in the terminal, or to a file.
+
+    A curve a run; with --group-by a curve a group: the mean of its runs, with the band in which the mean lies with 95%
+    confidence. Files need matplotlib: pip install 'wandb-mirror[plot]'.
+    """
+    from mirror.api.snapshot import Snapshot
+    from mirror.plot import figure, terminal
+    from mirror.plot.read import charts
+
+    if file is not None:
+        figure.kind_of(file)
+    wanted = [key.strip() for key in keys.split(",") if key.strip()]
+    if not wanted:
+        raise UsageError("--keys names nothing to draw")
+    if bool(runs) == (project is not None) or (filter_ is not None and project is None):
+        raise UsageError("which runs? name them, or give --project E/P, with --filter JSON for some of its runs")
+    given = invocation(ctx)
+    snapshot = Snapshot(given.home)
+    if project is not None:
+        name = snapshot.project(project, given.entity)
+        addresses, _ = snapshot.matching(name, filter_, "+created_at", deleted=False)
+        title = str(name)
+    else:
+        found = [snapshot.address(run, given.entity, deleted=True) for run in runs or []]
+        addresses = list(dict.fromkeys(found))
+        title = str(addresses[0]) if len(addresses) == 1 else f"{len(addresses)} runs"
+    if not addresses:
+        raise UsageError("no run matches")
+    made = charts(snapshot, addresses, wanted, x=x, smooth=smooth, group_by=group_by, samples=samples)
+    if file is not None:
+        with replaced(file) as scratch:
+            scratch.write_bytes(figure.render(made, figure.kind_of(file), title))
+        say(f"drawn to {file}")
+        return
+    size = shutil.get_terminal_size((100, HEIGHT + 2))
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    height = max(HEIGHT, size.lines - 2) if len(made) == 1 and sys.stdout.isatty() else HEIGHT
+    write_text("\n".join(terminal.draw(chart, min(size.columns, 140), height, colours=colours) for chart in made))

@@ -1,0 +1,141 @@
+"""`mirror update`: change runs on the server, then in the mirror."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mirror.cli.invocation import Invocation, invocation
+from mirror.cli.messages import say
+from mirror.cli.output import write_text
+from mirror.errors import MirrorError, UsageError
+
+if TYPE_CHECKING:
+    from mirror.api.snapshot import Address, Snapshot
+    from mirror.remote.mutations import Edit
+
+
+def update(
+    ctx: typer.Context,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="JSON", help="Every run of --project that matches, instead of RUN."),
+    ] = None,
+    project: Annotated[str | None, typer.Option("--project", metavar="E/P", help="The project of --filter.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The name that people see.")] = None,
+    notes: Annotated[str | None, typer.Option("--notes", help='Notes; "" clears them.')] = None,
+    description: Annotated[str | None, typer.Option("--description", help='The description; "" clears it.')] = None,
+    add_tag: Annotated[list[str] | None, typer.Option("--add-tag", metavar="TAG", help="May be repeated.")] = None,
+    remove_tag: Annotated[
+        list[str] | None, typer.Option("--remove-tag", metavar="TAG", help="May be repeated.")
+    ] = None,
+    group: Annotated[str | None, typer.Option("--group", help="The group of runs it belongs to.")] = None,
+    job_type: Annotated[str | None, typer.Option("--job-type", help="What it does, such as train.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", metavar="K=V", help="A config value: JSON, else text. Repeatable.")
+    ] = None,
+    summary: Annotated[
+        list[str] | None, typer.Option("--summary", metavar="K=V", help="A summary value: JSON, else text. Repeatable.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, as the mirror knows it, and write nothing.")
+    ] = False,
+) -> None:
+    """Change runs on the server, then in the mirror.
+
+    Only what is named is sent; everything else stays as the server has it. K may be a path such as optimizer.lr. When
+    the server refuses a run, those before it are changed, and the mirror shows them.
+    """
+    from mirror.remote.mutations import Edit
+
+    edit = Edit(
+        name=name,
+        notes=notes,
+        description=description,
+        group=group,
+        job_type=job_type,
+        add_tags=tuple(add_tag or ()),
+        remove_tags=tuple(remove_tag or ()),
+        config_paths=dict(_pair(text, "--config") for text in config or ()),
+        summary_paths=dict(_pair(text, "--summary") for text in summary or ()),
+    )
+    if not edit:
+        raise UsageError(
+            "nothing to change: give --name, --notes, --add-tag, --config K=V, ...; see `mirror update --help`"
+        )
+    given = invocation(ctx)
+    snapshot, addresses = _chosen(given, runs or [], filter_, project)
+    if not addresses:
+        say("no run matches")
+    elif dry_run:
+        _show(snapshot, addresses, edit)
+        say(f"nothing was written: {_count(addresses)} would be changed where lines are shown")
+    else:
+        _write(given, addresses, edit)
+
+
+def _pair(text: str, option: str) -> tuple[str, Any]:
+    """K=V as key and value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"{option} {text!r}: write KEY=VALUE")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value
+
+
+def _chosen(
+    given: Invocation, runs: Sequence[str], filter_: str | None, project: str | None
+) -> tuple[Snapshot, list[Address]]:
+    from mirror.api.snapshot import Snapshot
+
+    if bool(runs) == (filter_ is not None):
+        raise UsageError("which runs? name them, or give --filter JSON with --project E/P")
+    if (filter_ is None) != (project is None):
+        raise UsageError("--filter and --project go together")
+    snapshot = Snapshot(given.home)
+    if filter_ is None:
+        found = [snapshot.address(run, given.entity, deleted=False) for run in runs]
+        return snapshot, list(dict.fromkeys(found))
+    assert project is not None
+    matching, _ = snapshot.matching(snapshot.project(project, given.entity), filter_, "+created_at", deleted=False)
+    return snapshot, matching
+
+
+def _write(given: Invocation, addresses: Sequence[Address], edit: Edit) -> None:
+    """Write one run after the other; what was written is mirrored, also when a later one is refused."""
+    from mirror.api import edits
+    from mirror.api.session import Session
+
+    session = Session(given.home, given.environ)
+    written: list[Address] = []
+    try:
+        edits.write(session, addresses, edit, written.append)
+    except MirrorError as error:
+        if written:
+            say(f"{len(written)} of {len(addresses)} runs were changed before this one")
+            session.take_in(written)
+        raise error from None
+    session.take_in(written)
+    for address in written:
+        say(f"updated {address}")
+
+
+def _show(snapshot: Snapshot, addresses: Sequence[Address], edit: Edit) -> None:
+    """One line a change: run, field, old value, new value."""
+    from mirror.api.edits import preview
+
+    for address in addresses:
+        lines = [f"{address}\t{field}\t{old} -> {new}\n" for field, old, new in preview(snapshot, address, edit)]
+        write_text("".join(lines))
+
+
+def _count(addresses: Sequence[Address]) -> str:
+    return f"{len(addresses)} {'run' if len(addresses) == 1 else 'runs'}"

@@ -1,0 +1,272 @@
+"""`mirror verify`: the proof that the mirror equals the server, or the list of where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mirror.cli.invocation import Invocation, invocation
+from mirror.cli.messages import ExitCode, fail, leave, say, warn
+from mirror.cli.sync import Paths
+from mirror.errors import MirrorError, StoreBusy, StoreError, SyncError, UsageError
+
+if TYPE_CHECKING:
+    from mirror.config import Settings
+    from mirror.daemon.client import Control
+    from mirror.sync.verify.findings import Finding, Verdict
+
+MOST_LINES = 20
+"""Lines of one run that are shown; --json has all of them."""
+
+
+def verify(
+    context: typer.Context,
+    paths: Paths = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read all history again and compare every value.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Pull again what differs, and verify once more.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON, for scripts (docs/verify.md).")] = False,
+) -> None:
+    """Prove that the mirror equals the server; exit 1 with a list where it does not.
+
+    Every field, config and summary value of every run is compared, and the counts of history rows and keys; with
+    --deep also every history value. A run that moved on after the last pass is named as behind and counts as equal.
+    """
+    given = invocation(context)
+    answer = asyncio.run(_Command(given, paths or [], deep=deep).run(repair=repair))
+    if as_json:
+        typer.echo(json.dumps(answer.as_json(), indent=2, ensure_ascii=False))
+    else:
+        _show(answer)
+    if code := answer.exit_code():
+        leave(code)
+
+
+class _Answer:
+    """What was found, and what a repair did about it. `first` is what was found before the repair."""
+
+    def __init__(self, verdicts: Sequence[Verdict]) -> None:
+        self.verdicts = verdicts
+        self.first: Sequence[Verdict] | None = None
+        self.done: Mapping[str, Sequence[str]] = {}
+        self.pulled: Sequence[str] = ()
+        self.lost: Sequence[str] = ()
+        self.failures: Sequence[str] = ()
+
+    def exit_code(self) -> ExitCode:
+        """The worst of all."""
+        worst = max([verdict.exit_code for verdict in self.verdicts], default=0)
+        differs = any(not verdict.equal for verdict in self.verdicts)
+        return ExitCode(max(worst, ExitCode.FAILED if differs else ExitCode.DONE))
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented JSON form."""
+        repair = None
+        if self.first is not None:
+            differed = [one.as_json(verdict.project) for verdict in self.first for one in _differences(verdict)]
+            done = {project: list(lines) for project, lines in self.done.items() if lines}
+            repair = {
+                "differed": differed,
+                "mended": done,
+                "pulled": list(self.pulled),
+                "failed": list(self.failures),
+                "lost": list(self.lost),
+            }
+        return {
+            "equal": all(verdict.equal for verdict in self.verdicts),
+            "deep": any(verdict.deep for verdict in self.verdicts),
+            "projects": [verdict.as_json() for verdict in self.verdicts],
+            "repair": repair,
+        }
+
+
+class _Command:
+    """One run of the command."""
+
+    def __init__(self, given: Invocation, paths: Sequence[str], *, deep: bool) -> None:
+        from mirror.daemon.client import Control
+
+        self.given = given
+        self.settings: Settings = given.settings(paths)
+        if not self.settings.projects:
+            raise UsageError(f"nothing to verify: name a PATH, or add projects to {given.home.config} (`mirror init`)")
+        self.deep = deep
+        self.control: Control | None = Control.find(given.home.socket)
+
+    async def run(self, *, repair: bool) -> _Answer:
+        """Verify; with `repair`, mend what differs and verify again."""
+        self._publish()
+        try:
+            answer = _Answer(await self._verify())
+        except StoreError as error:
+            if not repair or not self.given.home.published.exists():
+                raise
+            warn(f"{error}; it is made anew")
+            self.given.home.published.unlink()
+            self._publish()
+            answer = _Answer(await self._verify())
+        differing = [verdict for verdict in answer.verdicts if verdict.error is None and not verdict.equal]
+        if not repair or not differing:
+            return answer
+        repaired = await (self._repair_here(differing) if self.control is None else self._repair_there(differing))
+        again = _Answer(await self._verify())
+        again.first = answer.verdicts
+        again.done, again.failures = repaired
+        again.pulled = [f"{v.project}/{run_id}" for v in differing for run_id in v.to_flush()]
+        again.lost = [f"{v.project}/{run_id}" for v in differing for run_id in v.lost()]
+        return again
+
+    def _publish(self) -> None:
+        """Have readers see all that is committed, as far as that can be had."""
+        home = self.given.home
+        if self.control is not None:
+            self.control.publish()
+        elif home.state.exists():
+            from mirror.store.store import Store
+
+            try:
+                store = Store.open(
+                    home,
+                    tail_values=self.settings.store.tail_values,
+                    storage_version=self.settings.publish.storage_version,
+                )
+            except StoreBusy:
+                say("another process is syncing; what it published last is verified")
+                return
+            except MirrorError as error:
+                warn(f"{error}; what was published last is verified")
+                return
+            try:
+                store.publish()
+            finally:
+                store.close()
+
+    async def _verify(self) -> list[Verdict]:
+        from mirror.cli.progress import bars
+        from mirror.sync import targets
+        from mirror.sync.session import connect, scope_of
+        from mirror.sync.verify import engine
+
+        patterns = [targets.parse(path, self.settings.entity) for path in self.settings.projects]
+        async with connect(self.settings, self.given.environ) as server:
+            wanted = await targets.expand(server, patterns)
+            if not wanted:
+                raise UsageError(f"no project on {server.base_url} fits {', '.join(self.settings.projects)}")
+            with bars() as progress:
+                scope = scope_of(self.settings)
+                return await engine.verify(
+                    server, self.given.home, scope, wanted, progress, deep=self.deep, patterns=patterns
+                )
+
+    async def _repair_here(self, differing: Sequence[Verdict]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
+        from mirror.cli.progress import bars
+        from mirror.sync.session import open_context
+        from mirror.sync.verify import engine
+
+        flush = {verdict.project: verdict.to_flush() for verdict in differing}
+        with bars() as progress:
+            async with open_context(self.given.home, self.settings, self.given.environ, progress) as opened:
+                mended, results = await engine.repair(opened, list(flush), flush)
+        return mended, _failures([result.as_json() for result in results])
+
+    async def _repair_there(self, differing: Sequence[Verdict]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
+        """Through the daemon."""
+        from mirror.cli.progress import bars, replay
+
+        assert self.control is not None
+        mended = self.control.mend([str(verdict.project) for verdict in differing])
+        paths = [f"{verdict.project}/{run_id}" for verdict in differing for run_id in verdict.to_flush()]
+        results: list[dict[str, Any]] = []
+        if paths:
+            with bars() as progress:
+                for event in self.control.work("flush", paths):
+                    replay(progress, event)
+                    if event["event"] == "done":
+                        results = event["results"]
+        self.control.publish()
+        return mended, _failures(results)
+
+
+def _failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    told = [f"{result['project']}: {result['error']}" for result in results if result["error"]]
+    return told + [
+        f"{result['project']}/{run_id}: {error}"
+        for result in results
+        for run_id, error in result["failed_runs"].items()
+    ]
+
+
+def _differences(verdict: Verdict) -> list[Finding]:
+    from mirror.sync.verify.findings import Level
+
+    return verdict.of(Level.DIFFERS)
+
+
+def _show(answer: _Answer) -> None:
+    """Differences on stdout, a line each; what was proved on stderr, a line a project."""
+    if answer.first is not None:
+        _show_repair(answer)
+    for verdict in answer.verdicts:
+        _list(verdict)
+        if verdict.error:
+            failure = SyncError(f"{verdict.project}: {verdict.error}")
+            failure.exit_code = verdict.exit_code
+            fail(failure)
+            continue
+        say(f"{verdict.project}: {_summary(verdict)}")
+
+
+def _list(verdict: Verdict) -> None:
+    from mirror.errors import one_line
+
+    shown: dict[str | None, int] = {}
+    for finding in verdict.findings:
+        count = shown[finding.run_id] = shown.get(finding.run_id, 0) + 1
+        if count <= MOST_LINES:
+            typer.echo(one_line(finding.line(verdict.project)))
+    for run_id, count in shown.items():
+        if count > MOST_LINES:
+            where = f"{verdict.project}/{run_id}" if run_id else f"{verdict.project}"
+            say(f"{where}: {count - MOST_LINES:,} lines more; --json has them all")
+
+
+def _show_repair(answer: _Answer) -> None:
+    for project, lines in answer.done.items():
+        for line in lines:
+            say(f"repaired {project}: {line}")
+    for path in answer.pulled:
+        say(f"repaired {path}: pulled again")
+    for failure in answer.failures:
+        warn(f"not repaired: {failure}")
+    for path in answer.lost:
+        warn(f"lost for good: history of {path} in a damaged segment; the server does not have it")
+    before = sum(len(_differences(verdict)) for verdict in answer.first or ())
+    after = sum(len(_differences(verdict)) for verdict in answer.verdicts)
+    say(f"{_some(before, 'difference', 'differences')} before the repair, {after:,} after it")
+
+
+def _summary(verdict: Verdict) -> str:
+    from mirror.sync.verify.findings import Level
+
+    parts = [
+        _some(verdict.runs, "run", "runs"),
+        _some(verdict.rows, "history row", "history rows"),
+        _some(verdict.keys, "key", "keys"),
+        _some(verdict.values, "value", "values"),
+    ]
+    compared = f"{', '.join(parts[:-1])} and {parts[-1]}"
+    cost = f"{_some(verdict.requests, 'request', 'requests')}, {verdict.seconds:.1f} s"
+    behind = len(verdict.of(Level.BEHIND))
+    late = f"; {_some(behind, 'run', 'runs')} moved on since the last pass" if behind else ""
+    if not verdict.equal:
+        differ = _some(len(_differences(verdict)), "difference", "differences")
+        return f"{differ} in {compared}{late} ({cost})"
+    how = "equal the server's, value by value" if verdict.deep else "equal the server's counts and records"
+    return f"{compared} {how}{late} ({cost})"
+
+
+def _some(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"

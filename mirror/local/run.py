@@ -1,0 +1,369 @@
+"""One run as its files tell it: records are applied one by one, and what they add up to can be kept and gone on from.
+
+Source of the records' fields and of what they mean: wandb/proto/wandb_internal.proto, core/internal/runupserter,
+runsummary and runconfig in github:wandb/wandb. Requests, such as partial history, are never written to these files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from mirror.local import wire
+from mirror.local.items import items, path
+from mirror.local.tree import Tree, flat
+from mirror.remote.lenient import dumps, loads, numbers
+from mirror.store.records import RunRecord
+
+HISTORY, SUMMARY, CONFIG, STATS, RUN, EXIT, ENVIRONMENT = 2, 3, 5, 7, 17, 18, 26
+"""The records that are read, by their number in `Record`."""
+
+_TEXTS = {
+    1: "run_id",
+    2: "entity",
+    3: "project",
+    6: "group_name",
+    7: "job_type",
+    8: "name",
+    9: "notes",
+    12: "sweep",
+    13: "host",
+}
+_TAG, _CONFIG, _SUMMARY, _START, _GIT, _BRANCH = 10, 4, 5, 17, 21, 23
+_UPDATE, _REMOVE = 1, 2
+
+_STEP = b'"_step":'
+_NO_VALUE = b"{}"
+"""An object without members has no leaf, so the client sends none of it."""
+
+
+@dataclass
+class Lines:
+    """History and system metric lines as the server would hand them out, gathered until they are taken."""
+
+    history: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Reading:
+    """What a run's records add up to so far. `exit_code` is None while there is no exit record.
+
+    `cut` is the step behind which the history read before is to go, where the run was rewound to it.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    git_commit: str | None = None
+    started_at: str | None = None
+    first_started_at: str | None = None
+    config: Tree = field(default_factory=Tree)
+    summary: Tree = field(default_factory=Tree)
+    exit_code: int | None = None
+    runtime: int = 0
+    events: int = 0
+    last_step: int | None = None
+    last_time: float | None = None
+    cut: int | None = None
+
+    def as_json(self) -> str:
+        """All of it as JSON text."""
+        plain = {name: value for name, value in vars(self).items() if not isinstance(value, Tree)}
+        trees = {
+            name: [[list(place), text.decode("utf-8", "replace")] for place, text in tree.leaves.items()]
+            for name, tree in (("config", self.config), ("summary", self.summary))
+        }
+        return dumps(plain | trees)
+
+    @classmethod
+    def from_json(cls, text: str) -> Reading:
+        """The same from its JSON text."""
+        values = loads(text)
+        for name in ("config", "summary"):
+            tree = Tree()
+            for place, leaf in values[name]:
+                tree.set(tuple(place), leaf.encode())
+            values[name] = tree
+        return cls(**values)
+
+
+def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None) -> int | None:
+    """Take in one record; history and system metric lines go to `lines`. Gives the shift of steps of its file.
+
+    The shift is None until the file's first history line: then it is what lets the steps of a run that was resumed
+    offline, where counting begins at 0 again, go on behind the steps of its former file. Raises Malformed or
+    IndexError for what is no record.
+    """
+    for number, body in wire.fields(record):
+        if not isinstance(body, bytes):
+            continue
+        if number == HISTORY:
+            shift = _history(reading, body, lines, shift)
+        elif number == SUMMARY:
+            _summary(reading, body)
+        elif number == CONFIG:
+            _config(reading, body)
+        elif number == STATS:
+            _stats(reading, body, lines)
+        elif number == RUN:
+            _run(reading, body)
+        elif number == EXIT:
+            _exit(reading, body)
+        elif number == ENVIRONMENT:
+            _environment(reading, body)
+    return shift
+
+
+def record(reading: Reading, entity: str, project: str, state: str) -> RunRecord:
+    """The run as the mirror keeps it."""
+    texts = reading.texts
+    config = reading.config.document()
+    meta = config.pop("_wandb", None)
+    config.pop("wandb_version", None)
+    summary = numbers(reading.summary.document())
+    created = _moment(reading.first_started_at)
+    heartbeat = datetime.fromtimestamp(reading.last_time, UTC).replace(tzinfo=None) if reading.last_time else created
+    duration = reading.runtime or _number(reading.summary, "_wandb", "runtime") or _number(reading.summary, "_runtime")
+    return RunRecord(
+        entity=entity,
+        project=project,
+        run_id=texts["run_id"],
+        storage_id="",
+        name=texts.get("name") or texts["run_id"],
+        state=state,
+        created_at=created,
+        heartbeat_at=heartbeat,
+        updated_at=heartbeat,
+        duration_s=float(duration) if duration else None,
+        username=None,
+        group_name=texts.get("group_name"),
+        job_type=texts.get("job_type"),
+        sweep=texts.get("sweep"),
+        notes=texts.get("notes"),
+        description=None,
+        tags=tuple(reading.tags),
+        git_commit=reading.git_commit,
+        host=texts.get("host"),
+        url=None,
+        config=config,
+        config_meta=meta,
+        summary=summary,
+    )
+
+
+def _run(reading: Reading, body: bytes) -> None:
+    """A run record: the first makes the run, later ones change what they name."""
+    tags = []
+    began = reading.started_at
+    branch = None
+    for number, value in wire.fields(body):
+        if not isinstance(value, bytes) or not value:
+            continue
+        if number in _TEXTS:
+            reading.texts[_TEXTS[number]] = _text(value)
+        elif number == _TAG:
+            tags.append(_text(value))
+        elif number == _CONFIG:
+            _config(reading, value)
+        elif number == _SUMMARY:
+            _summary(reading, value)
+        elif number == _GIT:
+            reading.git_commit = _texts(value).get(2) or reading.git_commit
+        elif number == _START:
+            began = _timestamp(value)
+        elif number == _BRANCH:
+            branch = _branch(value)
+    reading.tags = tags or reading.tags
+    if began == reading.started_at:
+        return
+    # The first process of the run, or another one that goes on with it.
+    reading.exit_code = None
+    reading.started_at = began
+    reading.first_started_at = reading.first_started_at or began
+    if branch is not None and branch[0] == reading.texts.get("run_id"):
+        reading.cut = reading.last_step = branch[1]
+
+
+def _branch(message: bytes) -> tuple[str, int] | None:
+    """The run and the step from which a run goes on: its own when it was rewound, another's when it was forked."""
+    values = {number: value for number, value in wire.fields(message) if isinstance(value, bytes)}
+    if values.get(3, b"_step") != b"_step":
+        return None
+    return _text(values.get(1, b"")), int(wire.double(values.get(2, bytes(8))))
+
+
+def _config(reading: Reading, body: bytes) -> None:
+    for raw, text in items(body, _UPDATE).items():
+        try:
+            value = loads(text)
+        except ValueError:
+            continue
+        for place, leaf in flat(path(raw), value):
+            reading.config.set(place, dumps(leaf).encode("utf-8", "replace"))
+    for raw in items(body, _REMOVE):
+        reading.config.remove(path(raw))
+
+
+def _summary(reading: Reading, body: bytes) -> None:
+    others: set[int] = set()
+    reading.summary.update(items(body, _UPDATE, others))
+    if others:
+        for raw in items(body, _REMOVE):
+            reading.summary.remove(path(raw))
+
+
+_names: dict[bytes, bytes] = {}
+_typed: set[bytes] = set()
+_MOST_NAMES = 100_000
+
+
+def _name(raw: bytes) -> bytes:
+    """A key, dotted where it is nested, as the start of a member of a JSON object."""
+    place = path(raw)
+    name = orjson.dumps(".".join(place)) + b":"
+    if len(_names) >= _MOST_NAMES:
+        _names.clear()
+        _typed.clear()
+    _names[raw] = name
+    if len(place) > 1 and place[-1] == "_type":
+        _typed.add(name)
+    return name
+
+
+def _history(reading: Reading, body: bytes, lines: Lines, shift: int | None) -> int:
+    """A history record as one line. Nested keys are dotted, but for objects with a `_type`, which stay whole."""
+    known = _names
+    members = {known.get(raw) or _name(raw): text for raw, text in items(body).items() if text != _NO_VALUE}
+    if not _typed.isdisjoint(members):
+        members = _with_objects(body)
+    step = _step(body, members.get(_STEP), reading.last_step)
+    if shift is None:
+        shift = 0 if reading.last_step is None or step > reading.last_step else reading.last_step + 1 - step
+    step += shift
+    members[_STEP] = str(step).encode()
+    reading.last_step = step if reading.last_step is None else max(step, reading.last_step)
+    if time := members.get(b'"_timestamp":'):
+        reading.last_time = _float(time) or reading.last_time
+    # Sorted, since the client writes them in any order, and lines with the same order are parsed faster.
+    text = b",".join([name + members[name] for name in sorted(members)])
+    lines.history.append((b"{" + text + b"}").decode("utf-8", "replace"))
+    return shift
+
+
+def _step(body: bytes, text: bytes | None, last: int | None) -> int:
+    """The step that a record names as a value or by itself; else the next one."""
+    if text is not None and (value := _float(text)) is not None:
+        return int(value)
+    for number, content in wire.fields(body):
+        if number == 2 and isinstance(content, bytes):
+            return next((wire.signed(num) for field, num in wire.fields(content) if isinstance(num, int)), 0)
+    return 0 if last is None else last + 1
+
+
+def _with_objects(body: bytes) -> dict[bytes, bytes]:
+    """The members of a line in which some objects stay whole."""
+    tree: dict[str, Any] = {}
+    for raw, text in items(body).items():
+        if text == _NO_VALUE:
+            continue
+        place = tree
+        *above, last = path(raw)
+        for name in above:
+            inner = place.get(name)
+            if not isinstance(inner, dict):
+                inner = place[name] = {}
+            place = inner
+        place[last] = text
+    return dict(_members(tree, ""))
+
+
+def _members(tree: dict[str, Any], prefix: str) -> list[tuple[bytes, bytes]]:
+    members = []
+    for name, value in tree.items():
+        if isinstance(value, dict) and "_type" not in value:
+            members += _members(value, f"{prefix}{name}.")
+        else:
+            members.append((orjson.dumps(f"{prefix}{name}") + b":", _json(value)))
+    return members
+
+
+def _json(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return b"{" + b",".join(orjson.dumps(name) + b":" + _json(entry) for name, entry in value.items()) + b"}"
+
+
+def _stats(reading: Reading, body: bytes, lines: Lines) -> None:
+    """System metrics as the line that the server is sent."""
+    moment = next((value for number, value in wire.fields(body) if number == 2 and isinstance(value, bytes)), b"")
+    members = {b'"system.' + orjson.dumps(path(raw)[-1])[1:] + b":": text for raw, text in items(body, 3).items()}
+    seconds, nanos = _seconds(moment)
+    began = _moment(reading.first_started_at)
+    at = seconds + nanos / 1e9
+    members[b'"_timestamp":'] = repr(at).encode()
+    if began is not None:
+        runtime = (datetime(1970, 1, 1) + timedelta(seconds=at) - began).total_seconds()
+        members[b'"_runtime":'] = repr(runtime).encode()
+    members[b'"_wandb":'] = b"true"
+    text = b",".join([name + members[name] for name in sorted(members)])
+    lines.events.append((b"{" + text + b"}").decode("utf-8", "replace"))
+
+
+def _exit(reading: Reading, body: bytes) -> None:
+    values = {number: value for number, value in wire.fields(body) if isinstance(value, int)}
+    if values.get(3):
+        # A secondary process of a shared run ended; the run goes on.
+        return
+    reading.exit_code = wire.signed(values.get(1, 0))
+    reading.runtime = wire.signed(values.get(2, 0))
+
+
+def _environment(reading: Reading, body: bytes) -> None:
+    for number, value in wire.fields(body):
+        if number == 9 and isinstance(value, bytes):
+            reading.git_commit = reading.git_commit or _texts(value).get(2)
+        elif number == 12 and isinstance(value, bytes):
+            reading.texts.setdefault("host", _text(value))
+
+
+def _texts(message: bytes) -> dict[int, str]:
+    return {number: _text(value) for number, value in wire.fields(message) if isinstance(value, bytes) and value}
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _seconds(message: bytes) -> tuple[int, int]:
+    """A google.protobuf.Timestamp as seconds and nanoseconds."""
+    values = {number: wire.signed(value) for number, value in wire.fields(message) if isinstance(value, int)}
+    return values.get(1, 0), values.get(2, 0)
+
+
+def _timestamp(message: bytes) -> str:
+    """The same as text that keeps all digits."""
+    seconds, nanos = _seconds(message)
+    return f"{seconds}.{nanos:09d}"
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    seconds, _, nanos = text.partition(".")
+    return datetime(1970, 1, 1) + timedelta(seconds=int(seconds), microseconds=int(nanos) // 1000)
+
+
+def _number(tree: Tree, *place: str) -> float | None:
+    text = tree.leaves.get(place)
+    return None if text is None else _float(text)
+
+
+def _float(text: bytes) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value - value == 0 else None

@@ -1,0 +1,94 @@
+"""A nested document as the leaves of a tree: the client's own way to keep config and summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from mirror.local.items import Path, path
+from mirror.remote.lenient import loads
+
+
+class Tree:
+    """Leaves by their path, each as JSON text. Setting a leaf removes those above and below it.
+
+    The same as `pathtree` of the client's core (core/internal/pathtree in github:wandb/wandb), which decides what the
+    server is sent.
+    """
+
+    def __init__(self) -> None:
+        self._leaves: dict[Path, bytes] = {}
+        self._inner: Counter[Path] = Counter()
+        self._known: set[bytes] = set()
+        self._pending: dict[bytes, bytes] = {}
+
+    @property
+    def leaves(self) -> dict[Path, bytes]:
+        """All values."""
+        if self._pending:
+            self._leaves.update((path(raw), text) for raw, text in self._pending.items())
+            self._pending.clear()
+        return self._leaves
+
+    def update(self, items: dict[bytes, bytes]) -> None:
+        """Put the values of items. Where the same key fields were put before, without a look at the tree."""
+        if items.keys() <= self._known:
+            self._pending.update(items)
+            return
+        for raw, text in items.items():
+            self.set(path(raw), text)
+        self._known.update(items)
+
+    def set(self, place: Path, text: bytes) -> None:
+        """Put a value at a path."""
+        leaves = self.leaves
+        if place not in leaves:
+            above = [place[:length] for length in range(1, len(place))]
+            for higher in above:
+                self._drop(higher)
+            if place in self._inner:
+                self.remove(place)
+            self._inner.update(above)
+        leaves[place] = text
+
+    def remove(self, place: Path) -> None:
+        """Remove the value at a path, or all values below it."""
+        if place in self.leaves:
+            self._drop(place)
+        elif place in self._inner:
+            for below in [known for known in self.leaves if known[: len(place)] == place]:
+                self._drop(below)
+
+    def document(self) -> dict[str, Any]:
+        """The whole as nested values; a leaf that is no JSON is left out."""
+        result: dict[str, Any] = {}
+        for names, text in self.leaves.items():
+            try:
+                value = loads(text)
+            except ValueError:
+                continue
+            place = result
+            for name in names[:-1]:
+                place = place.setdefault(name, {})
+            place[names[-1]] = value
+        return result
+
+    def _drop(self, place: Path) -> None:
+        if self.leaves.pop(place, None) is None:
+            return
+        self._known.clear()
+        for length in range(1, len(place)):
+            above = place[:length]
+            self._inner[above] -= 1
+            if not self._inner[above]:
+                del self._inner[above]
+
+
+def flat(place: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    """A value with the objects in it taken apart; an empty object has no leaves."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield from flat((*place, name), entry)
+    else:
+        yield place, value

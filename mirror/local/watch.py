@@ -1,0 +1,144 @@
+"""Follows the folders of `[local] dirs`: what a live run writes is mirrored within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from watchfiles import Change, awatch
+
+from mirror.config import Settings
+from mirror.errors import MirrorError
+from mirror.local import files
+from mirror.local.ingest import FileResult, Ingest, options_of
+from mirror.sync.writer import Writer
+
+log = logging.getLogger("mirror.local")
+
+RESCAN = 30.0
+"""Seconds after which all files are looked at again: for folders that came meanwhile, runs that died, file systems that
+tell nothing."""
+
+_POLL = 2.0
+"""The same where the folders cannot be watched."""
+
+
+class Watch:
+    """Keeps the local runs of a daemon current."""
+
+    def __init__(self, writer: Writer, settings: Settings) -> None:
+        self.ingest = Ingest(writer, options_of(settings))
+        self.error: str | None = None
+        self._writer = writer
+        self._folders: tuple[Path, ...] = ()
+        self._missing: list[str] = []
+        self._failed: dict[str, str | None] = {}
+        self._changed = asyncio.Event()
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self.ingest.options = options_of(settings)
+        folders = tuple(Path(folder).expanduser() for folder in settings.local.dirs)
+        if folders != self._folders:
+            self._folders = folders
+            self._changed.set()
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /status` tells of it."""
+        return {"dirs": [str(folder) for folder in self._folders], "error": self.error}
+
+    async def run(self) -> None:
+        """Look at everything once, and then at what changes; ends when it is cancelled."""
+        while True:
+            self._changed.clear()
+            folders = [folder for folder in self._folders if folder.exists()]
+            missing = [str(folder) for folder in self._folders if folder not in folders]
+            if missing and missing != self._missing:
+                log.warning("local dirs: %s not there yet; looked for again", ", ".join(missing))
+            self._missing = missing
+            if not folders:
+                await self._wait(RESCAN if self._folders else None)
+                continue
+            await self._take(await asyncio.to_thread(files.find, folders))
+            try:
+                await self._follow(folders)
+            except (OSError, RuntimeError) as error:
+                # Too many folders for this system, or one that went away.
+                log.warning("local dirs cannot be watched (%s); looked at every %g s", error, _POLL)
+                await self._wait(_POLL)
+
+    async def take(self, paths: Sequence[str]) -> list[FileResult]:
+        """Mirror and publish what is new below these folders now; without any, below those of the config."""
+        folders = [Path(path) for path in paths] or list(self._folders)
+        results = await self.ingest.take(await asyncio.to_thread(files.find, folders))
+        await self._writer.publish()
+        return results
+
+    async def _follow(self, folders: Sequence[Path]) -> None:
+        """Take what changes, until the settings do."""
+        async for changes in _watched(folders, self._changed):
+            paths = await asyncio.to_thread(_files_of, [path for _, path in changes])
+            if not changes:
+                if len([folder for folder in self._folders if folder.exists()]) != len(folders):
+                    return
+                paths.update(await asyncio.to_thread(files.find, folders))
+            await self._take(sorted(paths, key=files.order))
+
+    async def _take(self, paths: Sequence[Path]) -> None:
+        try:
+            results = await self.ingest.take(paths)
+            # A file that stays unreadable is told once, though it is looked at again and again.
+            tell([result for result in results if not result.error or self._failed.get(result.path) != result.error])
+            self._failed.update((result.path, result.error) for result in results)
+            await self._writer.publish_if_due()
+            self.error = None
+        except MirrorError as error:
+            self.error = str(error)
+            log.error("local runs: %s", error)  # noqa: TRY400 - the message is the whole story
+
+    async def _wait(self, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+
+async def _watched(folders: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[set[tuple[Change, str]]]:
+    """Run files and new folders as they change; nothing at all every RESCAN seconds."""
+    async for changes in awatch(
+        *folders,
+        watch_filter=_is_of_interest,
+        debounce=300,
+        step=50,
+        stop_event=stop,
+        rust_timeout=int(RESCAN * 1000),
+        yield_on_timeout=True,
+        ignore_permission_denied=True,
+    ):
+        yield changes
+
+
+def _files_of(changed: Sequence[str]) -> set[Path]:
+    """Changed run files, and those in folders that are new."""
+    return {path for name in changed for path in files.below(Path(name)) if path.is_file()}
+
+
+def _is_of_interest(change: Change, path: str) -> bool:
+    if change is Change.deleted:
+        return False
+    return files.is_run_file(path) or (change is Change.added and os.path.isdir(path))  # noqa: PTH112
+
+
+def tell(results: Sequence[FileResult]) -> None:
+    """Log one line for each file that brought something or could not be read whole."""
+    for result in results:
+        if result.error:
+            log.warning("%s cannot be read: %s", result.path, result.error)
+        elif result.outcome in ("new", "read"):
+            log.info("%s run=%s state=%s rows=%d", result.path, result.run, result.state, result.rows)
+            if trouble := result.trouble():
+                log.warning("%s: %s", result.path, trouble)

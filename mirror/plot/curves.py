@@ -1,0 +1,109 @@
+"""Curves to draw: of single runs, or the mean of a group's runs with the band in which it lies."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+Points = list[tuple[float, float]]
+
+GRID = 200
+"""Places at which the mean of a group is taken, where its runs were logged at more."""
+
+# Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's is close.
+_T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
+    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+_NORMAL = 1.96
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line by rising x. `low` and `high` bound the 95% confidence interval of the mean; None for a single run."""
+
+    label: str
+    runs: int
+    x: list[float]
+    y: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The curves of one key."""
+
+    key: str
+    x_key: str
+    curves: list[Curve]
+
+
+def smoothed(points: Points, weight: float) -> Points:
+    """An exponential moving average that does not lean towards zero at its start; weight 0 changes nothing."""
+    if not weight:
+        return points
+    average = 0.0
+    left = 1.0
+    found = []
+    for x, y in points:
+        average = weight * average + (1 - weight) * y
+        left *= weight
+        found.append((x, average / (1 - left)))
+    return found
+
+
+def finite(points: Iterable[tuple[float, float]]) -> Points:
+    """The points that can be drawn, by rising x."""
+    return sorted(point for point in points if math.isfinite(point[0]) and math.isfinite(point[1]))
+
+
+def single(label: str, points: Points) -> Curve:
+    """The curve of one run."""
+    return Curve(label, 1, [x for x, _ in points], [y for _, y in points])
+
+
+def mean(label: str, members: Sequence[Points]) -> Curve:
+    """The mean of a group's runs and its confidence interval.
+
+    Runs are read between their points by straight lines; each counts from its first point to its last, and the mean
+    goes as far as any run does. Where one run alone is left, the band has no width.
+    """
+    present = [points for points in members if points]
+    if len(present) < 2:
+        return single(label, present[0] if present else [])
+    grid = _grid(present)
+    y, low, high = [], [], []
+    for x in grid:
+        values = [value for points in present if (value := _at(points, x)) is not None]
+        middle = statistics.fmean(values)
+        half = 0.0
+        if len(values) > 1:
+            quantile = _T[len(values) - 2] if len(values) - 2 < len(_T) else _NORMAL
+            half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+        y.append(middle)
+        low.append(middle - half)
+        high.append(middle + half)
+    return Curve(label, len(present), grid, y, low, high)
+
+
+def _grid(members: Sequence[Points]) -> list[float]:
+    places = sorted({x for points in members for x, _ in points})
+    if len(places) <= GRID:
+        return places
+    first, last = places[0], places[-1]
+    return [first + (last - first) * index / (GRID - 1) for index in range(GRID)]
+
+
+def _at(points: Points, x: float) -> float | None:
+    """The value between the points around x; None outside of them."""
+    place = bisect_left(points, x, key=lambda point: point[0])
+    if place == len(points) or (place == 0 and points[0][0] != x):
+        return None
+    if points[place][0] == x:
+        return points[place][1]
+    (x0, y0), (x1, y1) = points[place - 1], points[place]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)

@@ -1,0 +1,132 @@
+"""Charts of runs, read from one snapshot of the mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+from mirror.api.histories import STEP, Reader
+from mirror.api.page import Page
+from mirror.api.snapshot import Address, Snapshot
+from mirror.errors import QueryError, UsageError
+from mirror.plot import curves
+from mirror.plot.curves import Chart, Curve, Points
+from mirror.query.paths import nearest_of
+from mirror.query.series import Scope, align, rows
+
+MOST_CURVES = 26
+
+_FIELDS = {"group": "group_name", "state": "state", "job_type": "job_type", "sweep": "sweep", "user": "username"}
+
+
+def charts(
+    snapshot: Snapshot,
+    addresses: Sequence[Address],
+    keys: Sequence[str],
+    *,
+    x: str = STEP,
+    smooth: float = 0.0,
+    group_by: str | None = None,
+    samples: int = 500,
+) -> list[Chart]:
+    """One chart a key: a curve a run, or with `group_by` (config.KEY, group, state, ...) a mean a value.
+
+    Raises QueryError for a key that none of the runs logged, UsageError for what cannot be drawn.
+    """
+    if not 0 <= smooth < 1:
+        raise UsageError(f"--smooth {smooth:g}: a weight from 0 (as logged) to below 1")
+    labels = _labels(snapshot, addresses, group_by)
+    reader = Reader(snapshot, addresses)
+    return [_chart(reader, addresses, labels, key, x, smooth, samples, grouped=group_by is not None) for key in keys]
+
+
+def _chart(
+    reader: Reader,
+    addresses: Sequence[Address],
+    labels: dict[Address, str],
+    key: str,
+    x: str,
+    smooth: float,
+    samples: int,
+    *,
+    grouped: bool,
+) -> Chart:
+    lines: dict[str, list[Points]] = {}
+    for address in addresses:
+        points = curves.smoothed(_points(reader, address, key, x, samples), smooth)
+        if points:
+            lines.setdefault(labels[address], []).append(points)
+    if not lines:
+        logged = sorted({name for address in addresses for name, *_ in reader.snapshot.keys(address.rid)})
+        hint = f"; {nearest_of(key, logged)}" if key not in logged else f" together with {x}"
+        raise QueryError(f"none of the runs logged numbers under {key}{hint}")
+    if len(lines) > MOST_CURVES:
+        more = "; --group-by config.KEY draws one curve a group" if not grouped else ""
+        raise UsageError(f"{len(lines)} curves are too many for one chart, {MOST_CURVES} fit{more}")
+    drawn = [curves.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
+    return Chart(key, x, drawn)
+
+
+def _each(lines: dict[str, list[Points]]) -> list[Curve]:
+    return [curves.single(label, points) for label, found in lines.items() for points in found]
+
+
+def _points(reader: Reader, address: Address, key: str, x: str, samples: int) -> Points:
+    wanted = tuple(dict.fromkeys(name for name in (x, key) if name != STEP))
+    if not wanted:
+        raise UsageError(f"--keys {STEP}: the step is an axis, not a curve")
+    found = reader.series(address.rid, Scope(keys=wanted, samples=samples, whole=True))
+    pairs = ((row.get(x), row.get(key)) for row in rows(align(found)))
+    return curves.finite((float(a), float(b)) for a, b in pairs if _number(a) and _number(b))
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | None) -> dict[Address, str]:
+    """What each run's curve is called."""
+    page = Page(snapshot, addresses)
+    if group_by is None:
+        names = {address: page.fact(address.rid, "name") or address.run_id for address in addresses}
+        twice = len(set(names.values())) < len(names)
+        return {address: f"{name} ({address.run_id})" if twice else name for address, name in names.items()}
+    doc, _, path = group_by.partition(".")
+    if doc in ("config", "summary", "summary_metrics") and path:
+        name = "config" if doc == "config" else "summary"
+        values = {address: _find(page.document(address.rid, name), path) for address in addresses}
+    elif group_by in _FIELDS:
+        values = {address: page.fact(address.rid, _FIELDS[group_by]) for address in addresses}
+    else:
+        raise UsageError(f"--group-by {group_by}: config.KEY, summary.KEY, {', '.join(_FIELDS)}")
+    shown = path or group_by
+    return {
+        address: f"{shown} not set" if value is None else f"{shown}={_short(value)}"
+        for address, value in values.items()
+    }
+
+
+def _find(values: Any, path: str) -> Any:
+    """The value at a dotted path; a key that holds the dots itself goes first."""
+    if not isinstance(values, dict):
+        return None
+    if path in values:
+        return values[path]
+    first, dot, rest = path.partition(".")
+    return _find(values.get(first), rest) if dot else None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _sorted(labels: Sequence[str] | dict[str, Any]) -> list[str]:
+    """Labels by their value: numbers as numbers."""
+
+    def order(label: str) -> tuple[int, float, str]:
+        try:
+            return 0, float(label.partition("=")[2]), label
+        except ValueError:
+            return 1, 0.0, label
+
+    return sorted(labels, key=order)

@@ -1,0 +1,95 @@
+"""Charts as text, with dots of braille."""
+
+from __future__ import annotations
+
+import math
+
+from mirror.plot.curves import Chart, Curve
+
+COLOURS = (75, 208, 114, 204, 141, 180, 80, 221, 247, 169)
+"""Of the 256 that terminals know: readable on dark and on light grounds."""
+
+MARKS = "abcdefghijklmnopqrstuvwxyz"
+MOST_BANDS = 3
+_LABEL = 10
+_TICK = 10
+"""Columns between two labels of the x axis, as plotille sets them."""
+
+
+def draw(chart: Chart, width: int, height: int, *, colours: bool) -> str:
+    """The chart within so many columns and lines. Each curve ends in a letter, which the legend explains.
+
+    The edges of confidence bands are dotted, where there are few enough of them to be told apart.
+    """
+    import plotille
+
+    banded = sum(curve.low is not None for curve in chart.curves) <= MOST_BANDS
+    xs = [x for curve in chart.curves for x in curve.x]
+    ys = [y for curve in chart.curves for line in _lines(curve, banded=banded) for y in line]
+    left, right, columns = _ticks(min(xs), max(xs), max(width - _LABEL - 8, 20) / _TICK)
+    low, high, rows = _ticks(min(ys), max(ys), max(height - len(chart.curves) - 4, 5))
+    figure = plotille.Figure()
+    figure.width, figure.height = round(columns * _TICK), round(rows)
+    figure.with_colors, figure.color_mode, figure.origin = colours, "byte", False
+    figure.register_label_formatter(float, _label)
+    figure.register_label_formatter(int, _label)
+    figure.x_label, figure.y_label = chart.x_key, ""
+    figure.set_x_limits(left, right)
+    figure.set_y_limits(low, high)
+    for index, curve in enumerate(chart.curves):
+        colour = COLOURS[index % len(COLOURS)] if colours else None
+        for edge in _lines(curve, banded=banded)[1:]:
+            figure.scatter(*_thinned(curve.x, edge), lc=colour)
+        figure.plot(curve.x, curve.y, lc=colour)
+        # A column to the left and a little lower where need be: a letter at the very edge is not drawn.
+        end_x = max(left, min(curve.x[-1], right - (right - left) / figure.width))
+        end_y = max(low, min(curve.y[-1], high - (high - low) / figure.height / 2))
+        figure.text([end_x], [end_y], [MARKS[index % len(MARKS)]], lc=colour)
+    lines = [f"{'':{_LABEL}}   {chart.key}", *figure.show().splitlines()[2:], ""]
+    lines += [_legend(index, curve, colours=colours) for index, curve in enumerate(chart.curves)]
+    return "\n".join(line.rstrip(" \u2800") for line in lines) + "\n"
+
+
+def _lines(curve: Curve, *, banded: bool) -> list[list[float]]:
+    """The line itself, and the edges of its band where they are drawn."""
+    if not banded or curve.low is None or curve.high is None:
+        return [curve.y]
+    return [curve.y, curve.low, curve.high]
+
+
+def _ticks(low: float, high: float, most: float) -> tuple[float, float, float]:
+    """Round limits around a span, and how many round steps (1, 2, 2.5 or 5 times a power of ten) it takes."""
+    low, high = _span(low, high)
+    rough = (high - low) / (most - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10, 20) if factor * power >= rough)
+    first = math.floor(low / step + 1e-9)
+    steps = max(1, math.ceil(high / step - 1e-9) - first)
+    return first * step, (first + steps) * step, steps
+
+
+def _legend(index: int, curve: Curve, *, colours: bool) -> str:
+    mark = MARKS[index % len(MARKS)]
+    if colours:
+        mark = f"\x1b[38;5;{COLOURS[index % len(COLOURS)]}m{mark}\x1b[0m"
+    runs = f"  (mean of {curve.runs} runs, 95% confidence)" if curve.runs > 1 else ""
+    return f"{'':{_LABEL}}   {mark}  {curve.label}{runs}"
+
+
+def _label(value: float, chars: int, delta: float, left: bool = False) -> str:
+    del delta
+    text = f"{0.0 if abs(value) < 1e-12 else value:.4g}"
+    return text.ljust(chars) if left else text.rjust(_LABEL)
+
+
+def _span(low: float, high: float) -> tuple[float, float]:
+    """Limits that are apart, as a chart needs them."""
+    if low < high:
+        return low, high
+    room = abs(low) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def _thinned(x: list[float], y: list[float], points: int = 60) -> tuple[list[float], list[float]]:
+    every = max(1, len(x) // points)
+    return x[::every], y[::every]

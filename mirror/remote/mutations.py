@@ -1,0 +1,169 @@
+"""Writes to runs: edits, deletion, and rows appended to a history."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from mirror.errors import CommError
+from mirror.remote.client import NotFound, Server
+from mirror.remote.lenient import dumps
+from mirror.remote.runs import PageSize, records
+from mirror.store.records import ProjectKey, RunRecord
+
+UPSERT = """mutation UpsertBucket($id: String!, $displayName: String, $notes: String, $description: String,
+    $tags: [String!], $groupName: String, $jobType: String, $config: JSONString, $summaryMetrics: JSONString) {
+  upsertBucket(input: {id: $id, displayName: $displayName, notes: $notes, description: $description, tags: $tags,
+      groupName: $groupName, jobType: $jobType, config: $config, summaryMetrics: $summaryMetrics}) {
+    bucket { id }
+  }
+}"""
+
+DELETE = """mutation DeleteRun($id: ID!, $deleteArtifacts: Boolean) {
+  deleteRun(input: {id: $id, deleteArtifacts: $deleteArtifacts}) { clientMutationId }
+}"""
+
+ENDED = ("finished", "crashed", "failed", "killed")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Changes of one run. None leaves a text as it is; "" clears it.
+
+    Keys of the documents are top-level ones. Those of `config_paths` and `summary_paths` may lead into objects that are
+    there, as in "optimizer.lr"; where none is, the whole text is the key.
+    """
+
+    name: str | None = None
+    notes: str | None = None
+    description: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    add_tags: tuple[str, ...] = ()
+    remove_tags: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    drop_config: frozenset[str] = frozenset()
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    drop_summary: frozenset[str] = frozenset()
+    config_paths: Mapping[str, Any] = field(default_factory=dict)
+    summary_paths: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether it changes anything."""
+        return self != Edit()
+
+
+async def current(server: Server, project: ProjectKey, run_id: str) -> RunRecord:
+    """The run as the server holds it now. Raises NotFound."""
+    async for page in records(server, project, scope={}, filters={"name": {"$in": [run_id]}}, size=PageSize()):
+        for record in page.runs:
+            return record
+    raise NotFound(f"{server.base_url} has no run {project}/{run_id}", LookupError(run_id))
+
+
+async def edit_run(server: Server, record: RunRecord, edit: Edit) -> None:
+    """Send the changes, on top of what the server holds, so that nobody else's edit is undone.
+
+    Source of the mutation's shape: `Run.update` of the official client, which sends config and summary as a whole.
+    """
+    variables: dict[str, Any] = {
+        "id": record.storage_id,
+        "displayName": edit.name,
+        "notes": edit.notes,
+        "description": edit.description,
+        "groupName": edit.group,
+        "jobType": edit.job_type,
+    }
+    if edit.add_tags or edit.remove_tags:
+        variables["tags"] = tags_after(record.tags, edit)
+    if edit.config or edit.drop_config or edit.config_paths:
+        values = document_after(record.config, edit.config, edit.drop_config, edit.config_paths)
+        own = {} if record.config_meta is None else {"_wandb": record.config_meta}
+        variables["config"] = dumps({key: {"value": value, "desc": None} for key, value in {**own, **values}.items()})
+    if edit.summary or edit.drop_summary or edit.summary_paths:
+        values = document_after(record.summary, edit.summary, edit.drop_summary, edit.summary_paths)
+        variables["summaryMetrics"] = dumps(values)
+    data = await server.graphql("UpsertBucket", UPSERT, variables)
+    if not ((data.get("upsertBucket") or {}).get("bucket") or {}).get("id"):
+        raise CommError(f"{server.base_url} did not take the changes of {record.run_id}", ValueError(repr(data)))
+
+
+def tags_after(tags: Sequence[str], edit: Edit) -> list[str]:
+    """The tags with the edit's additions behind them and its removals gone."""
+    return [tag for tag in dict.fromkeys([*tags, *edit.add_tags]) if tag not in edit.remove_tags]
+
+
+def document_after(
+    values: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    dropped: frozenset[str] = frozenset(),
+    paths: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A document with the edit's values in it and its dropped keys gone."""
+    after = {key: value for key, value in {**values, **changed}.items() if key not in dropped}
+    for path, value in (paths or {}).items():
+        after = _put(after, path, value)
+    return after
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """The object with a value at a path; objects on the way are made anew, so that nobody else's change."""
+    if path not in values:
+        for cut in (place for place, char in enumerate(path) if char == "."):
+            if isinstance(inner := values.get(path[:cut]), dict):
+                return {**values, path[:cut]: _put(inner, path[cut + 1 :], value)}
+    return {**values, path: value}
+
+
+async def delete_run(server: Server, storage_id: str, *, delete_artifacts: bool = False) -> None:
+    """Delete a run, and with `delete_artifacts` what it logged. Raises NotFound when it is gone already."""
+    before = server.retries["DeleteRun"]
+    try:
+        await server.graphql("DeleteRun", DELETE, {"id": storage_id, "deleteArtifacts": delete_artifacts})
+    except NotFound:
+        # An earlier attempt may have done it before its answer was lost.
+        if server.retries["DeleteRun"] == before:
+            raise
+
+
+async def append_rows(server: Server, record: RunRecord, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put rows behind the history of a run that has ended, and their last values into its summary.
+
+    Repeating a request does no harm: each line goes to a place of its own. Raises CommError for a run whose own
+    process may still write, ValueError for steps that do not rise.
+    """
+    if record.state not in ENDED:
+        raise CommError(
+            f"{record.entity}/{record.project}/{record.run_id} is {record.state}: its own process writes its history",
+            ValueError(record.state),
+        )
+    complete = numbered(rows, record.server_last_step, time.time())
+    summary = dict(record.summary)
+    for row in complete:
+        summary.update(row)
+    path = "/".join(quote(part, safe="") for part in (record.entity, record.project, record.run_id))
+    body = {
+        "files": {
+            "wandb-history.jsonl": {"offset": record.server_rows, "content": [dumps(row) for row in complete]},
+            "wandb-summary.json": {"offset": 0, "content": [dumps(summary)]},
+        },
+        "complete": True,
+        "exitcode": 0 if record.state == "finished" else 1,
+    }
+    await server.post("file_stream", f"files/{path}/file_stream", body)
+
+
+def numbered(rows: Sequence[Mapping[str, Any]], last: int | None, now: float) -> list[dict[str, Any]]:
+    """The rows with a step and a time each. Raises ValueError for a step that does not come after the one before."""
+    step = -1 if last is None else last
+    complete = []
+    for row in rows:
+        given = row.get("_step", step + 1)
+        if isinstance(given, bool) or not isinstance(given, int) or given <= step:
+            raise ValueError(f"step {given!r} does not come after step {step}")
+        step = given
+        complete.append({**row, "_step": step, "_timestamp": row.get("_timestamp", now)})
+    return complete

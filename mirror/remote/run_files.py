@@ -1,0 +1,47 @@
+"""Files of a run: their list and their content. They stay on the server; the mirror holds none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mirror.remote.client import NotFound, Server
+from mirror.store.records import ProjectKey
+
+FILES = """query MirrorFiles($entity: String!, $project: String!, $run: String!, $after: String, $first: Int,
+    $names: [String], $pattern: String) {
+  project(name: $project, entityName: $entity) { run(name: $run) {
+    files(names: $names, pattern: $pattern, after: $after, first: $first) {
+      edges { node { id name url(upload: false) directUrl sizeBytes mimetype updatedAt md5 } }
+      pageInfo { endCursor hasNextPage }
+    }
+  } }
+}"""
+
+
+async def listed(
+    server: Server, project: ProjectKey, run_id: str, names: Sequence[str], pattern: str | None, per_page: int
+) -> list[dict[str, Any]]:
+    """What the server tells of each file that is asked for. Raises NotFound for a run that is not there."""
+    found: list[dict[str, Any]] = []
+    after: str | None = None
+    while True:
+        variables = {
+            "entity": project.entity,
+            "project": project.project,
+            "run": run_id,
+            "after": after,
+            "first": per_page,
+            "names": list(names),
+            "pattern": pattern,
+        }
+        data = await server.graphql("MirrorFiles", FILES, variables)
+        run = (data.get("project") or {}).get("run")
+        if run is None:
+            raise NotFound(f"{server.base_url} has no run {project}/{run_id}", LookupError(run_id))
+        connection = run["files"]
+        found += [edge["node"] for edge in connection["edges"]]
+        info = connection["pageInfo"]
+        if not info["hasNextPage"] or info["endCursor"] == after:
+            return found
+        after = info["endCursor"]

@@ -1,0 +1,398 @@
+"""Whether a database of the mirror agrees with itself: each fact that stands in two places is the same in both.
+
+Works over the state file and over the published one. Nothing is changed, and nothing is asked of a server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mirror.store import projects, rids, views, wide
+from mirror.store.database import MEMORY_LIMIT, Database, reason
+from mirror.store.leaves import LeafColumns
+from mirror.store.names import identifier, literal
+from mirror.store.records import ProjectKey
+
+HISTORY = "checked_history"
+"""The history as readers see it, without segments that cannot be read; made by `lay_history`."""
+
+VALUES_AT_ONCE = 5_000_000
+"""Values that are grouped by their step at a time; this bounds the memory."""
+
+RUNS_AT_ONCE = 5_000
+"""Runs whose documents are taken apart at a time."""
+
+OWNED = ("leaves", "run_tags", "run_history", "history_tail", "history_staging", "staged", "history_keys", "local_runs")
+"""The tables whose rows belong to a run by its number."""
+
+_LEAF = "l.element IS NULL AND (l.kind <> 'object' OR l.text IS NOT NULL)"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Two places that should say the same and do not. `run_id` is None where it is about more than one run.
+
+    `lost` names the runs whose values are no longer there.
+    """
+
+    run_id: str | None
+    field: str
+    found: str
+    expected: str
+    cause: str
+    lost: tuple[str, ...] = ()
+
+
+def segment_damage(db: Database, folder: Path, project: ProjectKey) -> dict[str, Damage]:
+    """The segments that cannot be read as they were written, by path: those of the project are read through.
+
+    Of other projects' segments only the files are looked at; the history view fails for everybody when one is missing.
+    """
+    listed = db.run(
+        "SELECT segment_id, path, entity, project, value_count, bytes FROM store.segments "
+        "WHERE retired_at IS NULL ORDER BY segment_id"
+    )
+    broken: dict[str, Damage] = {}
+    for number, path, entity, name, values, size in listed:
+        problem = _file_problem(folder / path, size)
+        if problem is None and ProjectKey(entity, name) == project:
+            noted = db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number])
+            problem = _content_problem(folder / path, values, dict(noted))
+        if problem:
+            held = db.run(
+                "SELECT run_id FROM store.segment_runs WHERE segment_id = ? AND NOT replaced ORDER BY run_id", [number]
+            )
+            expected = f"a Parquet file of {values:,} values of {entity}/{name}, {size:,} bytes"
+            lost = tuple(run_id for (run_id,) in held)
+            broken[path] = Damage(None, "segment", problem, expected, f"history/{path} is lost or damaged", lost)
+    return broken
+
+
+def unreadable(db: Database, folder: Path) -> bool:
+    """Whether the file of any segment in use is gone, or is no Parquet file."""
+    listed = db.run("SELECT path, bytes FROM store.segments WHERE retired_at IS NULL")
+    return any(_file_problem(folder / path, size) or not _is_parquet(folder / path) for path, size in listed)
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"SELECT num_rows FROM parquet_file_metadata({literal(path)})").fetchall()
+    except duckdb.Error:
+        return False
+    return True
+
+
+def _file_problem(path: Path, size: int) -> str | None:
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        return "no file"
+    except OSError as error:
+        return reason(error)
+    return None if found == size else f"a file of {found:,} bytes"
+
+
+def _content_problem(path: Path, values: int, noted: dict[str, int]) -> str | None:
+    """Read every value of a segment, and hold the counts against those that were noted when it was written."""
+    try:
+        # On a connection of its own: an error would end the transaction of another.
+        with duckdb.connect() as connection:
+            connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}").fetchall()
+            found = connection.execute(
+                "SELECT run_id, count(*), bit_xor(hash(key, step, value, text)) "
+                f"FROM read_parquet([{literal(path)}], hive_partitioning = false) GROUP BY run_id"
+            ).fetchall()
+    except duckdb.Error as error:
+        return f"no readable file ({reason(error)})"
+    total = sum(count for _, count, _ in found)
+    if total != values:
+        return f"a file of {total:,} values"
+    return None if noted == {run_id: count for run_id, count, _ in found} else "other runs than were noted"
+
+
+def lay_history(db: Database, folder: Path, broken: Collection[str]) -> None:
+    """Make the temporary view HISTORY."""
+    text = f"CREATE OR REPLACE TEMP VIEW {HISTORY} AS SELECT * FROM main.history"
+    if broken:
+        made = views.history(db, folder, broken)
+        text = f"CREATE OR REPLACE TEMP VIEW {HISTORY} {made[made.index('AS', made.index('main.history')) :]}"
+    db.run(text)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the history of some runs holds, and where it does not agree with what is counted of it."""
+
+    values: int
+    keys: int
+    damage: list[Damage]
+
+
+def history(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> Iterator[Counted]:
+    """Hold HISTORY against history_keys, some of these runs at a time: counts, ends, and steps that are there twice."""
+    numbers = rids.find(db, project, run_ids)
+    condition, params = rids.among(numbers.values())
+    counted = dict(
+        db.run(f"SELECT rid, sum(rows)::BIGINT FROM store.history_keys WHERE {condition} GROUP BY rid", params)
+    )
+    batch: list[str] = []
+    values = 0
+    for run_id, rid in numbers.items():
+        batch.append(run_id)
+        values += counted.get(rid, 0)
+        if values >= VALUES_AT_ONCE:
+            yield _count(db, project, numbers, batch)
+            batch, values = [], 0
+    if batch:
+        yield _count(db, project, numbers, batch)
+
+
+def _count(db: Database, project: ProjectKey, numbers: dict[str, int], run_ids: Sequence[str]) -> Counted:
+    condition, params = rids.among(numbers[run_id] for run_id in run_ids)
+    db.run(
+        f"""
+        CREATE OR REPLACE TEMP TABLE counted AS
+        SELECT run_id, key, sum(times)::BIGINT AS shown, count(*) AS rows, min(step) FILTER (WHERE times > 1) AS twice,
+               min(step) AS first_step, max(step) AS last_step,
+               min(value) FILTER (WHERE isfinite(value)) AS min, max(value) FILTER (WHERE isfinite(value)) AS max,
+               arg_max(value, step) AS last
+        FROM (
+            SELECT run_id, key, step, count(*) AS times, last(value) AS value FROM {HISTORY}
+            WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY run_id, key, step
+        ) GROUP BY run_id, key
+        """,
+        [project.entity, project.project, list(run_ids)],
+    )
+    values, keys = db.run("SELECT coalesce(sum(shown), 0)::BIGINT, count(*) FROM counted")[0]
+    ends = ("first_step", "last_step", "min", "max", "last")
+    differ = " OR ".join(f"c.{name} IS DISTINCT FROM k.{name}" for name in ends)
+    found = db.run(
+        f"""
+        SELECT coalesce(c.run_id, k.run_id), coalesce(c.key, k.key), c.shown, c.rows, c.twice, k.rows,
+               {", ".join(f"c.{name}, k.{name}" for name in ends)}
+        FROM counted AS c FULL JOIN (
+            SELECT r.run_id, h.* FROM store.history_keys AS h JOIN store.runs AS r ON r.rid = h.rid WHERE h.{condition}
+        ) AS k ON k.run_id = c.run_id AND k.key = c.key
+        WHERE c.shown IS DISTINCT FROM k.rows OR c.twice IS NOT NULL OR {differ}
+        ORDER BY 1, 2
+        """,
+        params,
+    )
+    return Counted(values, keys, [damage for row in found for damage in _key_damage(ends, *row)])
+
+
+def _key_damage(
+    ends: Sequence[str],
+    run_id: str,
+    key: str,
+    shown: int | None,
+    rows: int | None,
+    twice: int | None,
+    counted: int | None,
+    *values: Any,
+) -> Iterator[Damage]:
+    field = f"history.{key}"
+    disagree = "history and history_keys disagree: the file was damaged or changed"
+    if twice is not None:
+        extra = f"{_some((shown or 0) - (rows or 0), 'value')} more than steps, first at step {twice}"
+        yield Damage(run_id, field, extra, "each step once", "the same steps were written twice")
+    if shown is None:
+        yield Damage(run_id, field, "no values", f"{_some(counted or 0, 'value')} counted in history_keys", disagree)
+    elif counted is None:
+        yield Damage(run_id, field, _some(shown, "value"), "none counted in history_keys", disagree)
+    elif shown != counted:
+        yield Damage(
+            run_id, field, _some(shown, "value"), f"{_some(counted or 0, 'value')} counted in history_keys", disagree
+        )
+    else:
+        for place, name in enumerate(ends):
+            here, noted = values[2 * place : 2 * place + 2]
+            # Two NaN are the same.
+            if here != noted and not (here != here and noted != noted):  # noqa: PLR0124
+                yield Damage(run_id, f"{field}.{name}", str(here), f"{noted} in history_keys", disagree)
+
+
+def documents(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> Iterator[tuple[int, list[Damage]]]:
+    """Hold the leaves of these runs against their JSON documents; how many leaves those have, and where they differ."""
+    numbers = list(rids.find(db, project, run_ids).values())
+    for start in range(0, len(numbers), RUNS_AT_ONCE):
+        yield _documents(db, numbers[start : start + RUNS_AT_ONCE])
+
+
+def _documents(db: Database, numbers: Sequence[int]) -> tuple[int, list[Damage]]:
+    condition, params = rids.among(numbers)
+    damage: list[Damage] = []
+    fresh = LeafColumns()
+    read = []
+    names = {}
+    for rid, run_id, *texts in db.run(f"SELECT rid, run_id, config, summary FROM store.runs WHERE {condition}", params):
+        names[rid] = run_id
+        both = [(doc, text, parsed(text)) for doc, text in zip(("config", "summary"), texts, strict=True)]
+        for doc, text, _ in [entry for entry in both if entry[2] is None]:
+            damage.append(Damage(run_id, doc, _short(text), "a JSON object", "the file was damaged or changed"))
+        if all(document is not None for _, _, document in both):
+            read.append(rid)
+            for doc, _, document in both:
+                fresh.add(rid, doc, document or {})
+    table = fresh.table()
+    columns = ", ".join(identifier(name) for name in table.column_names)
+    condition, params = rids.among(read)
+    kept = f"SELECT {columns} FROM store.leaves WHERE {condition}"
+    with db.table("fresh_leaves", table):
+        found = db.run(
+            f"""
+            SELECT rid, doc, key, min(text) FILTER (WHERE kept), bool_or(kept),
+                   min(text) FILTER (WHERE NOT kept), bool_or(NOT kept)
+            FROM (
+                SELECT true AS kept, * FROM ({kept} EXCEPT ALL SELECT {columns} FROM fresh_leaves)
+                UNION ALL SELECT false, * FROM (SELECT {columns} FROM fresh_leaves EXCEPT ALL {kept})
+            ) GROUP BY rid, doc, key ORDER BY rid, doc, key
+            """,
+            [*params, *params],
+        )
+    for rid, doc, key, leaf, has_leaf, text, has_text in found:
+        damage.append(
+            Damage(
+                names[rid],
+                f"{doc}.{key}",
+                _short(leaf) if has_leaf else "no value",
+                f"{_short(text) if has_text else 'no value'} in the JSON document",
+                f"{doc}_values and the JSON document disagree: the file was damaged or changed",
+            )
+        )
+    return len(fresh), damage
+
+
+def parsed(text: str | None) -> dict[str, Any] | None:
+    """A document as the store keeps it; None for what is no JSON object."""
+    try:
+        value = json.loads(text or "", strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _some(count: int, one: str) -> str:
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return "null"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def tags(db: Database, project: ProjectKey) -> list[Damage]:
+    """Hold run_tags against the tags of the runs."""
+    found = db.run(
+        """
+        SELECT r.run_id, coalesce(t.tags, ''), coalesce(r.tags, '') FROM store.runs AS r LEFT JOIN (
+            SELECT rid, string_agg(tag, ',' ORDER BY position) AS tags FROM store.run_tags GROUP BY rid
+        ) AS t ON t.rid = r.rid
+        WHERE r.entity = ? AND r.project = ? AND coalesce(t.tags, '') <> coalesce(r.tags, '') ORDER BY r.run_id
+        """,
+        [project.entity, project.project],
+    )
+    cause = "run_tags and the tags of the run disagree: the file was damaged or changed"
+    return [Damage(run_id, "tags", f"{rows!r} in run_tags", f"{text!r}", cause) for run_id, rows, text in found]
+
+
+def cursors(db: Database, project: ProjectKey) -> list[Damage]:
+    """Runs that are there twice or without the cursor of their history, and cursors behind what is mirrored."""
+    here = [project.entity, project.project]
+    damage = []
+    for run_id, times in db.run(
+        "SELECT run_id, count(*) FROM store.runs WHERE entity = ? AND project = ? GROUP BY run_id "
+        "HAVING count(*) > 1 ORDER BY run_id",
+        here,
+    ):
+        damage.append(Damage(run_id, "run", f"{times} rows", "one row", "the run is there more than once"))
+    found = db.run(
+        """
+        SELECT r.run_id, h.cursors, h.rows, h.last_step, k.rows, k.last_step
+        FROM store.runs AS r
+        LEFT JOIN (SELECT rid, count(*) AS cursors, max(rows) AS rows, max(last_step) AS last_step
+                   FROM store.run_history GROUP BY rid) AS h ON h.rid = r.rid
+        LEFT JOIN (SELECT rid, max(rows) AS rows, max(last_step) AS last_step
+                   FROM store.history_keys GROUP BY rid) AS k ON k.rid = r.rid
+        WHERE r.entity = ? AND r.project = ? AND (
+            coalesce(h.cursors, 0) <> 1 OR h.rows < k.rows
+            OR (k.rid IS NOT NULL AND coalesce(h.last_step, -1) < k.last_step)
+        ) ORDER BY r.run_id
+        """,
+        here,
+    )
+    for run_id, count, rows, last, counted, key_last in found:
+        if count != 1:
+            cause = "no pass would go on with the history of this run"
+            damage.append(Damage(run_id, "history cursor", f"{count or 'no'} cursors", "one cursor", cause))
+            continue
+        cause = "the cursor of the history was changed: a pass would take rows twice or miss some"
+        if rows < counted:
+            damage.append(Damage(run_id, "history_rows", f"{rows:,}", f"at least {counted:,}", cause))
+        if last is None or last < key_last:
+            damage.append(Damage(run_id, "last_step", f"{last}", f"at least {key_last}", cause))
+    return damage
+
+
+def owners(db: Database) -> list[Damage]:
+    """Rows that belong to no run, over all projects."""
+    damage = []
+    for table in OWNED:
+        count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.runs AS r ON r.rid = t.rid")
+        if count:
+            found = f"{_some(count, 'row')} of no run"
+            damage.append(Damage(None, f"store.{table}", found, "none", "a run's row was lost"))
+    return damage
+
+
+def wide_relation(db: Database, project: ProjectKey) -> list[Damage]:
+    """Hold the wide relation of a project, and the counts of keys that its columns follow, against the leaves."""
+    number = projects.find(db, project)
+    assert number is not None
+    field = f'"{project}"'
+    cause = "the wide relation and the documents disagree: the file was damaged or changed"
+    damage = []
+    if moved := key_counts(db, project, number):
+        doc, key, counted, there = moved[0]
+        found = f"{_some(counted, 'run')} counted with {doc}.{key}"
+        found += f", the first of {len(moved):,} keys" if len(moved) > 1 else ""
+        damage.append(Damage(None, "store.leaf_keys", found, _some(there, "run"), cause))
+    try:
+        shown = db.value(f"SELECT count(*) FROM main.{identifier(wide.view_name(db, project))}")
+        stale = wide.differing(db, project)
+    except duckdb.Error as error:
+        return [*damage, Damage(None, field, f"no relation ({reason(error)})", "a row a run", cause)]
+    runs = db.value(
+        "SELECT count(*) FROM store.runs WHERE entity = ? AND project = ?", [project.entity, project.project]
+    )
+    if shown != runs:
+        damage.append(Damage(None, field, _some(shown, "row"), _some(runs, "row"), cause))
+    damage += [Damage(run_id, field, "another row", "the leaves of the run", cause) for run_id in stale]
+    return damage
+
+
+def key_counts(db: Database, project: ProjectKey, number: int) -> list[tuple[str, str, int, int]]:
+    """Where store.leaf_keys does not count what the leaves are: document, key, runs counted, runs that have it."""
+    sums = "count(*) AS runs, count(*) FILTER (WHERE l.kind = 'number') AS numbers, "
+    sums += "count(*) FILTER (WHERE l.kind = 'bool') AS bools, count(*) FILTER (WHERE l.kind = 'null') AS nulls"
+    found: list[tuple[str, str, int, int]] = db.run(
+        f"""
+        SELECT coalesce(k.doc, t.doc), coalesce(k.key, t.key), coalesce(k.runs, 0), coalesce(t.runs, 0)
+        FROM (SELECT * FROM store.leaf_keys WHERE project_number = ?) AS k FULL JOIN (
+            SELECT l.doc, l.key, {sums} FROM store.leaves AS l JOIN store.runs AS r ON r.rid = l.rid
+            WHERE r.entity = ? AND r.project = ? AND {_LEAF} GROUP BY l.doc, l.key
+        ) AS t ON t.doc = k.doc AND t.key = k.key
+        WHERE (k.runs, k.numbers, k.bools, k.nulls) IS DISTINCT FROM (t.runs, t.numbers, t.bools, t.nulls)
+        ORDER BY 1, 2
+        """,
+        [number, project.entity, project.project],
+    )
+    return found

@@ -1,0 +1,85 @@
+"""What is mirrored of a run beside its record and its history: console lines, and how far everything is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mirror.store import columns, rids
+from mirror.store.database import Database
+from mirror.store.records import ConsolePage, ProjectKey, RunExtras
+
+_SHAPE = {
+    "rid": "BIGINT",
+    "events": "BIGINT",
+    "log_lines": "BIGINT",
+    "log_cursor": "VARCHAR",
+    "log_from": "BIGINT",
+    "log_live": "BOOLEAN",
+    "file": "VARCHAR",
+    "attempts": "BIGINT",
+    "next_try_at": "TIMESTAMP",
+}
+_LINE = {"rid": "BIGINT", "line": "BIGINT", "logged_at": "TIMESTAMP", "level": "VARCHAR", "text": "VARCHAR"}
+_COVERED = {"rid": "BIGINT", "first": "BIGINT", "beyond": "BIGINT", "last": "BOOLEAN"}
+
+
+def find(db: Database, project: ProjectKey, *, events: bool, console: bool, files: bool) -> list[RunExtras]:
+    """The runs of which some of this may be missing, oldest in the mirror first.
+
+    Deleted ones are left out, and those of which local files hold more than the server.
+    """
+    rows = db.run(
+        """
+        SELECT r.rid, r.run_id, r.state, r.server_events, r.server_log_lines, x.events, x.log_lines, x.log_cursor,
+               coalesce(x.log_from, 0), coalesce(x.log_live, false), x.file, coalesce(x.attempts, 0), x.next_try_at
+        FROM store.runs AS r LEFT JOIN store.run_extras AS x ON x.rid = r.rid
+        WHERE r.entity = $entity AND r.project = $project AND r.deleted_at IS NULL
+        AND r.rid NOT IN (SELECT l.rid FROM store.local_runs AS l) AND (
+            ($events AND (r.server_events IS NULL OR r.server_events <> coalesce(x.events, 0)))
+            OR ($console AND (
+                r.server_log_lines IS NULL OR r.server_log_lines <> coalesce(x.log_lines, 0) OR x.log_live
+            ))
+            OR ($files AND coalesce(x.file, 'not yet') = 'not yet')
+        )
+        ORDER BY r.rid
+        """,
+        {
+            "entity": project.entity,
+            "project": project.project,
+            "events": events,
+            "console": console,
+            "files": files,
+        },
+    )
+    return [RunExtras(*row) for row in rows]
+
+
+def save(db: Database, entries: Sequence[RunExtras]) -> None:
+    """Write these in place of what was noted of the runs."""
+    forget(db, [entry.rid for entry in entries])
+    rows = [[getattr(entry, name) for name in _SHAPE] for entry in entries]
+    with db.table("noted", columns.table(_SHAPE, rows)):
+        db.run("INSERT INTO store.run_extras BY NAME SELECT * FROM noted")
+
+
+def forget(db: Database, numbers: Iterable[int]) -> None:
+    """Have everything taken again; what is mirrored stays until it is replaced."""
+    condition, params = rids.among(numbers)
+    db.run(f"DELETE FROM store.run_extras WHERE {condition}", params)
+
+
+def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
+    """Put each page in place of the lines that it covers; a last page also of all lines behind it."""
+    numbers = rids.find(db, project, [page.run_id for page in pages])
+    present = [page for page in pages if page.run_id in numbers]
+    covered = [
+        (numbers[page.run_id], page.first, max((line[0] + 1 for line in page.lines), default=page.first), page.last)
+        for page in present
+    ]
+    lines = [(numbers[page.run_id], *line) for page in present for line in page.lines]
+    with db.table("covered", columns.table(_COVERED, covered)), db.table("lines", columns.table(_LINE, lines)):
+        db.run(
+            "DELETE FROM store.console AS c USING covered AS p "
+            "WHERE c.rid = p.rid AND c.line >= p.first AND (p.last OR c.line < p.beyond)"
+        )
+        db.run("INSERT INTO store.console BY NAME SELECT * FROM lines")

@@ -1,0 +1,132 @@
+"""Runs that come from local files: marked as such until the server holds them, and how far each file is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mirror.store import columns, history, projects, rids, runs
+from mirror.store.database import Database
+from mirror.store.records import LocalFile, LocalRun, ProjectKey, RunRecord
+
+_FILE = {
+    **dict.fromkeys(("path", "entity", "project", "run_id", "started_at"), "VARCHAR"),
+    **dict.fromkeys(("read_to", "size", "mtime"), "BIGINT"),
+    "head": "VARCHAR",
+    **dict.fromkeys(("damaged", "shift"), "BIGINT"),
+    "note": "VARCHAR",
+    "read_at": "TIMESTAMP",
+}
+
+_OF_RUNS = "r.entity = ? AND r.project = ? AND r.run_id IN (SELECT unnest(?::VARCHAR[]))"
+
+
+def files(db: Database) -> dict[str, LocalFile]:
+    """Every file that was ever read, by path."""
+    rows = db.run(f"SELECT {', '.join(_FILE)} FROM store.local_files ORDER BY path")
+    return {row[0]: LocalFile(*row) for row in rows}
+
+
+def save_files(db: Database, found: Sequence[LocalFile]) -> None:
+    """Write these in place of what was known of the files."""
+    db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [[f.path for f in found]])
+    with db.table("read_files", columns.table(_FILE, [dataclasses.astuple(file) for file in found])):
+        db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
+
+
+_EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console")
+
+
+def forget_files(db: Database, paths: Sequence[str]) -> None:
+    """Know nothing more of these files; what was read from them stays."""
+    db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [list(paths)])
+
+
+def find(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
+    """How each of these runs stands, if it is mirrored."""
+    rows = db.run(
+        "SELECT r.run_id, l.rid IS NOT NULL, r.storage_id <> '', coalesce(l.guessed, false), h.rows, "
+        "r.state FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
+        f"LEFT JOIN store.local_runs AS l ON l.rid = r.rid WHERE {_OF_RUNS}",
+        [project.entity, project.project, list(run_ids)],
+    )
+    return {row[0]: LocalRun(project, *row) for row in rows}
+
+
+def owner(db: Database, project: str, run_id: str) -> str | None:
+    """The entity of a run that came from the server, when only its project's name is known; None for several."""
+    found = db.run(
+        "SELECT entity FROM store.runs WHERE project = ? AND run_id = ? AND storage_id <> ''", [project, run_id]
+    )
+    return found[0][0] if len(found) == 1 else None
+
+
+def reading(db: Database, project: ProjectKey, run_id: str) -> str | None:
+    """What reading of a local run's files goes on from."""
+    found = db.run(
+        f"SELECT l.state FROM store.local_runs AS l JOIN store.runs AS r ON r.rid = l.rid WHERE {_OF_RUNS}",
+        [project.entity, project.project, [run_id]],
+    )
+    return found[0][0] if found else None
+
+
+def save(db: Database, found: Sequence[tuple[LocalRun, str]]) -> None:
+    """Mark these runs as local, each with what reading goes on from."""
+    rows = [(rids.find(db, run.project, [run.run_id])[run.run_id], run.guessed, text) for run, text in found]
+    condition, params = rids.among(row[0] for row in rows)
+    db.run(f"DELETE FROM store.local_runs WHERE {condition}", params)
+    shape = {"rid": "BIGINT", "guessed": "BOOLEAN", "state": "VARCHAR"}
+    with db.table("marks", columns.table(shape, rows)):
+        db.run("INSERT INTO store.local_runs BY NAME SELECT * FROM marks")
+
+
+def adopt(db: Database, project: ProjectKey, records: Sequence[RunRecord]) -> tuple[list[str], bool]:
+    """See which local runs the server now holds, its records being written already.
+
+    Where it has at least as many history lines, the mark goes; gives those runs, and whether views must leave out what
+    segments hold. A run whose files name no entity is forgotten when the server has it under another one.
+    """
+    if not db.value("SELECT count(*) FROM store.local_runs"):
+        return [], False
+    counts = {record.run_id: record.server_rows for record in records}
+    marked = [run for run in find(db, project, list(counts)).values() if run.local]
+    complete = [run.run_id for run in marked if counts[run.run_id] >= run.rows]
+    condition, params = rids.among(rids.find(db, project, complete).values())
+    db.run(f"DELETE FROM store.local_runs WHERE {condition}", params)
+    twins = db.run(
+        "SELECT r.entity, r.run_id FROM store.local_runs AS l JOIN store.runs AS r ON r.rid = l.rid "
+        "WHERE l.guessed AND r.entity <> ? AND r.storage_id = '' AND r.project = ? "
+        "AND r.run_id IN (SELECT unnest(?::VARCHAR[]))",
+        [project.entity, project.project, list(counts)],
+    )
+    hidden = False
+    for entity, run_id in twins:
+        hidden |= forget(db, ProjectKey(entity, project.project), run_id)
+        db.run(
+            "UPDATE store.local_files SET entity = ? WHERE entity = ? AND project = ? AND run_id = ?",
+            [project.entity, entity, project.project, run_id],
+        )
+    return complete, hidden
+
+
+def forget(db: Database, project: ProjectKey, run_id: str) -> bool:
+    """Remove a run and everything mirrored of it; whether segments hold values of it, which views must leave out."""
+    here = [project.entity, project.project, run_id]
+    rid = rids.find(db, project, [run_id])[run_id]
+    number = projects.add(db, project)
+    runs.uncount(db, number, rid)
+    db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
+    hidden = history.hide_segments(db, project, run_id)
+    for table in ("history_tail", "history_keys", "history_staging", "staged", "run_history", "local_runs", *_EXTRAS):
+        db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
+    for table in ("leaves", "run_tags", "runs"):
+        db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
+    wide = db.run(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
+        "AND table_name = ?",
+        [f"wide_{number}"],
+    )
+    if wide:
+        db.run(f"DELETE FROM store.wide_{number} WHERE rid = ?", [rid])
+    db.rids.get(project, {}).pop(run_id, None)
+    return hidden

@@ -1,0 +1,110 @@
+"""How runs were started: what the server's own fields tell, and what the run's file `wandb-metadata.json` holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mirror.store import columns, rids
+from mirror.store.database import Database
+from mirror.store.leaves import LeafColumns, json_text
+from mirror.store.records import ProjectKey, RunRecord
+
+_SHAPE = {"rid": "BIGINT", "info": "VARCHAR", "file": "VARCHAR"}
+
+Texts = dict[int, tuple[str | None, str | None]]
+"""By rid the JSON text of what the server's fields tell, and of what the file holds."""
+
+_NOTHING = (None, None)
+
+
+def fill(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records with host and commit from the run's file where the server itself tells none."""
+    bare = [numbers[record.run_id] for record in records if not (record.host and record.git_commit)]
+    held = _held(db, bare)
+    return [
+        _filled(record, file) if (file := held.get(numbers[record.run_id], _NOTHING)[1]) else record
+        for record in records
+    ]
+
+
+def keep_info(db: Database, told: Mapping[int, dict[str, Any]]) -> None:
+    """Note what the server's fields say of these runs, where it differs from what is noted."""
+    held = _held(db, told)
+    texts = {rid: json_text(info) if info else None for rid, info in told.items()}
+    _write(
+        db,
+        {rid: (text, held.get(rid, _NOTHING)[1]) for rid, text in texts.items() if text != held.get(rid, _NOTHING)[0]},
+    )
+
+
+def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[str, Any] | None]) -> None:
+    """Note what each run's file holds, None for no file, and fill host and commit of the run where it has none."""
+    numbers = rids.find(db, project, documents)
+    held = _held(db, numbers.values())
+    files = {numbers[run_id]: document for run_id, document in documents.items() if run_id in numbers}
+    texts = {rid: json_text(document) if document else None for rid, document in files.items()}
+    _write(db, {rid: (held.get(rid, _NOTHING)[0], text) for rid, text in texts.items()})
+    facts = [(rid, *_host_and_commit(document)) for rid, document in files.items() if document]
+    shape = {"rid": "BIGINT", "file_host": "VARCHAR", "file_commit": "VARCHAR"}
+    with db.table("facts", columns.table(shape, facts)):
+        filled = db.arrow(
+            "SELECT r.* REPLACE (coalesce(nullif(r.host, ''), f.file_host) AS host, "
+            "coalesce(nullif(r.git_commit, ''), f.file_commit) AS git_commit) "
+            "FROM store.runs AS r JOIN facts AS f ON f.rid = r.rid "
+            "WHERE (coalesce(r.host, '') = '' AND f.file_host IS NOT NULL) "
+            "OR (coalesce(r.git_commit, '') = '' AND f.file_commit IS NOT NULL)"
+        )
+    if filled.num_rows:
+        with db.table("filled", filled):
+            db.run("DELETE FROM store.runs WHERE rid IN (SELECT rid FROM filled)")
+            db.run("INSERT INTO store.runs BY NAME SELECT * FROM filled")
+
+
+def _held(db: Database, numbers: Iterable[int]) -> Texts:
+    condition, params = rids.among(numbers)
+    rows = db.run(f"SELECT rid, info, file FROM store.run_metadata WHERE {condition}", params)
+    return {rid: (info, file) for rid, info, file in rows}
+
+
+def _write(db: Database, texts: Texts) -> None:
+    if not texts:
+        return
+    leaves = LeafColumns()
+    rows = []
+    for rid, (info, file) in texts.items():
+        leaves.add(rid, "metadata", _merged(json.loads(info or "{}"), json.loads(file or "{}")))
+        if info or file:
+            rows.append((rid, info, file))
+    condition, params = rids.among(texts)
+    for table in ("run_metadata", "metadata_leaves"):
+        db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
+    with db.table("documents", columns.table(_SHAPE, rows)), db.table("new_leaves", leaves.table()):
+        db.run("INSERT INTO store.run_metadata BY NAME SELECT * FROM documents")
+        db.run(
+            "INSERT INTO store.metadata_leaves BY NAME SELECT rid, key, kind, number, text FROM new_leaves "
+            "WHERE element IS NULL AND (kind <> 'object' OR text IS NOT NULL) ORDER BY rid, key"
+        )
+
+
+def _merged(info: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
+    """Both as one document; the file wins, also within `git`."""
+    git = [document["git"] for document in (info, file) if isinstance(document.get("git"), dict)]
+    together = {**info, **file}
+    if git:
+        together["git"] = {key: value for document in git for key, value in document.items()}
+    return together
+
+
+def _filled(record: RunRecord, file: str) -> RunRecord:
+    host, commit = _host_and_commit(json.loads(file))
+    return replace(record, host=record.host or host, git_commit=record.git_commit or commit)
+
+
+def _host_and_commit(file: dict[str, Any]) -> tuple[str | None, str | None]:
+    git = file.get("git")
+    told = file.get("host"), git.get("commit") if isinstance(git, dict) else None
+    host, commit = (value if isinstance(value, str) and value else None for value in told)
+    return host, commit

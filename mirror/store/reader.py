@@ -1,0 +1,94 @@
+"""The published file as a program of ours reads it: what is mirrored, with all the columns that the store keeps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from mirror.errors import StoreError
+from mirror.home import Home
+from mirror.store import projects, runs
+from mirror.store.database import MEMORY_LIMIT, Database, reason
+from mirror.store.names import literal
+from mirror.store.records import KnownRun, ProjectKey
+
+
+class Reader(Database):
+    """A read-only connection to the published file. One thread at a time; it keeps the snapshot that it opened."""
+
+    def __init__(self, home: Home) -> None:
+        """Open the file. Raises StoreError when nothing was published yet, or when it cannot be read."""
+        self.home = home
+        self.path = home.published
+        self.rids = {}
+        if not self.path.exists():
+            raise StoreError(f"nothing mirrored yet ({self.path} does not exist): run `mirror sync`")
+        # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+        self._spill = home.data / f".{self.path.name}.spill-{os.getpid()}"
+        try:
+            self._connection = duckdb.connect(str(self.path), read_only=True)
+            self.run("SET enable_progress_bar = false")
+            self.run("SET TimeZone = 'UTC'")
+            self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
+            self.run(f"SET temp_directory = {literal(self._spill)}")
+        except duckdb.Error as error:
+            raise StoreError(f"cannot read {self.path} ({reason(error)}); `mirror sync` publishes it anew") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        super().close()
+        shutil.rmtree(self._spill, ignore_errors=True)
+
+
+@contextmanager
+def opened(home: Home) -> Iterator[Reader]:
+    """The published file, open until the end of the block."""
+    reader = Reader(home)
+    try:
+        yield reader
+    except duckdb.Error as error:
+        raise StoreError(f"cannot read {reader.path} ({reason(error)}); `mirror sync` publishes it anew") from error
+    finally:
+        reader.close()
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What the file holds of a project, its documents and values aside."""
+
+    known: dict[str, KnownRun]
+    covered_to: datetime | None
+
+
+def mirrored(reader: Reader, project: ProjectKey) -> Mirrored | None:
+    """What the file holds of a project; None for a project that is not mirrored."""
+    if projects.find(reader, project) is None:
+        return None
+    return Mirrored(runs.known(reader, project), projects.cursor(reader, project).covered_to)
+
+
+def rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows of these runs as the store keeps them, documents as JSON text, by run id."""
+    found = reader.arrow(
+        "SELECT * FROM store.runs WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))",
+        [project.entity, project.project, list(run_ids)],
+    )
+    return {row["run_id"]: row for row in found.to_pylist()}
+
+
+def key_counts(reader: Reader, rids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """How many values of each key are counted for each of the runs, by the mirror's number for the run."""
+    found = reader.run(
+        "SELECT rid, key, rows FROM store.history_keys WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)]
+    )
+    counts: dict[int, dict[str, int]] = {rid: {} for rid in rids}
+    for rid, key, number in found:
+        counts[rid][key] = number
+    return counts

@@ -1,0 +1,196 @@
+"""What a pass would fetch, told by what a poll sees of the runs and by the published file; nothing is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mirror.errors import MirrorError
+from mirror.remote.client import NotFound, Server
+from mirror.remote.runs import MOST_RUNS, PageSize, RunHead
+from mirror.store import published
+from mirror.store.published import Mirrored
+from mirror.store.records import KnownRun, ProjectKey
+from mirror.sync import globs, listing, plan
+from mirror.sync.context import Scope, utc_now
+from mirror.sync.targets import Target
+
+RECORD_BYTES = 1500.0
+"""A run's record without its config and summary, in JSON."""
+
+DOCUMENT_BYTES = 3000.0
+"""Config and summary of a run, and the size of a history line, where nothing is mirrored to tell by."""
+
+VALUE_BYTES = 22.0
+"""A logged value with its key, in JSON."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a pass over one project would bring. `bytes` (before compression) and `requests` are estimates.
+
+    They are of records, history and metadata files; system metrics and console are left out of account.
+    """
+
+    project: ProjectKey
+    new_runs: int = 0
+    changed_runs: int = 0
+    deleted_runs: int = 0
+    history_rows: int = 0
+    bytes: int = 0
+    requests: int = 0
+    error: str | None = None
+    exit_code: int = 0
+
+
+async def preview(server: Server, scope: Scope, path: Path, target: Target, since: datetime | None = None) -> Preview:
+    """Ask the server what it asks of a pass, but for records and history; `path` is the published file.
+
+    Never raises for what went wrong with the project.
+    """
+    requests = server.count_requests()
+    try:
+        mirrored = published.mirrored(path, target.project)
+        look = _Look(server, scope, path, target, mirrored)
+        heads = await look.heads(since)
+        again = await look.lacking_keys()
+    except MirrorError as error:
+        return Preview(target.project, error=str(error), exit_code=error.exit_code)
+    return _told(look, heads, again, requests.total())
+
+
+class _Look:
+    """One project, seen from outside."""
+
+    def __init__(self, server: Server, scope: Scope, path: Path, target: Target, mirrored: Mirrored) -> None:
+        self.server = server
+        self.scope = scope
+        self.path = path
+        self.project = target.project
+        self.run_ids = target.run_ids
+        self.mirrored = mirrored
+        self.known: Mapping[str, KnownRun] = mirrored.known
+        self.gone: list[str] = []
+        self.partly = bool(target.run_ids)
+
+    async def heads(self, since: datetime | None) -> list[RunHead]:
+        """The runs whose records would be taken. Finds those that are gone, as far as a pass would."""
+        filters, cursor = dict(self.scope.filters), self.mirrored.cursor
+        if self.run_ids:
+            names: dict[str, Any] = {"name": {"$in": list(self.run_ids)}}
+            found, _ = await listing.heads(self.server, self.project, scope={}, filters=names)
+            missing = set(self.run_ids) - {head.run_id for head in found}
+            if unknown := sorted(missing - self.known.keys()):
+                raise NotFound(f"no run {', '.join(unknown)} in {self.project} on {self.server.base_url}")
+            self.gone = [run_id for run_id in sorted(missing) if not self.known[run_id].deleted]
+            return found
+        if since is not None and plan.leaves_out(cursor, since):
+            self.partly = True
+            recent = plan.recent_filter(since, filters)
+            found, _ = await listing.heads(self.server, self.project, scope=filters, filters=recent)
+            return self._new(found)
+        found, total = await listing.changed(self.server, self.project, cursor, self.known, filters)
+        new = self._new(found)
+        if self._would_reconcile(new, total):
+            if cursor.covered_to is not None:
+                found, _ = await listing.heads(self.server, self.project, scope=filters, filters=filters)
+            await self._find_gone(found)
+        return self._new(found)
+
+    def _new(self, found: Iterable[RunHead]) -> list[RunHead]:
+        return [head for head in found if plan.is_new(head, self.known.get(head.run_id))]
+
+    def _would_reconcile(self, new: list[RunHead], total: int) -> bool:
+        cursor = self.mirrored.cursor
+        at = cursor.reconciled_at
+        known = sum(not run.deleted and not run.local for run in self.known.values())
+        after = known + sum(self.is_added(head) for head in new)
+        late = at is not None and (
+            (utc_now() - at).total_seconds() >= self.scope.reconcile_interval
+            or cursor.filters != self.scope.filters_text
+        )
+        return late or total not in (after, cursor.unexplained_runs)
+
+    def is_added(self, head: RunHead) -> bool:
+        """Whether the run would be there that is not now."""
+        known = self.known.get(head.run_id)
+        return known is None or known.deleted
+
+    async def _find_gone(self, found: Iterable[RunHead]) -> None:
+        ids = {head.run_id for head in found}
+        suspects = [
+            run.run_id for run in self.known.values() if not run.deleted and not run.local and run.run_id not in ids
+        ]
+        present = await listing.present(self.server, self.project, suspects, self.scope.filters)
+        self.gone = [run_id for run_id in suspects if run_id not in present]
+
+    async def lacking_keys(self) -> set[str]:
+        """The runs whose history other key globs than before would have pulled again."""
+        former = self.mirrored.cursor.history
+        if former is None or not self.scope.history or not plan.widened(former, self.scope.history):
+            return set()
+
+        async def key_rows(names: Any) -> dict[str, dict[str, int]]:
+            return published.key_rows(self.path, self.project, names)
+
+        changed = (former, self.scope.history)
+        return set(await globs.lacking(self.server, self.project, self.known, changed, key_rows))
+
+
+def _told(look: _Look, heads: list[RunHead], again: set[str], listed_in: int) -> Preview:
+    mirrored = look.mirrored
+    rows = _rows(look, heads, again) if look.scope.history else {}
+    lines = sum(rows.values())
+    line_bytes = 400.0 if mirrored.row_values is None else mirrored.row_values * VALUE_BYTES
+    documents = DOCUMENT_BYTES if mirrored.document_bytes is None else mirrored.document_bytes
+    record = RECORD_BYTES + documents
+    asked = listed_in + _pages(len(heads), record)
+    if not look.partly and mirrored.cursor.covered_to is None and not look.known:
+        # The first pass takes records at once, without a listing before.
+        asked = max(_pages(len(heads), record), 1)
+    asked += max(math.ceil(lines * line_bytes / plan.REQUEST_BYTES), math.ceil(len(rows) / plan.REQUEST_RUNS))
+    new = sum(look.is_added(head) for head in heads)
+    if look.scope.metadata:
+        asked += new + math.ceil(new / plan.REQUEST_RUNS)
+    return Preview(
+        look.project,
+        new_runs=new,
+        changed_runs=len(heads) - new,
+        deleted_runs=len(look.gone),
+        history_rows=lines,
+        bytes=round(len(heads) * record + lines * line_bytes),
+        requests=asked,
+    )
+
+
+def _rows(look: _Look, heads: list[RunHead], again: set[str]) -> dict[str, int]:
+    """How many history lines each run would be asked for."""
+    rows: dict[str, int] = {}
+    now = utc_now()
+    told = {head.run_id: head.server_rows for head in heads}
+    for run in look.known.values():
+        among = run.run_id in told or not look.partly
+        need = plan.need(run, now)
+        if not among or run.deleted or run.local or run.ahead or run.run_id in look.gone:
+            continue
+        count = told.pop(run.run_id, run.server_rows)
+        if run.refresh or run.run_id in again or count < run.rows or (need is not None and need.whole):
+            rows[run.run_id] = count
+        else:
+            rows[run.run_id] = count - run.rows
+    return {run_id: count for run_id, count in {**rows, **told}.items() if count > 0}
+
+
+def _pages(runs: int, record: float) -> int:
+    """In how many answers so many records come, as pages grow."""
+    size, pages = PageSize(), 0
+    while runs > 0:
+        taken = min(runs, size.runs, MOST_RUNS)
+        runs -= taken
+        pages += 1
+        size.learn(taken, int(taken * record))
+    return pages

@@ -1,0 +1,72 @@
+"""Verifies many projects, and repairs what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from mirror.home import Home
+from mirror.remote.client import Server
+from mirror.store import projects
+from mirror.store import reader as store
+from mirror.store.records import ProjectKey
+from mirror.sync.context import Context, PassResult, Progress, Scope
+from mirror.sync.project import sync_project
+from mirror.sync.targets import Pattern, Target
+from mirror.sync.verify.findings import Finding, Level, Verdict
+from mirror.sync.verify.project import verify_project
+
+RUNS_AT_ONCE = 200
+"""Runs that are pulled again in one pass of a repair."""
+
+
+async def verify(
+    server: Server,
+    home: Home,
+    scope: Scope,
+    targets: Sequence[Target],
+    progress: Progress,
+    *,
+    deep: bool,
+    patterns: Sequence[Pattern] = (),
+) -> list[Verdict]:
+    """Compare each target with the server, over one snapshot of the published file. Nothing is written.
+
+    Mirrored projects that fit one of the `patterns`, from which the targets were made, and are no target are told too.
+
+    Raises StoreError when there is no published file, or when it cannot be read.
+    """
+    progress.projects_expected(len(targets))
+    with store.opened(home) as reader:
+        verdicts = [await verify_project(server, reader, scope, target, progress, deep=deep) for target in targets]
+        wanted = {target.project for target in targets}
+        lost = [project for project in projects.everything(reader) if project not in wanted]
+        return verdicts + [_gone(project, deep) for project in lost if any(_fits(one, project) for one in patterns)]
+
+
+def _fits(pattern: Pattern, project: ProjectKey) -> bool:
+    return pattern.wild and pattern.entity == project.entity and fnmatchcase(project.project, pattern.project)
+
+
+def _gone(project: ProjectKey, deep: bool) -> Verdict:
+    cause = "deleted or renamed on the server, or the key may no longer read it; what is mirrored stays"
+    finding = Finding(Level.DIFFERS, None, "project", "a project", "no such project", cause)
+    return Verdict(project, deep, findings=[finding])
+
+
+async def repair(
+    context: Context, damaged: Sequence[ProjectKey], flush: Mapping[ProjectKey, Sequence[str]]
+) -> tuple[dict[str, list[str]], list[PassResult]]:
+    """Bring what disagrees within the store in line, then pull these runs afresh; what was done of both.
+
+    What is committed is published before this returns.
+    """
+    mended = {str(project): await context.writer.mend(project) for project in damaged}
+    results = []
+    for project, run_ids in flush.items():
+        for start in range(0, len(run_ids), RUNS_AT_ONCE):
+            names = run_ids[start : start + RUNS_AT_ONCE]
+            results.append(await sync_project(context, project, run_ids=names, afresh=True))
+    await context.writer.settle()
+    await context.writer.publish()
+    return mended, results

@@ -1,0 +1,127 @@
+"""What a verification found, and what it proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from mirror.store.checks import Damage
+from mirror.store.records import ProjectKey
+
+
+class Level(StrEnum):
+    """What a finding means."""
+
+    DIFFERS = "differs"
+    """The mirror is not what the server has, or does not agree with itself."""
+
+    BEHIND = "behind"
+    """The server moved on after the last pass; the next one takes it."""
+
+    NOTE = "note"
+    """Worth knowing, and no difference: the server does not agree with itself, or something lies outside the scope."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference. `by` says who has what is `expected`: the server, or another place in the mirror.
+
+    `flush` names the runs that have to be pulled again to make it good.
+    """
+
+    level: Level
+    run_id: str | None
+    field: str
+    mirror: str
+    expected: str
+    cause: str
+    by: str = "server"
+    flush: tuple[str, ...] = ()
+
+    def as_json(self, project: ProjectKey) -> dict[str, Any]:
+        """The documented JSON form."""
+        return {
+            "project": str(project),
+            "run_id": self.run_id,
+            "field": self.field,
+            "mirror": self.mirror,
+            "expected": self.expected,
+            "expected_by": self.by,
+            "cause": self.cause,
+        }
+
+    def line(self, project: ProjectKey) -> str:
+        """One line for people."""
+        where = f"{project}/{self.run_id}" if self.run_id else f"{project}"
+        has = f"the {self.by} has" if self.by == "server" else "should be"
+        return f"{self.level}: {where} {self.field}: mirror has {self.mirror}, {has} {self.expected} ({self.cause})"
+
+
+def of_damage(damage: Damage) -> Finding:
+    """A place where the mirror does not agree with itself."""
+    flush = damage.lost or ((damage.run_id,) if damage.run_id else ())
+    return Finding(
+        Level.DIFFERS, damage.run_id, damage.field, damage.found, damage.expected, damage.cause, "mirror", flush
+    )
+
+
+@dataclass
+class Verdict:
+    """One project's verification: how much was compared, and what was found.
+
+    `values` counts the mirrored history values, `compared` those that were read again and compared one by one.
+    `alone` names the runs that only the mirror has, since they are deleted on the server or came from a local file.
+    """
+
+    project: ProjectKey
+    deep: bool
+    runs: int = 0
+    rows: int = 0
+    keys: int = 0
+    values: int = 0
+    compared: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+    alone: frozenset[str] = frozenset()
+    error: str | None = None
+    exit_code: int = 0
+
+    def of(self, level: Level) -> list[Finding]:
+        """The findings of one level."""
+        return [finding for finding in self.findings if finding.level is level]
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs; a run that moved on since the last pass does not count."""
+        return self.error is None and not self.of(Level.DIFFERS)
+
+    def to_flush(self) -> list[str]:
+        """The runs that have to be pulled again, but for those that the server does not have."""
+        named = {run_id for finding in self.of(Level.DIFFERS) for run_id in finding.flush}
+        return sorted(named - self.alone)
+
+    def lost(self) -> list[str]:
+        """The runs whose values were lost and cannot be had again."""
+        segments = [finding for finding in self.of(Level.DIFFERS) if finding.field == "segment"]
+        return sorted(self.alone & {run_id for finding in segments for run_id in finding.flush})
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented JSON form."""
+        return {
+            "project": str(self.project),
+            "equal": self.equal,
+            "runs": self.runs,
+            "history_rows": self.rows,
+            "keys": self.keys,
+            "values": self.values,
+            "values_compared": self.compared,
+            "requests": self.requests,
+            "seconds": round(self.seconds, 3),
+            "differences": [finding.as_json(self.project) for finding in self.of(Level.DIFFERS)],
+            "behind": [finding.as_json(self.project) for finding in self.of(Level.BEHIND)],
+            "notes": [finding.as_json(self.project) for finding in self.of(Level.NOTE)],
+            "error": self.error,
+            "exit_code": self.exit_code,
+        }

@@ -1,0 +1,239 @@
+"""The application behind the local HTTP port: the page, the data that it asks for, and whatever is mounted beside it.
+
+    GET  /api/state                              projects, and what the daemon has to say
+    GET  /api/keys?project                       the columns that its runs may have
+    GET  /api/runs?project&filter&order&column&offset&limit
+    GET  /api/run?run                            one run with config and summary
+    GET  /api/history/keys?run                   the keys that these runs logged
+    GET  /api/history?run&key&x&points&mean      their curves
+    POST /api/sql {"sql", "limit"}               one reading statement
+
+Answers are JSON. Those to GET carry an ETag that changes with every publishing. What went wrong is {"message"}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from mirror.errors import MirrorError, StoreError, TimedOut, UsageError
+from mirror.query.connection import refusal
+from mirror.web import assets, data
+from mirror.web.guard import Guard
+from mirror.web.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+log = logging.getLogger("mirror.web")
+
+SECONDS = 20.0
+"""How long a query may take."""
+
+MOST_SQL = 100_000
+"""Bytes of a request's body."""
+
+_COMPRESS_FROM = 4000
+_QUERY_THREADS = 4
+
+Read = Callable[["DuckDBPyConnection"], Any]
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def application(
+    snapshots: Snapshots,
+    token: str,
+    describe: Callable[[], Mapping[str, Any]],
+    routes: Sequence[BaseRoute] = (),
+    *,
+    seconds: float = SECONDS,
+) -> Starlette:
+    """The page over these snapshots, with `routes` of others beside it behind the same guard.
+
+    `describe` tells of the daemon: values for JSON, which should change only when there is something new.
+    """
+    pool = ThreadPoolExecutor(_QUERY_THREADS, thread_name_prefix="web")
+
+    def in_pool(work: Callable[[], Response]) -> Awaitable[Response]:
+        return asyncio.get_running_loop().run_in_executor(pool, partial(_guarded, work))
+
+    def answer(request: Request, read: Read, etag: str = "") -> Awaitable[Response]:
+        def work() -> Response:
+            with snapshots.connection(seconds) as connection:
+                return _json(request, read(connection), etag)
+
+        return in_pool(work)
+
+    async def of_snapshot(request: Request, read: Read) -> Response:
+        etag = f'"{snapshots.version()}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"etag": etag})
+        return await answer(request, read, etag)
+
+    async def state(request: Request) -> Response:
+        daemon = dict(describe())
+        version = snapshots.version()
+        etag = f'"{version}-{zlib.crc32(json.dumps(daemon, default=str).encode()):x}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"etag": etag})
+        told = {"snapshot": version, "daemon": daemon, "projects": []}
+        if not version:
+            return _json(request, told, etag)
+        return await answer(request, lambda connection: told | {"projects": data.projects(connection)}, etag)
+
+    async def keys(request: Request) -> Response:
+        project = _needed(request, "project")
+        return await of_snapshot(request, lambda connection: data.keys(connection, project))
+
+    async def runs(request: Request) -> Response:
+        asked = request.query_params
+        read = partial(
+            data.runs,
+            project=_needed(request, "project"),
+            conditions=asked.get("filter", ""),
+            order=asked.get("order", ""),
+            columns=asked.getlist("column"),
+            offset=_number(request, "offset", 0),
+            limit=_number(request, "limit", 100),
+        )
+        return await of_snapshot(request, read)
+
+    async def run(request: Request) -> Response:
+        path = _needed(request, "run")
+        return await of_snapshot(request, lambda connection: data.run(connection, path))
+
+    async def history_keys(request: Request) -> Response:
+        paths = request.query_params.getlist("run")
+        return await of_snapshot(request, lambda connection: data.history_keys(connection, paths))
+
+    async def history(request: Request) -> Response:
+        asked = request.query_params
+        read = partial(
+            data.history,
+            paths=asked.getlist("run"),
+            names=asked.getlist("key"),
+            x=asked.get("x", "_step"),
+            points=_number(request, "points", 500),
+            mean=asked.get("mean") == "true",
+        )
+        return await of_snapshot(request, read)
+
+    async def sql(request: Request) -> Response:
+        try:
+            body = json.loads(await _body(request))
+            text, limit = body["sql"], body.get("limit", data.MOST_ROWS)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            text, limit = None, None
+        if not isinstance(text, str) or type(limit) is not int:
+            raise UsageError('send JSON such as {"sql": "select 1", "limit": 100}')
+        return await answer(request, lambda connection: data.answer(connection, text, limit))
+
+    async def asset(request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        return await in_pool(lambda: _asset(request, name))
+
+    def get(path: str, handler: Handler) -> Route:
+        return Route(path, handler, methods=["GET"])
+
+    return Starlette(
+        routes=[
+            get("/", asset),
+            get("/api/state", state),
+            get("/api/keys", keys),
+            get("/api/runs", runs),
+            get("/api/run", run),
+            get("/api/history/keys", history_keys),
+            get("/api/history", history),
+            Route("/api/sql", sql, methods=["POST"]),
+            *routes,
+            get("/{name}", asset),
+        ],
+        middleware=[Middleware(Guard, token=token)],
+        exception_handlers={MirrorError: _told, Exception: _unexpected},
+    )
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_SQL:
+                raise UsageError(f"a request holds at most {MOST_SQL:,} bytes")
+    except ClientDisconnect:
+        return b""
+    return body
+
+
+def _guarded(work: Callable[[], Response]) -> Response:
+    """DuckDB's errors as one line."""
+    import duckdb
+
+    try:
+        return work()
+    except duckdb.Error as error:
+        raise refusal(error) from error
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    del request
+    status = 504 if isinstance(error, TimedOut) else 503 if isinstance(error, StoreError) else 400
+    return JSONResponse({"message": str(error)}, status)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"message": f"unexpected {type(error).__name__}; the daemon's log tells more"}, 500)
+
+
+def _needed(request: Request, name: str) -> str:
+    value = request.query_params.get(name, "")
+    if not value:
+        raise UsageError(f"{name} is missing in the address")
+    return value
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise UsageError(f"{name} must be a whole number, not {text}")
+    return int(text)
+
+
+def _json(request: Request, content: Any, etag: str = "") -> Response:
+    body = orjson.dumps(content, default=str)
+    headers = {"etag": etag} if etag else {}
+    if len(body) >= _COMPRESS_FROM and _takes_gzip(request):
+        body = gzip.compress(body, 1)
+        headers["content-encoding"] = "gzip"
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def _asset(request: Request, name: str) -> Response:
+    found = assets.load(name)
+    if found is None:
+        return JSONResponse({"message": f"there is no /{name}"}, 404)
+    headers = {"etag": found.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
+    if request.headers.get("if-none-match") == found.etag:
+        return Response(status_code=304, headers=headers)
+    if not _takes_gzip(request):
+        return Response(found.plain, media_type=found.media_type, headers=headers)
+    return Response(found.compressed, media_type=found.media_type, headers={**headers, "content-encoding": "gzip"})
+
+
+def _takes_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")

@@ -1,0 +1,214 @@
+"""What the page shows, as plain values for JSON; each function reads one snapshot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mirror.errors import UsageError
+from mirror.filters.fields import COLUMNS
+from mirror.query import sql
+from mirror.query.curves import curves, logged_keys
+from mirror.query.paths import Project, find_projects, find_run
+from mirror.query.result import Result, Rows
+from mirror.query.runs import RunQuery
+from mirror.query.status import projects as mirrored
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MOST_ROWS = 1000
+"""Rows of one answer."""
+
+MOST_TEXT = 8_000_000
+"""Characters of one answer; the rows that go beyond are left out."""
+
+MOST_KEYS = 5000
+MOST_RUNS = 100
+MOST_POINTS = 5000
+
+_SHOWN = (
+    "name",
+    "run_id",
+    "state",
+    "created_at",
+    "heartbeat_at",
+    "updated_at",
+    "duration_s",
+    "username",
+    "group_name",
+    "job_type",
+    "sweep",
+    "tags",
+    "notes",
+    "git_commit",
+    "host",
+    "history_rows",
+    "synced_at",
+)
+"""The run columns that the table may show; the documents are shown by their keys."""
+
+_NEWEST = 200
+"""Whether runs differ in a key is judged by so many of them."""
+
+
+def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Every mirrored project with its counts, its freshness and its last error."""
+    return [{name: _plain(value) for name, value in project.items()} for project in mirrored(connection)]
+
+
+def keys(connection: DuckDBPyConnection, project: str) -> dict[str, Any]:
+    """The columns that the table of runs of a project may have; common keys first.
+
+    `order` is what a column is called in an order of runs, null where runs are not ordered by it. `varied` is
+    whether the newest runs differ in it.
+    """
+    home = _project(connection, project)
+    by_column = {column.name: name for name, column in reversed(COLUMNS.items())} | {"tags": "tags"}
+    found = connection.execute(
+        "SELECT k.doc, k.key, k.runs FROM store.leaf_keys AS k JOIN store.projects AS p ON p.number = k.project_number"
+        " WHERE p.entity = ? AND p.project = ? AND k.runs > 0 ORDER BY k.runs DESC, k.key LIMIT ?",
+        [*home, MOST_KEYS],
+    ).fetchall()
+    varied = connection.execute(
+        "SELECT l.doc, l.key FROM store.leaves AS l WHERE l.element IS NULL AND l.rid IN ("
+        " SELECT rid FROM store.runs WHERE entity = ? AND project = ? AND deleted_at IS NULL"
+        " ORDER BY created_at DESC LIMIT ?) GROUP BY ALL HAVING count(DISTINCT l.text) > 1",
+        [*home, _NEWEST],
+    ).fetchall()
+    differing = set(varied)
+    return {
+        "columns": [{"name": name, "order": by_column.get(name)} for name in _SHOWN],
+        "keys": [
+            {"name": f"{doc}.{key}", "runs": runs, "order": _order_name(doc, key), "varied": (doc, key) in differing}
+            for doc, key, runs in found
+        ],
+    }
+
+
+def runs(
+    connection: DuckDBPyConnection,
+    project: str,
+    *,
+    conditions: str,
+    order: str,
+    columns: Sequence[str],
+    offset: int,
+    limit: int,
+) -> dict[str, Any]:
+    """The runs that match a filter: how many, and those from `offset` on with these columns, as texts.
+
+    Raises FilterError for a filter or order that means nothing.
+    """
+    query = RunQuery.build(connection, conditions or None, order=order or None, projects=[project])
+    return {
+        "total": query.count(),
+        "offset": offset,
+        "warnings": query.warnings(),
+        **_table(query.rows(["run_id", *columns], limit=min(limit, MOST_ROWS), offset=offset)),
+    }
+
+
+def run(connection: DuckDBPyConnection, path: str) -> dict[str, Any]:
+    """One run with all its columns, config and summary as rows of key and text."""
+    project, run_id = find_run(connection, path)
+    here, place = "entity = ? AND project = ? AND run_id = ?", [*project, run_id]
+    cursor = connection.execute(f"SELECT * EXCLUDE (config, summary) FROM runs WHERE {here}", place)
+    names = [column[0] for column in cursor.description or ()]
+    (row,) = cursor.fetchall()
+    documents = {
+        document: connection.execute(
+            f"SELECT key, value FROM {document}_values WHERE {here} ORDER BY key LIMIT ?", [*place, MOST_KEYS]
+        ).fetchall()
+        for document in ("config", "summary")
+    }
+    return {**dict(zip(names, map(_plain, row), strict=True)), **documents}
+
+
+def history_keys(connection: DuckDBPyConnection, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """The keys that may be drawn for these runs, those of most runs first."""
+    return [{"name": key, "runs": count} for key, count in logged_keys(connection, _runs(paths))]
+
+
+def history(
+    connection: DuckDBPyConnection,
+    paths: Sequence[str],
+    names: Sequence[str],
+    *,
+    x: str,
+    points: int,
+    mean: bool,
+) -> list[dict[str, Any]]:
+    """The curves of these keys and runs, as `mirror.query.curves` draws them."""
+    if not 2 <= points <= MOST_POINTS:
+        raise UsageError(f"points must be from 2 to {MOST_POINTS}")
+    chosen = _runs(paths)
+    return [
+        {
+            "run": f"{curve.run[0]}/{curve.run[1]}",
+            "key": curve.key,
+            "x": curve.x,
+            "y": curve.y,
+            "rows": curve.rows,
+            "not_finite": curve.not_finite,
+        }
+        for curve in curves(connection, chosen, names, x=x, points=points, mean=mean)
+    ]
+
+
+def answer(connection: DuckDBPyConnection, text: str, limit: int) -> dict[str, Any]:
+    """The answer to people's own SQL, at most `limit` rows as texts; `more` is whether there were others.
+
+    Raises QueryError for SQL with an error in it, and for anything but reading.
+    """
+    from dataclasses import replace
+
+    most = min(max(limit, 1), MOST_ROWS)
+    table = _table(replace(sql.select(connection, text), limit=most + 1))
+    more = table["cut"] or len(table["rows"]) > most
+    return {**table, "rows": table["rows"][:most], "more": more}
+
+
+def _table(result: Result | Rows) -> dict[str, Any]:
+    """Names, which of the columns are numbers, and the rows as texts; `cut` where they were too long to send."""
+    numeric = result.numeric
+    rows: list[tuple[str | None, ...]] = []
+    length = 0
+    for row in result.texts():
+        length += sum(len(text) for text in row if text)
+        if length > MOST_TEXT and rows:
+            break
+        rows.append(row)
+    return {"columns": result.columns, "numeric": numeric, "rows": rows, "cut": length > MOST_TEXT}
+
+
+def _project(connection: DuckDBPyConnection, path: str) -> Project:
+    (found,) = find_projects(connection, [path])[:1]
+    return found
+
+
+def _runs(paths: Sequence[str]) -> list[tuple[Project, str]]:
+    """The runs of "entity/project/run_id"; names that no run has stay without curves."""
+    if len(paths) > MOST_RUNS:
+        raise UsageError(f"at most {MOST_RUNS} runs are drawn at a time, not {len(paths)}")
+    found = []
+    for path in paths:
+        parts = path.split("/")
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"{path} is no run: write entity/project/run_id")
+        found.append((Project(parts[0], parts[1]), parts[2]))
+    return list(dict.fromkeys(found))
+
+
+def _order_name(doc: str, key: str) -> str | None:
+    """What an order calls this key; one that holds a comma has no name there."""
+    return None if "," in key else f"{'summary_metrics' if doc == 'summary' else doc}.{key}"
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: times as ISO text in UTC, what is not finite as null."""
+    if isinstance(value, datetime):
+        return f"{value.isoformat(timespec='milliseconds')}Z"
+    return None if isinstance(value, float) and not math.isfinite(value) else value

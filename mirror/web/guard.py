@@ -1,0 +1,158 @@
+"""Who may talk to the local HTTP port: the owner of the home, from a page or a client of this machine."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mirror.web.token import Tickets, matches
+
+SAFE_HEADERS: Mapping[str, str] = {
+    # The hash is that of nothing: the chart library makes an empty style element, and fills it by script.
+    "content-security-policy": "default-src 'none'; script-src 'self'; "
+    "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+_LOCKED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wandb-mirror</title>
+<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/locked.css">
+<main><h1>This page is locked</h1><p>Open it with <code>mirror open</code>, or with the link that
+<code>mirror open --print</code> prints on the machine where the daemon runs.</p></main></html>
+"""
+
+
+class Guard:
+    """Lets a request through to the application when it names this machine and carries the token.
+
+    The token comes as the cookie of the page, as `Authorization: Bearer TOKEN`, as the password of Basic
+    authentication, or, for the page alone, in its link: `/?token=...` or `/?ticket=...`, which set the cookie.
+    Refused are other Host names (a foreign name that leads here could read the mirror), requests that another origin
+    causes, and changing requests that do not say where they come from.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token
+        self._tickets = Tickets(token)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or have the application do so, with the safe headers in either case."""
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope=scope)
+        cookie: str | None = None
+        refused = _foreign(scope, headers)
+        if refused is None and scope["path"] not in _OPEN:
+            from_link = self._from_link(scope)
+            if from_link:
+                cookie = f"{_cookie_name(headers)}={self._token}; Path=/; Max-Age=31536000; HttpOnly; SameSite=Strict"
+            elif not self._known(headers):
+                refused = _locked(headers)
+            elif scope["method"] not in ("GET", "HEAD") and not _says_its_origin(headers):
+                refused = _message("a request that is not a GET must come from the page, or carry an API key", 403)
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                out = MutableHeaders(scope=message)
+                for name, value in SAFE_HEADERS.items():
+                    out[name] = value
+                out.setdefault("cache-control", "no-store")
+                if cookie:
+                    out.append("set-cookie", cookie)
+            await send(message)
+
+        await (refused or self._app)(scope, receive, guarded)
+
+    def _from_link(self, scope: Scope) -> bool:
+        """Whether the address of the page itself carries the token or a ticket."""
+        if scope["path"] != "/" or scope["method"] != "GET":
+            return False
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        token, ticket = asked.get("token", [""])[0], asked.get("ticket", [""])[0]
+        return matches(token, self._token) or bool(ticket and self._tickets.take(ticket))
+
+    def _known(self, headers: Headers) -> bool:
+        if sent := headers.get("authorization"):
+            return matches(_authorized(sent), self._token)
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            return False
+        morsel = cookies.get(_cookie_name(headers))
+        return morsel is not None and matches(morsel.value, self._token)
+
+
+_OPEN = frozenset({"/locked.css"})
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::(\d{1,5}))?")
+
+
+def _foreign(scope: Scope, headers: Headers) -> Response | None:
+    """The refusal of a request that does not mean this machine, or that another origin causes."""
+    hosts = headers.getlist("host")
+    if len(hosts) != 1 or not _is_local(hosts[0]):
+        return _message("this port answers to localhost, 127.0.0.1 and [::1] only", 421)
+    origin = headers.get("origin")
+    if origin is not None and origin not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):
+        return _message("requests of other origins are refused", 403)
+    # Other ports of this machine are the same site to a browser, so that it sends them the cookie.
+    elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    a_link = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
+    if elsewhere and not (a_link and headers.get("sec-fetch-dest") == "document"):
+        return _message("requests of other origins are refused", 403)
+    return None
+
+
+def _is_local(host: str) -> bool:
+    name = _HOST.fullmatch(host)
+    if not name:
+        return False
+    text = name[1].strip("[]").lower()
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return text == "localhost"
+
+
+def _says_its_origin(headers: Headers) -> bool:
+    """A browser tells the origin of what a page sends; others send the token in a header, which no page can."""
+    return "origin" in headers or "authorization" in headers
+
+
+def _authorized(sent: str) -> str:
+    kind, _, text = sent.partition(" ")
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(text, validate=True).decode("latin-1").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return ""
+    return text.strip() if kind.lower() == "bearer" else ""
+
+
+def _cookie_name(headers: Headers) -> str:
+    """One a port: cookies of one host are shared by all its ports."""
+    host = _HOST.fullmatch(headers["host"])
+    return f"mirror-{(host and host[2]) or 80}"
+
+
+def _locked(headers: Headers) -> Response:
+    if "text/html" in headers.get("accept", ""):
+        return HTMLResponse(_LOCKED, 401)
+    return _message("the token is missing or wrong: open the page with `mirror open`", 401)
+
+
+def _message(text: str, status: int) -> Response:
+    return JSONResponse({"message": text}, status)

@@ -1,0 +1,134 @@
+"""The local HTTP port, served beside everything else that the daemon's loop does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from starlette.routing import BaseRoute
+
+from mirror.errors import MirrorError
+from mirror.home import Home
+from mirror.web import token
+from mirror.web.app import application
+from mirror.web.snapshots import IDLE_SECONDS, Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("mirror.web")
+
+
+class Listener:
+    """Listens where it is told, or nowhere; what keeps it from listening is logged and told by `status`, not raised."""
+
+    def __init__(self, home: Home, describe: Callable[[], Mapping[str, Any]], routes: Sequence[BaseRoute] = ()) -> None:
+        """`describe` tells of the daemon to the page; `routes` are served beside the page, behind the same guard."""
+        self._home = home
+        self._describe = describe
+        self._routes = routes
+        self._listen = ""
+        self._url: str | None = None
+        self._error: str | None = None
+        self._stop: Callable[[], None] | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def status(self) -> dict[str, str | None]:
+        """`url` where the page is served, and `error` why it is not; both null when it is turned off."""
+        return {"url": self._url, "error": self._error}
+
+    async def listen_on(self, address: str) -> None:
+        """Serve at "host:port" from here on, or nowhere; the address that is served already is left as it is."""
+        if address == self._listen and self._error is None:
+            return
+        await self.close()
+        self._listen = address
+        if not address:
+            return
+        try:
+            listener = _bound(address)
+        except OSError as error:
+            self._refused(f"cannot listen on {address}: {error.strerror or error}; choose another http.listen")
+            return
+        try:
+            key = token.load(self._home.web_token)
+        except MirrorError as error:
+            listener.close()
+            self._refused(str(error))
+            return
+        host, port = listener.getsockname()[:2]
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._serving = asyncio.create_task(self._serve(listener, key))
+        log.info("the page is at %s: `mirror open`", self._url)
+
+    async def close(self) -> None:
+        """Stop listening; answers under way get a second."""
+        if self._stop is not None and self._serving is not None:
+            self._stop()
+            await self._serving
+        self._listen, self._url, self._error, self._stop, self._serving = "", None, None, None, None
+
+    def _refused(self, reason: str) -> None:
+        self._error = reason
+        log.error("%s; everything else goes on", reason)
+
+    async def _serve(self, listener: socket.socket, key: str) -> None:
+        snapshots = Snapshots(self._home)
+        server = _Quiet(
+            uvicorn.Config(
+                application(snapshots, key, self._describe, self._routes),
+                log_config=None,
+                lifespan="off",
+                access_log=False,
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+        def stop() -> None:
+            server.should_exit = True
+
+        self._stop = stop
+        idle = asyncio.create_task(_close_idle(snapshots))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            idle.cancel()
+            listener.close()
+            snapshots.close()
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves the signals to the daemon."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _close_idle(snapshots: Snapshots) -> None:
+    while True:
+        await asyncio.sleep(IDLE_SECONDS / 2)
+        await asyncio.to_thread(snapshots.close_idle)
+
+
+def _bound(address: str) -> socket.socket:
+    """A socket that listens there. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    # asyncio turns Nagle's algorithm off only for sockets that name TCP; with it, an answer may take 40 ms.
+    listener = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener

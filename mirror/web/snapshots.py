@@ -1,0 +1,194 @@
+"""The newest published snapshot, open for as long as somebody asks, in a process that also writes the mirror."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mirror.errors import MirrorError, QueryError, StoreError, TimedOut
+from mirror.home import Home
+from mirror.query.connection import open_restricted
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MEMORY = "2GB"
+"""What the queries of all requests together may take; there is no spilling to disk beside the daemon's own files."""
+
+THREADS = 2
+IDLE_SECONDS = 30.0
+"""An old snapshot that is open keeps its disk space, so that one which nobody asks for is closed."""
+
+_LOOK = 0.1
+"""Seconds between two looks at whether a query must end."""
+
+
+@dataclass
+class _Open:
+    """One snapshot, how many requests use it, and since when none does."""
+
+    version: str
+    connection: DuckDBPyConnection
+    users: int = 0
+    idle_since: float = 0.0
+
+
+class Snapshots:
+    """Hands out connections to the newest snapshot. Safe to be used by several threads."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._current: _Open | None = None
+
+    def version(self) -> str:
+        """What changes with every publishing; empty before the first. Opens nothing."""
+        try:
+            found = self._home.published.stat()
+        except FileNotFoundError:
+            return ""
+        return f"{found.st_ino:x}-{found.st_mtime_ns:x}"
+
+    @contextmanager
+    def connection(self, seconds: float) -> Iterator[DuckDBPyConnection]:
+        """A connection of its own to the newest snapshot; after so many seconds its queries are broken off.
+
+        Raises QueryError when nothing was published yet, TimedOut when the time is up, StoreError for a file that
+        cannot be read.
+        """
+        snapshot = self._take()
+        try:
+            with snapshot.connection.cursor() as cursor, _limited(cursor, seconds, self._closing) as connection:
+                yield connection
+        finally:
+            self._give_back(snapshot)
+
+    def close_idle(self) -> None:
+        """Close the snapshot when nobody asked for a while."""
+        with self._lock:
+            idle = self._current
+            if idle is None or idle.users or time.monotonic() - idle.idle_since < IDLE_SECONDS:
+                return
+            self._current = None
+        idle.connection.close()
+
+    def close(self) -> None:
+        """Break off every query and close the snapshot as soon as nobody uses it, so that the process can end."""
+        self._closing.set()
+        with self._lock:
+            last, self._current = self._current, None
+            if last is None or last.users:
+                return
+        last.connection.close()
+
+    def _take(self) -> _Open:
+        with self._lock:
+            version = self.version()
+            former = self._current
+            if former is None or former.version != version:
+                self._current = self._open(version)
+                if former is not None and not former.users:
+                    former.connection.close()
+            assert self._current is not None
+            self._current.users += 1
+            return self._current
+
+    def _give_back(self, snapshot: _Open) -> None:
+        with self._lock:
+            snapshot.users -= 1
+            snapshot.idle_since = time.monotonic()
+            done = not snapshot.users and snapshot is not self._current
+        if done:
+            snapshot.connection.close()
+
+    def _open(self, version: str) -> _Open:
+        """Open the published file, which has this version or by now a newer one, under a name of its own.
+
+        Within a process DuckDB gives every connection to the same path the same database, also after the file was
+        replaced. The name is needed for the moment of opening only; one that a killed process left is deleted with
+        the other leftovers of publishing when the store is opened.
+        """
+        import duckdb
+
+        published = self._home.published
+        name = published.with_name(f".{published.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+        try:
+            _link(published, name)
+            return _Open(version, open_restricted(name, self._home.history, memory=MEMORY, threads=THREADS))
+        except FileNotFoundError:
+            raise QueryError("nothing is mirrored yet") from None
+        except (OSError, duckdb.Error) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"cannot read {published} ({reason}); the next pass publishes it anew") from error
+        finally:
+            name.unlink(missing_ok=True)
+
+
+class _Watched:
+    """A connection that remembers the cursors made of it, so that all of them can be broken off."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+        self.open = [connection]
+
+    def cursor(self) -> DuckDBPyConnection:
+        """A cursor that is broken off with the others."""
+        made = self._connection.cursor()
+        self.open.append(made)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@contextmanager
+def _limited(connection: DuckDBPyConnection, seconds: float, closing: threading.Event) -> Iterator[DuckDBPyConnection]:
+    """Break off whatever runs on the connection or its cursors when the time is up, or when everything is closed."""
+    import duckdb
+
+    watched = _Watched(connection)
+    ended, broken = threading.Event(), threading.Event()
+    until = time.monotonic() + seconds
+
+    def watch() -> None:
+        while not ended.wait(_LOOK):
+            # Again and again: an interruption between two statements is lost.
+            if time.monotonic() >= until or closing.is_set():
+                broken.set()
+                for cursor in list(watched.open):
+                    cursor.interrupt()
+
+    watcher = threading.Thread(target=watch, name="web-limit", daemon=True)
+    watcher.start()
+    try:
+        yield cast("DuckDBPyConnection", watched)
+    except (MirrorError, duckdb.Error) as error:
+        if closing.is_set():
+            raise StoreError("the daemon is stopping") from error
+        if broken.is_set():
+            raise TimedOut(f"this took longer than {seconds:g} s and was stopped") from error
+        raise
+    finally:
+        ended.set()
+        watcher.join()
+        for cursor in watched.open[1:]:
+            cursor.close()
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the file, or a copy of it on a file system that has no such names."""
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)

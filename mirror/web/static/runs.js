@@ -1,0 +1,113 @@
+// The runs that were found, page by page: by a filter over one project, or by SQL.
+
+import { get, post } from "./api.js";
+
+const PAGE = 100;
+const QUICK = 1000; // milliseconds
+
+export const isSql = (text) => /^\s*(select|with|from|values|describe|show|summarize|explain|pivot)\b/i.test(text);
+
+// A filter as it is, and plain words as a search in the names, ids and tags of runs.
+function filterOf(text) {
+  if (!text.trim() || text.trim().startsWith("{")) return text;
+  const fitting = { $regex: text.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), $options: "i" };
+  return JSON.stringify({ $or: ["display_name", "name", "tags"].map((field) => ({ [field]: fitting })) });
+}
+
+// Runs of a project in order; `columns` are {name, ...} as the table has them.
+export class Found {
+  constructor(project, find, order, columns, loaded) {
+    Object.assign(this, { project, columns, order, loaded, boxes: true, total: 0, warnings: [], pages: new Map() });
+    this.query = { project, filter: filterOf(find), order, column: columns.map((column) => column.name) };
+    this.asked = new Set();
+    this.stop = new AbortController();
+  }
+
+  // The first page; throws what is wrong with the filter.
+  async begin() {
+    await this.#load(0);
+    return this;
+  }
+
+  need(from, to) {
+    for (let page = Math.floor(from / PAGE); page * PAGE < to; page += 1) {
+      if (!this.pages.has(page) && !this.asked.has(page)) this.#load(page).then(() => this.loaded(), () => {});
+    }
+  }
+
+  // The mirror was published anew: the pages in sight again, the others when they are wanted.
+  async renew(from, to) {
+    const [first, last] = [Math.floor(from / PAGE), Math.floor(Math.max(from, to - 1) / PAGE)];
+    for (const page of this.pages.keys()) if (page < first || page > last) this.pages.delete(page);
+    for (let page = first; page <= last; page += 1) await this.#load(page);
+  }
+
+  rowAt(index) {
+    return this.pages.get(Math.floor(index / PAGE))?.[index % PAGE];
+  }
+
+  close() {
+    this.stop.abort();
+  }
+
+  async #load(page) {
+    this.asked.add(page);
+    try {
+      const query = { ...this.query, offset: page * PAGE, limit: PAGE };
+      const answer = await get("/api/runs", query, this.stop.signal);
+      this.total = answer.total;
+      this.warnings = answer.warnings;
+      this.pages.set(page, answer.rows.map(([id, ...cells]) => ({ path: `${this.project}/${id}`, id, cells })));
+      this.columns.forEach((column, place) => (column.number = answer.numeric[place + 1]));
+    } finally {
+      this.asked.delete(page);
+    }
+  }
+}
+
+// The answer to people's own SQL, whole; its rows are runs where it has their ids.
+export class Answered {
+  constructor(project, sql) {
+    Object.assign(this, { project, sql, order: "", total: 0, warnings: [], rows: [] });
+  }
+
+  async begin() {
+    const began = performance.now();
+    const answer = await post("/api/sql", { sql: this.sql, limit: 1000 });
+    const place = (name) => answer.columns.indexOf(name);
+    const [entity, project, id, name] = ["entity", "project", "run_id", "name"].map(place);
+    this.boxes = id >= 0;
+    this.columns = answer.columns.map((title, at) => ({
+      name: title,
+      title,
+      number: answer.numeric[at],
+      kind: this.boxes && at === (name >= 0 ? name : id) ? "name" : "",
+    }));
+    // The column that is a button stands first, beside the boxes.
+    const first = this.columns.findIndex((column) => column.kind === "name");
+    const order = first > 0 ? [first, ...answer.columns.keys()].filter((at, index) => index === 0 || at !== first) : null;
+    if (order) this.columns = order.map((at) => this.columns[at]);
+    this.rows = answer.rows.map((cells) => {
+      const home = entity >= 0 && project >= 0 ? `${cells[entity]}/${cells[project]}` : this.project;
+      const row = { cells: order ? order.map((at) => cells[at]) : cells };
+      return this.boxes && cells[id] ? { ...row, path: `${home}/${cells[id]}`, id: cells[id] } : row;
+    });
+    this.total = answer.rows.length;
+    this.took = performance.now() - began;
+    this.warnings = answer.more ? ["there are more rows than are shown here; `mirror query` writes all of them"] : [];
+    return this;
+  }
+
+  need() {}
+
+  // A statement that takes its time is not run again by itself.
+  async renew() {
+    if (this.took < QUICK) await this.begin();
+  }
+
+  rowAt(index) {
+    return this.rows[index];
+  }
+
+  close() {}
+}

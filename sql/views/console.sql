@@ -1,0 +1,4 @@
+CREATE OR REPLACE VIEW main.console AS
+SELECT r.entity, r.project, r.run_id, c.line, c.logged_at, c.level, c.text
+FROM store.console AS c
+JOIN store.runs AS r ON r.rid = c.rid;

@@ -1,0 +1,36 @@
+"""Beside a running daemon, the Api pulls and writes through it."""
+
+from __future__ import annotations
+
+import mirror
+from tests.daemon.conftest import Bench, bench
+
+__all__ = ["bench"]
+
+
+def test_pulls_and_writes_go_through_the_daemon(bench: Bench, monkeypatch) -> None:
+    """The state file is the daemon's; the change is there for everybody when `update` returns."""
+    there = bench.world.add_run("team", "p", run_id="one", config={"lr": 1})
+    there.log_many({"loss": 10 - step} for step in range(10))
+    there.finish()
+    for name, value in bench.environ.items():
+        monkeypatch.setenv(name, value)
+    bench.configure(interval="1h")
+    with bench.daemon():
+        bench.until(lambda: bench.sql("select history_rows from runs") == [(10,)])
+        api = mirror.Api(allow_delete=True)
+        run = api.run("team/p/one")
+        run.config["lr"] = 2
+        run.update()
+        assert (there.config, bench.sql("select config from runs"), run.config) == (
+            {"lr": 2}, [('{"lr":2}',)], {"lr": 2},
+        )  # fmt: skip
+        bench.world.add_run("team", "p", run_id="two", config={}).finish()
+        assert len(api.runs("team/p")) == 1
+        api.flush()
+        assert [run.id for run in api.runs("team/p")] == ["two", "one"]
+        run.append_history([{"loss": -1}])
+        assert bench.sql("select max(step) from history") == [(10,)]
+        run.delete()
+        assert bench.sql("select run_id from runs where deleted_at is null") == [("two",)]
+        assert [run.id for run in api.runs("team/p")] == ["two"]

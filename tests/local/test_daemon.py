@@ -1,0 +1,114 @@
+"""A daemon follows the folders of `[local] dirs`, and does the work of `mirror ingest`."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from tests.daemon.conftest import bench as bench  # noqa: PLC0414 - the fixture
+from tests.local.kit import run_file
+from tests.local.test_client import offline
+
+CONFIG = """projects = ["team/p"]
+[sync]
+interval = "1h"
+[publish]
+min_interval = "200ms"
+[local]
+dirs = {dirs}
+"""
+
+LIVE = """
+import time, wandb
+run = wandb.init(project="live", id="r1")
+for step in range(100_000):
+    run.log({"loss": step, "text": "x" * 500})
+    time.sleep(0.01)
+"""
+
+
+def configure(bench, *folders):
+    bench.configure(text=CONFIG.format(dirs=json.dumps([str(folder) for folder in folders])))
+
+
+def known(bench):
+    return bench.sql("select run_id, state, history_rows from runs order by run_id")
+
+
+def test_rows_of_a_live_offline_run_arrive_while_it_runs(bench):
+    folder = bench.root / "train"
+    folder.mkdir()
+    configure(bench, folder)
+    with bench.daemon():
+        process = offline(folder, LIVE)
+        try:
+            seen = []
+            for _ in range(3):
+                bench.until(lambda: (now := known(bench)) and now[0][2] > (seen[-1] if seen else 0))
+                [(run_id, state, rows)] = known(bench)
+                assert (run_id, state) == ("r1", "running")
+                seen.append(rows)
+            assert process.poll() is None
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def test_growth_is_seen_at_once(bench):
+    """Four times over, a look at everything each 30 seconds would need two minutes; this is far sooner on a busy machine too."""
+    folder = bench.root / "train"
+    file = run_file(folder).lines(0, 3)
+    configure(bench, folder)
+    with bench.daemon():
+        bench.until(lambda: known(bench) == [("r1", "running", 3)])
+        waits = []
+        for step in range(3, 7):
+            started = time.monotonic()
+            file.lines(step, step + 1)
+            bench.until(lambda step=step: known(bench) == [("r1", "running", step + 1)], seconds=40)
+            waits.append(time.monotonic() - started)
+        assert sum(waits) < 60
+        file.exit()
+        bench.until(lambda: known(bench) == [("r1", "finished", 7)])
+
+
+def test_new_folders_and_a_changed_config_are_followed(bench):
+    first, second = bench.root / "a", bench.root / "b"
+    first.mkdir()
+    configure(bench, first)
+    with bench.daemon():
+        bench.until(lambda: known(bench) == [])
+        run_file(first / "deep" / "wandb", "r1").lines(0, 2)
+        bench.until(lambda: known(bench) == [("r1", "running", 2)])
+        run_file(second, "r2").lines(0, 1)
+        configure(bench, first, second)
+        bench.until(lambda: known(bench) == [("r1", "running", 2), ("r2", "running", 1)])
+        status = json.loads(bench.mirror("status", "--json").stdout)
+        assert status["daemon"]["local"] == {"dirs": [str(first), str(second)], "error": None}
+
+
+def test_the_command_acts_through_the_daemon(bench):
+    configure(bench)
+    folder = bench.root / "elsewhere"
+    run_file(folder).lines(0, 4).exit()
+    with bench.daemon():
+        done = bench.mirror("ingest", str(folder))
+        assert done.stderr.startswith("local/p/r1: 4 history rows, finished (")
+        assert known(bench) == [("r1", "finished", 4)]
+        found = json.loads(bench.mirror("ingest", str(folder), "--json").stdout)
+        assert [result["outcome"] for result in found["results"]] == ["nothing new"]
+        refused = bench.mirror("ingest", str(folder / "no"), check=False)
+        assert (refused.returncode, "is not there" in refused.stderr) == (2, True)
+
+
+def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
+    folder = bench.root / "train"
+    (folder / "x").mkdir(parents=True)
+    (folder / "x" / "run-x.wandb").write_bytes(b"something else")
+    run_file(folder).lines(0, 1)
+    configure(bench, folder, bench.root / "missing")
+    with bench.daemon():
+        bench.until(lambda: known(bench) == [("r1", "running", 1)])
+        log = (bench.home / "mirror.log").read_text()
+        assert "run-x.wandb cannot be read: it is no .wandb file" in log
+        assert "missing not there yet" in log

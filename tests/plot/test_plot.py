@@ -1,0 +1,160 @@
+"""`mirror plot`: what is drawn is what was logged."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mirror.plot import curves, terminal
+from mirror.plot.curves import Chart, Curve
+from mirror.sandbox import sample
+from tests.api.conftest import Bench, bench
+from tests.conftest import InProcess
+
+
+@pytest.fixture(scope="module")
+def mirrored() -> Iterator[Bench]:
+    """The small sample, and a sweep: two learning rates with three seeds each, losses that differ by one."""
+    world = sample.small()
+    for rate in (0.1, 0.01):
+        for seed in range(3):
+            run = world.add_run(
+                "my-team", "sweep", run_id=f"r{rate}-{seed}", name=f"{rate}/{seed}", config={"lr": rate}
+            )
+            run.log_many({"loss": 10 * rate + seed + step, "epoch": step // 2} for step in range(5))
+            run.finish()
+    with bench(world) as made:
+        yield made
+
+
+@pytest.fixture
+def cli(mirrored: Bench) -> InProcess:
+    return InProcess()
+
+
+def test_a_curve_is_drawn_in_the_terminal(cli: Any) -> None:
+    """With round labels; the letter at its end stands in the legend."""
+    done = cli("plot", "my-team/sweep/r0.1-0")
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].strip() == "loss"
+    labels = [float(line.split("|")[0]) for line in lines[1:] if "|" in line and line.strip()[0].isdigit()]
+    assert labels == sorted(labels, reverse=True)
+    assert labels[-1] == 1.0
+    assert lines[-1].split() == ["a", "0.1/0"]
+    assert "\x1b" not in done.stdout
+    assert sum("a" in line for line in lines) == 2
+
+
+def test_groups_are_means_with_a_band(cli: Any, mirrored: Bench) -> None:
+    """Of the seeds of each value."""
+    done = cli("plot", "--project", "my-team/sweep", "--group-by", "config.lr")
+    assert [line.strip() for line in done.stdout.splitlines()[-2:]] == [
+        "a  lr=0.01  (mean of 3 runs, 95% confidence)",
+        "b  lr=0.1  (mean of 3 runs, 95% confidence)",
+    ]
+    several = cli("plot", "--project", "my-team/sweep", "--filter", '{"config.lr": 0.1}', "--keys", "loss,epoch")
+    assert [line.strip() for line in several.stdout.splitlines() if line.strip() in ("loss", "epoch")] == [
+        "loss", "epoch",
+    ]  # fmt: skip
+
+
+def test_the_mean_and_its_interval() -> None:
+    """Student's t over the runs that were logged at each place."""
+    members = [[(float(x), float(x + seed)) for x in range(3 + seed)] for seed in range(3)]
+    made = curves.mean("g", members)
+    assert (made.runs, made.x) == (3, [0.0, 1.0, 2.0, 3.0, 4.0])
+    assert made.y == [1.0, 2.0, 3.0, 4.5, 6.0]
+    half = 4.303 * statistics.stdev([0, 1, 2]) / math.sqrt(3)
+    assert made.high[0] - made.y[0] == pytest.approx(half)
+    assert made.y[3] - made.low[3] == pytest.approx(12.706 * statistics.stdev([4, 5]) / math.sqrt(2))
+    assert (made.low[4], made.high[4]) == (6.0, 6.0)
+    assert curves.mean("one", [[(0.0, 1.0)], []]) == Curve("one", 1, [0.0], [1.0])
+
+
+def test_runs_are_read_between_their_points() -> None:
+    """By straight lines, and nowhere outside of them."""
+    made = curves.mean("g", [[(0.0, 0.0), (4.0, 8.0)], [(2.0, 0.0), (6.0, 4.0)]])
+    assert (made.x, made.y) == ([0.0, 2.0, 4.0, 6.0], [0.0, 2.0, 5.0, 4.0])
+
+
+def test_smoothing_starts_at_the_first_value() -> None:
+    """Without leaning to zero."""
+    points = [(0.0, 2.0), (1.0, 4.0), (2.0, 4.0)]
+    assert curves.smoothed(points, 0.0) == points
+    assert [round(y, 6) for _, y in curves.smoothed(points, 0.5)] == [2.0, 3.333333, 3.714286]
+
+
+def test_pictures(cli: Any, tmp_path: Path) -> None:
+    """PNG, SVG, PDF and a page that needs nothing beside it; the same bytes each time."""
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF", ".html": b"<!doctype html>"}
+    for ending, start in starts.items():
+        file = tmp_path / f"plot{ending}"
+        done = cli("plot", "--project", "my-team/sweep", "--group-by", "config.lr", "--x", "epoch", "-o", str(file))
+        assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"drawn to {file}\n")
+        assert file.read_bytes().startswith(start)
+    page = (tmp_path / "plot.html").read_text()
+    assert page.count("<svg") == 1
+    assert "lr=0.01" in page or "glyph" in page
+    first = (tmp_path / "plot.svg").read_bytes()
+    cli(
+        "plot",
+        "--project",
+        "my-team/sweep",
+        "--group-by",
+        "config.lr",
+        "--x",
+        "epoch",
+        "-o",
+        str(tmp_path / "plot.svg"),
+    )
+    assert (tmp_path / "plot.svg").read_bytes() == first
+
+
+def test_odd_values_do_not_stop_a_plot(cli: Any) -> None:
+    """NaN and infinities are left out, one point and level lines are drawn."""
+    assert cli("plot", "my-team/oddities/numbers1", "--keys", "x,diverges,tiny").exit_code == 0
+    level = terminal.draw(Chart("k", "_step", [Curve("c", 1, [0.0, 1.0], [3.0, 3.0])]), 60, 12, colours=False)
+    assert "a  c" in level
+    coloured = terminal.draw(Chart("k", "_step", [Curve("c", 1, [0.0, 1.0], [1e-9, 3e9])]), 60, 12, colours=True)
+    assert "\x1b[38;5;75m" in coloured
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["vision00", "--keys", "los"], 1, "none of the runs logged numbers under los; did you mean loss?"),
+        (["vision00", "--keys", ","], 2, "--keys names nothing to draw"),
+        (["vision00", "--smooth", "1"], 2, "--smooth 1: a weight from 0 (as logged) to below 1"),
+        (["vision00", "--group-by", "lr"], 2, "--group-by lr: config.KEY, summary.KEY, group"),
+        (["vision00", "-o", "plot.gif"], 2, "plot.gif does not tell what to draw: end it in .png"),
+        ([], 2, "which runs?"),
+        (["--filter", "{}"], 2, "which runs?"),
+        (["--project", "my-team/vision", "--filter", '{"state": "x"}'], 2, "no run matches"),
+        (["nope"], 1, "no run nope in the mirror"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(cli: Any, arguments: list[str], code: int, message: str) -> None:
+    """And what to do instead."""
+    done = cli("plot", *arguments)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert message in done.stderr
+
+
+def test_without_matplotlib_files_are_refused(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal does without."""
+    import sys
+
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = cli("plot", "vision00", "-o", str(tmp_path / "a.png"))
+    assert (done.exit_code, done.stderr) == (
+        1, "error: files are drawn by matplotlib: `pip install 'wandb-mirror[plot]'`\n",
+    )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+    assert cli("plot", "vision00").exit_code == 0

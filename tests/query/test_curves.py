@@ -1,0 +1,91 @@
+"""Curves for charts: few points, and nothing that stands out is lost."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mirror.query.connection import connected
+from mirror.query.curves import Curve, curves, logged_keys
+from mirror.query.paths import Project
+from mirror.store.store import Store
+from tests.query.conftest import NLP as NLP_KEY
+from tests.query.conftest import SYNCED, page
+from tests.query.conftest import VISION as VISION_KEY
+from tests.query.conftest import run as record
+
+VISION, NLP = Project("team", "vision"), Project("team", "nlp")
+
+LONG = {step: math.sin(step / 50) + (100.0 if step == 777 else -100.0 if step == 1234 else 0.0) for step in range(3000)}
+LONG[1500] = math.nan
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory):
+    from mirror.home import Home
+
+    data = tmp_path_factory.mktemp("curves") / "mirror"
+    home = Home(data, data / "config.toml")
+    store = Store.open(home, tail_values=10_000)
+    with store.transaction() as tx:
+        for key in (VISION_KEY, NLP_KEY):
+            tx.add_project(key)
+        tx.upsert_runs([record(VISION_KEY, "long", 0), record(VISION_KEY, "short", 1)], now=SYNCED)
+        tx.upsert_runs([record(NLP_KEY, "short", 2)], now=SYNCED)
+        clock = {step: 10.0 * step for step in range(3000)}
+        tx.append_history(VISION_KEY, [page("long", {"loss": LONG, "_runtime": clock, "note": {3: "text"}})])
+        tx.append_history(
+            VISION_KEY, [page("short", {"loss": {0: 3.0, 7: 2.0, 9: math.inf}, "_runtime": {0: 0.5, 9: 4.0}})]
+        )
+        tx.append_history(NLP_KEY, [page("short", {"loss": {1: 4.0}, "flat": {5: 1.0}})])
+    store.seal()
+    store.publish()
+    store.close()
+    with connected(home) as opened:
+        yield opened
+
+
+def test_a_short_curve_is_whole_and_runs_come_in_their_order(connection):
+    runs = [(NLP, "short"), (VISION, "short"), (VISION, "none")]
+    assert curves(connection, runs, ["loss", "flat"]) == [
+        Curve((NLP, "short"), "loss", [1], [4.0], 1, 0),
+        Curve((VISION, "short"), "loss", [0, 7], [3.0, 2.0], 3, 1),
+        Curve((NLP, "short"), "flat", [5], [1.0], 1, 0),
+    ]
+
+
+def test_a_long_curve_keeps_its_spikes_and_its_end(connection):
+    (curve,) = curves(connection, [(VISION, "long")], ["loss"], points=100)
+    assert len(curve.x) <= 101
+    assert curve.x == sorted(curve.x)
+    points = dict(zip(curve.x, curve.y, strict=True))
+    assert (points[777], points[1234]) == (LONG[777], LONG[1234])
+    assert points[2999] == LONG[2999]
+    assert all(LONG[step] == value for step, value in points.items())
+    assert (curve.rows, curve.not_finite) == (3000, 1)
+
+
+def test_the_means_of_a_long_curve(connection):
+    (curve,) = curves(connection, [(VISION, "long")], ["loss"], points=4, mean=True)
+    first = [LONG[step] for step in range(750)]
+    assert curve.x == [374.5, 1124.5, 1875.0, 2624.0, 2999.0]
+    assert curve.y[0] == pytest.approx(sum(first) / len(first))
+    assert curve.y[-1] == LONG[2999]
+
+
+def test_another_key_as_the_x_axis(connection):
+    runs = [(VISION, "short"), (VISION, "long"), (NLP, "short")]
+    short, long = curves(connection, runs, ["loss"], x="_runtime", points=100)
+    assert short == Curve((VISION, "short"), "loss", [0.5], [3.0], 2, 1)
+    assert (7770.0, LONG[777]) in zip(long.x, long.y, strict=True)
+
+
+def test_keys_that_hold_numbers_with_the_number_of_runs(connection):
+    assert logged_keys(connection, [(VISION, "long"), (NLP, "short")]) == [("loss", 2), ("_runtime", 1), ("flat", 1)]
+
+
+def test_nothing_is_drawn_of_nothing(connection):
+    assert curves(connection, [], ["loss"]) == []
+    assert curves(connection, [(VISION, "long")], []) == []
+    assert logged_keys(connection, []) == []

@@ -1,0 +1,203 @@
+"""The limiter keeps to what the server allows, uses all of it, and serves projects fairly; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from mirror.remote.limits import Limiter, asking_for, retry_after
+
+
+class _Instant(selectors.SelectSelector):
+    """Nothing to wait for but time, which passes at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout=None):
+        found = super().select(0)
+        if not found and timeout:
+            self.now += timeout
+        return found
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next thing that is due."""
+
+    def __init__(self) -> None:
+        self.instant = _Instant()
+        super().__init__(self.instant)
+
+    def time(self):
+        return self.instant.now
+
+
+def run(work):
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+class Upstream:
+    """A server with a budget of so many requests a window, which tells it in headers or does not."""
+
+    def __init__(self, budget: int, window: float, *, tells: bool = True) -> None:
+        self.budget, self.window, self.tells = budget, window, tells
+        self.used: Counter[int] = Counter()
+        self.refused = 0
+        self.log: list[tuple[float, str]] = []
+
+    async def ask(self, limiter: Limiter, project: str, *, bulk: bool = False, seconds: float = 0.05) -> None:
+        """One request, tried again until it is answered."""
+        asking_for.set(project)
+        while True:
+            async with limiter.slot(bulk=bulk):
+                now = asyncio.get_running_loop().time()
+                window = int(now // self.window)
+                await asyncio.sleep(seconds)
+                if self.used[window] < self.budget:
+                    self.used[window] += 1
+                    self.log.append((now, project))
+                    headers = {}
+                    if self.tells:
+                        left = self.budget - self.used[window]
+                        headers = {
+                            "ratelimit-remaining": str(left),
+                            "ratelimit-reset": str((window + 1) * self.window - now),
+                        }
+                    limiter.learn(headers)
+                    return
+                self.refused += 1
+                limiter.refused(None)
+
+
+async def backfill(upstream: Upstream, limiter: Limiter, project: str, requests: int) -> None:
+    await asyncio.gather(*(upstream.ask(limiter, project, bulk=True) for _ in range(requests)))
+
+
+def test_a_server_without_limits_is_never_waited_for():
+    async def work():
+        upstream, limiter = Upstream(10**9, 60, tells=False), Limiter(8)
+        await backfill(upstream, limiter, "big", 800)
+        return asyncio.get_running_loop().time() - 1000, limiter.snapshot()
+
+    seconds, budget = run(work())
+    assert seconds == pytest.approx(800 / 8 * 0.05)
+    assert (budget.last_hour, budget.left, budget.waiting) == (800, None, {})
+
+
+def test_a_told_budget_is_used_up_and_never_overdrawn():
+    async def work():
+        upstream, limiter = Upstream(50, 60), Limiter(8)
+        await backfill(upstream, limiter, "big", 200)
+        return upstream, asyncio.get_running_loop().time() - 1000
+
+    upstream, seconds = run(work())
+    assert upstream.refused <= 1
+    # From 1000 to the end of the first window are 20 s; 200 requests need four windows.
+    assert seconds < 20 + 3 * 60
+    assert sorted(upstream.used.values())[1:] >= [45] * (len(upstream.used) - 1)
+
+
+def test_a_live_project_does_not_wait_for_the_backfill_of_another():
+    async def work():
+        upstream, limiter = Upstream(60, 60), Limiter(4)
+        asyncio.get_running_loop()
+        filling = asyncio.create_task(backfill(upstream, limiter, "big", 300))
+        waits = []
+        for _ in range(15):
+            await asyncio.sleep(15)
+            begun = asyncio.get_running_loop().time()
+            await upstream.ask(limiter, "live")
+            waits.append(asyncio.get_running_loop().time() - begun)
+        await filling
+        return upstream, waits
+
+    upstream, waits = run(work())
+    assert max(waits) < 5
+    assert upstream.refused <= 2
+    assert sum(project == "big" for _, project in upstream.log) == 300
+
+
+def test_projects_that_wait_take_turns():
+    async def work():
+        upstream, limiter = Upstream(10**9, 60), Limiter(1)
+        await asyncio.gather(*(backfill(upstream, limiter, name, 20) for name in ("a", "b", "c")))
+        return "".join(project for _, project in upstream.log)
+
+    order = run(work())
+    assert order[3:57] in ("abc" * 18, "bca" * 18, "cab" * 18)
+
+
+def test_the_pace_of_a_server_that_tells_nothing_is_found_by_trying_and_recovers():
+    async def work():
+        upstream, limiter = Upstream(20, 10, tells=False), Limiter(8)
+        await backfill(upstream, limiter, "big", 200)
+        refused = upstream.refused
+        upstream.budget = 10**9
+        await backfill(upstream, limiter, "big", 300)
+        begun = asyncio.get_running_loop().time()
+        await backfill(upstream, limiter, "big", 80)
+        return refused, upstream.refused, asyncio.get_running_loop().time() - begun
+
+    refused, later, seconds = run(work())
+    assert 0 < refused < 100
+    assert later == refused
+    assert seconds < 2
+
+
+def test_a_pause_holds_back_questions_but_no_files():
+    async def work():
+        limiter = Limiter(2)
+        limiter.pause(30)
+        at = {}
+
+        async def one(name, **kind):
+            async with limiter.slot(**kind):
+                at[name] = asyncio.get_running_loop().time() - 1000
+
+        asking_for.set("p")
+        tasks = [asyncio.create_task(one("question")), asyncio.create_task(one("file", file=True))]
+        await asyncio.sleep(1)
+        waiting = limiter.snapshot()
+        await asyncio.gather(*tasks)
+        return at, waiting
+
+    at, waiting = run(work())
+    assert at == {"file": pytest.approx(0, abs=0.01), "question": pytest.approx(30, abs=0.01)}
+    assert (waiting.waiting, waiting.paused_for_s) == ({"p": 1}, pytest.approx(29, abs=0.01))
+
+
+def test_a_request_that_is_given_up_while_it_waits_frees_its_place():
+    async def work():
+        limiter = Limiter(1)
+        async with limiter.slot():
+            waiting = asyncio.create_task(limiter.slot().__aenter__())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        async with limiter.slot():
+            return limiter.snapshot().waiting
+
+    assert run(work()) == {}
+
+
+def test_a_date_to_come_back_at_is_read_by_the_servers_own_clock():
+    """This machine's clock may be an hour off."""
+    server = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    headers = {
+        "retry-after": format_datetime(server + timedelta(seconds=7), usegmt=True),
+        "date": format_datetime(server, usegmt=True),
+    }
+    assert retry_after(headers) == 7
+    assert retry_after({"retry-after": "1.5"}) == 1.5
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({}) is None
