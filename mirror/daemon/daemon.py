@@ -17,7 +17,7 @@ import uvicorn
 from watchfiles import awatch
 
 from mirror import config, credentials
-from mirror.daemon import logs
+from mirror.daemon import logs, metrics
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
 from mirror.daemon.notify import Notifier
@@ -103,7 +103,7 @@ class Daemon:
         self._last = self._ledger.last
         self._wild_error: str | None = None
         self._local = Watch(context.writer, settings)
-        self._page = Listener(home, self._described)
+        self._page = Listener(home, self._described, [metrics.route(home, self.status)])
         self._notifier = Notifier(environ)
 
     async def run(self) -> None:

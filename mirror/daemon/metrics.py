@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mirror.errors import MirrorError
 from mirror.home import Home
 from mirror.query.status import project_status
 from mirror.version import VERSION
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,6 +31,23 @@ def text(home: Home, daemon: Mapping[str, Any] | None) -> str:
     if daemon is not None:
         families += _daemon(daemon)
     return "".join(families)
+
+
+def route(home: Home, status: Callable[[], Mapping[str, Any]]) -> Route:
+    """`GET /metrics` for the daemon's HTTP port."""
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Route
+
+    async def metrics(request: Request) -> Response:
+        del request
+        try:
+            content = await asyncio.to_thread(text, home, status())
+        except MirrorError as error:
+            return PlainTextResponse(f"{error}\n", 500)
+        return Response(content, media_type=CONTENT_TYPE)
+
+    return Route("/metrics", metrics, methods=["GET"])
 
 
 def _mirrored(home: Home) -> Iterable[str]:

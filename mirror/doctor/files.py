@@ -41,7 +41,8 @@ def _home(home: Home) -> Finding:
 def _permissions(home: Home) -> Iterator[Finding]:
     """What holds everything is for its owner alone; what readers open is for reading alone."""
     good = []
-    for path, wanted in ((home.state, 0o600), (home.socket, 0o600), (home.log, 0o600), (home.published, 0o444)):
+    own = (home.state, home.socket, home.log, home.web_token)
+    for path, wanted in (*((path, 0o600) for path in own), (home.published, 0o444)):
         try:
             found = path.stat()
         except FileNotFoundError:

@@ -6,6 +6,7 @@ import json
 import re
 import stat
 
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.test_daemon import add
@@ -156,6 +157,21 @@ def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
         "projects": 0,
         "crash": 0,
     }
+
+
+def test_the_daemons_port_serves_metrics_to_who_brings_its_token(bench):
+    add(bench, "one")
+    bench.configure(interval="1h", listen="127.0.0.1:0")
+    with bench.daemon():
+        bench.until(lambda: bench.sql("select count(*) from runs") == [(1,)])
+        url = json.loads(bench.here("status", "--json").stdout)["daemon"]["http"]["url"].rstrip("/")
+        token = (bench.home / "web.token").read_text().strip()
+        assert httpx.get(f"{url}/metrics").status_code in (401, 403)
+        answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    found = samples(answer.text)
+    assert found["mirror_project_runs", ("project", "team/p")] == 1
+    assert found["mirror_daemon_up",] == 1
 
 
 def test_a_file_that_cannot_be_written_is_named(bench):
