@@ -94,6 +94,12 @@ class HttpSettings:
         '"127.0.0.1:8642"',
         'where the daemon serves its page, see `mirror open`; "" nowhere',
     )
+    writes: str = _setting(
+        "pass",
+        values.writes,
+        '"pass"',
+        'what to do with changes that come there from the official client; or "refuse"',
+    )
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,8 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
     sections = {name: document.section(name) for name in SECTIONS}
     if not document.has("server", "base_url") and (url := _official_base_url(environ)):
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
-    if url := environ.get("WANDB_BASE_URL"):
+    # `mirror env` sends other programs to the mirror by this variable; the mirror itself asks the real server.
+    if (url := environ.get("WANDB_BASE_URL")) and url.rstrip("/") != f"http://{sections['http'].listen}":
         url = _checked(base_url, url, "WANDB_BASE_URL")
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
     patterns = [_checked(values.path, given, "PATH", entity) for given in projects]

@@ -117,6 +117,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def writes(value: object) -> str:
+    """Read what becomes of changes that the official client sends to the mirror."""
+    if value not in ("pass", "refuse"):
+        raise Impossible(f'must be "pass" or "refuse", not {shown(value)}')
+    return str(value)
+
+
 def storage_version(value: object) -> str:
     """Read the oldest DuckDB that must be able to open the published file."""
     if value not in STORAGE_VERSIONS:

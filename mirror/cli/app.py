@@ -35,6 +35,7 @@ COMMANDS = {
     "doctor": ("mirror.cli.doctor", "doctor"),
     "verify": ("mirror.cli.verify", "verify"),
     "open": ("mirror.cli.open", "open_page"),
+    "env": ("mirror.cli.env", "env"),
     "demo": ("mirror.cli.demo", "demo"),
 }
 

@@ -27,6 +27,7 @@ from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreE
 from mirror.home import Home
 from mirror.local.ingest import FileResult
 from mirror.local.watch import Watch, tell
+from mirror.serve import app as serve
 from mirror.store.records import ProjectKey
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
@@ -34,10 +35,13 @@ from mirror.sync.project import sync_project
 from mirror.sync.session import connect, open_context, scope_of
 from mirror.sync.targets import Target
 from mirror.version import VERSION
-from mirror.web.listener import Listener
+from mirror.web.listener import Listener, Neighbour
+from mirror.web.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
 
 log = logging.getLogger("mirror.daemon")
 
@@ -103,7 +107,13 @@ class Daemon:
         self._last = self._ledger.last
         self._wild_error: str | None = None
         self._local = Watch(context.writer, settings)
-        self._page = Listener(home, self._described, [metrics.route(home, self.status)])
+        self._username: str | None = None
+        self._page = Listener(
+            home,
+            self._described,
+            [metrics.route(home, self.status)],
+            neighbour=Neighbour(serve.PATHS, self._endpoint),
+        )
         self._notifier = Notifier(environ)
 
     async def run(self) -> None:
@@ -229,6 +239,19 @@ class Daemon:
             "failed_runs": failed,
         }
 
+    def _endpoint(self, snapshots: Snapshots) -> ASGIApp:
+        """What official clients ask; it goes by the settings of the moment."""
+        return serve.application(
+            snapshots,
+            lambda: credentials.find(self._settings.server.base_url, self._environ).key,
+            lambda: serve.Policy(
+                base_url=self._settings.server.base_url,
+                writes=self._settings.http.writes == "pass",
+                entity=self._settings.entity,
+                username=self._username,
+            ),
+        )
+
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
         """Mirror local runs below these folders, or below those of the config."""
         results = await self._local.take(paths)
@@ -311,7 +334,8 @@ class Daemon:
         try:
             async with asyncio.timeout(KEY_PATIENCE):
                 viewer = await self._context.server.viewer()
-            log.info("signed in to %s as %s", self._context.server.base_url, viewer.get("username"))
+            self._username = viewer.get("username")
+            log.info("signed in to %s as %s", self._context.server.base_url, self._username)
         except AuthError:
             raise
         except CommError as error:

@@ -55,7 +55,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         cookie: str | None = None
-        refused = _foreign(scope, headers)
+        refused = foreign(scope, headers)
         if refused is None and scope["path"] not in _OPEN:
             from_link = self._from_link(scope)
             if from_link:
@@ -100,7 +100,7 @@ _OPEN = frozenset({"/locked.css"})
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::(\d{1,5}))?")
 
 
-def _foreign(scope: Scope, headers: Headers) -> Response | None:
+def foreign(scope: Scope, headers: Headers) -> Response | None:
     """The refusal of a request that does not mean this machine, or that another origin causes."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not _is_local(hosts[0]):

@@ -7,10 +7,12 @@ import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mirror.errors import MirrorError
 from mirror.home import Home
@@ -27,11 +29,21 @@ log = logging.getLogger("mirror.web")
 class Listener:
     """Listens where it is told, or nowhere; what keeps it from listening is logged and told by `status`, not raised."""
 
-    def __init__(self, home: Home, describe: Callable[[], Mapping[str, Any]], routes: Sequence[BaseRoute] = ()) -> None:
-        """`describe` tells of the daemon to the page; `routes` are served beside the page, behind the same guard."""
+    def __init__(
+        self,
+        home: Home,
+        describe: Callable[[], Mapping[str, Any]],
+        routes: Sequence[BaseRoute] = (),
+        neighbour: Neighbour | None = None,
+    ) -> None:
+        """`describe` tells of the daemon to the page; `routes` are served beside the page, behind the same guard.
+
+        `neighbour` is another application on the same port, which has a guard of its own.
+        """
         self._home = home
         self._describe = describe
         self._routes = routes
+        self._neighbour = neighbour
         self._listen = ""
         self._url: str | None = None
         self._error: str | None = None
@@ -79,9 +91,10 @@ class Listener:
 
     async def _serve(self, listener: socket.socket, key: str) -> None:
         snapshots = Snapshots(self._home)
+        page = application(snapshots, key, self._describe, self._routes)
         server = _Quiet(
             uvicorn.Config(
-                application(snapshots, key, self._describe, self._routes),
+                self._neighbour.beside(page, snapshots) if self._neighbour else page,
                 log_config=None,
                 lifespan="off",
                 access_log=False,
@@ -102,6 +115,24 @@ class Listener:
             idle.cancel()
             listener.close()
             snapshots.close()
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An application that takes the paths with these beginnings; it reads the snapshots that the page reads."""
+
+    paths: tuple[str, ...]
+    build: Callable[[Snapshots], ASGIApp]
+
+    def beside(self, page: ASGIApp, snapshots: Snapshots) -> ASGIApp:
+        """Both as one application."""
+        other = self.build(snapshots)
+
+        async def either(scope: Scope, receive: Receive, send: Send) -> None:
+            mine = scope["type"] == "http" and scope["path"].startswith(self.paths)
+            await (other if mine else page)(scope, receive, send)
+
+        return either
 
 
 class _Quiet(uvicorn.Server):

@@ -1,0 +1,239 @@
+"""GraphQL documents: checked against what the mirror can answer, kept as trees of fields, and walked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLField,
+    GraphQLObjectType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionSetNode,
+    build_schema,
+    execute_sync,
+    get_named_type,
+    parse,
+    validate,
+)
+from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
+from graphql.type import GraphQLIncludeDirective, GraphQLSkipDirective
+
+from mirror.errors import MirrorError
+
+KEEP = 256
+"""How many documents are kept parsed; a script asks the same few over and over."""
+
+
+class Malformed(MirrorError):
+    """The request is no GraphQL request, for any server."""
+
+
+class Elsewhere(MirrorError):
+    """The mirror has no answer to this; the real server may have one. The message says what is missing."""
+
+
+class Write(Elsewhere):
+    """A mutation: only the real server may take it."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One asked field of a selection, and what is asked of its value."""
+
+    key: str
+    kind: str
+    name: str
+    node: FieldNode
+    definition: GraphQLField
+    below: tuple[Field, ...] | None
+
+    def names(self, *path: str) -> frozenset[str]:
+        """The fields that are asked at the end of this path below."""
+        here = [self]
+        for name in path:
+            here = [field for one in here for field in one.below or () if field.name == name]
+        return frozenset(field.name for one in here for field in one.below or ())
+
+    def arguments(self, variables: Any) -> dict[str, Any]:
+        """The arguments of this request; those that were not given are left out. Raises Malformed."""
+        try:
+            return get_argument_values(self.definition, self.node, variables)
+        except GraphQLError as error:
+            raise Malformed(error.message) from error
+
+    def wanted(self, variables: Any) -> bool:
+        """What @skip and @include say."""
+        if not self.node.directives:
+            return True
+        skip = get_directive_values(GraphQLSkipDirective, self.node, variables)
+        include = get_directive_values(GraphQLIncludeDirective, self.node, variables)
+        return not (skip and skip["if"]) and not (include and not include["if"])
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A query that the mirror can answer."""
+
+    node: OperationDefinitionNode
+    fields: tuple[Field, ...]
+    schema_question: DocumentNode | None = None
+    """The whole document, where it asks what the schema holds and nothing else, as some versions of the SDK do."""
+
+    @cached_property
+    def roots(self) -> frozenset[str]:
+        """What it asks for at the top."""
+        return frozenset(field.name for field in self.fields)
+
+    def variables(self, given: Mapping[str, Any]) -> Any:
+        """The variables with their defaults, in a form of graphql-core's own.
+
+        Raises Malformed when one is missing or of the wrong type.
+        """
+        found: Any = get_variable_values(_schema(), self.node.variable_definitions or (), dict(given))
+        if isinstance(found, list):
+            raise Malformed(found[0].message)
+        return found
+
+
+Resolver = Callable[[Any, Any, Field, Mapping[str, Any]], Any]
+"""Gets the source, the context, the field and its arguments; answers a value, or the source of what is below it."""
+
+
+def operation(query: str, name: str | None) -> Operation:
+    """The operation that a request means.
+
+    Raises Malformed for what is no query, Write for a mutation, Elsewhere for what the mirror cannot answer.
+    """
+    found = _operations(query)
+    if isinstance(found, MirrorError):
+        raise found
+    if name and name in found:
+        return found[name]
+    if name or len(found) != 1:
+        raise Malformed(f"the document has no operation {name}" if name else "operationName is missing")
+    return next(iter(found.values()))
+
+
+def execute(
+    asked: Operation, context: Any, variables: Any, resolvers: Mapping[str, Mapping[str, Resolver]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The data, and the errors of fields that have none. Elsewhere is not caught: half an answer helps nobody."""
+    errors: list[dict[str, Any]] = []
+    if asked.schema_question is not None:
+        told = execute_sync(_schema(), asked.schema_question, operation_name=_name(asked.node) or None)
+        return told.data or {}, [{"message": error.message} for error in told.errors or ()]
+
+    def walk(fields: tuple[Field, ...], source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for field in fields:
+            if not field.wanted(variables):
+                continue
+            if field.name == "__typename":
+                found[field.key] = field.kind
+                continue
+            resolve = resolvers.get(field.kind, {}).get(field.name)
+            try:
+                arguments = field.arguments(variables) if field.definition.args else {}
+                value = resolve(source, context, field, arguments) if resolve else source.get(field.name)
+            except Elsewhere:
+                raise
+            except MirrorError as error:
+                errors.append({"message": str(error), "path": [*path, field.key]})
+                value = None
+            if field.below is not None and value is not None:
+                here = (*path, field.key)
+                if isinstance(value, list):
+                    value = [walk(field.below, item, (*here, place)) for place, item in enumerate(value)]
+                else:
+                    value = walk(field.below, value, here)
+            found[field.key] = value
+        return found
+
+    return walk(asked.fields, None, ()), errors
+
+
+@lru_cache(maxsize=1)
+def _schema() -> GraphQLSchema:
+    return build_schema((Path(__file__).parent / "schema.graphql").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=KEEP)
+def _operations(query: str) -> dict[str, Operation] | MirrorError:
+    """The operations by name, or why there are none; refusals are kept, too."""
+    try:
+        document = parse(query, no_location=True)
+    except GraphQLError as error:
+        return Malformed(error.message)
+    nodes = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+    if any(node.operation != OperationType.QUERY for node in nodes):
+        return Write("a change")
+    errors = validate(_schema(), document, max_errors=1)
+    if errors:
+        return Elsewhere(errors[0].message.replace("'", '"'))
+    try:
+        return {_name(node): _operation(document, node) for node in nodes}
+    except Elsewhere as error:
+        return error
+
+
+def _operation(document: DocumentNode, node: OperationDefinitionNode) -> Operation:
+    selected = node.selection_set.selections
+    if selected and all(isinstance(field, FieldNode) and field.name.value.startswith("__") for field in selected):
+        return Operation(node, (), document)
+    return Operation(node, _fields(document, _query_type(), [node.selection_set]))
+
+
+def _name(node: OperationDefinitionNode) -> str:
+    return node.name.value if node.name else ""
+
+
+def _query_type() -> GraphQLObjectType:
+    found = _schema().query_type
+    assert found is not None
+    return found
+
+
+def _fields(document: DocumentNode, kind: GraphQLObjectType, sets: list[SelectionSetNode]) -> tuple[Field, ...]:
+    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+    nodes: dict[str, list[FieldNode]] = {}
+    for selected in sets:
+        for node in _selected(selected, fragments):
+            nodes.setdefault(node.alias.value if node.alias else node.name.value, []).append(node)
+    return tuple(_field(document, kind, key, alike) for key, alike in nodes.items())
+
+
+def _selected(selected: SelectionSetNode, fragments: Mapping[str, FragmentDefinitionNode]) -> Iterator[FieldNode]:
+    for node in selected.selections:
+        if isinstance(node, FieldNode):
+            yield node
+        elif node.directives:
+            raise Elsewhere("a fragment that is included under a condition")
+        elif isinstance(node, FragmentSpreadNode):
+            yield from _selected(fragments[node.name.value].selection_set, fragments)
+        elif isinstance(node, InlineFragmentNode):
+            yield from _selected(node.selection_set, fragments)
+
+
+def _field(document: DocumentNode, kind: GraphQLObjectType, key: str, nodes: list[FieldNode]) -> Field:
+    node, name = nodes[0], nodes[0].name.value
+    if name == "__typename":
+        return Field(key, kind.name, name, node, GraphQLField(_query_type()), None)
+    if name.startswith("__"):
+        raise Elsewhere("a question about the schema itself")
+    definition = kind.fields[name]
+    type_ = get_named_type(definition.type)
+    sets = [item.selection_set for item in nodes if item.selection_set]
+    below = _fields(document, type_, sets) if isinstance(type_, GraphQLObjectType) else None
+    return Field(key, kind.name, name, node, definition, below)

@@ -1,0 +1,63 @@
+"""Who may ask the endpoint: whoever holds the API key of the mirrored server, from this machine."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mirror.errors import MirrorError
+from mirror.web.guard import foreign
+
+log = logging.getLogger("mirror.serve")
+
+
+class KeyGuard:
+    """Lets a request through that names this machine, is not caused by another origin, and carries the API key.
+
+    The key comes as official clients send it: HTTP Basic authentication, user `api`. `key` tells the right one, and
+    raises MirrorError where there is none.
+    """
+
+    def __init__(self, app: ASGIApp, key: Callable[[], str]) -> None:
+        self._app = app
+        self._key = key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or have the application do so."""
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope=scope)
+        refused: ASGIApp | None = foreign(scope, headers)
+        if refused is None and (reason := self._unknown(headers)):
+            # A client that is told 401 says what to do about the key, and does not try again.
+            refused = JSONResponse({"errors": [{"message": reason}], "message": reason}, 401)
+        await (refused or self._app)(scope, receive, send)
+
+    def _unknown(self, headers: Headers) -> str:
+        try:
+            key = self._key()
+        except MirrorError as error:
+            log.warning("%s", error)
+            return f"the mirror has no API key to compare with: {error}"
+        # Compared in the same time wherever they differ.
+        if hmac.compare_digest(_sent(headers.get("authorization", "")).encode(), f"api:{key}".encode()):
+            return ""
+        return "the API key is missing or wrong: the mirror wants the one that it mirrors with"
+
+
+def _sent(authorization: str) -> str:
+    """User and password of Basic authentication; empty for anything else."""
+    kind, _, text = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(text, validate=True).decode("latin-1")
+    except (binascii.Error, ValueError):
+        return ""

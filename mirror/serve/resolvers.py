@@ -1,0 +1,223 @@
+"""How each field of a query is answered from the mirror. A field that is not listed here is read from its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mirror.errors import QueryError
+from mirror.remote.lenient import loads
+from mirror.serve import history, runs
+from mirror.serve.documents import Elsewhere, Field, Resolver
+from mirror.serve.runs import Listing, Listings
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Arguments = Mapping[str, Any]
+Source = Mapping[str, Any]
+
+
+T = TypeVar("T")
+_READ_AFRESH = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "tags"})
+"""Fields of a run that are read only where they are asked for."""
+
+
+@dataclass
+class Context:
+    """One request: the snapshot that it reads, and what several requests share."""
+
+    connection: DuckDBPyConnection
+    version: str
+    listings: Listings
+    entity: str | None
+    username: str | None
+    read_only: bool = False
+    described: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What an earlier request found in the same snapshot, or is found now."""
+        return self.listings.remembered(self.version, key, find)
+
+
+def _default_entity(context: Context) -> str | None:
+    """The entity of the settings, else that of the most mirrored projects."""
+    if context.entity:
+        return context.entity
+    found = context.connection.execute(
+        "SELECT entity FROM store.projects GROUP BY entity ORDER BY count(*) DESC, entity LIMIT 1"
+    ).fetchall()
+    return found[0][0] if found else None
+
+
+def _viewer(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any]:
+    """Whoever holds the key, as far as the mirror knows."""
+    entity = _default_entity(context)
+    user = _user(context.username or entity) or {"id": "mirror"}
+    found = context.connection.execute("SELECT DISTINCT entity FROM store.projects ORDER BY entity").fetchall()
+    teams = {"edges": [{"node": team} for (team,) in found]}
+    return {**user, "entity": entity, "flags": "{}", "admin": False, "apiKeys": {"edges": []}, "teams": teams}
+
+
+def _user(name: str | None) -> dict[str, Any] | None:
+    return None if name is None else {"id": name, "name": name, "username": name}
+
+
+def _project(_source: Any, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
+    entity, name = arguments.get("entityName") or _default_entity(context), arguments.get("name")
+    found: list[dict[str, Any]] = []
+    if entity and name:
+        found = context.remembered(("project", entity, name), lambda: runs.projects(context.connection, entity, name))
+    if not found:
+        raise Elsewhere(f"the project {entity}/{name} is not mirrored")
+    return found[0]
+
+
+def _projects(entity: str | None, context: Context, arguments: Arguments) -> dict[str, Any]:
+    wanted = entity or _default_entity(context)
+    found = runs.projects(context.connection, wanted) if wanted else []
+    if not found:
+        raise Elsewhere(f"no project of {wanted} is mirrored")
+    if (arguments.get("order") or "-").startswith("+"):
+        found.reverse()
+    start = runs.place_of(arguments["after"])[1] if arguments.get("after") else 0
+    end = start + max(arguments.get("first") or len(found), 0)
+    edges = [{"node": node, "cursor": runs.cursor("projects", place)} for place, node in enumerate(found, start=1)]
+    return _connection(edges[start:end], more=end < len(found))
+
+
+def _connection(edges: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    end = edges[-1]["cursor"] if edges else None
+    return {"edges": edges, "pageInfo": {"endCursor": end, "hasNextPage": more}}
+
+
+def _listing(project: Source, context: Context, arguments: Arguments) -> Listing:
+    return context.listings.find(
+        context.connection, context.version, project["key"], arguments.get("filters"), arguments.get("order")
+    )
+
+
+def _run_count(project: Source, context: Context, _field: Field, arguments: Arguments) -> int:
+    return len(_listing(project, context, arguments).rids)
+
+
+def _runs(project: Source, context: Context, asked: Field, arguments: Arguments) -> dict[str, Any]:
+    start = 0
+    listing: Listing | None = None
+    if arguments.get("after"):
+        name, start = runs.place_of(arguments["after"])
+        listing = context.listings.kept(name)
+    if listing is None:
+        listing = _listing(project, context, arguments)
+    first = arguments.get("first")
+    end = start + min(runs.MOST_RUNS if first is None else max(first, 0), runs.MOST_RUNS)
+    rids = listing.rids[start:end].tolist()
+    fields = asked.names("edges", "node")
+    rows = runs.run_rows(context.connection, project, rids, fields)
+    _describe(context, project, rows, fields)
+    places = {rid: place for place, rid in enumerate(rids, start=start + 1)}
+    edges = [{"node": row, "cursor": runs.cursor(listing.name, places[row["rid"]])} for row in rows]
+    return _connection(edges, more=end < len(listing.rids))
+
+
+def _run(project: Source, context: Context, asked: Field, arguments: Arguments) -> dict[str, Any]:
+    fields = asked.names()
+    find = partial(runs.run_row, context.connection, project, arguments["name"], fields)
+    # Page after page of one history is asked for by the run's name; the run is looked up once a snapshot.
+    light = not fields & _READ_AFRESH
+    row = context.remembered(("run", project["key"], arguments["name"]), find) if light else find()
+    if row is None:
+        raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
+    _describe(context, project, [row], fields)
+    return row
+
+
+def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fields: frozenset[str]) -> None:
+    """What is known of the logged keys of these runs, in one go for all of them."""
+    if "historyKeys" in fields:
+        names = {row["rid"]: row["name"] for row in rows}
+        context.described |= history.described(context.connection, project["key"], names)
+    if "systemMetrics" in fields:
+        latest = history.latest_events(context.connection, project["key"], [row["name"] for row in rows])
+        for row in rows:
+            row["systemMetrics"] = latest.get(row["name"])
+
+
+def _logged(run: Source, context: Context) -> history.Logged:
+    find = partial(history.logged, context.connection, run["project"]["key"], run["name"], run["rid"])
+    return context.remembered(("logged", run["rid"]), find)
+
+
+def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
+    window = history.Window(arguments.get("minStep"), arguments.get("maxStep"), arguments.get("samples"))
+    return history.lines(context.connection, _logged(run, context), window)
+
+
+def _events(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
+    found = history.events(context.connection, run["project"]["key"], run["name"], arguments.get("samples"))
+    if found is None:
+        raise Elsewhere(f"system metrics of {run['project']['key']} are not mirrored (sync.system_metrics)")
+    return found
+
+
+def _sampled(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[Any]:
+    logged = _logged(run, context)
+    return [history.sampled(context.connection, logged, *_spec(text)) for text in arguments["specs"]]
+
+
+def _spec(text: str) -> tuple[list[str], history.Window]:
+    """The keys and the window of one request for sampled rows; its last step is inclusive."""
+    try:
+        spec = loads(text)
+        low, high = spec.get("minStep"), spec.get("maxStep")
+        window = history.Window(
+            None if low is None else int(low), None if high is None else int(high) + 1, int(spec.get("samples", 500))
+        )
+        return [str(key) for key in spec["keys"]], window
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise QueryError(f'{text[:80]!r} is no history spec, such as {{"keys": ["_step", "loss"]}}') from None
+
+
+RESOLVERS: dict[str, dict[str, Resolver]] = {
+    "Query": {
+        "viewer": _viewer,
+        "serverInfo": lambda *_: {"features": [], "latestLocalVersionInfo": None, "cliVersionInfo": None},
+        "project": _project,
+        "model": _project,
+        "models": lambda _, context, __, arguments: _projects(arguments.get("entityName"), context, arguments),
+        "entity": lambda _, context, __, arguments: arguments.get("name") or _default_entity(context),
+    },
+    "Entity": {
+        "id": lambda name, *_: name,
+        "name": lambda name, *_: name,
+        "projects": lambda name, context, _, arguments: _projects(name, context, arguments),
+    },
+    "Project": {
+        "id": lambda project, *_: runs.own_id("Project", "v1", project["key"].project, project["key"].entity),
+        "internalId": lambda project, *_: str(project["number"]),
+        "name": lambda project, *_: project["key"].project,
+        "entityName": lambda project, *_: project["key"].entity,
+        "entity": lambda project, *_: project["key"].entity,
+        "createdAt": lambda project, context, *_: runs.since(context.connection, project["key"]),
+        "isBenchmark": lambda *_: False,
+        "user": lambda *_: None,
+        "readOnly": lambda _, context, *__: context.read_only,
+        "run": _run,
+        "runCount": _run_count,
+        "runs": _runs,
+    },
+    "Run": {
+        "readOnly": lambda _, context, *__: context.read_only,
+        "config": lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys")),
+        "wandbConfig": lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys")),
+        "summaryMetrics": lambda run, _, __, arguments: runs.summary_text(run, arguments.get("keys")),
+        "historyKeys": lambda run, context, *_: context.described.get(run["rid"]),
+        "user": lambda run, *_: _user(run["username"]),
+        "history": _history,
+        "events": _events,
+        "sampledHistory": _sampled,
+        "parquetHistory": lambda *_: {"parquetUrls": [], "liveData": []},
+    },
+}

@@ -1,0 +1,254 @@
+"""Projects and runs as W&B shows them: listed, cut into pages, and told with their documents."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import threading
+import uuid
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+
+from mirror.errors import QueryError
+from mirror.filters import compile as compile_filter
+from mirror.query.paths import Project, scope
+from mirror.query.runs import RunQuery
+from mirror.remote.lenient import dumps, loads
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MOST_RUNS = 1000
+"""Runs in one page, as on the real server."""
+
+KEPT_LISTS = 64
+KEPT_FACTS = 5000
+
+T = TypeVar("T")
+
+_PLAIN = {
+    "id": "storage_id",
+    "name": "run_id",
+    "displayName": "name",
+    "state": "state",
+    "group": "group_name",
+    "jobType": "job_type",
+    "sweepName": "sweep",
+    "notes": "notes",
+    "description": "description",
+    "commit": "git_commit",
+    "host": "host",
+    "createdAt": "created_at",
+    "heartbeatAt": "heartbeat_at",
+    "updatedAt": "updated_at",
+    "computeSeconds": "duration_s",
+}
+"""What a field of a run is called in the mirror."""
+
+_HEAVY = {"config": ("config", "config_meta"), "wandbConfig": ("config_meta",), "summaryMetrics": ("summary",)}
+_TIMES = ("createdAt", "heartbeatAt", "updatedAt")
+
+
+_NOT_FINITE = re.compile("NaN|Infinity")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The runs that passed a filter, in order, as they were when the first page was asked for."""
+
+    name: str
+    rids: array[int]
+
+
+@dataclass
+class Listings:
+    """The latest lists, so that the pages of one list fit together while the mirror changes. Safe to be shared."""
+
+    _kept: OrderedDict[str, Listing] = field(default_factory=OrderedDict)
+    _known: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    _found: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
+    _version: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def find(
+        self, connection: DuckDBPyConnection, version: str, project: Project, filters: str | None, order: str | None
+    ) -> Listing:
+        """The list of this snapshot. Raises FilterError for a filter or an order that means nothing."""
+        key = (version, project, filters, order)
+        with self._lock:
+            kept = self._kept.get(self._known.get(key, ""))
+            if kept is not None:
+                self._kept.move_to_end(kept.name)
+                return kept
+        condition, params = scope([project], "r")
+        compiled = compile_filter(filters or None, order or None)
+        query = RunQuery(connection, compiled, f"{condition} AND r.deleted_at IS NULL", list(params), False)
+        made = Listing(uuid.uuid4().hex[:12], array("q", [rid for rid, _ in query.names()]))
+        with self._lock:
+            self._kept[made.name] = made
+            self._known[key] = made.name
+            while len(self._kept) > KEPT_LISTS:
+                gone, _ = self._kept.popitem(last=False)
+                self._known = {asked: name for asked, name in self._known.items() if name != gone}
+        return made
+
+    def remembered(self, version: str, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What was found in this snapshot before, or is found now; nothing is kept of former snapshots."""
+        with self._lock:
+            if version != self._version:
+                self._found, self._version = OrderedDict(), version
+            if key in self._found:
+                found: T = self._found[key]
+                return found
+        made = find()
+        with self._lock:
+            if version == self._version:
+                self._found[key] = made
+                while len(self._found) > KEPT_FACTS:
+                    self._found.popitem(last=False)
+        return made
+
+    def kept(self, name: str) -> Listing | None:
+        """The list of an earlier page, unless too many others were asked for since."""
+        with self._lock:
+            return self._kept.get(name)
+
+
+def cursor(listing: str, place: int) -> str:
+    """What a page ends with: its list, and how many of it were told by then."""
+    return base64.urlsafe_b64encode(f"{listing}:{place}".encode()).decode()
+
+
+def place_of(text: str) -> tuple[str, int]:
+    """The list and the place that a cursor names. Raises QueryError for one that was not made here."""
+    try:
+        name, _, place = base64.urlsafe_b64decode(text.encode()).decode().partition(":")
+        return name, max(int(place), 0)
+    except (binascii.Error, ValueError):
+        raise QueryError(f"{text[:40]!r} is no cursor of this mirror; ask for the first page again") from None
+
+
+def projects(connection: DuckDBPyConnection, entity: str | None, name: str | None = None) -> list[dict[str, Any]]:
+    """The mirrored projects of an entity, those that were mirrored last before the others; or just the one named."""
+    rows = connection.execute(
+        "SELECT entity, project, number FROM store.projects WHERE entity = ? AND (? IS NULL OR project = ?) "
+        "ORDER BY number DESC",
+        [entity, name, name],
+    ).fetchall()
+    return [{"key": Project(owner, project), "number": number} for owner, project, number in rows]
+
+
+def since(connection: DuckDBPyConnection, project: Project) -> str | None:
+    """When the oldest run of a project began: the mirror does not know when the project itself was made."""
+    found = connection.execute(
+        "SELECT min(created_at) FROM store.runs WHERE entity = ? AND project = ?", list(project)
+    ).fetchall()
+    return _instant(found[0][0])
+
+
+def run_rows(
+    connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Sequence[int], fields: Collection[str]
+) -> list[dict[str, Any]]:
+    """These runs in this order, with the fields that are asked for; those that are gone by now are left out."""
+    return _rows(connection, project, "r.rid IN (SELECT unnest(?))", [list(rids)], fields, list(rids))
+
+
+def run_row(
+    connection: DuckDBPyConnection, project: Mapping[str, Any], run_id: str, fields: Collection[str]
+) -> dict[str, Any] | None:
+    """One run by its id; None for one that is not mirrored, or deleted."""
+    key: Project = project["key"]
+    here = "r.entity = ? AND r.project = ? AND r.run_id = ? AND r.deleted_at IS NULL"
+    rows = _rows(connection, project, here, [*key, run_id], fields)
+    return rows[0] if rows else None
+
+
+def _rows(
+    connection: DuckDBPyConnection,
+    project: Mapping[str, Any],
+    condition: str,
+    params: list[Any],
+    fields: Collection[str],
+    order: Sequence[int] = (),
+) -> list[dict[str, Any]]:
+    """Only what is asked for is read: documents may be megabytes."""
+    columns = {f"r.{column}": name for name, column in _PLAIN.items()}
+    heavy = [column for name, needed in _HEAVY.items() if name in fields for column in needed]
+    selected = ["r.rid", "h.rows", "r.username", *columns, *(f"r.{column}" for column in dict.fromkeys(heavy))]
+    found = connection.execute(
+        f"SELECT {', '.join(selected)} FROM store.runs AS r LEFT JOIN store.run_history AS h ON h.rid = r.rid "
+        f"WHERE {condition}",
+        params,
+    ).fetchall()
+    names = ["rid", "historyLineCount", "username", *columns.values(), *dict.fromkeys(heavy)]
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    tags = _tags(connection, [row["rid"] for row in rows]) if "tags" in fields else {}
+    for row in rows:
+        row["project"] = project
+        row["projectId"] = project["number"]
+        row["id"] = row["id"] or own_id("Run", row["name"], *reversed(project["key"]))
+        row["tags"] = tags.get(row["rid"], [])
+        row["historyLineCount"] = row["historyLineCount"] or 0
+        for name in _TIMES:
+            row[name] = _instant(row[name])
+        if row["computeSeconds"] is not None:
+            row["computeSeconds"] = int(row["computeSeconds"])
+    if order:
+        places = {rid: place for place, rid in enumerate(order)}
+        rows.sort(key=lambda row: places[row["rid"]])
+    return rows
+
+
+def _tags(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, list[str]]:
+    rows = connection.execute(
+        "SELECT rid, list(tag ORDER BY position) FROM store.run_tags WHERE rid IN (SELECT unnest(?)) GROUP BY rid",
+        [list(rids)],
+    ).fetchall()
+    return dict(rows)
+
+
+def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
+    """The config in W&B's own form: each value wrapped, and `_wandb` beside them."""
+    values: dict[str, Any] = loads(row["config"]) if row["config"] else {}
+    if row["config_meta"]:
+        values["_wandb"] = loads(row["config_meta"])
+    wrapped = {key: {"value": value, "desc": None} for key, value in values.items() if keys is None or key in keys}
+    if _NOT_FINITE.search(row["config"] or "") or _NOT_FINITE.search(row["config_meta"] or ""):
+        return dumps(wrapped)
+    try:
+        # The nulls send `dumps` the long way; without a number that is not finite they are what they seem.
+        return orjson.dumps(wrapped).decode()
+    except TypeError:
+        return dumps(wrapped)
+
+
+def meta_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
+    """What W&B keeps of its own in the config."""
+    value = loads(row["config_meta"]) if row["config_meta"] else None
+    return _cut(value, keys) if isinstance(value, dict) else None
+
+
+def summary_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
+    """The summary as JSON text."""
+    text: str = row["summary"] or "{}"
+    return text if keys is None else _cut(loads(text), keys)
+
+
+def _cut(document: Mapping[str, Any], keys: Collection[str] | None) -> str:
+    return dumps({key: value for key, value in document.items() if keys is None or key in keys})
+
+
+def own_id(*parts: str) -> str:
+    """An id for what the server does not know: a run that was read from a local file."""
+    return base64.b64encode(":".join(parts).encode()).decode()
+
+
+def _instant(value: datetime | None) -> str | None:
+    return None if value is None else f"{value.isoformat()}Z"

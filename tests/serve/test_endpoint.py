@@ -1,0 +1,245 @@
+"""Who gets in, what is passed on to the server, what is refused, and that answers are of the newest snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from mirror.config import load
+from mirror.sandbox import World
+from tests.serve.conftest import Served, served
+
+RUNS = """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 50, $order: String, $filters: JSONString) {
+    project(name: $project, entityName: $entity) { runCount(filters: $filters)
+        runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {
+            edges { node { ...f } cursor } pageInfo { endCursor hasNextPage } } } }
+    fragment f on Run { name config tags }"""
+HERE = {"project": "p", "entity": "team"}
+VIEWER = {"query": "{ viewer { username entity } }"}
+
+
+def names(answer: dict) -> list[str]:
+    return [edge["node"]["name"] for edge in answer["data"]["project"]["runs"]["edges"]]
+
+
+@pytest.mark.parametrize("auth", [("api", "x" * 40), ("user", None), None, ("api", "")])
+def test_only_the_key_opens_it(live: Served, auth: tuple[str, str | None] | None) -> None:
+    given = (auth[0], live.server.key if auth[1] is None else auth[1]) if auth else None
+    for path in ("/graphql", "/files/team/p/run0/notes.txt"):
+        answer = httpx.post(live.address.url + path, auth=given, json=VIEWER)
+        assert answer.status_code == 401
+        assert "the API key is missing or wrong" in answer.json()["errors"][0]["message"]
+
+
+def test_the_token_of_the_page_does_not_open_it(live: Served) -> None:
+    token = (live.home / "web.token").read_text().strip()
+    assert live.client(token).post("/graphql", json=VIEWER).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+    ],
+)
+def test_foreign_hosts_and_origins_are_refused(live: Served, headers: dict[str, str], status: int) -> None:
+    with live.client(**headers) as client:
+        assert client.post("/graphql", json=VIEWER).status_code == status
+
+
+def test_it_answers_who_holds_the_key(live: Served) -> None:
+    assert live.ask(VIEWER["query"]) == {"data": {"viewer": {"username": "ada", "entity": "team"}}}
+
+
+def test_runs_are_answered_by_the_mirror_alone(live: Served) -> None:
+    live.server.reset_counts()
+    found = live.ask(RUNS, **HERE, order="-config.lr.value", filters=json.dumps({"tags": "t0"}))
+    assert names(found) == ["run0", "run2", "run4"]
+    assert found["data"]["project"]["runCount"] == 3
+    node = found["data"]["project"]["runs"]["edges"][1]["node"]
+    assert (node["tags"], json.loads(node["config"])["lr"]) == (["t0"], {"value": 0.01, "desc": None})
+    assert live.server.requests["Runs"] == 0
+
+
+def test_it_tells_which_fields_it_has(live: Served) -> None:
+    """Some versions of the SDK ask before they use a field."""
+    told = live.ask('query Q { __type(name: "ServerFeature") { fields { name } } }')
+    assert told == {"data": {"__type": {"fields": [{"name": "name"}, {"name": "isEnabled"}]}}}
+
+
+def test_pages_of_a_list_fit_together_while_runs_are_added(live: Served) -> None:
+    first = live.ask(RUNS, **HERE, perPage=2, order="-created_at")
+    added = live.world.add_run("team", "p", run_id="added")
+    live.until(lambda: live.sql("select count(*) from runs where run_id = 'added'") == [(1,)])
+    pages = [names(first)]
+    info = first["data"]["project"]["runs"]["pageInfo"]
+    while info["hasNextPage"]:
+        answer = live.ask(RUNS, **HERE, perPage=2, order="-created_at", cursor=info["endCursor"])
+        pages.append(names(answer))
+        info = answer["data"]["project"]["runs"]["pageInfo"]
+    assert pages == [["run4", "run3"], ["run2", "run1"], ["run0"]]
+    assert names(live.ask(RUNS, **HERE, perPage=1, order="-created_at")) == ["added"]
+    live.world.delete_run("team", "p", added.run_id)
+
+
+def test_each_request_sees_the_newest_snapshot(live: Served) -> None:
+    run = live.world.add_run("team", "p", run_id="growing")
+    steps = '{ project(name: "p", entityName: "team") { run(name: "growing") { historyLineCount historyKeys } } }'
+    for end in (3, 6):
+        run.log_many({"loss": float(step)} for step in range(3))
+        live.until(lambda end=end: live.sql("select history_rows from runs where run_id = 'growing'") == [(end,)])
+        told = live.ask(steps)["data"]["project"]["run"]
+        assert (told["historyLineCount"], told["historyKeys"]["lastStep"]) == (end, end - 1)
+        assert told["historyKeys"]["keys"]["loss"]["typeCounts"] == [{"type": "number", "count": end}]
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "message"),
+    [
+        (RUNS, {**HERE, "filters": "{not json"}, "the filter is not valid JSON"),
+        (RUNS, {**HERE, "filters": '{"nofield": 1}'}, "nofield"),
+        (RUNS, {**HERE, "order": "-nofield"}, "nofield"),
+        (RUNS, {**HERE, "cursor": "?"}, "is no cursor of this mirror"),
+        (RUNS, {"entity": "team"}, "project"),
+        ("{ viewer {", {}, "Syntax Error"),
+    ],
+)
+def test_what_means_nothing_is_told_in_one_line(live: Served, query: str, variables: dict, message: str) -> None:
+    errors = live.ask(query, **variables)["errors"]
+    assert errors
+    for error in errors:
+        assert message in error["message"]
+        assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"query": 1}', b'{"query": "{ x }", "variables": [1]}', b"\xff"])
+def test_a_body_that_is_no_request(live: Served, body: bytes) -> None:
+    with live.client() as client:
+        answer = client.post("/graphql", content=body)
+    assert (answer.status_code, answer.json()["errors"][0]["message"][:9]) == (400, "send JSON")
+
+
+def test_what_the_mirror_lacks_is_asked_of_the_server(live: Served) -> None:
+    """Files, runs and projects that are not mirrored, and the unmodified SDK's way to them."""
+    other = live.world.add_run("team", "elsewhere", run_id="far", config={"lr": 5})
+    other.finish()
+    text = """
+import json, wandb
+api = wandb.Api()
+run = api.run("team/p/run1")
+print(json.dumps([file.name for file in run.files()]))
+with run.file("notes.txt").download(root="down") as file:
+    print(json.dumps(file.read()))
+print(json.dumps(api.run("team/elsewhere/far").config))
+"""
+    assert live.script(live.address, text) == [["notes.txt"], "notes of 1", {"lr": 5}]
+    with live.client() as client:
+        assert client.get("/files/team/p/run1/notes.txt").text == "notes of 1"
+
+
+def test_changes_by_the_sdk_go_to_the_server_and_come_back(live: Served) -> None:
+    text = """
+import json, wandb
+run = wandb.Api().run("team/p/run3")
+run.config["lr"] = 0.5
+run.tags.append("edited")
+run.update()
+print(json.dumps("done"))
+"""
+    assert live.script(live.address, text) == ["done"]
+    changed = live.world.run("team", "p", "run3")
+    assert (changed.config["lr"], changed.tags) == (0.5, ["t1", "edited"])
+    live.until(lambda: "edited" in live.sql("select tags from runs where run_id = 'run3'")[0][0])
+    assert (
+        "edited"
+        in live.script(live.address, 'import json, wandb\nprint(json.dumps(wandb.Api().run("team/p/run3").tags))')[0]
+    )
+
+
+def test_a_run_can_be_logged_through_it(live: Served) -> None:
+    text = """
+import json, wandb
+run = wandb.init(entity="team", project="p", id="logged", config={"a": 1})
+for step in range(5):
+    run.log({"loss": step / 2})
+run.finish()
+print(json.dumps("done"))
+"""
+    assert live.script(live.address, text) == ["done"]
+    assert [row["loss"] for row in live.world.run("team", "p", "logged").rows()] == [0, 0.5, 1, 1.5, 2]
+
+
+def test_a_mirror_of_a_mirror_does_not_ask_itself_for_ever(live: Served) -> None:
+    with live.client(**{"X-Wandb-Mirror": "1"}) as client:
+        answer = client.post("/graphql", json={"query": '{ organization(name: "x") { name } }'})
+    assert (answer.status_code, answer.json()["data"]) == (400, None)
+    assert "was passed on by a mirror already" in answer.json()["errors"][0]["message"]
+
+
+def test_env_prints_what_a_shell_needs(live: Served) -> None:
+    printed = live.mirror("env").stdout
+    assert printed.splitlines()[1] == f"export WANDB_BASE_URL={live.address.url}"
+    assert live.server.key not in printed
+    assert live.mirror("env", "--key").stdout == f"{live.server.key}\n"
+
+
+def test_the_mirror_itself_never_takes_its_own_address_for_the_server(live: Served) -> None:
+    from mirror.home import Home
+
+    environ = {
+        "MIRROR_HOME": str(live.home / "none"),
+        "HOME": str(live.root),
+        "WANDB_BASE_URL": "http://127.0.0.1:8642/",
+    }
+    assert load(Home.find(environ), environ).server.base_url == "https://api.wandb.ai"
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[Served]:
+    """A mirror that refuses changes, whose server went away."""
+    world = World(username="ada", entity="team")
+    run = world.add_run("team", "p", run_id="run0", config={"lr": 1})
+    run.log_many({"loss": float(step)} for step in range(3))
+    run.finish()
+    with served(world, '["team/p"]', writes="refuse") as site:
+        yield site
+
+
+def test_changes_are_refused_where_the_settings_say_so(offline: Served) -> None:
+    mutation = 'mutation { deleteRun(input: {id: "x"}) { clientMutationId } }'
+    offline.server.reset_counts()
+    with offline.client() as client:
+        for answer in (
+            client.post("/graphql", json={"query": mutation}),
+            client.post("/files/team/p/run0/file_stream", json={"files": {}}),
+        ):
+            assert answer.status_code == 403
+            assert 'takes no changes ([http] writes = "refuse")' in answer.json()["errors"][0]["message"]
+    assert offline.server.requests["deleteRun"] + offline.server.requests["file_stream"] == 0
+    assert offline.ask('{ project(name: "p", entityName: "team") { readOnly } }')["data"]["project"] == {
+        "readOnly": True
+    }
+
+
+def test_without_the_server_the_mirror_says_what_it_does_not_serve(offline: Served) -> None:
+    offline.server.stop()
+    files = '{ project(name: "p", entityName: "team") { run(name: "run0") { files { edges { node { name } } } } } }'
+    for query, missing in (
+        (files, 'Cannot query field "files"'),
+        ('{ project(name: "other", entityName: "team") { id } }', "the project team/other is not mirrored"),
+        (
+            '{ project(name: "p", entityName: "team") { run(name: "gone") { id } } }',
+            "the run team/p/gone is not mirrored",
+        ),
+    ):
+        (error,) = offline.ask(query)["errors"]
+        assert error["message"].startswith(f"the mirror does not serve this ({missing}"), error
+        assert error["message"].endswith("cannot be reached")
+    assert offline.ask(VIEWER["query"])["data"]["viewer"] == {"username": "ada", "entity": "team"}
