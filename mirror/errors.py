@@ -78,3 +78,9 @@ class NotMirrored(CommError, ValueError):
 
 class MissingPackage(MirrorError, ImportError):
     """An optional package is not installed."""
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters, so that no message can pass for two."""
+    flat = " ".join(text.split())
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)

@@ -8,7 +8,7 @@ import sys
 from enum import IntEnum
 from typing import NoReturn
 
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, one_line
 
 _RED, _YELLOW, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
@@ -44,6 +44,11 @@ class _Verbosity:
 def configure(*, quiet: bool = False, verbose: bool = False) -> None:
     """Set how much is said from here on."""
     _Verbosity.level = 1 if verbose else -1 if quiet else 0
+
+
+def verbosity() -> int:
+    """How much is said: -1 only warnings and errors, 0 the usual, 1 details and tracebacks."""
+    return _Verbosity.level
 
 
 def say(text: str) -> None:
@@ -98,12 +103,6 @@ def leave(code: ExitCode) -> NoReturn:
 def progress_wanted() -> bool:
     """Whether progress may be drawn: stderr is a terminal and nobody asked for quiet."""
     return _Verbosity.level >= 0 and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks and control characters, so that no message can pass for two."""
-    flat = " ".join(text.split())
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)
 
 
 def _coloured(text: str, colour: str) -> str:

@@ -3,39 +3,118 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mirror.cli.invocation import Invocation, invocation
-from mirror.cli.messages import say
-from mirror.errors import AuthError, MirrorError
+from mirror.cli.messages import ExitCode, leave, say
+from mirror.errors import AuthError, MirrorError, UsageError, one_line
+
+if TYPE_CHECKING:
+    from mirror.query.health import Verdict
 
 COLUMNS = ("project", "runs", "running", "history rows", "last success", "lag", "set aside", "last error")
+
+MOST_SET_ASIDE = 20
+"""How many runs that are set aside the page shows; --json has them all."""
 
 
 def status(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, for scripts.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Tell by the exit code: 4 when a project is stale, 1 when its pass failed.")
+    ] = False,
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            "--max-age", metavar="TIME", help="What --check allows, such as 10m. Default: 3 intervals and a minute."
+        ),
+    ] = None,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="The same as metrics for Prometheus.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file, replaced in one step.")
+    ] = None,
 ) -> None:
     """Show freshness, lag, row counts and the last error of each project, the key's source and the daemon.
 
     Nothing is asked of the W&B server.
     """
-    from mirror.query.status import project_status
+    from mirror.query.status import project_status, runs_set_aside
 
     given = invocation(context)
+    if max_age is not None and not check:
+        raise UsageError("--max-age is for --check; add that")
+    if check and prometheus:
+        raise UsageError("--check or --prometheus, not both")
+    if prometheus:
+        from mirror.daemon import metrics
+
+        daemon = _daemon(given)
+        _put(metrics.text(given.home, daemon if "pid" in daemon else None), file)
+        return
+    if check:
+        _check(given, max_age, file, as_json=as_json)
+        return
     found = {
         "home": str(given.home.data),
         "published": _published(given),
         "server": _server(given),
         "daemon": _daemon(given),
         "projects": project_status(given.home.published),
+        "set_aside": runs_set_aside(given.home.published),
     }
-    typer.echo(json.dumps(found, default=_text, indent=2) if as_json else _page(found))
+    _put(_json(found) if as_json else _page(found), file)
     if not found["projects"]:
         say("nothing is mirrored yet; run `mirror sync`")
+
+
+def _check(given: Invocation, max_age: str | None, file: Path | None, *, as_json: bool) -> None:
+    """One line a project, and the exit code of the worst."""
+    from mirror.config_values import Impossible, interval
+    from mirror.query.health import judge
+    from mirror.query.status import project_status
+
+    try:
+        allowed = None if max_age is None else interval(max_age)
+    except Impossible as error:
+        raise UsageError(f"--max-age {error}") from None
+    verdicts = judge(given.settings(), project_status(given.home.published), allowed)
+    if not verdicts:
+        raise UsageError("nothing to check: nothing is mirrored, and the config names no projects (`mirror init`)")
+    codes = {"ok": ExitCode.DONE, "failed": ExitCode.FAILED, "stale": ExitCode.LATE}
+    worst = max(codes[verdict.state] for verdict in verdicts)
+    if as_json:
+        _put(_json({"ok": not worst, "projects": [verdict.as_json() for verdict in verdicts]}), file)
+    else:
+        width = max(len(verdict.project) for verdict in verdicts)
+        _put("".join(f"{_line(verdict, width)}\n" for verdict in verdicts), file)
+    if worst:
+        leave(worst)
+
+
+def _line(verdict: Verdict, width: int) -> str:
+    ago = "never" if verdict.lag_s is None else f"{_age(verdict.lag_s)} ago"
+    reason = f": {one_line(verdict.reason)}" if verdict.reason else ""
+    return f"{verdict.project.ljust(width)}  {verdict.state:<6}  {ago}, {_age(verdict.allowed_s)} allowed{reason}"
+
+
+def _put(text: str, file: Path | None) -> None:
+    from mirror.cli.output import replaced, write_text
+
+    if file is None:
+        write_text(text)
+        return
+    with replaced(file) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def _json(found: object) -> str:
+    return json.dumps(found, default=_text, indent=2) + "\n"
 
 
 def _published(given: Invocation) -> dict[str, Any] | None:
@@ -58,10 +137,10 @@ def _server(given: Invocation) -> dict[str, Any]:
 def _daemon(given: Invocation) -> dict[str, Any]:
     from mirror.daemon.client import Control
 
-    control = Control.find(given.home.socket)
-    if control is None:
-        return {"running": False}
     try:
+        control = Control.find(given.home.socket)
+        if control is None:
+            return {"running": False}
         return {"running": True, **control.status()}
     except MirrorError as error:
         return {"running": True, "error": str(error)}
@@ -86,11 +165,28 @@ def _page(found: dict[str, Any]) -> str:
         if told := http.get("url") or http.get("error"):
             lines.append(f"page     {told}{' (`mirror open`)' if http.get('url') else ''}")
         lines += [f"problem  {daemon[key]}" for key in ("error", "config_error") if daemon.get(key)]
+        if crash := daemon.get("last_crash"):
+            lines.append(f"crash    {crash['what']} at {crash['at']}: {one_line(crash['error'])}; see mirror.log")
     else:
         lines.append("daemon   not running")
     if found["projects"]:
-        lines += ["", *_table([_row(project) for project in found["projects"]])]
-    return "\n".join(lines)
+        lines += ["", *_table(COLUMNS, [_row(project) for project in found["projects"]])]
+    if aside := found["set_aside"]:
+        rows = [_aside(run) for run in aside[:MOST_SET_ASIDE]]
+        lines += ["", *_table(("set aside", "attempts", "next try", "error"), rows)]
+        if len(aside) > MOST_SET_ASIDE:
+            lines.append(f"... and {len(aside) - MOST_SET_ASIDE:,} more; --json has them all")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _aside(run: dict[str, Any]) -> tuple[str, ...]:
+    again = run["next_try_at"]
+    return (
+        run["run"],
+        f"{run['attempts']:,}",
+        f"{again:%Y-%m-%d %H:%M:%S}" if again else "",
+        one_line(run["error"]),
+    )
 
 
 def _row(project: dict[str, Any]) -> tuple[str, ...]:
@@ -107,15 +203,16 @@ def _row(project: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[index]) for row in [COLUMNS, *rows]) for index in range(len(COLUMNS))]
-    left = {0, 4, 7}
+def _table(header: Sequence[str], rows: list[tuple[str, ...]]) -> list[str]:
+    """Aligned lines; counts and lengths of time stand right."""
+    widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
+    right = {"runs", "running", "history rows", "lag", "attempts"} | ({"set aside"} - {header[0]})
     return [
         "  ".join(
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(header, row, widths, strict=True)
         ).rstrip()
-        for row in [COLUMNS, *rows]
+        for row in [header, *rows]
     ]
 
 

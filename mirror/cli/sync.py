@@ -11,7 +11,7 @@ import typer
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
-from mirror.errors import CommError, SyncError, UsageError
+from mirror.errors import CommError, SyncError, TimedOut, UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,6 +28,10 @@ Paths = Annotated[
     ),
 ]
 
+Limit = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="TIME", help="Wait no longer, such as 30s or 10m; exit 4 when it is not done."),
+]
 
 PREVIEW_COLUMNS = (
     "project",
@@ -58,6 +62,7 @@ def sync(
     json: JsonOption = False,
     csv: CsvOption = False,
     file: FileOption = None,
+    timeout: Limit = None,
 ) -> None:
     """Pull what changed since the last pass, now.
 
@@ -66,12 +71,15 @@ def sync(
     again. A dry run asks for the heads of runs alone, and works beside a daemon; its formats are those of `query`.
     """
     bound = _since(since, paths or [])
+    limit = _seconds(timeout)
     if dry_run:
+        if limit is not None:
+            raise UsageError("--timeout is for a sync that pulls; leave it out with --dry-run")
         _dry_run(invocation(context), paths or [], bound, choose(format_name, json=json, csv=csv, file=file))
         return
     if format_name or json or csv or file:
         raise UsageError("a sync prints no data: --format, --json, --csv and -o go with --dry-run")
-    _work(context, "sync", paths or [], since=bound)
+    _work(context, "sync", paths or [], since=bound, limit=limit)
 
 
 def _since(text: str | None, paths: Sequence[str]) -> datetime | None:
@@ -98,22 +106,43 @@ def flush(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return at once; a daemon or the next sync pulls.")
     ] = False,
+    timeout: Limit = None,
 ) -> None:
     """Forget what is mirrored of PATH and pull it afresh from the server.
 
     Returns when the published file holds the fresh values; until then readers see the old ones.
     """
-    _work(context, "flush", paths or [], wait=not no_wait)
+    if no_wait and timeout:
+        raise UsageError("--timeout is how long to wait, and --no-wait is not at all; give one of them")
+    _work(context, "flush", paths or [], wait=not no_wait, limit=_seconds(timeout))
+
+
+def _seconds(timeout: str | None) -> float | None:
+    from mirror.config_values import Impossible, interval
+
+    try:
+        return None if timeout is None else interval(timeout)
+    except Impossible as error:
+        raise UsageError(f"--timeout {error}") from None
 
 
 def _work(
-    context: typer.Context, action: str, paths: Sequence[str], *, wait: bool = True, since: datetime | None = None
+    context: typer.Context,
+    action: str,
+    paths: Sequence[str],
+    *,
+    wait: bool = True,
+    since: datetime | None = None,
+    limit: float | None = None,
 ) -> None:
     from mirror.cli.progress import bars, replay
     from mirror.daemon.client import Control
 
     given = invocation(context)
+    settings, patterns = _patterns(given, action, paths)
     control = Control.find(given.home.socket)
+    # Checked and with their entity, as this command's environment has it.
+    paths = settings.projects if paths else []
     if control is not None and not wait:
         control.flush_later(paths)
         say("the daemon pulls it afresh now")
@@ -121,12 +150,14 @@ def _work(
     results: list[dict[str, Any]] = []
     with bars() as progress:
         if control is not None:
-            for event in control.work(action, paths, since):
+            for event in control.work(action, paths, since=since, timeout=limit):
                 replay(progress, event)
                 if event["event"] == "done":
                     results = event["results"]
         else:
-            results = asyncio.run(_here(given, action, paths, progress, wait=wait, since=since))
+            results = asyncio.run(
+                _here(given, settings, patterns, action, progress, wait=wait, since=since, limit=limit)
+            )
     if not wait:
         say("forgotten; `mirror sync` or a daemon pulls it afresh, readers see the old values until then")
         return
@@ -134,26 +165,38 @@ def _work(
 
 
 async def _here(
-    given: Invocation, action: str, paths: Sequence[str], progress: Progress, *, wait: bool, since: datetime | None
+    given: Invocation,
+    settings: Settings,
+    patterns: Sequence[Pattern],
+    action: str,
+    progress: Progress,
+    *,
+    wait: bool,
+    since: datetime | None,
+    limit: float | None,
 ) -> list[dict[str, Any]]:
     """The same work in this process."""
     from mirror.sync import engine, targets
     from mirror.sync.project import forget
     from mirror.sync.session import open_context
 
-    settings, patterns = _patterns(given, action, paths)
     failed: dict[str, CommError] = {}
     async with open_context(given.home, settings, given.environ, progress) as opened:
-        wanted = await targets.expand(opened.server, patterns, failed)
-        if not wanted and not failed:
-            raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
-        if not wait:
-            for target in wanted:
-                await forget(opened, target.project, target.run_ids)
-            if failed:
-                raise next(iter(failed.values()))
-            return []
-        results = await engine.sync(opened, wanted, afresh=action == "flush", since=since)
+        try:
+            async with asyncio.timeout(limit):
+                wanted = await targets.expand(opened.server, patterns, failed)
+                if not wanted and not failed:
+                    raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
+                if not wait:
+                    for target in wanted:
+                        await forget(opened, target.project, target.run_ids)
+                    if failed:
+                        raise next(iter(failed.values()))
+                    return []
+                results = await engine.sync(opened, wanted, afresh=action == "flush", since=since)
+        except TimeoutError:
+            await opened.writer.publish()
+            raise TimedOut(f"not done after {limit:g} s; what was committed stays, the next sync goes on") from None
     return [result.as_json() for result in [*results, *targets.not_listed(failed)]]
 
 

@@ -220,7 +220,7 @@ def _show(answer: _Answer) -> None:
 
 
 def _list(verdict: Verdict) -> None:
-    from mirror.cli.messages import one_line
+    from mirror.errors import one_line
 
     shown: dict[str | None, int] = {}
     for finding in verdict.findings:

@@ -1,9 +1,9 @@
 """The control socket: HTTP and JSON over a Unix socket that only its owner may open.
 
     GET  /status                           what the daemon is and does
-    POST /sync   {"paths": [...], "since"} one pass now; lines of progress, then the results; "since" is a time in
+    POST /sync   {"paths", "since", "timeout"}  one pass now; lines of progress, then the results; "since" is a time in
                                            naive UTC: runs that neither began nor logged from then on wait
-    POST /flush  {"paths": [...], "wait"}  forget and pull afresh; as /sync, or at once with "wait": false
+    POST /flush  {"paths", "wait", "timeout"}   forget and pull afresh; as /sync, or at once with "wait": false
     POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result a file
     POST /publish                          show readers all that is committed, now
     POST /mend   {"paths": [...]}          bring what disagrees within the store in line
@@ -28,10 +28,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mirror.errors import MirrorError
+from mirror.daemon.logs import without_secrets
+from mirror.errors import MirrorError, TimedOut, UsageError
 from mirror.local.ingest import FileResult
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
+
+_BAD_BODY = {"message": 'send a JSON object such as {"paths": ["team/project"]}', "exit_code": UsageError.exit_code}
 
 
 class Controlled(Protocol):
@@ -60,8 +63,8 @@ class Controlled(Protocol):
     def stop(self) -> None:
         """Begin to stop."""
 
-    def start_task(self, work: Awaitable[Any]) -> None:
-        """Go on with something after the answer was sent."""
+    def start_task(self, work: Awaitable[Any], what: str) -> None:
+        """Go on with something after the answer was sent; a crash of it is told of as `what`."""
 
 
 class _Lines:
@@ -125,9 +128,10 @@ def application(daemon: Controlled) -> Starlette:
             body = await request.json() if await request.body() else {}
             paths = [str(path) for path in body.get("paths", [])]
             wait = bool(body.get("wait", True))
+            timeout = None if body.get("timeout") is None else float(body["timeout"])
             since = datetime.fromisoformat(body["since"]) if body.get("since") else None
         except (ValueError, AttributeError, TypeError):
-            return JSONResponse({"message": 'send a JSON object such as {"paths": ["team/project"]}'}, 400)
+            return JSONResponse(_BAD_BODY, 400)
         lines = _Lines()
 
         async def run() -> None:
@@ -139,13 +143,18 @@ def application(daemon: Controlled) -> Starlette:
             except asyncio.CancelledError:
                 lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
                 raise
+            except Exception as error:
+                told = without_secrets(f"{type(error).__name__}: {error}")
+                message = f"unexpected {told} (the daemon's mirror.log has the traceback)"
+                lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
+                raise
             finally:
                 lines.queue.put_nowait(None)
 
-        daemon.start_task(run())
+        daemon.start_task(run(), request.url.path)
         if not wait:
             return JSONResponse({"accepted": True}, 202)
-        return StreamingResponse(_stream(lines), media_type="application/jsonl")
+        return StreamingResponse(_stream(lines, timeout), media_type="application/jsonl")
 
     async def publish(request: Request) -> Response:
         del request
@@ -159,7 +168,7 @@ def application(daemon: Controlled) -> Starlette:
         try:
             paths = [str(path) for path in (await request.json())["paths"]]
         except (ValueError, KeyError, TypeError):
-            return JSONResponse({"message": 'send a JSON object such as {"paths": ["team/project"]}'}, 400)
+            return JSONResponse(_BAD_BODY, 400)
         try:
             return JSONResponse({"mended": await daemon.mend(paths)})
         except MirrorError as error:
@@ -195,6 +204,19 @@ def application(daemon: Controlled) -> Starlette:
     )
 
 
-async def _stream(lines: _Lines) -> AsyncIterator[bytes]:
-    while (event := await lines.queue.get()) is not None:
+async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of the client
+    """The lines as they come; when the time is over, one that says so, while the work goes on."""
+    loop = asyncio.get_running_loop()
+    limit = None if timeout is None else loop.time() + timeout
+    while True:
+        try:
+            left = None if limit is None else max(0.0, limit - loop.time())
+            event = await asyncio.wait_for(lines.queue.get(), left)
+        except TimeoutError:
+            message = f"not done after {timeout:g} s; what was committed stays, and the daemon goes on with it"
+            event = {"event": "error", "message": message, "exit_code": TimedOut.exit_code}
+            yield json.dumps(event).encode() + b"\n"
+            return
+        if event is None:
+            return
         yield json.dumps(event).encode() + b"\n"

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -17,7 +17,11 @@ import uvicorn
 from watchfiles import awatch
 
 from mirror import config, credentials
+from mirror.daemon import logs, metrics
 from mirror.daemon.control import application
+from mirror.daemon.ledger import Ledger, kept_running, stamp
+from mirror.daemon.notify import Notifier
+from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
 from mirror.home import Home
@@ -44,6 +48,9 @@ log = logging.getLogger("mirror.daemon")
 SOCKET_PATH_LIMIT = 103
 """Bytes that macOS takes in the path of a Unix socket; Linux takes four more."""
 
+KEY_PATIENCE = 15.0
+"""Seconds at the start in which the server may say that the key is wrong; after that it is found out on schedule."""
+
 
 async def run(home: Home, environ: Mapping[str, str]) -> None:
     """Sync on schedule until SIGTERM, SIGINT or a call of /stop; everything is committed and published by then.
@@ -54,8 +61,12 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
     if len(os.fsencode(home.socket)) > SOCKET_PATH_LIMIT:
         raise UsageError(f"{home.socket} is too long a path for a socket; use a shorter MIRROR_HOME")
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stopping.set)
+        loop.add_signal_handler(name, stopping.set)
+    # The config was read just now; until there is something to reload, the signal must not end the process.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    _hide_key(settings, environ)
     async with open_context(home, settings, environ) as context:
         await Daemon(home, environ, settings, context, stopping).run()
 
@@ -65,6 +76,10 @@ def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
     if not settings.projects:
         raise ConfigError(f"{home.config} names no projects; add some under `projects`, or run `mirror init`")
     return settings
+
+
+def _hide_key(settings: config.Settings, environ: Mapping[str, str]) -> None:
+    logs.hide(credentials.find(settings.server.base_url, environ).key)
 
 
 class Daemon:
@@ -88,35 +103,48 @@ class Daemon:
         self._stopping = stopping
         self._started_at = utc_now()
         self._config_error: str | None = None
-        self._last: dict[ProjectKey, PassResult] = {}
+        self._ledger = Ledger()
+        self._last = self._ledger.last
         self._wild_error: str | None = None
         self._local = Watch(context.writer, settings)
         self._username: str | None = None
-        self._page = Listener(home, self._described, neighbour=Neighbour(serve.PATHS, self._endpoint))
+        self._page = Listener(
+            home,
+            self._described,
+            [metrics.route(home, self.status)],
+            neighbour=Neighbour(serve.PATHS, self._endpoint),
+        )
+        self._notifier = Notifier(environ)
 
     async def run(self) -> None:
         """Start everything, wait for the end, and leave nothing behind."""
-        await self._check_key()
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.start_task(self._reload_or_log()))
         listener = self._listen()
         control = _Quiet(uvicorn.Config(application(self), log_config=None, lifespan="off", access_log=False))
         serving = asyncio.create_task(control.serve(sockets=[listener]))
-        watching = asyncio.create_task(self._watch_config())
-        publishing = asyncio.create_task(self._publish_regularly())
-        following = asyncio.create_task(self._local.run())
+        pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke)
         try:
+            if not await self._or_stopped(self._check_key()):
+                return
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGHUP, lambda: self.start_task(self._reload_or_log(), "reload")
+            )
+            self._keep("config watch", self._watch_config)
+            self._keep("publishing", self._publish_regularly)
+            self._keep("local runs", self._local.run)
+            self._keep("pulse", pulse.run)
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
             await self._page.listen_on(self._settings.http.listen)
+            self._notifier.ready()
             self._schedule.start()
-            await self._look_for_projects()
+            self._keep("looking for projects", self._look_for_projects)
             await self._stopping.wait()
             log.info("stopping")
         finally:
+            self._notifier.stopping()
             self._schedule.stop()
-            for task in (*self._tasks, watching, publishing, following):
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, watching, publishing, following, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             control.should_exit = True
             await asyncio.gather(serving, self._page.close())
             listener.close()
@@ -124,15 +152,49 @@ class Daemon:
             await self._context.writer.publish()
             log.info("stopped")
 
+    async def _or_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether the work was done before the daemon was told to stop; it is cancelled else."""
+        tasks = [asyncio.create_task(work), asyncio.create_task(self._stopping.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if done := tasks[0].done():
+            tasks[0].result()
+        for task in tasks:
+            task.cancel()
+        return done
+
     def stop(self) -> None:
         """Begin to stop."""
         self._stopping.set()
 
-    def start_task(self, work: Awaitable[Any]) -> None:
-        """Run something beside everything else; it is cancelled when the daemon stops."""
+    def start_task(self, work: Awaitable[Any], what: str = "task") -> None:
+        """Run something beside everything else; it is cancelled when the daemon stops, and a crash of it is told."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def done(task: asyncio.Future[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._crashed(what, error)
+
+        task.add_done_callback(done)
+
+    def _keep(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do work that has no end until the daemon stops, and begin it anew when it crashed."""
+        self.start_task(kept_running(work, lambda error: self._crashed(what, error)), what)
+
+    def _crashed(self, what: str, error: BaseException) -> None:
+        log.error("%s crashed; the daemon goes on", what, exc_info=error, extra={"fields": {"event": "crash"}})
+        self._ledger.note_crash(what, error)
+
+    def _woke(self, seconds: float) -> None:
+        log.info("the machine slept for %.0f s; what is due is done now", seconds)
+        self._schedule.wake()
+
+    def _describe(self) -> str:
+        jobs = self._schedule.next_passes().values()
+        line = self._ledger.line(len(jobs), sum(bool(job["live"]) for job in jobs))
+        problem = self._config_error or self._wild_error
+        return f"{line}; {problem}" if problem else line
 
     def status(self) -> dict[str, Any]:
         """What `GET /status` answers."""
@@ -140,18 +202,31 @@ class Daemon:
         return {
             "version": VERSION,
             "pid": os.getpid(),
-            "started_at": f"{self._started_at.isoformat(timespec='seconds')}Z",
+            "started_at": stamp(self._started_at),
             "base_url": self._context.server.base_url,
             "config": str(self._home.config),
             "config_error": self._config_error,
             "requests": dict(self._context.server.requests),
+            "retries": dict(self._context.server.retries),
+            "bytes_received": self._context.server.bytes_received,
             "budget_left": budget.left,
             "budget": asdict(budget),
+            "published": self._published(),
             "projects": {str(project): job for project, job in self._schedule.next_passes().items()},
-            "last_passes": {str(project): result.as_json() for project, result in self._last.items()},
+            **self._ledger.as_json(),
             "error": self._wild_error,
             "local": self._local.status(),
             "http": self._page.status(),
+        }
+
+    def _published(self) -> dict[str, Any]:
+        writer = self._context.writer
+        last = writer.last_published
+        return {
+            "count": writer.publications,
+            "seconds": round(writer.publish_seconds, 3),
+            "last_seconds": None if last is None else round(last.seconds, 3),
+            "bytes": None if last is None else last.bytes,
         }
 
     def _described(self) -> dict[str, Any]:
@@ -189,6 +264,9 @@ class Daemon:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
         failed: dict[str, CommError] = {}
         wanted = await self._targets(paths or self._settings.projects, failed)
+        if not wanted and not failed:
+            patterns = ", ".join(paths or self._settings.projects)
+            raise UsageError(f"no project on {self._context.server.base_url} fits {patterns}")
         context = replace(self._context, progress=progress)
         progress.projects_expected(len(wanted))
         results = await asyncio.gather(
@@ -211,19 +289,31 @@ class Daemon:
 
     async def reload(self) -> None:
         """Read the config again and go on by it. Raises ConfigError and keeps the running settings if it is invalid."""
+        self._notifier.reloading()
         try:
-            settings = _load(self._home, self._environ)
-        except ConfigError as error:
+            await self._apply(_load(self._home, self._environ))
+        except (ConfigError, AuthError) as error:
             self._config_error = str(error)
             raise
-        self._config_error = None
-        old, self._settings = self._settings, settings
-        if settings == old:
-            return
+        finally:
+            self._notifier.ready()
+
+    async def _apply(self, settings: config.Settings) -> None:
+        old = self._settings
         if settings.server != old.server:
             server = connect(settings, self._environ)
+            _hide_key(settings, self._environ)
             former, self._context = self._context.server, replace(self._context, server=server)
-            self.start_task(_close_later(former, settings.server.timeout))
+            server.requests, server.retries, server.bytes_received = (
+                former.requests,
+                former.retries,
+                former.bytes_received,
+            )
+            self.start_task(_close_later(former, settings.server.timeout), "closing a connection")
+        self._config_error = None
+        self._settings = settings
+        if settings == old:
+            return
         self._context = replace(self._context, scope=scope_of(settings))
         self._local.configure(settings)
         await self._context.writer.configure(
@@ -240,15 +330,18 @@ class Daemon:
             log.error("%s; the running settings stay", error)  # noqa: TRY400 - the message is the whole story
 
     async def _check_key(self) -> None:
-        """A wrong key ends the daemon at once; a server that is out of reach does not."""
+        """A wrong key ends the daemon at once; a server that is out of reach or slow does not."""
         try:
-            viewer = await self._context.server.viewer()
+            async with asyncio.timeout(KEY_PATIENCE):
+                viewer = await self._context.server.viewer()
             self._username = viewer.get("username")
             log.info("signed in to %s as %s", self._context.server.base_url, self._username)
         except AuthError:
             raise
         except CommError as error:
             log.warning("%s; it is tried again on schedule", error)
+        except TimeoutError:
+            log.warning("%s does not answer; it is tried again on schedule", self._context.server.base_url)
 
     async def _targets(self, paths: Sequence[str], failed: dict[str, CommError] | None = None) -> list[Target]:
         patterns = [targets.parse(path, self._settings.entity) for path in paths]
@@ -275,6 +368,7 @@ class Daemon:
     async def _scheduled_pass(self, project: ProjectKey) -> bool:
         """One pass; returns whether something runs in the project."""
         result = await self._locked_pass(self._context, Target(project), afresh=False)
+        await self._publish_if_due()
         return result.live > 0
 
     async def _locked_pass(
@@ -282,26 +376,50 @@ class Daemon:
     ) -> PassResult:
         lock = self._locks.setdefault(target.project, asyncio.Lock())
         async with lock:
-            result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
-        self._last[target.project] = result
-        _log_pass(result)
-        await self._context.writer.settle()
-        await self._context.writer.publish_if_due()
+            try:
+                result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
+                await self._context.writer.settle()
+            except Exception as error:  # noqa: BLE001 - a bug that one project brings out must not stop the others
+                result = await self._crashed_pass(target.project, error)
+        logs.tell_pass(result, self._last.get(target.project))
+        self._ledger.note_pass(result)
         return result
+
+    async def _crashed_pass(self, project: ProjectKey, error: Exception) -> PassResult:
+        """The pass as one that failed, also in the published file."""
+        self._crashed(f"the pass over {project}", error)
+        reason = logs.without_secrets(f"unexpected {type(error).__name__}: {error} (mirror.log has the traceback)")
+        try:
+            await self._context.writer.write(lambda tx: tx.record_failure(project, reason, utc_now()))
+        except MirrorError as problem:
+            log.error("%s: the failure could not be recorded: %s", project, problem)  # noqa: TRY400
+        return PassResult(project, error=reason, exit_code=1)
 
     async def _publish_regularly(self) -> None:
         """What was committed is seen by readers soon, also when no pass follows."""
         while True:
             await asyncio.sleep(max(0.5, self._settings.publish.min_interval))
-            try:
-                await self._context.writer.publish_if_due()
-            except StoreError as error:
-                log.error("not published: %s", error)  # noqa: TRY400 - the message is the whole story
+            await self._publish_if_due()
+
+    async def _publish_if_due(self) -> None:
+        try:
+            await self._context.writer.publish_if_due()
+        except StoreError as error:
+            log.error("not published: %s", error)  # noqa: TRY400 - the message is the whole story
+
+    def _outdated(self) -> bool:
+        try:
+            return _load(self._home, self._environ) != self._settings
+        except ConfigError:
+            return True
 
     async def _watch_config(self) -> None:
         folder = self._home.config.parent
         if not folder.is_dir():
             return
+        if self._outdated():
+            # It changed while nobody watched.
+            await self._reload_or_log()
         async for changes in awatch(folder, recursive=False, debounce=200, step=50, stop_event=self._stopping):
             if any(path == str(self._home.config) for _, path in changes):
                 await self._reload_or_log()
@@ -333,14 +451,3 @@ async def _close_later(server: Any, seconds: float) -> None:
         await asyncio.sleep(seconds)
     finally:
         await server.close()
-
-
-def _log_pass(result: PassResult) -> None:
-    """One line a pass."""
-    counts = f"runs={result.runs} rows={result.rows} requests={result.requests} seconds={result.seconds:.2f}"
-    if result.error:
-        log.error("%s %s error=%s", result.project, counts, result.error)
-    elif result.failed:
-        log.warning("%s %s failed=%s", result.project, counts, ",".join(sorted(result.failed)))
-    else:
-        log.info("%s %s", result.project, counts)

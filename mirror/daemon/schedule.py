@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta, timezone
 
@@ -41,6 +42,10 @@ class Schedule:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
+    def wake(self) -> None:
+        """Look at the clock now: what became due while timers stood still is done at once."""
+        self._scheduler.wakeup()
+
     def projects(self) -> list[ProjectKey]:
         """The projects that are looked at now."""
         return list(self._live)
@@ -66,7 +71,7 @@ class Schedule:
             elif changed:
                 self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=self._live[project]))
         if changed or self._scheduler.get_job(_LISTING) is None:
-            self._scheduler.add_job(self._look, self._trigger(live=False), id=_LISTING, replace_existing=True)
+            self._scheduler.add_job(self._list, self._trigger(live=False), id=_LISTING, replace_existing=True)
 
     def next_passes(self) -> dict[ProjectKey, dict[str, object]]:
         """For each project, whether something runs in it and when it is looked at next."""
@@ -80,10 +85,23 @@ class Schedule:
         }
 
     async def _job(self, project: ProjectKey) -> None:
-        live = await self._run_pass(project)
+        try:
+            live = await self._run_pass(project)
+        except asyncio.CancelledError:
+            # The scheduler takes the end of the daemon for a failure of the job, and would log it as one.
+            if self._scheduler.running:
+                raise
+            return
         if project in self._live and live != self._live[project]:
             self._live[project] = live
             self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))
+
+    async def _list(self) -> None:
+        try:
+            await self._look()
+        except asyncio.CancelledError:
+            if self._scheduler.running:
+                raise
 
     def _trigger(self, *, live: bool) -> IntervalTrigger:
         seconds = self._intervals.live_interval if live else self._intervals.interval

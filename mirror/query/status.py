@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,23 @@ select p.entity || '/' || p.project as project, p.runs, p.running, p.history_row
        p.last_error, coalesce(s.set_aside, 0) as set_aside
 from projects p left join (
     select r.entity, r.project, count(*) as set_aside
-    from store.run_history h join store.runs r using (rid) where h.error is not null group by all
+    from store.run_history h join store.runs r using (rid)
+    where h.error is not null and r.deleted_at is null group by all
 ) s on s.entity = p.entity and s.project = p.project
 order by 1
+"""
+
+_SET_ASIDE = """
+select r.entity || '/' || r.project || '/' || r.run_id as run, h.error, h.attempts, h.next_try_at
+from store.run_history h join store.runs r using (rid)
+where h.error is not null and r.deleted_at is null
+order by h.next_try_at, 1 limit ?
 """
 
 
 def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
     """One entry a project, as below."""
-    cursor = connection.execute(_PROJECTS)
-    names = [column[0] for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return _fetch(connection, _PROJECTS)
 
 
 def project_status(published: Path) -> list[dict[str, Any]]:
@@ -33,13 +40,31 @@ def project_status(published: Path) -> list[dict[str, Any]]:
 
     Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
     """
+    return _rows(published, _PROJECTS)
+
+
+def runs_set_aside(published: Path, most: int = 1000) -> list[dict[str, Any]]:
+    """One entry a run that could not be mirrored whole: run, error, attempts, next_try_at (naive UTC), soonest first.
+
+    Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
+    """
+    return _rows(published, _SET_ASIDE, [most])
+
+
+def _rows(published: Path, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
     if not published.exists():
         return []
     import duckdb
 
     try:
         with duckdb.connect(str(published), read_only=True) as connection:
-            return projects(connection)
+            return _fetch(connection, sql, parameters)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise StoreError(f"{published} cannot be read ({reason}); `mirror sync` publishes it anew") from error
+
+
+def _fetch(connection: DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, parameters or None)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import StoreError
-from mirror.store.records import ProjectKey
+from mirror.store.records import ProjectKey, Published
 from mirror.store.store import Store
 from mirror.store.writes import Writes
 
@@ -35,6 +35,9 @@ class Writer:
         self._interval = publish_interval
         self._due = time.monotonic() + publish_interval
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self.publications = 0
+        self.publish_seconds = 0.0
+        self.last_published: Published | None = None
 
     @property
     def spool(self) -> Path:
@@ -90,8 +93,12 @@ class Writer:
     def _publish(self, store: Store) -> None:
         started = time.monotonic()
         store.seal()
-        store.publish()
+        published = store.publish()
         ended = time.monotonic()
+        if published is not None:
+            self.publications += 1
+            self.publish_seconds += published.seconds
+            self.last_published = published
         self._due = ended + max(self._interval, (ended - started) / PUBLISH_SHARE)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from mirror.daemon.client import Control
 from mirror.sandbox import Sandbox, World
+from tests.conftest import InProcess
 
 CONFIG = """projects = {projects}
 [sync]
@@ -67,24 +69,46 @@ class Bench:
         with duckdb.connect(str(self.home / "mirror.duckdb"), read_only=True) as connection:
             return connection.execute(query).fetchall()
 
+    def here(self, *arguments, **environ):
+        """The command in this process, which saves the time of starting one."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ:
+                patch.delenv(name)
+            for name, value in {**self.environ, **environ}.items():
+                patch.setenv(name, value)
+            return InProcess()(*arguments)
+
+    def log(self):
+        """The lines of the log file."""
+        path = self.home / "mirror.log"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
     @contextmanager
-    def daemon(self):
-        """A running daemon, asked to stop at the end; it must end by itself with exit code 0."""
+    def daemon(self, prelude="", stderr=subprocess.PIPE, **environ):
+        """A running daemon, asked to stop at the end; it must end by itself with exit code 0.
+
+        `prelude` is Python that the process runs before it, to bring about what does not happen by itself.
+        """
+        code = f"import sys\n{prelude}\nfrom mirror.cli import main\nsys.exit(main(['daemon']))"
         process = subprocess.Popen(
-            [sys.executable, "-m", "mirror.cli", "daemon"], env=self.environ, stderr=subprocess.PIPE, text=True
+            [sys.executable, *(["-c", code] if prelude else ["-m", "mirror.cli", "daemon"])],
+            env={**self.environ, **environ},
+            stderr=stderr,
+            text=True,
         )
         try:
             self.until(lambda: Control.find(self.home / "mirror.sock") or process.poll() is not None)
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None, process.stderr and process.stderr.read()
             yield process
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(15) == 0, process.stderr.read()
+            assert process.wait(15) == 0, process.stderr and process.stderr.read()
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            process.stderr.close()
+            if process.stderr is not None:
+                process.stderr.close()
 
     @staticmethod
     def until(fact, seconds=20):

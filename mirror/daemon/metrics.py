@@ -1,0 +1,148 @@
+"""The state of mirror and daemon as Prometheus text (exposition format 0.0.4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirror.errors import MirrorError
+from mirror.home import Home
+from mirror.query.status import project_status
+from mirror.version import VERSION
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Sample = tuple[Mapping[str, str], float | None]
+
+
+def text(home: Home, daemon: Mapping[str, Any] | None) -> str:
+    """Everything there is to measure; `daemon` is what `GET /status` answers, or None when no daemon runs.
+
+    Reads the published file and the sizes of the files: call it in a thread. Raises StoreError when the published file
+    cannot be read. Counters begin anew with the daemon.
+    """
+    families = [*_mirrored(home), *_files(home), _family("daemon_up", "Whether a daemon runs.", [({}, _bit(daemon))])]
+    if daemon is not None:
+        families += _daemon(daemon)
+    return "".join(families)
+
+
+def route(home: Home, status: Callable[[], Mapping[str, Any]]) -> Route:
+    """`GET /metrics` for the daemon's HTTP port."""
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Route
+
+    async def metrics(request: Request) -> Response:
+        del request
+        try:
+            content = await asyncio.to_thread(text, home, status())
+        except MirrorError as error:
+            return PlainTextResponse(f"{error}\n", 500)
+        return Response(content, media_type=CONTENT_TYPE)
+
+    return Route("/metrics", metrics, methods=["GET"])
+
+
+def _mirrored(home: Home) -> Iterable[str]:
+    projects = [({"project": found["project"]}, found) for found in project_status(home.published)]
+    for name, help_text, value in (
+        ("project_runs", "Runs on the server that are mirrored.", lambda found: found["runs"]),
+        ("project_running_runs", "Runs that are running.", lambda found: found["running"]),
+        ("project_history_rows", "Mirrored history rows.", lambda found: found["history_rows"]),
+        ("project_set_aside_runs", "Runs that could not be mirrored whole.", lambda found: found["set_aside"]),
+        ("project_failing", "Whether the last pass failed.", lambda found: _bit(found["last_error"])),
+        ("project_lag_seconds", "Time since the last good pass.", lambda found: found["lag_s"]),
+        (
+            "project_last_success_timestamp_seconds",
+            "When the last good pass ended.",
+            lambda found: _epoch(found["last_success_at"]),
+        ),
+    ):
+        yield _family(name, help_text, [(labels, value(found)) for labels, found in projects])
+
+
+def _files(home: Home) -> Iterable[str]:
+    sizes = {
+        "state": _size(home.state),
+        "published": _size(home.published),
+        "history": sum(_size(path) or 0 for path in home.history.rglob("*.parquet")),
+        "log": _size(home.log),
+    }
+    samples: list[Sample] = [({"file": name}, size) for name, size in sizes.items()]
+    yield _family("file_bytes", "Size of the files of the mirror.", samples)
+    yield _family("info", "The version that wrote this.", [({"version": VERSION}, 1)])
+
+
+def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
+    def by(label: str, values: Mapping[str, Any]) -> list[Sample]:
+        return [({label: name}, value) for name, value in sorted(values.items())]
+
+    def of_passes(key: str) -> list[Sample]:
+        return [({"project": name}, found[key]) for name, found in sorted(daemon["last_passes"].items())]
+
+    started = datetime.fromisoformat(daemon["started_at"])
+    yield _family("daemon_start_timestamp_seconds", "When the daemon started.", [({}, started.timestamp())])
+    yield _counter("requests_total", "Requests sent to the server.", by("operation", daemon["requests"]))
+    yield _counter("request_retries_total", "Requests that were tried again.", by("operation", daemon["retries"]))
+    yield _counter("received_bytes_total", "Bytes received from the server.", [({}, daemon["bytes_received"])])
+    yield _family("request_budget_left", "Requests left in the server's current window.", [({}, daemon["budget_left"])])
+    passes: list[Sample] = []
+    for project, counts in sorted(daemon["passes"].items()):
+        passes.append(({"project": project, "result": "ok"}, counts["total"] - counts["failed"]))
+        passes.append(({"project": project, "result": "failed"}, counts["failed"]))
+    yield _counter("passes_total", "Passes over a project.", passes)
+    yield _family("last_pass_seconds", "How long the last pass took.", of_passes("seconds"))
+    yield _family("last_pass_requests", "Requests that the last pass sent.", of_passes("requests"))
+    yield _family("last_pass_history_rows", "History rows that the last pass brought.", of_passes("history_rows"))
+    published = daemon["published"]
+    yield _counter("publications_total", "Replacements of mirror.duckdb.", [({}, published["count"])])
+    yield _counter("publish_seconds_total", "Time spent on them.", [({}, published["seconds"])])
+    yield _family("last_publish_seconds", "How long the last of them took.", [({}, published["last_seconds"])])
+    problems = {name: _bit(daemon[key]) for name, key in (("config", "config_error"), ("projects", "error"))}
+    problems["crash"] = _bit(daemon["last_crash"])
+    yield _family("problem", "Whether `mirror status` tells of such a problem.", by("kind", problems))
+
+
+def _counter(name: str, help_text: str, samples: Iterable[Sample]) -> str:
+    return _family(name, help_text, samples, kind="counter")
+
+
+def _family(name: str, help_text: str, samples: Iterable[Sample], kind: str = "gauge") -> str:
+    """One metric with its samples; those without a value are left out, and a metric without samples is no text."""
+    lines = [f"mirror_{name}{_labels(labels)} {value!r}" for labels, value in samples if value is not None]
+    if not lines:
+        return ""
+    return "\n".join([f"# HELP mirror_{name} {help_text}", f"# TYPE mirror_{name} {kind}", *lines, ""])
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{','.join(pairs)}}}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _bit(value: object) -> int:
+    return int(bool(value))
+
+
+def _epoch(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

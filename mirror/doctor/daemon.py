@@ -1,0 +1,67 @@
+"""The daemon: whether one runs and is well, whether one could, and how fresh it keeps the mirror."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from mirror.config import Settings
+from mirror.daemon.client import Control
+from mirror.daemon.daemon import SOCKET_PATH_LIMIT
+from mirror.doctor.findings import Finding, fail, ok, warn
+from mirror.errors import MirrorError
+from mirror.home import Home
+from mirror.query.health import judge
+from mirror.query.status import project_status
+from mirror.version import VERSION
+
+
+def check(home: Home, settings: Settings) -> Iterator[Finding]:
+    """The socket's path, the daemon, and the freshness of what the config names."""
+    length = len(os.fsencode(home.socket))
+    if length > SOCKET_PATH_LIMIT:
+        yield fail(
+            "socket",
+            f"{home.socket} is {length} bytes long, more than the {SOCKET_PATH_LIMIT} that a socket's path may have",
+            "use a shorter MIRROR_HOME; no daemon can run in this one",
+        )
+    yield from _daemon(home)
+    yield from _freshness(home, settings)
+
+
+def _daemon(home: Home) -> Iterator[Finding]:
+    try:
+        control = Control.find(home.socket)
+        if control is None:
+            yield ok("daemon", "none runs; `mirror service install` or `mirror daemon` keeps the mirror fresh")
+            return
+        status = control.status()
+    except MirrorError as error:
+        yield fail("daemon", str(error), "stop it and start it again; mirror.log tells what it did last")
+        return
+    if status["version"] != VERSION:
+        yield warn("daemon", f"version {status['version']} runs, installed is {VERSION}", "start it again")
+    if problem := status["config_error"]:
+        yield fail("daemon", f"goes on by the former config: {problem}", "mend the config; it is applied at once")
+    if problem := status["error"]:
+        yield warn("daemon", str(problem), "it is tried again on schedule")
+    if crash := status.get("last_crash"):
+        what = f"{crash['what']} crashed at {crash['at']} ({crash['error']}); the daemon went on"
+        yield warn("daemon", what, f"{home.log} has the traceback; please report it")
+    yield ok("daemon", f"runs, pid {status['pid']}, since {status['started_at']}")
+
+
+def _freshness(home: Home, settings: Settings) -> Iterator[Finding]:
+    if not home.published.exists():
+        return
+    try:
+        verdicts = judge(settings, project_status(home.published))
+    except MirrorError:
+        return  # that the file cannot be read was said before
+    for verdict in verdicts:
+        if verdict.state != "ok":
+            yield warn(
+                "freshness", f"{verdict.project} is {verdict.state}: {verdict.reason}", "`mirror sync` tells why"
+            )
+    if verdicts and all(verdict.state == "ok" for verdict in verdicts):
+        yield ok("freshness", f"{len(verdicts)} {'project is' if len(verdicts) == 1 else 'projects are'} up to date")

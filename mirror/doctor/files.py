@@ -1,0 +1,113 @@
+"""The files of the home: who may read and write them, whether they open, and whether there is room for more."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from mirror.config import Settings
+from mirror.doctor.findings import Finding, fail, ok, warn
+from mirror.home import Home
+
+SPARE_BYTES = 1_000_000_000
+"""Free space below this is worth a word."""
+
+
+def check(home: Home, settings: Settings) -> Iterator[Finding]:
+    """Permissions, the published file, a stray log beside it, and the space on the disk."""
+    if not home.data.is_dir():
+        yield ok("home", f"{home.data} does not exist yet; the first sync makes it")
+        return
+    yield _home(home)
+    yield from _permissions(home)
+    yield from _published(home, settings)
+    yield _space(home)
+
+
+def _home(home: Home) -> Finding:
+    if not os.access(home.data, os.W_OK | os.X_OK):
+        return fail("home", f"{home.data} cannot be written", "check who owns it, and that its disk is not read-only")
+    found = home.data.stat()
+    if found.st_uid != os.getuid():
+        return warn("home", f"{home.data} belongs to another user (uid {found.st_uid})", "use a home of your own")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return fail("home", f"others may write in {home.data} ({_mode(found)})", f"`chmod go-w {home.data}`")
+    return ok("home", f"{home.data} ({_mode(found)})")
+
+
+def _permissions(home: Home) -> Iterator[Finding]:
+    """What holds everything is for its owner alone; what readers open is for reading alone."""
+    good = []
+    own = (home.state, home.socket, home.log, home.web_token)
+    for path, wanted in (*((path, 0o600) for path in own), (home.published, 0o444)):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        excess = stat.S_IMODE(found.st_mode) & ~wanted
+        advice = f"`chmod {wanted:o} {path}`"
+        if excess & (stat.S_IRWXG | stat.S_IRWXO):
+            yield fail("permissions", f"others may do more with {path} than they should ({_mode(found)})", advice)
+        elif excess:
+            yield warn("permissions", f"{path} can be written to, and clients may damage it ({_mode(found)})", advice)
+        else:
+            good.append(path.name)
+    if good:
+        yield ok("permissions", f"{', '.join(good)} are as they should be")
+
+
+def _published(home: Home, settings: Settings) -> Iterator[Finding]:
+    if not home.published.exists():
+        yield warn("mirror", "nothing is published yet", "`mirror sync` pulls and publishes")
+        return
+    log = home.published.with_name(f"{home.published.name}.wal")
+    if log.exists():
+        yield warn(
+            "mirror",
+            f"{log} was left by a client that opened the published file for writing",
+            "open it with -readonly (read_only=True); the next publication removes it",
+        )
+    import duckdb
+
+    try:
+        with duckdb.connect(str(home.published), read_only=True) as connection:
+            runs = connection.execute("select count(*) from runs").fetchall()[0][0]
+            noted = connection.execute("select value from store.meta where key = 'storage_version'").fetchall()
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        yield fail("mirror", f"{home.published} cannot be read ({reason})", "`mirror sync` publishes it anew")
+        return
+    written, wanted = (noted[0][0] if noted else "unknown"), settings.publish.storage_version
+    count = f"{runs:,} {'run' if runs == 1 else 'runs'}"
+    text = f"{home.published} opens, holds {count}, and is in the format of DuckDB {written}"
+    if written == wanted:
+        yield ok("mirror", text)
+    else:
+        yield warn("mirror", f"{text}; the config wants {wanted}", "the next start of a daemon or sync writes it anew")
+
+
+def _space(home: Home) -> Finding:
+    """Publishing needs the state file's size once more, and writing it anew needs that again."""
+    size = _size(home.state)
+    free = shutil.disk_usage(home.data).free
+    text = f"{free / 1e9:,.1f} GB free where {home.data} lies, state file {size / 1e6:,.1f} MB"
+    advice = "free some space, or move MIRROR_HOME to a larger disk"
+    if free < size + 50_000_000:
+        return fail("disk", f"{text}: too little to publish", advice)
+    if free < max(3 * size, SPARE_BYTES):
+        return warn("disk", text, advice)
+    return ok("disk", text)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _mode(found: os.stat_result) -> str:
+    return f"{stat.S_IMODE(found.st_mode):04o}"

@@ -1,0 +1,70 @@
+"""Whether the mirror is as fresh as its config wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mirror.config import Settings
+
+MISSED = 3
+"""How many intervals may pass without a good pass."""
+
+MARGIN = 60.0
+"""Seconds beyond that for the pass itself and for publishing."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one project stands: `ok`, `failed` (its last pass) or `stale`, which counts for more. Times are seconds."""
+
+    project: str
+    state: str
+    lag_s: float | None
+    allowed_s: float
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented JSON form."""
+        return {
+            "project": self.project,
+            "state": self.state,
+            "lag_s": self.lag_s,
+            "allowed_s": self.allowed_s,
+            "reason": self.reason,
+        }
+
+
+def judge(settings: Settings, projects: Sequence[dict[str, Any]], max_age: float | None = None) -> list[Verdict]:
+    """One verdict for each project of the config, or for each that is mirrored where the config names none.
+
+    `projects` is what `project_status` found. Without `max_age` a project may miss MISSED of its intervals. A pattern
+    that stands for no mirrored project is stale.
+    """
+    patterns = settings.projects or tuple(project["project"] for project in projects)
+    found: dict[str, Verdict] = {}
+    for pattern in patterns:
+        fitting = [project for project in projects if fnmatchcase(project["project"], pattern)]
+        for project in fitting:
+            found[project["project"]] = _verdict(project, _allowed(settings, project, max_age))
+        if not fitting:
+            found[pattern] = Verdict(pattern, "stale", None, _allowed(settings, {}, max_age), "never synced")
+    return [found[name] for name in sorted(found)]
+
+
+def _allowed(settings: Settings, project: dict[str, Any], max_age: float | None) -> float:
+    if max_age is not None:
+        return max_age
+    interval = settings.sync.live_interval if project.get("running") else settings.sync.interval
+    return MISSED * interval + MARGIN
+
+
+def _verdict(project: dict[str, Any], allowed: float) -> Verdict:
+    name, lag, error = project["project"], project["lag_s"], project["last_error"]
+    if lag is None or lag > allowed:
+        return Verdict(name, "stale", lag, allowed, error or ("never synced" if lag is None else "no pass since"))
+    if error:
+        return Verdict(name, "failed", lag, allowed, error)
+    return Verdict(name, "ok", lag, allowed, "")
