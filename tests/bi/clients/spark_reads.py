@@ -6,6 +6,7 @@ Usage: python spark_reads.py LAKE < questions.json
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -29,10 +30,8 @@ for relation, told in manifest["relations"].items():
     frame.select(*told["columns"]).createOrReplaceTempView(relation)
 answers = {}
 for name, question in json.load(sys.stdin).items():
-    # Spark has no isfinite.
-    spoken = question.replace("isfinite(s.number)", "abs(s.number) < double('inf')").replace(
-        "isfinite(k.last)", "abs(k.last) < double('inf')"
-    )
-    answers[name] = [list(row) for row in spark.sql(spoken).collect()]
+    # Spark has no isfinite, and its // is div.
+    spoken = re.sub(r"isfinite\(([\w.]+)\)", r"abs(\1) < double('inf')", question).replace(" // ", " div ")
+    answers[name] = [list(row) for row in spark.sql(spoken.rstrip().rstrip(";")).collect()]
 print(json.dumps(answers, default=str))
 spark.stop()
