@@ -12,10 +12,12 @@ from mirror.home import Home
 
 FILES = [
     "config_values",
+    "console",
     "history",
     "history_keys",
     "projects",
     "run_changes",
+    "run_metadata",
     "run_tags",
     "runs",
     "summary_values",
