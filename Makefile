@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: help demo test test-oldest check lint types contracts docs bench soak format lock clean
+.PHONY: help demo test test-oldest test-bi check lint types contracts docs bench soak format lock clean
 
 help:
 	@echo "make demo    mirror three sample projects and look at them, no account needed (about a minute)"
 	@echo "make test    all tests but the slow ones"
 	@echo "make test-oldest    the tests of store, sync and queries with the oldest DuckDB that is taken"
+	@echo "make test-bi    BI tools, dbt, Node, Spark and S3 against the mirror; needs Java 17 or newer, and Node"
 	@echo "make check   lint, types, architecture contracts, docs"
 	@echo "make bench   the benchmarks"
 	@echo "make soak    the slow fault and soak tests"
@@ -31,7 +32,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/mirror demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not bi"
 
 # The other end of the range in pyproject.toml; its own environment, and the tests in which DuckDB has a part.
 OLDEST := .cache/oldest
@@ -43,7 +44,28 @@ $(OLDEST)/.done: $(VENV)/.dev
 	@touch $@
 
 test-oldest: $(OLDEST)/.done
-	$(OLDEST)/bin/python -m pytest -n $(WORKERS) -m "not soak" tests/store tests/sync tests/query
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) -m "not soak and not bi" tests/store tests/sync tests/query
+
+# Tools that pin another DuckDB or bring Java or Node have environments of their own, made once.
+BI := .cache/bi
+$(BI)/.done: $(VENV)/.dev Makefile
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/sqlalchemy
+	$(BIN)/uv pip install -q --python $(BI)/sqlalchemy/bin/python duckdb-sqlalchemy "sqlalchemy>=2.1"
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/dbt
+	# dbt-core 1.12 takes a part of itself from outside the registry while it is installed.
+	$(BIN)/uv pip install -q --python $(BI)/dbt/bin/python dbt-duckdb "dbt-core<1.12"
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/marimo
+	$(BIN)/uv pip install -q --python $(BI)/marimo/bin/python marimo duckdb
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/spark
+	$(BIN)/uv pip install -q --python $(BI)/spark/bin/python pyspark
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/moto
+	$(BIN)/uv pip install -q --python $(BI)/moto/bin/python "moto[server,s3]"
+	mkdir -p $(BI)/node
+	npm install --silent --no-audit --no-fund --prefix $(BI)/node @duckdb/node-api
+	@touch $@
+
+test-bi: $(BI)/.done
+	$(BIN)/python -m pytest -m bi tests/bi
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak --timeout 3600

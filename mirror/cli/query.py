@@ -16,6 +16,7 @@ from mirror.errors import UsageError
 
 if TYPE_CHECKING:
     from mirror.query.paths import Project
+    from mirror.query.places import Place
 
 _COMPARABLE = ("--filter", "--project", "--compare")
 
@@ -145,16 +146,30 @@ def export(
     database: Annotated[
         Path | None, typer.Option("--duckdb", metavar="FILE", help="One self-contained database of plain tables.")
     ] = None,
+    lake: Annotated[
+        str | None,
+        typer.Option("--lake", metavar="DIR", help="Keep Parquet files up to date in DIR or s3://bucket/prefix."),
+    ] = None,
 ) -> None:
-    """Write runs, history, config and summary values as files that need no mirror."""
+    """Write runs, history, config and summary values as files that need no mirror.
+
+    A lake is kept up to date: each call writes what is new since the last one, and manifest.json, written last, lists
+    the files that belong together. It holds the named projects, whole.
+    """
     from mirror.query import export as exports
+    from mirror.query import places
 
     if format_name not in ("parquet", "csv"):
         raise UsageError(f'unknown format "{format_name}": known: parquet, csv')
-    if folder is None and database is None:
-        raise UsageError("where to? give -o DIR, or --duckdb FILE")
+    if folder is None and database is None and lake is None:
+        raise UsageError("where to? give -o DIR, --duckdb FILE or --lake DIR")
     given = invocation(ctx)
+    place = places.find(lake) if lake is not None else None
     chosen, runs = _scope(given, paths or [])
+    if place is not None:
+        if runs:
+            raise UsageError("a lake holds whole projects: name entity/project, not a run")
+        _lake(given, chosen, place)
     if folder is not None:
         exports.to_folder(given.home, chosen, runs, folder, format_name, _told)
         say(f"exported to {folder}")
@@ -162,6 +177,16 @@ def export(
         version = given.settings().publish.storage_version
         exports.to_database(given.home, chosen, runs, database, version, _told)
         say(f"exported to {database}")
+
+
+def _lake(given: Invocation, chosen: Sequence[Project], place: Place) -> None:
+    from mirror.query import lake
+
+    done = lake.export(given.home, chosen, place)
+    say(
+        f"{place.name}: {done.rows:,} rows, {done.written} files written ({done.bytes / 1e6:,.1f} MB), "
+        f"{done.kept} as they were, {done.deleted} deleted"
+    )
 
 
 def _told(name: str, rows: int) -> None:

@@ -41,7 +41,7 @@ def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, k
     Only rows of the chosen projects, and of these runs if any are named. `told` hears each relation and its rows.
     """
     options = {"parquet": "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2", "csv": "FORMAT csv, HEADER"}[kind]
-    with _opened(home) as connection:
+    with opened(home) as connection:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -68,7 +68,7 @@ def to_database(
     target = file.resolve()
     scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with _opened(home) as connection:
+        with opened(home) as connection:
             connection.execute(
                 f"ATTACH {_literal(scratch)} AS exported (READ_WRITE, STORAGE_VERSION {_literal(storage_version)})"
             ).fetchall()
@@ -105,7 +105,7 @@ def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[Pro
 
 
 @contextmanager
-def _opened(home: Home) -> Iterator[DuckDBPyConnection]:
+def opened(home: Home) -> Iterator[DuckDBPyConnection]:
     """A connection that may write elsewhere, for statements that hold no text of anybody's."""
     import duckdb
 

@@ -248,7 +248,7 @@ def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callab
     Returns the path within the folder. No reader knows of it yet, and the next start deletes it if none ever does.
     """
     sequence = db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments")
-    path = f"{_partition(key)}/{level}-{sequence:08d}-{uuid.uuid4().hex}.parquet"
+    path = f"{partition(key)}/{level}-{sequence:08d}-{uuid.uuid4().hex}.parquet"
     target = folder / path
     temporary = target.with_suffix(".part")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -294,13 +294,14 @@ def _equal(path: str, written: int, expected: int) -> None:
         raise StoreError(f"the segment {path} holds {written} values instead of {expected}; it is not used, try again")
 
 
-def _partition(key: ProjectKey) -> str:
+def partition(key: ProjectKey) -> str:
+    """The folders of a project, as Hive names them."""
     return f"entity={_encoded(key.entity)}/project={_encoded(key.project)}"
 
 
 def fits(key: ProjectKey) -> bool:
     """Whether the project's name can be that of a folder."""
-    return all(len(part.encode()) <= _NAME_BYTES for part in _partition(key).split("/"))
+    return all(len(part.encode()) <= _NAME_BYTES for part in partition(key).split("/"))
 
 
 def _encoded(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mirror.store import sqlfiles
 from mirror.store.records import ConsolePage
@@ -90,3 +90,45 @@ def test_last_console_lines(store):
         (*HERE, "bad", 3, None, "line 3"),
         (*HERE, "bad", 4, "error", "line 4"),
     ]
+
+
+def test_sweep_leaderboard(store):
+    pages = [
+        page(run_id, [(0, "loss", 9.0, None), (1, "loss", loss, None)]) for run_id, loss in (("a", 3.0), ("b", 2.0))
+    ]
+    write(store, run("a", sweep="s1", config={"lr": 0.1, "opt": "adam"}), run("b", sweep="s1"), run("c"), history=pages)
+    assert example(store, "sweep_leaderboard") == [
+        (*HERE, "s1", 1, "b", "brave-sun-1", "finished", 2.0, None),
+        (*HERE, "s1", 2, "a", "brave-sun-1", "finished", 3.0, "lr=0.1, opt=adam"),
+    ]
+
+
+def test_run_states_by_day(store):
+    write(store, run("a"), run("b", state="failed"), run("c"), run("d", created_at=datetime(2026, 11, 21, 23, 59)))
+    assert example(store, "run_states_by_day") == [
+        (*HERE, datetime(2026, 11, 21), "finished", 1),
+        (*HERE, datetime(2026, 11, 22), "failed", 1),
+        (*HERE, datetime(2026, 11, 22), "finished", 2),
+    ]
+
+
+def test_gpu_hours_by_user(store):
+    write(store, run("a", duration_s=7200.0), run("b", duration_s=3600.0), run("c", username="bob", duration_s=None))
+    keys = ["system.gpu.0.gpu", "system.gpu.1.gpu", "system.gpu.1.memory", "system.cpu"]
+    with store.transaction() as tx:
+        tx.replace_system_metrics(PROJECT, page("a", [(step, key, 50.0, None) for key in keys for step in (0, 1)]))
+    month = datetime(2026, 11, 1)
+    assert example(store, "gpu_hours_by_user") == [("ann", month, 2, 3.0, 4.0), ("bob", month, 1, None, 0.0)]
+
+
+def test_stale_runs(store):
+    long_ago, just_now = NOW - timedelta(minutes=45), NOW - timedelta(minutes=5)
+    write(
+        store,
+        run("lost", state="running", heartbeat_at=long_ago),
+        run("live", state="running", heartbeat_at=just_now),
+        run("over", heartbeat_at=long_ago),
+    )
+    with store.transaction() as tx:
+        tx.record_success(PROJECT, NOW)
+    assert example(store, "stale_runs") == [(*HERE, "lost", "brave-sun-1", "ann", "box", long_ago, 45)]

@@ -1,0 +1,161 @@
+"""Publish time as history grows, and with many runs: what a reader waits for after a commit.
+
+History comes as synthetic pages straight into segments, then each publish follows a commit of a thousand values and one
+run. Prints seconds (median, least, most), the size of the published file and bytes a value of the segments.
+Usage: python benchmarks/publish.py [--values 10,100,300] [--runs 100000] [--repeat 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from mirror.home import Home
+from mirror.store.records import HistoryPage, ProjectKey, RunRecord
+from mirror.store.store import Store
+
+PROJECT = ProjectKey("acme", "bench")
+NOW = datetime(2026, 1, 1)
+KEYS = [f"metric/{number:02d}" for number in range(20)]
+STEPS = 50_000
+RUN = RunRecord(
+    entity=PROJECT.entity,
+    project=PROJECT.project,
+    run_id="",
+    storage_id="",
+    name="brave-sun-1",
+    state="finished",
+    created_at=NOW,
+    heartbeat_at=NOW,
+    updated_at=NOW,
+    duration_s=3600.0,
+    username="ada",
+    group_name=None,
+    job_type="train",
+    sweep=None,
+    notes=None,
+    description=None,
+    tags=("base",),
+    git_commit=None,
+    host="box",
+    url="https://wandb.ai/acme/bench/runs/x",
+)
+
+
+def run(number: int, leaves: int = 30) -> RunRecord:
+    """A run with so many config values and half as many in its summary."""
+    config = {f"group_{place % 5}.option_{place}": number * place * 0.37 for place in range(leaves)}
+    summary = {f"metric/{place:02d}": number / (place + 1) for place in range(leaves // 2)}
+    name = f"r{number:07d}"
+    return replace(RUN, run_id=name, storage_id=name, name=f"run {number}", config=config, summary=summary)
+
+
+def page(run_id: str, first: int, steps: int, random: np.random.Generator) -> HistoryPage:
+    """Noise of single precision, as metrics are logged, a value a step and key, in the order of keys."""
+    values = random.standard_normal(steps * len(KEYS)).astype(np.float32).astype(np.float64)
+    table = pa.table(
+        {
+            "step": np.tile(np.arange(first, first + steps), len(KEYS)),
+            "key": pa.array(np.repeat(np.array(KEYS), steps)),
+            "value": values,
+            "text": pa.nulls(len(values), pa.string()),
+        }
+    )
+    return HistoryPage(run_id, table, rows=steps, last_step=first + steps - 1)
+
+
+def backfill(store: Store, millions: int, number: int, random: np.random.Generator) -> int:
+    """Runs of a million values each, four a transaction, until there are so many; the number of the next run."""
+    while number < millions:
+        here = range(number, min(number + 4, millions))
+        with store.transaction() as tx:
+            tx.upsert_runs([run(each) for each in here], now=NOW)
+            tx.append_history(PROJECT, [page(run(each).run_id, 0, STEPS, random) for each in here], to_come=10_000_000)
+        number = here.stop
+    return number
+
+
+def timed(store: Store, repeat: int, random: np.random.Generator) -> list[float]:
+    """Seconds of each publish after a small commit."""
+    taken = []
+    for round_ in range(repeat):
+        with store.transaction() as tx:
+            tx.upsert_runs([replace(run(0), name=f"renamed {round_} {time.monotonic()}")], now=NOW)
+            step = STEPS + round_ + int(time.monotonic() * 1000)
+            tx.append_history(PROJECT, [page(run(0).run_id, step, 50, random)])
+        started = time.perf_counter()
+        store.publish()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def told(label: str, taken: list[float], home: Home) -> None:
+    """One line of the table."""
+    with duckdb.connect(str(home.published), read_only=True) as connection:
+        segments = "FROM store.segments WHERE retired_at IS NULL"
+        found = connection.execute(f"SELECT count(*), sum(bytes) / sum(value_count) {segments}").fetchone()
+    assert found is not None
+    each = f"{found[1]:.2f} B/value in {found[0]} segments" if found[0] else "no segments"
+    size = home.published.stat().st_size / 1e6
+    times = f"{statistics.median(taken):.3f} s ({min(taken):.3f}-{max(taken):.3f})"
+    print(f"{label}: publish {times}, file {size:.1f} MB, {each}", flush=True)
+
+
+@contextmanager
+def fresh() -> Iterator[Store]:
+    """A store in a folder of its own, gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="publish-") as folder:
+        store = Store.open(Home(Path(folder), Path(folder) / "config.toml"), tail_values=1_000_000)
+        try:
+            with store.transaction() as tx:
+                tx.add_project(PROJECT)
+            yield store
+        finally:
+            store.close()
+
+
+def main() -> None:
+    """Measure both, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--values", default="10,100,300", help="millions of history values, ascending")
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--repeat", type=int, default=7)
+    given = parser.parse_args()
+    random = np.random.default_rng(1)
+    medians = []
+    with fresh() as store:
+        number = 0
+        for millions in map(int, given.values.split(",")):
+            number = backfill(store, millions, number, random)
+            store.seal()
+            store.publish()
+            taken = timed(store, given.repeat, random)
+            medians.append(statistics.median(taken))
+            told(f"{millions} million values, {number} runs", taken, store.home)
+    print(f"largest median / smallest: {max(medians) / min(medians):.2f}")
+    with fresh() as store:
+        started = time.perf_counter()
+        for first in range(0, given.runs, 5_000):
+            with store.transaction() as tx:
+                tx.upsert_runs([run(each) for each in range(first, min(first + 5_000, given.runs))], now=NOW)
+        written = time.perf_counter() - started
+        started = time.perf_counter()
+        store.publish()
+        print(f"{given.runs} runs written in {written:.1f} s, first publish {time.perf_counter() - started:.1f} s")
+        taken = timed(store, given.repeat, random)
+        told(f"{given.runs} runs", taken, store.home)
+
+
+if __name__ == "__main__":
+    main()

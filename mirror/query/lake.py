@@ -1,0 +1,217 @@
+"""The mirror as a lake: Hive-partitioned Parquet in a folder or an S3 bucket, and a manifest of what belongs together.
+
+Files are never changed: a segment of history keeps its name, any other file is named by its content. So a second export
+writes only what is new, and the manifest, which comes last, turns readers over from one whole state to the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirror.errors import StoreError
+from mirror.home import Home
+from mirror.query.export import RELATIONS, opened
+from mirror.query.paths import Project
+from mirror.query.places import Place
+from mirror.store import segments, views
+from mirror.store.names import identifier, literal
+from mirror.store.records import ProjectKey
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+GRACE = timedelta(hours=24)
+"""How long a file that the manifest lists no more stays for readers that began with an older one."""
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+_OURS = re.compile(
+    rf"({'|'.join(RELATIONS)})/entity=[^/]+/project=[^/]+/"
+    r"(\d+-\d{8}-[0-9a-f]{32}(-[0-9a-f]{16})?|[a-z_]+-[0-9a-f]{24})\.parquet(\.[0-9a-f]+\.part)?"
+)
+_OPTIONS = "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
+_PARTITION = ("entity", "project")
+# How long ago something was is true only while the mirror stands beside it.
+_LEFT_OUT = {"projects": ("lag_s",)}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that the manifest lists: its path within the lake, its size in bytes and its rows."""
+
+    path: str
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export did to the lake: files written with their bytes, files that were there, and files deleted."""
+
+    written: int
+    bytes: int
+    kept: int
+    deleted: int
+    rows: int
+
+
+def export(home: Home, chosen: Sequence[Project], place: Place, *, grace: timedelta = GRACE) -> Export:
+    """Bring the lake to the state of the published file: the chosen projects, whole, and nothing else.
+
+    Until the manifest is in place readers see the former state. Files that it no longer lists are deleted `grace`
+    later. Raises StoreError, with the former state still there, when something cannot be read or written.
+    """
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    before = _retired_before(place)
+    present = {path: size for path, size in place.listing().items() if _OURS.fullmatch(path)}
+    listed: dict[str, list[File]] = {relation: [] for relation in RELATIONS}
+    columns = {}
+    written: list[File] = []
+    published_at = _published_at(home)
+    with opened(home) as connection, tempfile.TemporaryDirectory(prefix="mirror-lake-") as scratch:
+        for relation in RELATIONS:
+            columns[relation] = _columns(connection, relation)
+            for key in chosen:
+                for file, source in _files(connection, home, relation, key, Path(scratch), present):
+                    if present.get(file.path) != file.bytes:
+                        place.put(source, file.path)
+                        written.append(file)
+                    listed[relation].append(file)
+    files = [file for found in listed.values() for file in found]
+    retired = {path: before.get(path, now) for path in present.keys() - {file.path for file in files}}
+    kept = {path: since for path, since in retired.items() if since + grace > now}
+    manifest = {
+        "format": FORMAT,
+        "snapshot_at": published_at.isoformat(),
+        "written_at": now.isoformat(),
+        "relations": {
+            relation: {
+                "columns": columns[relation],
+                "partitioned_by": list(_PARTITION),
+                "rows": sum(file.rows for file in found),
+                "files": [asdict(file) for file in found],
+            }
+            for relation, found in listed.items()
+        },
+        "retired": [{"path": path, "since": since.isoformat()} for path, since in sorted(kept.items())],
+    }
+    place.settle()
+    place.write(MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
+    for path in sorted(retired.keys() - kept.keys()):
+        place.delete(path)
+    return Export(
+        written=len(written),
+        bytes=sum(file.bytes for file in written),
+        kept=len(files) - len(written),
+        deleted=len(retired) - len(kept),
+        rows=sum(file.rows for file in files),
+    )
+
+
+def _files(
+    connection: DuckDBPyConnection, home: Home, relation: str, key: Project, scratch: Path, present: dict[str, int]
+) -> Iterator[tuple[File, Path]]:
+    """The files of a relation and project, each with a path to take it from while the next is not asked for."""
+    project = ProjectKey(*key)
+    if not segments.fits(project):
+        raise StoreError(f"the name of {key} is too long for a folder of a lake; export the other projects by name")
+    folder = f"{relation}/{segments.partition(project)}"
+    if relation == "history":
+        yield from _segments(connection, home.history, project, folder, scratch, present)
+        query = """
+            SELECT r.run_id, t.key, t.step, t.value, t.text
+            FROM store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid
+            WHERE r.entity = ? AND r.project = ? ORDER BY t.key, r.run_id, t.step
+        """
+    else:
+        left_out = ", ".join((*_PARTITION, *_LEFT_OUT.get(relation, ())))
+        here = f"main.{identifier(relation)} WHERE entity = ? AND project = ?"
+        query = f"SELECT * EXCLUDE ({left_out}) FROM {here} ORDER BY ALL"
+    source = scratch / f"{relation}.parquet"
+    rows = _copy(connection, query, list(key), source)
+    stem = "tail" if relation == "history" else relation
+    yield _file(f"{folder}/{stem}-{_digest(source)}.parquet", source, rows), source
+
+
+def _segments(
+    connection: DuckDBPyConnection,
+    folder: Path,
+    project: ProjectKey,
+    target: str,
+    scratch: Path,
+    present: dict[str, int],
+) -> Iterator[tuple[File, Path]]:
+    """The segments as they are; one that holds values of replaced runs without these, and named so."""
+    found = connection.execute(
+        "SELECT s.path, s.value_count, list(g.run_id ORDER BY g.run_id) FILTER (WHERE g.replaced), "
+        "coalesce(sum(g.value_count) FILTER (WHERE g.replaced), 0)::BIGINT "
+        "FROM store.segments AS s LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
+        "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL GROUP BY ALL ORDER BY 1",
+        [project.entity, project.project],
+    ).fetchall()
+    for path, count, replaced, hidden in found:
+        source = folder / path
+        if not replaced:
+            yield _file(f"{target}/{source.name}", source, count), source
+            continue
+        digest = hashlib.sha256("\n".join(replaced).encode()).hexdigest()[:16]
+        named = f"{target}/{source.stem}-{digest}.parquet"
+        if named in present:
+            yield File(named, present[named], count - hidden), source
+            continue
+        query = f"""
+            SELECT p.run_id, p.key, p.step, p.value, p.text
+            FROM read_parquet([{literal(source)}], hive_partitioning = false, filename = true) AS p
+            {views.without_replaced(folder)} ORDER BY key, run_id, step
+        """
+        left = scratch / source.name
+        rows = _copy(connection, query, [], left)
+        yield _file(named, left, rows), left
+        left.unlink()
+
+
+def _copy(connection: DuckDBPyConnection, query: str, params: Sequence[str], target: Path) -> int:
+    return int(connection.execute(f"COPY ({query}) TO {literal(target)} {_OPTIONS}", params).fetchall()[0][0])
+
+
+def _file(path: str, source: Path, rows: int) -> File:
+    return File(path, source.stat().st_size, rows)
+
+
+def _columns(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:
+    described = connection.execute(f"DESCRIBE main.{identifier(relation)}").fetchall()
+    return {name: kind for name, kind, *_ in described if name not in _LEFT_OUT.get(relation, ())}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:24]
+
+
+def _published_at(home: Home) -> datetime:
+    return datetime.fromtimestamp(home.published.stat().st_mtime, UTC).replace(tzinfo=None, microsecond=0)
+
+
+def _retired_before(place: Place) -> dict[str, datetime]:
+    """Since when the files that the last manifest no longer listed have been so."""
+    text = place.read(MANIFEST)
+    if text is None:
+        return {}
+    try:
+        manifest: Any = json.loads(text)
+        if manifest["format"] != FORMAT:
+            raise StoreError(
+                f"{place.name}/{MANIFEST} is of format {manifest['format']}, not {FORMAT}: take another folder"
+            )
+        return {entry["path"]: datetime.fromisoformat(entry["since"]) for entry in manifest["retired"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{place.name}/{MANIFEST} is no manifest of a lake: take another folder") from error
