@@ -111,7 +111,7 @@ class Bench:
                 process.stderr.close()
 
     @staticmethod
-    def until(fact, seconds=20):
+    def until(fact, seconds=60):
         """Wait for something to become true."""
         limit = time.monotonic() + seconds
         while True:

@@ -49,6 +49,7 @@ def test_a_busy_port_is_told_and_a_changed_address_is_applied(bench):
         busy = f"127.0.0.1:{other.getsockname()[1]}"
         bench.configure(interval="1h", listen=busy)
         with bench.daemon():
+            bench.until(lambda: http_of(bench)["error"])
             found = http_of(bench)
             assert found["url"] is None
             assert found["error"].startswith(f"cannot listen on {busy}: Address already in use")
