@@ -170,7 +170,7 @@ class Server:
             with path.open("wb") as file:
                 await self._download(address, file.write, None)
 
-        await self._insist("file", take)
+        await self._insist("file", take, file=True)
 
     async def _insist(
         self, operation: str, ask: Callable[[], Awaitable[Result]], *, bulk: bool = False, file: bool = False

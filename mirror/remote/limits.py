@@ -15,13 +15,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from math import isfinite
 
 asking_for: ContextVar[str] = ContextVar("asking_for", default="")
 """The project that the requests of this task are for."""
 
 LONGEST_PAUSE = 300.0
 """Seconds; what a server asks for beyond this is tried sooner, since its clock or its header may be wrong."""
+
+LONGEST_RESET = 3600.0
 
 SCARCE = 0.5
 """The share of a budget below which it is spread over the time until it is renewed, instead of used as it comes."""
@@ -42,7 +45,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if not text:
         return None
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
+        return max(0.0, seconds) if isfinite(seconds) else None
     except ValueError:
         until, now = _moment(text), _moment(headers.get("date", ""))
         if until is None:
@@ -52,16 +56,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _moment(text: str) -> datetime | None:
     try:
-        return email.utils.parsedate_to_datetime(text)
+        moment = email.utils.parsedate_to_datetime(text)
     except ValueError:
         return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Budget:
     """How the requests stand. `left` and `resets_in_s` are what the server last said, None when it does not say.
 
-    `waiting` counts the requests that are held back, by project.
+    `last_minute` is the minute of the clock that is not over yet. `waiting` counts those that are held back, by project.
     """
 
     last_minute: int
@@ -104,6 +109,7 @@ class Limiter:
         self._small, self._bulk, self._files = _Queue(), _Queue(), _Queue()
         self._next_start = 0.0
         self._interval = 0.0
+        self._slower_from = 0.0
         self._quiet_until = 0.0
         self._left: float | None = None
         self._most = 0.0
@@ -140,7 +146,11 @@ class Limiter:
         if after is not None:
             self.pause(after * random.uniform(1.0, 1.1))  # noqa: S311 - not all processes at the same instant
             return
-        self._interval = min(LONGEST_INTERVAL, max(FIRST_INTERVAL, self._interval * 2))
+        now = asyncio.get_running_loop().time()
+        # All of a burst may be refused; it went too fast once.
+        if now >= self._slower_from:
+            self._interval = min(LONGEST_INTERVAL, max(FIRST_INTERVAL, self._interval * 2))
+            self._slower_from = now + self._interval
         self.pause(self._interval * random.uniform(0.5, 1.5))  # noqa: S311
 
     def learn(self, headers: Mapping[str, str]) -> None:
@@ -150,6 +160,9 @@ class Limiter:
             left = float(headers["ratelimit-remaining"])
             reset = max(0.0, float(headers.get("ratelimit-reset", "0")))
         except (KeyError, ValueError):
+            return
+        # A reset beyond an hour is no time to wait, but a moment on some clock.
+        if not (isfinite(left) and reset <= LONGEST_RESET):
             return
         now = asyncio.get_running_loop().time()
         if now >= self._reset_at:
@@ -170,7 +183,7 @@ class Limiter:
                 waiting[project] = waiting.get(project, 0) + sum(not ticket.done() for ticket in tickets)
         known = self._left is not None and now < self._reset_at
         return Budget(
-            last_minute=sum(count for at, count in self._minutes if at >= minute - 1),
+            last_minute=sum(count for at, count in self._minutes if at == minute),
             last_hour=sum(count for at, count in self._minutes if at > minute - _MINUTES),
             left=self._left if known else None,
             resets_in_s=self._reset_at - now if known else None,

@@ -201,3 +201,29 @@ def test_a_date_to_come_back_at_is_read_by_the_servers_own_clock():
     assert retry_after({"retry-after": "1.5"}) == 1.5
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
+
+
+@pytest.mark.parametrize("date", ["Mon Nov 23 12:00:07 2026", "Mon, 23 Nov 2026 12:00:07 -0000"])
+def test_a_date_without_a_zone_is_in_utc(date):
+    assert retry_after({"retry-after": date, "date": "Mon, 23 Nov 2026 12:00:00 GMT"}) == 7
+
+
+@pytest.mark.parametrize(("left", "reset"), [("nan", "1"), ("5", "inf"), ("0", "1763900000"), ("many", "1")])
+def test_headers_that_make_no_sense_hold_nothing_back(left, reset):
+    async def work():
+        limiter = Limiter(1)
+        limiter.learn({"ratelimit-remaining": left, "ratelimit-reset": reset})
+        async with limiter.slot():
+            return asyncio.get_running_loop().time() - 1000, limiter.snapshot().left
+
+    assert run(work()) == (0, None)
+
+
+def test_a_burst_that_is_refused_slows_down_once():
+    async def work():
+        limiter = Limiter(8)
+        for _ in range(8):
+            limiter.refused(None)
+        return limiter.snapshot().paused_for_s
+
+    assert run(work()) < 0.5
