@@ -66,7 +66,7 @@ def _moment(text: str) -> datetime | None:
 class Budget:
     """How the requests stand. `left` and `resets_in_s` are what the server last said, None when it does not say.
 
-    `last_minute` is the minute of the clock that is not over yet. `waiting` counts those that are held back, by project.
+    `last_minute` is the minute of the clock that is not over yet. `waiting` counts what is held back, by project.
     """
 
     last_minute: int
