@@ -4,8 +4,9 @@
 
 Builds a mirror in a temporary folder (two minutes), then prints for each filter the median of the whole answer -
 compile, plan, run, fetch the ids in order - in a warm process with two threads, from the leaf tables and from the JSON
-documents; then the median of whole `mirror query` processes; then, over fewer runs on the sample server, the same
-filters through `api.runs(filters=...)` of the official SDK.
+documents; then the median of whole `mirror query` processes, and as their floor that of a Python process which does
+nothing but `import duckdb` and open the file; then, over fewer runs on the sample server, the same filters through
+`api.runs(filters=...)` of the official SDK.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def build(home: Home, runs: int) -> None:
         with store.transaction() as tx:
             tx.add_project(PROJECT)
             tx.upsert_runs(records, now=start)
-    store.sort()
+    store.tend()
     store.publish()
     store.close()
 
@@ -170,6 +171,17 @@ def cold(home: Home, query: dict[str, Any], repeat: int) -> float:
 
     def once() -> None:
         subprocess.run(command, env=environ, check=True, capture_output=True)
+
+    once()
+    return median(once, repeat)
+
+
+def floor(home: Home, repeat: int) -> float:
+    """The median time of a process that does nothing but open the file, in milliseconds."""
+    code = f"import duckdb; duckdb.connect({str(home.published)!r}, read_only=True).close()"
+
+    def once() -> None:
+        subprocess.run([sys.executable, "-c", code], env=installed(), check=True)
 
     once()
     return median(once, repeat)
@@ -273,6 +285,7 @@ def main() -> None:
             text = f"{json.dumps(query)} {order}"
             print(f"{leaves:10.1f} {json_ms:>10} {ratio:>7} {whole:8.0f} {found:8,}  {text}", flush=True)
         print(f"slowest: {slowest:.1f} ms from the leaf tables, {slowest_cold:.0f} ms as a whole process")
+        print(f"a process that does nothing but import duckdb and open the file: {floor(home, 9):.0f} ms")
         con.close()
     if not options.skip_sdk:
         with tempfile.TemporaryDirectory() as folder:

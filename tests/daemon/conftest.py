@@ -84,31 +84,31 @@ class Bench:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     @contextmanager
-    def daemon(self, prelude="", stderr=subprocess.PIPE, **environ):
+    def daemon(self, prelude="", stderr=None, **environ):
         """A running daemon, asked to stop at the end; it must end by itself with exit code 0.
 
-        `prelude` is Python that the process runs before it, to bring about what does not happen by itself.
+        `prelude` is Python that the process runs before it, to bring about what does not happen by itself. What it
+        writes to stderr goes to a file if nowhere else: a pipe that nobody reads would hold it up once it is full.
         """
         code = f"import sys\n{prelude}\nfrom mirror.cli import main\nsys.exit(main(['daemon']))"
-        process = subprocess.Popen(
-            [sys.executable, *(["-c", code] if prelude else ["-m", "mirror.cli", "daemon"])],
-            env={**self.environ, **environ},
-            stderr=stderr,
-            text=True,
-        )
+        said = self.root / "daemon.stderr"
+        with said.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, *(["-c", code] if prelude else ["-m", "mirror.cli", "daemon"])],
+                env={**self.environ, **environ},
+                stderr=file if stderr is None else stderr,
+            )
         try:
             self.until(lambda: Control.find(self.home / "mirror.sock") or process.poll() is not None)
-            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert process.poll() is None, said.read_text()
             yield process
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(15) == 0, process.stderr and process.stderr.read()
+            assert process.wait(15) == 0, said.read_text()
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
 
     @staticmethod
     def until(fact, seconds=60):
