@@ -2,7 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= auto
+# One more than there are cores: many tests wait for a daemon or a server most of the time.
+WORKERS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+
+# Modules are compiled once, not by each of the many processes that tests start.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help demo test test-oldest test-bi check lint types contracts docs bench soak format lock clean
 
@@ -32,7 +36,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/mirror demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not soak and not bi"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi"
 
 # The other end of the range in pyproject.toml; its own environment, and the tests in which DuckDB has a part.
 OLDEST := .cache/oldest
@@ -44,7 +48,7 @@ $(OLDEST)/.done: $(VENV)/.dev
 	@touch $@
 
 test-oldest: $(OLDEST)/.done
-	$(OLDEST)/bin/python -m pytest -n $(WORKERS) -m "not soak and not bi" tests/store tests/sync tests/query
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi" tests/store tests/sync tests/query
 
 # Tools that pin another DuckDB or bring Java or Node have environments of their own, made once.
 BI := .cache/bi
@@ -67,7 +71,16 @@ $(BI)/.done: $(VENV)/.dev Makefile
 test-bi: $(BI)/.done
 	$(BIN)/python -m pytest -m bi tests/bi
 
-soak: $(VENV)/.dev
+# The older DuckDB versions that read the published file.
+READERS := .cache/readers
+$(READERS)/.done: $(VENV)/.dev
+	for version in 1.4 1.5; do \
+	  $(BIN)/uv venv -q --clear --python $(BIN)/python $(READERS)/$$version && \
+	  $(BIN)/uv pip install -q --python $(READERS)/$$version/bin/python "duckdb==$$version.*" || exit 1; \
+	done
+	@touch $@
+
+soak: $(VENV)/.dev $(READERS)/.done
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
 check: lint types contracts docs

@@ -15,6 +15,11 @@ import pytest
 from mirror.home import Home
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is dear to make stay together on one worker, and such long pieces come first."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one run of the command did."""

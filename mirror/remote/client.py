@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urljoin
@@ -43,6 +45,12 @@ class Unreachable(CommError):
 
 class TooMuch(CommError):
     """An answer did not come whole however often it was asked for; a smaller question may do."""
+
+
+@cache
+def _certificates() -> SSLContext:
+    """Made once: reading them takes longer than most requests."""
+    return httpx.create_ssl_context()
 
 
 _counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
@@ -102,6 +110,7 @@ class Server:
         self._key_source = key_source
         self._patience = patience or Patience()
         self._http = httpx.AsyncClient(
+            verify=_certificates(),
             auth=httpx.BasicAuth("api", key),
             timeout=httpx.Timeout(timeout, pool=None),
             limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
@@ -233,7 +242,10 @@ class Server:
         """A client that has no key to send: storage refuses a second credential, and may be anybody's."""
         if self._keyless is None:
             self._keyless = httpx.AsyncClient(
-                timeout=self._timeout, follow_redirects=True, headers={"User-Agent": f"wandb-mirror/{VERSION}"}
+                verify=_certificates(),
+                timeout=self._timeout,
+                follow_redirects=True,
+                headers={"User-Agent": f"wandb-mirror/{VERSION}"},
             )
         return self._keyless
 
@@ -268,7 +280,10 @@ class Server:
             message = f"{self.base_url} limits the rate of requests (429); try again later"
             raise _Retry(Unreachable(message, failure), after)
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            raise _Retry(TooMuch(f"{self.base_url} failed to answer {operation} ({status})", failure))
+            after = retry_after(answer.headers)
+            if after is not None:
+                self.limiter.pause(after)
+            raise _Retry(TooMuch(f"{self.base_url} failed to answer {operation} ({status})", failure), after)
         try:
             content = orjson.loads(answer.content)
         except orjson.JSONDecodeError as error:

@@ -1,17 +1,25 @@
-"""Asks for logged values: the lines of several runs in one request."""
+"""Asks for logged values: the lines of several runs in one request, and in smaller ones where that fails."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from mirror.errors import AuthError, CommError
 from mirror.remote import queries
-from mirror.remote.client import Server
+from mirror.remote.client import Server, TooMuch, Unreachable
 from mirror.store.records import ProjectKey
 
 SMALL_STEPS = 1000
 """A question for so many steps may be about what runs now; one for more is a backfill, and goes last."""
+
+
+PIECES = 8
+"""Into how many a window is cut that is too much for one answer."""
+
+GIVE_UP_AFTER = 4
+"""So many runs of which the server gives no line whatever is asked, and no answer between them: it is not the runs."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,76 @@ async def fetch(server: Server, project: ProjectKey, windows: Sequence[Window]) 
     return {
         window: (answer["history"] or []) if answer else None for window, answer in zip(windows, answers, strict=True)
     }
+
+
+@dataclass
+class Answer:
+    """The lines of each window, None for a run that is not there; and the runs that cannot be read, with the reason."""
+
+    lines: dict[Window, list[str] | None] = field(default_factory=dict)
+    failed: dict[str, CommError] = field(default_factory=dict)
+
+
+class HistoryReader:
+    """Reads the lines of a project's runs, asking for less at once where the server does not give that much."""
+
+    def __init__(self, server: Server, project: ProjectKey) -> None:
+        self._server = server
+        self._project = project
+        self._silent = 0
+
+    async def read(self, windows: Sequence[Window]) -> Answer:
+        """The lines of these windows. A run that spoils an answer is found out and told as failed, with no lines.
+
+        Raises AuthError, and Unreachable where nothing more can be had of any run.
+        """
+        try:
+            lines = await fetch(self._server, self._project, windows)
+        except (Unreachable, AuthError):
+            raise
+        except CommError as error:
+            parts = _parts(windows, splittable=isinstance(error, TooMuch))
+            if parts:
+                return await self._read_parts(windows, parts)
+            self._silent += 1
+            if self._silent >= GIVE_UP_AFTER and isinstance(error, TooMuch):
+                raise Unreachable(f"{error}; {self._silent} runs in a row gave no history", error) from error
+            return Answer(failed={windows[0].run_id: error})
+        self._silent = 0
+        return Answer(lines)
+
+    async def _read_parts(self, windows: Sequence[Window], parts: Sequence[Sequence[Window]]) -> Answer:
+        whole = Answer()
+        for part in parts:
+            # Of a run that failed nothing is kept, so that nothing more of it is asked for.
+            if wanted := [window for window in part if window.run_id not in whole.failed]:
+                answer = await self.read(wanted)
+                whole.lines.update(answer.lines)
+                whole.failed.update(answer.failed)
+        if len(windows) > 1:
+            whole.lines = {window: found for window, found in whole.lines.items() if window.run_id not in whole.failed}
+            return whole
+        if whole.failed:
+            return Answer(failed=whole.failed)
+        found = [whole.lines[part] for [part] in parts]
+        there = [lines for lines in found if lines is not None]
+        lines = [line for lines in there for line in lines] if len(there) == len(found) else None
+        return Answer({windows[0]: lines})
+
+
+def _parts(windows: Sequence[Window], *, splittable: bool) -> list[list[Window]]:
+    """Smaller questions: half of the runs each, or pieces of the one run. None where it gets no smaller."""
+    if len(windows) > 1:
+        middle = len(windows) // 2
+        return [list(windows[:middle]), list(windows[middle:])]
+    [window] = windows
+    steps = window.end - window.first
+    if not splittable or steps < 2:
+        return []
+    size = -(-steps // PIECES)
+    return [
+        [Window(window.run_id, first, min(first + size, window.end))] for first in range(window.first, window.end, size)
+    ]
 
 
 async def fetch_events(

@@ -2,7 +2,8 @@
 
 The pace is learned from what the server says: `RateLimit-Remaining` and `RateLimit-Reset`, `Retry-After`, and 429s
 without any of these. A server that says nothing is not held back. Those that must wait are served project by project,
-and within that small questions before backfills, so that a huge project does not starve a live run.
+and within that small questions before backfills, so that a huge project does not starve a live run: pages and files
+leave one place to the questions, and the questions one turn in `SHARE` to the pages.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ SCARCE = 0.5
 FIRST_INTERVAL = 0.25
 LONGEST_INTERVAL = 10.0
 """Seconds between requests after a 429 that tells nothing: doubled by each, and a twentieth less by each answer."""
+
+SHARE = 5
+"""While pages wait, one request in so many is one of theirs, however many small questions there are."""
 
 _MINUTES = 60
 
@@ -106,6 +110,8 @@ class Limiter:
 
     def __init__(self, concurrency: int) -> None:
         self._free = concurrency
+        self._roomy = max(1, concurrency - 1)
+        self._ahead = 0
         self._small, self._bulk, self._files = _Queue(), _Queue(), _Queue()
         self._next_start = 0.0
         self._interval = 0.0
@@ -121,6 +127,7 @@ class Limiter:
     async def slot(self, *, bulk: bool = False, file: bool = False) -> AsyncIterator[None]:
         """Wait for a turn. `bulk` lets others of the project go first; a `file` is not part of the server's budget."""
         loop = asyncio.get_running_loop()
+        large = bulk or file
         queue = self._files if file else self._bulk if bulk else self._small
         ticket: asyncio.Future[None] = loop.create_future()
         queue.put(asking_for.get(), ticket)
@@ -129,12 +136,12 @@ class Limiter:
             await ticket
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled():
-                self._give_back(loop)
+                self._give_back(loop, large)
             raise
         try:
             yield
         finally:
-            self._give_back(loop)
+            self._give_back(loop, large)
 
     def pause(self, seconds: float) -> None:
         """Hold back every request for that long; a longer pause already under way stays."""
@@ -191,28 +198,39 @@ class Limiter:
             waiting={project: count for project, count in waiting.items() if count},
         )
 
-    def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _give_back(self, loop: asyncio.AbstractEventLoop, large: bool) -> None:
         self._free += 1
+        self._roomy += large
         self._serve(loop)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let go whoever may go now, and wake up when the next one may."""
         while self._free > 0:
             wait = max(self._quiet_until, self._next_start) - loop.time()
-            asking = len(self._small) or len(self._bulk)
+            asking = len(self._small) or (self._roomy and len(self._bulk))
             if asking and wait <= 0:
-                ticket = self._small.take() or self._bulk.take()
+                ticket, large = self._next_question()
                 if ticket is not None:
                     self._start(loop.time())
             else:
-                ticket = self._files.take()
+                ticket, large = self._files.take() if self._roomy else None, True
                 if ticket is None:
                     if asking:
                         self._wake_in(loop, wait)
                     return
             if ticket is not None:
                 self._free -= 1
+                self._roomy -= large
                 ticket.set_result(None)
+
+    def _next_question(self) -> tuple[asyncio.Future[None] | None, bool]:
+        """Whose turn it is, and whether that is a page."""
+        due = self._roomy > 0 and len(self._bulk) > 0 and self._ahead >= SHARE - 1
+        if not due and (ticket := self._small.take()) is not None:
+            self._ahead = self._ahead + 1 if len(self._bulk) else 0
+            return ticket, False
+        self._ahead = 0
+        return self._bulk.take() if self._roomy else None, True
 
     def _start(self, now: float) -> None:
         interval = self._interval

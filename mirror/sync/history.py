@@ -8,11 +8,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mirror.errors import AuthError, CommError
-from mirror.remote import history as remote
-from mirror.remote.client import TooMuch, Unreachable
+from mirror.errors import CommError
 from mirror.remote.columns import KeyGlobs, parse
-from mirror.remote.history import Window
+from mirror.remote.history import Answer, HistoryReader, Window
 from mirror.store.records import ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import plan
@@ -54,6 +52,7 @@ class _Job:
         self.result = result
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
+        self.reader = HistoryReader(context.server, project)
         self.size = plan.RowSize()
         self.rows_to_come = 0
         self.parser = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parser")
@@ -151,37 +150,13 @@ class _Job:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _fetch(self, windows: list[Window]) -> Batch:
-        """Ask for the windows, in halves where the answer is too much or one run spoils it for the others."""
-        try:
-            lines = await remote.fetch(self.context.server, self.project, windows)
-        except (Unreachable, AuthError):
-            raise
-        except CommError as error:
-            halves = self._halves(windows, splittable=isinstance(error, TooMuch))
-            if halves is None:
-                return Batch(windows, failed={windows[0].run_id: error})
-            first, second = [await self._fetch(half) for half in halves]
-            return Batch(
-                windows, first.pages + second.pages, {**first.failed, **second.failed}, first.gone + second.gone
-            )
+        answer = await self.reader.read(windows)
         # Not more threads: they would take turns at the interpreter, and hold up the one that writes.
-        return await asyncio.get_running_loop().run_in_executor(self.parser, self._parse, windows, lines)
+        return await asyncio.get_running_loop().run_in_executor(self.parser, self._parse, windows, answer)
 
-    @staticmethod
-    def _halves(windows: list[Window], *, splittable: bool) -> tuple[list[Window], list[Window]] | None:
-        if len(windows) > 1:
-            middle = len(windows) // 2
-            return windows[:middle], windows[middle:]
-        window = windows[0]
-        if not splittable or window.end - window.first < 2:
-            return None
-        cut = (window.first + window.end) // 2
-        return [Window(window.run_id, window.first, cut)], [Window(window.run_id, cut, window.end)]
-
-    def _parse(self, windows: list[Window], lines: dict[Window, list[str] | None]) -> Batch:
-        batch = Batch(windows)
-        for window in windows:
-            texts = lines[window]
+    def _parse(self, windows: list[Window], answer: Answer) -> Batch:
+        batch = Batch(windows, failed=answer.failed)
+        for window, texts in answer.lines.items():
             if texts is None:
                 batch.gone.append(window.run_id)
                 continue

@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.xdist_group("full sample")
+
 PROJECTS = ("vision", "language", "rl-control", "oddities")
 
 DIFFERENCES = {

@@ -19,6 +19,8 @@ from mirror.errors import ArgumentError, MissingPackage, QueryError
 from mirror.sandbox import sample
 from tests.api.conftest import Bench, bench
 
+pytestmark = pytest.mark.xdist_group("small sample")
+
 VISION = "my-team/vision/vision00"
 
 

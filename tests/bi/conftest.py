@@ -61,7 +61,7 @@ class Published:
         return rows
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def published() -> Iterator[Published]:
     root = Path(tempfile.mkdtemp(prefix="m"))
     ended = threading.Event()

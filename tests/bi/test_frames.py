@@ -12,6 +12,8 @@ from tests.bi.clients import sqlalchemy_reads
 from tests.bi.conftest import QUERIES
 from tests.bi.plain import plain
 
+pytestmark = pytest.mark.xdist_group("published")
+
 ARROW = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "TIMESTAMP": pa.timestamp("us")}  # fmt: skip
 POLARS = {"VARCHAR": pl.String, "BIGINT": pl.Int64, "DOUBLE": pl.Float64, "BOOLEAN": pl.Boolean, "TIMESTAMP": pl.Datetime("us")}  # fmt: skip
 

@@ -88,7 +88,7 @@ COMMON_FILTERS = st.one_of(
 )
 
 
-@examples(24)
+@examples(14)
 @given(RUNS, st.lists(COMMON_FILTERS, min_size=6, max_size=6))
 def test_filters_mean_what_they_mean_to_mongodb(con, documents, queries):
     """The same runs as mongomock finds, for each of six filters over eight runs."""
@@ -102,7 +102,7 @@ def test_filters_mean_what_they_mean_to_mongodb(con, documents, queries):
         assert matching(con, query) == expected, json.dumps(query)
 
 
-@examples(24)
+@examples(14)
 @given(RUNS, st.lists(filters(), min_size=4, max_size=4))
 def test_the_leaf_form_agrees_with_the_json_form(con, documents, queries):
     """All operators, null and missing included: leaf tables and documents give the same runs."""
@@ -111,7 +111,7 @@ def test_the_leaf_form_agrees_with_the_json_form(con, documents, queries):
         assert matching(con, query) == matching(con, query, form="json"), json.dumps(query)
 
 
-@examples(24)
+@examples(14)
 @given(RUNS, filters())
 def test_a_filter_and_its_negation_part_the_runs(con, documents, query):
     """No run is in both, none in neither: the SQL is two-valued."""
@@ -119,7 +119,7 @@ def test_a_filter_and_its_negation_part_the_runs(con, documents, query):
     assert sorted(matching(con, query) + matching(con, {"$nor": [query]})) == list(range(len(documents)))
 
 
-@examples(20)
+@examples(14)
 @given(st.lists(VALUES, min_size=1, max_size=3), st.lists(operators(), min_size=4, max_size=4))
 def test_long_lists_answer_as_short_ones(con, values, conditions):
     """A list too long to have rows for its elements is read from its text, with the same answers."""

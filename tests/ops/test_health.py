@@ -130,7 +130,8 @@ def test_metrics_without_a_daemon_tell_of_the_mirror(bench):
 def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
     add(bench, "one")
     bench.configure(interval="1h")
-    target = bench.root / "mirror.prom"
+    target = bench.root / "textfiles" / "mirror.prom"
+    target.parent.mkdir()
     target.write_text("old\n")
     with bench.daemon():
         bench.until(lambda: bench.sql("select count(*) from runs") == [(1,)])
@@ -141,7 +142,7 @@ def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
         assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
     assert target.stat().st_ino != inode
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
-    assert sorted(path.name for path in bench.root.iterdir()) == ["home", "mirror.prom"]
+    assert [path.name for path in target.parent.iterdir()] == ["mirror.prom"]
     found = samples(target.read_text())
     assert found["mirror_daemon_up",] == 1
     assert found["mirror_requests_total", ("operation", "MirrorRuns")] == 3

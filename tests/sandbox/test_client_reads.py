@@ -13,6 +13,8 @@ import pytest
 from mirror.sandbox import Run, Sandbox, World, sample
 from tests.sandbox.official import environment
 
+pytestmark = pytest.mark.xdist_group("client")
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox, Any]]:

@@ -12,6 +12,8 @@ from mirror.config import load
 from mirror.sandbox import World
 from tests.serve.conftest import Served, served
 
+pytestmark = pytest.mark.xdist_group("endpoint")
+
 RUNS = """query Runs($project: String!, $entity: String!, $cursor: String, $perPage: Int = 50, $order: String, $filters: JSONString) {
     project(name: $project, entityName: $entity) { runCount(filters: $filters)
         runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {

@@ -273,6 +273,19 @@ def test_an_interrupted_flush_is_finished_by_the_next_pass(rig):
     assert rig.sql("select count(*) from history where key = 'loss'") == [(150,)]
 
 
+def test_a_server_that_gives_no_history_for_now_is_soon_left_alone(rig):
+    for index in range(12):
+        add(rig, f"run{index}", rows=50)
+    rig.patience = replace(HASTY, attempts=1)
+    rig.sandbox.faults.add("500", times=None, operation="MirrorHistory")
+    failed = rig.sync()["team/p"]
+    assert "4 runs in a row gave no history" in str(failed.error)
+    assert rig.sandbox.requests["MirrorHistory"] < 40
+    rig.sandbox.faults.clear()
+    result = rig.sync()["team/p"]
+    assert (result.failed, result.rows) == ({}, 600)
+
+
 def test_the_tail_moves_to_segments_while_a_run_grows_and_nothing_changes(rig):
     rig.tail_values = 500
     run = rig.world.add_run("team", "p", run_id="grow", state="running")

@@ -16,6 +16,17 @@ from tests.daemon.conftest import Bench, bench
 __all__ = ["bench"]
 
 
+SETTINGS = """projects = ["team/vision", "team/language"]
+[sync]
+interval = "2s"
+live_interval = "1s"
+[publish]
+min_interval = "200ms"
+[http]
+listen = "127.0.0.1:0"
+"""
+
+
 class Site(Bench):
     """A home whose daemon serves its page on a free port, and a client that carries the token."""
 
@@ -66,7 +77,8 @@ def site():
             site.live = live
             other = site.world.add_run("team", "language", run_id="other", name="other")
             other.finish()
-            site.configure('["team/vision", "team/language"]', interval="500ms", listen="127.0.0.1:0")
+            # A daemon that lives as long as a module, beside other tests, and is not to take the machine.
+            site.configure(text=SETTINGS)
             with site.daemon():
                 site.until(lambda: site.sql("select count(*), sum(history_rows) from runs") == [(14, 245)], 60)
                 yield site

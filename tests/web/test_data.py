@@ -19,6 +19,8 @@ from mirror.web.snapshots import Snapshots
 from tests.query.conftest import published, segmented  # noqa: F401 - fixtures
 from tests.web.conftest import log_curve
 
+pytestmark = pytest.mark.xdist_group("site")
+
 
 def test_projects_with_their_freshness(site):
     found = site.get("/api/state")

@@ -13,7 +13,7 @@ from tests.web.conftest import log_curve
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: `apt-get install chromium`"),
-    pytest.mark.xdist_group("browser"),
+    pytest.mark.xdist_group("page"),
 ]
 
 

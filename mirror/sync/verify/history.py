@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mirror.errors import AuthError, CommError
-from mirror.remote import history as remote
-from mirror.remote.client import Server, TooMuch, Unreachable
+from mirror.errors import CommError
+from mirror.remote.client import Server
 from mirror.remote.columns import KeyGlobs, parse
-from mirror.remote.history import Window
+from mirror.remote.history import Answer, HistoryReader, Window
 from mirror.store import columns
 from mirror.store.checks import HISTORY
 from mirror.store.reader import Reader
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan
+from mirror.sync.batch import Batch
 
 AHEAD = 3
 """Answers that may wait to be compared; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
@@ -83,24 +83,6 @@ class Compared:
         return not (self.missing or self.extra or self.differ or self.error or self.gone)
 
 
-@dataclass
-class _Answer:
-    windows: list[Window]
-    pages: list[tuple[Window, HistoryPage]] = field(default_factory=list)
-    failed: dict[str, CommError] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)
-
-    def add(self, other: _Answer) -> None:
-        self.windows += other.windows
-        self.pages += other.pages
-        self.failed.update(other.failed)
-        self.gone += other.gone
-
-    @property
-    def values(self) -> int:
-        return sum(page.values.num_rows for _, page in self.pages)
-
-
 async def compare(
     server: Server,
     reader: Reader,
@@ -115,13 +97,13 @@ async def compare(
     """
     keys = KeyGlobs(globs)
     found = {span.run_id: Compared() for span in spans}
-    gathered = _Answer([])
+    gathered = Batch([])
     async for answer in _in_order(server, project, spans, keys):
         gathered.add(answer)
         rows_done(sum(page.rows for _, page in answer.pages))
         if gathered.values >= VALUES:
             await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
-            gathered = _Answer([])
+            gathered = Batch([])
     if gathered.windows:
         await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
     return found
@@ -129,14 +111,15 @@ async def compare(
 
 async def _in_order(
     server: Server, project: ProjectKey, spans: Sequence[plan.Span], keys: KeyGlobs
-) -> AsyncIterator[_Answer]:
+) -> AsyncIterator[Batch]:
     size = plan.RowSize()
+    reader = HistoryReader(server, project)
     jobs = plan.requests(spans, size)
-    under_way: deque[asyncio.Task[_Answer]] = deque()
+    under_way: deque[asyncio.Task[Batch]] = deque()
     try:
         while True:
             while len(under_way) < AHEAD and (windows := next(jobs, None)) is not None:
-                under_way.append(asyncio.create_task(_ask(server, project, windows, keys, size)))
+                under_way.append(asyncio.create_task(_ask(reader, windows, keys, size)))
             if not under_way:
                 return
             yield await under_way.popleft()
@@ -146,40 +129,13 @@ async def _in_order(
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _ask(
-    server: Server, project: ProjectKey, windows: list[Window], keys: KeyGlobs, size: plan.RowSize
-) -> _Answer:
-    """One answer, asked for in halves where it is too much or one run spoils it for the others."""
-    try:
-        lines = await remote.fetch(server, project, windows)
-    except (Unreachable, AuthError):
-        raise
-    except CommError as error:
-        halves = _halves(windows, splittable=isinstance(error, TooMuch))
-        if halves is None:
-            return _Answer(windows, failed={windows[0].run_id: error})
-        whole = _Answer([])
-        for half in halves:
-            whole.add(await _ask(server, project, half, keys, size))
-        return whole
-    return await asyncio.to_thread(_parse, windows, lines, keys, size)
+async def _ask(reader: HistoryReader, windows: list[Window], keys: KeyGlobs, size: plan.RowSize) -> Batch:
+    return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
 
 
-def _halves(windows: list[Window], *, splittable: bool) -> tuple[list[Window], list[Window]] | None:
-    if len(windows) > 1:
-        middle = len(windows) // 2
-        return windows[:middle], windows[middle:]
-    window = windows[0]
-    if not splittable or window.end - window.first < 2:
-        return None
-    cut = (window.first + window.end) // 2
-    return [Window(window.run_id, window.first, cut)], [Window(window.run_id, cut, window.end)]
-
-
-def _parse(windows: list[Window], lines: dict[Window, list[str] | None], keys: KeyGlobs, size: plan.RowSize) -> _Answer:
-    answer = _Answer(list(windows))
-    for window in windows:
-        texts = lines[window]
+def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSize) -> Batch:
+    answer = Batch(list(windows), failed=read.failed)
+    for window, texts in read.lines.items():
         if texts is None:
             answer.gone.append(window.run_id)
             continue
@@ -191,7 +147,7 @@ def _parse(windows: list[Window], lines: dict[Window, list[str] | None], keys: K
     return answer
 
 
-def _compare(reader: Reader, project: ProjectKey, answer: _Answer, keys: KeyGlobs, found: dict[str, Compared]) -> None:
+def _compare(reader: Reader, project: ProjectKey, answer: Batch, keys: KeyGlobs, found: dict[str, Compared]) -> None:
     """Hold the pages against what the mirror shows of the same windows."""
     for run_id, error in answer.failed.items():
         found[run_id].error = error
