@@ -17,6 +17,7 @@ from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
 from mirror.api.things import Sweep, User
 from mirror.errors import CommError, UsageError
+from mirror.remote.lenient import loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,8 +31,9 @@ ENDED = ("finished", "crashed", "failed", "killed")
 class Run:
     """A run as the mirror holds it, shaped as the official client's `Run`.
 
-    Reading needs no network, but for `files`, `file` and `metadata`. What is changed (`config`, `summary`, `tags`,
-    `notes`, `name`, `group`, `job_type`, `description`) is sent to the server by `update`, then mirrored.
+    Reading needs no network, but for `files`, `file` and, where it is not mirrored, `metadata`. What is changed
+    (`config`, `summary`, `tags`, `notes`, `name`, `group`, `job_type`, `description`) is sent to the server by
+    `update`, then mirrored.
     """
 
     def __init__(self, api: Api, page: Page, address: Address) -> None:
@@ -255,10 +257,11 @@ class Run:
     def metadata(self) -> dict[str, Any] | None:
         """What `wandb-metadata.json` says of machine, command and git; None for a run without it.
 
-        Asked of the server once. Raises CommError when it cannot be had.
+        Where `sync.metadata` does not mirror it, the server is asked, once. Raises CommError when it cannot be had.
         """
         if "metadata" not in self._held:
-            self._held["metadata"] = metadata(self._api.session, self)
+            text, known = self._page.snapshot.metadata(self._address.rid)
+            self._held["metadata"] = loads(text) if text else None if known else metadata(self._api.session, self)
         told: dict[str, Any] | None = self._held["metadata"]
         return told
 

@@ -168,6 +168,16 @@ class Snapshot:
         sql = "SELECT count(*) FROM (SELECT 1 FROM store.system_metrics WHERE entity = ? AND project = ? LIMIT 1)"
         return bool(self.cursor.execute(sql, [address.entity, address.project]).fetchall()[0][0])
 
+    def metadata(self, rid: int) -> tuple[str | None, bool]:
+        """What a run's metadata file holds as JSON text, and whether it is known: whether the file was looked for."""
+        rows = self.cursor.execute(
+            "SELECT m.file, e.file FROM store.runs AS r LEFT JOIN store.run_metadata AS m ON m.rid = r.rid "
+            "LEFT JOIN store.run_extras AS e ON e.rid = r.rid WHERE r.rid = ?",
+            [rid],
+        ).fetchall()
+        text, looked = rows[0] if rows else (None, None)
+        return text, text is not None or looked == "none"
+
     def last_step(self, rid: int) -> int:
         """The highest mirrored step of a run; -1 for a run without history."""
         rows = self.cursor.execute("SELECT last_step FROM store.run_history WHERE rid = ?", [rid]).fetchall()

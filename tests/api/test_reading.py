@@ -243,3 +243,20 @@ def test_help_tells_of_everything() -> None:
         for name, member in vars(kind).items():
             if not name.startswith("_") and (callable(member) or isinstance(member, property)):
                 assert getattr(member, "__doc__", None), f"{kind.__name__}.{name}"
+
+
+def test_metadata_that_is_mirrored_needs_no_server() -> None:
+    with bench(sample.small(), metadata=True) as made:
+        there = {run.path: run.metadata() or None for run in runs_of(made)}
+        made.server.reset_counts()
+        api = mirror.Api()
+        assert {path: api.run(path).metadata for path in there} == there
+        assert None in there.values()
+        assert any(there.values())
+        assert sum(made.server.requests.values()) == 0
+
+
+def runs_of(made: Bench) -> list[Any]:
+    """Every run that has ended; the file of one that has not may still come."""
+    found = [run for entity, project in made.world.projects for run in made.world.runs(entity, project)]
+    return [run for run in found if run.state != "running"]
