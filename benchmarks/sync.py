@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def many_runs(runs: int, *, live: bool = False) -> World:
     world, rng = World(username="ada", entity="acme"), random.Random(7)
     for number in range(runs):
         config, summary = document(rng, number)
-        world.add_run("acme", "bench", config=config, summary=summary, state="finished")
+        # An hour apart, as over half a year: what is new is asked for from two minutes before the newest run on.
+        at = datetime(2026, 1, 1) + timedelta(hours=number)
+        world.add_run("acme", "bench", config=config, summary=summary, state="finished", created_at=at)
     if live:
         world.add_run("acme", "bench", run_id="live")
     return world

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mirror.errors import CommError
@@ -21,9 +21,12 @@ from mirror.sync.exported import Exported
 AHEAD = 4
 """Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""
 
-COMMIT_VALUES = 3_000_000
+COMMIT_VALUES = 2_000_000
 COMMIT_SECONDS = 4.0
-"""When answers are committed: few large transactions take half the time of many small ones, and bound what is lost."""
+"""When answers are committed: few large transactions take half the time of many small ones, and bound what is lost.
+
+While so many values are written, as many more are gathered; both together bound the memory.
+"""
 
 FIRST_GUESS = 10_000
 LAST_GUESS = 2**40
@@ -76,13 +79,25 @@ class _Job:
             else:
                 spans.append(plan.Span(run.run_id, first, run.server_last_step, max(missing, 1)))
         ends = {span.run_id: span.last for span in spans}
-        async for batch in self._gather(self._fetch_all(spans)):
-            await self._commit(batch)
-            for window in batch.windows:
-                if window.run_id not in self.dropped and window.end > ends[window.run_id]:
-                    await self._complete(window.run_id)
+        # One batch is written while the next one is gathered.
+        writing: asyncio.Task[None] | None = None
+        try:
+            async for batch in self._gather(self._fetch_all(spans)):
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(self._take(batch, ends))
+        finally:
+            if writing is not None:
+                await writing
         for need, first, missing in open_ended:
             await self._pull_open_ended(need, first, missing)
+
+    async def _take(self, batch: Batch, ends: Mapping[str, int]) -> None:
+        """Commit what came, and complete the runs of which it is the end."""
+        await self._commit(batch)
+        for window in batch.windows:
+            if window.run_id not in self.dropped and window.end > ends[window.run_id]:
+                await self._complete(window.run_id)
 
     async def _gather(self, batches: AsyncIterator[Batch]) -> AsyncIterator[Batch]:
         """Put answers together until they are worth a transaction, or the first of them has waited long enough."""
