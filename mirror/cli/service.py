@@ -52,7 +52,7 @@ def install(
         if problem := _check_key(given):
             warn(problem)
         return
-    if not given.settings().projects:
+    if not (given.settings().projects or given.settings().local.dirs):
         raise UsageError(f"{given.home.config} names no projects: run `mirror init` first")
     if problem := _check_key(given):
         raise AuthError(problem)

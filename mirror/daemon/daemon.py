@@ -67,19 +67,24 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
     # The config was read just now; until there is something to reload, the signal must not end the process.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     _hide_key(settings, environ)
-    async with open_context(home, settings, environ) as context:
+    async with open_context(home, settings, environ, key_needed=bool(settings.projects)) as context:
         await Daemon(home, environ, settings, context, stopping).run()
 
 
 def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
     settings = config.load(home, environ)
-    if not settings.projects:
+    if not settings.projects and not settings.local.dirs:
         raise ConfigError(f"{home.config} names no projects; add some under `projects`, or run `mirror init`")
     return settings
 
 
 def _hide_key(settings: config.Settings, environ: Mapping[str, str]) -> None:
-    logs.hide(credentials.find(settings.server.base_url, environ).key)
+    """Keep the key out of the logs. A mirror of nothing but local runs needs none."""
+    try:
+        logs.hide(credentials.find(settings.server.base_url, environ).key)
+    except AuthError:
+        if settings.projects:
+            raise
 
 
 class Daemon:
@@ -263,6 +268,8 @@ class Daemon:
     ) -> list[PassResult]:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
         failed: dict[str, CommError] = {}
+        if not paths and not self._settings.projects:
+            raise UsageError(f"nothing to sync: name a PATH, or add projects to {self._home.config}")
         wanted = await self._targets(paths or self._settings.projects, failed)
         if not wanted and not failed:
             patterns = ", ".join(paths or self._settings.projects)
@@ -300,8 +307,8 @@ class Daemon:
 
     async def _apply(self, settings: config.Settings) -> None:
         old = self._settings
-        if settings.server != old.server:
-            server = connect(settings, self._environ)
+        if settings.server != old.server or bool(settings.projects) != bool(old.projects):
+            server = connect(settings, self._environ, key_needed=bool(settings.projects))
             _hide_key(settings, self._environ)
             former, self._context = self._context.server, replace(self._context, server=server)
             server.requests, server.retries, server.bytes_received = (
@@ -320,7 +327,7 @@ class Daemon:
             tail_values=settings.store.tail_values, publish_interval=settings.publish.min_interval
         )
         await self._page.listen_on(settings.http.listen)
-        log.info("config applied: %s", ", ".join(settings.projects))
+        log.info("config applied: %s", ", ".join(settings.projects) or "local runs only")
         await self._look_for_projects()
 
     async def _reload_or_log(self) -> None:
@@ -331,6 +338,8 @@ class Daemon:
 
     async def _check_key(self) -> None:
         """A wrong key ends the daemon at once; a server that is out of reach or slow does not."""
+        if not self._settings.projects:
+            return
         try:
             async with asyncio.timeout(KEY_PATIENCE):
                 viewer = await self._context.server.viewer()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from mirror import credentials
 from mirror.config import Settings
+from mirror.errors import AuthError
 from mirror.home import Home
 from mirror.remote.client import Server
 from mirror.store.store import Store
@@ -20,14 +21,23 @@ def scope_of(settings: Settings) -> Scope:
     return Scope(sync.filters, sync.history, sync.system_metrics, sync.reconcile_interval, sync.metadata, sync.console)
 
 
-def connect(settings: Settings, environ: Mapping[str, str]) -> Server:
-    """A client with the key that the environment or netrc gives. Raises AuthError when there is none."""
+def connect(settings: Settings, environ: Mapping[str, str], *, key_needed: bool = True) -> Server:
+    """A client with the key that the environment or netrc gives.
+
+    Raises AuthError when there is none, unless a client will do that the server does not know.
+    """
     server = settings.server
-    credential = credentials.find(server.base_url, environ)
+    try:
+        credential = credentials.find(server.base_url, environ)
+        key, source = credential.key, credential.source
+    except AuthError:
+        if key_needed:
+            raise
+        key, source = "", ""
     return Server(
         server.base_url,
-        credential.key,
-        key_source=credential.source,
+        key,
+        key_source=source,
         timeout=server.timeout,
         max_concurrency=server.max_concurrency,
     )
@@ -35,13 +45,18 @@ def connect(settings: Settings, environ: Mapping[str, str]) -> Server:
 
 @asynccontextmanager
 async def open_context(
-    home: Home, settings: Settings, environ: Mapping[str, str], progress: Progress | None = None
+    home: Home,
+    settings: Settings,
+    environ: Mapping[str, str],
+    progress: Progress | None = None,
+    *,
+    key_needed: bool = True,
 ) -> AsyncIterator[Context]:
     """Open server and store; close both, with what was committed published by then.
 
     Raises AuthError, StoreBusy (another process writes to this home) or StoreError.
     """
-    server = connect(settings, environ)
+    server = connect(settings, environ, key_needed=key_needed)
     try:
         with open_writer(home, settings) as writer:
             yield Context(server, writer, scope_of(settings), progress or Silent())

@@ -112,3 +112,30 @@ def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
         log = (bench.home / "mirror.log").read_text()
         assert "run-x.wandb cannot be read: it is no .wandb file" in log
         assert "missing not there yet" in log
+
+
+def test_local_runs_alone_need_no_account(bench):
+    """Neither key nor project; both can come later."""
+    folder = bench.root / "train"
+    run_file(folder).lines(0, 2)
+    alone = CONFIG.replace('projects = ["team/p"]', "").format(dirs=json.dumps([str(folder)]))
+    bench.configure(text=alone)
+    key = bench.environ.pop("WANDB_API_KEY")
+    with bench.daemon():
+        bench.until(lambda: known(bench) == [("r1", "running", 2)])
+        assert not bench.server.requests
+        refused = bench.mirror("sync", check=False)
+        assert (refused.returncode, "nothing to sync" in refused.stderr) == (2, True)
+        assert bench.mirror("status").returncode == 0
+        bench.configure('["team/p"]')
+        bench.until(lambda: json.loads(bench.here("status", "--json").stdout)["daemon"]["config_error"])
+        bench.configure(text=alone)
+        bench.until(lambda: not json.loads(bench.here("status", "--json").stdout)["daemon"]["config_error"])
+        run_file(folder, "r2").lines(0, 1)
+        bench.until(lambda: known(bench) == [("r1", "running", 2), ("r2", "running", 1)])
+        host = bench.server.url.removeprefix("http://")
+        (bench.root / ".netrc").write_text(f"machine {host} login user password {key}\n")
+        (bench.root / ".netrc").chmod(0o600)
+        bench.world.add_run("team", "p", run_id="there").finish()
+        bench.configure('["team/p"]')
+        bench.until(lambda: ("there", "finished", 0) in known(bench))
