@@ -103,6 +103,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/filters.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/api.py
+	$(BIN)/python benchmarks/publish.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

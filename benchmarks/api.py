@@ -20,7 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from history import PATH, sample_server
+from sync import server
+
+PATH = "acme/bench"
 
 TIMED = """
 import gc, json, sys, time
@@ -112,7 +114,7 @@ def compare(size: tuple[int, int, int], scripts: tuple[str, str], repeat: int, s
     """Mirror the sample project, time both sides over it, and give a line a figure."""
     home = Path(tempfile.mkdtemp(prefix="mirror-bench-"))
     try:
-        with sample_server(*size) as given:
+        with server(f"grid({', '.join(map(str, size))}, True)") as given:
             environ = {**given, "MIRROR_HOME": str(home)}
             subprocess.run([Path(sys.executable).with_name("mirror"), "-q", "sync", PATH], env=environ, check=True)
             ours = measure(scripts[0], environ, repeat)

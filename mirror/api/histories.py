@@ -15,6 +15,9 @@ from mirror.query.series import Aligned, Scope, Series, align, read, rows
 
 STEP = "_step"
 
+TOGETHER = 200
+"""Runs of a list that are looked up together; for one it would take as long."""
+
 AHEAD_VALUES = 500_000
 """How many values are read at once for a loop over runs: one query for twenty runs costs little more than for one."""
 
@@ -32,6 +35,7 @@ class Reader:
         self._scope: Scope | None = None
         self._last = -1
         self._lock = threading.Lock()
+        self._extents: dict[int, tuple[int, int]] = {}
 
     @cached_property
     def _rids(self) -> list[int]:
@@ -56,13 +60,19 @@ class Reader:
             self._ahead = {other: found.get(other, []) for other in wanted}
             return self._ahead.pop(rid)
 
+    def extent(self, rid: int) -> tuple[int, int]:
+        """The highest mirrored step of a run, -1 for a run without history, and how many values it holds."""
+        if rid not in self._extents:
+            start = self._places[rid] // TOGETHER * TOGETHER
+            self._extents |= self.snapshot.extents(self._rids[start : start + TOGETHER])
+        return self._extents[rid]
+
     def _following(self, place: int) -> list[int]:
         """This run and as many behind it as are worth one query."""
-        candidates = self._rids[place : place + 200]
-        values = self.snapshot.values(candidates)
-        wanted, total = candidates[:1], values.get(candidates[0], 0)
+        candidates = self._rids[place : place + TOGETHER]
+        wanted, total = candidates[:1], self.extent(candidates[0])[1]
         for rid in candidates[1:]:
-            total += values.get(rid, 0)
+            total += self.extent(rid)[1]
             if total > AHEAD_VALUES:
                 break
             wanted.append(rid)
@@ -154,7 +164,7 @@ class HistoryScan(Iterator[dict[str, Any]]):
         max_step: int | None,
     ) -> None:
         check_keys(keys)
-        last = reader.snapshot.last_step(address.rid)
+        last, _ = reader.extent(address.rid)
         self.keys = list(keys) if keys else None
         self.page_size = page_size
         self.min_step = min_step
@@ -186,12 +196,13 @@ class HistoryScan(Iterator[dict[str, Any]]):
 
     def _windows(self) -> Iterator[tuple[int | None, int | None]]:
         """Spans of steps that hold no more than WINDOW_VALUES; one without bounds where all of the run is wanted."""
-        snapshot, rid = self._reader.snapshot, self._address.rid
-        last = snapshot.last_step(rid)
+        rid = self._address.rid
+        last, values = self._reader.extent(rid)
         if self._stop <= self.min_step:
             return
         everything = self.min_step <= 0 and self._stop > last
-        values = sum(count for key, count, *_ in snapshot.keys(rid) if not self.keys or key in self.keys)
+        if self.keys and values > WINDOW_VALUES:
+            values = sum(count for key, count, *_ in self._reader.snapshot.keys(rid) if key in self.keys)
         if values <= WINDOW_VALUES:
             yield (None, None) if everything else (self.min_step, self._stop)
             return

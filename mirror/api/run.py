@@ -233,7 +233,7 @@ class Run:
     @property
     def lastHistoryStep(self) -> int:  # noqa: N802
         """The highest mirrored step; -1 without history."""
-        return self._page.snapshot.last_step(self._address.rid)
+        return self._page.reader.extent(self._address.rid)[0]
 
     @property
     def history_keys(self) -> dict[str, Any]:

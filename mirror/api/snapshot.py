@@ -154,14 +154,15 @@ class Snapshot:
             "SELECT key, rows, last_step, last FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]
         ).fetchall()
 
-    def values(self, rids: Sequence[int]) -> dict[int, int]:
-        """How many history values each run holds."""
+    def extents(self, rids: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """The highest mirrored step of each run, -1 for a run without history, and how many values it holds."""
         rows = self.cursor.execute(
-            "SELECT rid, CAST(sum(rows) AS BIGINT) FROM store.history_keys "
-            "WHERE rid IN (SELECT unnest(?::BIGINT[])) GROUP BY rid",
+            "SELECT h.rid, coalesce(any_value(h.last_step), -1), coalesce(sum(k.rows), 0)::BIGINT "
+            "FROM store.run_history AS h LEFT JOIN store.history_keys AS k ON k.rid = h.rid "
+            "WHERE h.rid IN (SELECT unnest(?::BIGINT[])) GROUP BY h.rid",
             [list(rids)],
         ).fetchall()
-        return dict(rows)
+        return dict.fromkeys(rids, (-1, 0)) | {rid: (last, values) for rid, last, values in rows}
 
     def has_system_metrics(self, address: Address) -> bool:
         """Whether any run of the same project has system metrics."""
@@ -177,11 +178,6 @@ class Snapshot:
         ).fetchall()
         text, looked = rows[0] if rows else (None, None)
         return text, text is not None or looked == "none"
-
-    def last_step(self, rid: int) -> int:
-        """The highest mirrored step of a run; -1 for a run without history."""
-        rows = self.cursor.execute("SELECT last_step FROM store.run_history WHERE rid = ?", [rid]).fetchall()
-        return rows[0][0] if rows and rows[0][0] is not None else -1
 
 
 def _literal(text: str) -> str:
