@@ -22,6 +22,15 @@ GIVE_UP_AFTER = 4
 """So many runs of which the server gives no line whatever is asked, and no answer between them: it is not the runs."""
 
 
+class NoHistory(Unreachable):
+    """The server gives no history for now. `failed` are the runs that were tried in vain."""
+
+    def __init__(self, failed: dict[str, CommError]) -> None:
+        error = next(reversed(failed.values()))
+        super().__init__(f"{error}; {len(failed)} runs in a row gave no history", error)
+        self.failed = failed
+
+
 @dataclass(frozen=True)
 class Window:
     """Steps `first` (inclusive) to `end` (exclusive) of one run."""
@@ -65,12 +74,12 @@ class HistoryReader:
     def __init__(self, server: Server, project: ProjectKey) -> None:
         self._server = server
         self._project = project
-        self._silent = 0
+        self._silent: dict[str, CommError] = {}
 
     async def read(self, windows: Sequence[Window]) -> Answer:
         """The lines of these windows. A run that spoils an answer is found out and told as failed, with no lines.
 
-        Raises AuthError, and Unreachable where nothing more can be had of any run.
+        Raises AuthError, and Unreachable (NoHistory) where nothing more can be had of any run.
         """
         try:
             lines = await fetch(self._server, self._project, windows)
@@ -80,11 +89,13 @@ class HistoryReader:
             parts = _parts(windows, splittable=isinstance(error, TooMuch))
             if parts:
                 return await self._read_parts(windows, parts)
-            self._silent += 1
-            if self._silent >= GIVE_UP_AFTER and isinstance(error, TooMuch):
-                raise Unreachable(f"{error}; {self._silent} runs in a row gave no history", error) from error
-            return Answer(failed={windows[0].run_id: error})
-        self._silent = 0
+            run_id = windows[0].run_id
+            if isinstance(error, TooMuch):
+                self._silent[run_id] = error
+                if len(self._silent) >= GIVE_UP_AFTER:
+                    raise NoHistory(self._silent) from error
+            return Answer(failed={run_id: error})
+        self._silent = {}
         return Answer(lines)
 
     async def _read_parts(self, windows: Sequence[Window], parts: Sequence[Sequence[Window]]) -> Answer:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mirror.errors import CommError
 from mirror.remote.columns import KeyGlobs, parse
-from mirror.remote.history import Answer, HistoryReader, Window
+from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
 from mirror.store.records import ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import plan
@@ -42,6 +42,10 @@ async def pull(context: Context, project: ProjectKey, needs: Sequence[plan.Need]
     job = _Job(context, project, result, needs)
     try:
         await job.run()
+    except NoHistory as error:
+        # Should it be these runs after all, the next pass goes on to the others.
+        await job.give_up(error.failed)
+        raise
     finally:
         job.parser.shutdown(wait=False, cancel_futures=True)
 
@@ -213,6 +217,15 @@ class _Job:
         await self.context.writer.write(commit)
         self.result.rows += rows
         self.context.progress.rows_done(self.project, rows)
+
+    async def give_up(self, failed: Mapping[str, CommError]) -> None:
+        """Set aside the runs that were tried in vain."""
+
+        def write(tx: Writes) -> None:
+            for run_id, error in failed.items():
+                self._set_aside(tx, run_id, str(error))
+
+        await self.context.writer.write(write)
 
     def _set_aside(self, tx: Writes, run_id: str, error: str) -> None:
         attempts = self.needs[run_id].run.attempts

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from mirror.remote import history
+from mirror.remote.client import TooMuch
 from mirror.sandbox.run import wrapped
 from tests.sync.rig import HASTY, spoil
 from tests.sync.rig import rig as make_rig
@@ -282,8 +284,31 @@ def test_a_server_that_gives_no_history_for_now_is_soon_left_alone(rig):
     assert "4 runs in a row gave no history" in str(failed.error)
     assert rig.sandbox.requests["MirrorHistory"] < 40
     rig.sandbox.faults.clear()
+    # Those that were tried wait for their next turn.
     result = rig.sync()["team/p"]
-    assert (result.failed, result.rows) == ({}, 600)
+    assert (sorted(result.failed), result.rows) == (["run0", "run1", "run2", "run3"], 400)
+
+
+def test_runs_that_cannot_be_read_hold_up_the_others_for_one_pass_at_most(rig, monkeypatch):
+    """Many beside each other look like a server that is down."""
+    for index in range(6):
+        add(rig, f"bad{index}", rows=50)
+    for index in range(6):
+        add(rig, f"good{index}", rows=50)
+    ask = history.fetch
+
+    async def fetch(server, project, windows):
+        if any(window.run_id.startswith("bad") for window in windows):
+            raise TooMuch("the server failed")
+        return await ask(server, project, windows)
+
+    monkeypatch.setattr(history, "fetch", fetch)
+    for _ in range(2):
+        rig.sync()
+    counts = dict(rig.sql("select run_id, history_rows from runs"))
+    assert counts == {f"bad{index}": 0 for index in range(6)} | {f"good{index}": 50 for index in range(6)}
+    set_aside = rig.sql("select count(*) from store.run_history where error like '%the server failed%'")
+    assert set_aside == [(6,)]
 
 
 def test_the_tail_moves_to_segments_while_a_run_grows_and_nothing_changes(rig):
