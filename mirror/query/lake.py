@@ -163,6 +163,8 @@ def _segments(
         if not replaced:
             yield _file(f"{target}/{source.name}", source, count), source
             continue
+        if hidden == count:
+            continue
         digest = hashlib.sha256("\n".join(replaced).encode()).hexdigest()[:16]
         named = f"{target}/{source.stem}-{digest}.parquet"
         if named in present:

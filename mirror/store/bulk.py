@@ -53,15 +53,35 @@ class Straight:
 
     def take(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> bool:
         """Write the blocks as a segment of the transaction that is open; False where they belong in the tail."""
-        if count < FEWEST or not segments.fits(project) or not self._outgrown(db, count):
+        if not self._worth_it(db, project, count):
             return False
+        self._put(db, project, blocks, replaced=False)
+        self.taken = True
+        return True
+
+    def take_unseen(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> int | None:
+        """As `take`, but the values count as replaced; the number of the segment."""
+        return self._put(db, project, blocks, replaced=True) if self._worth_it(db, project, count) else None
+
+    def take_staged(self, db: Database, project: ProjectKey, run_id: str, rid: int) -> bool:
+        """Write what store.history_staging holds of a run as a segment; False where it belongs in the tail."""
+        count = db.value("SELECT count(*) FROM store.history_staging WHERE rid = ?", [rid])
+        if not self._worth_it(db, project, count):
+            return False
+        query = "SELECT ? AS run_id, key, step, value, text FROM store.history_staging WHERE rid = ?"
+        path = segments.copy_from(db, self.folder, project, 0, query, [run_id, rid], order="key, step")
+        segments.enlist(db, self.folder, project, path, 0, {run_id: count})
+        return True
+
+    def _worth_it(self, db: Database, project: ProjectKey, count: int) -> bool:
+        return count >= FEWEST and segments.fits(project) and self._outgrown(db, count)
+
+    def _put(self, db: Database, project: ProjectKey, blocks: Sequence[Block], *, replaced: bool) -> int:
         path = segments.place(db, self.folder, project, 0, lambda target: _write(target, blocks))
         counts: dict[str, int] = {}
         for block in blocks:
             counts[block.run_id] = counts.get(block.run_id, 0) + block.values.num_rows
-        segments.enlist(db, self.folder, project, path, 0, counts)
-        self.taken = True
-        return True
+        return segments.enlist(db, self.folder, project, path, 0, counts, replaced=replaced)
 
     def _outgrown(self, db: Database, count: int) -> bool:
         sealed = db.value("SELECT coalesce(sum(value_count), 0)::BIGINT FROM store.segments WHERE retired_at IS NULL")

@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from mirror.store import projects, rids, views, wide
+from mirror.store import projects, rids, staging, views, wide
 from mirror.store.database import MEMORY_LIMIT, Database, reason
 from mirror.store.leaves import LeafColumns
 from mirror.store.names import identifier, literal
@@ -28,7 +28,7 @@ VALUES_AT_ONCE = 5_000_000
 RUNS_AT_ONCE = 5_000
 """Runs whose documents are taken apart at a time."""
 
-OWNED = ("leaves", "run_tags", "run_history", "history_tail", "history_staging", "staged", "history_keys", "local_runs")
+OWNED = ("leaves", "run_tags", "run_history", "history_tail", "history_keys", "local_runs", *staging.TABLES)
 """The tables whose rows belong to a run by its number."""
 
 _LEAF = "l.element IS NULL AND (l.kind <> 'object' OR l.text IS NOT NULL)"
@@ -66,7 +66,13 @@ def segment_damage(db: Database, folder: Path, project: ProjectKey) -> dict[str,
             problem = _content_problem(folder / path, values, dict(noted))
         if problem:
             held = db.run(
-                "SELECT run_id FROM store.segment_runs WHERE segment_id = ? AND NOT replaced ORDER BY run_id", [number]
+                """
+                SELECT g.run_id FROM store.segment_runs AS g WHERE g.segment_id = ? AND (NOT g.replaced OR EXISTS (
+                    SELECT 1 FROM store.staged_segments AS t JOIN store.runs AS r ON r.rid = t.rid
+                    WHERE t.segment_id = g.segment_id AND r.run_id = g.run_id
+                )) ORDER BY g.run_id
+                """,
+                [number],
             )
             expected = f"a Parquet file of {values:,} values of {entity}/{name}, {size:,} bytes"
             lost = tuple(run_id for (run_id,) in held)

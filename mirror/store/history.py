@@ -1,4 +1,4 @@
-"""Logged values: appended behind what is mirrored, or gathered aside and swapped in as a whole."""
+"""Logged values, appended behind what is mirrored of their runs, and the cursors that cover them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ from mirror.store.records import HistoryPage, ProjectKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_SUMMARY = """
-    SELECT rid, key, count(*) AS rows, min(step) AS first_step, max(step) AS last_step,
-           min(value) FILTER (WHERE isfinite(value)) AS min, max(value) FILTER (WHERE isfinite(value)) AS max,
-           arg_max(value, step) AS last
-    FROM {source} GROUP BY rid, key
-"""
 
 _CURSOR = {
     "rid": "BIGINT",
@@ -49,6 +42,12 @@ class Bulk(Protocol):
 
     def take(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> bool:
         """Keep all these values, `count` in number; False to leave them to the tail."""
+
+    def take_unseen(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> int | None:
+        """Keep them where no view shows them; the number of the segment, or None to leave them to the table."""
+
+    def take_staged(self, db: Database, project: ProjectKey, run_id: str, rid: int) -> bool:
+        """Keep what the table holds that is gathered of a run; False to leave it to the tail."""
 
 
 @dataclass
@@ -99,79 +98,16 @@ def append(db: Database, project: ProjectKey, pages: Sequence[HistoryPage], bulk
     how many there were, by rid.
     """
     cursors = find(db, project, {page.run_id for page in pages})
-    blocks = _new(cursors, pages)
+    blocks = fresh(cursors, pages)
     if blocks:
         count = sum(block.values.num_rows for block in blocks)
         if bulk is None or not bulk.take(db, project, blocks, count):
-            with db.table("incoming", _joined(blocks)):
+            with db.table("incoming", joined(blocks)):
                 db.run("INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM incoming")
-        _add_to_keys(db, blocks)
+        add_to_keys(db, blocks)
     attempts = {cursor.rid: cursor.succeeded() for cursor in cursors.values()}
     save(db, cursors.values())
     return attempts
-
-
-def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage]) -> None:
-    """Gather values unseen by readers, behind what is gathered already of each run."""
-    found = find(db, project, {page.run_id for page in pages})
-    cursors = {run_id: staged(db, cursor.rid) for run_id, cursor in found.items()}
-    if blocks := _new(cursors, pages):
-        with db.table("incoming", _joined(blocks)):
-            db.run("INSERT INTO store.history_staging SELECT rid, step, key, value, text FROM incoming")
-    shape = {name: _CURSOR[name] for name in ("rid", "rows", "last_step")}
-    _replace(db, "staged", shape, [(c.rid, c.rows, c.last_step) for c in cursors.values()])
-
-
-def staged(db: Database, rid: int) -> Cursor:
-    """How much of a run is gathered."""
-    rows = db.run("SELECT rows, last_step FROM store.staged WHERE rid = ?", [rid])
-    return Cursor(rid, *rows[0]) if rows else Cursor(rid)
-
-
-def drop_staged(db: Database, numbers: Iterable[int]) -> None:
-    """Forget what is gathered of these runs."""
-    condition, params = rids.among(numbers)
-    for table in ("history_staging", "staged"):
-        db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
-
-
-def swap(
-    db: Database, project: ProjectKey, run_id: str, rows: int, last_step: int | None
-) -> tuple[dict[int, int], bool]:
-    """Put what is gathered of the run in place of all that is mirrored of it, in the tail and in segments.
-
-    Forgets the failed attempts of the run and tells how many there were, by rid; also tells whether segments hold
-    values of the run, which the views then have to leave out.
-    """
-    cursor = find(db, project, {run_id})[run_id]
-    db.run("DELETE FROM store.history_tail WHERE rid = ?", [cursor.rid])
-    hidden = hide_segments(db, project, run_id)
-    gathered = "(SELECT * FROM store.history_staging WHERE rid = ?)"
-    db.run(f"INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM {gathered}", [cursor.rid])
-    db.run("DELETE FROM store.history_keys WHERE rid = ?", [cursor.rid])
-    db.run(f"INSERT INTO store.history_keys {_SUMMARY.format(source=gathered)} ORDER BY key", [cursor.rid])
-    newest = db.value(f"SELECT max(step) FROM {gathered}", [cursor.rid])
-    drop_staged(db, [cursor.rid])
-    cursor.rows, cursor.refresh = rows, False
-    cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
-    attempts = {cursor.rid: cursor.succeeded()}
-    save(db, [cursor])
-    return attempts, hidden
-
-
-def cut(db: Database, project: ProjectKey, run_id: str, last_step: int) -> bool:
-    """Drop a run's values behind a step, in the tail and in segments; whether segments hold values of the run."""
-    cursor = find(db, project, {run_id})[run_id]
-    if cursor.last_step is None or cursor.last_step <= last_step:
-        return False
-    drop_staged(db, [cursor.rid])
-    db.run(
-        "INSERT INTO store.history_staging SELECT ?, step, key, value, text FROM main.history "
-        "WHERE entity = ? AND project = ? AND run_id = ? AND step <= ?",
-        [cursor.rid, project.entity, project.project, run_id, last_step],
-    )
-    kept = db.value("SELECT count(DISTINCT step) FROM store.history_staging WHERE rid = ?", [cursor.rid])
-    return swap(db, project, run_id, kept, last_step)[1]
 
 
 def hide_segments(db: Database, project: ProjectKey, run_id: str) -> bool:
@@ -196,8 +132,8 @@ def append_system_metrics(db: Database, project: ProjectKey, page: HistoryPage) 
     here = [project.entity, project.project, page.run_id]
     cursors = find(db, project, {page.run_id})
     afresh = {page.run_id: Cursor(cursors[page.run_id].rid)}
-    if blocks := _new(afresh, [page]):
-        with db.table("incoming", _joined(blocks)):
+    if blocks := fresh(afresh, [page]):
+        with db.table("incoming", joined(blocks)):
             db.run("INSERT INTO store.system_metrics SELECT ?, ?, ?, step, key, value, text FROM incoming", here)
 
 
@@ -219,17 +155,18 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
 def save(db: Database, cursors: Iterable[Cursor]) -> None:
     """Write the cursors in place of the former ones."""
     rows = [(c.rid, c.rows, c.last_step, c.refresh, c.attempts, c.next_try_at, c.error) for c in cursors]
-    _replace(db, "run_history", _CURSOR, rows)
+    replace(db, "run_history", _CURSOR, rows)
 
 
-def _replace(db: Database, table: str, shape: dict[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+def replace(db: Database, table: str, shape: dict[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write rows, whose first column is `rid`, in place of those of their runs."""
     condition, params = rids.among(row[0] for row in rows)
     db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
     with db.table("replacement", columns.table(shape, rows)):
         db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM replacement")
 
 
-def _new(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> list[Block]:
+def fresh(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> list[Block]:
     """What is new in the pages, put in order and summed up; moves the cursors."""
     blocks = []
     for page in pages:
@@ -245,7 +182,7 @@ def _new(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> list[Block
     return blocks
 
 
-def _joined(blocks: Sequence[Block]) -> pa.Table:
+def joined(blocks: Sequence[Block]) -> pa.Table:
     """All blocks as one table (rid, step, key, value, text): a statement for each would cost more than its rows."""
     import pyarrow as pa
 
@@ -260,15 +197,16 @@ def _joined(blocks: Sequence[Block]) -> pa.Table:
     return pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
 
 
-def _add_to_keys(db: Database, blocks: Sequence[Block]) -> None:
+def add_to_keys(db: Database, blocks: Sequence[Block], table: str = "history_keys") -> None:
     """Bring store.history_keys up to date with blocks whose steps lie behind all that is counted already.
 
-    Few rows are merged here, since planning the same in SQL takes longer than doing it.
+    `table` may be another of its shape. Few rows are merged here, since planning the same in SQL takes longer than
+    doing it.
     """
     import pyarrow as pa
 
     condition, params = rids.among({block.rid for block in blocks})
-    counted = db.arrow(f"SELECT * FROM store.history_keys WHERE {condition}", params)
+    counted = db.arrow(f"SELECT * FROM store.{table} WHERE {condition}", params)
     rows = [
         block.summary.add_column(0, "rid", pa.repeat(pa.scalar(block.rid, pa.int64()), block.summary.num_rows))
         for block in blocks
@@ -277,5 +215,5 @@ def _add_to_keys(db: Database, blocks: Sequence[Block]) -> None:
     how: Any = {"rows": "sum", "first_step": "min", "last_step": "max", "min": "min", "max": "max", "last": "last"}
     merged = both.group_by(["rid", "key"], use_threads=False).aggregate(list(how.items()))
     with db.table("merged", merged.select(["rid", "key", *(f"{name}_{by}" for name, by in how.items())])):
-        db.run(f"DELETE FROM store.history_keys WHERE {condition}", params)
-        db.run("INSERT INTO store.history_keys SELECT * FROM merged ORDER BY rid, key")
+        db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
+        db.run(f"INSERT INTO store.{table} SELECT * FROM merged ORDER BY rid, key")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mirror.store import columns, history, projects, rids, runs
+from mirror.store import columns, history, projects, rids, runs, staging
 from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey, RunRecord
 
@@ -117,7 +117,7 @@ def forget(db: Database, project: ProjectKey, run_id: str) -> bool:
     runs.uncount(db, number, rid)
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
     hidden = history.hide_segments(db, project, run_id)
-    for table in ("history_tail", "history_keys", "history_staging", "staged", "run_history", "local_runs", *_EXTRAS):
+    for table in ("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *_EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     for table in ("leaves", "run_tags", "runs"):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])

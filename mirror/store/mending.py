@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from mirror.store import checks, columns, history, projects, rids, views
+from mirror.store import checks, columns, projects, rids, staging, views
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns
 from mirror.store.names import identifier
@@ -55,7 +55,7 @@ def _segments(db: Database, folder: Path, project: ProjectKey) -> list[str]:
         [list(broken)],
     )
     for number, entity, name, path in listed:
-        for table in ("segment_runs", "segments"):
+        for table in ("staged_segments", "segment_runs", "segments"):
             db.run(f"DELETE FROM store.{table} WHERE segment_id = ?", [number])
         _refresh(db, rids.find(db, ProjectKey(entity, name), broken[path].lost).values())
     return [f"forgot the segment {path} ({broken[path].found})" for *_, path in listed]
@@ -162,14 +162,10 @@ def _runs_alone(db: Database, folder: Path, project: ProjectKey, run_ids: Collec
     } | {damage.run_id for damage in checks.cursors(db, project) if damage.run_id in numbers and damage.run_id}
     for run_id in sorted(wrong):
         rid = numbers[run_id]
-        history.drop_staged(db, [rid])
-        db.run(
-            f"INSERT INTO store.history_staging SELECT ?, step, key, last(value), last(text) FROM {checks.HISTORY} "
-            "WHERE entity = ? AND project = ? AND run_id = ? GROUP BY step, key ORDER BY key, step",
-            [rid, *_here(project), run_id],
-        )
-        rows, last = db.run("SELECT count(DISTINCT step), max(step) FROM store.history_staging WHERE rid = ?", [rid])[0]
-        history.swap(db, project, run_id, rows, last)
+        kept = f"SELECT ?, step, key, last(value), last(text) FROM {checks.HISTORY} "
+        kept += "WHERE entity = ? AND project = ? AND run_id = ? GROUP BY step, key ORDER BY key, step"
+        rows, last = staging.gather(db, rid, kept, [rid, *_here(project), run_id])
+        staging.swap(db, project, run_id, rows, last)
         done.append(f"counted the history of {run_id} anew, which only the mirror has")
     return done
 
@@ -199,7 +195,7 @@ def _refresh(db: Database, numbers: Iterable[int]) -> None:
     """Have these runs pulled again as a whole by the next pass."""
     listed = list(numbers)
     condition, params = rids.among(listed)
-    history.drop_staged(db, listed)
+    staging.drop(db, listed)
     db.run(f"UPDATE store.run_history SET refresh = true, next_try_at = NULL WHERE {condition}", params)
 
 

@@ -142,7 +142,7 @@ def delete_orphans(db: Database, folder: Path, published: Path) -> int:
 def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
     here = [key.entity, key.project]
     source = "store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid WHERE r.entity = ? AND r.project = ?"
-    path = _write(db, folder, key, 0, _RANKED, here, order="key_place, run_place, step")
+    path = copy_from(db, folder, key, 0, _RANKED, here, order="key_place, run_place, step")
     with db.transaction():
         segment_id, count = _add(db, folder, key, path, 0)
         db.run(
@@ -161,7 +161,10 @@ def _live(db: Database, key: ProjectKey) -> list[_Segment]:
         "SELECT s.segment_id, s.path, s.level, s.value_count, "
         "coalesce(sum(g.value_count) FILTER (WHERE g.replaced), 0)::BIGINT "
         "FROM store.segments AS s LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
-        "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL GROUP BY ALL ORDER BY s.segment_id",
+        "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL "
+        # What is still gathered counts as replaced, and must stay.
+        "AND s.segment_id NOT IN (SELECT segment_id FROM store.staged_segments) "
+        "GROUP BY s.segment_id, s.path, s.level, s.value_count ORDER BY s.segment_id",
         [key.entity, key.project],
     )
     return [_Segment(*row) for row in rows]
@@ -199,7 +202,7 @@ def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segme
             FROM read_parquet([{listed}], hive_partitioning = false, filename = true) AS p
             {views.without_replaced(folder) if any(source.replaced for source in sources) else ""}
         """
-        path = _write(db, folder, key, level, kept, [])
+        path = copy_from(db, folder, key, level, kept, [])
     with db.transaction():
         if path:
             segment_id, count = _add(db, folder, key, path, level)
@@ -217,17 +220,17 @@ def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segme
         views.recreate(db, folder)
 
 
-def _write(
+def copy_from(
     db: Database,
     folder: Path,
     key: ProjectKey,
     level: int,
     query: str,
-    params: Sequence[str],
+    params: Sequence[object],
     *,
     order: str = "key, run_id, step",
 ) -> str:
-    """A new segment with the rows of a query; its path within the folder.
+    """A new segment with the rows of a query (run_id, key, step, value, text); its path within the folder.
 
     `order` must come to the order of key, run and step.
     """
@@ -263,17 +266,28 @@ def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callab
     return path
 
 
-def enlist(db: Database, folder: Path, key: ProjectKey, path: str, level: int, counts: Mapping[str, int]) -> None:
-    """List a new segment in the open transaction, with how many values of each run it holds.
+def enlist(
+    db: Database,
+    folder: Path,
+    key: ProjectKey,
+    path: str,
+    level: int,
+    counts: Mapping[str, int],
+    *,
+    replaced: bool = False,
+) -> int:
+    """List a new segment in the open transaction, with how many values of each run it holds; its number.
 
-    The caller brings the views in line. Raises StoreError for a file that does not hold as many values.
+    The values of one listed as `replaced` are shown by no view. The caller brings the views in line. Raises StoreError
+    for a file that does not hold as many values.
     """
     segment_id, count = _add(db, folder, key, path, level)
     _equal(path, count, sum(counts.values()))
     shape = {"segment_id": "BIGINT", "run_id": "VARCHAR", "value_count": "BIGINT", "replaced": "BOOLEAN"}
-    rows = [(segment_id, run_id, values, False) for run_id, values in sorted(counts.items())]
+    rows = [(segment_id, run_id, values, replaced) for run_id, values in sorted(counts.items())]
     with db.table("listed", columns.table(shape, rows)):
         db.run("INSERT INTO store.segment_runs SELECT * FROM listed")
+    return segment_id
 
 
 def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> tuple[int, int]:

@@ -53,13 +53,15 @@ def without_replaced(folder: Path) -> str:
 def history(db: Database, folder: Path, without: Container[str] = ()) -> str:
     """The view over the tail and every segment in use but those `without`.
 
-    Segments stand there one by one: a pattern would also match files that are being replaced.
+    Segments of which every value is replaced, or not in place yet, are left out. The others stand there one by one:
+    a pattern would also match files that are being replaced.
     """
     text = sqlfiles.read("views")["history"].rstrip().removesuffix(";")
     segments = db.run(
         "SELECT s.path, coalesce(bool_or(g.replaced), false) FROM store.segments AS s "
         "LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
-        "WHERE s.retired_at IS NULL GROUP BY s.segment_id, s.path ORDER BY s.segment_id"
+        "WHERE s.retired_at IS NULL GROUP BY s.segment_id, s.path "
+        "HAVING NOT coalesce(bool_and(g.replaced), false) ORDER BY s.segment_id"
     )
     for template, partly in ((_SEGMENTS, False), (_PARTLY_REPLACED, True)):
         if paths := [path for path, replaced in segments if replaced is partly and path not in without]:

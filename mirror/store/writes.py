@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mirror.store import extras, history, local, mending, metadata, projects, rids, runs, views
+from mirror.store import extras, history, local, mending, metadata, projects, rids, runs, staging, views
 from mirror.store.bulk import Straight
 from mirror.store.database import Database
 from mirror.store.records import (
@@ -38,6 +38,9 @@ class Writes:
         if self._views_changed:
             views.recreate(self._db, self._folder)
 
+    def _straight(self, to_come: int = 0) -> Straight:
+        return Straight(self._folder, self._tail_values, to_come)
+
     def add_project(self, project: ProjectKey) -> None:
         """Let the project be in the store, even while it has no runs."""
         if projects.find(self._db, project) is None:
@@ -64,28 +67,31 @@ class Writes:
         a segment. Earlier failures of these runs are forgotten. Raises StoreError for a run whose record was never
         written.
         """
-        straight = Straight(self._folder, self._tail_values, to_come)
+        straight = self._straight(to_come)
         self._forgotten |= history.append(self._db, project, pages, straight)
         self._views_changed |= straight.taken
 
-    def stage_history(self, project: ProjectKey, pages: Sequence[HistoryPage]) -> None:
-        """Gather lines that readers do not see until `swap_history`, behind what is gathered of each run already."""
-        history.stage(self._db, project, pages)
+    def stage_history(self, project: ProjectKey, pages: Sequence[HistoryPage], *, to_come: int = 0) -> None:
+        """Gather lines that readers do not see until `swap_history`, behind what is gathered of each run already.
+
+        `to_come` is how many values are expected to follow, as for `append_history`.
+        """
+        staging.stage(self._db, project, pages, self._straight(to_come))
 
     def staged(self, project: ProjectKey, run_id: str) -> tuple[int, int | None]:
         """How many lines of the run are gathered, and up to which step."""
-        cursor = history.staged(self._db, history.find(self._db, project, [run_id])[run_id].rid)
+        cursor = staging.staged(self._db, history.find(self._db, project, [run_id])[run_id].rid)
         return cursor.rows, cursor.last_step
 
     def swap_history(self, project: ProjectKey, run_id: str, *, rows: int, last_step: int | None) -> None:
         """Put what is gathered of the run in place of its whole mirrored history, and forget earlier failures."""
-        attempts, hidden = history.swap(self._db, project, run_id, rows, last_step)
+        attempts, changed = staging.swap(self._db, project, run_id, rows, last_step, self._straight())
         self._forgotten |= attempts
-        self._views_changed |= hidden
+        self._views_changed |= changed
 
     def cut_history(self, project: ProjectKey, run_id: str, *, last_step: int) -> None:
         """Drop what is mirrored of the run's history behind a step."""
-        self._views_changed |= history.cut(self._db, project, run_id, last_step)
+        self._views_changed |= staging.cut(self._db, project, run_id, last_step, self._straight())
 
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
         """Have these runs pulled again as a whole, from the start and at once, even if they were set aside.
@@ -98,7 +104,7 @@ class Writes:
     def refresh_history(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
         """Have the history of these runs pulled again from the start and at once, even if they were set aside."""
         cursors = history.find(self._db, project, run_ids).values()
-        history.drop_staged(self._db, [cursor.rid for cursor in cursors])
+        staging.drop(self._db, [cursor.rid for cursor in cursors])
         for cursor in cursors:
             cursor.refresh, cursor.next_try_at = True, None
         history.save(self._db, cursors)

@@ -210,7 +210,7 @@ class _Job:
             if append:
                 tx.append_history(self.project, append, to_come=to_come)
             if stage:
-                tx.stage_history(self.project, stage)
+                tx.stage_history(self.project, stage, to_come=to_come)
             for run_id, error in fresh.items():
                 self._set_aside(tx, run_id, str(error))
 

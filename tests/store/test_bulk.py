@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import duckdb
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from mirror.errors import StoreError
 from mirror.series import arrange, summarise
-from mirror.store import bulk
+from mirror.store import bulk, checks, staging
 from mirror.store.records import HistoryPage, ProjectKey
 from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, write
 
@@ -107,3 +108,107 @@ def test_old_readers_open_a_segment_that_came_straight(tmp_path):
         store.publish()
     with duckdb.connect(str(home_at(tmp_path).published), read_only=True) as connection:
         assert connection.execute("SELECT text FROM history WHERE key = 'big'").fetchall() == [("1000000000000000001",)]
+
+
+def again(store, *, stop_before_swap=False):
+    """Both runs are pulled again in two transactions, each value doubled; readers look on."""
+    seen = read(store, HISTORY)
+    with store.transaction() as tx:
+        tx.request_refresh(PROJECT, ["a", "b"])
+    for first in (0, 10):
+        pages = [mixed("b", first), mixed("a", first)]
+        with store.transaction() as tx:
+            tx.stage_history(PROJECT, [doubled(one) for one in pages])
+        store.seal()
+        store.tend()
+        assert repr(read(store, HISTORY)) == repr(seen), "what is gathered is not seen"
+    if stop_before_swap:
+        return
+    for run_id in ("a", "b"):
+        with store.transaction() as tx:
+            assert tx.staged(PROJECT, run_id) == (20, 19)
+            tx.swap_history(PROJECT, run_id, rows=20, last_step=19)
+        left = read(store, "SELECT run_id, max(step), max(value) FILTER (WHERE key = 'loss') FROM history GROUP BY 1")
+        assert (run_id, 19, 2.0) in left
+
+
+def doubled(given: HistoryPage) -> HistoryPage:
+    values = given.values.set_column(2, "value", pc.multiply(given.values["value"], 2.0))
+    return HistoryPage(given.run_id, values, given.rows, given.last_step, summarise(values))
+
+
+def replaced(root, tail_values):
+    with opened(root, tail_values=tail_values) as store:
+        write(store, run("b"), run("a"))
+        for first in (0, 10, 20):
+            write(store, history=[mixed("b", first), mixed("a", first)])
+        again(store)
+        where = read(
+            store,
+            "SELECT (SELECT count(*) FROM store.history_tail), (SELECT count(*) FROM store.segments), "
+            + ", ".join(f"(SELECT count(*) FROM store.{table})" for table in staging.TABLES),
+        )
+        assert store.tend() == bool(where[0][1])
+        rows, keys = read(store, HISTORY), read(store, KEYS)
+        assert not mirror_damage(store)
+    return rows, keys, where
+
+
+def mirror_damage(store):
+    db = store._db
+    return [
+        *checks.segment_damage(db, store.home.history, PROJECT).values(),
+        *checks.owners(db),
+        *checks.cursors(db, PROJECT),
+    ]
+
+
+def test_a_replaced_history_is_the_same_whichever_way_it_went(tmp_path):
+    straight, by_tail = replaced(tmp_path / "one", 0), replaced(tmp_path / "two", 10_000)
+    assert repr(straight[:2]) == repr(by_tail[:2])
+    assert (straight[2], by_tail[2]) == ([(0, 5, 0, 0, 0, 0)], [(92, 0, 0, 0, 0, 0)])
+
+
+def test_what_is_gathered_lasts_until_it_is_dropped_or_swapped_in(tmp_path):
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run("b"), run("a"))
+        write(store, history=[mixed("b", 0), mixed("a", 0)])
+        again(store, stop_before_swap=True)
+        gathered = {file.name for file in store.home.history.rglob("*.parquet")}
+    with opened(tmp_path, tail_values=0) as store:
+        assert {file.name for file in store.home.history.rglob("*.parquet")} == gathered
+        with store.transaction() as tx:
+            assert tx.staged(PROJECT, "a") == (20, 19)
+            tx.request_refresh(PROJECT, ["a"])
+            tx.swap_history(PROJECT, "b", rows=20, last_step=19)
+        assert read(store, "SELECT run_id, count(*) FROM history GROUP BY 1 ORDER BY 1") == [("a", 23), ("b", 46)]
+        assert store.tend(), "half of each segment is of no use"
+        assert read(store, "SELECT run_id, count(*) FROM history GROUP BY 1 ORDER BY 1") == [("a", 23), ("b", 46)]
+        assert not mirror_damage(store)
+
+
+def test_a_gathered_history_whose_segment_is_lost_is_gathered_again(tmp_path):
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run("b"), run("a"))
+        write(store, history=[mixed("b", 0), mixed("a", 0)])
+        before = set(store.home.history.rglob("*.parquet"))
+        again(store, stop_before_swap=True)
+        for file in set(store.home.history.rglob("*.parquet")) - before:
+            file.unlink()
+        with store.transaction() as tx:
+            told = tx.mend(PROJECT)
+            assert [line.split(" (")[1] for line in told] == ["no file)", "no file)"]
+            assert tx.staged(PROJECT, "a") == tx.staged(PROJECT, "b") == (0, None)
+        assert read(store, "SELECT count(*) FROM history") == [(46,)]
+
+
+def test_a_long_history_that_is_cut_goes_into_a_segment(tmp_path):
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run("a"))
+        write(store, history=[mixed("a", 0), mixed("a", 10)])
+        with store.transaction() as tx:
+            tx.cut_history(PROJECT, "a", last_step=11)
+        assert read(store, "SELECT max(step), count(*) FROM history") == [(11, 30)]
+        assert read(store, "SELECT count(*) FROM store.history_tail") == [(0,)]
+        assert read(store, "SELECT history_rows FROM runs") == [(12,)]
+        assert not mirror_damage(store)

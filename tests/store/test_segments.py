@@ -9,7 +9,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from mirror.store import segments
+from mirror.store import bulk, segments
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, home_at, opened, page, read, run, settle, write
 
@@ -204,8 +204,11 @@ class Model:
         return page(run_id, again + [(step, key, *value) for (step, key), value in points.items()])
 
 
+@pytest.mark.parametrize("straight", [False, True], ids=["by tail", "straight"])
 @pytest.mark.parametrize("seed", range(2))
-def test_history_equals_what_was_logged_whatever_happens_to_the_files(tmp_path, seed):
+def test_history_equals_what_was_logged_whatever_happens_to_the_files(tmp_path, seed, straight, monkeypatch):
+    if straight:
+        monkeypatch.setattr(bulk, "FEWEST", 60)
     dice = random.Random(seed)
     projects = [PROJECT, ProjectKey("team", "words")]
     model = Model(projects)
@@ -219,13 +222,19 @@ def test_history_equals_what_was_logged_whatever_happens_to_the_files(tmp_path, 
             store.retired_grace = timedelta(seconds=dice.choice([0, 3600]))
             for _ in range(25):
                 project, run_id = dice.choice(list(model.ends))
-                with store.transaction() as tx:
-                    if dice.random() < 0.2:
-                        new = model.page(dice, project, run_id, afresh=True)
+                if dice.random() < 0.2:
+                    with store.transaction() as tx:
                         tx.request_refresh(project, [run_id])
-                        tx.stage_history(project, [new])
-                        tx.swap_history(project, run_id, rows=new.rows, last_step=new.last_step)
-                    else:
+                    new = [model.page(dice, project, run_id, afresh=True), model.page(dice, project, run_id)]
+                    for one in new:
+                        with store.transaction() as tx:
+                            tx.stage_history(project, [one])
+                        settle(store)
+                    with store.transaction() as tx:
+                        rows, last = tx.staged(project, run_id)
+                        tx.swap_history(project, run_id, rows=rows, last_step=last)
+                else:
+                    with store.transaction() as tx:
                         tx.append_history(project, [model.page(dice, project, run_id) for _ in range(2)])
                 if dice.random() < 0.05:
                     with store.transaction() as tx:
