@@ -5,6 +5,8 @@ The columns are step (int64), key (string, may be dictionary-encoded), value (do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +55,22 @@ def summarise(values: pa.Table) -> pa.Table:
     found = table.group_by("key", use_threads=False).aggregate(wanted)
     names = ["key", "step_count", "step_first", "step_last", "some_min", "some_max", "value_last"]
     return found.select(names).rename_columns(["key", "rows", "first_step", "last_step", "min", "max", "last"])
+
+
+def stretched(names: Sequence[str], lengths: Sequence[int]) -> Any:
+    """A dictionary column in which each name stands as often as its length says, one name behind the other."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    different = list(dict.fromkeys(names))
+    places = {name: place for place, name in enumerate(different)}
+    # An empty stretch has no end of its own.
+    some = [(places[name], length) for name, length in zip(names, lengths, strict=True) if length]
+    ends = pa.array(accumulate(length for _, length in some), pa.int32())
+    kernels: Any = pc
+    runs: Any = pa.RunEndEncodedArray.from_arrays(ends, pa.array([place for place, _ in some], pa.int32()))
+    indices = kernels.run_end_decode(runs)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(different, pa.string()))
 
 
 def _plain(column: Any) -> Any:

@@ -21,6 +21,7 @@ import orjson
 
 from mirror.errors import AuthError, CommError
 from mirror.remote.limits import Limiter, asking_for, retry_after
+from mirror.remote.sink import Sink, Source
 from mirror.version import VERSION
 
 Result = TypeVar("Result")
@@ -171,15 +172,19 @@ class Server:
 
         return await self._insist("file", take, file=True)
 
-    async def download_to(self, url: str, path: Path) -> None:
-        """As `download`, of any size, into a file that is not there yet or is written over."""
+    async def download_to(self, url: str, path: Path, *, in_memory: int = -1) -> Source:
+        """As `download`, of any size, into a file that is not there yet or is written over.
+
+        What has no more than `in_memory` bytes is given back instead, and no file is made.
+        """
         address = urljoin(f"{self.base_url}/", url)
 
-        async def take() -> None:
-            with path.open("wb") as file:
-                await self._download(address, file.write, None)
+        async def take() -> Source:
+            with Sink(path, in_memory) as sink:
+                await self._download(address, sink.write, None)
+                return sink.source()
 
-        await self._insist("file", take, file=True)
+        return await self._insist("file", take, file=True)
 
     async def _insist(
         self, operation: str, ask: Callable[[], Awaitable[Result]], *, bulk: bool = False, file: bool = False
@@ -225,7 +230,7 @@ class Server:
                     raise _Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
                 if status != httpx.codes.OK:
                     raise CommError(f"{shown} was refused ({status})", failure)
-                async for piece in answer.aiter_bytes(1 << 20):
+                async for piece in answer.aiter_bytes():
                     sink(piece)
                     size += len(piece)
                     if most_bytes is not None and size > most_bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from mirror.errors import CommError
@@ -18,6 +17,7 @@ from mirror.remote.client import FeatureMissing, Server
 from mirror.remote.columns import KeyGlobs
 from mirror.remote.lenient import loads
 from mirror.remote.plain import EXACT, page_of, series_of
+from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
 
 FEATURE = "parquetHistory"
@@ -68,26 +68,25 @@ def _step(row: Any) -> int:
 class Part:
     """A downloaded file, the steps that it is to give, `first` to `last`, and how many rows and values these are."""
 
-    path: Path
+    source: Source
     first: int
     last: int
     rows: int
     values: int
 
 
-def parts(paths: Sequence[Path], first: int, keys: KeyGlobs) -> list[Part] | None:
+def parts(sources: Sequence[Source], first: int, keys: KeyGlobs) -> list[Part] | None:
     """The files in the order of their steps, without steps before `first` and without those of an earlier file.
 
     None where they cannot be taken as they are: a key holds something else than numbers (an export does not tell text
     from JSON), integers past 2^53, steps do not rise, or files are interleaved.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     found: list[Part] = []
-    for path in paths:
+    for source in sources:
         try:
-            with pq.ParquetFile(path) as file:
+            with _opened(source) as file:
                 columns = sum(name in keys for name in file.schema_arrow.names)
                 extent = _extent(file, first) if _is_plain(file, keys) else None
         except (pa.ArrowException, OSError):
@@ -96,9 +95,16 @@ def parts(paths: Sequence[Path], first: int, keys: KeyGlobs) -> list[Part] | Non
             return None
         begin, last, rows = extent
         if rows:
-            found.append(Part(path, begin, last, rows, rows * columns))
+            found.append(Part(source, begin, last, rows, rows * columns))
     found.sort(key=lambda part: (part.first, part.last))
     return found if all(one.last < other.first for one, other in pairwise(found)) else _without_doubles(found)
+
+
+def _opened(source: Source) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
 
 
 def _extent(file: Any, first: int) -> tuple[int, int, int] | None:
@@ -117,7 +123,7 @@ def _extent(file: Any, first: int) -> tuple[int, int, int] | None:
             or not pc.all(pc.greater(steps[1:], steps[:-1]), min_count=0).as_py()
         ):
             return None
-        fresh = steps.filter(_from(first, steps))
+        fresh = steps if steps[0].as_py() >= first else steps.filter(_from(first, steps))
         last = steps[-1].as_py()
         if len(fresh):
             begin = begin if rows else fresh[0].as_py()
@@ -129,17 +135,17 @@ def _without_doubles(overlapping: Sequence[Part]) -> list[Part] | None:
     """Each file without the steps of the one before; None where a step would be lost by that."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     taken: list[Part] = []
     seen = []
     for part in overlapping:
-        steps: Any = pq.read_table(part.path, columns=["_step"])["_step"].combine_chunks().cast(pa.int64())
+        with _opened(part.source) as file:
+            steps: Any = file.read(columns=["_step"], use_threads=False)["_step"].combine_chunks().cast(pa.int64())
         seen.append(steps.filter(_from(part.first, steps)))
         fresh = steps.filter(_from(taken[-1].last + 1 if taken else part.first, steps))
         if len(fresh):
             columns = part.values // part.rows
-            taken.append(Part(part.path, fresh[0].as_py(), fresh[-1].as_py(), len(fresh), len(fresh) * columns))
+            taken.append(Part(part.source, fresh[0].as_py(), fresh[-1].as_py(), len(fresh), len(fresh) * columns))
     return taken if sum(part.rows for part in taken) == len(pc.unique(pa.chunked_array(seen))) else None
 
 
@@ -180,17 +186,18 @@ def _is_exact(chunk: Any) -> bool:
 def pages(run_id: str, part: Part, keys: KeyGlobs) -> Iterator[HistoryPage]:
     """The values of a file, some rows a page. Raises CommError for a file that cannot be read."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(part.path) as file:
+        with _opened(part.source) as file:
             names = [name for name in file.schema_arrow.names if name == "_step" or name in keys]
             rows = max(1000, PAGE_VALUES // len(names))
             for whole in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
-                batch = whole.filter(_from(part.first, whole.column("_step")))
-                steps: Any = batch.column("_step").cast(pa.int64())
-                if not len(steps):
+                batch, steps = whole, whole.column("_step").cast(pa.int64())
+                if not len(steps) or steps[-1].as_py() < part.first:
                     continue
+                if steps[0].as_py() < part.first:
+                    batch = whole.filter(_from(part.first, steps))
+                    steps = batch.column("_step").cast(pa.int64())
                 series = []
                 for name in names:
                     column = batch.column(name)

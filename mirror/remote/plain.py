@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
+from mirror.series import stretched
 from mirror.store.records import HistoryPage
 
 if TYPE_CHECKING:
@@ -110,13 +111,10 @@ def _long(series: Sequence[Series]) -> pa.Table:
     import pyarrow as pa
 
     lengths = [len(one.values) for one in series]
-    names = pa.array([one.key for one in series], pa.string())
-    places = [pa.repeat(pa.scalar(place, pa.int32()), length) for place, length in enumerate(lengths)]
-    indices = pa.concat_arrays(places) if places else pa.array([], pa.int32())
     return pa.table(
         {
             "step": pa.chunked_array([one.steps for one in series], pa.int64()),
-            "key": pa.DictionaryArray.from_arrays(indices, names),
+            "key": stretched([one.key for one in series], lengths),
             "value": pa.chunked_array([one.values for one in series], pa.float64()),
             "text": pa.nulls(sum(lengths), pa.string()),
         }

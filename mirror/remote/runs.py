@@ -7,13 +7,14 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from mirror.errors import CommError
 from mirror.remote import queries
 from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch
-from mirror.remote.lenient import loads, numbers
+from mirror.remote.lenient import loads, numbers, spells_numbers
 from mirror.store.records import ProjectKey, RunRecord
 
 MOST_RUNS = 1000
@@ -238,7 +239,9 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
     }
     config_meta = config.pop("_wandb", None)
     config.pop("wandb_version", None)
-    summary = numbers(_document(server, project, node, "summaryMetrics"))
+    summary = _document(server, project, node, "summaryMetrics")
+    if summary and spells_numbers(node["summaryMetrics"]):
+        summary = numbers(summary)
     head = _head(node)
     seconds = node.get(queries.DURATION_FIELD)
     info = _info(node)
@@ -321,6 +324,12 @@ def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
 
 
 def _url(base_url: str, project: ProjectKey, run_id: str) -> str:
-    """The page of a run for people; the hosted service shows it on another host than its API."""
+    """The page of a run for people."""
+    return f"{_project_url(base_url, project)}/runs/{quote(run_id)}"
+
+
+@lru_cache
+def _project_url(base_url: str, project: ProjectKey) -> str:
+    """The page of a project; the hosted service shows it on another host than its API."""
     site = "https://wandb.ai" if base_url == "https://api.wandb.ai" else base_url
-    return "/".join([site, quote(project.entity), quote(project.project), "runs", quote(run_id)])
+    return "/".join([site, quote(project.entity), quote(project.project)])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirror.series import stretched
 from mirror.store import segments
 from mirror.store.database import Database
 from mirror.store.history import Block
@@ -105,9 +106,9 @@ def _write(target: Path, blocks: Sequence[Block]) -> None:
         "column_encoding": {"step": "DELTA_BINARY_PACKED", "value": "PLAIN"},
         "store_schema": False,
     }
+    # All at once: between two calls the thread would wait for its turn at the interpreter each time.
     with pq.ParquetWriter(target, pa.schema(kinds), **options) as writer:
-        for group in _groups(stretches):
-            writer.write_table(_table(group), row_group_size=ROW_GROUP)
+        writer.write_table(_table(stretches), row_group_size=ROW_GROUP)
 
 
 def _stretches(blocks: Sequence[Block]) -> Iterator[_Stretch]:
@@ -119,41 +120,19 @@ def _stretches(blocks: Sequence[Block]) -> Iterator[_Stretch]:
             start += rows
 
 
-def _groups(stretches: Sequence[_Stretch]) -> Iterator[list[_Stretch]]:
-    """Stretches until they fill a row group; a longer one becomes several row groups."""
-    group: list[_Stretch] = []
-    room = ROW_GROUP
-    for stretch in stretches:
-        if group and stretch.length > room:
-            yield group
-            group, room = [], ROW_GROUP
-        group.append(stretch)
-        room -= stretch.length
-    if group:
-        yield group
-
-
-def _table(group: Sequence[_Stretch]) -> pa.Table:
+def _table(stretches: Sequence[_Stretch]) -> pa.Table:
     import pyarrow as pa
 
-    lengths = [stretch.length for stretch in group]
-    parts = [stretch.block.values.slice(stretch.start, stretch.length) for stretch in group]
-
-    def named(texts: Sequence[str]) -> Any:
-        """One text a stretch, as a dictionary column."""
-        names = list(dict.fromkeys(texts))
-        places = {name: place for place, name in enumerate(names)}
-        runs = zip(texts, lengths, strict=True)
-        indices = [pa.repeat(pa.scalar(places[text], pa.int32()), length) for text, length in runs]
-        return pa.DictionaryArray.from_arrays(pa.concat_arrays(indices), pa.array(names, pa.string()))
+    lengths = [stretch.length for stretch in stretches]
+    parts = [stretch.block.values.slice(stretch.start, stretch.length) for stretch in stretches]
 
     def chunks(name: str) -> Any:
         return pa.chunked_array([chunk for part in parts for chunk in part[name].chunks])
 
     return pa.table(
         {
-            "run_id": named([stretch.run_id for stretch in group]),
-            "key": named([stretch.key for stretch in group]),
+            "run_id": stretched([stretch.run_id for stretch in stretches], lengths),
+            "key": stretched([stretch.key for stretch in stretches], lengths),
             "step": chunks("step"),
             "value": chunks("value"),
             "text": chunks("text"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import tempfile
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,6 +18,7 @@ from mirror.remote.client import TooMuch, Unreachable
 from mirror.remote.columns import KeyGlobs
 from mirror.remote.exports import Export, Part
 from mirror.remote.history import Window
+from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan
 from mirror.sync.batch import Batch
@@ -33,6 +34,9 @@ RUNS_AHEAD = 8
 
 IN_MEMORY = 250_000
 """Values of a run that are read while they wait; those of a longer one wait in its files."""
+
+SMALL_BYTES = 4_000_000
+"""Files of a run that are smaller than this together are not written to the disk."""
 
 
 @dataclass
@@ -96,20 +100,15 @@ class Exported:
 
     async def _download(self, span: plan.Span, export: Export) -> _Files | None:
         """All files of a run, and what is in them; None where the run is left to the lines."""
-        self._context.writer.spool.mkdir(mode=0o700, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=self._context.writer.spool))
+        folder = self._context.writer.spool / uuid.uuid4().hex
+        room = SMALL_BYTES // len(export.urls)
         try:
-            paths = [folder / f"{number}.parquet" for number in range(len(export.urls))]
-            pairs = zip(export.urls, paths, strict=True)
-            await asyncio.gather(*(self._context.server.download_to(url, path) for url, path in pairs))
+            pairs = [(url, folder / f"{number}.parquet") for number, url in enumerate(export.urls)]
+            download = self._context.server.download_to
+            sources = await asyncio.gather(*(download(url, path, in_memory=room) for url, path in pairs))
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._parser, exports.parts, paths, span.first, self._keys)
-            if found and self._adds_up(span, found, export):
-                pages = None
-                if sum(part.values for part in found) <= IN_MEMORY:
-                    pages = await loop.run_in_executor(self._parser, self._all_pages, span.run_id, found)
-                    shutil.rmtree(folder)
-                return _Files(span, folder, found, export.live_steps, pages)
+            if found := await loop.run_in_executor(self._parser, self._look, span, export, sources, folder):
+                return found
         except (Unreachable, AuthError):
             raise
         except TooMuch as error:
@@ -119,20 +118,28 @@ class Exported:
         except CommError as error:
             log.info("%s/%s: its exported history is not used: %s", self._project, span.run_id, error)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            _delete(folder)
             raise
-        shutil.rmtree(folder, ignore_errors=True)
+        _delete(folder)
         self.left.append(span)
         return None
+
+    def _look(self, span: plan.Span, export: Export, sources: Sequence[Source], folder: Path) -> _Files | None:
+        """What the files hold; None where they cannot be taken."""
+        found = exports.parts(sources, span.first, self._keys)
+        if not found or not self._adds_up(span, found, export):
+            return None
+        pages = None
+        if sum(part.values for part in found) <= IN_MEMORY:
+            pages = [page for part in found for page in exports.pages(span.run_id, part, self._keys)]
+            _delete(folder)
+        return _Files(span, folder, found, export.live_steps, pages)
 
     def _adds_up(self, span: plan.Span, found: Sequence[Part], export: Export) -> bool:
         """Whether files and live steps hold as many lines as the server counts; a live run's count is past already."""
         live = sum(step > found[-1].last for step in export.live_steps)
         rows = sum(part.rows for part in found) + live
         return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
-
-    def _all_pages(self, run_id: str, found: Sequence[Part]) -> list[HistoryPage]:
-        return [page for part in found for page in exports.pages(run_id, part, self._keys)]
 
     async def _read(self, files: _Files | None) -> AsyncIterator[Batch]:
         """Pages of a run, the last of them as far as nothing is missing; what is live is left to the lines."""
@@ -156,7 +163,13 @@ class Exported:
                     window = Window(span.run_id, part.first, (end if final else page.last_step) + 1)
                     yield Batch([window], [(window, page)])
         finally:
-            shutil.rmtree(files.folder, ignore_errors=True)
+            _delete(files.folder)
 
     async def _next(self, pages: Iterator[HistoryPage]) -> HistoryPage | None:
         return await asyncio.get_running_loop().run_in_executor(self._parser, next, pages, None)
+
+
+def _delete(folder: Path) -> None:
+    """Delete the folder of a run's files, if there was any need for it."""
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
