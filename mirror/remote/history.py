@@ -69,11 +69,15 @@ class Answer:
 
 
 class HistoryReader:
-    """Reads the lines of a project's runs, asking for less at once where the server does not give that much."""
+    """Reads the lines of a project's runs, asking for less at once where the server does not give that much.
 
-    def __init__(self, server: Server, project: ProjectKey) -> None:
+    When some runs in a row give nothing, a line of one of `others` is asked for, to tell these runs from the server.
+    """
+
+    def __init__(self, server: Server, project: ProjectKey, others: Sequence[str] = ()) -> None:
         self._server = server
         self._project = project
+        self._others = others
         self._silent: dict[str, CommError] = {}
 
     async def read(self, windows: Sequence[Window]) -> Answer:
@@ -93,10 +97,25 @@ class HistoryReader:
             if isinstance(error, TooMuch):
                 self._silent[run_id] = error
                 if len(self._silent) >= GIVE_UP_AFTER:
-                    raise NoHistory(self._silent) from error
+                    if not await self._answers():
+                        raise NoHistory(self._silent) from error
+                    self._silent = {}
             return Answer(failed={run_id: error})
         self._silent = {}
         return Answer(lines)
+
+    async def _answers(self) -> bool:
+        """Whether the server gives as much as one line of a run, if there is one that was not tried in vain."""
+        other = next((run_id for run_id in reversed(self._others) if run_id not in self._silent), None)
+        if other is None:
+            return False
+        try:
+            await fetch(self._server, self._project, [Window(other, 0, 1)])
+        except (Unreachable, AuthError):
+            raise
+        except CommError:
+            return False
+        return True
 
     async def _read_parts(self, windows: Sequence[Window], parts: Sequence[Sequence[Window]]) -> Answer:
         whole = Answer()

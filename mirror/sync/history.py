@@ -59,7 +59,7 @@ class _Job:
         self.result = result
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
-        self.reader = HistoryReader(context.server, project)
+        self.reader = HistoryReader(context.server, project, list(self.needs))
         self.size = plan.RowSize()
         self.rows_to_come = 0
         self.parser = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parser")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mirror.remote import history as remote
+from mirror.remote.client import TooMuch
 from mirror.sandbox.run import TELEMETRY, wrapped
 from mirror.store.store import Store
 from mirror.sync.verify import history
@@ -185,6 +187,30 @@ def test_history_that_grew_or_changed_without_a_trace(own):
         ("bbb", "history.acc", "0.2 at step 4", "0.75"),
     ]
     own.repaired()
+
+
+def test_many_runs_that_cannot_be_read_do_not_hold_up_the_others(own, monkeypatch):
+    for index in range(6):
+        bad = own.world.add_run("team", "p", run_id=f"bad{index}", state="running")
+        bad.log({"loss": 0.5})
+        bad.finish()
+    own.world.add_run("team", "p", run_id="zzz", state="running").log({"loss": 0.5})
+    run_of(own, "zzz").finish()
+    own.sync()
+    run_of(own, "zzz").history.lines[0] = run_of(own, "zzz").history.lines[0].replace("0.5", "0.75")
+    ask = remote.fetch
+
+    async def fetch(server, project, windows):
+        if any(window.run_id.startswith("bad") for window in windows):
+            raise TooMuch("the server failed")
+        return await ask(server, project, windows)
+
+    monkeypatch.setattr(remote, "fetch", fetch)
+    code, project = own.found("--deep")
+    assert code == 1
+    differing = {run_id: field for run_id, field, *_ in told(project)}
+    assert sorted(differing) == [*(f"bad{index}" for index in range(6)), "zzz"]
+    assert differing["zzz"] == "history.loss"
 
 
 def test_counts_of_the_server_that_its_own_rows_do_not_bear_out_are_a_note(own):

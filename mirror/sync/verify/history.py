@@ -113,7 +113,7 @@ async def _in_order(
     server: Server, project: ProjectKey, spans: Sequence[plan.Span], keys: KeyGlobs
 ) -> AsyncIterator[Batch]:
     size = plan.RowSize()
-    reader = HistoryReader(server, project)
+    reader = HistoryReader(server, project, [span.run_id for span in spans])
     jobs = plan.requests(spans, size)
     under_way: deque[asyncio.Task[Batch]] = deque()
     try:
