@@ -1,43 +1,24 @@
 """Values on a straight way into a segment: what a backfill brings does not pass through the tail.
 
-The tail would take each value three times: into the table, into its checkpoint, and out again sorted. Blocks are sorted
-within themselves, so that a segment is made by laying their stretches of one key one behind the other: 6 million values
-a second on one core, where the way through the tail takes 1.3 million on two.
+The tail would take each value three times: into the table, into its checkpoint, and out again sorted, 1.3 million a
+second on two cores. Blocks are sorted within themselves, so that a segment is made of their stretches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from mirror.series import stretched
 from mirror.store import segments
 from mirror.store.database import Database
 from mirror.store.history import Block
 from mirror.store.records import ProjectKey
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from mirror.store.stretches import Stretch, write
 
 FEWEST = 500_000
 """So many values at once are worth a segment; fewer would leave many small files."""
-
-ROW_GROUP = 122_880
-"""Values in a row group, DuckDB's own number."""
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """Values of one key and run, by step."""
-
-    key: str
-    run_id: str
-    first_step: int
-    block: Block
-    start: int
-    length: int
 
 
 @dataclass
@@ -78,7 +59,8 @@ class Straight:
         return count >= FEWEST and segments.fits(project) and self._outgrown(db, count)
 
     def _put(self, db: Database, project: ProjectKey, blocks: Sequence[Block], *, replaced: bool) -> int:
-        path = segments.place(db, self.folder, project, 0, lambda target: _write(target, blocks))
+        stretches = sorted(_stretches(blocks), key=attrgetter("place"))
+        path = segments.place(db, self.folder, project, 0, lambda target: write(target, stretches))
         counts: dict[str, int] = {}
         for block in blocks:
             counts[block.run_id] = counts.get(block.run_id, 0) + block.values.num_rows
@@ -90,51 +72,10 @@ class Straight:
         return bool(sealed + tail + count + self.to_come > self.tail_values)
 
 
-def _write(target: Path, blocks: Sequence[Block]) -> None:
-    """The blocks in the order of key, run and step, as DuckDB writes its segments."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    stretches = sorted(_stretches(blocks), key=lambda one: (one.key, one.run_id, one.first_step))
-    name = pa.dictionary(pa.int32(), pa.string())
-    kinds: Any = {"run_id": name, "key": name, "step": pa.int64(), "value": pa.float64(), "text": pa.string()}
-    options: dict[str, Any] = {
-        "version": "2.6",
-        "data_page_version": "2.0",
-        "compression": "zstd",
-        "use_dictionary": ["run_id", "key", "text"],
-        "column_encoding": {"step": "DELTA_BINARY_PACKED", "value": "PLAIN"},
-        "store_schema": False,
-    }
-    # All at once: between two calls the thread would wait for its turn at the interpreter each time.
-    with pq.ParquetWriter(target, pa.schema(kinds), **options) as writer:
-        writer.write_table(_table(stretches), row_group_size=ROW_GROUP)
-
-
-def _stretches(blocks: Sequence[Block]) -> Iterator[_Stretch]:
+def _stretches(blocks: Sequence[Block]) -> Iterator[Stretch]:
     for block in blocks:
         start = 0
         columns = (block.summary[name].to_pylist() for name in ("key", "first_step", "rows"))
         for key, first, rows in zip(*columns, strict=True):
-            yield _Stretch(key, block.run_id, first, block, start, rows)
+            yield Stretch(key, block.run_id, first, block.values, start, rows)
             start += rows
-
-
-def _table(stretches: Sequence[_Stretch]) -> pa.Table:
-    import pyarrow as pa
-
-    lengths = [stretch.length for stretch in stretches]
-    parts = [stretch.block.values.slice(stretch.start, stretch.length) for stretch in stretches]
-
-    def chunks(name: str) -> Any:
-        return pa.chunked_array([chunk for part in parts for chunk in part[name].chunks])
-
-    return pa.table(
-        {
-            "run_id": stretched([stretch.run_id for stretch in stretches], lengths),
-            "key": stretched([stretch.key for stretch in stretches], lengths),
-            "step": chunks("step"),
-            "value": chunks("value"),
-            "text": chunks("text"),
-        }
-    )

@@ -17,8 +17,9 @@ from pathlib import Path
 import duckdb
 
 from mirror.errors import StoreError
-from mirror.store import columns, files, views
+from mirror.store import columns, files, merging, views
 from mirror.store.database import Database, reason
+from mirror.store.merging import Source, Unsuitable
 from mirror.store.names import literal
 from mirror.store.records import ProjectKey
 
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 MERGE = 64
 """When so many segments of one level are there, the first of them become one of the next."""
+
+AT_ONCE = 32
+"""So many of them at a time; this bounds the memory of a merge."""
 
 MOST_VALUES = 50_000_000
 """The most values that a merge puts into one segment."""
@@ -172,9 +176,11 @@ def _live(db: Database, key: ProjectKey) -> list[_Segment]:
 
 def _due(segments: Sequence[_Segment]) -> list[_Segment] | None:
     """The segments that should become one, which may be one alone; None when all is well."""
+    if nothing_left := [segment for segment in segments if not segment.left]:
+        return nothing_left
     for level in sorted({segment.level for segment in segments}):
         same = [segment for segment in segments if segment.level == level]
-        if len(same) >= MERGE and len(some := _fitting(same[:MERGE])) > 1:
+        if len(same) >= MERGE and len(some := _fitting(same[:AT_ONCE])) > 1:
             return some
     return next(([s] for s in segments if s.replaced and s.replaced >= s.value_count * REPLACED_SHARE), None)
 
@@ -194,15 +200,7 @@ def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segme
     level = sources[0].level + (len(sources) > 1)
     ids = [source.segment_id for source in sources]
     left = sum(source.left for source in sources)
-    path = None
-    if left:
-        listed = ", ".join(literal(folder / source.path) for source in sources)
-        kept = f"""
-            SELECT p.run_id, p.key, p.step, p.value, p.text
-            FROM read_parquet([{listed}], hive_partitioning = false, filename = true) AS p
-            {views.without_replaced(folder) if any(source.replaced for source in sources) else ""}
-        """
-        path = copy_from(db, folder, key, level, kept, [])
+    path = place(db, folder, key, level, lambda target: _merge_to(db, folder, target, sources)) if left else None
     with db.transaction():
         if path:
             segment_id, count = _add(db, folder, key, path, level)
@@ -220,6 +218,26 @@ def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segme
         views.recreate(db, folder)
 
 
+def _merge_to(db: Database, folder: Path, target: Path, sources: Sequence[_Segment]) -> None:
+    without: dict[int, set[str]] = {}
+    for segment_id, run_id in db.run(
+        "SELECT segment_id, run_id FROM store.segment_runs "
+        "WHERE replaced AND segment_id IN (SELECT unnest(?::BIGINT[]))",
+        [[source.segment_id for source in sources]],
+    ):
+        without.setdefault(segment_id, set()).add(run_id)
+    try:
+        merging.merge(target, [Source(folder / one.path, without.get(one.segment_id, ())) for one in sources])
+    except Unsuitable:
+        listed = ", ".join(literal(folder / source.path) for source in sources)
+        kept = f"""
+            SELECT p.run_id, p.key, p.step, p.value, p.text
+            FROM read_parquet([{listed}], hive_partitioning = false, filename = true) AS p
+            {views.without_replaced(folder) if without else ""}
+        """
+        _copy(db, target, kept)
+
+
 def copy_from(
     db: Database,
     folder: Path,
@@ -234,15 +252,17 @@ def copy_from(
 
     `order` must come to the order of key, run and step.
     """
+    return place(db, folder, key, level, lambda target: _copy(db, target, query, params, order))
 
-    def copy(target: Path) -> None:
-        db.run(
-            f"COPY (SELECT run_id, key, step, value, text FROM ({query}) ORDER BY {order}) TO {literal(target)} "
-            "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)",
-            params,
-        )
 
-    return place(db, folder, key, level, copy)
+def _copy(
+    db: Database, target: Path, query: str, params: Sequence[object] = (), order: str = "key, run_id, step"
+) -> None:
+    db.run(
+        f"COPY (SELECT run_id, key, step, value, text FROM ({query}) ORDER BY {order}) TO {literal(target)} "
+        "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)",
+        params,
+    )
 
 
 def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callable[[Path], None]) -> str:
