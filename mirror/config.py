@@ -57,6 +57,9 @@ class SyncSettings:
         False, values.switch, "false", "each run's wandb-metadata.json as well: host, hardware; a file a run"
     )
     console: bool = _setting(False, values.switch, "false", "mirror the console output of runs as well")
+    files: bool = _setting(
+        False, values.switch, "false", "mirror the list of each run's files as well, without content"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""Files of a run, which stay on the server."""
+"""Files of a run. Their content stays on the server; their list does, too, where `sync.files` does not mirror it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
-from mirror.errors import ArgumentError, StoreError
+from mirror.errors import ArgumentError, CommError, StoreError
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 METADATA = "wandb-metadata.json"
 
+Mirrored = Callable[[Sequence[str], str | None], list[dict[str, Any]] | None]
+"""What the mirror holds of the files of these names, or of a pattern; None where their list is not mirrored."""
+
 
 class File:
     """One file of a run."""
 
-    def __init__(self, session: Session, node: dict[str, Any]) -> None:
+    def __init__(self, session: Session, run: Run, node: dict[str, Any]) -> None:
         """Files come from `Run.files` and `Run.file`."""
         self._session = session
+        self._run = run
         self._node = node
 
     @property
@@ -60,14 +64,24 @@ class File:
 
     @property
     def url(self) -> str:
-        """Its address on the server, which wants the key."""
-        return str(self._node["url"])
+        """Its address on the server, which wants the key. Raises CommError."""
+        return str(self._addresses["url"])
 
     @property
     def direct_url(self) -> str | None:
-        """Its address in the object store, signed, for a while."""
-        address: str | None = self._node["directUrl"]
+        """Its address in the object store, signed, for a while. Raises CommError."""
+        address: str | None = self._addresses["directUrl"]
         return address
+
+    @property
+    def _addresses(self) -> dict[str, Any]:
+        """What only the server tells; a mirrored file is asked for when this is first wanted."""
+        if "url" not in self._node:
+            found = _on_server(self._session, self._run, [self.name])
+            if not found:
+                raise CommError(f"{'/'.join(self._run.path)} has no file {self.name} any more", LookupError(self.name))
+            self._node = found[0]
+        return self._node
 
     def read(self) -> bytes:
         """Its content. Raises CommError, also for a very large one, which `download` takes."""
@@ -108,24 +122,26 @@ class File:
 
 
 class Files(Sequence[File]):
-    """Files of a run, asked for once, when they are first looked at."""
+    """Files of a run, looked up once, when they are first wanted: in the mirror, or on the server."""
 
-    def __init__(self, session: Session, run: Run, names: Sequence[str], pattern: str | None, per_page: int) -> None:
+    def __init__(
+        self, session: Session, run: Run, mirrored: Mirrored, names: Sequence[str], pattern: str | None, per_page: int
+    ) -> None:
         if names and pattern:
             raise ArgumentError("names or a pattern, not both")
         self.run = run
         self._session = session
+        self._mirrored = mirrored
         self._asked = (list(names), pattern, per_page)
         self._found: list[File] | None = None
 
     def _files(self) -> list[File]:
         if self._found is None:
-            from mirror.remote.run_files import listed
-
             names, pattern, per_page = self._asked
-            project = ProjectKey(self.run.entity, self.run.project)
-            nodes = self._session.ask(lambda server: listed(server, project, self.run.id, names, pattern, per_page))
-            self._found = [File(self._session, node) for node in nodes]
+            nodes = self._mirrored(names, pattern)
+            if nodes is None:
+                nodes = _on_server(self._session, self.run, names, pattern, per_page)
+            self._found = [File(self._session, self.run, node) for node in nodes]
         return self._found
 
     @overload
@@ -145,9 +161,18 @@ class Files(Sequence[File]):
         return f"<Files {'/'.join(self.run.path)}>"
 
 
-def metadata(session: Session, run: Run) -> dict[str, Any] | None:
+def _on_server(
+    session: Session, run: Run, names: Sequence[str], pattern: str | None = None, per_page: int = 50
+) -> list[dict[str, Any]]:
+    from mirror.remote.run_files import listed
+
+    project = ProjectKey(run.entity, run.project)
+    return session.ask(lambda server: listed(server, project, run.id, names, pattern, per_page))
+
+
+def metadata(run: Run) -> dict[str, Any] | None:
     """The content of `wandb-metadata.json`; None for a run without it. Raises CommError."""
-    found = Files(session, run, [METADATA], None, 1)
+    found = run.files([METADATA], per_page=1)
     if not len(found):
         return None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -31,9 +32,9 @@ ENDED = ("finished", "crashed", "failed", "killed")
 class Run:
     """A run as the mirror holds it, shaped as the official client's `Run`.
 
-    Reading needs no network, but for `files`, `file` and, where it is not mirrored, `metadata`. What is changed
-    (`config`, `summary`, `tags`, `notes`, `name`, `group`, `job_type`, `description`) is sent to the server by
-    `update`, then mirrored.
+    Reading needs no network, but for the content of files and, where they are not mirrored, `files` and `metadata`.
+    What is changed (`config`, `summary`, `tags`, `notes`, `name`, `group`, `job_type`, `description`) is sent to the
+    server by `update`, then mirrored.
     """
 
     def __init__(self, api: Api, page: Page, address: Address) -> None:
@@ -261,7 +262,7 @@ class Run:
         """
         if "metadata" not in self._held:
             text, known = self._page.snapshot.metadata(self._address.rid)
-            self._held["metadata"] = loads(text) if text else None if known else metadata(self._api.session, self)
+            self._held["metadata"] = loads(text) if text else None if known else metadata(self)
         told: dict[str, Any] | None = self._held["metadata"]
         return told
 
@@ -304,11 +305,15 @@ class Run:
             self._page.reader, self._address, keys=keys, page_size=page_size, min_step=min_step, max_step=max_step
         )
 
-    # Files, which only the server has
+    # Files, whose content only the server has
 
     def files(self, names: list[str] | None = None, pattern: str | None = None, per_page: int = 50) -> Files:
-        """The run's files on the server: all, those of these names, or those that fit a LIKE pattern ("%.json")."""
-        return Files(self._api.session, self, names or [], pattern, per_page)
+        """The run's files: all, those of these names, or those that fit a LIKE pattern ("%.json").
+
+        Told by the mirror where `sync.files` mirrors the list, else by the server.
+        """
+        mirrored = partial(self._page.snapshot.files, self._address.rid)
+        return Files(self._api.session, self, mirrored, names or [], pattern, per_page)
 
     def file(self, name: str) -> File:
         """One file on the server. Raises CommError when there is none of that name."""

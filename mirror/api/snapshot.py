@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import NotMirrored, QueryError, StoreError
 from mirror.home import Home
-from mirror.query import paths
+from mirror.query import files, paths
 from mirror.query.connection import quiet
 from mirror.query.paths import Project
 from mirror.query.runs import RunQuery
@@ -178,6 +178,11 @@ class Snapshot:
         ).fetchall()
         text, looked = rows[0] if rows else (None, None)
         return text, text is not None or looked == "none"
+
+    def files(self, rid: int, names: Sequence[str], pattern: str | None) -> list[dict[str, Any]] | None:
+        """What is mirrored of these files of a run, as W&B tells it but for addresses; None where the list is not."""
+        count = files.count(self.cursor, rid)
+        return None if count is None else files.page(self.cursor, rid, files.Asked(names, pattern), count)[0]
 
 
 def _literal(text: str) -> str:

@@ -29,6 +29,7 @@ RELATIONS = {
     "run_changes": "entity, project, run_id, seen_at",
     "run_metadata": "entity, project, run_id, key",
     "console": "entity, project, run_id, line",
+    "files": "entity, project, run_id, name",
 }
 
 Runs = Sequence[tuple[Project, str]]

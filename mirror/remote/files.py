@@ -1,4 +1,4 @@
-"""The file `wandb-metadata.json` of runs: how each was started."""
+"""Files of many runs at once: the list of each, and `wandb-metadata.json`, which tells how a run was started."""
 
 from __future__ import annotations
 
@@ -10,12 +10,51 @@ from mirror.errors import AuthError, CommError
 from mirror.remote import queries
 from mirror.remote.client import NotFound, Server
 from mirror.remote.lenient import loads
-from mirror.store.records import ProjectKey
+from mirror.remote.runs import moment
+from mirror.store.records import ProjectKey, RunFile
+
+PAGE_FILES = 500
+"""Files of a run in one answer."""
 
 METADATA = "wandb-metadata.json"
 
 Document = dict[str, Any] | CommError | None
 """What a file holds, why it could not be had, or None where there is no file."""
+
+
+async def lists(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, list[RunFile]]:
+    """What the server tells of every file of these runs. A run that is gone is left out."""
+    found: dict[str, list[RunFile]] = {}
+    after: dict[str, str | None] = dict.fromkeys(run_ids)
+    while after:
+        variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "first": PAGE_FILES}
+        for index, (run_id, place) in enumerate(after.items()):
+            variables |= {f"run{index}": run_id, f"after{index}": place}
+        data = await server.graphql("MirrorFileLists", queries.file_lists(len(after)), variables, bulk=True)
+        answers = data.get("project") or {}
+        following: dict[str, str | None] = {}
+        for index, (run_id, place) in enumerate(after.items()):
+            connection = (answers.get(f"r{index}") or {}).get("files")
+            if connection is None:
+                continue
+            found.setdefault(run_id, []).extend(_file(edge["node"]) for edge in connection["edges"])
+            info = connection["pageInfo"]
+            if info["hasNextPage"] and connection["edges"] and info["endCursor"] != place:
+                following[run_id] = info["endCursor"]
+        after = following
+    # A list that changes while it is paged may tell a file twice.
+    return {run_id: list({file.name: file for file in files}.values()) for run_id, files in found.items()}
+
+
+def _file(node: dict[str, Any]) -> RunFile:
+    return RunFile(
+        str(node["id"]),
+        node["name"],
+        int(node["sizeBytes"] or 0),
+        node["mimetype"],
+        moment(node["updatedAt"]),
+        node["md5"],
+    )
 
 
 async def metadata(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, Document]:

@@ -71,6 +71,18 @@ def file_addresses(count: int) -> str:
     )
 
 
+def file_lists(count: int) -> str:
+    """A page of the files of `count` runs in one request."""
+    return _aliased(
+        "MirrorFileLists",
+        count,
+        "$after{i}: String",
+        "files(first: $first, after: $after{i}) {{ edges {{ node {{ id name sizeBytes mimetype updatedAt md5 }} }} "
+        "pageInfo {{ endCursor hasNextPage }} }}",
+        "$first: Int",
+    )
+
+
 def log_lines(count: int, fields: str) -> str:
     """A page of the console of `count` runs in one request."""
     return _aliased(

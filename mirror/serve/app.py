@@ -1,7 +1,7 @@
 """The endpoint itself: `POST /graphql` from the mirror, everything else from the real server.
 
 Official clients read here what they would read there. What changes something is passed on to the real server, or
-refused; so is what the mirror does not hold: files, artifacts, sweeps, console logs, projects that are not mirrored.
+refused; so is what the mirror does not hold: the content of files, artifacts, sweeps, console logs, other projects.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Endpoint:
             asked, variables = _asked(body, request.headers.get("content-encoding", ""))
             if asked.roots & _SERVER_KNOWS_BETTER:
                 return await self._better(request, body, asked, variables)
-            return await self._mirrored(asked, variables)
+            return await self._mirrored(request, asked, variables)
         except Write:
             return await self._write(request, body)
         except Elsewhere as missing:
@@ -91,14 +91,14 @@ class Endpoint:
     async def rest(self, request: Request) -> Response:
         """Files, and the streams that runs log to."""
         if request.method in ("GET", "HEAD"):
-            return await self._passed(request, b"", "the mirror holds no files")
+            return await self._passed(request, b"", "the content of files stays on the server")
         return await self._write(request, await _body(request))
 
-    async def _mirrored(self, asked: Operation, variables: Any) -> Response:
-        work = partial(self._executed, asked, variables)
+    async def _mirrored(self, request: Request, asked: Operation, variables: Any) -> Response:
+        work = partial(self._executed, str(request.base_url).rstrip("/"), asked, variables)
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
-    def _executed(self, asked: Operation, variables: Any) -> Response:
+    def _executed(self, base_url: str, asked: Operation, variables: Any) -> Response:
         import duckdb
 
         policy = self.policy()
@@ -106,7 +106,13 @@ class Endpoint:
         version = self.snapshots.version()
         with self.snapshots.connection(SECONDS) as connection:
             context = Context(
-                connection, version, self.listings, policy.entity, policy.username, read_only=not policy.writes
+                connection,
+                version,
+                self.listings,
+                policy.entity,
+                policy.username,
+                read_only=not policy.writes,
+                base_url=base_url,
             )
             try:
                 data, errors = documents.execute(asked, context, variables, RESOLVERS)
@@ -117,7 +123,7 @@ class Endpoint:
     async def _better(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
         """The server's answer, or its last one, or what the mirror knows."""
         if PASSED in request.headers:
-            return await self._mirrored(asked, variables)
+            return await self._mirrored(request, asked, variables)
         told_at, told = self.remembered.get(body, (-_FRESH_SECONDS, b""))
         if time.monotonic() - told_at < _FRESH_SECONDS:
             return Response(told, media_type="application/json")
@@ -126,7 +132,7 @@ class Endpoint:
         except CommError:
             if told:
                 return Response(told, media_type="application/json")
-            return await self._mirrored(asked, variables)
+            return await self._mirrored(request, asked, variables)
         if found.status_code == 200 and b'"errors"' not in bytes(found.body):
             self.remembered[body] = (time.monotonic(), bytes(found.body))
             while len(self.remembered) > _REMEMBERED:

@@ -72,6 +72,13 @@ def logged(connection: DuckDBPyConnection, project: Project, run_id: str, rid: i
     return Logged(project, run_id, found[0][2] if found else 0, {key: count for key, count, _ in found})
 
 
+def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
+    """The first step at which a run logged anything; None for a run without history."""
+    found = connection.execute("SELECT min(first_step) FROM store.history_keys WHERE rid = ?", [rid]).fetchall()
+    first: int | None = found[0][0]
+    return first
+
+
 def lines(connection: DuckDBPyConnection, run: Logged, window: Window) -> list[str]:
     """The rows of a window by rising step, all keys; numbers that are not finite are bare tokens.
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from mirror.errors import QueryError
+from mirror.query import files
 from mirror.remote.lenient import loads
 from mirror.serve import history, runs
 from mirror.serve.documents import Elsewhere, Field, Resolver
@@ -35,6 +37,7 @@ class Context:
     entity: str | None
     username: str | None
     read_only: bool = False
+    base_url: str = ""
     described: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
@@ -180,6 +183,43 @@ def _spec(text: str) -> tuple[list[str], history.Window]:
         raise QueryError(f'{text[:80]!r} is no history spec, such as {{"keys": ["_step", "loss"]}}') from None
 
 
+def _first_step(run: Source, context: Context, *_: Any) -> dict[str, Any]:
+    """No exported files: clients keep them by the run's name and never ask again, so that they would miss what is new.
+
+    Everything counts as live, from the first step on, and is asked for page by page.
+    """
+    first = history.first_step(context.connection, run["rid"])
+    return {"parquetUrls": [], "liveData": [] if first is None else [{"_step": first}]}
+
+
+def _file_count(run: Source, context: Context, *_: Any) -> int:
+    found = files.count(context.connection, run["rid"])
+    if found is None:
+        raise Elsewhere(f"the files of {run['project']['key']}/{run['name']} are not mirrored (sync.files)")
+    return found
+
+
+def _files(run: Source, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
+    _file_count(run, context)
+    start = runs.place_of(arguments["after"])[1] if arguments.get("after") else 0
+    first = arguments.get("first")
+    most = min(runs.MOST_RUNS if first is None else max(first, 0), runs.MOST_RUNS)
+    asked = files.Asked(arguments.get("names") or (), arguments.get("pattern"))
+    found, more = files.page(context.connection, run["rid"], asked, most, start)
+    folder = f"{context.base_url}/files/{quote('/'.join([*run['project']['key'], run['name']]))}"
+    for node in found:
+        # Signed addresses would have expired; these lead to the server by way of the mirror, with the key.
+        node["url"] = node["directUrl"] = f"{folder}/{quote(node['name'])}"
+    edges = [{"node": node, "cursor": runs.cursor("files", place)} for place, node in enumerate(found, start=start + 1)]
+    return _connection(edges, more=more)
+
+
+def _file_url(file: Source, _context: Context, _field: Field, arguments: Arguments) -> Any:
+    if arguments.get("upload"):
+        raise Elsewhere("files are uploaded to the server")
+    return file["url"]
+
+
 RESOLVERS: dict[str, dict[str, Resolver]] = {
     "Query": {
         "viewer": _viewer,
@@ -218,6 +258,9 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "history": _history,
         "events": _events,
         "sampledHistory": _sampled,
-        "parquetHistory": lambda *_: {"parquetUrls": [], "liveData": []},
+        "parquetHistory": _first_step,
+        "fileCount": _file_count,
+        "files": _files,
     },
+    "File": {"url": _file_url},
 }

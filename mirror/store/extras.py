@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
 from mirror.store import columns, rids
 from mirror.store.database import Database
-from mirror.store.records import ConsolePage, ProjectKey, RunExtras
+from mirror.store.records import ConsolePage, ProjectKey, RunExtras, RunFile
 
 _SHAPE = {
     "rid": "BIGINT",
@@ -18,12 +19,23 @@ _SHAPE = {
     "file": "VARCHAR",
     "attempts": "BIGINT",
     "next_try_at": "TIMESTAMP",
+    "listed_at": "TIMESTAMP",
+}
+_FILE = {
+    "rid": "BIGINT",
+    **dict.fromkeys(("file_id", "name"), "VARCHAR"),
+    "size": "BIGINT",
+    "mimetype": "VARCHAR",
+    "updated_at": "TIMESTAMP",
+    "md5": "VARCHAR",
 }
 _LINE = {"rid": "BIGINT", "line": "BIGINT", "logged_at": "TIMESTAMP", "level": "VARCHAR", "text": "VARCHAR"}
 _COVERED = {"rid": "BIGINT", "first": "BIGINT", "beyond": "BIGINT", "last": "BOOLEAN"}
 
 
-def find(db: Database, project: ProjectKey, *, events: bool, console: bool, files: bool) -> list[RunExtras]:
+def find(
+    db: Database, project: ProjectKey, *, events: bool, console: bool, files: bool, lists: bool = False
+) -> list[RunExtras]:
     """The runs of which some of this may be missing, oldest in the mirror first.
 
     Deleted ones are left out, and those of which local files hold more than the server.
@@ -31,7 +43,8 @@ def find(db: Database, project: ProjectKey, *, events: bool, console: bool, file
     rows = db.run(
         """
         SELECT r.rid, r.run_id, r.state, r.server_events, r.server_log_lines, x.events, x.log_lines, x.log_cursor,
-               coalesce(x.log_from, 0), coalesce(x.log_live, false), x.file, coalesce(x.attempts, 0), x.next_try_at
+               coalesce(x.log_from, 0), coalesce(x.log_live, false), x.file, coalesce(x.attempts, 0), x.next_try_at,
+               x.listed_at
         FROM store.runs AS r LEFT JOIN store.run_extras AS x ON x.rid = r.rid
         WHERE r.entity = $entity AND r.project = $project AND r.deleted_at IS NULL
         AND r.rid NOT IN (SELECT l.rid FROM store.local_runs AS l) AND (
@@ -40,6 +53,7 @@ def find(db: Database, project: ProjectKey, *, events: bool, console: bool, file
                 r.server_log_lines IS NULL OR r.server_log_lines <> coalesce(x.log_lines, 0) OR x.log_live
             ))
             OR ($files AND coalesce(x.file, 'not yet') = 'not yet')
+            OR ($lists AND (x.listed_at IS NULL OR x.listed_at < r.synced_at))
         )
         ORDER BY r.rid
         """,
@@ -49,6 +63,7 @@ def find(db: Database, project: ProjectKey, *, events: bool, console: bool, file
             "events": events,
             "console": console,
             "files": files,
+            "lists": lists,
         },
     )
     return [RunExtras(*row) for row in rows]
@@ -83,3 +98,13 @@ def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage])
             "WHERE c.rid = p.rid AND c.line >= p.first AND (p.last OR c.line < p.beyond)"
         )
         db.run("INSERT INTO store.console BY NAME SELECT * FROM lines")
+
+
+def put_files(db: Database, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
+    """Put these lists of files in place of what was known of the files of their runs."""
+    numbers = rids.find(db, project, files)
+    condition, params = rids.among(numbers.values())
+    rows = [(rid, *dataclasses.astuple(file)) for run_id, rid in numbers.items() for file in files[run_id]]
+    db.run(f"DELETE FROM store.run_files WHERE {condition}", params)
+    with db.table("listed", columns.table(_FILE, rows)):
+        db.run("INSERT INTO store.run_files BY NAME SELECT * FROM listed")

@@ -114,7 +114,8 @@ class RunExtras:
 
     `server_events` and `server_log_lines` are from the run's record, `events` and `log_lines` what they were when each
     was taken last; None for never. The console goes on behind `log_cursor`, at line `log_from`; `log_live` tells that
-    the run was live then. `file` is None while it was not asked for, else "taken", "none" or "not yet".
+    the run was live then. `file` is None while it was not asked for, else "taken", "none" or "not yet". `listed_at` is
+    when the list of its files was taken last.
     """
 
     rid: int
@@ -130,6 +131,19 @@ class RunExtras:
     file: str | None = None
     attempts: int = 0
     next_try_at: datetime | None = None
+    listed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What the server tells of a file of a run: its name with folders, bytes, and the base64 of its MD5 digest."""
+
+    file_id: str
+    name: str
+    size: int
+    mimetype: str | None
+    updated_at: datetime | None
+    md5: str | None
 
 
 @dataclass(frozen=True)

@@ -156,9 +156,11 @@ class Store:
         """What reading of a local run's files goes on from."""
         return self._read(lambda db: local.reading(db, project, run_id))
 
-    def extras(self, project: ProjectKey, *, events: bool, console: bool, files: bool) -> list[RunExtras]:
-        """The runs of which some of this may be missing: system metrics, console lines, metadata files."""
-        return self._read(lambda db: extras.find(db, project, events=events, console=console, files=files))
+    def extras(
+        self, project: ProjectKey, *, events: bool, console: bool, files: bool, lists: bool = False
+    ) -> list[RunExtras]:
+        """The runs of which some may be missing: system metrics, console lines, metadata files, lists of files."""
+        return self._read(lambda db: extras.find(db, project, events=events, console=console, files=files, lists=lists))
 
     def key_rows(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """How many values are mirrored of each history key, by run."""

@@ -18,6 +18,7 @@ from mirror.store.records import (
     ProjectCursor,
     ProjectKey,
     RunExtras,
+    RunFile,
     RunRecord,
 )
 
@@ -96,7 +97,7 @@ class Writes:
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
         """Have these runs pulled again as a whole, from the start and at once, even if they were set aside.
 
-        Also what else is mirrored of them: system metrics, console, metadata file.
+        Also what else is mirrored of them: system metrics, console, metadata file, list of files.
         """
         extras.forget(self._db, rids.find(self._db, project, run_ids).values())
         self.refresh_history(project, run_ids)
@@ -162,6 +163,10 @@ class Writes:
     def put_console(self, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
         """Put each page in place of the lines that it covers; a last page also of all that follow."""
         extras.put_console(self._db, project, pages)
+
+    def put_file_lists(self, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
+        """Put these lists, by run, in place of what was known of their files."""
+        extras.put_files(self._db, project, files)
 
     def put_metadata_files(self, project: ProjectKey, documents: Mapping[str, dict[str, Any] | None]) -> None:
         """Put what the metadata file of each run holds in place of what it held; None where there is no file.

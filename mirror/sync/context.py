@@ -68,6 +68,7 @@ class Scope:
     reconcile_interval: float = 6 * 3600.0
     metadata: bool = False
     console: bool = False
+    files: bool = False
 
     @property
     def filters_text(self) -> str:

@@ -1,4 +1,4 @@
-"""Pulls what a run has beside its record and history, where the config asks for it: system metrics, console, file."""
+"""Pulls what a run has beside its record and history, where the config asks for it: system metrics, console, files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from mirror.sync.context import Context, PassResult, utc_now
 
 REQUEST_LINES = 10_000
 """Lines that one answer should hold at most; this bounds the memory."""
+
+FEW_FILES = 200
+"""Files that a run is taken to have, in so far as it bounds how many runs share a request."""
 
 EVENT_SAMPLES = 10_000
 """System metric lines that are asked for of one run; W&B keeps fewer of its own accord."""
@@ -49,6 +52,9 @@ async def pull(
     if scope.system_metrics:
         due = [run for run in await job.runs(among, events=True) if plan.events_due(run, utc_now(), changed)]
         await job.take(_batches(due, _event_lines), job.take_events, "system metrics")
+    if scope.files:
+        due = [run for run in await job.runs(among, lists=True) if plan.list_due(run, utc_now())]
+        await job.take(_batches(due, lambda _: FEW_FILES), job.take_lists, "list of files")
     if scope.console:
         due = [run for run in await job.runs(among, console=True) if plan.console_due(run, utc_now(), changed)]
         await job.take(_batches(due, lambda _: PAGE_LINES), job.take_console, "console")
@@ -81,11 +87,17 @@ class _Job:
         self.result = result
 
     async def runs(
-        self, among: Collection[str] | None, *, events: bool = False, console: bool = False, files: bool = False
+        self,
+        among: Collection[str] | None,
+        *,
+        events: bool = False,
+        console: bool = False,
+        files: bool = False,
+        lists: bool = False,
     ) -> list[RunExtras]:
         """The runs of which something of the kind may be missing."""
         found = await self.context.writer.read(
-            lambda store: store.extras(self.project, events=events, console=console, files=files)
+            lambda store: store.extras(self.project, events=events, console=console, files=files, lists=lists)
         )
         return [run for run in found if among is None or run.run_id in among]
 
@@ -156,6 +168,19 @@ class _Job:
         def write(tx: Writes) -> None:
             tx.put_metadata_files(self.project, documents)
             tx.set_extras(entries)
+
+        await self.context.writer.write(write)
+
+    async def take_lists(self, batch: list[RunExtras]) -> None:
+        """Take the lists of files of these runs in place of those that are mirrored."""
+        # What changes while the server is asked is asked for again.
+        now = utc_now()
+        found = await files.lists(self.context.server, self.project, [run.run_id for run in batch])
+        taken = [replace(run, listed_at=now, attempts=0, next_try_at=None) for run in batch if run.run_id in found]
+
+        def write(tx: Writes) -> None:
+            tx.put_file_lists(self.project, found)
+            tx.set_extras(taken)
 
         await self.context.writer.write(write)
 

@@ -25,6 +25,9 @@ REQUEST_BYTES = 4 << 20
 REQUEST_RUNS = 50
 """Most run selections in one document."""
 
+LIST_AGAIN = timedelta(minutes=10)
+"""How often the files of a live run are listed."""
+
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
 
@@ -174,6 +177,13 @@ def file_due(run: RunExtras, now: datetime) -> bool:
     if _waits(run, now):
         return False
     return run.file is None or (run.file == "not yet" and run.state not in LIVE_STATES)
+
+
+def list_due(run: RunExtras, now: datetime) -> bool:
+    """Whether the list of the run's files is to be taken; of a live run, which changes all the time, now and then."""
+    if _waits(run, now):
+        return False
+    return run.listed_at is None or run.state not in LIVE_STATES or now - run.listed_at >= LIST_AGAIN
 
 
 def retry_at(attempts: int, now: datetime) -> datetime:

@@ -18,7 +18,15 @@ from mirror.sync.writer import Writer
 def scope_of(settings: Settings) -> Scope:
     """What the settings say is to be mirrored of each project."""
     sync = settings.sync
-    return Scope(sync.filters, sync.history, sync.system_metrics, sync.reconcile_interval, sync.metadata, sync.console)
+    return Scope(
+        sync.filters,
+        sync.history,
+        sync.system_metrics,
+        sync.reconcile_interval,
+        sync.metadata,
+        sync.console,
+        sync.files,
+    )
 
 
 def connect(settings: Settings, environ: Mapping[str, str], *, key_needed: bool = True) -> Server:

@@ -13,7 +13,8 @@ import pytest
 
 import mirror
 from mirror.errors import ArgumentError, SyncError, UsageError
-from tests.api.conftest import Bench
+from mirror.sandbox import sample
+from tests.api.conftest import Bench, bench
 
 PATH = "my-team/vision/vision01"
 
@@ -218,6 +219,27 @@ def test_files_come_from_the_server(small: Bench, api: Any, tmp_path: Path) -> N
     with pytest.raises(mirror.CommError, match="has no file nope"):
         run.file("nope")
     assert (run.metadata, api.run("my-team/oddities/empty001").metadata) == (there.metadata(), None)
+
+
+def test_mirrored_lists_of_files_need_no_server_but_their_content_does(tmp_path: Path) -> None:
+    world = sample.small()
+    for name, content in (("notes/read me.txt", "grüße"), ("a.json", "{}")):
+        world.run("my-team", "vision", "vision01").add_file(name, content)
+    with bench(world, files=True) as made:
+        run = mirror.Api().run(PATH)
+        made.server.reset_counts()
+        names = ["a.json", "notes/read me.txt", "wandb-metadata.json"]
+        assert [file.name for file in run.files()] == names
+        assert [(file.size, file.mimetype) for file in run.files(pattern="%.t_t")] == [(7, "text/plain")]
+        assert sum(made.server.requests.values()) == 0
+        with run.file("notes/read me.txt").download(root=str(tmp_path)) as handle:
+            assert handle.read() == "grüße"
+        assert run.file("a.json").url == f"{made.server.url}/files/{PATH}/a.json"
+        del world.run("my-team", "vision", "vision01").files["a.json"]
+        with pytest.raises(mirror.CommError, match=r"has no file a\.json any more"):
+            run.file("a.json").read()
+        made.server.stop()
+        assert [file.name for file in mirror.Api().run(PATH).files()] == names
 
 
 def test_a_write_that_is_not_mirrored_yet_says_so(small: Bench, api: Any) -> None:

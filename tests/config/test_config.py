@@ -71,6 +71,7 @@ def test_every_setting_is_read(home: Home) -> None:
         system_metrics = true
         metadata = true
         console = true
+        files = true
         [store]
         tail_values = "100k"
         [publish]
@@ -83,7 +84,7 @@ def test_every_setting_is_read(home: Home) -> None:
     settings = load(home, {})
     assert settings.projects == ("team/vision", "team/*", "team/vis-*")
     assert dataclasses.astuple(settings.server) == ("http://localhost:8080", 90.0, 3)
-    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), True, True, True)
+    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), True, True, True, True)
     assert (settings.store.tail_values, settings.publish.min_interval) == (100_000, 0.0)
     assert (settings.publish.storage_version, settings.http.listen) == ("v1.2.0", "")
 

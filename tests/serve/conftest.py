@@ -35,7 +35,7 @@ class Served(Bench):
 
     def configure_http(self, projects: str, writes: str = "pass") -> None:
         http = f'[http]\nlisten = "127.0.0.1:0"\nwrites = "{writes}"\n'
-        sync = '[sync]\ninterval = "1s"\nlive_interval = "300ms"\nsystem_metrics = true\n'
+        sync = '[sync]\ninterval = "1s"\nlive_interval = "300ms"\nsystem_metrics = true\nfiles = true\n'
         self.configure(text=f'projects = {projects}\n{sync}[publish]\nmin_interval = "200ms"\n{http}')
 
     @property

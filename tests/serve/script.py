@@ -39,6 +39,8 @@ for path in PROJECTS:
         tell(f"{run.id} history", run.history(pandas=False, samples=10_000))
         tell(f"{run.id} history of a key", run.history(pandas=False, keys=["loss"], samples=10_000))
         tell(f"{run.id} samples", len(run.history(pandas=False, samples=7)))
+        files = [(file.id, file.name, file.size, file.mimetype, file.updated_at, file.md5) for file in run.files()]
+        tell(f"{run.id} files", [len(run.files()), files, [file.name for file in run.files(names=["notes.txt"])]])
         tell(f"{run.id} scan", list(run.scan_history(page_size=100_000, use_cache=False)))
     for order in ORDERS:
         tell(f"{path} {order}", [run.id for run in api.runs(path, order=order)])

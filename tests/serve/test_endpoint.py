@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -146,6 +147,61 @@ print(json.dumps(api.run("team/elsewhere/far").config))
         assert client.get("/files/team/p/run1/notes.txt").text == "notes of 1"
 
 
+def test_files_are_told_by_the_mirror_and_fetched_from_the_server(live: Served) -> None:
+    live.server.world.run("team", "p", "run1").add_file("media/images/a_1.png", "x" * 10)
+    before = live.server.requests["RunFiles"]
+    query = """query Q($names: [String], $pattern: String, $after: String, $first: Int) {
+      project(name: "p", entityName: "team") { run(name: "run0") { fileCount
+        files(names: $names, pattern: $pattern, after: $after, first: $first) {
+          edges { node { name sizeBytes url directUrl } } pageInfo { endCursor hasNextPage } } } } }"""
+
+    def names(**variables: Any) -> list[str]:
+        files = live.ask(query, **variables)["data"]["project"]["run"]["files"]
+        return [edge["node"]["name"] for edge in files["edges"]]
+
+    whole = live.ask(query)["data"]["project"]["run"]
+    told = {edge["node"]["name"]: edge["node"] for edge in whole["files"]["edges"]}
+    assert (whole["fileCount"], told["notes.txt"]["sizeBytes"]) == (len(told), 10)
+    assert names(names=["notes.txt", "none"]) == names(pattern="no%.t_t") == ["notes.txt"]
+    assert names(pattern="no\\%") == []
+    address = told["notes.txt"]["url"]
+    assert address == f"{live.address.url}/files/team/p/run0/notes.txt"
+    with live.client() as client:
+        assert client.get(address).text == "notes of 0"
+    assert live.server.requests["RunFiles"] == before
+    upload = '{ project(name: "p", entityName: "team") { run(name: "run0") { files { edges { node { url(upload: true) } } } } } }'
+    edges = live.ask(upload)["data"]["project"]["run"]["files"]["edges"]
+    assert all("/storage/files/team/p/run0/" in edge["node"]["url"] for edge in edges), "the server tells where"
+
+
+def test_the_list_of_files_comes_in_pages(live: Served) -> None:
+    run = live.server.world.add_run("team", "p", run_id="many", state="running")
+    expected = [f"media/table/{index:03d}.json" for index in range(120)]
+    for name in expected:
+        run.add_file(name, "{}")
+    run.finish()
+    live.until(lambda: live.sql("select count(*) from files where run_id = 'many' and size = 2")[0][0] == 120)
+    script = "import json, wandb\nfiles = wandb.Api().run('team/p/many').files(per_page=50)\n"
+    script += "print(json.dumps([len(files), [file.name for file in files if file.size == 2]]))"
+    [[count, found]] = live.script(live.address, script)
+    assert (count, found) == (live.sql("select count(*) from files where run_id = 'many'")[0][0], expected)
+
+
+def test_no_history_is_kept_by_clients_beside_the_mirror(live: Served) -> None:
+    """The SDK would read an exported file of a run from its own folder for ever, whatever the run has logged since."""
+    script = """
+import json, wandb
+from wandb.apis.public.runhistory import IncompleteRunHistoryError
+run = wandb.Api().run("team/p/run2")
+try:
+    told = str(run.download_history_exports("exports"))
+except IncompleteRunHistoryError:
+    told = "incomplete"
+print(json.dumps([told, [row["_step"] for row in run.scan_history()], len(list(run.beta_scan_history()))]))
+"""
+    assert live.script(live.address, script) == [["incomplete", list(range(10)), 10]]
+
+
 def test_changes_by_the_sdk_go_to_the_server_and_come_back(live: Served) -> None:
     text = """
 import json, wandb
@@ -232,9 +288,9 @@ def test_changes_are_refused_where_the_settings_say_so(offline: Served) -> None:
 
 def test_without_the_server_the_mirror_says_what_it_does_not_serve(offline: Served) -> None:
     offline.server.stop()
-    files = '{ project(name: "p", entityName: "team") { run(name: "run0") { files { edges { node { name } } } } } }'
+    run = '{ project(name: "p", entityName: "team") { run(name: "run0") { %s } } }'
     for query, missing in (
-        (files, 'Cannot query field "files"'),
+        (run % "defaultColorIndex", 'Cannot query field "defaultColorIndex"'),
         ('{ project(name: "other", entityName: "team") { id } }', "the project team/other is not mirrored"),
         (
             '{ project(name: "p", entityName: "team") { run(name: "gone") { id } } }',

@@ -34,7 +34,12 @@ def script(*paths: str) -> str:
 
 def test_a_script_reads_the_same_with_the_server_switched_off() -> None:
     """Configs, summaries, histories, scans, filters, orders, lengths, slices, samples: over every oddity there is."""
-    with served(sample.small(), '["my-team/*"]') as site:
+    world = sample.small()
+    for run in world.projects["my-team", "vision"].runs.values():
+        for name in ("notes.txt", "output.log", "media/images/ü %.png"):
+            run.add_file(name, f"{name} of {run.run_id}")
+    with served(world, '["my-team/*"]') as site:
+        site.until(lambda: site.sql("select count(*) from files where name = 'notes.txt'")[0][0] == 5)
         expected = shown(site.script(site.server, script()))
         site.server.stop()
         found = shown(site.script(site.address, script()))

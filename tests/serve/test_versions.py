@@ -32,6 +32,7 @@ for path in ("my-team/vision", "my-team/oddities"):
         tell(run.id, [run.name, run.state, run.tags, run.group, run.created_at, run.config, run.summary._json_dict])
         tell(run.id + " history", run.history(pandas=False, samples=1000))
         tell(run.id + " loss", run.history(pandas=False, keys=["loss"], samples=1000))
+        tell(run.id + " files", sorted((file.name, file.size, file.md5) for file in run.files()))
         if run.id != "gaps0001":
             tell(run.id + " scan", list(run.scan_history(page_size=50)))
             tell(run.id + " scan of keys", list(run.scan_history(keys=["loss"])))

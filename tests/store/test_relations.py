@@ -77,6 +77,7 @@ CONTRACT = {
     "run_changes": {**RUN, "seen_at": TIME, "field": TEXT, "old": TEXT, "new": TEXT},
     "run_metadata": LEAF,
     "console": {**RUN, "line": WHOLE, "logged_at": TIME, "level": TEXT, "text": TEXT},
+    "files": {**RUN, "name": TEXT, "size": WHOLE, "mimetype": TEXT, "updated_at": TIME, "md5": TEXT},
 }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from mirror.remote import console
 from mirror.sync import extras, plan
+from mirror.sync.context import utc_now
 from tests.sync.rig import rig as make_rig
 from tests.sync.test_passes import add
 
@@ -269,3 +272,70 @@ def test_what_is_asked_for_later_comes_for_runs_that_are_mirrored_already(tmp_pa
         assert rig.sql("select count(*) from system_metrics where key = 'system.cpu'") == [(1,)]
         assert lines(rig) == [(0, "hello")]
         assert rig.sql("select host from runs") == [("node-7",)]
+
+
+def listed(rig, what="run_id, name, size, md5, updated_at is not null"):
+    return rig.sql(f"select {what} from files group by all order by all")
+
+
+def test_the_list_of_files_comes_when_asked_for_and_again_when_the_run_changed(rig):
+    one, two = add(rig, "one"), add(rig, "two")
+    one.add_file("a.txt", "hello")
+    one.add_file("media/ü.png", b"1234567")
+    rig.sync()
+    assert (listed(rig), rig.sandbox.requests["MirrorFileLists"]) == ([], 0)
+    rig.sync(files=True)
+    hello = "XUFAKrxLKna5cZ2REBfFkg=="
+    assert listed(rig)[0] == ("one", "a.txt", 5, hello, True)
+    assert listed(rig, "run_id, name") == [("one", "a.txt"), ("one", "media/ü.png")]
+    assert rig.sandbox.requests["MirrorFileLists"] == 1
+    rig.sync(files=True)
+    assert rig.sandbox.requests["MirrorFileLists"] == 1
+    del one.files["a.txt"]
+    one.add_file("b.txt", "")
+    one.touch(heartbeat=False)
+    two.add_file("c.txt", "c")
+    rig.sync(files=True)
+    assert listed(rig, "run_id, name, size") == [("one", "b.txt", 0), ("one", "media/ü.png", 7)]
+    rig.sync(files=True, afresh=True)
+    assert listed(rig, "run_id, name")[-1] == ("two", "c.txt")
+
+
+def test_many_files_come_in_pages_and_those_of_live_runs_now_and_then(rig, monkeypatch):
+    monkeypatch.setattr("mirror.remote.files.PAGE_FILES", 7)
+    runs = [rig.world.add_run("team", "p", run_id=f"run{index}", state="running") for index in range(3)]
+    for index, run in enumerate(runs):
+        run.log({"loss": 0.5})
+        for number in range(index * 10):
+            run.add_file(f"{number}.json", "{}")
+    rig.sync(files=True)
+    assert listed(rig, "run_id, count(*)") == [("run1", 10), ("run2", 20)]
+    asked = rig.sandbox.requests["MirrorFileLists"]
+    assert asked == 3
+    runs[0].log({"loss": 0.25})
+    runs[0].add_file("late.txt", "")
+    rig.sync(files=True)
+    assert rig.sandbox.requests["MirrorFileLists"] == asked
+    runs[0].finish()
+    rig.sync(files=True)
+    assert listed(rig, "run_id, name")[0] == ("run0", "late.txt")
+    monkeypatch.setattr(plan, "LIST_AGAIN", timedelta(0))
+    runs[1].add_file("x.txt", "")
+    runs[1].log({"loss": 0.25})
+    rig.sync(files=True)
+    assert listed(rig, "run_id, count(*)") == [("run0", 1), ("run1", 11), ("run2", 20)]
+
+
+def test_a_list_of_files_that_cannot_be_had_is_tried_again_later(rig, monkeypatch):
+    add(rig, "one").add_file("a.txt", "hello")
+    rig.patience = replace(rig.patience, attempts=1)
+    rig.sandbox.faults.add("graphql", times=None, operation="MirrorFileLists")
+    result = rig.sync(files=True)["team/p"]
+    assert "its list of files could not be read" in result.failed["one"]
+    assert listed(rig) == []
+    rig.sandbox.faults.clear()
+    rig.sync(files=True)
+    assert listed(rig) == [], "its turn is in a minute"
+    monkeypatch.setattr(extras, "utc_now", lambda: utc_now() + timedelta(hours=1))
+    assert rig.sync(files=True)["team/p"].failed == {}
+    assert listed(rig, "run_id, name") == [("one", "a.txt")]
