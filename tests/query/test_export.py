@@ -13,6 +13,7 @@ from mirror.home import Home
 FILES = [
     "config_values",
     "console",
+    "files",
     "history",
     "history_keys",
     "projects",
