@@ -28,12 +28,22 @@ class Asked:
 
 def count(connection: DuckDBPyConnection, rid: int) -> int | None:
     """How many files a run has; None where its list was never taken."""
-    found = connection.execute(
+    import duckdb
+
+    try:
+        found = _counted(connection, rid)
+    except (duckdb.CatalogException, duckdb.BinderException):
+        # The file was published before there were lists.
+        return None
+    return int(found[0][1]) if found and found[0][0] else None
+
+
+def _counted(connection: DuckDBPyConnection, rid: int) -> list[Any]:
+    return connection.execute(
         "SELECT x.listed_at IS NOT NULL, (SELECT count(*) FROM store.run_files WHERE rid = x.rid) "
         "FROM store.run_extras AS x WHERE x.rid = ?",
         [rid],
     ).fetchall()
-    return int(found[0][1]) if found and found[0][0] else None
 
 
 def page(
