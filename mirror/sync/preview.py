@@ -33,7 +33,7 @@ VALUE_BYTES = 22.0
 class Preview:
     """What a pass over one project would bring. `bytes` (before compression) and `requests` are estimates.
 
-    They are of records, history and metadata files; system metrics and console are left out of account.
+    They are of records, history and metadata files; system metrics, console and lists of files are left out.
     """
 
     project: ProjectKey

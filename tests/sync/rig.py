@@ -10,7 +10,8 @@ from pathlib import Path
 import duckdb
 
 from mirror.home import Home
-from mirror.remote.client import Patience, Server
+from mirror.remote import history
+from mirror.remote.client import Patience, Server, TooMuch
 from mirror.sandbox import Sandbox, World
 from mirror.store.store import Store
 from mirror.sync import engine
@@ -73,3 +74,15 @@ def spoil(run):
     """Damage the first history line of a run, as a server that stores what it was sent may hold one."""
     run.history.lines[0] = '{"_step": 0, "loss"'
     run.history._sorted = None
+
+
+def silence(monkeypatch, prefix):
+    """Let the server fail whenever it is asked for history of a run whose id begins so."""
+    ask = history.fetch
+
+    async def fetch(server, project, windows):
+        if any(window.run_id.startswith(prefix) for window in windows):
+            raise TooMuch("the server failed")
+        return await ask(server, project, windows)
+
+    monkeypatch.setattr(history, "fetch", fetch)

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mirror.remote import history as remote
-from mirror.remote.client import TooMuch
 from mirror.sandbox.run import TELEMETRY, wrapped
 from mirror.store.store import Store
 from mirror.sync.verify import history
-from tests.sync.rig import spoil
+from tests.sync.rig import silence, spoil
 
 SILENT = "edited on the server without moving a timestamp, or changed in the file"
 
@@ -198,14 +196,7 @@ def test_many_runs_that_cannot_be_read_do_not_hold_up_the_others(own, monkeypatc
     run_of(own, "zzz").finish()
     own.sync()
     run_of(own, "zzz").history.lines[0] = run_of(own, "zzz").history.lines[0].replace("0.5", "0.75")
-    ask = remote.fetch
-
-    async def fetch(server, project, windows):
-        if any(window.run_id.startswith("bad") for window in windows):
-            raise TooMuch("the server failed")
-        return await ask(server, project, windows)
-
-    monkeypatch.setattr(remote, "fetch", fetch)
+    silence(monkeypatch, "bad")
     code, project = own.found("--deep")
     assert code == 1
     differing = {run_id: field for run_id, field, *_ in told(project)}
