@@ -61,15 +61,17 @@ def compile(  # noqa: A001
     order: str | None = None,
     *,
     form: Form = "leaves",
+    holds_list: sources.HoldsList = lambda _doc, _key: True,
 ) -> Compiled:
     """Compile a filter, as Python values or JSON text, and an order (newest first by default).
 
-    `form="json"` reads the documents themselves instead of `store.leaves`: the same rows, far slower; a reference.
+    `holds_list` may say of a doc and key that no run has a list there, which makes the SQL shorter. `form="json"`
+    reads the documents themselves instead of `store.leaves`: the same rows, far slower; a reference.
     Raises FilterError with one line that names the clause, and runs no SQL of the filter.
     """
     tree = parse(filter)
     order_by, order_keys = ordering(DEFAULT_ORDER if order is None else order)
-    compiler = _Compiler(form)
+    compiler = _Compiler(form, holds_list)
     where = compiler.node(tree, 0)
     return Compiled(
         where.text,
@@ -85,8 +87,9 @@ def compile(  # noqa: A001
 class _Compiler:
     """Walks the tree once, gathering clauses, keys and warnings beside the SQL."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, holds_list: sources.HoldsList) -> None:
         self.form = form
+        self.holds_list = holds_list
         self.clauses: list[Clause] = []
         self.keys: list[tuple[str, str]] = []
         self.warnings: list[str] = []
@@ -147,7 +150,7 @@ class _Compiler:
                 return sources.in_document(target, _passes(test))
             if isinstance(test, Equal) and isinstance(test.value, dict):
                 return sources.in_objects(target, _passes(test))
-            return sources.in_leaves(target, _passes(test))
+            return sources.in_leaves(target, _passes(test), self.holds_list)
 
         def missing() -> Fragment:
             # The JSON form sees a missing value as one of the values.

@@ -14,6 +14,9 @@ from mirror.filters.fields import Document, Tags
 from mirror.filters.fragment import FALSE, TRUE, Fragment, among, bound, certain, fragment, joined
 from mirror.filters.rows import Row, json_row, marked, walk, walk_objects
 
+HoldsList = Callable[[str, str], bool]
+"""Whether any run has a list at a key of a document, given as doc and key; True where that is not known."""
+
 Passes = Callable[[Row, int], Fragment]
 """A test on one value; the number keeps the lambda parameters of nested expressions apart."""
 
@@ -30,10 +33,19 @@ _JOINABLE = 5
 """Paths of at most so many steps are also tried with dots inside keys where the document itself is read."""
 
 
-def in_leaves(target: Document, passes: Passes) -> Fragment:
-    """A value of the path passes; read from `store.leaves`."""
-    branches = [_where(target, target.key, passes(LEAF, 0)), _in_long_list(target, passes)]
-    branches += [_in_list(target, position, passes) for position in range(1, len(target.steps))]
+def in_leaves(target: Document, passes: Passes, holds_list: HoldsList) -> Fragment:
+    """A value of the path passes; read from `store.leaves`. Only where there are lists are these looked into.
+
+    To plan the looking takes DuckDB longer than to read a thousand runs.
+    """
+    branches = [_where(target, target.key, passes(LEAF, 0))]
+    if holds_list(target.doc, target.key):
+        branches.append(_in_long_list(target, passes))
+    branches += [
+        _in_list(target, position, passes)
+        for position, key in enumerate(_prefixes(target), start=1)
+        if holds_list(target.doc, key)
+    ]
     branches = [branch for branch in branches if branch != FALSE]
     return among(joined(" UNION ALL ", branches)) if branches else FALSE
 

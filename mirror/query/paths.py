@@ -31,13 +31,18 @@ def projects(connection: DuckDBPyConnection) -> list[Project]:
     return [Project(*row) for row in rows]
 
 
-def find_projects(connection: DuckDBPyConnection, patterns: Sequence[str], entity: str | None = None) -> list[Project]:
+def find_projects(
+    connection: DuckDBPyConnection,
+    patterns: Sequence[str],
+    entity: str | None = None,
+    known: Sequence[Project] | None = None,
+) -> list[Project]:
     """The mirrored projects that fit "entity/project", a glob such as "entity/*", or a project alone.
 
     A project alone belongs to `entity`, or to the only entity that has it. Raises QueryError for a pattern that fits
-    nothing, naming the nearest projects.
+    nothing, naming the nearest projects. `known` is what `projects` gives, where that was asked before.
     """
-    known = projects(connection)
+    known = projects(connection) if known is None else known
     found: dict[Project, None] = {}
     for pattern in patterns:
         text = pattern.strip("/")

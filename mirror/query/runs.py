@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import UsageError
 from mirror.filters import Compiled
 from mirror.filters import compile as compile_filter
-from mirror.query.paths import find_projects, nearest_of, scope
+from mirror.query.paths import Project, find_projects, nearest_of, scope
 from mirror.query.result import Result
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+Named = tuple[int, str, str | None]
+"""This mirror's own number of a run, its id, and the name that people see."""
 
 _DOCUMENTS = {"config": "config", "summary": "summary", "summary_metrics": "summary"}
 
@@ -47,10 +50,33 @@ class RunQuery:
         Raises FilterError for a filter or order that means nothing, QueryError for a project that is not mirrored.
         """
         chosen = find_projects(connection, projects, entity) if projects else []
+        return cls._over(connection, chosen, compile_filter(conditions, order), deleted=deleted)
+
+    @classmethod
+    def of(
+        cls,
+        connection: DuckDBPyConnection,
+        project: Project,
+        conditions: Mapping[str, Any] | str | None,
+        order: str | None,
+        holds_list: Callable[[str, str], bool],
+        *,
+        deleted: bool = False,
+    ) -> RunQuery:
+        """Compile the filter for a project that is known to be mirrored, over a snapshot that is asked again and again.
+
+        `holds_list` is the function of this name below, with its answers kept. Raises FilterError.
+        """
+        compiled = compile_filter(conditions, order, holds_list=holds_list)
+        return cls._over(connection, [project], compiled, deleted=deleted)
+
+    @classmethod
+    def _over(
+        cls, connection: DuckDBPyConnection, chosen: Sequence[Project], compiled: Compiled, *, deleted: bool
+    ) -> RunQuery:
         scope_sql, params = scope(chosen, "r")
         if not deleted:
             scope_sql = f"{scope_sql} AND r.deleted_at IS NULL"
-        compiled = compile_filter(conditions, order)
         return cls(connection, compiled, scope_sql, list(params), len(chosen) != 1)
 
     def rows(
@@ -102,10 +128,10 @@ class RunQuery:
         """How many runs match."""
         return int(self.connection.execute(*self._counting()).fetchall()[0][0])
 
-    def names(self) -> list[tuple[int, str]]:
-        """The matching runs in order: this mirror's own number and the run id of each. One query, however many."""
+    def names(self) -> list[Named]:
+        """The matching runs in order. One query, however many."""
         sql = (
-            f"SELECT r.rid, r.run_id\nFROM store.runs AS r\n"
+            f"SELECT r.rid, r.run_id, r.name\nFROM store.runs AS r\n"
             f"WHERE ({self.scope_sql})\n  AND ({self.compiled.where})\nORDER BY {self.compiled.order_by}"
         )
         params = [*self.scope_params, *self.compiled.where_params, *self.compiled.order_params]
@@ -173,6 +199,12 @@ class RunQuery:
         for doc, key, kind in rows:
             found.setdefault((doc, key), set()).add(kind)
         return found
+
+
+def holds_list(connection: DuckDBPyConnection, doc: str, key: str) -> bool:
+    """Whether any run has a list at this key of its config or summary; for filters, see `RunQuery.of`."""
+    sql = "SELECT 1 FROM store.leaves WHERE doc = ? AND key = ? AND kind = 'list' LIMIT 1"
+    return bool(connection.execute(sql, [doc, key]).fetchall())
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from mirror.errors import QueryError
-from mirror.filters import compile as compile_filter
-from mirror.query.paths import Project, scope
-from mirror.query.runs import RunQuery
+from mirror.query.paths import Project
+from mirror.query.runs import RunQuery, holds_list
 from mirror.remote.lenient import dumps, loads
 
 if TYPE_CHECKING:
@@ -87,10 +86,12 @@ class Listings:
             if kept is not None:
                 self._kept.move_to_end(kept.name)
                 return kept
-        condition, params = scope([project], "r")
-        compiled = compile_filter(filters or None, order or None)
-        query = RunQuery(connection, compiled, f"{condition} AND r.deleted_at IS NULL", list(params), False)
-        made = Listing(uuid.uuid4().hex[:12], array("q", [rid for rid, _ in query.names()]))
+
+        def lists(doc: str, at: str) -> bool:
+            return self.remembered(version, ("lists", doc, at), lambda: holds_list(connection, doc, at))
+
+        query = RunQuery.of(connection, project, filters or None, order or None, lists)
+        made = Listing(uuid.uuid4().hex[:12], array("q", [rid for rid, _, _ in query.names()]))
         with self._lock:
             self._kept[made.name] = made
             self._known[key] = made.name

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from mirror.filters import compile as compile_filter
+from mirror.query.runs import holds_list
 from mirror.store.leaves import LeafColumns
 
 MIGRATION = Path(__file__).parents[2] / "sql" / "migrations" / "0001_initial.sql"
@@ -55,6 +57,12 @@ def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
 
 
 def matching(con: duckdb.DuckDBPyConnection, query: Any, order: str = "+created_at", form: str = "leaves") -> list[int]:
-    """The rids that match, in order."""
-    compiled = compile_filter(query, order, form=form)
-    return [rid for (rid,) in con.execute(compiled.sql, list(compiled.params)).fetchall()]
+    """The rids that match, in order; with what is known of lists, and without."""
+
+    def found(**known: Any) -> list[int]:
+        compiled = compile_filter(query, order, form=form, **known)
+        return [rid for (rid,) in con.execute(compiled.sql, list(compiled.params)).fetchall()]
+
+    rids = found()
+    assert found(holds_list=partial(holds_list, con)) == rids, json.dumps(query)
+    return rids
