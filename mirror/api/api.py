@@ -80,7 +80,7 @@ class Api:
         if self._pull_if_old(f"{address.entity}/{address.project}"):
             address = self._view().address(str(address), None, deleted=deleted)
         self._looked_at[str(address)] = None
-        return Run(self, Page(self._view(), [address]), address)
+        return Run(self, Page(self._view(), [address.rid]), address.key, address.rid, address.run_id)
 
     def runs(
         self,
@@ -119,7 +119,7 @@ class Api:
     def projects(self, entity: str | None = None, per_page: int = 200) -> Projects:  # noqa: ARG002
         """The mirrored projects of an entity; of all entities where none is given or set."""
         wanted = entity or self.settings["entity"]
-        found = [name for name in self._view().projects() if wanted in (None, name.entity)]
+        found = [name for name in self._view().projects if wanted in (None, name.entity)]
         return Projects(wanted, [Project(*name, self) for name in found])
 
     def project(self, name: str, entity: str | None = None) -> Project:
@@ -197,7 +197,7 @@ class Api:
         """The entity of paths without one: what was set, else the only one that is mirrored, else the viewer's."""
         if self.settings["entity"]:
             return self.settings["entity"]
-        entities = {name.entity for name in self._view().projects()}
+        entities = {name.entity for name in self._view().projects}
         return entities.pop() if len(entities) == 1 else self.viewer.entity
 
     # For runs

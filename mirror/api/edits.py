@@ -144,7 +144,7 @@ def preview(snapshot: Snapshot, address: Address, edit: Edit) -> list[tuple[str,
     from mirror.api.page import Page
     from mirror.remote.mutations import document_after, tags_after
 
-    page = Page(snapshot, [address])
+    page = Page(snapshot, [address.rid])
     before: dict[str, Any] = {field: page.fact(address.rid, column) for column, field in _TEXTS.items()}
     before["tags"] = page.fact(address.rid, "tags")
     after = {field: old if (new := getattr(edit, field, None)) is None else new for field, old in before.items()}

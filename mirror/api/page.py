@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from mirror.api.histories import Reader
-from mirror.api.snapshot import Address, Snapshot
+from mirror.api.snapshot import Snapshot
 from mirror.remote.lenient import loads
 
 
 class Page:
     """Runs that stand beside each other in a list; what is read of one is read of all in one query."""
 
-    def __init__(self, snapshot: Snapshot, addresses: Sequence[Address], reader: Reader | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, rids: Sequence[int], reader: Reader | None = None) -> None:
         self.snapshot = snapshot
-        self.reader = reader or Reader(snapshot, addresses)
-        self._rids = [address.rid for address in addresses]
+        self.reader = reader or Reader(snapshot, rids)
+        self._rids = rids
         self._columns: dict[str, dict[int, Any]] = {}
         self._lock = threading.Lock()
 

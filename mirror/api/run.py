@@ -6,7 +6,8 @@ import html
 import json
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
 from mirror.api import edits
@@ -18,6 +19,7 @@ from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
 from mirror.api.things import Sweep, User
 from mirror.errors import CommError, UsageError
+from mirror.query.paths import Project
 from mirror.remote.lenient import loads
 
 if TYPE_CHECKING:
@@ -37,29 +39,33 @@ class Run:
     server by `update`, then mirrored.
     """
 
-    def __init__(self, api: Api, page: Page, address: Address) -> None:
-        """Runs come from `Api.run` and `Api.runs`."""
+    id: str
+    """The run id: eight characters, or what the script chose."""
+
+    _own: dict[str, Any] | None = None
+
+    def __init__(
+        self, api: Api, page: Page, key: Project, rid: int, run_id: str, name: str | EllipsisType | None = ...
+    ) -> None:
+        """Runs come from `Api.run` and `Api.runs`. `name` is given where it is known already."""
         self._api = api
         self._page = page
-        self._address = address
-        self._held: dict[str, Any] = {}
+        self._key = key
+        self._rid = rid
+        self.id = run_id
+        self._name = name
 
     # Which run it is
 
     @property
-    def id(self) -> str:
-        """The run id: eight characters, or what the script chose."""
-        return self._address.run_id
-
-    @property
     def entity(self) -> str:
         """The user or team that owns the project."""
-        return self._address.entity
+        return self._key.entity
 
     @property
     def project(self) -> str:
         """The project."""
-        return self._address.project
+        return self._key.project
 
     @property
     def path(self) -> list[str]:
@@ -81,7 +87,12 @@ class Run:
     @property
     def name(self) -> str | None:
         """The name that people see, such as "sunny-sky-12"."""
-        return self._editable("name")
+        own, name = self._own, self._name
+        if own is not None and "name" in own:
+            return cast("str | None", own["name"])
+        if isinstance(name, EllipsisType):
+            name = self._name = self._text("name")
+        return name
 
     @name.setter
     def name(self, value: str | None) -> None:
@@ -234,19 +245,19 @@ class Run:
     @property
     def lastHistoryStep(self) -> int:  # noqa: N802
         """The highest mirrored step; -1 without history."""
-        return self._page.reader.extent(self._address.rid)[0]
+        return self._page.reader.extent(self._rid)[0]
 
     @property
     def history_keys(self) -> dict[str, Any]:
         """The logged keys: `{"keys": {key: {"count", "previousValue"}}, "lastStep"}`."""
-        found = self._page.snapshot.keys(self._address.rid)
+        found = self._page.snapshot.keys(self._rid)
         keys = {key: {"count": count, "previousValue": last} for key, count, _, last in found}
         return {"keys": keys, "lastStep": self.lastHistoryStep}
 
     @property
     def rawconfig(self) -> dict[str, Any]:
         """The config with W&B's own part of it, `_wandb`."""
-        own = self._page.document(self._address.rid, "config_meta")
+        own = self._page.document(self._rid, "config_meta")
         return {**({"_wandb": own} if own else {}), **self.config}
 
     @property
@@ -261,7 +272,7 @@ class Run:
         Where `sync.metadata` does not mirror it, the server is asked, once. Raises CommError when it cannot be had.
         """
         if "metadata" not in self._held:
-            text, known = self._page.snapshot.metadata(self._address.rid)
+            text, known = self._page.snapshot.metadata(self._rid)
             self._held["metadata"] = loads(text) if text else None if known else metadata(self)
         told: dict[str, Any] | None = self._held["metadata"]
         return told
@@ -312,7 +323,7 @@ class Run:
 
         Told by the mirror where `sync.files` mirrors the list, else by the server.
         """
-        mirrored = partial(self._page.snapshot.files, self._address.rid)
+        mirrored = partial(self._page.snapshot.files, self._rid)
         return Files(self._api.session, self, mirrored, names or [], pattern, per_page)
 
     def file(self, name: str) -> File:
@@ -375,6 +386,17 @@ class Run:
 
     # Inside
 
+    @property
+    def _address(self) -> Address:
+        return Address(self._rid, *self._key, self.id)
+
+    @property
+    def _held(self) -> dict[str, Any]:
+        """What was looked at and may have been changed, or was set. Most runs of a list never have any."""
+        if self._own is None:
+            self._own = {}
+        return self._own
+
     def _apply(self, edit: Edit) -> None:
         if edit:
             edits.write(self._api.session, [self._address], edit)
@@ -397,7 +419,7 @@ class Run:
     def _reload(self) -> None:
         snapshot = self._api.newest()
         address = snapshot.address(str(self._address), None, deleted=True)
-        self._page, self._address = Page(snapshot, [address]), address
+        self._page, self._rid, self._name = Page(snapshot, [address.rid]), address.rid, ...
         summary = self._held.pop("summary", None)
         self._held.clear()
         if summary is not None:
@@ -407,22 +429,23 @@ class Run:
             self._held["summary"] = summary
 
     def _fact(self, column: str) -> Any:
-        return self._page.fact(self._address.rid, column)
+        return self._page.fact(self._rid, column)
 
     def _text(self, column: str) -> str | None:
         value: str | None = self._fact(column)
         return value
 
     def _editable(self, column: str) -> str | None:
-        value: str | None = self._held[column] if column in self._held else self._fact(column)
+        own = self._own
+        value: str | None = self._fact(column) if own is None or column not in own else own[column]
         return value
 
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = self._page.document(self._address.rid, "config")
+        config: dict[str, Any] = self._page.document(self._rid, "config")
         return config
 
     def _summary(self) -> dict[str, Any]:
-        summary: dict[str, Any] = self._page.document(self._address.rid, "summary")
+        summary: dict[str, Any] = self._page.document(self._rid, "summary")
         return summary
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from mirror.api import frames
 from mirror.api.histories import Reader, sampled
@@ -42,26 +42,26 @@ class Runs(Sequence[Run]):
         """Find the runs; `Api.runs` is how to get here. Raises FilterError for a filter or order without meaning."""
         if not isinstance(per_page, int) or per_page < 1:
             raise ArgumentError(f"per_page={per_page!r}: how many runs are read at a time, 1 or more")
-        self.entity, self.project = project
+        self.entity, self.project = self._key = project
         self.filters = filters or {}
         self.order = order
         self.per_page = per_page
         self._api = api
         self._snapshot = snapshot
-        self._addresses, doubts = snapshot.matching(project, filters, order, deleted=deleted)
+        self._found, doubts = snapshot.listed(project, filters, order, deleted=deleted)
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=3)
-        self._runs: list[Run | None] = [None] * len(self._addresses)
-        self._reader = Reader(snapshot, self._addresses)
+        self._runs: list[Run | None] = [None] * len(self._found)
+        self._reader = Reader(snapshot, [rid for rid, _, _ in self._found])
         self._next = 0
 
     @property
     def length(self) -> int:
         """How many runs match."""
-        return len(self._addresses)
+        return len(self._found)
 
     def __len__(self) -> int:
-        return len(self._addresses)
+        return len(self._found)
 
     @overload
     def __getitem__(self, index: int) -> Run: ...
@@ -83,11 +83,9 @@ class Runs(Sequence[Run]):
         size = self.per_page
         place = 0
         while place < len(self):
-            self._load(place, place + size)
             end = min(place + size, len(self))
-            for run in self._runs[place:end]:
-                assert run is not None
-                yield run
+            self._load(place, end)
+            yield from cast("list[Run]", self._runs[place:end])
             place, size = end, max(MOST_RUNS, self.per_page)
 
     def __next__(self) -> Run:
@@ -145,8 +143,9 @@ class Runs(Sequence[Run]):
     def _each(
         self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str
     ) -> Iterator[tuple[Run, Any, str | None, list[str]]]:
-        for run, address in zip(self, self._addresses, strict=True):
+        for run in self:
             told = run._fact("server_rows")  # noqa: SLF001
+            address = run._address  # noqa: SLF001
             found = sampled(self._reader, address, told, samples, keys, x_axis, stream, alone=False)
             yield run, *found
 
@@ -163,6 +162,12 @@ class Runs(Sequence[Run]):
         missing = [place for place, run in enumerate(self._runs[start:end], start) if run is None]
         if not missing:
             return
-        page = Page(self._snapshot, [self._addresses[place] for place in missing], self._reader)
-        for place in missing:
-            self._runs[place] = Run(self._api, page, self._addresses[place])
+        rows = [self._found[place] for place in missing]
+        page = Page(self._snapshot, [rid for rid, _, _ in rows], self._reader)
+        api, key = self._api, self._key
+        made = [Run(api, page, key, *row) for row in rows]
+        if len(made) == end - start:
+            self._runs[start:end] = made
+            return
+        for place, run in zip(missing, made, strict=True):
+            self._runs[place] = run

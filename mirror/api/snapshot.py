@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import NotMirrored, QueryError, StoreError
@@ -14,7 +15,7 @@ from mirror.home import Home
 from mirror.query import files, paths
 from mirror.query.connection import quiet
 from mirror.query.paths import Project
-from mirror.query.runs import RunQuery
+from mirror.query.runs import Named, RunQuery, holds_list
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -38,6 +39,11 @@ class Address(NamedTuple):
     entity: str
     project: str
     run_id: str
+
+    @property
+    def key(self) -> Project:
+        """The project it is in."""
+        return Project(self.entity, self.project)
 
     def __str__(self) -> str:
         return f"{self.entity}/{self.project}/{self.run_id}"
@@ -67,6 +73,7 @@ class Snapshot:
             reason = str(error).splitlines()[0]
             raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
         self._local = threading.local()
+        self._lists: dict[tuple[str, str], bool] = {}
 
     @property
     def cursor(self) -> DuckDBPyConnection:
@@ -78,6 +85,7 @@ class Snapshot:
             cursor.execute("SET TimeZone = 'UTC'").fetchall()
         return cursor
 
+    @cached_property
     def projects(self) -> list[Project]:
         """Every mirrored project, by name."""
         return paths.projects(self.cursor)
@@ -85,7 +93,7 @@ class Snapshot:
     def project(self, text: str, entity: str | None) -> Project:
         """The mirrored project of "entity/project", or of a project alone. Raises NotMirrored."""
         try:
-            found = paths.find_projects(self.cursor, [text], entity)
+            found = paths.find_projects(self.cursor, [text], entity, self.projects)
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
         if len(found) > 1:
@@ -114,13 +122,25 @@ class Snapshot:
             )
         return Address(rid, *project, run_id)
 
+    def listed(
+        self, project: Project, filters: Mapping[str, Any] | str | None, order: str, *, deleted: bool
+    ) -> tuple[list[Named], list[str]]:
+        """The runs that match in their order, and what the filter may not mean. Raises FilterError."""
+        query = RunQuery.of(self.cursor, project, filters, order, self._holds_list, deleted=deleted)
+        found = query.names()
+        return found, (list(query.compiled.warnings) if found else query.warnings())
+
     def matching(
         self, project: Project, filters: Mapping[str, Any] | str | None, order: str, *, deleted: bool
     ) -> tuple[list[Address], list[str]]:
-        """The runs that match in their order, and what the filter may not mean. Raises FilterError."""
-        query = RunQuery.build(self.cursor, filters, order=order, projects=[str(project)], deleted=deleted)
-        found = [Address(rid, *project, run_id) for rid, run_id in query.names()]
-        return found, (list(query.compiled.warnings) if found else query.warnings())
+        """As `listed`, with the address of each run."""
+        found, doubts = self.listed(project, filters, order, deleted=deleted)
+        return [Address(rid, *project, run_id) for rid, run_id, _ in found], doubts
+
+    def _holds_list(self, doc: str, key: str) -> bool:
+        if (doc, key) not in self._lists:
+            self._lists[doc, key] = holds_list(self.cursor, doc, key)
+        return self._lists[doc, key]
 
     def column(self, name: str, rids: Sequence[int]) -> dict[int, Any]:
         """One of FACTS or DOCUMENTS of these runs, by rid, and perhaps of more runs.

@@ -36,7 +36,7 @@ def charts(
     if not 0 <= smooth < 1:
         raise UsageError(f"--smooth {smooth:g}: a weight from 0 (as logged) to below 1")
     labels = _labels(snapshot, addresses, group_by)
-    reader = Reader(snapshot, addresses)
+    reader = Reader(snapshot, [address.rid for address in addresses])
     return [_chart(reader, addresses, labels, key, x, smooth, samples, grouped=group_by is not None) for key in keys]
 
 
@@ -86,7 +86,7 @@ def _number(value: Any) -> TypeGuard[float]:
 
 def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | None) -> dict[Address, str]:
     """What each run's curve is called."""
-    page = Page(snapshot, addresses)
+    page = Page(snapshot, [address.rid for address in addresses])
     if group_by is None:
         names = {address: page.fact(address.rid, "name") or address.run_id for address in addresses}
         twice = len(set(names.values())) < len(names)
