@@ -6,19 +6,20 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Self
+from itertools import chain
+from typing import Any
 
 from mirror.api.snapshot import Address, Snapshot
 from mirror.errors import ArgumentError, QueryError
 from mirror.query.paths import nearest_of
-from mirror.query.series import Aligned, Scope, Series, align, read, rows
+from mirror.query.series import Aligned, Scope, Series, align, chunks, read
 
 STEP = "_step"
 
 TOGETHER = 200
 """Runs of a list that are looked up together; for one it would take as long."""
 
-AHEAD_VALUES = 500_000
+AHEAD_VALUES = 2_000_000
 """How many values are read at once for a loop over runs: one query for twenty runs costs little more than for one."""
 
 WINDOW_VALUES = 2_000_000
@@ -28,18 +29,14 @@ WINDOW_VALUES = 2_000_000
 class Reader:
     """Reads the history of the runs of a list. A loop over them is noticed, and served with what was read ahead."""
 
-    def __init__(self, snapshot: Snapshot, addresses: Sequence[Address]) -> None:
+    def __init__(self, snapshot: Snapshot, rids: Sequence[int]) -> None:
         self.snapshot = snapshot
-        self._addresses = addresses
+        self._rids = rids
         self._ahead: dict[int, list[Series]] = {}
         self._scope: Scope | None = None
         self._last = -1
         self._lock = threading.Lock()
         self._extents: dict[int, tuple[int, int]] = {}
-
-    @cached_property
-    def _rids(self) -> list[int]:
-        return [address.rid for address in self._addresses]
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -67,16 +64,15 @@ class Reader:
             self._extents |= self.snapshot.extents(self._rids[start : start + TOGETHER])
         return self._extents[rid]
 
-    def _following(self, place: int) -> list[int]:
+    def _following(self, place: int) -> Sequence[int]:
         """This run and as many behind it as are worth one query."""
         candidates = self._rids[place : place + TOGETHER]
-        wanted, total = candidates[:1], self.extent(candidates[0])[1]
-        for rid in candidates[1:]:
+        total = 0
+        for count, rid in enumerate(candidates):
             total += self.extent(rid)[1]
-            if total > AHEAD_VALUES:
-                break
-            wanted.append(rid)
-        return wanted
+            if count and total > AHEAD_VALUES:
+                return candidates[:count]
+        return candidates
 
 
 def sampled(
@@ -178,21 +174,20 @@ class HistoryScan(Iterator[dict[str, Any]]):
         """The highest step that can come."""
         return self._stop - 1
 
-    def __iter__(self) -> Self:
-        self._rows = self._scan()
-        return self
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # noqa: PYI034
+        # Not the scan itself: a loop over the inner iterator calls no function of Python's for a row.
+        self._rows = chain.from_iterable(self._scan())
+        return self._rows
 
     def __next__(self) -> dict[str, Any]:
-        if self._rows is None:
-            self._rows = self._scan()
-        return next(self._rows)
+        return next(self.__iter__() if self._rows is None else self._rows)
 
-    def _scan(self) -> Iterator[dict[str, Any]]:
+    def _scan(self) -> Iterator[list[dict[str, Any]]]:
         logged = tuple(key for key in dict.fromkeys(self.keys or ()) if key != STEP)
         for first, end in self._windows():
             scope = Scope(keys=logged, first=first, end=end, whole=bool(logged))
             found = align(self._reader.series(self._address.rid, scope))
-            yield from rows(_cut_to(found, logged) if self.keys else found, STEP)
+            yield from chunks(_cut_to(found, logged) if self.keys else found, STEP)
 
     def _windows(self) -> Iterator[tuple[int | None, int | None]]:
         """Spans of steps that hold no more than WINDOW_VALUES; one without bounds where all of the run is wanted."""

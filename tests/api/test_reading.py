@@ -16,7 +16,7 @@ import pytest
 
 import mirror
 from mirror.errors import ArgumentError, MissingPackage, QueryError
-from mirror.sandbox import sample
+from mirror.sandbox import World, sample
 from tests.api.conftest import Bench, bench
 
 pytestmark = pytest.mark.xdist_group("small sample")
@@ -260,3 +260,31 @@ def runs_of(made: Bench) -> list[Any]:
     """Every run that has ended; the file of one that has not may still come."""
     found = [run for entity, project in made.world.projects for run in made.world.runs(entity, project)]
     return [run for run in found if run.state != "running"]
+
+
+def test_keys_of_any_spelling_are_keys_of_the_rows() -> None:
+    """Quotes, braces, line breaks and what looks like code stand in the rows as they were logged."""
+    odd = ["it's", 'a "b"', "{x}", "back\\slash", "new\nline", "', v0) or print('", "f{0!r}", "ключ/п", "", "%s"]
+    logged = [{key: step + place / 2 for place, key in enumerate(odd)} for step in range(1200)]
+    world = World(username="odd", entity="my-team")
+    for name in ("first", "second"):
+        run = world.add_run("my-team", "odd", run_id=name)
+        run.log_many(dict(row) for row in logged)
+        run.finish()
+    with bench(world):
+        for run in mirror.Api().runs("my-team/odd"):
+            rows = list(run.scan_history())
+            assert [{key: row[key] for key in odd} for row in rows] == logged
+            assert [row["_step"] for row in rows] == list(range(1200))
+
+
+def test_a_scan_can_be_looped_over_and_stepped_through(api: Any) -> None:
+    """`next` goes on where a loop was left, and a new loop begins again, as with the official client."""
+    scan = api.run(VISION).scan_history(keys=["loss"])
+    every = list(scan)
+    assert next(scan, None) is None
+    for row in scan:
+        assert row == every[0]
+        break
+    assert [next(scan), next(scan)] == every[1:3]
+    assert list(scan) == every
