@@ -11,8 +11,10 @@ from typing import Any
 
 from mirror.api.snapshot import Address, Snapshot
 from mirror.errors import ArgumentError, QueryError
+from mirror.query.aligned import Aligned, align, chunks
 from mirror.query.paths import nearest_of
-from mirror.query.series import Aligned, Scope, Series, align, chunks, read
+from mirror.query.picked import read
+from mirror.query.series import Scope, Series
 
 STEP = "_step"
 
@@ -53,7 +55,8 @@ class Reader:
             elif rid in self._ahead:
                 return self._ahead.pop(rid)
             wanted = self._following(place) if follows else [rid]
-            found = read(self.snapshot.cursor, wanted, scope)
+            values = sum(self.extent(other)[1] for other in wanted) if scope.picks else 0
+            found = read(self.snapshot.cursor, wanted, scope, values)
             self._ahead = {other: found.get(other, []) for other in wanted}
             return self._ahead.pop(rid)
 

@@ -11,8 +11,8 @@ from mirror.api.histories import Reader, sampled
 from mirror.api.page import Page
 from mirror.api.run import Run
 from mirror.errors import ArgumentError
+from mirror.query.aligned import table
 from mirror.query.paths import Project
-from mirror.query.series import table
 
 if TYPE_CHECKING:
     from mirror.api.api import Api

@@ -15,7 +15,7 @@ from mirror.home import Home
 from mirror.query import files, paths
 from mirror.query.connection import quiet
 from mirror.query.paths import Project
-from mirror.query.runs import Named, RunQuery, holds_list
+from mirror.query.runs import Named, RunQuery, among, holds_list
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -148,14 +148,8 @@ class Snapshot:
         One column at a time, since a loop over thousands of runs looks at a few of them.
         """
         assert name in FACTS or name in DOCUMENTS
-        low, high = min(rids), max(rids)
-        sql = f"SELECT rid, {name} FROM store.runs WHERE rid BETWEEN ? AND ?"
-        params: list[Any] = [low, high]
-        # Some runs too many cost less than a list of numbers, which DuckDB takes one by one.
-        if high - low > 4 * len(rids) + 100:
-            sql += " AND rid IN (SELECT unnest(?::BIGINT[]))"
-            params.append(list(rids))
-        return dict(self.cursor.execute(sql, params).fetchall())
+        here, params = among(rids)
+        return dict(self.cursor.execute(f"SELECT rid, {name} FROM store.runs WHERE {here}", params).fetchall())
 
     def tags(self, rids: Sequence[int]) -> dict[int, list[str]]:
         """The tags of these runs, in their order; a run without any is left out. A tag may hold commas."""

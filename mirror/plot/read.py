@@ -11,8 +11,9 @@ from mirror.api.snapshot import Address, Snapshot
 from mirror.errors import QueryError, UsageError
 from mirror.plot import curves
 from mirror.plot.curves import Chart, Curve, Points
+from mirror.query.aligned import align, rows
 from mirror.query.paths import nearest_of
-from mirror.query.series import Scope, align, rows
+from mirror.query.series import Scope
 
 MOST_CURVES = 26
 

@@ -201,6 +201,18 @@ class RunQuery:
         return found
 
 
+def among(rids: Sequence[int], *, exactly: bool = False) -> tuple[str, list[Any]]:
+    """A condition that holds for these runs, with its parameters. There is one run at least.
+
+    Unless they are meant `exactly` it may hold for others between them, too: some rows too many cost less than a list
+    of numbers, which DuckDB takes one by one.
+    """
+    low, high = min(rids), max(rids)
+    if high - low < (len(rids) if exactly else 5 * len(rids) + 100):
+        return "rid BETWEEN ? AND ?", [low, high]
+    return "rid BETWEEN ? AND ? AND rid IN (SELECT unnest(?::BIGINT[]))", [low, high, list(rids)]
+
+
 def holds_list(connection: DuckDBPyConnection, doc: str, key: str) -> bool:
     """Whether any run has a list at this key of its config or summary; for filters, see `RunQuery.of`."""
     sql = "SELECT 1 FROM store.leaves WHERE doc = ? AND key = ? AND kind = 'list' LIMIT 1"

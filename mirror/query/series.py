@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
-
-CHUNK_ROWS = 500
-"""Rows that are made at once: short-lived dictionaries are taken from memory that is used again and again."""
-
-MAKERS = 256
-"""Sets of keys whose rows have a function of their own."""
 
 _PICKED = """SELECT rid, step FROM (
     SELECT rid, step, row_number() OVER (PARTITION BY rid ORDER BY step) - 1 AS i, count(*) OVER (PARTITION BY rid) AS n
@@ -55,6 +48,21 @@ class Series:
         except pa.ArrowInvalid:
             return self.values
 
+    @property
+    def finite(self) -> bool:
+        """Whether each value is a number, and neither NaN nor infinite."""
+        import pyarrow.compute as pc
+
+        return self.texts is None and bool(pc.all(pc.is_finite(self.values)).as_py())
+
+    def between(self, low: int, high: int) -> Series:
+        """What it holds from step `low` on, to `high` exclusive; nothing is copied."""
+        steps = Numbers.of(self.steps)
+        ordered = steps.view if isinstance(steps, Numbers) else steps
+        start, end = bisect_left(ordered, low), bisect_left(ordered, high)
+        texts = None if self.texts is None else self.texts.slice(start, end - start)
+        return Series(self.key, self.steps.slice(start, end - start), self.values.slice(start, end - start), texts)
+
     def python(self) -> list[Any]:
         """The values as Python knows them from JSON."""
         numbers = self.numbers()
@@ -64,7 +72,7 @@ class Series:
         texts: list[Any] = self.texts.to_pylist()
         values: list[Any] = self.values.to_pylist()
         return [
-            json.loads(text) if text is not None else _whole(value) for text, value in zip(texts, values, strict=True)
+            json.loads(text) if text is not None else whole(value) for text, value in zip(texts, values, strict=True)
         ]
 
 
@@ -83,6 +91,11 @@ class Scope:
     whole: bool = False
     system: bool = False
 
+    @property
+    def picks(self) -> bool:
+        """Whether some rows are left out although their keys and steps are wanted."""
+        return self.samples is not None or (self.whole and bool(self.keys))
+
 
 def read(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope) -> dict[int, list[Series]]:
     """The series of each run, by rid; keys in the order of the scope, else by name. A run without any is left out."""
@@ -90,7 +103,8 @@ def read(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope) -> d
         return {}
     names = None if scope.system else _names(connection, rids, scope.keys)
     sql, params = _query(connection, rids, scope, "key" if names is None else "hash(key) AS key")
-    return _cut(connection.sql(sql, params=params or None).to_arrow_table(), names, scope.keys)
+    table = connection.sql(sql, params=params or None).to_arrow_table()
+    return _cut(table, names, scope.keys, rids[0] if len(rids) == 1 else None)
 
 
 def _names(connection: DuckDBPyConnection, rids: Sequence[int], keys: Sequence[str]) -> dict[int, str] | None:
@@ -115,8 +129,10 @@ def _query(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope, ke
     source = _source(connection, runs, system=scope.system)
     conditions = ["TRUE"]
     if scope.keys:
-        conditions.append("key IN (SELECT unnest($keys::VARCHAR[]))")
-        params["keys"] = list(scope.keys)
+        # One by one: a list would be joined with, for which every key is written out.
+        bound = {f"key{place}": key for place, key in enumerate(scope.keys)}
+        conditions.append(f"key IN ({', '.join(f'${name}' for name in bound)})")
+        params |= bound
     if scope.first is not None:
         conditions.append("step >= $first")
         params["first"] = scope.first
@@ -124,8 +140,9 @@ def _query(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope, ke
         conditions.append("step < $end")
         params["end"] = scope.end
     where = " AND ".join(conditions)
-    sql = f"SELECT rid, {key}, step, value, text FROM {source} WHERE {where}"
-    if (scope.whole and scope.keys) or scope.samples is not None:
+    rid = ", rid" if len(rids) > 1 else ""
+    sql = f"SELECT {key}, step, value, text{rid} FROM {source} WHERE {where}"
+    if scope.picks:
         steps = f"SELECT rid, step FROM {source} WHERE {where} GROUP BY rid, step"
         if scope.whole and scope.keys:
             steps += " HAVING count(*) = $wanted"
@@ -150,30 +167,31 @@ def _source(connection: DuckDBPyConnection, runs: str, *, system: bool) -> str:
             SELECT entity, project, run_id FROM store.runs WHERE {runs}))"""
 
 
-def _cut(table: pa.Table, names: Mapping[int, str] | None, order: Sequence[str]) -> dict[int, list[Series]]:
+def _cut(
+    table: pa.Table, names: Mapping[int, str] | None, order: Sequence[str], rid: int | None
+) -> dict[int, list[Series]]:
     """Cut the columns where the run or the key changes, and put the pieces of each key together.
 
-    `names` are the keys by their hash, where the column holds hashes.
+    `names` are the keys by their hash, where the column holds hashes. `rid` is the run, where there is only one.
     """
     import pyarrow.compute as pc
 
     encode = getattr(pc, "run_end_encode")  # noqa: B009 - the published types lack it
-    pieces: dict[tuple[int, Any], list[_Piece]] = {}
+    pieces: dict[tuple[Any, Any], list[_Piece]] = {}
     # Batch by batch: to bring them together first would copy every value.
     for batch in table.to_batches():
-        rids, keys, steps, values, texts = (batch.column(place) for place in range(5))
-        by_key, by_rid = encode(keys), encode(rids)
-        ends = sorted({*by_key.run_ends.to_pylist(), *by_rid.run_ends.to_pylist()})
+        keys, steps, values, texts, *rids = batch.columns
+        ends = sorted({end for column in (keys, *rids) for end in encode(column).run_ends.to_pylist()})
         falls: list[Any] = pc.indices_nonzero(pc.less_equal(steps[1:], steps[:-1])).to_pylist()
         rising = {place + 1 for place in falls} <= set(ends)
         plain = texts.null_count == len(texts)
         for start, end in pairwise([0, *ends]):
             cut = (start, end - start)
             piece = steps.slice(*cut), values.slice(*cut), None if plain else texts.slice(*cut), rising
-            pieces.setdefault((rids[start].as_py(), keys[start].as_py()), []).append(piece)
+            pieces.setdefault((rids[0][start].as_py() if rids else rid, keys[start].as_py()), []).append(piece)
     found: dict[int, list[Series]] = {}
-    for (rid, key), parts in pieces.items():
-        found.setdefault(rid, []).append(_series(key if names is None else names[key], parts))
+    for (owner, key), parts in pieces.items():
+        found.setdefault(owner, []).append(_series(key if names is None else names[key], parts))
     place = {key: index for index, key in enumerate(order)}
     for series in found.values():
         series.sort(key=lambda one: (place.get(one.key, len(place)), one.key))
@@ -207,17 +225,17 @@ def _rising(steps: Any) -> bool:
     return len(steps) < 2 or bool(pc.all(pc.greater(steps[1:], steps[:-1])).as_py())
 
 
-class _Numbers:
+class Numbers:
     """An int64 or double column without nulls whose slices are lists, in a fifth of the time of `to_pylist`.
 
     Slices of a few hundred are used up while they are still in the processor's cache.
     """
 
     def __init__(self, view: memoryview[int] | memoryview[float]) -> None:
-        self._view = view
+        self.view = view
 
     @classmethod
-    def of(cls, array: pa.Array[Any]) -> _Numbers | list[Any]:
+    def of(cls, array: pa.Array[Any]) -> Numbers | list[Any]:
         """The column, or all of it as a list where it holds nulls."""
         import pyarrow as pa
 
@@ -228,130 +246,14 @@ class _Numbers:
         return cls(view[array.offset : array.offset + len(array)])
 
     def __getitem__(self, places: slice) -> list[Any]:
-        return self._view[places].tolist()
-
-
-def _cells(one: Series) -> _Numbers | list[Any]:
-    """The values, to be cut into slices that are lists."""
-    numbers = one.numbers()
-    return one.python() if numbers is None else _Numbers.of(numbers)
+        return self.view[places].tolist()
 
 
 def plain_list(array: pa.Array[Any]) -> list[Any]:
     """An int64 or double column without nulls as a list."""
-    return _Numbers.of(array)[:]
+    return Numbers.of(array)[:]
 
 
-def _whole(value: float) -> float | int:
+def whole(value: float) -> float | int:
+    """A number as JSON would show it: without a fraction where it has none."""
     return int(value) if value == value and abs(value) < 2.0**63 and value.is_integer() else value  # noqa: PLR0124
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """The series of one run over common steps. `places` of a series are where its values stand; None: everywhere."""
-
-    steps: pa.Array[Any]
-    series: tuple[tuple[Series, pa.Array[Any] | None], ...]
-
-
-def align(series: Sequence[Series]) -> Aligned:
-    """Bring the series of one run to common steps."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not series:
-        return Aligned(pa.array([], pa.int64()), ())
-    steps = max((one.steps for one in series), key=len)
-    places: list[Any] = []
-    for one in series:
-        if one.steps.equals(steps):
-            places.append(None)
-            continue
-        at: Any = pc.index_in(one.steps, value_set=steps)
-        if at.null_count:
-            every: Any = pc.unique(pa.concat_arrays([other.steps for other in series]))
-            every = every.take(pc.sort_indices(every))
-            return Aligned(every, tuple((other, _places(other, every)) for other in series))
-        places.append(at)
-    return Aligned(steps, tuple(zip(series, places, strict=True)))
-
-
-def _places(one: Series, steps: Any) -> Any:
-    import pyarrow.compute as pc
-
-    return None if len(one.steps) == len(steps) else pc.index_in(one.steps, value_set=steps)
-
-
-def rows(aligned: Aligned, step_key: str | None = "_step") -> Iterator[dict[str, Any]]:
-    """One dictionary a step, of what was logged there; keys in the order of the series, those of every step first."""
-    return chain.from_iterable(chunks(aligned, step_key))
-
-
-def chunks(aligned: Aligned, step_key: str | None = "_step") -> Iterator[list[dict[str, Any]]]:
-    """The rows, CHUNK_ROWS at a time."""
-    everywhere = [(one.key, _cells(one)) for one, places in aligned.series if places is None]
-    if step_key is not None:
-        everywhere.insert(0, (step_key, _Numbers.of(aligned.steps)))
-    elsewhere: list[tuple[str, list[Any], list[Any]]] = [
-        (one.key, places.to_pylist(), one.python()) for one, places in aligned.series if places is not None
-    ]
-    made = _maker(tuple(name for name, _ in everywhere))
-    for start in range(0, len(aligned.steps), CHUNK_ROWS):
-        end = min(start + CHUNK_ROWS, len(aligned.steps))
-        columns = [cells[start:end] for _, cells in everywhere]
-        chunk = made(zip(*columns, strict=True)) if columns else [{} for _ in range(end - start)]
-        for name, places, values in elsewhere:
-            low, high = bisect_left(places, start), bisect_left(places, end)
-            for place, value in zip(places[low:high], values[low:high], strict=True):
-                chunk[place - start][name] = value
-        yield chunk
-
-
-@lru_cache(MAKERS)
-def _maker(names: tuple[str, ...]) -> Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]]:
-    """A function that makes dictionaries with these keys of tuples of their values.
-
-    Written out as one display of constant keys, a dictionary takes half the time of `dict(zip(names, values))`, since
-    it is made in its final size. The names enter as literals that `repr` quotes, and nothing else does.
-    """
-    values = [f"v{place}" for place in range(len(names))]
-    items = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
-    made: Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]] = eval(  # noqa: S307
-        f"lambda rows: [{{{items}}} for {', '.join(values)}, in rows]", {"__builtins__": {}}
-    )
-    return made
-
-
-def table(aligned: Aligned, step_key: str | None = "_step") -> pa.Table:
-    """A column a key. Numbers are int64 or double; a key of texts or of booleans alone is a column of those.
-
-    Any other key is a column of JSON text.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    columns: dict[str, Any] = {} if step_key is None else {step_key: aligned.steps}
-    for one, places in aligned.series:
-        numbers = one.numbers()
-        column = _typed(one) if numbers is None else numbers
-        if places is not None:
-            back: Any = pc.index_in(aligned.steps, value_set=one.steps)
-            column = column.take(back)
-        columns[one.key] = column
-    return pa.table(columns)
-
-
-def _typed(one: Series) -> Any:
-    """A column of values that are no plain numbers."""
-    import pyarrow as pa
-
-    values = one.python()
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds <= {str}:
-        return pa.array(values, pa.string())
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
-    assert one.texts is not None
-    numbers = [repr(_whole(value)) if value is not None else None for value in one.values.to_pylist()]
-    texts: list[str | None] = one.texts.to_pylist()
-    return pa.array([text if text is not None else number for text, number in zip(texts, numbers, strict=True)])

@@ -135,17 +135,29 @@ def execute(
         told = execute_sync(_schema(), asked.schema_question, operation_name=_name(asked.node) or None)
         return told.data or {}, [{"message": error.message} for error in told.errors or ()]
 
+    planned: dict[int, list[tuple[Field, Resolver | None, Mapping[str, Any]]]] = {}
+
+    def plan(fields: tuple[Field, ...]) -> list[tuple[Field, Resolver | None, Mapping[str, Any]]]:
+        """What is the same for all objects of a list."""
+        if id(fields) not in planned:
+            planned[id(fields)] = [
+                (
+                    field,
+                    _kind_of if field.name == "__typename" else resolvers.get(field.kind, {}).get(field.name),
+                    field.arguments(variables) if field.definition.args else {},
+                )
+                for field in fields
+                if field.wanted(variables)
+            ]
+        return planned[id(fields)]
+
     def walk(fields: tuple[Field, ...], source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for field in fields:
-            if not field.wanted(variables):
+        for field, resolve, arguments in plan(fields):
+            if resolve is None and field.below is None:
+                found[field.key] = source.get(field.name)
                 continue
-            if field.name == "__typename":
-                found[field.key] = field.kind
-                continue
-            resolve = resolvers.get(field.kind, {}).get(field.name)
             try:
-                arguments = field.arguments(variables) if field.definition.args else {}
                 value = resolve(source, context, field, arguments) if resolve else source.get(field.name)
             except Elsewhere:
                 raise
@@ -162,6 +174,10 @@ def execute(
         return found
 
     return walk(asked.fields, None, ()), errors
+
+
+def _kind_of(_source: Any, _context: Any, field: Field, _arguments: Mapping[str, Any]) -> str:
+    return field.kind
 
 
 @lru_cache(maxsize=1)

@@ -6,20 +6,25 @@ and to join texts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mirror.query.aligned import align, chunks
 from mirror.query.paths import Project
+from mirror.query.picked import read, restricted, steps_of_all
+from mirror.query.picked import sampled as sampled_steps
+from mirror.query.runs import among
+from mirror.query.series import Numbers, Scope, Series, whole
 from mirror.remote.lenient import loads
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-EXACT = 2**53
-"""Whole numbers up to here are written without a fraction, as the clients log them."""
+AHEAD_VALUES = 250_000
+"""How many values of a history that is asked for page by page are read at once."""
 
 _HERE = "entity = ? AND project = ? AND run_id = ?"
 
@@ -32,44 +37,57 @@ class Window:
     high: int | None = None
     samples: int | None = None
 
-
-@dataclass(frozen=True)
-class _Part:
-    """A mirrored key, where its value stands in the row, and which asked key it belongs to."""
-
-    key: str
-    path: tuple[str, ...]
-    asked: int
+    @property
+    def most(self) -> int | None:
+        """How many rows to choose; None where that is all there can be."""
+        if self.samples is None:
+            return None
+        bounded = self.low is not None and self.high is not None
+        every = bounded and self.samples >= (self.high or 0) - (self.low or 0)
+        return None if every else max(self.samples, 0)
 
 
 @dataclass(frozen=True)
 class Logged:
-    """What is known of a run's keys before its values are read: how many rows each has, and where to find the run."""
+    """What is known of a run's keys before its values are read: how many rows each has."""
 
-    project: Project
-    run_id: str
+    rid: int
     rows: int
+    last_step: int
     counts: Mapping[str, int]
+
+    @property
+    def values(self) -> int:
+        """How many values the run holds."""
+        return sum(self.counts.values())
 
     @property
     def dense(self) -> str | None:
         """A key that every row has, as `_timestamp`: its steps are all steps, and quick to read."""
         return next((key for key, count in self.counts.items() if count == self.rows), None)
 
-    @property
-    def place(self) -> list[Any]:
-        """The run's address, as SQL takes it."""
-        return [*self.project, self.run_id]
+
+@dataclass(frozen=True)
+class Stretch:
+    """What was read of a run in one go: its series from step `low` on, to `high` exclusive."""
+
+    low: int
+    high: int
+    series: list[Series]
+
+    def cut(self, low: int, high: int) -> list[Series] | None:
+        """A window of it; None for one that is not all in it."""
+        if not self.low <= low <= high <= self.high:
+            return None
+        return [part for one in self.series if len((part := one.between(low, high)).steps)]
 
 
-def logged(connection: DuckDBPyConnection, project: Project, run_id: str, rid: int) -> Logged:
+def logged(connection: DuckDBPyConnection, rid: int) -> Logged:
     """The keys of a run, by name."""
-    found = connection.execute(
-        "SELECT k.key, k.rows, h.rows FROM store.history_keys AS k JOIN store.run_history AS h ON h.rid = k.rid "
-        "WHERE k.rid = ? ORDER BY k.key",
-        [rid],
-    ).fetchall()
-    return Logged(project, run_id, found[0][2] if found else 0, {key: count for key, count, _ in found})
+    found = connection.execute("SELECT key, rows FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
+    told = connection.execute("SELECT rows, last_step FROM store.run_history WHERE rid = ?", [rid]).fetchall()
+    rows, last_step = told[0] if told else (0, None)
+    return Logged(rid, rows, -1 if last_step is None else last_step, dict(found))
 
 
 def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
@@ -79,28 +97,41 @@ def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
     return first
 
 
-def lines(connection: DuckDBPyConnection, run: Logged, window: Window) -> list[str]:
-    """The rows of a window by rising step, all keys; numbers that are not finite are bare tokens.
+def window(connection: DuckDBPyConnection, run: Logged, wanted: Window) -> list[Series]:
+    """The series of a window, all keys."""
+    if wanted.most == 0:
+        return []
+    scope = Scope(first=wanted.low, end=wanted.high, samples=wanted.most)
+    return read(connection, [run.rid], scope, run.values).get(run.rid, [])
+
+
+def stretch(connection: DuckDBPyConnection, run: Logged, low: int, high: int) -> Stretch:
+    """The series from `low` to `high`, and of as many steps behind as hold AHEAD_VALUES at the most."""
+    end = max(high, low + (run.last_step + 1) * AHEAD_VALUES // max(run.values, 1))
+    return Stretch(low, end, window(connection, run, Window(low, end)))
+
+
+def lines(connection: DuckDBPyConnection, run: Logged, series: Sequence[Series]) -> list[str]:
+    """The rows of these series by rising step; numbers that are not finite are bare tokens.
 
     Nested values are nested again where the run's summary shows that they were logged so; the mirror itself has a
     dotted key for each, which may also have been logged with its dots.
     """
-    nested = _document(connection, run) if any("." in key for key in run.counts) else {}
-    parts = [_Part(key, _path(nested, key), place) for place, key in enumerate(run.counts)]
-    return [orjson.dumps(row).decode() for row in _rows(connection, run, parts, window, run.dense)]
+    nested = _document(connection, run.rid) if any("." in one.key for one in series) else {}
+    paths = {one.key: path for one in series if len(path := _path(nested, one.key)) > 1}
+    return _texts(series, paths)
 
 
-def events(connection: DuckDBPyConnection, project: Project, run_id: str, samples: int | None) -> list[str] | None:
-    """The rows of system metrics; None where none are mirrored of the project."""
-    if not has_events(connection, project):
-        return None
-    found = connection.execute(
-        f"SELECT key, count(*) FROM system_metrics WHERE {_HERE} GROUP BY key ORDER BY key", [*project, run_id]
-    ).fetchall()
-    run = Logged(project, run_id, 0, dict(found))
-    parts = [_Part(key, (key,), place) for place, key in enumerate(run.counts)]
-    rows = _rows(connection, run, parts, Window(samples=samples), None, relation="system_metrics", step=False)
-    return [orjson.dumps(row).decode() for row in rows]
+def events(connection: DuckDBPyConnection, project: Project, run_id: str, samples: int | None) -> list[str]:
+    """The rows of system metrics."""
+    rid = connection.execute(f"SELECT rid FROM store.runs WHERE {_HERE}", [*project, run_id]).fetchall()[0][0]
+    most = None if samples is None else max(samples, 0)
+    if most == 0:
+        return []
+    count = f"SELECT count(*) FROM system_metrics WHERE {_HERE}"
+    values = connection.execute(count, [*project, run_id]).fetchall()[0][0]
+    found = read(connection, [rid], Scope(samples=most, system=True), values).get(rid, [])
+    return _texts(found, {}, step_key=None)
 
 
 def has_events(connection: DuckDBPyConnection, project: Project) -> bool:
@@ -111,8 +142,6 @@ def has_events(connection: DuckDBPyConnection, project: Project) -> bool:
 
 def latest_events(connection: DuckDBPyConnection, project: Project, run_ids: Sequence[str]) -> dict[str, str]:
     """The latest value of each system metric of these runs, as JSON texts."""
-    if not has_events(connection, project):
-        return {}
     rows = connection.execute(
         "SELECT run_id, key, arg_max(value, step), arg_max(text, step) FROM system_metrics "
         "WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?)) AND NOT starts_with(key, '_') "
@@ -126,46 +155,65 @@ def latest_events(connection: DuckDBPyConnection, project: Project, run_ids: Seq
 
 
 def sampled(
-    connection: DuckDBPyConnection, run: Logged, keys: Sequence[str], window: Window
+    connection: DuckDBPyConnection, run: Logged, keys: Sequence[str], wanted: Window
 ) -> orjson.Fragment | list[Any]:
     """The rows that hold all of these keys, cut down to them, as strict JSON: NaN and infinities are strings.
 
     A key of a nested object stands for the object.
     """
     asked = [key for key in dict.fromkeys(keys) if key != "_step"]
-    parts: list[_Part] = []
-    for place, key in enumerate(asked):
-        if key in run.counts:
-            parts.append(_Part(key, (key,), place))
-        else:
-            below = [name for name in run.counts if name.startswith(f"{key}.")]
-            parts += [_Part(name, (key, *name.removeprefix(f"{key}.").split(".")), place) for name in below]
-    if len({part.asked for part in parts}) < len(asked):
+    groups = [
+        [key] if key in run.counts else [name for name in run.counts if name.startswith(f"{key}.")] for key in asked
+    ]
+    if not all(groups) or wanted.most == 0:
         return []
-    if asked:
-        rows = _rows(connection, run, parts, window, None, whole=len(asked), step="_step" in keys)
-    else:
-        rows = _steps(connection, run, window)
-    text = orjson.dumps(rows)
+    paths = {
+        name: (key, *name.removeprefix(f"{key}.").split("."))
+        for key, names in zip(asked, groups, strict=True)
+        for name in names
+        if name != key
+    }
+    found = _held_by_all(connection, run, groups, wanted) if asked else _steps(connection, run, wanted)
+    rows = [row for chunk in _chunks(found, paths, "_step" if "_step" in keys else None) for row in chunk]
+    text = orjson.dumps(rows if asked else [{"_step": row["_step"]} for row in rows])
     # Lists and objects are kept as the text that was logged, which may hold bare tokens, too.
     return list(_strict(loads(text))) if b"NaN" in text or b"Infinity" in text else orjson.Fragment(text)
 
 
+def _held_by_all(
+    connection: DuckDBPyConnection, run: Logged, groups: Sequence[Sequence[str]], wanted: Window
+) -> list[Series]:
+    """The series of these keys at the steps where each group has a value, or at some of these steps."""
+    every = tuple(name for names in groups for name in names)
+    scope = Scope(keys=every, first=wanted.low, end=wanted.high)
+    if all(len(names) == 1 for names in groups):
+        scope = replace(scope, samples=wanted.most, whole=True)
+        return read(connection, [run.rid], scope, sum(run.counts[name] for name in every)).get(run.rid, [])
+    found = {one.key: one for one in read(connection, [run.rid], scope, 0).get(run.rid, [])}
+    held = [[found[name] for name in names if name in found] for names in groups]
+    return restricted(list(found.values()), sampled_steps(steps_of_all(held), wanted.most))
+
+
+def _steps(connection: DuckDBPyConnection, run: Logged, wanted: Window) -> list[Series]:
+    """A series that has all steps, or all series where none has."""
+    scope = Scope((run.dense,) if run.dense else (), wanted.low, wanted.high, wanted.most)
+    return read(connection, [run.rid], scope, run.values).get(run.rid, [])
+
+
 def described(connection: DuckDBPyConnection, project: Project, runs: Mapping[int, str]) -> dict[int, dict[str, Any]]:
     """What `historyKeys` answers for runs by their number; nothing for a run without rows."""
-    rows = connection.execute(
-        """
-        SELECT k.rid, k.key, k.rows, k.last, h.last_step
-        FROM store.history_keys AS k JOIN store.run_history AS h ON h.rid = k.rid
-        WHERE k.rid IN (SELECT unnest(?)) ORDER BY k.rid, k.key
-        """,
-        [list(runs)],
-    ).fetchall()
-    odd = sorted({key for _, key, _, last, _ in rows if last is None})
+    if not runs:
+        return {}
+    here, params = among(list(runs), exactly=True)
+    keys = f"SELECT rid, key, rows, last FROM store.history_keys WHERE {here} ORDER BY rid, key"
+    rows = connection.execute(keys, params).fetchall()
+    steps = f"SELECT rid, last_step FROM store.run_history WHERE {here}"
+    last_steps: dict[int, int] = dict(connection.execute(steps, params).fetchall())
+    odd = sorted({key for _, key, _, last in rows if last is None})
     kinds = _kinds(connection, project, sorted({runs[row[0]] for row in rows if row[3] is None}), odd) if odd else {}
     found: dict[int, dict[str, Any]] = {}
-    for rid, key, count, last, last_step in rows:
-        told = found.setdefault(rid, {"keys": {"_step": None}, "lastStep": last_step, "sets": []})
+    for rid, key, count, last in rows:
+        told = found.setdefault(rid, {"keys": {"_step": None}, "lastStep": last_steps.get(rid), "sets": []})
         kind = "number" if last is not None else kinds.get((runs[rid], key), "string")
         told["keys"][key] = {"typeCounts": [{"type": kind, "count": count}], "previousValue": _plain(last)}
     for told in found.values():
@@ -201,8 +249,8 @@ def _kinds(
     return {(run_id, key): kind for run_id, key, kind in rows}
 
 
-def _document(connection: DuckDBPyConnection, run: Logged) -> dict[str, Any]:
-    found = connection.execute(f"SELECT summary FROM store.runs WHERE {_HERE}", run.place).fetchall()
+def _document(connection: DuckDBPyConnection, rid: int) -> dict[str, Any]:
+    found = connection.execute("SELECT summary FROM store.runs WHERE rid = ?", [rid]).fetchall()
     document = loads(found[0][0]) if found and found[0][0] else {}
     return document if isinstance(document, dict) else {}
 
@@ -222,116 +270,50 @@ def _located(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     return None
 
 
-def _rows(
-    connection: DuckDBPyConnection,
-    run: Logged,
-    parts: Sequence[_Part],
-    window: Window,
-    dense: str | None,
-    *,
-    whole: int = 0,
-    relation: str = "history",
-    step: bool = True,
-) -> list[dict[str, Any]]:
-    """The rows by rising step. `whole` is how many asked keys a row must hold to count; 0 takes every row."""
-    if not parts:
-        return []
-    here, params = _where(run, window)
-    chosen, chosen_params = _chosen(relation, here, params, parts, window, dense, whole)
-    only = f" AND h.step IN ({chosen})" if chosen else ""
-    places = {part.key: part.path for part in parts}
-    if len(places) < len(run.counts):
-        only = f"{only} AND h.key IN ({', '.join('?' * len(places))})"
-        chosen_params = [*chosen_params, *places]
-    # Not sorted by DuckDB, which would double the time; nor joined with the keys, which takes long to plan.
-    found = connection.execute(
-        f"""SELECT h.step, h.key, h.value, h.text,
-            CASE WHEN h.value = trunc(h.value) AND abs(h.value) <= {EXACT} THEN CAST(h.value AS BIGINT) END
-        FROM {relation} AS h WHERE {here}{only}""",
-        [*params, *chosen_params],
-    ).fetchall()
-    nested = any(len(path) > 1 for path in places.values())
-    rows: dict[int, dict[str, Any]] = {}
-    for at, key, value, text, whole_number in found:
-        row = rows.get(at)
-        if row is None:
-            row = rows[at] = {"_step": at} if step else {}
-        if nested:
-            path = places[key]
-            for name in path[:-1]:
-                row = row.setdefault(name, {})
-            key = path[-1]  # noqa: PLW2901
-        if text is not None:
-            row[key] = orjson.Fragment(text)
-        elif whole_number is not None:
-            row[key] = whole_number
-        else:
-            row[key] = value if value - value == 0 else _not_finite(value)
-    return [rows[at] for at in sorted(rows)]
+def _texts(
+    series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None = "_step"
+) -> list[str]:
+    """Each row as JSON text."""
+    return [orjson.dumps(row).decode() for chunk in _chunks(series, paths, step_key) for row in chunk]
+
+
+def _chunks(
+    series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows for orjson, some at a time. `paths` says where the values of keys that are nested stand."""
+    for chunk in chunks(align(series), step_key, _cells):
+        yield [_nested(row, paths) for row in chunk] if paths else chunk
+
+
+def _nested(row: Mapping[str, Any], paths: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in row.items():
+        *above, last = paths.get(key, (key,))
+        place = made
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return made
+
+
+def _cells(one: Series) -> Numbers | list[Any]:
+    """The values for orjson: what it has no words for, or was logged as text, is a fragment."""
+    numbers = one.numbers()
+    if numbers is not None and one.finite:
+        return Numbers.of(numbers)
+    texts = [None] * len(one.steps) if one.texts is None else one.texts.to_pylist()
+    values: list[Any] = one.values.to_pylist()
+    return [_item(value, text) for value, text in zip(values, texts, strict=True)]
 
 
 def _item(value: float, text: str | None) -> Any:
     if text is not None:
         return orjson.Fragment(text)
-    return value if value - value == 0 else _not_finite(value)
+    return whole(value) if value - value == 0 else _not_finite(value)
 
 
 def _not_finite(value: float) -> orjson.Fragment:
     return orjson.Fragment("NaN" if value != value else "Infinity" if value > 0 else "-Infinity")  # noqa: PLR0124
-
-
-def _steps(connection: DuckDBPyConnection, run: Logged, window: Window) -> list[dict[str, Any]]:
-    """The rows as nothing but their steps."""
-    here, params = _where(run, window)
-    chosen, chosen_params = _chosen("history", here, params, [], window, run.dense, 0)
-    steps = chosen or f"SELECT DISTINCT step FROM history WHERE {here}"
-    found = connection.execute(f"SELECT step FROM ({steps}) ORDER BY step", chosen_params or params).fetchall()
-    return [{"_step": step} for (step,) in found]
-
-
-def _where(run: Logged, window: Window) -> tuple[str, list[Any]]:
-    here, params = _HERE, run.place
-    for condition, bound in (("step >= ?", window.low), ("step < ?", window.high)):
-        if bound is not None:
-            here, params = f"{here} AND {condition}", [*params, bound]
-    return here, params
-
-
-def _chosen(
-    relation: str,
-    here: str,
-    params: list[Any],
-    parts: Sequence[_Part],
-    window: Window,
-    dense: str | None,
-    whole: int,
-) -> tuple[str, list[Any]]:
-    """Which steps to take, as a query; an empty one where that is all of them."""
-    bounded = window.low is not None and window.high is not None
-    every = window.samples is None or (bounded and window.samples >= (window.high or 0) - (window.low or 0))
-    if every and not whole:
-        return "", []
-    if whole:
-        member = "SELECT unnest(?::VARCHAR[]) AS key, unnest(?::BIGINT[]) AS asked"
-        steps = (
-            f"SELECT h.step FROM {relation} AS h JOIN ({member}) AS a ON a.key = h.key WHERE {here} "
-            "GROUP BY h.step HAVING count(DISTINCT a.asked) = ?"
-        )
-        found: list[Any] = [[part.key for part in parts], [part.asked for part in parts], *params, whole]
-    else:
-        only = " AND key = ?" if dense else ""
-        steps = f"SELECT DISTINCT step FROM {relation} WHERE {here}{only}"
-        found = [*params, *([dense] if dense else [])]
-    if every:
-        return steps, found
-    most = max(window.samples or 0, 0)
-    # As `mirror history --samples`: the first and the last row are among them.
-    return (
-        f"""SELECT step FROM (
-            SELECT step, row_number() OVER (ORDER BY step) - 1 AS i, count(*) OVER () AS n FROM ({steps})
-        ) WHERE ? > 0 AND (n <= ? OR i = 0 OR i * (? - 1) // (n - 1) > (i - 1) * (? - 1) // (n - 1))""",
-        [*found, most, most, most, most],
-    )
 
 
 def _strict(value: Any) -> Any:

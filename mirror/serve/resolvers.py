@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from mirror.errors import QueryError
 from mirror.query import files
+from mirror.query.paths import Project
 from mirror.remote.lenient import loads
 from mirror.serve import history, runs
 from mirror.serve.documents import Elsewhere, Field, Resolver
@@ -18,15 +19,13 @@ from mirror.serve.runs import Listing, Listings
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from mirror.query.series import Series
+
 Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]
 
 
 T = TypeVar("T")
-_READ_AFRESH = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "tags"})
-"""Fields of a run that are read only where they are asked for."""
-
-
 @dataclass
 class Context:
     """One request: the snapshot that it reads, and what several requests share."""
@@ -42,7 +41,11 @@ class Context:
 
     def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
         """What an earlier request found in the same snapshot, or is found now."""
-        return self.listings.remembered(self.version, key, find)
+        return self.listings.facts.get(self.version, key, find)
+
+    def has_events(self, project: Project) -> bool:
+        """Whether system metrics are mirrored of the project."""
+        return self.remembered(("events", project), lambda: history.has_events(self.connection, project))
 
 
 def _default_entity(context: Context) -> str | None:
@@ -118,23 +121,41 @@ def _runs(project: Source, context: Context, asked: Field, arguments: Arguments)
     end = start + min(runs.MOST_RUNS if first is None else max(first, 0), runs.MOST_RUNS)
     rids = listing.rids[start:end].tolist()
     fields = asked.names("edges", "node")
-    rows = runs.run_rows(context.connection, project, rids, fields)
+    found: dict[int, dict[str, Any]] = {}
+    for block in range(start // runs.BLOCK, -(-min(end, len(listing.rids)) // runs.BLOCK)):
+        found |= _block(project, context, listing, block)
+    rows = runs.with_documents(context.connection, [found[rid] for rid in rids if rid in found], fields)
     _describe(context, project, rows, fields)
     places = {rid: place for place, rid in enumerate(rids, start=start + 1)}
     edges = [{"node": row, "cursor": runs.cursor(listing.name, places[row["rid"]])} for row in rows]
     return _connection(edges, more=end < len(listing.rids))
 
 
+def _block(project: Source, context: Context, listing: Listing, block: int) -> dict[int, dict[str, Any]]:
+    """Runs of a list by their number, without their documents. Each may be asked for by its name next."""
+
+    def find() -> dict[int, dict[str, Any]]:
+        rids = listing.rids[block * runs.BLOCK : (block + 1) * runs.BLOCK].tolist()
+        rows = runs.rows_of(context.connection, project, rids)
+        for row in rows:
+            if row["deleted_at"] is not None:
+                continue
+            context.listings.facts.keep(context.version, ("run", project["key"], row["name"]), row)
+        return {row["rid"]: row for row in rows}
+
+    return context.listings.blocks.get(context.version, (listing.name, block), find)
+
+
 def _run(project: Source, context: Context, asked: Field, arguments: Arguments) -> dict[str, Any]:
     fields = asked.names()
-    find = partial(runs.run_row, context.connection, project, arguments["name"], fields)
     # Page after page of one history is asked for by the run's name; the run is looked up once a snapshot.
-    light = not fields & _READ_AFRESH
-    row = context.remembered(("run", project["key"], arguments["name"]), find) if light else find()
-    if row is None:
+    find = partial(runs.row_of, context.connection, project, arguments["name"])
+    light = context.remembered(("run", project["key"], arguments["name"]), find)
+    rows = runs.with_documents(context.connection, [light] if light else [], fields)
+    if not rows:
         raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
-    _describe(context, project, [row], fields)
-    return row
+    _describe(context, project, rows, fields)
+    return rows[0]
 
 
 def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fields: frozenset[str]) -> None:
@@ -142,27 +163,46 @@ def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fie
     if "historyKeys" in fields:
         names = {row["rid"]: row["name"] for row in rows}
         context.described |= history.described(context.connection, project["key"], names)
-    if "systemMetrics" in fields:
+    if "systemMetrics" in fields and rows and context.has_events(project["key"]):
         latest = history.latest_events(context.connection, project["key"], [row["name"] for row in rows])
         for row in rows:
             row["systemMetrics"] = latest.get(row["name"])
 
 
 def _logged(run: Source, context: Context) -> history.Logged:
-    find = partial(history.logged, context.connection, run["project"]["key"], run["name"], run["rid"])
-    return context.remembered(("logged", run["rid"]), find)
+    return context.remembered(("logged", run["rid"]), partial(history.logged, context.connection, run["rid"]))
 
 
 def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
-    window = history.Window(arguments.get("minStep"), arguments.get("maxStep"), arguments.get("samples"))
-    return history.lines(context.connection, _logged(run, context), window)
+    wanted = history.Window(arguments.get("minStep"), arguments.get("maxStep"), arguments.get("samples"))
+    logged = _logged(run, context)
+    found = _of_stretch(run, context, logged, wanted)
+    if found is None:
+        found = history.window(context.connection, logged, wanted)
+    return history.lines(context.connection, logged, found)
+
+
+def _of_stretch(
+    run: Source, context: Context, logged: history.Logged, wanted: history.Window
+) -> list[Series] | None:
+    """A page of all rows between two steps, which is one of many: more is read at once, and kept for the next ones."""
+    low, high = wanted.low, wanted.high
+    if low is None or high is None or wanted.most is not None:
+        return None
+    key = (run["rid"],)
+    find = partial(history.stretch, context.connection, logged, low, high)
+    found = context.listings.stretches.get(context.version, key, find).cut(low, high)
+    if found is None:
+        made = find()
+        context.listings.stretches.keep(context.version, key, made)
+        found = made.cut(low, high)
+    return found
 
 
 def _events(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
-    found = history.events(context.connection, run["project"]["key"], run["name"], arguments.get("samples"))
-    if found is None:
+    if not context.has_events(run["project"]["key"]):
         raise Elsewhere(f"system metrics of {run['project']['key']} are not mirrored (sync.system_metrics)")
-    return found
+    return history.events(context.connection, run["project"]["key"], run["name"], arguments.get("samples"))
 
 
 def _sampled(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[Any]:

@@ -18,7 +18,7 @@ import orjson
 
 from mirror.errors import QueryError
 from mirror.query.paths import Project
-from mirror.query.runs import RunQuery, holds_list
+from mirror.query.runs import RunQuery, among, holds_list
 from mirror.remote.lenient import dumps, loads
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ MOST_RUNS = 1000
 
 KEPT_LISTS = 64
 KEPT_FACTS = 5000
+KEPT_BLOCKS = 20
+KEPT_STRETCHES = 4
+
+BLOCK = 500
+"""Runs of a list that are read together: whoever asks for a page mostly asks for the next one, too."""
 
 T = TypeVar("T")
 
@@ -66,14 +71,46 @@ class Listing:
     rids: array[int]
 
 
+class Memory:
+    """What was found in the newest snapshot, the latest things; nothing is kept of former ones. Safe to be shared."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._version = ""
+        self._found: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, version: str, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What was found before, or is found now."""
+        with self._lock:
+            if version == self._version and key in self._found:
+                self._found.move_to_end(key)
+                found: T = self._found[key]
+                return found
+        made = find()
+        self.keep(version, key, made)
+        return made
+
+    def keep(self, version: str, key: tuple[Any, ...], made: Any) -> None:
+        """Remember this of the snapshot."""
+        with self._lock:
+            if version != self._version:
+                self._found, self._version = OrderedDict(), version
+            self._found[key] = made
+            self._found.move_to_end(key)
+            while len(self._found) > self._most:
+                self._found.popitem(last=False)
+
+
 @dataclass
 class Listings:
     """The latest lists, so that the pages of one list fit together while the mirror changes. Safe to be shared."""
 
+    facts: Memory = field(default_factory=lambda: Memory(KEPT_FACTS))
+    blocks: Memory = field(default_factory=lambda: Memory(KEPT_BLOCKS))
+    stretches: Memory = field(default_factory=lambda: Memory(KEPT_STRETCHES))
     _kept: OrderedDict[str, Listing] = field(default_factory=OrderedDict)
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict)
-    _found: OrderedDict[tuple[Any, ...], Any] = field(default_factory=OrderedDict)
-    _version: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(
@@ -88,7 +125,7 @@ class Listings:
                 return kept
 
         def lists(doc: str, at: str) -> bool:
-            return self.remembered(version, ("lists", doc, at), lambda: holds_list(connection, doc, at))
+            return self.facts.get(version, ("lists", doc, at), lambda: holds_list(connection, doc, at))
 
         query = RunQuery.of(connection, project, filters or None, order or None, lists)
         made = Listing(uuid.uuid4().hex[:12], array("q", [rid for rid, _, _ in query.names()]))
@@ -98,22 +135,6 @@ class Listings:
             while len(self._kept) > KEPT_LISTS:
                 gone, _ = self._kept.popitem(last=False)
                 self._known = {asked: name for asked, name in self._known.items() if name != gone}
-        return made
-
-    def remembered(self, version: str, key: tuple[Any, ...], find: Callable[[], T]) -> T:
-        """What was found in this snapshot before, or is found now; nothing is kept of former snapshots."""
-        with self._lock:
-            if version != self._version:
-                self._found, self._version = OrderedDict(), version
-            if key in self._found:
-                found: T = self._found[key]
-                return found
-        made = find()
-        with self._lock:
-            if version == self._version:
-                self._found[key] = made
-                while len(self._found) > KEPT_FACTS:
-                    self._found.popitem(last=False)
         return made
 
     def kept(self, name: str) -> Listing | None:
@@ -154,65 +175,66 @@ def since(connection: DuckDBPyConnection, project: Project) -> str | None:
     return _instant(found[0][0])
 
 
-def run_rows(
-    connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Sequence[int], fields: Collection[str]
-) -> list[dict[str, Any]]:
-    """These runs in this order, with the fields that are asked for; those that are gone by now are left out."""
-    return _rows(connection, project, "r.rid IN (SELECT unnest(?))", [list(rids)], fields, list(rids))
+def rows_of(connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Sequence[int]) -> list[dict[str, Any]]:
+    """These runs in this order, without their documents; those that are gone by now are left out."""
+    if not rids:
+        return []
+    here, params = among(rids)
+    found = {row["rid"]: row for row in _rows(connection, project, here, params)}
+    return [found[rid] for rid in rids if rid in found]
 
 
-def run_row(
-    connection: DuckDBPyConnection, project: Mapping[str, Any], run_id: str, fields: Collection[str]
-) -> dict[str, Any] | None:
-    """One run by its id; None for one that is not mirrored, or deleted."""
-    key: Project = project["key"]
-    here = "r.entity = ? AND r.project = ? AND r.run_id = ? AND r.deleted_at IS NULL"
-    rows = _rows(connection, project, here, [*key, run_id], fields)
+def row_of(connection: DuckDBPyConnection, project: Mapping[str, Any], run_id: str) -> dict[str, Any] | None:
+    """One run by its id, without its documents; None for one that is not mirrored, or deleted."""
+    here = "entity = ? AND project = ? AND run_id = ? AND deleted_at IS NULL"
+    rows = _rows(connection, project, here, [*project["key"], run_id])
     return rows[0] if rows else None
 
 
-def _rows(
-    connection: DuckDBPyConnection,
-    project: Mapping[str, Any],
-    condition: str,
-    params: list[Any],
-    fields: Collection[str],
-    order: Sequence[int] = (),
+def with_documents(
+    connection: DuckDBPyConnection, rows: Sequence[Mapping[str, Any]], fields: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Only what is asked for is read: documents may be megabytes."""
-    columns = {f"r.{column}": name for name, column in _PLAIN.items()}
-    heavy = [column for name, needed in _HEAVY.items() if name in fields for column in needed]
-    selected = ["r.rid", "h.rows", "r.username", *columns, *(f"r.{column}" for column in dict.fromkeys(heavy))]
+    """Copies of these rows, with the documents that the fields are made of, which may be megabytes."""
+    columns = list(dict.fromkeys(column for name, needed in _HEAVY.items() if name in fields for column in needed))
+    if not columns or not rows:
+        return [dict(row) for row in rows]
+    here, params = among([row["rid"] for row in rows], exactly=True)
+    sql = f"SELECT rid, {', '.join(columns)} FROM store.runs WHERE {here}"
+    found = {rid: texts for rid, *texts in connection.execute(sql, params).fetchall()}
+    return [{**row, **dict(zip(columns, found[row["rid"]], strict=True))} for row in rows if row["rid"] in found]
+
+
+def _rows(
+    connection: DuckDBPyConnection, project: Mapping[str, Any], condition: str, params: list[Any]
+) -> list[dict[str, Any]]:
+    # One relation at a time: to plan a join takes DuckDB longer than to read all of them.
+    names = ["rid", "username", "deleted_at", *_PLAIN]
     found = connection.execute(
-        f"SELECT {', '.join(selected)} FROM store.runs AS r LEFT JOIN store.run_history AS h ON h.rid = r.rid "
-        f"WHERE {condition}",
-        params,
+        f"SELECT rid, username, deleted_at, {', '.join(_PLAIN.values())} FROM store.runs WHERE {condition}", params
     ).fetchall()
-    names = ["rid", "historyLineCount", "username", *columns.values(), *dict.fromkeys(heavy)]
     rows = [dict(zip(names, row, strict=True)) for row in found]
-    tags = _tags(connection, [row["rid"] for row in rows]) if "tags" in fields else {}
+    if not rows:
+        return []
+    here, among_these = among([row["rid"] for row in rows])
+    counts: dict[int, int] = dict(
+        connection.execute(f"SELECT rid, rows FROM store.run_history WHERE {here}", among_these).fetchall()
+    )
+    tags: dict[int, list[tuple[int, str]]] = {}
+    for rid, *tag in connection.execute(
+        f"SELECT rid, position, tag FROM store.run_tags WHERE {here}", among_these
+    ).fetchall():
+        tags.setdefault(rid, []).append((tag[0], tag[1]))
     for row in rows:
         row["project"] = project
         row["projectId"] = project["number"]
         row["id"] = row["id"] or own_id("Run", row["name"], *reversed(project["key"]))
-        row["tags"] = tags.get(row["rid"], [])
-        row["historyLineCount"] = row["historyLineCount"] or 0
+        row["tags"] = [tag for _, tag in sorted(tags.get(row["rid"], []))]
+        row["historyLineCount"] = counts.get(row["rid"]) or 0
         for name in _TIMES:
             row[name] = _instant(row[name])
         if row["computeSeconds"] is not None:
             row["computeSeconds"] = int(row["computeSeconds"])
-    if order:
-        places = {rid: place for place, rid in enumerate(order)}
-        rows.sort(key=lambda row: places[row["rid"]])
     return rows
-
-
-def _tags(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, list[str]]:
-    rows = connection.execute(
-        "SELECT rid, list(tag ORDER BY position) FROM store.run_tags WHERE rid IN (SELECT unnest(?)) GROUP BY rid",
-        [list(rids)],
-    ).fetchall()
-    return dict(rows)
 
 
 def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
