@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from mirror.api.snapshot import Address, Snapshot
+from mirror.api.snapshot import Address, Extent, Snapshot
 from mirror.errors import ArgumentError, QueryError
 from mirror.query.aligned import Aligned, align, chunks
 from mirror.query.paths import nearest_of
@@ -23,6 +24,9 @@ TOGETHER = 200
 
 AHEAD_VALUES = 2_000_000
 """How many values are read at once for a loop over runs: one query for twenty runs costs little more than for one."""
+
+DENSE_VALUES = 50_000
+"""From so many values on the rows of a sample are found by a key that every row has."""
 
 WINDOW_VALUES = 2_000_000
 """The most of a run's values that a scan holds at once."""
@@ -38,7 +42,7 @@ class Reader:
         self._scope: Scope | None = None
         self._last = -1
         self._lock = threading.Lock()
-        self._extents: dict[int, tuple[int, int]] = {}
+        self._extents: dict[int, Extent] = {}
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -55,13 +59,15 @@ class Reader:
             elif rid in self._ahead:
                 return self._ahead.pop(rid)
             wanted = self._following(place) if follows else [rid]
-            values = sum(self.extent(other)[1] for other in wanted) if scope.picks else 0
-            found = read(self.snapshot.cursor, wanted, scope, values)
+            values = 0 if scope.system else sum(self.extent(other).values for other in wanted)
+            if len(wanted) == 1 and scope.picks and not scope.system and values >= DENSE_VALUES:
+                scope = replace(scope, dense=self.extent(rid).dense)
+            found = read(self.snapshot.history, wanted, scope, values)
             self._ahead = {other: found.get(other, []) for other in wanted}
             return self._ahead.pop(rid)
 
-    def extent(self, rid: int) -> tuple[int, int]:
-        """The highest mirrored step of a run, -1 for a run without history, and how many values it holds."""
+    def extent(self, rid: int) -> Extent:
+        """How much history a run has."""
         if rid not in self._extents:
             start = self._places[rid] // TOGETHER * TOGETHER
             self._extents |= self.snapshot.extents(self._rids[start : start + TOGETHER])
@@ -72,7 +78,7 @@ class Reader:
         candidates = self._rids[place : place + TOGETHER]
         total = 0
         for count, rid in enumerate(candidates):
-            total += self.extent(rid)[1]
+            total += self.extent(rid).values
             if count and total > AHEAD_VALUES:
                 return candidates[:count]
         return candidates
@@ -163,7 +169,7 @@ class HistoryScan(Iterator[dict[str, Any]]):
         max_step: int | None,
     ) -> None:
         check_keys(keys)
-        last, _ = reader.extent(address.rid)
+        last = reader.extent(address.rid).last_step
         self.keys = list(keys) if keys else None
         self.page_size = page_size
         self.min_step = min_step
@@ -195,7 +201,7 @@ class HistoryScan(Iterator[dict[str, Any]]):
     def _windows(self) -> Iterator[tuple[int | None, int | None]]:
         """Spans of steps that hold no more than WINDOW_VALUES; one without bounds where all of the run is wanted."""
         rid = self._address.rid
-        last, values = self._reader.extent(rid)
+        last, values, _ = self._reader.extent(rid)
         if self._stop <= self.min_step:
             return
         everything = self.min_step <= 0 and self._stop > last

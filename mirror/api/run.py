@@ -245,7 +245,7 @@ class Run:
     @property
     def lastHistoryStep(self) -> int:  # noqa: N802
         """The highest mirrored step; -1 without history."""
-        return self._page.reader.extent(self._rid)[0]
+        return self._page.reader.extent(self._rid).last_step
 
     @property
     def history_keys(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mirror.query import files, paths
 from mirror.query.connection import quiet
 from mirror.query.paths import Project
 from mirror.query.runs import Named, RunQuery, among, holds_list
+from mirror.query.series import HistorySource, segmented
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -47,6 +48,14 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.entity}/{self.project}/{self.run_id}"
+
+
+class Extent(NamedTuple):
+    """The highest mirrored step of a run, -1 for one without history, its values, and a key that every row has."""
+
+    last_step: int
+    values: int
+    dense: str | None
 
 
 class Snapshot:
@@ -84,6 +93,15 @@ class Snapshot:
             cursor.execute("USE mirror").fetchall()
             cursor.execute("SET TimeZone = 'UTC'").fetchall()
         return cursor
+
+    @property
+    def history(self) -> HistorySource:
+        """Where this thread reads histories."""
+        return HistorySource(self.cursor, self._segmented)
+
+    @cached_property
+    def _segmented(self) -> bool:
+        return segmented(self.cursor)
 
     @cached_property
     def projects(self) -> list[Project]:
@@ -168,15 +186,16 @@ class Snapshot:
             "SELECT key, rows, last_step, last FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]
         ).fetchall()
 
-    def extents(self, rids: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """The highest mirrored step of each run, -1 for a run without history, and how many values it holds."""
+    def extents(self, rids: Sequence[int]) -> dict[int, Extent]:
+        """How much history each of these runs has."""
         rows = self.cursor.execute(
-            "SELECT h.rid, coalesce(any_value(h.last_step), -1), coalesce(sum(k.rows), 0)::BIGINT "
+            "SELECT h.rid, coalesce(any_value(h.last_step), -1), coalesce(sum(k.rows), 0)::BIGINT, "
+            "min(k.key) FILTER (k.rows = h.rows) "
             "FROM store.run_history AS h LEFT JOIN store.history_keys AS k ON k.rid = h.rid "
             "WHERE h.rid IN (SELECT unnest(?::BIGINT[])) GROUP BY h.rid",
             [list(rids)],
         ).fetchall()
-        return dict.fromkeys(rids, (-1, 0)) | {rid: (last, values) for rid, last, values in rows}
+        return dict.fromkeys(rids, Extent(-1, 0, None)) | {rid: Extent(*told) for rid, *told in rows}
 
     def has_system_metrics(self, address: Address) -> bool:
         """Whether any run of the same project has system metrics."""

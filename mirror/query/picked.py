@@ -7,21 +7,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mirror.query import series as reading
-from mirror.query.series import Scope, Series
+from mirror.query.series import HistorySource, Scope, Series
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from duckdb import DuckDBPyConnection
 
 MOST_VALUES = 2_000_000
-"""Runs that hold more have their rows picked by DuckDB, which takes four times as long and no memory."""
+"""Of more than these DuckDB picks the rows, which takes longer and no memory."""
 
 
-def read(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
-    """As `mirror.query.series.read`, for runs that together hold so many values."""
-    if not scope.picks or values > MOST_VALUES:
-        return reading.read(connection, rids, scope)
-    found = reading.read(connection, rids, replace(scope, samples=None, whole=False))
+def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
+    """As `mirror.query.series.read`, and sooner where rows are picked of no more than MOST_VALUES."""
+    if not scope.picks or values > MOST_VALUES or (scope.dense and not scope.keys):
+        return reading.read(source, rids, scope, values)
+    found = reading.read(source, rids, replace(scope, samples=None, whole=False), values)
     chosen = {rid: _picked(series, scope) for rid, series in found.items()}
     return {rid: series for rid, series in chosen.items() if series}
 

@@ -7,11 +7,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
+
+HASHED_VALUES = 50_000
+"""How many values there must be for their keys to be read as hashes."""
 
 _PICKED = """SELECT rid, step FROM (
     SELECT rid, step, row_number() OVER (PARTITION BY rid ORDER BY step) - 1 AS i, count(*) OVER (PARTITION BY rid) AS n
@@ -81,7 +84,7 @@ class Scope:
     """What to read of runs: keys (none means all), steps `first` to `end` exclusive, and how many rows at most.
 
     With `whole` only rows that hold every one of the keys count. `samples` rows are evenly spaced, the first and the
-    last among them.
+    last among them. `dense` is a key that every row of the run has, where one is known: its steps are quick to read.
     """
 
     keys: tuple[str, ...] = ()
@@ -90,6 +93,7 @@ class Scope:
     samples: int | None = None
     whole: bool = False
     system: bool = False
+    dense: str | None = None
 
     @property
     def picks(self) -> bool:
@@ -97,13 +101,31 @@ class Scope:
         return self.samples is not None or (self.whole and bool(self.keys))
 
 
-def read(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope) -> dict[int, list[Series]]:
-    """The series of each run, by rid; keys in the order of the scope, else by name. A run without any is left out."""
+class HistorySource(NamedTuple):
+    """Where the history of a snapshot is read: a connection, and what `segmented` told of it once."""
+
+    connection: DuckDBPyConnection
+    segmented: bool
+
+
+def segmented(connection: DuckDBPyConnection) -> bool:
+    """Whether some history lies in Parquet segments; else all of it is in one table."""
+    sql = "SELECT 1 FROM store.segments WHERE retired_at IS NULL LIMIT 1"
+    return bool(connection.execute(sql).fetchall())
+
+
+def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
+    """The series of each run, by rid; keys in the order of the scope, else by name. A run without any is left out.
+
+    `values` is how many values these runs hold, about; the answer does not depend on it.
+    """
     if not rids:
         return {}
-    names = None if scope.system else _names(connection, rids, scope.keys)
-    sql, params = _query(connection, rids, scope, "key" if names is None else "hash(key) AS key")
-    table = connection.sql(sql, params=params or None).to_arrow_table()
+    # The keys of few values are read sooner than what their hashes mean.
+    few = values < HASHED_VALUES or scope.samples is not None
+    names = None if few or scope.system else _names(source.connection, rids, scope.keys)
+    sql, params = _query(source, rids, scope, "key" if names is None else "hash(key) AS key")
+    table = source.connection.sql(sql, params=params or None).to_arrow_table()
     return _cut(table, names, scope.keys, rids[0] if len(rids) == 1 else None)
 
 
@@ -123,10 +145,10 @@ def _among(rids: Sequence[int]) -> str:
     return f"rid IN ({', '.join(str(int(rid)) for rid in rids)})"
 
 
-def _query(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope, key: str) -> tuple[str, dict[str, Any]]:
+def _query(source: HistorySource, rids: Sequence[int], scope: Scope, key: str) -> tuple[str, dict[str, Any]]:
     params: dict[str, Any] = {}
     runs = _among(rids)
-    source = _source(connection, runs, system=scope.system)
+    relation = _relation(runs, system=scope.system, segmented=source.segmented)
     conditions = ["TRUE"]
     if scope.keys:
         # One by one: a list would be joined with, for which every key is written out.
@@ -141,25 +163,28 @@ def _query(connection: DuckDBPyConnection, rids: Sequence[int], scope: Scope, ke
         params["end"] = scope.end
     where = " AND ".join(conditions)
     rid = ", rid" if len(rids) > 1 else ""
-    sql = f"SELECT {key}, step, value, text{rid} FROM {source} WHERE {where}"
+    sql = f"SELECT {key}, step, value, text{rid} FROM {relation} WHERE {where}"
     if scope.picks:
-        steps = f"SELECT rid, step FROM {source} WHERE {where} GROUP BY rid, step"
+        steps = f"SELECT rid, step FROM {relation} WHERE {where}"
+        if scope.dense and not scope.keys:
+            steps += " AND key = $dense"
+            params["dense"] = scope.dense
+        else:
+            steps += " GROUP BY rid, step"
         if scope.whole and scope.keys:
             steps += " HAVING count(*) = $wanted"
             params["wanted"] = len(set(scope.keys))
         if scope.samples is not None:
             steps = _PICKED.format(steps=steps)
             params["samples"] = scope.samples
-        sql += f" AND (rid, step) IN ({steps})"
+        sql += f" AND (rid, step) IN ({steps})" if len(rids) > 1 else f" AND step IN (SELECT step FROM ({steps}))"
     return sql, params
 
 
-def _source(connection: DuckDBPyConnection, runs: str, *, system: bool) -> str:
+def _relation(runs: str, *, system: bool, segmented: bool) -> str:
     """The relation of logged values with rids; the tail alone where no history was moved to Parquet."""
-    if not system:
-        segments = "SELECT count(*) FROM store.segments WHERE retired_at IS NULL"
-        if not connection.execute(segments).fetchall()[0][0]:
-            return f"(SELECT * FROM store.history_tail WHERE {runs})"
+    if not system and not segmented:
+        return f"(SELECT * FROM store.history_tail WHERE {runs})"
     relation = "main.system_metrics" if system else "main.history"
     return f"""(SELECT r.rid, h.key, h.step, h.value, h.text FROM {relation} AS h
         JOIN store.runs AS r ON r.entity = h.entity AND r.project = h.project AND r.run_id = h.run_id

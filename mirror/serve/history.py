@@ -14,14 +14,17 @@ import orjson
 
 from mirror.query.aligned import align, chunks
 from mirror.query.paths import Project
-from mirror.query.picked import read, restricted, steps_of_all
+from mirror.query.picked import read, restricted, steps_of, steps_of_all
 from mirror.query.picked import sampled as sampled_steps
 from mirror.query.runs import among
-from mirror.query.series import Numbers, Scope, Series, whole
+from mirror.query.series import HistorySource, Numbers, Scope, Series, whole
 from mirror.remote.lenient import loads
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+DENSE_VALUES = 50_000
+"""From so many values on the rows of a sample are found by a key that every row has."""
 
 AHEAD_VALUES = 250_000
 """How many values of a history that is asked for page by page are read at once."""
@@ -82,12 +85,10 @@ class Stretch:
         return [part for one in self.series if len((part := one.between(low, high)).steps)]
 
 
-def logged(connection: DuckDBPyConnection, rid: int) -> Logged:
-    """The keys of a run, by name."""
+def logged(connection: DuckDBPyConnection, rid: int, rows: int, last_step: int) -> Logged:
+    """The keys of a run that has so many rows, by name."""
     found = connection.execute("SELECT key, rows FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
-    told = connection.execute("SELECT rows, last_step FROM store.run_history WHERE rid = ?", [rid]).fetchall()
-    rows, last_step = told[0] if told else (0, None)
-    return Logged(rid, rows, -1 if last_step is None else last_step, dict(found))
+    return Logged(rid, rows, last_step, dict(found))
 
 
 def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
@@ -97,18 +98,19 @@ def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
     return first
 
 
-def window(connection: DuckDBPyConnection, run: Logged, wanted: Window) -> list[Series]:
+def window(source: HistorySource, run: Logged, wanted: Window) -> list[Series]:
     """The series of a window, all keys."""
     if wanted.most == 0:
         return []
-    scope = Scope(first=wanted.low, end=wanted.high, samples=wanted.most)
-    return read(connection, [run.rid], scope, run.values).get(run.rid, [])
+    dense = run.dense if run.values >= DENSE_VALUES else None
+    scope = Scope(first=wanted.low, end=wanted.high, samples=wanted.most, dense=dense)
+    return read(source, [run.rid], scope, run.values).get(run.rid, [])
 
 
-def stretch(connection: DuckDBPyConnection, run: Logged, low: int, high: int) -> Stretch:
+def stretch(source: HistorySource, run: Logged, low: int, high: int) -> Stretch:
     """The series from `low` to `high`, and of as many steps behind as hold AHEAD_VALUES at the most."""
     end = max(high, low + (run.last_step + 1) * AHEAD_VALUES // max(run.values, 1))
-    return Stretch(low, end, window(connection, run, Window(low, end)))
+    return Stretch(low, end, window(source, run, Window(low, end)))
 
 
 def lines(connection: DuckDBPyConnection, run: Logged, series: Sequence[Series]) -> list[str]:
@@ -122,15 +124,14 @@ def lines(connection: DuckDBPyConnection, run: Logged, series: Sequence[Series])
     return _texts(series, paths)
 
 
-def events(connection: DuckDBPyConnection, project: Project, run_id: str, samples: int | None) -> list[str]:
+def events(source: HistorySource, project: Project, run_id: str, rid: int, samples: int | None) -> list[str]:
     """The rows of system metrics."""
-    rid = connection.execute(f"SELECT rid FROM store.runs WHERE {_HERE}", [*project, run_id]).fetchall()[0][0]
     most = None if samples is None else max(samples, 0)
     if most == 0:
         return []
     count = f"SELECT count(*) FROM system_metrics WHERE {_HERE}"
-    values = connection.execute(count, [*project, run_id]).fetchall()[0][0]
-    found = read(connection, [rid], Scope(samples=most, system=True), values).get(rid, [])
+    values = source.connection.execute(count, [*project, run_id]).fetchall()[0][0]
+    found = read(source, [rid], Scope(samples=most, system=True), values).get(rid, [])
     return _texts(found, {}, step_key=None)
 
 
@@ -154,14 +155,14 @@ def latest_events(connection: DuckDBPyConnection, project: Project, run_ids: Seq
     return {run_id: orjson.dumps(values).decode() for run_id, values in found.items()}
 
 
-def sampled(
-    connection: DuckDBPyConnection, run: Logged, keys: Sequence[str], wanted: Window
-) -> orjson.Fragment | list[Any]:
+def sampled(source: HistorySource, run: Logged, keys: Sequence[str], wanted: Window) -> orjson.Fragment | list[Any]:
     """The rows that hold all of these keys, cut down to them, as strict JSON: NaN and infinities are strings.
 
     A key of a nested object stands for the object.
     """
     asked = [key for key in dict.fromkeys(keys) if key != "_step"]
+    if not asked:
+        return [] if wanted.most == 0 else [{"_step": step} for step in _steps(source, run, wanted)]
     groups = [
         [key] if key in run.counts else [name for name in run.counts if name.startswith(f"{key}.")] for key in asked
     ]
@@ -173,31 +174,31 @@ def sampled(
         for name in names
         if name != key
     }
-    found = _held_by_all(connection, run, groups, wanted) if asked else _steps(connection, run, wanted)
-    rows = [row for chunk in _chunks(found, paths, "_step" if "_step" in keys else None) for row in chunk]
-    text = orjson.dumps(rows if asked else [{"_step": row["_step"]} for row in rows])
+    found = _held_by_all(source, run, groups, wanted)
+    pieces = [orjson.dumps(chunk)[1:-1] for chunk in _chunks(found, paths, "_step" if "_step" in keys else None)]
+    text = b"[" + b",".join(pieces) + b"]"
     # Lists and objects are kept as the text that was logged, which may hold bare tokens, too.
     return list(_strict(loads(text))) if b"NaN" in text or b"Infinity" in text else orjson.Fragment(text)
 
 
-def _held_by_all(
-    connection: DuckDBPyConnection, run: Logged, groups: Sequence[Sequence[str]], wanted: Window
-) -> list[Series]:
+def _held_by_all(source: HistorySource, run: Logged, groups: Sequence[Sequence[str]], wanted: Window) -> list[Series]:
     """The series of these keys at the steps where each group has a value, or at some of these steps."""
     every = tuple(name for names in groups for name in names)
     scope = Scope(keys=every, first=wanted.low, end=wanted.high)
+    values = sum(run.counts[name] for name in every)
     if all(len(names) == 1 for names in groups):
         scope = replace(scope, samples=wanted.most, whole=True)
-        return read(connection, [run.rid], scope, sum(run.counts[name] for name in every)).get(run.rid, [])
-    found = {one.key: one for one in read(connection, [run.rid], scope, 0).get(run.rid, [])}
+        return read(source, [run.rid], scope, values).get(run.rid, [])
+    found = {one.key: one for one in read(source, [run.rid], scope, values).get(run.rid, [])}
     held = [[found[name] for name in names if name in found] for names in groups]
     return restricted(list(found.values()), sampled_steps(steps_of_all(held), wanted.most))
 
 
-def _steps(connection: DuckDBPyConnection, run: Logged, wanted: Window) -> list[Series]:
-    """A series that has all steps, or all series where none has."""
+def _steps(source: HistorySource, run: Logged, wanted: Window) -> list[int]:
+    """The steps of all rows, read from a key that each has, or from all keys where there is none."""
     scope = Scope((run.dense,) if run.dense else (), wanted.low, wanted.high, wanted.most)
-    return read(connection, [run.rid], scope, run.values).get(run.rid, [])
+    found: list[Any] = steps_of(read(source, [run.rid], scope, run.values).get(run.rid, [])).to_pylist()
+    return found
 
 
 def described(connection: DuckDBPyConnection, project: Project, runs: Mapping[int, str]) -> dict[int, dict[str, Any]]:
@@ -270,9 +271,7 @@ def _located(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     return None
 
 
-def _texts(
-    series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None = "_step"
-) -> list[str]:
+def _texts(series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None = "_step") -> list[str]:
     """Each row as JSON text."""
     return [orjson.dumps(row).decode() for chunk in _chunks(series, paths, step_key) for row in chunk]
 

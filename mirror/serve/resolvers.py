@@ -11,6 +11,7 @@ from urllib.parse import quote
 from mirror.errors import QueryError
 from mirror.query import files
 from mirror.query.paths import Project
+from mirror.query.series import HistorySource, segmented
 from mirror.remote.lenient import loads
 from mirror.serve import history, runs
 from mirror.serve.documents import Elsewhere, Field, Resolver
@@ -26,6 +27,8 @@ Source = Mapping[str, Any]
 
 
 T = TypeVar("T")
+
+
 @dataclass
 class Context:
     """One request: the snapshot that it reads, and what several requests share."""
@@ -42,6 +45,11 @@ class Context:
     def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
         """What an earlier request found in the same snapshot, or is found now."""
         return self.listings.facts.get(self.version, key, find)
+
+    @property
+    def source(self) -> HistorySource:
+        """Where histories are read."""
+        return HistorySource(self.connection, self.remembered(("segmented",), lambda: segmented(self.connection)))
 
     def has_events(self, project: Project) -> bool:
         """Whether system metrics are mirrored of the project."""
@@ -170,7 +178,8 @@ def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fie
 
 
 def _logged(run: Source, context: Context) -> history.Logged:
-    return context.remembered(("logged", run["rid"]), partial(history.logged, context.connection, run["rid"]))
+    find = partial(history.logged, context.connection, run["rid"], run["historyLineCount"], run["last_step"])
+    return context.remembered(("logged", run["rid"]), find)
 
 
 def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
@@ -178,19 +187,17 @@ def _history(run: Source, context: Context, _field: Field, arguments: Arguments)
     logged = _logged(run, context)
     found = _of_stretch(run, context, logged, wanted)
     if found is None:
-        found = history.window(context.connection, logged, wanted)
+        found = history.window(context.source, logged, wanted)
     return history.lines(context.connection, logged, found)
 
 
-def _of_stretch(
-    run: Source, context: Context, logged: history.Logged, wanted: history.Window
-) -> list[Series] | None:
+def _of_stretch(run: Source, context: Context, logged: history.Logged, wanted: history.Window) -> list[Series] | None:
     """A page of all rows between two steps, which is one of many: more is read at once, and kept for the next ones."""
     low, high = wanted.low, wanted.high
     if low is None or high is None or wanted.most is not None:
         return None
     key = (run["rid"],)
-    find = partial(history.stretch, context.connection, logged, low, high)
+    find = partial(history.stretch, context.source, logged, low, high)
     found = context.listings.stretches.get(context.version, key, find).cut(low, high)
     if found is None:
         made = find()
@@ -202,12 +209,12 @@ def _of_stretch(
 def _events(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
     if not context.has_events(run["project"]["key"]):
         raise Elsewhere(f"system metrics of {run['project']['key']} are not mirrored (sync.system_metrics)")
-    return history.events(context.connection, run["project"]["key"], run["name"], arguments.get("samples"))
+    return history.events(context.source, run["project"]["key"], run["name"], run["rid"], arguments.get("samples"))
 
 
 def _sampled(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[Any]:
     logged = _logged(run, context)
-    return [history.sampled(context.connection, logged, *_spec(text)) for text in arguments["specs"]]
+    return [history.sampled(context.source, logged, *_spec(text)) for text in arguments["specs"]]
 
 
 def _spec(text: str) -> tuple[list[str], history.Window]:

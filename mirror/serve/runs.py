@@ -216,9 +216,10 @@ def _rows(
     if not rows:
         return []
     here, among_these = among([row["rid"] for row in rows])
-    counts: dict[int, int] = dict(
-        connection.execute(f"SELECT rid, rows FROM store.run_history WHERE {here}", among_these).fetchall()
-    )
+    told = connection.execute(
+        f"SELECT rid, rows, last_step FROM store.run_history WHERE {here}", among_these
+    ).fetchall()
+    logged = {rid: (count, last_step) for rid, count, last_step in told}
     tags: dict[int, list[tuple[int, str]]] = {}
     for rid, *tag in connection.execute(
         f"SELECT rid, position, tag FROM store.run_tags WHERE {here}", among_these
@@ -229,7 +230,8 @@ def _rows(
         row["projectId"] = project["number"]
         row["id"] = row["id"] or own_id("Run", row["name"], *reversed(project["key"]))
         row["tags"] = [tag for _, tag in sorted(tags.get(row["rid"], []))]
-        row["historyLineCount"] = counts.get(row["rid"]) or 0
+        count, last_step = logged.get(row["rid"], (0, None))
+        row["historyLineCount"], row["last_step"] = count or 0, -1 if last_step is None else last_step
         for name in _TIMES:
             row[name] = _instant(row[name])
         if row["computeSeconds"] is not None:

@@ -30,6 +30,8 @@ IDLE_SECONDS = 30.0
 _LOOK = 0.1
 """Seconds between two looks at whether a query must end."""
 
+_IDLE_LOOKS = 50
+
 
 @dataclass
 class _Open:
@@ -48,6 +50,7 @@ class Snapshots:
         self._home = home
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._limits = _Limits(self._closing)
         self._current: _Open | None = None
 
     def version(self) -> str:
@@ -67,7 +70,7 @@ class Snapshots:
         """
         snapshot = self._take()
         try:
-            with snapshot.connection.cursor() as cursor, _limited(cursor, seconds, self._closing) as connection:
+            with snapshot.connection.cursor() as cursor, self._limits.over(cursor, seconds) as connection:
                 yield connection
         finally:
             self._give_back(snapshot)
@@ -150,38 +153,65 @@ class _Watched:
         return getattr(self._connection, name)
 
 
-@contextmanager
-def _limited(connection: DuckDBPyConnection, seconds: float, closing: threading.Event) -> Iterator[DuckDBPyConnection]:
-    """Break off whatever runs on the connection or its cursors when the time is up, or when everything is closed."""
-    import duckdb
+@dataclass
+class _Limit:
+    """What runs until when, and whether it was broken off."""
 
-    watched = _Watched(connection)
-    ended, broken = threading.Event(), threading.Event()
-    until = time.monotonic() + seconds
+    watched: _Watched
+    until: float
+    broken: bool = False
 
-    def watch() -> None:
-        while not ended.wait(_LOOK):
-            # Again and again: an interruption between two statements is lost.
-            if time.monotonic() >= until or closing.is_set():
-                broken.set()
-                for cursor in list(watched.open):
-                    cursor.interrupt()
 
-    watcher = threading.Thread(target=watch, name="web-limit", daemon=True)
-    watcher.start()
-    try:
-        yield cast("DuckDBPyConnection", watched)
-    except (MirrorError, duckdb.Error) as error:
-        if closing.is_set():
-            raise StoreError("the daemon is stopping") from error
-        if broken.is_set():
-            raise TimedOut(f"this took longer than {seconds:g} s and was stopped") from error
-        raise
-    finally:
-        ended.set()
-        watcher.join()
-        for cursor in watched.open[1:]:
-            cursor.close()
+class _Limits:
+    """Breaks off what runs too long, or when everything is closed. One thread looks after all, while there is any."""
+
+    def __init__(self, closing: threading.Event) -> None:
+        self._closing = closing
+        self._running: dict[int, _Limit] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def over(self, connection: DuckDBPyConnection, seconds: float) -> Iterator[DuckDBPyConnection]:
+        """The connection, whose queries and those of its cursors are broken off when the time is up."""
+        import duckdb
+
+        limit = _Limit(_Watched(connection), time.monotonic() + seconds)
+        with self._lock:
+            self._running[id(limit)] = limit
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="web-limit", daemon=True)
+                self._thread.start()
+        try:
+            yield cast("DuckDBPyConnection", limit.watched)
+        except (MirrorError, duckdb.Error) as error:
+            if self._closing.is_set():
+                raise StoreError("the daemon is stopping") from error
+            if limit.broken:
+                raise TimedOut(f"this took longer than {seconds:g} s and was stopped") from error
+            raise
+        finally:
+            with self._lock:
+                del self._running[id(limit)]
+            for cursor in limit.watched.open[1:]:
+                cursor.close()
+
+    def _look(self) -> None:
+        idle = 0
+        while True:
+            time.sleep(_LOOK)
+            now = time.monotonic()
+            with self._lock:
+                idle = 0 if self._running else idle + 1
+                for limit in self._running.values():
+                    # Again and again: an interruption between two statements is lost.
+                    if now >= limit.until or self._closing.is_set():
+                        limit.broken = True
+                        for cursor in list(limit.watched.open):
+                            cursor.interrupt()
+                if idle >= _IDLE_LOOKS or (idle and self._closing.is_set()):
+                    self._thread = None
+                    return
 
 
 def _link(source: Path, target: Path) -> None:
