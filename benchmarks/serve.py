@@ -1,10 +1,11 @@
 """How long the unmodified SDK takes to read from the mirror, and from a server 30 ms away.
 
-    python benchmarks/serve.py [--runs N] [--steps N] [--repeat N] [--latency SECONDS]
+    python benchmarks/serve.py [--runs N] [--steps N] [--repeat N] [--latency SECONDS] [--only WORD]
 
 A sample server holds a project; a daemon mirrors it and serves it on this machine. The same scripts then ask the sample
 server, each of whose answers comes after the latency, and the daemon. Printed are medians in seconds, of scripts that
-import the SDK beforehand and keep none of its caches.
+import the SDK beforehand and keep none of its caches; and the SDK's own time, which no server can better: that of the
+same script when all answers of the daemon are ready in memory. `--only` takes the scripts whose names hold a word.
 """
 
 from __future__ import annotations
@@ -27,9 +28,18 @@ import duckdb
 from mirror.daemon.client import Control
 from mirror.sandbox import Sandbox, World
 
+EXPORT = """[
+    (run.name, run.config, run.summary._json_dict, run.history(pandas=False)) for run in api.runs('acme/bench')[:100]
+]"""
+"""As W&B's own guide shows how to export runs: all of it with the default arguments."""
+
 SCRIPTS = {
+    "export of 100 runs": " ".join(EXPORT.split()),
     "list runs, 50 a page": "[run.id for run in api.runs('acme/bench')]",
     "config and summary of all runs": (
+        "[(run.config, run.summary._json_dict) for run in api.runs('acme/bench', lazy=False)]"
+    ),
+    "the same, 500 a page": (
         "[(run.config, run.summary._json_dict) for run in api.runs('acme/bench', per_page=500, lazy=False)]"
     ),
     "filter and order": (
@@ -124,19 +134,44 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--latency", type=float, default=0.03)
+    parser.add_argument("--only", default="")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="m") as name, Sandbox(world(given.runs, given.steps)) as server:
         root = Path(name)
         rows = given.runs * 50 + given.steps
-        with daemon(root, server, given.runs + 1, rows) as url:
+        with daemon(root, server, given.runs + 1, rows) as url, replay(url) as ready:
             server.faults.add("latency", None, seconds=given.latency)
             print(f"{given.runs} runs of 50 rows, one of {given.steps:,}; {given.latency * 1000:.0f} ms a request")
-            print(f"{'':34}{'server':>9}{'mirror':>9}")
+            print(f"{'':34}{'server':>9}{'mirror':>9}{'ratio':>9}{'SDK alone':>11}{'at most':>9}")
+            totals = [0.0, 0.0, 0.0]
             for label, script in SCRIPTS.items():
+                if given.only not in label:
+                    continue
                 there, count = measured(server.url, server.key, root, script, given.repeat)
                 here, same = measured(url, server.key, root, script, given.repeat)
+                measured(ready, server.key, root, script, 1)
+                alone, _ = measured(ready, server.key, root, script, given.repeat)
                 assert count == same, (label, count, same)
-                print(f"{label:34}{there:9.3f}{here:9.3f}  {there / here:5.1f} times", flush=True)
+                totals = [total + one for total, one in zip(totals, (there, here, alone), strict=True)]
+                show(label, there, here, alone)
+            show("all together", *totals)
+
+
+def show(label: str, there: float, here: float, alone: float) -> None:
+    """One line of the table."""
+    print(f"{label:34}{there:9.3f}{here:9.3f}{there / here:9.1f}{alone:11.3f}{there / alone:9.1f}", flush=True)
+
+
+@contextmanager
+def replay(url: str) -> Iterator[str]:
+    """The address of a server that has the answers of this one ready."""
+    command = [sys.executable, str(Path(__file__).with_name("replay.py")), url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 if __name__ == "__main__":

@@ -107,6 +107,11 @@ def window(source: HistorySource, run: Logged, wanted: Window) -> list[Series]:
     return read(source, [run.rid], scope, run.values).get(run.rid, [])
 
 
+def whole_runs(source: HistorySource, rids: Sequence[int]) -> dict[int, list[Series]]:
+    """All series of these runs, by their number; a run without any is left out."""
+    return read(source, rids, Scope(), 0)
+
+
 def stretch(source: HistorySource, run: Logged, low: int, high: int) -> Stretch:
     """The series from `low` to `high`, and of as many steps behind as hold AHEAD_VALUES at the most."""
     end = max(high, low + (run.last_step + 1) * AHEAD_VALUES // max(run.values, 1))

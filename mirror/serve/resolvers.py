@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,16 @@ Source = Mapping[str, Any]
 
 
 T = TypeVar("T")
+
+_HEAVY = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "historyKeys"})
+"""Fields of a run that are read where they are asked for; the others are known of every run that was looked at."""
+
+AHEAD_RUNS = 32
+AHEAD_LINES = 2_000
+"""How many runs, and how many of their history lines, are read at once for a loop over a list."""
+
+AHEAD_BYTES = 1 << 16
+"""Runs of which one has larger documents are read one at a time."""
 
 
 @dataclass
@@ -145,7 +155,8 @@ def _block(project: Source, context: Context, listing: Listing, block: int) -> d
     def find() -> dict[int, dict[str, Any]]:
         rids = listing.rids[block * runs.BLOCK : (block + 1) * runs.BLOCK].tolist()
         rows = runs.rows_of(context.connection, project, rids)
-        for row in rows:
+        for place, row in enumerate(rows):
+            row["place"] = listing.name, block * runs.BLOCK + place
             if row["deleted_at"] is not None:
                 continue
             context.listings.facts.keep(context.version, ("run", project["key"], row["name"]), row)
@@ -159,11 +170,35 @@ def _run(project: Source, context: Context, asked: Field, arguments: Arguments) 
     # Page after page of one history is asked for by the run's name; the run is looked up once a snapshot.
     find = partial(runs.row_of, context.connection, project, arguments["name"])
     light = context.remembered(("run", project["key"], arguments["name"]), find)
-    rows = runs.with_documents(context.connection, [light] if light else [], fields)
-    if not rows:
+    if light is None:
         raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
-    _describe(context, project, rows, fields)
-    return rows[0]
+    if not fields & _HEAVY:
+        return light
+    ahead, version = context.listings.ahead, context.version
+    following = _following(context, "run", light, lambda some: len(some) <= AHEAD_RUNS)
+    found = ahead.peek(version, (light["rid"], fields))
+    if found is None:
+        rows = runs.with_documents(context.connection, following, fields)
+        _describe(context, project, rows, fields)
+        if not rows:
+            raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
+        if len(rows) > 1 and max(runs.weight(row) for row in rows) > AHEAD_BYTES:
+            context.listings.walks.stop(light)
+        for row in rows:
+            ahead.keep(version, (row["rid"], fields), (row, context.described.get(row["rid"])))
+        found = rows[0], context.described.get(light["rid"])
+    row, described = found
+    context.described[light["rid"]] = described
+    return dict(row)
+
+
+def _following(context: Context, what: str, run: Source, fits: Callable[[Sequence[Source]], bool]) -> Sequence[Source]:
+    """This run, and those behind it in the list that is being walked through."""
+    if "place" not in run:
+        return [run]
+    listing, place = run["place"]
+    block = context.listings.blocks.peek(context.version, (listing, place // runs.BLOCK)) or {}
+    return context.listings.walks.next(what, run, block.values(), fits)
 
 
 def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fields: frozenset[str]) -> None:
@@ -187,8 +222,29 @@ def _history(run: Source, context: Context, _field: Field, arguments: Arguments)
     logged = _logged(run, context)
     found = _of_stretch(run, context, logged, wanted)
     if found is None:
+        found = _whole(run, context, wanted)
+    if found is None:
         found = history.window(context.source, logged, wanted)
     return history.lines(context.connection, logged, found)
+
+
+def _whole(run: Source, context: Context, wanted: history.Window) -> list[Series] | None:
+    """All rows of a short run, read with those of the short runs behind it where a list is being walked through."""
+    lines = run["historyLineCount"]
+    bounded = wanted.low is not None or wanted.high is not None
+    if bounded or lines > AHEAD_LINES or (wanted.samples is not None and wanted.samples < lines):
+        return None
+    ahead, version = context.listings.ahead, context.version
+    following = _following(
+        context, "history", run, lambda some: sum(one["historyLineCount"] for one in some) <= AHEAD_LINES
+    )
+    found: list[Series] | None = ahead.peek(version, ("history", run["rid"]))
+    if found is None:
+        read = history.whole_runs(context.source, [one["rid"] for one in following])
+        for one in following:
+            ahead.keep(version, ("history", one["rid"]), read.get(one["rid"], []))
+        found = read.get(run["rid"], [])
+    return found
 
 
 def _of_stretch(run: Source, context: Context, logged: history.Logged, wanted: history.Window) -> list[Series] | None:

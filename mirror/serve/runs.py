@@ -9,7 +9,7 @@ import threading
 import uuid
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from mirror.errors import QueryError
 from mirror.query.paths import Project
 from mirror.query.runs import RunQuery, among, holds_list
 from mirror.remote.lenient import dumps, loads
+from mirror.serve.ahead import Memory, Walks
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -31,6 +32,7 @@ KEPT_LISTS = 64
 KEPT_FACTS = 5000
 KEPT_BLOCKS = 20
 KEPT_STRETCHES = 4
+KEPT_AHEAD = 200
 
 BLOCK = 500
 """Runs of a list that are read together: whoever asks for a page mostly asks for the next one, too."""
@@ -71,37 +73,6 @@ class Listing:
     rids: array[int]
 
 
-class Memory:
-    """What was found in the newest snapshot, the latest things; nothing is kept of former ones. Safe to be shared."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._version = ""
-        self._found: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, version: str, key: tuple[Any, ...], find: Callable[[], T]) -> T:
-        """What was found before, or is found now."""
-        with self._lock:
-            if version == self._version and key in self._found:
-                self._found.move_to_end(key)
-                found: T = self._found[key]
-                return found
-        made = find()
-        self.keep(version, key, made)
-        return made
-
-    def keep(self, version: str, key: tuple[Any, ...], made: Any) -> None:
-        """Remember this of the snapshot."""
-        with self._lock:
-            if version != self._version:
-                self._found, self._version = OrderedDict(), version
-            self._found[key] = made
-            self._found.move_to_end(key)
-            while len(self._found) > self._most:
-                self._found.popitem(last=False)
-
-
 @dataclass
 class Listings:
     """The latest lists, so that the pages of one list fit together while the mirror changes. Safe to be shared."""
@@ -109,6 +80,8 @@ class Listings:
     facts: Memory = field(default_factory=lambda: Memory(KEPT_FACTS))
     blocks: Memory = field(default_factory=lambda: Memory(KEPT_BLOCKS))
     stretches: Memory = field(default_factory=lambda: Memory(KEPT_STRETCHES))
+    ahead: Memory = field(default_factory=lambda: Memory(KEPT_AHEAD))
+    walks: Walks = field(default_factory=lambda: Walks(KEPT_LISTS))
     _kept: OrderedDict[str, Listing] = field(default_factory=OrderedDict)
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -202,6 +175,11 @@ def with_documents(
     sql = f"SELECT rid, {', '.join(columns)} FROM store.runs WHERE {here}"
     found = {rid: texts for rid, *texts in connection.execute(sql, params).fetchall()}
     return [{**row, **dict(zip(columns, found[row["rid"]], strict=True))} for row in rows if row["rid"] in found]
+
+
+def weight(row: Mapping[str, Any]) -> int:
+    """How many characters the documents of a row have."""
+    return sum(len(row.get(column) or "") for needed in _HEAVY.values() for column in needed)
 
 
 def _rows(

@@ -31,6 +31,7 @@ _LOOK = 0.1
 """Seconds between two looks at whether a query must end."""
 
 _IDLE_LOOKS = 50
+_CLOSING_SECONDS = 1.0
 
 
 @dataclass
@@ -89,9 +90,10 @@ class Snapshots:
         self._closing.set()
         with self._lock:
             last, self._current = self._current, None
-            if last is None or last.users:
-                return
-        last.connection.close()
+            done = last is not None and not last.users
+        if last is not None and done:
+            last.connection.close()
+        self._limits.wait()
 
     def _take(self) -> _Open:
         with self._lock:
@@ -196,10 +198,18 @@ class _Limits:
             for cursor in limit.watched.open[1:]:
                 cursor.close()
 
+    def wait(self) -> None:
+        """Wait for the thread to end, which it does when everything is closed and nothing runs; not for long."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(_CLOSING_SECONDS)
+
     def _look(self) -> None:
         idle = 0
         while True:
-            time.sleep(_LOOK)
+            # Waiting for what is set already would take no time at all.
+            if self._closing.wait(_LOOK):
+                time.sleep(_LOOK / 10)
             now = time.monotonic()
             with self._lock:
                 idle = 0 if self._running else idle + 1

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pytest
 
 import mirror
+from mirror.api import histories as reading
 from mirror.errors import ArgumentError, MissingPackage, QueryError
+from mirror.query import picked
 from mirror.sandbox import World, sample
 from tests.api.conftest import Bench, bench
 
@@ -288,3 +290,24 @@ def test_a_scan_can_be_looped_over_and_stepped_through(api: Any) -> None:
         break
     assert [next(scan), next(scan)] == every[1:3]
     assert list(scan) == every
+
+
+def test_samples_are_the_same_however_they_are_picked(mirrored: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picked by Arrow, by DuckDB, or by a key that every row has, as the length of a run decides."""
+
+    def histories() -> list[Any]:
+        runs = list(mirror.Api().runs("my-team/vision"))
+        asked: list[dict[str, Any]] = [
+            *({"samples": samples} for samples in (1, 2, 7, 500)),
+            *({"samples": samples, "keys": ["loss", "val/acc"]} for samples in (1, 3, 500)),
+            {"samples": None, "keys": ["val/acc"]},
+        ]
+        # Backwards, since a loop forwards reads many runs at once.
+        return [run.history(pandas=False, **given) for run in reversed(runs) for given in asked]
+
+    arrow = histories()
+    assert max(map(len, arrow)) > 7
+    monkeypatch.setattr(picked, "MOST_VALUES", 0)
+    assert histories() == arrow
+    monkeypatch.setattr(reading, "DENSE_VALUES", 0)
+    assert histories() == arrow

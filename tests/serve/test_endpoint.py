@@ -103,6 +103,43 @@ def test_each_request_sees_the_newest_snapshot(live: Served) -> None:
         assert told["historyKeys"]["keys"]["loss"]["typeCounts"] == [{"type": "number", "count": end}]
 
 
+RUN = """query Run($project: String!, $entity: String!, $name: String!) {
+    project(name: $project, entityName: $entity) { run(name: $name) { name config history historyKeys } } }"""
+
+
+def test_a_loop_over_runs_is_answered_ahead_and_yet_of_the_newest_snapshot(live: Served) -> None:
+    """What is read for the next runs of a loop is forgotten when the mirror moves on."""
+    listed = names(live.ask(RUNS, **HERE, order="+created_at"))
+    for name in listed[:3]:
+        told = live.ask(RUN, **HERE, name=name)["data"]["project"]["run"]
+        assert json.loads(told["config"])["lr"]["value"] == 10.0 ** -int(name[-1])
+        assert [json.loads(line)["acc"] for line in told["history"]] == [step / 10 for step in range(10)]
+    changed = live.world.run("team", "p", listed[3])
+    before = changed.config
+    changed.edit(config={"lr": 7})
+    live.until(lambda: live.sql(f"select config from runs where run_id = '{listed[3]}'") == [('{"lr":7}',)])
+    told = live.ask(RUN, **HERE, name=listed[3])["data"]["project"]["run"]
+    assert json.loads(told["config"])["lr"]["value"] == 7
+    changed.edit(config=before)
+
+
+def test_pages_of_a_history_hold_each_row_once(live: Served) -> None:
+    """Windows in order, overlapping, behind the end, of nothing: each as if it were asked for alone."""
+    run = live.world.add_run("team", "p", run_id="gappy")
+    steps = [0, 1, 2, 7, 8, 30, 31, 32, 50]
+    run.log_many({"_step": step, "loss": step / 2, **({"rare": "x"} if step == 31 else {})} for step in steps)
+    live.until(lambda: live.sql("select history_rows from runs where run_id = 'gappy'") == [(len(steps),)])
+    page = """query HistoryPage($low: Int64!, $high: Int64!, $size: Int!) { project(name: "p", entityName: "team") {
+        run(name: "gappy") { history(minStep: $low, maxStep: $high, samples: $size) } } }"""
+    for low, high in [(0, 5), (5, 10), (10, 15), (28, 33), (3, 31), (50, 51), (51, 60), (0, 100), (8, 8)]:
+        told = live.ask(page, low=low, high=high, size=high - low)["data"]["project"]["run"]["history"]
+        rows = [{name: value for name, value in json.loads(line).items() if name[0] != "_"} for line in told]
+        found = [json.loads(line)["_step"] for line in told]
+        assert found == [step for step in steps if low <= step < high]
+        assert rows == [{"loss": step / 2, **({"rare": "x"} if step == 31 else {})} for step in found]
+    live.world.delete_run("team", "p", "gappy")
+
+
 @pytest.mark.parametrize(
     ("query", "variables", "message"),
     [
