@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mirror.api.page import Page
+from mirror.api.page import RunPage
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
@@ -80,7 +80,7 @@ class Api:
         if self._pull_if_old(f"{address.entity}/{address.project}"):
             address = self._view().address(str(address), None, deleted=deleted)
         self._looked_at[str(address)] = None
-        return Run(self, Page(self._view(), [address.rid]), address.key, address.rid, address.run_id)
+        return Run(self, RunPage(self._view(), [address.rid], address.key), self._view().named([address.rid])[0])
 
     def runs(
         self,

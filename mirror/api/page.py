@@ -8,6 +8,7 @@ from typing import Any
 
 from mirror.api.histories import Reader
 from mirror.api.snapshot import Snapshot
+from mirror.query.paths import Project
 from mirror.remote.lenient import loads
 
 
@@ -37,3 +38,11 @@ class Page:
         """A document of one run, an object of its own each time; {} for none."""
         text: str | None = self.fact(rid, name)
         return loads(text) if text else {}
+
+
+class RunPage(Page):
+    """Runs of one project."""
+
+    def __init__(self, snapshot: Snapshot, rids: Sequence[int], key: Project, reader: Reader | None = None) -> None:
+        super().__init__(snapshot, rids, reader)
+        self.key = key

@@ -6,7 +6,6 @@ import html
 import json
 from datetime import datetime
 from functools import partial
-from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
@@ -14,18 +13,18 @@ from mirror.api import edits
 from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled
-from mirror.api.page import Page
+from mirror.api.page import RunPage
 from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
 from mirror.api.things import Sweep, User
 from mirror.errors import CommError, UsageError
-from mirror.query.paths import Project
 from mirror.remote.lenient import loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from mirror.api.api import Api
+    from mirror.query.runs import Named
     from mirror.remote.mutations import Edit
 
 ENDED = ("finished", "crashed", "failed", "killed")
@@ -39,33 +38,30 @@ class Run:
     server by `update`, then mirrored.
     """
 
-    id: str
-    """The run id: eight characters, or what the script chose."""
-
-    _own: dict[str, Any] | None = None
-
-    def __init__(
-        self, api: Api, page: Page, key: Project, rid: int, run_id: str, name: str | EllipsisType | None = ...
-    ) -> None:
-        """Runs come from `Api.run` and `Api.runs`. `name` is given where it is known already."""
+    def __init__(self, api: Api, page: RunPage, row: Named) -> None:
+        """Runs come from `Api.run` and `Api.runs`."""
+        # A list has thousands of these: what they share stands in their page.
         self._api = api
         self._page = page
-        self._key = key
-        self._rid = rid
-        self.id = run_id
-        self._name = name
+        self._row = row
+        self._own: dict[str, Any] | None = None
 
     # Which run it is
 
     @property
+    def id(self) -> str:
+        """The run id: eight characters, or what the script chose."""
+        return self._row[1]
+
+    @property
     def entity(self) -> str:
         """The user or team that owns the project."""
-        return self._key.entity
+        return self._page.key.entity
 
     @property
     def project(self) -> str:
         """The project."""
-        return self._key.project
+        return self._page.key.project
 
     @property
     def path(self) -> list[str]:
@@ -87,12 +83,8 @@ class Run:
     @property
     def name(self) -> str | None:
         """The name that people see, such as "sunny-sky-12"."""
-        own, name = self._own, self._name
-        if own is not None and "name" in own:
-            return cast("str | None", own["name"])
-        if isinstance(name, EllipsisType):
-            name = self._name = self._text("name")
-        return name
+        own = self._own
+        return self._row[2] if own is None or "name" not in own else cast("str | None", own["name"])
 
     @name.setter
     def name(self, value: str | None) -> None:
@@ -245,19 +237,19 @@ class Run:
     @property
     def lastHistoryStep(self) -> int:  # noqa: N802
         """The highest mirrored step; -1 without history."""
-        return self._page.reader.extent(self._rid).last_step
+        return self._page.reader.extent(self._row[0]).last_step
 
     @property
     def history_keys(self) -> dict[str, Any]:
         """The logged keys: `{"keys": {key: {"count", "previousValue"}}, "lastStep"}`."""
-        found = self._page.snapshot.keys(self._rid)
+        found = self._page.snapshot.keys(self._row[0])
         keys = {key: {"count": count, "previousValue": last} for key, count, _, last in found}
         return {"keys": keys, "lastStep": self.lastHistoryStep}
 
     @property
     def rawconfig(self) -> dict[str, Any]:
         """The config with W&B's own part of it, `_wandb`."""
-        own = self._page.document(self._rid, "config_meta")
+        own = self._page.document(self._row[0], "config_meta")
         return {**({"_wandb": own} if own else {}), **self.config}
 
     @property
@@ -272,7 +264,7 @@ class Run:
         Where `sync.metadata` does not mirror it, the server is asked, once. Raises CommError when it cannot be had.
         """
         if "metadata" not in self._held:
-            text, known = self._page.snapshot.metadata(self._rid)
+            text, known = self._page.snapshot.metadata(self._row[0])
             self._held["metadata"] = loads(text) if text else None if known else metadata(self)
         told: dict[str, Any] | None = self._held["metadata"]
         return told
@@ -323,7 +315,7 @@ class Run:
 
         Told by the mirror where `sync.files` mirrors the list, else by the server.
         """
-        mirrored = partial(self._page.snapshot.files, self._rid)
+        mirrored = partial(self._page.snapshot.files, self._row[0])
         return Files(self._api.session, self, mirrored, names or [], pattern, per_page)
 
     def file(self, name: str) -> File:
@@ -388,7 +380,7 @@ class Run:
 
     @property
     def _address(self) -> Address:
-        return Address(self._rid, *self._key, self.id)
+        return Address(self._row[0], *self._page.key, self._row[1])
 
     @property
     def _held(self) -> dict[str, Any]:
@@ -419,7 +411,7 @@ class Run:
     def _reload(self) -> None:
         snapshot = self._api.newest()
         address = snapshot.address(str(self._address), None, deleted=True)
-        self._page, self._rid, self._name = Page(snapshot, [address.rid]), address.rid, ...
+        self._page, self._row = RunPage(snapshot, [address.rid], address.key), snapshot.named([address.rid])[0]
         summary = self._held.pop("summary", None)
         self._held.clear()
         if summary is not None:
@@ -429,7 +421,7 @@ class Run:
             self._held["summary"] = summary
 
     def _fact(self, column: str) -> Any:
-        return self._page.fact(self._rid, column)
+        return self._page.fact(self._row[0], column)
 
     def _text(self, column: str) -> str | None:
         value: str | None = self._fact(column)
@@ -441,11 +433,11 @@ class Run:
         return value
 
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = self._page.document(self._rid, "config")
+        config: dict[str, Any] = self._page.document(self._row[0], "config")
         return config
 
     def _summary(self) -> dict[str, Any]:
-        summary: dict[str, Any] = self._page.document(self._rid, "summary")
+        summary: dict[str, Any] = self._page.document(self._row[0], "summary")
         return summary
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from mirror.api import frames
 from mirror.api.histories import Reader, sampled
-from mirror.api.page import Page
+from mirror.api.page import RunPage
 from mirror.api.run import Run
 from mirror.errors import ArgumentError
 from mirror.query.aligned import table
@@ -52,7 +52,8 @@ class Runs(Sequence[Run]):
         for doubt in doubts:
             warnings.warn(doubt, stacklevel=3)
         self._runs: list[Run | None] = [None] * len(self._found)
-        self._reader = Reader(snapshot, [rid for rid, _, _ in self._found])
+        self._rids = [rid for rid, _, _ in self._found]
+        self._reader = Reader(snapshot, self._rids)
         self._next = 0
 
     @property
@@ -159,15 +160,11 @@ class Runs(Sequence[Run]):
 
     def _load(self, start: int, end: int) -> None:
         """Make the runs of these places that are not there yet; they share one page."""
-        missing = [place for place, run in enumerate(self._runs[start:end], start) if run is None]
-        if not missing:
+        there = self._runs[start:end]
+        if None not in there:
             return
-        rows = [self._found[place] for place in missing]
-        page = Page(self._snapshot, [rid for rid, _, _ in rows], self._reader)
-        api, key = self._api, self._key
-        made = [Run(api, page, key, *row) for row in rows]
-        if len(made) == end - start:
-            self._runs[start:end] = made
-            return
-        for place, run in zip(missing, made, strict=True):
-            self._runs[place] = run
+        api, page = self._api, RunPage(self._snapshot, self._rids[start:end], self._key, self._reader)
+        made = [Run(api, page, row) for row in self._found[start:end]]
+        if any(there):
+            made = [old or new for old, new in zip(there, made, strict=True)]
+        self._runs[start:end] = made

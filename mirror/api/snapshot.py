@@ -83,6 +83,7 @@ class Snapshot:
             raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
         self._local = threading.local()
         self._lists: dict[tuple[str, str], bool] = {}
+        self._names: dict[int, Named] = {}
 
     @property
     def cursor(self) -> DuckDBPyConnection:
@@ -145,8 +146,17 @@ class Snapshot:
     ) -> tuple[list[Named], list[str]]:
         """The runs that match in their order, and what the filter may not mean. Raises FilterError."""
         query = RunQuery.of(self.cursor, project, filters, order, self._holds_list, deleted=deleted)
-        found = query.names()
-        return found, (list(query.compiled.warnings) if found else query.warnings())
+        rids = query.rids()
+        return self.named(rids), (list(query.compiled.warnings) if rids else query.warnings())
+
+    def named(self, rids: Sequence[int]) -> list[Named]:
+        """What these runs are called, in this order. What was told before is remembered."""
+        known = self._names
+        if missing := [rid for rid in rids if rid not in known]:
+            here, params = among(missing)
+            sql = f"SELECT rid, run_id, name FROM store.runs WHERE {here}"
+            known.update({row[0]: row for row in self.cursor.execute(sql, params).fetchall()})
+        return [known[rid] for rid in rids]
 
     def matching(
         self, project: Project, filters: Mapping[str, Any] | str | None, order: str, *, deleted: bool

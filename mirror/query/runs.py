@@ -128,14 +128,14 @@ class RunQuery:
         """How many runs match."""
         return int(self.connection.execute(*self._counting()).fetchall()[0][0])
 
-    def names(self) -> list[Named]:
-        """The matching runs in order. One query, however many."""
+    def rids(self) -> list[int]:
+        """This mirror's own numbers of the matching runs, in order. One query, however many."""
         sql = (
-            f"SELECT r.rid, r.run_id, r.name\nFROM store.runs AS r\n"
+            f"SELECT r.rid\nFROM store.runs AS r\n"
             f"WHERE ({self.scope_sql})\n  AND ({self.compiled.where})\nORDER BY {self.compiled.order_by}"
         )
         params = [*self.scope_params, *self.compiled.where_params, *self.compiled.order_params]
-        return self.connection.execute(sql, params).fetchall()
+        return [rid for (rid,) in self.connection.execute(sql, params).fetchall()]
 
     def explain(self) -> dict[str, Any]:
         """The SQL with its parameters, how many runs match, and how many each clause of the filter matches alone."""

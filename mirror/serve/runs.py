@@ -101,7 +101,7 @@ class Listings:
             return self.facts.get(version, ("lists", doc, at), lambda: holds_list(connection, doc, at))
 
         query = RunQuery.of(connection, project, filters or None, order or None, lists)
-        made = Listing(uuid.uuid4().hex[:12], array("q", [rid for rid, _, _ in query.names()]))
+        made = Listing(uuid.uuid4().hex[:12], array("q", query.rids()))
         with self._lock:
             self._kept[made.name] = made
             self._known[key] = made.name
