@@ -64,6 +64,10 @@ class Logged:
         """How many values the run holds."""
         return sum(self.counts.values())
 
+    def values_between(self, low: int, high: int) -> int:
+        """How many values the run holds from step `low` on, to `high` exclusive, if they lie evenly."""
+        return self.values * (high - low) // (self.last_step + 1) if self.last_step >= 0 else 0
+
     @property
     def dense(self) -> str | None:
         """A key that every row has, as `_timestamp`: its steps are all steps, and quick to read."""

@@ -15,6 +15,7 @@ from mirror.query.series import HistorySource, segmented
 from mirror.remote.lenient import loads
 from mirror.serve import history, runs
 from mirror.serve.documents import Elsewhere, Field, Resolver
+from mirror.serve.history import AHEAD_VALUES
 from mirror.serve.runs import Listing, Listings
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ AHEAD_RUNS = 32
 AHEAD_LINES = 2_000
 """How many runs, and how many of their history lines, are read at once for a loop over a list."""
 
-AHEAD_BYTES = 1 << 16
-"""Runs of which one has larger documents are read one at a time."""
+AHEAD_BYTES = 1 << 17
+"""Runs of a list in which one has larger documents are read one at a time."""
 
 
 @dataclass
@@ -182,10 +183,12 @@ def _run(project: Source, context: Context, asked: Field, arguments: Arguments) 
         _describe(context, project, rows, fields)
         if not rows:
             raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
-        if len(rows) > 1 and max(runs.weight(row) for row in rows) > AHEAD_BYTES:
-            context.listings.walks.stop(light)
         for row in rows:
-            ahead.keep(version, (row["rid"], fields), (row, context.described.get(row["rid"])))
+            described = context.described.get(row["rid"])
+            if runs.weight(row, described) > AHEAD_BYTES:
+                context.listings.walks.stop(light)
+            else:
+                ahead.keep(version, (row["rid"], fields), (row, described))
         found = rows[0], context.described.get(light["rid"])
     row, described = found
     context.described[light["rid"]] = described
@@ -250,7 +253,7 @@ def _whole(run: Source, context: Context, wanted: history.Window) -> list[Series
 def _of_stretch(run: Source, context: Context, logged: history.Logged, wanted: history.Window) -> list[Series] | None:
     """A page of all rows between two steps, which is one of many: more is read at once, and kept for the next ones."""
     low, high = wanted.low, wanted.high
-    if low is None or high is None or wanted.most is not None:
+    if low is None or high is None or wanted.most is not None or logged.values_between(low, high) > AHEAD_VALUES:
         return None
     key = (run["rid"],)
     find = partial(history.stretch, context.source, logged, low, high)

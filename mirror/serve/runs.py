@@ -62,6 +62,8 @@ _HEAVY = {"config": ("config", "config_meta"), "wandbConfig": ("config_meta",), 
 _TIMES = ("createdAt", "heartbeatAt", "updatedAt")
 
 
+_KEY_BYTES = 500
+
 _NOT_FINITE = re.compile("NaN|Infinity")
 
 
@@ -177,9 +179,10 @@ def with_documents(
     return [{**row, **dict(zip(columns, found[row["rid"]], strict=True))} for row in rows if row["rid"] in found]
 
 
-def weight(row: Mapping[str, Any]) -> int:
-    """How many characters the documents of a row have."""
-    return sum(len(row.get(column) or "") for needed in _HEAVY.values() for column in needed)
+def weight(row: Mapping[str, Any], described: Mapping[str, Any] | None) -> int:
+    """How many bytes the documents of a row and what is told of its keys take, about."""
+    documents = sum(len(row.get(column) or "") for needed in _HEAVY.values() for column in needed)
+    return documents + _KEY_BYTES * len(described["keys"] if described else ())
 
 
 def _rows(
