@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -236,7 +237,10 @@ class Api:
 
     def _run_path(self, path: str) -> str:
         """A path as people write it, with what is set of entity and project before it."""
-        text = path.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
+        if not isinstance(path, str):
+            raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
+        text = re.sub(r"^https?://[^/]+|[?#].*$", "", path.strip())
+        text = text.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
         parts = [part.strip() for part in text.split("/")]
         if ":" in parts[-1] and len(parts) < 3:
             parts[-1:] = parts[-1].split(":", 1)

@@ -99,7 +99,7 @@ def sampled(
 
     Keys that a run never logged are warned of where it is asked for `alone`.
     """
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
+    if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise ArgumentError(f"samples={samples!r}: a number of rows from 1 on, or None for all of them")
     check_keys(keys)
     if stream not in ("default", "system"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -17,12 +18,11 @@ from mirror.api.page import RunPage
 from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
 from mirror.api.things import Sweep, User
-from mirror.errors import CommError, UsageError
+from mirror.api.unsaved import Unsaved, carry_over, unsaved
+from mirror.errors import ArgumentError, CommError, UsageError
 from mirror.remote.lenient import loads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from mirror.api.api import Api
     from mirror.query.runs import Named
     from mirror.remote.mutations import Edit
@@ -69,9 +69,9 @@ class Run:
         return [quote(part, safe="") for part in (self.entity, self.project, self.id)]
 
     @property
-    def url(self) -> str:
-        """The run's page on the server."""
-        return str(self._fact("url"))
+    def url(self) -> str | None:
+        """The run's page on the server; None for a run that no server has yet."""
+        return self._text("url")
 
     @property
     def storage_id(self) -> str:
@@ -127,6 +127,8 @@ class Run:
 
     @tags.setter
     def tags(self, value: Iterable[str]) -> None:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ArgumentError(f"tags={value!r}: a list of texts, such as ['baseline']")
         self._held["tags"] = list(value)
 
     @property
@@ -157,6 +159,8 @@ class Run:
 
     @config.setter
     def config(self, value: Mapping[str, Any]) -> None:
+        if not isinstance(value, Mapping):
+            raise ArgumentError(f"config={value!r}: a dictionary")
         self._held["config"] = dict(value)
 
     @property
@@ -347,7 +351,7 @@ class Run:
         other end. Raises ArgumentError for rows that do not fit, CommError when the server refuses.
         """
         edits.append(self._api.session, self._address, list(rows))
-        self._mirrored(("summary", "metadata"))
+        self._mirrored()
 
     def delete(self, delete_artifacts: bool = False) -> None:
         """Delete the run on the server; the mirror keeps what it holds, marked as deleted.
@@ -357,7 +361,7 @@ class Run:
         if not self._api.allow_delete:
             raise UsageError(f"{self._address} is not deleted: that takes mirror.Api(allow_delete=True)")
         edits.delete(self._api.session, self._address, delete_artifacts=delete_artifacts)
-        self._mirrored()
+        self._mirrored(self._held)
 
     def load(self, force: bool = False) -> dict[str, Any]:
         """The run's fields under the server's names; `force` reads it anew from the newest snapshot.
@@ -374,7 +378,7 @@ class Run:
 
         while self.state not in ENDED:
             time.sleep(5)
-            self._mirrored(())
+            self._mirrored()
 
     # Inside
 
@@ -392,7 +396,7 @@ class Run:
     def _apply(self, edit: Edit) -> None:
         if edit:
             edits.write(self._api.session, [self._address], edit)
-            self._mirrored()
+            self._mirrored(self._held)
 
     def _write_summary(self) -> None:
         held = {key: value for key, value in self._held.items() if key == "summary"}
@@ -401,24 +405,22 @@ class Run:
             edits.write(self._api.session, [self._address], edit)
             self._mirrored(("summary",))
 
-    def _mirrored(self, written: Iterable[str] | None = None) -> None:
-        """Have the mirror take what was written, and show it. Changes of other fields wait on for `update`."""
+    def _mirrored(self, written: Iterable[str] = ()) -> None:
+        """Have the mirror take the run, and show it. Changes of what was not `written` wait on for `update`."""
+        written = set(written)
+        held = {key: value for key, value in self._held.items() if key not in written}
+        changes = unsaved(held, self._fact, self._original)
         self._api.session.take_in([self._address])
-        kept = {} if written is None else {key: value for key, value in self._held.items() if key not in written}
-        self._reload()
-        self._held.update(kept)
+        self._reload(changes)
 
-    def _reload(self) -> None:
+    def _reload(self, changes: Unsaved | None = None) -> None:
         snapshot = self._api.newest()
         address = snapshot.address(str(self._address), None, deleted=True)
         self._page, self._row = RunPage(snapshot, [address.rid], address.key), snapshot.named([address.rid])[0]
-        summary = self._held.pop("summary", None)
-        self._held.clear()
-        if summary is not None:
-            # Whoever holds the summary goes on with the fresh values.
-            summary._json_dict.clear()  # noqa: SLF001
-            summary._json_dict.update(self._summary())  # noqa: SLF001
-            self._held["summary"] = summary
+        carry_over(changes or Unsaved(), self._held, self._fact, self._original)
+
+    def _original(self, document: str) -> dict[str, Any]:
+        return self._config() if document == "config" else self._summary()
 
     def _fact(self, column: str) -> Any:
         return self._page.fact(self._row[0], column)
@@ -480,7 +482,7 @@ class Run:
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
         """A frame that shows the run's page."""
         style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
-        return f'<iframe src="{html.escape(self.url)}?jupyter=true" style="{style}"></iframe>'
+        return f'<iframe src="{html.escape(self.url or "")}?jupyter=true" style="{style}"></iframe>'
 
     def __repr__(self) -> str:
         return f"<Run {'/'.join(self.path)} ({self.state})>"

@@ -74,7 +74,9 @@ class Runs(Sequence[Run]):
             if places:
                 self._load(min(places), max(places) + 1)
             return [self._at(place) for place in places]
-        return self._at(range(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are {len(self)} runs, and none at {index}")
+        return self._at(index % len(self))
 
     def __iter__(self) -> Iterator[Run]:
         self._next = 0

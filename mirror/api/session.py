@@ -102,7 +102,7 @@ def _raise_failure(result: Mapping[str, Any], failure: BaseException | None) -> 
         if isinstance(failure, CommError):
             raise failure
         error = SyncError(result["error"])
-        if result["exit_code"] == CommError.exit_code:
+        if result.get("server_error") or result["exit_code"] == CommError.exit_code:
             raise CommError(result["error"], failure or error)
         raise error
 

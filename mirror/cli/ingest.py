@@ -28,7 +28,7 @@ def ingest(
 ) -> None:
     """Mirror offline and live runs from the `.wandb` files that the official client writes.
 
-    Every `run-*.wandb` below DIR is read, of a known file only what is new. Nothing is asked of the W&B
+    Every `*.wandb` file below DIR is read, of a known file only what is new. Nothing is asked of the W&B
     server; a run that the server turns out to have as well is taken over from there. Damaged places
     are skipped and told.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from mirror.errors import ConfigError, MirrorError, SyncError, TimedOut
+from mirror.errors import CommError, ConfigError, MirrorError, SyncError, TimedOut
 
 PATIENCE = 15.0
 """Seconds in which a daemon answers what needs no work."""
@@ -76,7 +76,8 @@ class Control:
             for line in answer.iter_lines():
                 event = json.loads(line)
                 if event["event"] == "error":
-                    failure = MirrorError(event["message"])
+                    comm = event["exit_code"] == CommError.exit_code
+                    failure = CommError(event["message"]) if comm else MirrorError(event["message"])
                     failure.exit_code = event["exit_code"]
                     raise failure
                 yield event

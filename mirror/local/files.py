@@ -14,14 +14,14 @@ from mirror.errors import UsageError
 RECENT = 300.0
 """Seconds in which a file must have grown for its run to count as running; the server gives up on a run as late."""
 
-_NAME = re.compile(r"run-.+\.wandb")
+_NAME = re.compile(r".+\.wandb")
 _NOT_RUNS = frozenset({"files", "logs", "tmp"})
 _TIME = re.compile(r"run-(\d{8}_\d{6})-")
 _PROCESS = re.compile(rb"MainThread:(\d+) ")
 
 
 def find(folders: Sequence[Path]) -> list[Path]:
-    """Every `run-*.wandb` in and below the folders, each once, a run's earlier files first.
+    """Every `*.wandb` file in and below the folders, each once, a run's earlier files first.
 
     A link such as `latest-run` leads to no second one. Raises UsageError for a folder that is not there.
     """

@@ -110,11 +110,17 @@ def document_after(
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """The object with a value at a path; objects on the way are made anew, so that nobody else's change."""
+    """The object with a value at a path; objects on the way are made anew, so that nobody else's change.
+
+    A key that holds the dots itself goes first. Objects that are missing are made, since a dot is a step to W&B.
+    """
     if path not in values:
         for cut in (place for place, char in enumerate(path) if char == "."):
             if isinstance(inner := values.get(path[:cut]), dict):
                 return {**values, path[:cut]: _put(inner, path[cut + 1 :], value)}
+        first, dot, rest = path.partition(".")
+        if dot and first and rest and first not in values:
+            return {**values, first: _put({}, rest, value)}
     return {**values, path: value}
 
 

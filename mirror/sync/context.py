@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from mirror.errors import MirrorError
+from mirror.errors import CommError, MirrorError
 from mirror.remote.client import Server
 from mirror.store.records import ProjectKey
 from mirror.sync.writer import Writer
@@ -117,6 +117,7 @@ class PassResult:
             "failed_runs": self.failed,
             "error": self.error,
             "exit_code": self.exit_code,
+            "server_error": isinstance(self.failure, CommError),
         }
 
 

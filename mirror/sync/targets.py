@@ -94,6 +94,6 @@ async def _listed(server: Server, entity: str, failed: dict[str, CommError] | No
 def not_listed(failed: dict[str, CommError]) -> list[PassResult]:
     """A failed pass for each entity whose projects could not be listed."""
     return [
-        PassResult(ProjectKey(entity, "*"), error=str(error), exit_code=error.exit_code)
+        PassResult(ProjectKey(entity, "*"), error=str(error), exit_code=error.exit_code, failure=error)
         for entity, error in failed.items()
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import mirror
 from tests.daemon.conftest import Bench, bench
 
@@ -34,3 +36,18 @@ def test_pulls_and_writes_go_through_the_daemon(bench: Bench, monkeypatch) -> No
         run.delete()
         assert bench.sql("select run_id from runs where deleted_at is null") == [("two",)]
         assert [run.id for run in api.runs("team/p")] == ["two"]
+
+
+def test_what_the_server_lacks_is_a_comm_error_beside_a_daemon_too(bench: Bench, monkeypatch) -> None:
+    """Whether a daemon runs does not decide what a script has to catch."""
+    bench.world.add_run("team", "p", run_id="one", config={}).finish()
+    for name, value in bench.environ.items():
+        monkeypatch.setenv(name, value)
+    bench.configure(interval="1h")
+    with bench.daemon():
+        bench.until(lambda: bench.sql("select count(*) from runs") == [(1,)])
+        for path in ("team/nope", "team/p/nope"):
+            with pytest.raises(mirror.CommError) as caught:
+                mirror.Api().flush(path)
+            assert "nope" in str(caught.value)
+            assert caught.value.exc is not None

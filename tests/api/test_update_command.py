@@ -31,8 +31,8 @@ def test_it_changes_a_run_on_the_server_and_in_the_mirror(small: Bench, cli: Any
         "batch_size": 64,
         "augment": False,
         "seed": 1,
-        "new.key": "x",
-        "model": {"name": "resnet", "depth": 50, "heads": [4, 8], "extra.deep": [1]},
+        "new": {"key": "x"},
+        "model": {"name": "resnet", "depth": 50, "heads": [4, 8], "extra": {"deep": [1]}},
     }
     assert (there.tags, there.name, there.labels.notes, there.labels.group, there.labels.job_type) == (
         ["a", "b"], "neu", "", "g", "eval",

@@ -261,3 +261,53 @@ def test_a_write_that_is_not_mirrored_yet_says_so(small: Bench, api: Any) -> Non
         assert on_server(small).labels.notes == "done"
     finally:
         holder.communicate()
+
+
+def test_what_was_only_looked_at_is_never_written_back(small: Bench, api: Any) -> None:
+    """Between two writes of one object, somebody else changes what it has shown: that stays, and is shown."""
+    there, mine = on_server(small), api.run(PATH)
+    assert (mine.config["seed"], mine.tags, mine.notes) == (1, ["baseline"], mine.notes)
+    others = mirror.Api().run(PATH)
+    others.config["seed"], others.notes = 999, "theirs"
+    others.config["other"] = 5
+    others.tags.append("theirs")
+    others.update()
+    mine.summary.update({"k": 1})
+    assert (mine.config["seed"], mine.config["other"], mine.notes) == (999, 5, "theirs")
+    mine.append_history([{"late": 1.0}])
+    mine.update()
+    assert (there.config["seed"], there.config["other"], there.tags) == (999, 5, ["baseline", "theirs"])
+    assert (there.summary["k"], there.labels.notes) == (1, "theirs")
+
+
+def test_what_is_not_written_yet_outlives_other_writes(small: Bench, api: Any) -> None:
+    """Changes of config, summary, tags and texts wait for `update`, whatever is written or taken in before it."""
+    there, run = on_server(small), api.run(PATH)
+    run.config["pending"], run.summary["pending"], run.name = 6, 5, "waits"
+    del run.config["seed"]
+    run.tags.remove("baseline")
+    run.append_history([{"q": 1.0}])
+    assert "pending" not in there.summary
+    assert (run.config["pending"], run.summary["pending"], run.summary["q"], run.name) == (6, 5, 1.0, "waits")
+    run.update()
+    assert (there.config["pending"], there.summary["pending"], there.summary["q"]) == (6, 5, 1.0)
+    assert ("seed" in there.config, there.tags, there.labels.display_name) == (False, [], "waits")
+
+
+def test_held_dictionaries_and_lists_stay_those_of_the_run(small: Bench, api: Any) -> None:
+    """Config, summary and tags that were kept in variables take changes after an `update` as before it."""
+    there, run = on_server(small), api.run(PATH)
+    config, summary, tags = run.config, run.summary, run.tags
+    for name in ("one", "two"):
+        config[name], summary[name] = 1, 2
+        tags.append(name)
+        run.update()
+    assert (run.config is config, run.summary is summary, run.tags is tags) == (True, True, True)
+    assert [there.config[name] + there.summary[name] for name in ("one", "two")] == [3, 3]
+    assert there.tags == ["baseline", "one", "two"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("tags", "abc"), ("tags", 3), ("config", "abc")])
+def test_what_can_be_no_config_or_tags_is_refused(small: Bench, api: Any, field: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=field):
+        setattr(api.run(PATH), field, value)
