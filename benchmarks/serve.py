@@ -31,7 +31,7 @@ from mirror.sandbox import Sandbox, World
 EXPORT = """[
     (run.name, run.config, run.summary._json_dict, run.history(pandas=False)) for run in api.runs('acme/bench')[:100]
 ]"""
-"""As W&B's own guide shows how to export runs: all of it with the default arguments."""
+"""A script that takes all there is of each run, one after the other, with the default arguments."""
 
 SCRIPTS = {
     "export of 100 runs": " ".join(EXPORT.split()),
