@@ -44,7 +44,7 @@ def status(
 
     Nothing is asked of the W&B server.
     """
-    from mirror.query.status import project_status, runs_set_aside
+    from mirror.query.status import project_status, runs_set_aside, wide_faults
 
     given = invocation(context)
     if max_age is not None and not check:
@@ -67,6 +67,7 @@ def status(
         "daemon": _daemon(given),
         "projects": project_status(given.home.published),
         "set_aside": runs_set_aside(given.home.published),
+        "wide_faults": wide_faults(given.home.published),
     }
     _put(_json(found) if as_json else _page(found), file)
     if not found["projects"]:
@@ -171,6 +172,8 @@ def _page(found: dict[str, Any]) -> str:
         lines.append("daemon   not running")
     if found["projects"]:
         lines += ["", *_table(COLUMNS, [_row(project) for project in found["projects"]])]
+    if faults := found["wide_faults"]:
+        lines += ["", *(f'relation "{fault["project"]}": {one_line(fault["fault"])}' for fault in faults)]
     if aside := found["set_aside"]:
         rows = [_aside(run) for run in aside[:MOST_SET_ASIDE]]
         lines += ["", *_table(("set aside", "attempts", "next try", "error"), rows)]

@@ -29,6 +29,12 @@ where h.error is not null and r.deleted_at is null
 order by h.next_try_at, 1 limit ?
 """
 
+_WIDE_FAULTS = """
+select p.entity || '/' || p.project as project, m.value as fault
+from store.meta m join store.projects p on m.key = 'wide_fault_' || p.number
+order by 1
+"""
+
 
 def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
     """One entry a project, as below."""
@@ -49,6 +55,14 @@ def runs_set_aside(published: Path, most: int = 1000) -> list[dict[str, Any]]:
     Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
     """
     return _rows(published, _SET_ASIDE, [most])
+
+
+def wide_faults(published: Path) -> list[dict[str, Any]]:
+    """One entry for each project whose wide relation lacks something: project and fault, a sentence.
+
+    Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
+    """
+    return _rows(published, _WIDE_FAULTS)
 
 
 def _rows(published: Path, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from mirror.store import checks, columns, projects, rids, staging, views
+from mirror.store import checks, columns, projects, rids, staging, views, wide
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns
-from mirror.store.names import identifier
 from mirror.store.records import ProjectKey
 
 
@@ -185,9 +184,7 @@ def _wide_relation(db: Database, project: ProjectKey) -> list[str]:
         "AND l.element IS NULL AND (l.kind <> 'object' OR l.text IS NOT NULL) GROUP BY l.doc, l.key ORDER BY 2, 3",
         [number, *_here(project)],
     )
-    db.run("DELETE FROM store.wide_columns WHERE project_number = ?", [number])
-    db.run("DELETE FROM store.meta WHERE key = ?", [f"store.wide_{number}"])
-    db.run(f"DROP TABLE IF EXISTS store.{identifier(f'wide_{number}')}")
+    wide.forget(db, number)
     return [f'made the wide relation "{project}" anew']
 
 

@@ -65,6 +65,7 @@ class Store:
         self._lock = threading.RLock()
         self._changed = True
         self._outdated: set[ProjectKey] = set()
+        self._given_up_wide: set[ProjectKey] = set()
         self._given_up = False
         self._db: Database
         self._descriptor: int
@@ -197,13 +198,24 @@ class Store:
             if not self._changed and self.home.published.exists():
                 return None
             started = time.monotonic()
-            with self._db.transaction():
-                wide.refresh(self._db, sorted(self._outdated, key=str))
-            self._outdated.clear()
+            self._refresh_wide()
             size = publish.publish(self._db, self._descriptor, self.home.published)
             self._changed = False
             segments.delete_retired(self._db, self.home.history, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
+
+    def _refresh_wide(self) -> None:
+        """Bring the wide relations up to date; one that makes DuckDB give up the file is left out from then on."""
+        while True:
+            try:
+                wide.refresh(self._db, sorted(self._outdated - self._given_up_wide, key=str))
+            except wide.Broken as broken:
+                self._given_up_wide.add(broken.project)
+                self._reopen()
+                wide.leave_out(self._db, broken.project, str(broken))
+            else:
+                self._outdated.clear()
+                return
 
     def _open(self) -> None:
         """Open the file, bring it up to date, and clear away what a killed process left."""

@@ -7,12 +7,15 @@ the columns of `runs`, so that nothing has to be written when only those change.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import duckdb
+
 from mirror.store import projects as known_projects
-from mirror.store.database import Database
+from mirror.store.database import Database, disk_full, gives_up, reason
 from mirror.store.names import identifier
 from mirror.store.records import ProjectKey
 
@@ -29,6 +32,23 @@ _CELLS = 2_000_000
 """Cells that are filled at a time; this bounds the memory."""
 
 
+FAULT = "wide_fault_"
+"""Before a project's number: the key in `store.meta` of what is wrong with its wide relation."""
+
+_NO_NUL = "position(chr(0) IN k.key) = 0"
+"""DuckDB ends a name at its first NUL character, so that no column can have such a key's name."""
+
+logger = logging.getLogger(__name__)
+
+
+class Broken(Exception):
+    """Making the wide relation of `project` made DuckDB give up the file, which must be opened again."""
+
+    def __init__(self, project: ProjectKey, error: duckdb.Error) -> None:
+        super().__init__(reason(error))
+        self.project = project
+
+
 @dataclass(frozen=True)
 class _Column:
     doc: str
@@ -38,11 +58,83 @@ class _Column:
 
 
 def refresh(db: Database, projects: Iterable[ProjectKey]) -> None:
-    """Bring the wide relations of these projects up to date. Call it within a transaction."""
-    for project in projects:
-        number = known_projects.find(db, project)
-        if number is not None:
-            _refresh(db, project, number)
+    """Bring the wide relations of these projects up to date. Call it outside of a transaction.
+
+    A relation that cannot be made is dropped and its fault kept in `store.meta`; the others are made all the same.
+    Raises Broken when DuckDB gave up the file over one of them, and duckdb.Error when the disk is full.
+    """
+    numbered = [(project, number) for project in projects if (number := known_projects.find(db, project)) is not None]
+    if not _together(db, numbered):
+        for project, number in numbered:
+            try:
+                _together(db, [(project, number)], alone=True)
+            except Broken:
+                raise
+            except Exception as error:
+                if disk_full(error):
+                    raise
+                leave_out(db, project, reason(error))
+
+
+def _together(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, alone: bool = False) -> bool:
+    """Bring these relations up to date in one transaction; False when one failed, which with `alone` raises."""
+    project = None
+    try:
+        with db.transaction():
+            for project, number in numbered:
+                _refresh(db, project, number)
+                _note_fault(db, number, _left_out(db, number))
+    except Exception as error:
+        if project is not None and isinstance(error, duckdb.Error) and gives_up(error) and not disk_full(error):
+            raise Broken(project, error) from error
+        if alone or disk_full(error):
+            raise
+        return False
+    return True
+
+
+def leave_out(db: Database, project: ProjectKey, fault: str) -> None:
+    """Drop the wide relation of a project, which cannot be made, and keep the reason for `mirror status`."""
+    logger.warning('the wide relation "%s" is left out: %s', project, fault)
+    number = known_projects.find(db, project)
+    assert number is not None
+    with db.transaction():
+        name = view_name(db, project)
+        if db.run("SELECT 1 FROM duckdb_views() WHERE schema_name = 'main' AND view_name = ?", [name]):
+            db.run(f"DROP VIEW main.{identifier(name)}")
+        forget(db, number)
+        _note_fault(db, number, f"it could not be made ({fault})")
+
+
+def forget(db: Database, number: int) -> None:
+    """Drop what the wide relation of a project is made of, so that the next publish makes it from nothing."""
+    db.run("DELETE FROM store.wide_columns WHERE project_number = ?", [number])
+    db.run("DELETE FROM store.meta WHERE key = ?", [f"store.wide_{number}"])
+    db.run(f"DROP TABLE IF EXISTS store.{identifier(f'wide_{number}')}")
+
+
+def _left_out(db: Database, number: int) -> str | None:
+    """Which keys have no column because of the characters in them."""
+    sql = f"FROM store.leaf_keys AS k WHERE k.project_number = ? AND NOT ({_NO_NUL})"
+    count = db.value(f"SELECT count(*) {sql}", [number])
+    if not count:
+        return None
+    [(doc, key)] = db.run(f"SELECT k.doc, k.key {sql} ORDER BY k.runs DESC, k.doc, k.key LIMIT 1", [number])
+    shown = f"{doc}.{key}"[:80].replace("\0", "\\0")
+    return (
+        f"{count} keys with a NUL character have no column, such as {shown}"
+        if count > 1
+        else (f"the key {shown} has a NUL character and no column")
+    )
+
+
+def _note_fault(db: Database, number: int, fault: str | None) -> None:
+    key = f"{FAULT}{number}"
+    if db.run("SELECT value FROM store.meta WHERE key = ?", [key]) == ([(fault,)] if fault else []):
+        return
+    db.run("DELETE FROM store.meta WHERE key = ?", [key])
+    if fault:
+        db.run("INSERT INTO store.meta VALUES (?, ?)", [key, fault])
 
 
 def _refresh(db: Database, project: ProjectKey, number: int) -> None:
@@ -120,12 +212,13 @@ def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Colum
     """The columns that there should be, most common first. A name is kept as long as its column is there."""
     had = {(column.doc, column.key): column for column in before}
     with_names = db.run(
-        """
+        f"""
         SELECT k.doc, k.key, CASE WHEN k.numbers > 0 AND k.numbers + k.nulls = k.runs THEN 'DOUBLE'
                                   WHEN k.bools > 0 AND k.bools + k.nulls = k.runs THEN 'BOOLEAN' ELSE 'VARCHAR' END
         FROM store.leaf_keys AS k
         LEFT JOIN store.wide_columns AS c ON c.project_number = k.project_number AND c.doc = k.doc AND c.key = k.key
-        WHERE k.project_number = ? ORDER BY k.runs * CASE WHEN c.name IS NULL THEN 1 ELSE ? END DESC, k.doc, k.key
+        WHERE k.project_number = ? AND {_NO_NUL}
+        ORDER BY k.runs * CASE WHEN c.name IS NULL THEN 1 ELSE ? END DESC, k.doc, k.key
         LIMIT ?
         """,
         [number, _STAY, MOST_COLUMNS],

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 
+import duckdb
+import pytest
+
+from mirror.query.status import wide_faults
 from mirror.store import wide
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, opened, read, run, write
@@ -146,3 +150,104 @@ def test_what_a_killed_process_did_not_refresh_is_refreshed_later(tmp_path):
             ("a1", 2.0, None),
             ("b2", None, 1.0),
         ]
+
+
+def faults(store):
+    store.publish()
+    return wide_faults(store.home.published)
+
+
+def test_a_key_with_a_nul_character_has_no_column_and_stops_no_other(store):
+    other = ProjectKey("team", "audio")
+    write(store, run(config={"a\0b": 1, "ok": 2}, summary={"\0": 1}))
+    write(store, run(project=other, config={"x": 1}), project=other)
+    assert read(store, 'select "config.ok" from "team/vision"') == [(2.0,)]
+    assert read(store, 'select "config.x" from "team/audio"') == [(1.0,)]
+    assert read(store, "select key, number from config_values where project = 'vision' order by 1") == [
+        ("a\0b", 1.0),
+        ("ok", 2.0),
+    ]
+    fault = "2 keys with a NUL character have no column, such as config.a\\0b"
+    assert faults(store) == [{"project": "team/vision", "fault": fault}]
+    write(store, run(config={"ok": 3}))
+    assert faults(store) == []
+    assert read(store, 'select "config.ok" from "team/vision"') == [(3.0,)]
+
+
+HOSTILE = [
+    "",
+    ".",
+    "x" * 10_000,
+    "q\"uo'te",
+    "a\nb",
+    "a;b",
+    "\x7f",
+    "İ",
+    "ß",
+    "run_id",
+    "rid",
+    "revision",
+    "%s",
+    "?",
+]
+
+
+def test_odd_keys_have_columns(store):
+    write(store, run(config={key: place for place, key in enumerate(HOSTILE)}))
+    columns = [name for name, _ in read(store, LEAVES)]
+    assert sorted(columns) == sorted(f"config.{key}" for key in HOSTILE)
+    values = dict(zip(columns, read(store, 'from "team/vision"')[0][23:], strict=True))
+    assert values == {f"config.{key}": float(place) for place, key in enumerate(HOSTILE)}
+    assert faults(store) == []
+
+
+@pytest.mark.parametrize("error", [duckdb.BinderException("no such thing"), ValueError("odd"), MemoryError()])
+def test_a_wide_relation_that_cannot_be_made_is_left_out_and_told(store, monkeypatch, error):
+    other = ProjectKey("team", "audio")
+    write(store, run(config={"lr": 1}))
+    write(store, run(project=other, config={"x": 1}), project=other)
+    store.publish()
+    keep_view = wide._keep_view
+
+    def fail(db, project, table, columns):
+        if project == PROJECT:
+            raise error
+        keep_view(db, project, table, columns)
+
+    monkeypatch.setattr(wide, "_keep_view", fail)
+    write(store, run(config={"lr": 2}))
+    write(store, run(project=other, config={"x": 2}), project=other)
+    assert read(store, 'select "config.x" from "team/audio"') == [(2.0,)]
+    assert read(store, "select config from runs where project = 'vision'") == [('{"lr":2}',)]
+    with pytest.raises(duckdb.CatalogException, match="team/vision"):
+        read(store, 'from "team/vision"')
+    [told] = faults(store)
+    assert told["fault"].startswith("it could not be made (")
+    monkeypatch.undo()
+    write(store, run(config={"lr": 3}))
+    assert read(store, 'select "config.lr" from "team/vision"') == [(3.0,)]
+    assert faults(store) == []
+
+
+def test_a_wide_relation_over_which_duckdb_gives_up_is_left_out_until_the_store_is_opened_again(tmp_path, monkeypatch):
+    other = ProjectKey("team", "audio")
+    fill = wide._fill
+
+    def fail(db, table, columns, rids):
+        if any(column.key == "bad" for column in columns):
+            raise duckdb.InternalException("INTERNAL Error: broken")
+        fill(db, table, columns, rids)
+
+    monkeypatch.setattr(wide, "_fill", fail)
+    with opened(tmp_path / "mirror") as store:
+        write(store, run(config={"bad": 1}))
+        write(store, run(project=other, config={"x": 1}), project=other)
+        assert read(store, 'select "config.x" from "team/audio"') == [(1.0,)]
+        assert read(store, "select run_id from runs order by project") == [("a1",), ("a1",)]
+        fault = "it could not be made (INTERNAL Error: broken)"
+        assert faults(store) == [{"project": "team/vision", "fault": fault}]
+    monkeypatch.undo()
+    with opened(tmp_path / "mirror") as store:
+        write(store, run(config={"bad": 2}))
+        assert read(store, 'select "config.bad" from "team/vision"') == [(2.0,)]
+        assert faults(store) == []
