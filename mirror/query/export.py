@@ -30,6 +30,7 @@ RELATIONS = {
     "run_metadata": "entity, project, run_id, key",
     "console": "entity, project, run_id, line",
     "files": "entity, project, run_id, name",
+    "metric_definitions": "entity, project, run_id, key",
 }
 
 Runs = Sequence[tuple[Project, str]]

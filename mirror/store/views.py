@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container
+import re
+from collections.abc import Container, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from mirror.store import sqlfiles
@@ -33,11 +35,17 @@ def recreate(db: Database, history_folder: Path) -> bool:
     digest = hashlib.sha256("\n".join(texts.values()).encode()).hexdigest()
     if db.run("SELECT value FROM store.meta WHERE key = 'views'") == [(digest,)]:
         return False
-    for text in texts.values():
-        db.run(text)
+    for name in _in_order(texts):
+        db.run(texts[name])
     db.run("DELETE FROM store.meta WHERE key = 'views'")
     db.run("INSERT INTO store.meta VALUES ('views', ?)", [digest])
     return True
+
+
+def _in_order(texts: Mapping[str, str]) -> list[str]:
+    """The names of the views, each after those that it reads."""
+    reads = {name: set(re.findall(r"\bmain\.(\w+)", text)) & texts.keys() - {name} for name, text in texts.items()}
+    return list(TopologicalSorter(reads).static_order())
 
 
 def without_replaced(folder: Path) -> str:
