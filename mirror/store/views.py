@@ -44,7 +44,12 @@ def recreate(db: Database, history_folder: Path) -> bool:
 
 def _in_order(texts: Mapping[str, str]) -> list[str]:
     """The names of the views, each after those that it reads."""
-    reads = {name: set(re.findall(r"\bmain\.(\w+)", text)) & texts.keys() - {name} for name, text in texts.items()}
+    made = {name: re.search(r"VIEW (\w+\.\w+) AS", text) for name, text in texts.items()}
+    views = {name: found[1] for name, found in made.items() if found}
+    reads = {
+        name: {other for other, view in views.items() if other != name and re.search(rf"\b{view}\b", text)}
+        for name, text in texts.items()
+    }
     return list(TopologicalSorter(reads).static_order())
 
 

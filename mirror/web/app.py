@@ -126,7 +126,7 @@ def application(
             data.history,
             paths=asked.getlist("run"),
             names=asked.getlist("key"),
-            x=asked.get("x", "_step"),
+            x=asked.get("x") or None,
             points=_number(request, "points", 500),
             mean=asked.get("mean") == "true",
         )

@@ -137,7 +137,7 @@ def history(
     paths: Sequence[str],
     names: Sequence[str],
     *,
-    x: str,
+    x: str | None,
     points: int,
     mean: bool,
 ) -> list[dict[str, Any]]:
@@ -149,6 +149,7 @@ def history(
         {
             "run": f"{curve.run[0]}/{curve.run[1]}",
             "key": curve.key,
+            "x_key": curve.x_key,
             "x": curve.x,
             "y": curve.y,
             "rows": curve.rows,
