@@ -53,6 +53,13 @@ class Session:
 
         return in_thread(asked)
 
+    @cached_property
+    def official(self) -> Any:
+        """The official client's `Api` for the same server. Raises MissingPackage, AuthError, CommError."""
+        from mirror.api.official import connect
+
+        return connect(self)
+
     def pull(self, paths: Sequence[str], *, afresh: bool = False) -> None:
         """One pass over these paths, everything in the config without any; published when this returns.
 
