@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import uvicorn
 
 from mirror import config, credentials
-from mirror.daemon import logs, metrics, sources
+from mirror.daemon import logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
 from mirror.daemon.notify import Notifier
+from mirror.daemon.problems import Problem
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
-from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, SyncError, UsageError
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError
 from mirror.home import Home
 from mirror.local.ingest import FileResult
 from mirror.local.watch import Watch, tell
@@ -125,6 +126,7 @@ class Daemon:
         self._ledger = Ledger()
         self._last = self._ledger.last
         self._wild_error: str | None = None
+        self._not_published: str | None = None
         self._local = Watch(context.writer, settings)
         self._username: str | None = None
         self._page = Listener(
@@ -140,7 +142,7 @@ class Daemon:
         listener = self._listen()
         control = _Quiet(uvicorn.Config(application(self), log_config=None, lifespan="off", access_log=False))
         serving = asyncio.create_task(control.serve(sockets=[listener]))
-        pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke)
+        pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke, self._set_back)
         try:
             await self._unless_stopped(self._check_key())
             asyncio.get_running_loop().add_signal_handler(
@@ -204,7 +206,12 @@ class Daemon:
 
     def _keep(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that has no end until the daemon stops, and begin it anew when it crashed."""
-        self.start_task(kept_running(work, lambda error: self._crashed(what, error)), what)
+
+        def crashed(error: BaseException) -> None:
+            self._crashed(what, error)
+            self._ledger.note_down(what, error)
+
+        self.start_task(kept_running(work, crashed, lambda: self._ledger.note_well(what)), what)
 
     def _crashed(self, what: str, error: BaseException) -> None:
         log.error("%s crashed; the daemon goes on", what, exc_info=error, extra={"fields": {"event": "crash"}})
@@ -214,11 +221,25 @@ class Daemon:
         log.info("the machine slept for %.0f s; what is due is done now", seconds)
         self._schedule.wake()
 
+    def _set_back(self, seconds: float) -> None:
+        log.warning("the clock was set back by %.0f s; everything is looked at now", seconds)
+        self._schedule.plan_again()
+
     def _describe(self) -> str:
         jobs = self._schedule.next_passes().values()
         line = self._ledger.line(len(jobs), sum(bool(job["live"]) for job in jobs))
-        problem = self._config_error or self._wild_error
-        return f"{line}; {problem}" if problem else line
+        found = [problem.message for problem in self._problems() if problem.level == problems.GRAVE]
+        return f"{line}; {found[0]}" if found else line
+
+    def _problems(self) -> list[Problem]:
+        writer = self._context.writer
+        return [
+            *problems.of_config(self._config_error, self._wild_error),
+            *problems.of_writer(writer.failure, writer.busy_seconds, utc_now()),
+            *problems.of_schedule(self._schedule.late()),
+            *problems.of_jobs(self._ledger.down),
+            *problems.of_surroundings(self._local, self._page.status()["error"], logs.problem()),
+        ]
 
     def status(self) -> dict[str, Any]:
         """What `GET /status` answers."""
@@ -241,6 +262,8 @@ class Daemon:
             "error": self._wild_error,
             "local": self._local.status(),
             "http": self._page.status(),
+            "problems": [problem.as_json() for problem in self._problems()],
+            "writer_busy_s": round(self._context.writer.busy_seconds, 3),
         }
 
     def _published(self) -> dict[str, Any]:
@@ -251,6 +274,9 @@ class Daemon:
             "seconds": round(writer.publish_seconds, 3),
             "last_seconds": None if last is None else round(last.seconds, 3),
             "bytes": None if last is None else last.bytes,
+            "failed": writer.failures,
+            "failing_since": None if writer.failure is None else stamp(writer.failure.since),
+            "error": None if writer.failure is None else writer.failure.error,
         }
 
     def _described(self) -> dict[str, Any]:
@@ -259,7 +285,7 @@ class Daemon:
         return {
             "version": VERSION,
             "base_url": self._context.server.base_url,
-            "errors": [error for error in (self._config_error, self._wild_error) if error],
+            "errors": [problem.message for problem in self._problems() if problem.level == problems.GRAVE],
             "failed_runs": failed,
         }
 
@@ -468,10 +494,23 @@ class Daemon:
             await self._publish_if_due()
 
     async def _publish_if_due(self) -> None:
-        try:
+        # Whatever is wrong with publishing, passes go on: the writer keeps what it was.
+        with suppress(Exception):
             await self._context.writer.publish_if_due()
-        except StoreError as error:
-            log.error("not published: %s", error)  # noqa: TRY400 - the message is the whole story
+        self._tell_publishing()
+
+    def _tell_publishing(self) -> None:
+        """What keeps readers from seeing what is committed is logged once, and again when it is another reason."""
+        failure, told = self._context.writer.failure, self._not_published
+        self._not_published = None if failure is None else failure.error
+        if failure is None:
+            if told is not None:
+                log.info("published again")
+        elif failure.error != told:
+            if isinstance(failure.cause, MirrorError):
+                log.error("not published: %s", failure.error)
+            else:
+                self._crashed("publishing", failure.cause)
 
     async def _watch_config(self) -> None:
         def find() -> list[Path]:

@@ -31,6 +31,7 @@ def test_a_fresh_mirror_is_healthy(bench):
     assert found == {
         "ok": True,
         "projects": [{"project": "team/p", "state": "ok", "allowed_s": 600.0, "reason": ""}],
+        "problems": [],
     }
 
 
