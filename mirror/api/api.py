@@ -22,6 +22,9 @@ from mirror.version import VERSION
 
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
 
+_CLOCKS_DIFFER = timedelta(minutes=1)
+"""How far two clocks may be apart."""
+
 
 class Api:
     """Reads runs from the mirror, and writes them through it; shaped as the official client's `Api`.
@@ -309,7 +312,8 @@ class Api:
         at = None
         if self.session.home.published.exists():
             at = next((at for name, at in self._view().successes().items() if str(name) == path), None)
-        if at is not None and datetime.now(UTC) - at <= self._max_age:
+        # A time that is yet to come was written before a clock was set back, and tells nothing.
+        if at is not None and -_CLOCKS_DIFFER <= datetime.now(UTC) - at <= self._max_age:
             return False
         self.session.pull([path])
         self._forget()

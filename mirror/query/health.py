@@ -25,6 +25,8 @@ class Verdict:
     lag_s: float | None
     allowed_s: float
     reason: str
+    ahead: bool = False
+    """Whether the last good pass is dated in the future, so that nobody knows the lag."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented JSON form."""
@@ -61,8 +63,18 @@ def _allowed(settings: Settings, project: dict[str, Any], max_age: float | None)
     return MISSED * interval + MARGIN
 
 
+def ahead(project: dict[str, Any]) -> str | None:
+    """Why nobody knows the lag of a project, if its last good pass is dated in the future."""
+    at = project["last_success_at"]
+    if at is None or project["lag_s"] is not None:
+        return None
+    return f"the last good pass is dated {at:%Y-%m-%d %H:%M:%S}Z, which is yet to come: the clock was set back"
+
+
 def _verdict(project: dict[str, Any], allowed: float) -> Verdict:
     name, lag, error = project["project"], project["lag_s"], project["last_error"]
+    if reason := ahead(project):
+        return Verdict(name, "stale", None, allowed, reason, ahead=True)
     if lag is None or lag > allowed:
         return Verdict(name, "stale", lag, allowed, error or ("never synced" if lag is None else "no pass since"))
     if error:

@@ -110,7 +110,7 @@ def need(run: KnownRun, now: datetime) -> Need | None:
 
     None as well for a run that is set aside until later, and for one of which a local file holds more than the server.
     """
-    if run.deleted or run.local or run.ahead or (run.next_try_at is not None and run.next_try_at > now):
+    if run.deleted or run.local or run.ahead or waits(run, now):
         return None
     if run.refresh:
         return Need(run, whole=True)
@@ -143,8 +143,17 @@ def lacks_keys(
     )
 
 
-def _waits(run: RunExtras, now: datetime) -> bool:
-    return run.next_try_at is not None and run.next_try_at > now
+def waits(run: KnownRun | RunExtras, now: datetime) -> bool:
+    """Whether the run is set aside until later.
+
+    A time that is further off than any wait was written before a clock was set back: it does not count.
+    """
+    return run.next_try_at is not None and now < run.next_try_at <= now + LAST_RETRY
+
+
+def has_passed(since: datetime, seconds: float, now: datetime) -> bool:
+    """Whether so many seconds have passed; also where `since` is yet to come, as after a clock was set back."""
+    return not 0 <= (now - since).total_seconds() < seconds
 
 
 def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
@@ -152,7 +161,7 @@ def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
 
     For a live run only when there are a twentieth more, or taking them would cost more with every pass.
     """
-    if _waits(run, now):
+    if waits(run, now):
         return False
     if run.server_events is None:
         return run.events is None or run.run_id in changed
@@ -163,7 +172,7 @@ def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
 
 def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
     """Whether the console has more, or its last lines may have changed since they were taken from the live run."""
-    if _waits(run, now):
+    if waits(run, now):
         return False
     if run.log_live and run.state not in LIVE_STATES:
         return True
@@ -174,16 +183,20 @@ def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool
 
 def file_due(run: RunExtras, now: datetime) -> bool:
     """Whether the run's metadata file is to be asked for: once, and again at the end of a run that had none yet."""
-    if _waits(run, now):
+    if waits(run, now):
         return False
     return run.file is None or (run.file == "not yet" and run.state not in LIVE_STATES)
 
 
 def list_due(run: RunExtras, now: datetime) -> bool:
     """Whether the list of the run's files is to be taken; of a live run, which changes all the time, now and then."""
-    if _waits(run, now):
+    if waits(run, now):
         return False
-    return run.listed_at is None or run.state not in LIVE_STATES or now - run.listed_at >= LIST_AGAIN
+    return (
+        run.listed_at is None
+        or run.state not in LIVE_STATES
+        or has_passed(run.listed_at, LIST_AGAIN.total_seconds(), now)
+    )
 
 
 def retry_at(attempts: int, now: datetime) -> datetime:

@@ -110,8 +110,7 @@ class _Look:
         known = sum(not run.deleted and not run.local for run in self.known.values())
         after = known + sum(self.is_added(head) for head in new)
         late = at is not None and (
-            (utc_now() - at).total_seconds() >= self.scope.reconcile_interval
-            or cursor.filters != self.scope.filters_text
+            plan.has_passed(at, self.scope.reconcile_interval, utc_now()) or cursor.filters != self.scope.filters_text
         )
         return late or total not in (after, cursor.unexplained_runs)
 

@@ -261,7 +261,7 @@ class _Pass:
     async def _reconcile_if_due(self, total: int) -> None:
         """A full listing when its time has come; at once after another filter, or when the server counts other runs."""
         at = self.cursor.reconciled_at
-        due = at is not None and (utc_now() - at).total_seconds() >= self.context.scope.reconcile_interval
+        due = at is not None and plan.has_passed(at, self.context.scope.reconcile_interval, utc_now())
         due |= at is not None and self.cursor.filters != self.context.scope.filters_text
         if due or (await self._on_server() != total and total != self.cursor.unexplained_runs):
             await self._reconcile()
@@ -335,7 +335,7 @@ class _Pass:
             if needs:
                 await history.pull(self.context, self.project, needs, self.result)
         for run in about:
-            if run.error and run.run_id not in self.result.failed and run.next_try_at and run.next_try_at > now:
+            if run.error and run.run_id not in self.result.failed and run.next_try_at and plan.waits(run, now):
                 self.result.failed[run.run_id] = f"{run.error} (next try at {run.next_try_at:%Y-%m-%d %H:%M} UTC)"
         await extras.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
 

@@ -56,6 +56,25 @@ def test_init_keeps_a_config_that_is_there(cli: Any, home: Home) -> None:
     assert load(home, {}).projects == ("team/vision",)
 
 
+def test_init_writes_through_links(cli: Any, home: Home) -> None:
+    """Also where they lead to nothing yet; the file keeps its mode, and a circle of links is one line."""
+    kept = home.data.parent / "dotfiles" / "mirror.toml"
+    home.data.mkdir()
+    home.config.symlink_to("../dotfiles/mirror.toml")
+    assert home.data.parent.joinpath("dotfiles").exists() is False
+    assert cli("init", "team/vision").exit_code == 0
+    kept.chmod(0o640)
+    assert cli("init", "team/audio", "--force").exit_code == 0
+    assert (home.config.is_symlink(), stat.S_IMODE(kept.stat().st_mode)) == (True, 0o640)
+    assert [path.name for path in kept.parent.iterdir()] == ["mirror.toml"]
+    assert load(home, {}).projects == ("team/audio",)
+    home.config.unlink()
+    home.config.symlink_to("config.toml")
+    outcome = cli("init", "team/vision")
+    assert (outcome.exit_code, outcome.stderr.count("\n")) == (2, 1)
+    assert outcome.stderr.startswith(f"error: cannot write {home.config}: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

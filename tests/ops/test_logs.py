@@ -186,13 +186,13 @@ def test_a_watcher_that_breaks_is_started_again(bench):
     prelude = """
 import mirror.daemon.daemon as daemon, mirror.daemon.ledger as ledger
 ledger.CRASH_PAUSE = 0.1
-watch, times = daemon.awatch, []
+watch, times = daemon.sources.changes, []
 def failing(*arguments, **options):
     times.append(1)
     if len(times) < 3:
-        raise OSError("no more watches")
+        raise ValueError("a bug")
     return watch(*arguments, **options)
-daemon.awatch = failing
+daemon.sources.changes = failing
 """
     with bench.daemon(prelude):
         crashed = "config watch crashed; the daemon goes on"
