@@ -251,10 +251,11 @@ class _Leaf:
         if "object" not in self.kinds:
             return _Column(sql, [], document=self.kinds == {"list"})
         # An object with members has no text of its own: it stands in the document.
-        path = ".".join(f'"{part}"' for part in self.key.split("."))
+        # A JSON pointer, since a JSON path cannot name a key that holds a quote, and takes `*` for all keys.
+        path = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in self.key.split("."))
         return _Column(
             f"coalesce({sql}, CAST(json_extract(CAST(v.{self.doc} AS JSON), ?) AS VARCHAR))",
-            [f"$.{path}"],
+            [path],
             document=self.kinds <= {"object", "list"},
         )
 
