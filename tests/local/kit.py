@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import struct
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from wandb.proto import wandb_internal_pb2 as pb
 
 from mirror.config import Settings
@@ -96,6 +98,17 @@ def text(value) -> str:
 def run_file(root: Path, run_id: str = "r1", stamp: str = "20260101_000000", **fields) -> File:
     """A file where the client puts it."""
     return File(root / f"offline-run-{stamp}-{run_id}" / f"run-{run_id}.wandb", run_id, **fields)
+
+
+def real_run(name: str) -> Path:
+    """The folder of a real run beside the project; the test is skipped where these files are not at hand."""
+    here = Path(__file__).resolve()
+    roots = [Path(given) for given in [os.environ.get("MIRROR_REAL_RUNS")] if given]
+    roots += [parent / "shared" / "data" / "real-runs" for parent in here.parents]
+    for root in roots:
+        if (root / name).is_dir():
+            return root / name
+    pytest.skip("the real runs are not committed, since strangers wrote them; MIRROR_REAL_RUNS names their folder")
 
 
 def ingest(home: Home, *folders: Path, **options):

@@ -9,22 +9,10 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
-import pytest
-
 from mirror.store.store import Store
 from tests.local.kit import damaged, ingest, pb, run_file
 
 OLD = Path(__file__).parent / "offline-run-g9dvvkua.wandb"
-
-
-@pytest.fixture
-def sql(home):
-    def run(query, *params):
-        with duckdb.connect(str(home.published), read_only=True) as connection:
-            return connection.execute(query, params).fetchall()
-
-    return run
 
 
 def told(results):
