@@ -21,8 +21,8 @@ _MOST_PATHS = 100_000
 def items(body: bytes, wanted: int = 1, others: set[int] | None = None) -> dict[bytes, bytes]:
     """The items in field `wanted` of a record: JSON texts by the key fields as they stand, which `path` reads.
 
-    Of two items of one key the later one holds, and its place in the order. Tags of other fields are added to `others`. Raises Malformed or
-    IndexError for bytes that are no record.
+    Of two items of one key the later one holds, and its place in the order. Tags of other fields are added to `others`.
+    Raises Malformed or IndexError for bytes that are no record.
     """
     found: dict[bytes, bytes] = {}
     pos, end, count = 0, len(body), 0

@@ -175,4 +175,4 @@ def _behind(page: HistoryPage, count: int) -> HistoryPage:
 def _unread(size: int, read_to: int) -> int:
     """The bytes behind the last record, but for the few at the end of a block in which no record fits."""
     left = size - read_to
-    return 0 if left < blocks.PIECE_HEADER and size % blocks.BLOCK == 0 else left
+    return 0 if left < blocks.PIECE_HEADER and size % blocks.BLOCK in blocks.ALIGNMENTS else left

@@ -9,8 +9,10 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from mirror.store.store import Store
-from tests.local.kit import damaged, ingest, pb, run_file
+from tests.local.kit import BLOCK, EARLY, damaged, ingest, pb, run_file
 
 OLD = Path(__file__).parent / "offline-run-g9dvvkua.wandb"
 
@@ -196,6 +198,28 @@ def test_a_file_that_was_replaced_is_read_afresh(home, sql, tmp_path):
     assert sql("select run_id, history_rows, config from runs") == [("r1", 3, '{"b":1}')]
     assert sql("select key, rows from history_keys where key = 'loss'") == [("loss", 3)]
     assert sql('select "config.b" from "local/p"') == [(1.0,)]
+
+
+def test_files_of_an_early_wandb_core_are_read_whole(home, sql, tmp_path):
+    """At once, and while one grows over the ends of its blocks."""
+    texts = {"text": '"' + "x" * 300 + '"'}
+    file = run_file(tmp_path, shift=EARLY).lines(0, 600, **texts).exit()
+    whole = file.path.read_bytes()
+    assert len(whole) > 7 * BLOCK
+    rows = 0
+    for cut in (BLOCK - 1, BLOCK + 3, BLOCK + 7, BLOCK + 20, 2 * BLOCK + 9, 5 * BLOCK, len(whole)):
+        file.path.write_bytes(whole[:cut])
+        [result] = ingest(home, tmp_path)
+        rows += result.rows
+        assert result.damaged == 0
+    assert (rows, result.state, result.trouble()) == (600, "finished", None)
+    run_file(tmp_path, "r2", shift=EARLY).lines(0, 600, **texts).exit()
+    ingest(home, tmp_path)
+    assert sql("select state, history_rows from runs") == [("finished", 600)] * 2
+    assert (
+        sql("select count(*), sum(value) from history where key = 'loss' group by run_id")
+        == [(600, pytest.approx(sum(1 / (step + 1) for step in range(600))))] * 2
+    )
 
 
 def test_damage_is_skipped_and_told_on_one_line(home, cli, sql, tmp_path):
