@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import struct
+import time
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,13 +50,19 @@ def framed(payloads, start=0, shift=0):
     return bytes(out)
 
 
+def now() -> int:
+    """The start of a run that still goes on."""
+    return int(time.time())
+
+
 class File:
-    """A run's file that grows with every call. `shift` is where its blocks begin."""
+    """A run's file that grows with every call. `start` is the time of its run, `shift` where its blocks begin."""
 
     def __init__(self, path: Path, run_id: str = "r1", start: int = 1_700_000_000, shift: int = 0, **fields) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.shift = shift
+        self.start = start
         self.path.write_bytes(HEADER)
         run = pb.RunRecord(run_id=run_id, **{"project": "p", **fields})
         run.start_time.seconds = start
@@ -73,7 +80,7 @@ class File:
         record = pb.HistoryRecord(item=items)
         if step is not None:
             record.item.add(key="_step", value_json=str(step))
-            record.item.add(key="_timestamp", value_json=str(1_700_000_000 + step))
+            record.item.add(key="_timestamp", value_json=str(self.start + step))
             record.step.num = step
         return self.add(history=record)
 
@@ -93,7 +100,7 @@ class File:
 
     def stats(self, seconds: int, **values) -> File:
         record = pb.StatsRecord(item=[pb.StatsItem(key=key, value_json=text(value)) for key, value in values.items()])
-        record.timestamp.seconds = 1_700_000_000 + seconds
+        record.timestamp.seconds = self.start + seconds
         return self.add(stats=record)
 
     def exit(self, code: int = 0, runtime: int = 12) -> File:
