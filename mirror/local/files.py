@@ -71,12 +71,21 @@ def order(path: Path) -> tuple[str, int, str]:
 
 def opened(path: Path) -> BinaryIO:
     """A file to be read. Raises NotReadable for what is no regular file, which might never end, and OSError."""
-    # Without O_NONBLOCK to open a FIFO waits for somebody who writes to it.
+    # Looked at before it is opened, which may do something to a device; O_NONBLOCK, since to open a FIFO that came in
+    # its place would wait for somebody who writes to it.
+    _check(os.stat(path))  # noqa: PTH116
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
+    try:
+        _check(os.fstat(number))
+        return os.fdopen(number, "rb")
+    except BaseException:
         os.close(number)
+        raise
+
+
+def _check(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
         raise NotReadable("it is no regular file")
-    return os.fdopen(number, "rb")
 
 
 def is_live(path: Path, modified: float, written: float | None, host: str | None, started: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 from tests.daemon.conftest import bench as bench  # noqa: PLC0414 - the fixture
@@ -105,12 +106,14 @@ def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
     folder = bench.root / "train"
     (folder / "x").mkdir(parents=True)
     (folder / "x" / "run-x.wandb").write_bytes(b"something else")
+    os.mkfifo(folder / "x" / "fifo.wandb")
     run_file(folder, start=now()).lines(0, 1)
     configure(bench, folder, bench.root / "missing")
     with bench.daemon():
         bench.until(lambda: known(bench) == [("r1", "running", 1)])
         log = (bench.home / "mirror.log").read_text()
         assert "run-x.wandb cannot be read: it is no .wandb file" in log
+        assert "fifo.wandb cannot be read: it is no regular file" in log
         assert "missing not there yet" in log
 
 

@@ -51,11 +51,14 @@ def test_a_start_whose_steps_begin_again_takes_the_place_of_the_former(home, cli
     home.config.write_text("[sync]\nsystem_metrics = true\n")
     done = cli("ingest", str(tmp_path))
     assert done.exit_code == 0
+    again = (
+        "its steps begin at 0 again and it does not say that it resumes, so it takes the place of the run's earlier "
+        f"start (9 history rows of {first.path})"
+    )
     assert done.stderr.splitlines()[:3] == [
         f"local/p/r1: 9 history rows, failed ({first.path})",
         f"local/p/r1: 3 history rows, crashed ({second.path})",
-        f"warning: {second.path}: its steps begin at 0 again and it does not say that it resumes, so it takes the place "
-        f"of the run's earlier start (9 history rows of {first.path})",
+        f"warning: {second.path}: {again}",
     ]
     assert losses(sql) == curve((0, 0), (1, 1), (2, 2))
     assert sql("select state, history_rows, config, summary from runs") == [
