@@ -73,6 +73,8 @@ def _report(results: Sequence[dict[str, Any]], seconds: float, *, as_json: bool)
     for result in results:
         if result["outcome"] in ("new", "read"):
             say(f"{result['run']}: {_rows(result['rows'])}, {result['state']} ({result['path']})")
+        if result["note"]:
+            warn(f"{result['path']}: {result['note']}")
         if result["trouble"]:
             warn(f"{result['path']}: {result['trouble']}")
         if result["error"]:
@@ -89,6 +91,7 @@ _QUIET = {
     "nothing new": "with nothing new",
     "on the server": "of runs that the server has",
     "copy": "copied from another one",
+    "replaced": "of starts that a later start of their run replaced",
     "empty": "without a run so far",
     "failed": "not readable",
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from mirror.errors import CommError
-from mirror.local import blocks
+from mirror.local import blocks, files
 from mirror.local.run import Lines, Reading, apply
 from mirror.local.wire import Malformed
 from mirror.remote.columns import KeyGlobs, parse, parse_events
@@ -47,7 +48,7 @@ class Identity:
 class Piece:
     """What some records of a file hold. `file` is how far it is read with them; the `last` one reaches to its end.
 
-    `cut` is the step behind which older history is to go before this is added.
+    `cut` is the step behind which older history is to go before this is added; `notes` are for the user.
     """
 
     file: LocalFile
@@ -55,15 +56,16 @@ class Piece:
     history: HistoryPage | None
     events: HistoryPage | None
     cut: int | None
+    notes: tuple[str, ...] = ()
 
 
 def identify(path: Path) -> Identity | None:
     """Read up to the record that tells which run it is; None where there is none yet. Raises NotReadable, OSError."""
-    with path.open("rb") as stream:
+    with files.opened(path) as stream:
         if not blocks.check_header(stream.read(len(blocks.FILE_HEADER))):
             return None
         reading, lines = Reading(), Lines()
-        size = path.stat().st_size
+        size = os.fstat(stream.fileno()).st_size
         for framed in blocks.records(stream, 0, size, blocks.Tally()):
             try:
                 apply(reading, framed.payload, lines, 0)
@@ -79,7 +81,7 @@ def identify(path: Path) -> Identity | None:
 def head(path: Path, read_to: int) -> str:
     """A checksum of the start of a file, of as much as is there for good once it is read up to `read_to`."""
     length = min(read_to, _HEAD)
-    with path.open("rb") as stream:
+    with files.opened(path) as stream:
         return f"{length}:{crc32(stream.read(length)):08x}"
 
 
@@ -89,31 +91,32 @@ def same_start(path: Path, file: LocalFile) -> bool:
 
 
 class Reader:
-    """Goes on where `file` ends, and keeps `reading` up to date.
+    """Goes on where `file` ends, and keeps `reading` up to date. `older` tells that a later start of the run was read.
 
     `damaged` counts places skipped in this call, `unread` the bytes behind the last whole record.
     """
 
-    def __init__(self, path: Path, file: LocalFile, reading: Reading, options: Options) -> None:
+    def __init__(self, path: Path, file: LocalFile, reading: Reading, options: Options, *, older: bool = False) -> None:
         self.path = path
         self.file = file
         self.reading = reading
         self.damaged = 0
         self.unread = 0
         self._options = options
+        self._older = older
         self._keys = KeyGlobs(options.history)
 
     def pieces(self) -> Iterator[Piece]:
-        """Everything that is whole now, at least one piece. Raises OSError."""
-        with self.path.open("rb") as stream:
-            stat = self.path.stat()
+        """Everything that is whole now, at least one piece. Raises OSError, BeginsAgain and OutOfOrder."""
+        with files.opened(self.path) as stream:
+            stat = os.fstat(stream.fileno())
             self.file = replace(self.file, size=stat.st_size, mtime=stat.st_mtime_ns)
             tally, lines, broken = blocks.Tally(), Lines(), 0
             before, start = self.file.damaged, self.file.read_to
             end, damaged, shift = start, before, self.file.shift
             for framed in blocks.records(stream, start, stat.st_size, tally):
                 try:
-                    shift = apply(self.reading, framed.payload, lines, shift)
+                    shift = apply(self.reading, framed.payload, lines, shift, older=self._older)
                 except (Malformed, IndexError):
                     broken += 1
                 end, damaged = framed.end, before + framed.damaged + broken
@@ -140,7 +143,7 @@ class Reader:
         read_to = self.file.read_to
         self.file = replace(self.file, damaged=self.file.damaged + bad, head=head(self.path, read_to))
         cut, self.reading.cut = self.reading.cut, None
-        return Piece(self.file, last, history, events, cut)
+        return Piece(self.file, last, history, events, cut, tuple(lines.notes))
 
     def _page(self, texts: list[str]) -> tuple[HistoryPage | None, int]:
         """The lines as columns, and how many of them hold what is no JSON."""
@@ -175,4 +178,4 @@ def _behind(page: HistoryPage, count: int) -> HistoryPage:
 def _unread(size: int, read_to: int) -> int:
     """The bytes behind the last record, but for the few at the end of a block in which no record fits."""
     left = size - read_to
-    return 0 if left < blocks.PIECE_HEADER and size % blocks.BLOCK == 0 else left
+    return 0 if left < blocks.PIECE_HEADER and size % blocks.BLOCK in blocks.ALIGNMENTS else left

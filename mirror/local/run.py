@@ -18,7 +18,18 @@ from mirror.local.tree import Tree, flat
 from mirror.remote.lenient import dumps, loads, numbers
 from mirror.store.records import RunRecord
 
-HISTORY, SUMMARY, CONFIG, STATS, RUN, EXIT, ENVIRONMENT = 2, 3, 5, 7, 17, 18, 26
+HISTORY, SUMMARY, OUTPUT, CONFIG, STATS, OUTPUT_RAW, RUN, EXIT, PREEMPTING, ENVIRONMENT = (
+    2,
+    3,
+    4,
+    5,
+    7,
+    13,
+    17,
+    18,
+    23,
+    26,
+)
 """The records that are read, by their number in `Record`."""
 
 _TEXTS = {
@@ -32,7 +43,7 @@ _TEXTS = {
     12: "sweep",
     13: "host",
 }
-_TAG, _CONFIG, _SUMMARY, _START, _GIT, _BRANCH = 10, 4, 5, 17, 21, 23
+_TAG, _CONFIG, _SUMMARY, _STARTING_STEP, _START, _RESUMED, _GIT, _BRANCH, _RESUME = 10, 4, 5, 14, 17, 18, 21, 23, 24
 _UPDATE, _REMOVE = 1, 2
 
 _STEP = b'"_step":'
@@ -40,19 +51,37 @@ _NO_VALUE = b"{}"
 """An object without members has no leaf, so the client sends none of it."""
 
 
+_LATEST = 32_503_680_000
+"""Seconds up to the year 3000; what lies behind is no time."""
+
+
+class BeginsAgain(Exception):
+    """A later start of the run takes the place of all earlier ones."""
+
+
+class OutOfOrder(Exception):
+    """History of an earlier start came after a later start was read."""
+
+
 @dataclass
 class Lines:
-    """History and system metric lines as the server would hand them out, gathered until they are taken."""
+    """History and system metric lines as the server would hand them out, gathered until they are taken.
+
+    `notes` tells how the file's start was placed among the others.
+    """
 
     history: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Reading:
     """What a run's records add up to so far. `exit_code` is None while there is no exit record.
 
-    `cut` is the step behind which the history read before is to go, where the run was rewound to it.
+    `cut` is the step behind which the history read before is to go, where the run was rewound to it. `start` tells
+    what the newest start of the run is: "first", "resume" for one that says that it goes on, else "unknown".
+    `moved` tells that steps of some start were shifted, `last_time` the newest time that any record names.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -68,6 +97,9 @@ class Reading:
     last_step: int | None = None
     last_time: float | None = None
     cut: int | None = None
+    start: str = "first"
+    moved: bool = False
+    preempting: bool = False
 
     def as_json(self) -> str:
         """All of it as JSON text."""
@@ -90,28 +122,33 @@ class Reading:
         return cls(**values)
 
 
-def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None) -> int | None:
+def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None, *, older: bool = False) -> int | None:
     """Take in one record; history and system metric lines go to `lines`. Gives the shift of steps of its file.
 
     The shift is None until the file's first history line: then it is what lets the steps of a run that was resumed
-    offline, where counting begins at 0 again, go on behind the steps of its former file. Raises Malformed or
+    offline, where counting begins at 0 again, go on behind the steps of its former file. Raises BeginsAgain where
+    there a start takes the place of the former ones, OutOfOrder for a line of an `older` start, and Malformed or
     IndexError for what is no record.
     """
     for number, body in wire.fields(record):
         if not isinstance(body, bytes):
             continue
         if number == HISTORY:
-            shift = _history(reading, body, lines, shift)
+            shift = _history(reading, body, lines, shift, older=older)
         elif number == SUMMARY:
             _summary(reading, body)
         elif number == CONFIG:
             _config(reading, body)
         elif number == STATS:
             _stats(reading, body, lines)
+        elif number in (OUTPUT, OUTPUT_RAW):
+            _output(reading, body)
         elif number == RUN:
             _run(reading, body)
         elif number == EXIT:
             _exit(reading, body)
+        elif number == PREEMPTING:
+            reading.preempting = True
         elif number == ENVIRONMENT:
             _environment(reading, body)
     return shift
@@ -124,6 +161,8 @@ def record(reading: Reading, entity: str, project: str, state: str) -> RunRecord
     meta = config.pop("_wandb", None)
     config.pop("wandb_version", None)
     summary = numbers(reading.summary.document())
+    if reading.moved and "_step" in summary:
+        summary["_step"] = reading.last_step
     created = _moment(reading.first_started_at)
     heartbeat = datetime.fromtimestamp(reading.last_time, UTC).replace(tzinfo=None) if reading.last_time else created
     duration = reading.runtime or _number(reading.summary, "_wandb", "runtime") or _number(reading.summary, "_runtime")
@@ -157,10 +196,15 @@ def record(reading: Reading, entity: str, project: str, state: str) -> RunRecord
 def _run(reading: Reading, body: bytes) -> None:
     """A run record: the first makes the run, later ones change what they name."""
     tags = []
+    first = not reading.texts
     began = reading.started_at
+    resumed = False
     branch = None
     for number, value in wire.fields(body):
-        if not isinstance(value, bytes) or not value:
+        if not isinstance(value, bytes):
+            resumed |= number in (_STARTING_STEP, _RESUMED, _RESUME) and value > 0
+            continue
+        if not value:
             continue
         if number in _TEXTS:
             reading.texts[_TEXTS[number]] = _text(value)
@@ -177,14 +221,23 @@ def _run(reading: Reading, body: bytes) -> None:
         elif number == _BRANCH:
             branch = _branch(value)
     reading.tags = tags or reading.tags
-    if began == reading.started_at:
+    if began is None or order(began) <= order(reading.started_at):
         return
-    # The first process of the run, or another one that goes on with it.
-    reading.exit_code = None
+    # The first process of the run, or another one that goes on with it or begins it again.
+    _seen(reading, float(began))
+    reading.exit_code, reading.preempting = None, False
     reading.started_at = began
     reading.first_started_at = reading.first_started_at or began
-    if branch is not None and branch[0] == reading.texts.get("run_id"):
+    rewound = branch is not None and branch[0] == reading.texts.get("run_id")
+    reading.start = "first" if first else "resume" if resumed or rewound else "unknown"
+    if rewound and branch is not None:
         reading.cut = reading.last_step = branch[1]
+
+
+def order(started_at: str | None) -> tuple[int, int]:
+    """Sorts the starts of a run by their time."""
+    seconds, _, nanos = (started_at or "").partition(".")
+    return int(seconds or -1), int(nanos or 0)
 
 
 def _branch(message: bytes) -> tuple[str, int] | None:
@@ -233,34 +286,64 @@ def _name(raw: bytes) -> bytes:
     return name
 
 
-def _history(reading: Reading, body: bytes, lines: Lines, shift: int | None) -> int:
+def _history(reading: Reading, body: bytes, lines: Lines, shift: int | None, *, older: bool) -> int:
     """A history record as one line. Nested keys are dotted, but for objects with a `_type`, which stay whole."""
     known = _names
     members = {known.get(raw) or _name(raw): text for raw, text in items(body).items() if text != _NO_VALUE}
     if not _typed.isdisjoint(members):
         members = _with_objects(body)
-    step = _step(body, members.get(_STEP), reading.last_step)
-    if shift is None:
-        shift = 0 if reading.last_step is None or step > reading.last_step else reading.last_step + 1 - step
-    step += shift
+    own = _step(body, members.get(_STEP))
+    if own is None:
+        step = 0 if reading.last_step is None else reading.last_step + 1
+        shift = shift or 0
+    else:
+        if older:
+            raise OutOfOrder
+        if shift is None:
+            shift = _shift(reading, own, lines)
+        step = own + shift
     members[_STEP] = str(step).encode()
     reading.last_step = step if reading.last_step is None else max(step, reading.last_step)
     if time := members.get(b'"_timestamp":'):
-        reading.last_time = _float(time) or reading.last_time
+        _seen(reading, _float(time))
     # Sorted, since the client writes them in any order, and lines with the same order are parsed faster.
     text = b",".join([name + members[name] for name in sorted(members)])
     lines.history.append((b"{" + text + b"}").decode("utf-8", "replace"))
     return shift
 
 
-def _step(body: bytes, text: bytes | None, last: int | None) -> int:
-    """The step that a record names as a value or by itself; else the next one."""
+def _shift(reading: Reading, step: int, lines: Lines) -> int:
+    """What is added to the steps of a file whose first one this is. Raises BeginsAgain.
+
+    A start that does not say whether it goes on, as none did before 0.31, is judged by its steps.
+    """
+    last = reading.last_step
+    if last is None or reading.start == "first":
+        return 0
+    if step > last:
+        if reading.start == "unknown":
+            lines.notes.append(f"it is taken to go on with the run's earlier start, since its steps do, from {step:,}")
+        return 0
+    if reading.start == "resume":
+        reading.moved = True
+        return last + 1 - step
+    if step == 0:
+        raise BeginsAgain
+    reading.cut = reading.last_step = step - 1
+    lines.notes.append(
+        f"it is taken to go on from step {step:,} of the run's earlier start, whose later steps are dropped"
+    )
+    return 0
+
+
+def _step(body: bytes, text: bytes | None) -> int | None:
+    """The step that a record names as a value or by itself. None for a process of a run that several write to."""
     if text is not None and (value := _float(text)) is not None:
         return int(value)
     for number, content in wire.fields(body):
         if number == 2 and isinstance(content, bytes):
             return next((wire.signed(num) for field, num in wire.fields(content) if isinstance(num, int)), 0)
-    return 0 if last is None else last + 1
+    return None
 
 
 def _with_objects(body: bytes) -> dict[bytes, bytes]:
@@ -303,6 +386,7 @@ def _stats(reading: Reading, body: bytes, lines: Lines) -> None:
     seconds, nanos = _seconds(moment)
     began = _moment(reading.first_started_at)
     at = seconds + nanos / 1e9
+    _seen(reading, at)
     members[b'"_timestamp":'] = repr(at).encode()
     if began is not None:
         runtime = (datetime(1970, 1, 1) + timedelta(seconds=at) - began).total_seconds()
@@ -310,6 +394,19 @@ def _stats(reading: Reading, body: bytes, lines: Lines) -> None:
     members[b'"_wandb":'] = b"true"
     text = b",".join([name + members[name] for name in sorted(members)])
     lines.events.append((b"{" + text + b"}").decode("utf-8", "replace"))
+
+
+def _output(reading: Reading, body: bytes) -> None:
+    for number, value in wire.fields(body):
+        if number == 2 and isinstance(value, bytes):
+            seconds, nanos = _seconds(value)
+            _seen(reading, seconds + nanos / 1e9)
+
+
+def _seen(reading: Reading, seconds: float | None) -> None:
+    """Note a time that a record names."""
+    if seconds is not None and 0 < seconds < _LATEST:
+        reading.last_time = max(seconds, reading.last_time or 0.0)
 
 
 def _exit(reading: Reading, body: bytes) -> None:

@@ -21,6 +21,7 @@ class Tree:
         self._leaves: dict[Path, bytes] = {}
         self._inner: Counter[Path] = Counter()
         self._known: set[bytes] = set()
+        self._spelled: dict[Path, bytes] = {}
         self._pending: dict[bytes, bytes] = {}
 
     @property
@@ -32,13 +33,19 @@ class Tree:
         return self._leaves
 
     def update(self, items: dict[bytes, bytes]) -> None:
-        """Put the values of items. Where the same key fields were put before, without a look at the tree."""
+        """Put the values of items, in their order. Where all were put before, without a look at the tree.
+
+        One path can be spelled in several ways, as one `key` or as a `nested_key` of one name. Only the first spelling
+        is known: values that wait to be put have no order among each other.
+        """
         if items.keys() <= self._known:
             self._pending.update(items)
             return
         for raw, text in items.items():
-            self.set(path(raw), text)
-        self._known.update(items)
+            place = path(raw)
+            self.set(place, text)
+            if self._spelled.setdefault(place, raw) == raw:
+                self._known.add(raw)
 
     def set(self, place: Path, text: bytes) -> None:
         """Put a value at a path."""
@@ -78,6 +85,7 @@ class Tree:
         if self.leaves.pop(place, None) is None:
             return
         self._known.clear()
+        self._spelled.clear()
         for length in range(1, len(place)):
             above = place[:length]
             self._inner[above] -= 1
