@@ -8,16 +8,14 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import uvicorn
-
 from mirror import config, credentials
-from mirror.daemon import logs, metrics, problems, sources
+from mirror.daemon import descriptors, logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
@@ -37,12 +35,11 @@ from mirror.sync.project import sync_project
 from mirror.sync.session import connect, open_context, scope_of
 from mirror.sync.targets import Target
 from mirror.version import VERSION
+from mirror.web.gate import Gate, Limits
 from mirror.web.listener import Listener, Neighbour
 from mirror.web.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from starlette.types import ASGIApp
 
 Result = TypeVar("Result")
@@ -51,6 +48,14 @@ log = logging.getLogger("mirror.daemon")
 
 SOCKET_PATH_LIMIT = 103
 """Bytes that macOS takes in the path of a Unix socket; Linux takes four more."""
+
+CONTROL_LIMITS = Limits(connections=64, answer=None)
+"""A command that is suspended in a terminal may go on reading later."""
+
+CONTROL_GRACE = 30
+"""Seconds that answers of the control socket may take when the daemon stops."""
+
+_CONTROL_SHARE = 8
 
 KEY_PATIENCE = 15.0
 """Seconds at the start in which the server may say that the key is wrong; after that it is found out on schedule."""
@@ -65,6 +70,7 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
     settings = _load(home, environ)
     if len(os.fsencode(home.socket)) > SOCKET_PATH_LIMIT:
         raise UsageError(f"{home.socket} is too long a path for a socket; use a shorter MIRROR_HOME")
+    descriptors.raise_limit()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -140,8 +146,9 @@ class Daemon:
     async def run(self) -> None:
         """Start everything, wait for the end, and leave nothing behind."""
         listener = self._listen()
-        control = _Quiet(uvicorn.Config(application(self), log_config=None, lifespan="off", access_log=False))
-        serving = asyncio.create_task(control.serve(sockets=[listener]))
+        limits = CONTROL_LIMITS.within(_CONTROL_SHARE)
+        control = Gate("the control socket", application(self), limits, graceful_seconds=CONTROL_GRACE)
+        serving = asyncio.create_task(control.serve(listener))
         pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke, self._set_back)
         try:
             await self._unless_stopped(self._check_key())
@@ -167,7 +174,7 @@ class Daemon:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            control.should_exit = True
+            control.stop()
             await asyncio.gather(serving, self._page.close())
             await self._clients.close()
             listener.close()
@@ -535,14 +542,6 @@ class Daemon:
         finally:
             os.umask(old)
         return listener
-
-
-class _Quiet(uvicorn.Server):
-    """A server that leaves the signals to the daemon."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class _Stopped(SyncError):

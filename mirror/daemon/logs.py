@@ -44,6 +44,8 @@ def configure(home: Home, environ: Mapping[str, str], *, verbosity: int = 0) -> 
     logging.getLogger("mirror").setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
     # A pass that is still under way when the next is due is no news; jobs that raise are.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # Anybody on the machine may send what is not HTTP to the port, as often as they like.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     return file
 

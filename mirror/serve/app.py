@@ -195,8 +195,9 @@ async def _body(request: Request) -> bytes:
             length += len(piece)
             if length > MOST_BYTES:
                 raise MirrorError(f"a request holds at most {MOST_BYTES >> 20} MiB")
-    except ClientDisconnect:
-        return b""
+    except ClientDisconnect as error:
+        # Half of a write must not reach the server.
+        raise MirrorError("the client left before its request was whole") from error
     return b"".join(parts)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -321,6 +324,20 @@ def test_changes_are_refused_where_the_settings_say_so(offline: Served) -> None:
     assert offline.ask('{ project(name: "p", entityName: "team") { readOnly } }')["data"]["project"] == {
         "readOnly": True
     }
+
+
+def test_half_of_a_write_is_not_passed_on(live: Served) -> None:
+    address = urlsplit(live.address.url)
+    key = base64.b64encode(f"api:{live.server.key}".encode()).decode()
+    live.server.reset_counts()
+    with socket.create_connection((address.hostname, address.port)) as client:
+        head = f"POST /files/team/p/run0/file_stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {key}\r\n"
+        client.sendall(f'{head}Content-Length: 100\r\n\r\n{{"files": '.encode())
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1000) == b""
+    with live.client() as client:
+        assert client.post("/files/team/p/run0/file_stream", json={"files": {}}).status_code == 200
+    assert live.server.requests["file_stream"] == 1
 
 
 def test_without_the_server_the_mirror_says_what_it_does_not_serve(offline: Served) -> None:
