@@ -18,6 +18,7 @@ from watchfiles import awatch
 
 from mirror import config, credentials
 from mirror.daemon import logs, metrics
+from mirror.daemon.address import address, problem
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
 from mirror.daemon.notify import Notifier
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mirror.daemon")
 
-SOCKET_PATH_LIMIT = 103
-"""Bytes that macOS takes in the path of a Unix socket; Linux takes four more."""
-
 KEY_PATIENCE = 15.0
 """Seconds at the start in which the server may say that the key is wrong; after that it is found out on schedule."""
 
@@ -58,8 +56,8 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
     Raises ConfigError, AuthError, StoreBusy (another daemon or sync holds this home) or StoreError.
     """
     settings = _load(home, environ)
-    if len(os.fsencode(home.socket)) > SOCKET_PATH_LIMIT:
-        raise UsageError(f"{home.socket} is too long a path for a socket; use a shorter MIRROR_HOME")
+    if reason := problem(home.socket):
+        raise UsageError(f"{reason}; use a shorter MIRROR_HOME")
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -440,7 +438,8 @@ class Daemon:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            with address(path) as short:
+                listener.bind(short)
         finally:
             os.umask(old)
         return listener

@@ -22,7 +22,7 @@ from mirror.query.export import RELATIONS, opened
 from mirror.query.paths import Project
 from mirror.query.places import Place
 from mirror.store import segments, views
-from mirror.store.names import identifier, literal
+from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _segments(
             continue
         query = f"""
             SELECT p.run_id, p.key, p.step, p.value, p.text
-            FROM read_parquet([{literal(source)}], hive_partitioning = false, filename = true) AS p
+            FROM read_parquet([{pattern(source)}], hive_partitioning = false, filename = true) AS p
             {views.without_replaced(folder)} ORDER BY key, run_id, step
         """
         left = scratch / source.name

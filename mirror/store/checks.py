@@ -16,7 +16,7 @@ import duckdb
 from mirror.store import projects, rids, staging, views, wide
 from mirror.store.database import MEMORY_LIMIT, Database, reason
 from mirror.store.leaves import LeafColumns
-from mirror.store.names import identifier, literal
+from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
 
 HISTORY = "checked_history"
@@ -89,7 +89,7 @@ def unreadable(db: Database, folder: Path) -> bool:
 def _is_parquet(path: Path) -> bool:
     try:
         with duckdb.connect() as connection:
-            connection.execute(f"SELECT num_rows FROM parquet_file_metadata({literal(path)})").fetchall()
+            connection.execute(f"SELECT num_rows FROM parquet_file_metadata({pattern(path)})").fetchall()
     except duckdb.Error:
         return False
     return True
@@ -113,7 +113,7 @@ def _content_problem(path: Path, values: int, noted: dict[str, int]) -> str | No
             connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}").fetchall()
             found = connection.execute(
                 "SELECT run_id, count(*), bit_xor(hash(key, step, value, text)) "
-                f"FROM read_parquet([{literal(path)}], hive_partitioning = false) GROUP BY run_id"
+                f"FROM read_parquet([{pattern(path)}], hive_partitioning = false) GROUP BY run_id"
             ).fetchall()
     except duckdb.Error as error:
         return f"no readable file ({reason(error)})"

@@ -20,7 +20,7 @@ from mirror.errors import StoreError
 from mirror.store import columns, files, merging, views
 from mirror.store.database import Database, reason
 from mirror.store.merging import Source, Unsuitable
-from mirror.store.names import literal
+from mirror.store.names import literal, pattern
 from mirror.store.records import ProjectKey
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ def _merge_to(db: Database, folder: Path, target: Path, sources: Sequence[_Segme
     try:
         merging.merge(target, [Source(folder / one.path, without.get(one.segment_id, ())) for one in sources])
     except Unsuitable:
-        listed = ", ".join(literal(folder / source.path) for source in sources)
+        listed = ", ".join(pattern(folder / source.path) for source in sources)
         kept = f"""
             SELECT p.run_id, p.key, p.step, p.value, p.text
             FROM read_parquet([{listed}], hive_partitioning = false, filename = true) AS p
@@ -313,7 +313,7 @@ def enlist(
 def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> tuple[int, int]:
     """List a segment as one in use; its number, and how many values it holds."""
     segment_id = int(db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments"))
-    count = int(db.value(f"SELECT count(*) FROM read_parquet({literal(folder / path)})"))
+    count = int(db.value(f"SELECT count(*) FROM read_parquet([{pattern(folder / path)}], hive_partitioning = false)"))
     now = datetime.now(UTC).replace(tzinfo=None)
     size = (folder / path).stat().st_size
     db.run(
@@ -339,5 +339,9 @@ def fits(key: ProjectKey) -> bool:
 
 
 def _encoded(name: str) -> str:
-    """The name as Hive writes it into a folder's: what has a meaning in paths or patterns becomes %XX."""
-    return re.sub(r"[\x00-\x1f\x7f\"#%&'*+/:<=>?\[\\\]^{|}]", lambda found: f"%{ord(found[0]):02X}", name)
+    """The name as Hive writes it into a folder's: what has a meaning in paths or patterns becomes %XX.
+
+    Also the first letter of names that are read as NULL.
+    """
+    special = r"[\x00-\x1f\x7f\"#%&'*+/:<=>?\[\\\]^{|}]|^n(?=ull$)|^_(?=_hive_default_partition__$)"
+    return re.sub(special, lambda found: f"%{ord(found[0]):02X}", name, flags=re.IGNORECASE)

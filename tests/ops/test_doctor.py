@@ -167,8 +167,11 @@ def test_an_older_server_is_told_by_what_it_lacks(tmp_path):
     assert message == f"the server is older or smaller: {lacking}"
 
 
-def test_a_home_whose_socket_would_have_too_long_a_path(bench):
+def test_a_home_whose_socket_would_have_too_long_a_path_is_told_where_no_other_way_leads_there(bench, monkeypatch):
     home = bench.root / ("x" * 100)
+    found = findings(bench, code=0, MIRROR_HOME=str(home))
+    assert "socket" not in found
+    monkeypatch.setattr("mirror.daemon.address._DESCRIPTORS", bench.root / "no such folder")
     found = findings(bench, code=1, MIRROR_HOME=str(home))
     ((level, message, advice),) = found["socket"]
     assert (level, advice) == ("fail", "use a shorter MIRROR_HOME; no daemon can run in this one")
