@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
-
 from mirror.errors import StoreError
 from mirror.store import columns, files, merging, views
-from mirror.store.database import Database, reason
+from mirror.store.database import Database
 from mirror.store.merging import Source, Unsuitable
 from mirror.store.names import literal, pattern
 from mirror.store.records import ProjectKey
@@ -53,6 +51,9 @@ _RANKED = """
         FROM (SELECT DISTINCT key FROM store.history_tail)
     ) AS k ON k.key = t.key
 """
+
+_PLACED = ".placed"
+"""Lists the segments that were written since the last commit: those of them that it does not list are deleted."""
 
 _NAME_BYTES = 255
 """The longest name of a folder."""
@@ -123,24 +124,33 @@ def delete_retired(db: Database, folder: Path, grace: timedelta) -> int:
     return len(old)
 
 
-def delete_orphans(db: Database, folder: Path, published: Path) -> int:
-    """Delete what a killed process left in the folder of segments; how many files there were.
+def settle_placed(db: Database, folder: Path) -> None:
+    """Delete the segments that were placed since the last call and that no transaction listed.
 
-    What the published file still lists stays: it may be older than a state file that was made anew.
+    Other files that are not listed stay: they may be those of a newer state, or of another mirror.
     """
-    listed = {path for (path,) in db.run("SELECT path FROM store.segments")}
-    found = {str(file.relative_to(folder)) for file in folder.glob("entity=*/project=*/*")}
-    orphans = {path for path in found if path.endswith((".parquet", ".part"))} - listed
-    if orphans and published.exists():
-        try:
-            with duckdb.connect(str(published), read_only=True) as reader:
-                orphans -= {path for (path,) in reader.execute("SELECT path FROM store.segments").fetchall()}
-        except duckdb.Error as error:
-            logger.warning("%s cannot be read (%s); segments that it may list are kept", published, reason(error))
-            return 0
-    for path in orphans:
+    journal = folder / _PLACED
+    try:
+        placed = journal.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    listed = db.run("SELECT path FROM store.segments WHERE path IN (SELECT unnest(?::VARCHAR[]))", [placed])
+    for path in set(placed) - {path for (path,) in listed}:
         (folder / path).unlink(missing_ok=True)
-    return len(orphans)
+    journal.unlink()
+
+
+def delete_leftovers(db: Database, folder: Path) -> None:
+    """Delete what a killed process left in the folder of segments: parts of files, and files of no transaction."""
+    settle_placed(db, folder)
+    for part in folder.glob("entity=*/project=*/*.part"):
+        part.unlink(missing_ok=True)
+
+
+def unlisted(db: Database, folder: Path) -> list[str]:
+    """The segments in the folder that the database does not list."""
+    listed = {path for (path,) in db.run("SELECT path FROM store.segments")}
+    return sorted({str(file.relative_to(folder)) for file in folder.glob("entity=*/project=*/*.parquet")} - listed)
 
 
 def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
@@ -275,6 +285,8 @@ def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callab
     target = folder / path
     temporary = target.with_suffix(".part")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / _PLACED).open("a", encoding="utf-8") as journal:
+        journal.write(f"{path}\n")
     try:
         write(temporary)
         files.sync_file(temporary)
@@ -317,8 +329,8 @@ def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> 
     now = datetime.now(UTC).replace(tzinfo=None)
     size = (folder / path).stat().st_size
     db.run(
-        "INSERT INTO store.segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-        [segment_id, path, key.entity, key.project, level, count, size, now],
+        "INSERT INTO store.segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+        [segment_id, path, key.entity, key.project, level, count, size, now, files.digest(folder / path)],
     )
     return segment_id, count
 
