@@ -101,6 +101,15 @@ class Control:
         with self._client(None) as client:
             return dict(self._check(client.post("/mend", json={"paths": list(paths)}))["mended"])
 
+    def check(self) -> str | None:
+        """What is wrong with the state file, which only the daemon can read; None if nothing."""
+        with self._client(None) as client:
+            answer = client.post("/check")
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise SyncError("the daemon is of a version that does not check its files; start it again")
+            problem: str | None = self._check(answer)["problem"]
+            return problem
+
     def stop(self) -> None:
         """Ask the daemon to stop, and wait until it has let go of its home. Raises TimedOut when it takes too long."""
         with self._client() as client:

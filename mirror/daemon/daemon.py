@@ -292,6 +292,10 @@ class Daemon:
                 done[str(project)] = await self._context.writer.mend(project)
         return done
 
+    async def check(self) -> str | None:
+        """What is wrong with the state file, or None."""
+        return await self._context.writer.check()
+
     async def reload(self) -> None:
         """Read the config again and go on by it. Raises ConfigError and keeps the running settings if it is invalid."""
         self._notifier.reloading()

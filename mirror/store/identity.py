@@ -62,14 +62,15 @@ def read(path: Path) -> Identity | None:
     """
     try:
         with _named(path, copied=False) as name:
-            return _read(name)
+            return look(name)
     except StoreBusy:
         # A client has it open for writing.
         with _named(path, copied=True) as name:
-            return _read(name)
+            return look(name)
 
 
-def _read(path: Path) -> Identity | None:
+def look(path: Path) -> Identity | None:
+    """As `read`, in a process that has no database open. Raises StoreBusy when a client has it open for writing."""
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             return of(lambda sql: connection.execute(sql).fetchall())

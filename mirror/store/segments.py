@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from mirror.errors import StoreError
 from mirror.store import columns, files, merging, views
@@ -153,6 +154,19 @@ def unlisted(db: Database, folder: Path) -> list[str]:
     return sorted({str(file.relative_to(folder)) for file in folder.glob("entity=*/project=*/*.parquet")} - listed)
 
 
+def digests(run: Callable[[str], list[Any]]) -> dict[str, str]:
+    """The digests that were noted of segments, by path, in the database that `run` runs a statement over.
+
+    None of those that were written before digests were kept; nothing in a file that an older version published.
+    """
+    if not run(
+        "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'store' "
+        "AND table_name = 'segments' AND column_name = 'digest'"
+    ):
+        return {}
+    return dict(run("SELECT path, digest FROM store.segments WHERE digest IS NOT NULL"))
+
+
 def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
     here = [key.entity, key.project]
     source = "store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid WHERE r.entity = ? AND r.project = ?"
@@ -210,6 +224,11 @@ def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segme
     level = sources[0].level + (len(sources) > 1)
     ids = [source.segment_id for source in sources]
     left = sum(source.left for source in sources)
+    noted = digests(db.run)
+    for source in sources if left else ():
+        # What is damaged would be damaged in the merged one, and fit its digest there.
+        if source.path in noted and files.digest(folder / source.path) != noted[source.path]:
+            raise StoreError(f"{folder / source.path} is damaged and is not merged; run `mirror verify --repair`")
     path = place(db, folder, key, level, lambda target: _merge_to(db, folder, target, sources)) if left else None
     with db.transaction():
         if path:

@@ -22,6 +22,7 @@ from mirror.store import (
     blocks,
     checks,
     compact,
+    digests,
     extras,
     identity,
     local,
@@ -211,6 +212,7 @@ class Store:
             if sorting.is_due(self._db):
                 sorting.sort(self._db)
                 changed = True
+            digests.fill(self._db, self.home.history)
             self._changed |= changed
             return changed
 
@@ -237,9 +239,14 @@ class Store:
             return Published(self.home.published, time.monotonic() - started, size)
 
     def check(self) -> None:
-        """Read everything in the state file once. Raises StoreDamaged, having gone on from the published file."""
+        """Look through the state file on the disk. Raises StoreDamaged, having gone on from the published one."""
         with self._lock, self._guarded():
-            self._db.scan()
+            watch = blocks.look_through(self._descriptor, self.home.published)
+            if watch.doubtful or self._db.is_cut(self._descriptor):
+                held = os.fstat(self._descriptor).st_ino
+                self._reopen()
+                if held != os.fstat(self._descriptor).st_ino:
+                    raise self._replaced("found by reading it")
 
     def _look_at_published(self) -> None:
         """See that the store may take the place of the published file; one that cannot be read is kept."""
@@ -382,9 +389,12 @@ class Store:
             if gives_up(error) or is_damage(error):
                 self._reopen()
                 if held != os.fstat(self._descriptor).st_ino and is_damage(error):
-                    told = f"{self.home.state} was damaged ({reason(error)}) and is made anew from what was published"
-                    raise StoreDamaged(f"{told}; the next pass goes on from there", reason(error)) from error
+                    raise self._replaced(reason(error)) from error
             raise working_error(self.home.state, error) from error
+
+    def _replaced(self, why: str) -> StoreDamaged:
+        told = f"{self.home.state} was damaged ({why}) and is made anew from what was published"
+        return StoreDamaged(f"{told}; the next pass goes on from there", why)
 
     def _reopen(self) -> None:
         self._given_up = True
