@@ -111,7 +111,7 @@ DAMAGES = {
     "first header": lambda state: flipped(state, [100]),
     "headers": lambda state: flipped(state, [4100, 8200]),
     "deep": deep,
-    "another database": lambda state: (state.unlink(), duckdb.connect(str(state)).close()),
+    "another database": lambda state: (state.unlink(), duckdb.connect(str(state)).close(), state.chmod(0o600)),
 }
 
 
