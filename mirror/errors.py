@@ -37,6 +37,15 @@ class StoreBusy(StoreError):
     exit_code = 2
 
 
+class StoreDamaged(StoreError):
+    """A file of the mirror is damaged; `reason` is what DuckDB says of it."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        """Keep the one-line message and the reason within it."""
+        super().__init__(message)
+        self.reason = reason
+
+
 class SyncError(MirrorError):
     """A pass, or a part of it, did not succeed; what was committed stays."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror import config, credentials
 from mirror.daemon import descriptors, logs, metrics, problems, sources
+from mirror.daemon.address import address, problem
 from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
@@ -46,9 +47,6 @@ Result = TypeVar("Result")
 
 log = logging.getLogger("mirror.daemon")
 
-SOCKET_PATH_LIMIT = 103
-"""Bytes that macOS takes in the path of a Unix socket; Linux takes four more."""
-
 CONTROL_LIMITS = Limits(connections=64, answer=None)
 """A command that is suspended in a terminal may go on reading later."""
 
@@ -68,8 +66,8 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
     """
     known = sources.state(config.sources(home, environ))
     settings = _load(home, environ)
-    if len(os.fsencode(home.socket)) > SOCKET_PATH_LIMIT:
-        raise UsageError(f"{home.socket} is too long a path for a socket; use a shorter MIRROR_HOME")
+    if reason := problem(home.socket):
+        raise UsageError(f"{reason}; use a shorter MIRROR_HOME")
     descriptors.raise_limit()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -350,6 +348,10 @@ class Daemon:
                 done[str(project)] = await self._context.writer.mend(project)
         return done
 
+    async def check(self) -> str | None:
+        """What is wrong with the state file, or None."""
+        return await self._context.writer.check()
+
     async def reload(self) -> None:
         """Read the config and the key again and go on by them; what runs already ends with those that it began with.
 
@@ -538,7 +540,8 @@ class Daemon:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            with address(path) as short:
+                listener.bind(short)
         finally:
             os.umask(old)
         return listener

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from mirror.config import Settings
+from mirror.daemon import address
 from mirror.daemon.client import Control
-from mirror.daemon.daemon import SOCKET_PATH_LIMIT
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import MirrorError
 from mirror.home import Home
@@ -29,13 +28,8 @@ _ADVICE = {
 
 def check(home: Home, settings: Settings) -> Iterator[Finding]:
     """The socket's path, the daemon, and the freshness of what the config names."""
-    length = len(os.fsencode(home.socket))
-    if length > SOCKET_PATH_LIMIT:
-        yield fail(
-            "socket",
-            f"{home.socket} is {length} bytes long, more than the {SOCKET_PATH_LIMIT} that a socket's path may have",
-            "use a shorter MIRROR_HOME; no daemon can run in this one",
-        )
+    if reason := address.problem(home.socket):
+        yield fail("socket", reason, "use a shorter MIRROR_HOME; no daemon can run in this one")
     yield from _daemon(home)
     yield from _freshness(home, settings)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError, StoreError
 from mirror.home import Home
+from mirror.store.names import escaped
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -61,7 +62,7 @@ def open_restricted(
             f"SET temp_directory = {_literal(spill)}",
             *([f"SET memory_limit = {_literal(memory)}"] if memory else []),
             *([f"SET threads = {threads:d}"] if threads else []),
-            f"SET allowed_directories = [{_literal(str(history))}]",
+            f"SET allowed_directories = [{_literal(str(history))}, {_literal(escaped(history))}]",
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET lock_configuration = true",

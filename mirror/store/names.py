@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def told_apart(names: Sequence[str]) -> list[str]:
         taken.add(folded(free))
         given.append(free)
     return given
+
+
+def escaped(path: Path) -> str:
+    """The path as a pattern that matches it alone, since `read_parquet` takes `*`, `?` and `[` for patterns."""
+    return re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", str(path))
+
+
+def pattern(path: Path) -> str:
+    """The path as a quoted SQL string for `read_parquet`."""
+    return literal(escaped(path))

@@ -96,6 +96,14 @@ class Writer:
         """Bring what disagrees within the store of a project in line; what was done."""
         return await self.write(lambda tx: tx.mend(project))
 
+    async def check(self) -> str | None:
+        """What is wrong with the state file on the disk; the store goes on from the published one then."""
+        try:
+            await self.read(lambda store: store.check())
+        except StoreError as error:
+            return str(error)
+        return None
+
     async def publish(self) -> None:
         """Make what is committed visible to readers now."""
         await self.read(self._publish)
