@@ -57,6 +57,10 @@ class Writes:
         runs.upsert(self._db, records, now)
         self.written |= {ProjectKey(record.entity, record.project) for record in records}
 
+    def settle_records(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Note that what is mirrored of these runs' records is all that the server gives of them."""
+        runs.settle(self._db, project, run_ids)
+
     def mark_deleted(self, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
         """Note that the server no longer has these runs; everything mirrored of them stays."""
         runs.mark_deleted(self._db, project, run_ids, at)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mirror.remote.columns import KeyGlobs
 from mirror.remote.history import Window
-from mirror.remote.runs import RunHead
+from mirror.remote.runs import Page, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)
@@ -73,15 +73,60 @@ def newest(runs: Iterable[RunHead | RunRecord], so_far: datetime | None) -> date
     return max([*times, *([so_far] if so_far else [])], default=None)
 
 
+def known_to(page: Page[RunHead] | Page[RunRecord]) -> datetime | None:
+    """Up to when every change on the server is known that a list tells of, whose first page this is.
+
+    What changes while the following pages are asked for may have been on a page before. So it is the time at which the
+    list was begun; from a server that does not tell the time it is the newest change in the first answer.
+    """
+    return page.asked_at or newest(page.runs, None)
+
+
+def covered(runs: Iterable[RunHead | RunRecord], begun: datetime | None, so_far: datetime | None) -> datetime | None:
+    """The cursor behind a list of changed runs that was begun at a time of the server's clock.
+
+    A run may tell a time to come, of a clock that was wrong, and the mirrored cursor may be such a time.
+    """
+    latest = newest(runs, so_far)
+    return latest if latest is None or begun is None else min(latest, begun)
+
+
+def is_unsure(known: KnownRun, now: datetime | None) -> bool:
+    """Whether the run may have changed unseen in the second of the state that is mirrored, which is over by now.
+
+    The server tells times in whole seconds: two edits in one second have the same time, and the answer may have come
+    between them. `now` is the server's clock, None where it does not tell. A time to come hides no edit, and a server
+    that tells fractions tells every edit from the one before.
+    """
+    if known.asked_at is None or known.deleted or known.local:
+        return False
+    recent = [
+        time
+        for time in (known.heartbeat_at, known.updated_at)
+        if time is not None and not time.microsecond and known.asked_at <= time <= known.asked_at + OVERLAP
+    ]
+    return bool(recent) and (now is None or now > max(recent))
+
+
 def is_new(head: RunHead, known: KnownRun | None) -> bool:
     """Whether the server tells anything of the run that the mirror does not hold."""
     return (
         known is None
         or known.deleted
         or known.local
+        or is_other(head, known)
         or (head.state, head.heartbeat_at, head.updated_at, head.server_rows)
         != (known.state, known.heartbeat_at, known.updated_at, known.server_rows)
     )
+
+
+def is_other(run: RunHead | RunRecord, known: KnownRun | None) -> bool:
+    """Whether the mirrored run was deleted on the server and this one made under its id."""
+    if known is None or not known.storage_id:
+        return False
+    if isinstance(run, RunRecord) and run.storage_id != known.storage_id:
+        return True
+    return None not in (run.created_at, known.created_at) and run.created_at != known.created_at
 
 
 def shrank(record: RunRecord, known: KnownRun | None) -> bool:
