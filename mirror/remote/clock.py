@@ -1,4 +1,4 @@
-"""The server's clock, as its answers tell it: what is mirrored is measured by it, never by the clock of this machine."""
+"""The server's clock, as its answers tell it. How fresh the mirror is goes by it, never by this machine's clock."""
 
 from __future__ import annotations
 

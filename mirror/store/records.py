@@ -180,6 +180,15 @@ class HistoryPage:
 
 
 @dataclass(frozen=True)
+class HistoryMark:
+    """The last mirrored line of a run: its step, how many keys it has, and the numbers of some of them."""
+
+    step: int
+    keys: int
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
 class LocalFile:
     """A file of the official client, and how far it is read.
 

@@ -271,7 +271,7 @@ def known(db: Database, project: ProjectKey, run_ids: Collection[str] | None = N
 def unsettled(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
     """As `known`, of the runs that a pass may have to do with though nothing is new on the server.
 
-    These are live, lack history, failed, are to be pulled again, or changed as recently as the answer that told of them.
+    These are live, lack history, failed, are to be pulled again, or changed in the second in which they were asked for.
     """
     rows = db.run(KNOWN + _UNSETTLED, [project.entity, project.project])
     return {row[1]: KnownRun(*row) for row in rows}

@@ -124,6 +124,13 @@ class Writes:
         cursor.error, cursor.next_try_at = error, next_try_at
         history.save(self._db, [cursor])
 
+    def forget_failures(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Note that nothing is wrong with these runs any more."""
+        cursors = list(history.find(self._db, project, run_ids).values())
+        for cursor in cursors:
+            cursor.succeeded()
+        history.save(self._db, cursors)
+
     def replace_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
         """Put the page in place of all that is mirrored of its run's system metrics."""
         history.replace_system_metrics(self._db, project, page)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from math import nan
 
 from mirror.errors import MirrorError
 from mirror.remote import runs as remote
@@ -101,6 +102,8 @@ class _Pass:
         self.mirrored = 0
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
+        # Runs that ended, with the time of their last line.
+        self.moved: dict[str, object] = {}
         self.among: set[str] | None = None
         self.seen: set[str] | None = None
 
@@ -261,6 +264,10 @@ class _Pass:
         await self.context.writer.write(write)
         self.cursor = cursor
         self.changed.update(record.run_id for record in records)
+        for record in records:
+            known = self.known.get(record.run_id)
+            if known is not None and plan.went_on(record, known):
+                self.moved[record.run_id] = record.summary.get("_timestamp")
         self.result.runs += len(records)
         self.result.new_runs += sum(record.run_id not in self.known for record in records)
         self.context.progress.runs_done(self.project, len(records))
@@ -346,14 +353,37 @@ class _Pass:
             and (self.seen is None or run.run_id in self.seen)
             for run in about
         )
+        if recovered := [run.run_id for run in about if plan.has_recovered(run, now)]:
+            await self.context.writer.write(lambda tx: tx.forget_failures(self.project, recovered))
         if self.context.scope.history:
             needs = [need for run in about if (need := plan.need(run, now))]
+            needs += await self._doubtful({need.run.run_id for need in needs})
             if needs:
                 await history.pull(self.context, self.project, needs, self.result)
         for run in about:
             if run.error and run.run_id not in self.result.failed and run.next_try_at and run.next_try_at > now:
                 self.result.failed[run.run_id] = f"{run.error} (next try at {run.next_try_at:%Y-%m-%d %H:%M} UTC)"
         await extras.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
+
+    async def _doubtful(self, besides: Collection[str]) -> list[plan.Need]:
+        """Runs that ended with as many lines and the last step of before, though their process spoke meanwhile.
+
+        They may have been rewound and logged up to there again. The time of the last line, which the summary holds,
+        tells most of them from those that only ended.
+        """
+        if not (names := self.moved.keys() - besides):
+            return []
+        known, marks = await self.context.writer.read(
+            lambda store: (
+                store.known_runs(self.project, names),
+                store.history_marks(self.project, sorted(names)),
+            )
+        )
+        return [
+            plan.Need(known[run_id], whole=False, check=True)
+            for run_id, mark in marks.items()
+            if mark.numbers.get("_timestamp", nan) != self.moved[run_id] and plan.is_settled(known[run_id], utc_now())
+        ]
 
     async def end(self, *, whole: bool) -> None:
         """Record how a pass ended that was about the `whole` of a project that the store knows."""

@@ -10,7 +10,6 @@ import pytest
 from mirror.remote import runs as remote
 from mirror.remote.runs import PageSize
 from mirror.sync import project as passes
-from tests.sync.rig import rig as make_rig
 
 NOON = datetime(2026, 3, 1, 12)
 
