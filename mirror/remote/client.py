@@ -20,6 +20,7 @@ import httpx
 import orjson
 
 from mirror.errors import AuthError, CommError
+from mirror.remote.clock import ServerClock
 from mirror.remote.limits import Limiter, asking_for, retry_after
 from mirror.remote.sink import Sink, Source
 from mirror.version import VERSION
@@ -108,6 +109,7 @@ class Server:
         self.lacks: set[str] = set()
         """What this server was found not to have; asked for once only."""
         self.limiter = Limiter(max_concurrency)
+        self.clock = ServerClock()
         self._key_source = key_source
         self._patience = patience or Patience()
         self._http = httpx.AsyncClient(
@@ -272,6 +274,7 @@ class Server:
             raise _Retry(Unreachable(message, error), connecting=True) from error
         self.bytes_received += len(answer.content)
         self.limiter.learn(answer.headers)
+        self.clock.learn(answer.headers)
         return self._read(operation, answer, within="data" if path == "graphql" else None)
 
     def _read(self, operation: str, answer: httpx.Response, *, within: str | None) -> dict[str, Any]:

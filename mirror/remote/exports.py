@@ -168,7 +168,9 @@ def _is_plain(file: Any, keys: KeyGlobs) -> bool:
         if field.name not in keys and field.name != "_step":
             continue
         if pa.types.is_integer(field.type):
-            if not all(_is_exact(file.metadata.row_group(group).column(place)) for group in range(file.num_row_groups)):
+            if field.name != "_step" and not all(
+                _is_exact(file.metadata.row_group(group).column(place)) for group in range(file.num_row_groups)
+            ):
                 return False
         elif not pa.types.is_floating(field.type):
             return False

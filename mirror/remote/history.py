@@ -1,14 +1,21 @@
-"""Asks for logged values: the lines of several runs in one request, and in smaller ones where that fails."""
+"""Asks for logged values: the lines of several runs in one request, and in smaller ones where that fails.
+
+With `samples` at least as large as the steps of a window, the server gives every line of it. Steps can be too far apart
+for that, such as those of a clock in nanoseconds. Then fewer samples than steps are asked for, which gives every line
+while there are fewer lines than samples. An answer that reaches `samples` may be a sample: the window is cut in two, at
+a step that the answer showed, and asked for again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import queries
 from mirror.remote.client import Server, TooMuch, Unreachable
+from mirror.remote.lenient import loads
 from mirror.store.records import ProjectKey
 
 SMALL_STEPS = 1000
@@ -31,27 +38,47 @@ class NoHistory(Unreachable):
         self.failed = failed
 
 
+MOST_SAMPLES = 2**31 - 1
+"""The largest `samples` that GraphQL's Int holds."""
+
+MOST_STEP = 2**63 - 1
+
+
 @dataclass(frozen=True)
 class Window:
-    """Steps `first` (inclusive) to `end` (exclusive) of one run."""
+    """Steps `first` (inclusive) to `end` (exclusive) of one run.
+
+    With `most`, so many lines are asked for; by default as many as there are steps.
+    """
 
     run_id: str
     first: int
     end: int
+    most: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many lines are asked for."""
+        steps = self.end - self.first
+        return min(steps, MOST_SAMPLES if self.most is None else self.most)
+
+    def is_sampled(self, lines: int) -> bool:
+        """Whether an answer of so many lines may lack some of the window's."""
+        return self.samples <= lines and self.samples < self.end - self.first
 
 
 async def fetch(server: Server, project: ProjectKey, windows: Sequence[Window]) -> dict[Window, list[str] | None]:
     """The raw history lines of each window, in one request; None for a run that the server does not have.
 
-    Every line of a window comes, since as many samples are asked for as the window has steps.
+    These are all of its lines unless `Window.is_sampled` says otherwise.
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     for index, window in enumerate(windows):
         variables[f"run{index}"] = window.run_id
         variables[f"min{index}"] = window.first
-        variables[f"max{index}"] = window.end
-        variables[f"samples{index}"] = min(window.end - window.first, 2**31 - 1)
-    bulk = sum(window.end - window.first for window in windows) > SMALL_STEPS
+        variables[f"max{index}"] = min(window.end, MOST_STEP)
+        variables[f"samples{index}"] = window.samples
+    bulk = sum(window.samples for window in windows) > SMALL_STEPS
     data = await server.graphql("MirrorHistory", queries.history(len(windows)), variables, bulk=bulk)
     found = data.get("project") or {}
     answers = [found.get(f"r{index}") for index in range(len(windows))]
@@ -102,7 +129,26 @@ class HistoryReader:
                     self._silent = {}
             return Answer(failed={run_id: error})
         self._silent = {}
-        return Answer(lines)
+        return await self._completed(Answer(lines))
+
+    async def _completed(self, answer: Answer) -> Answer:
+        """The answer with every line of the windows of which it may hold a sample."""
+        for window, texts in answer.lines.items():
+            if window.run_id in answer.failed or texts is None or not window.is_sampled(len(texts)):
+                continue
+            try:
+                cuts = _cuts(window, steps_of(window.run_id, texts))
+            except CommError as error:
+                answer.failed[window.run_id] = error
+                continue
+            whole = await self._read_parts([window], [[part] for part in cuts])
+            answer.failed.update(whole.failed)
+            answer.lines.update(whole.lines)
+        if answer.failed:
+            answer.lines = {
+                window: texts for window, texts in answer.lines.items() if window.run_id not in answer.failed
+            }
+        return answer
 
     async def _answers(self) -> bool:
         """Whether the server gives as much as one line of a run, if there is one that was not tried in vain."""
@@ -145,10 +191,28 @@ def _parts(windows: Sequence[Window], *, splittable: bool) -> list[list[Window]]
     steps = window.end - window.first
     if not splittable or steps < 2:
         return []
+    if window.samples < steps:
+        # Where the lines lie shows in fewer of them; cut blindly, most pieces would be empty.
+        fewer = window.samples // PIECES
+        return [[replace(window, most=fewer)]] if fewer > 1 else []
     size = -(-steps // PIECES)
     return [
         [Window(window.run_id, first, min(first + size, window.end))] for first in range(window.first, window.end, size)
     ]
+
+
+def _cuts(window: Window, steps: Sequence[int]) -> list[Window]:
+    """The window in two, each with about half of the lines that these steps are a sample of."""
+    middle = min(max(steps[len(steps) // 2], window.first + 1), window.end - 1)
+    return [replace(window, end=middle), replace(window, first=middle)]
+
+
+def steps_of(run_id: str, texts: Sequence[str]) -> list[int]:
+    """The steps of history lines, rising. Raises CommError for a line that has none."""
+    try:
+        return sorted(int(loads(text)["_step"]) for text in texts)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise CommError(f"the server sent a history line of {run_id} that cannot be read ({error!r})", error) from error
 
 
 async def fetch_events(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -41,10 +43,15 @@ Item = TypeVar("Item", RunHead, RunRecord)
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Some runs, and how many runs the scope has in all."""
+    """Some runs, and how many runs the scope has in all.
+
+    `asked_at` is what the server's clock showed when it was asked for them, None where it does not tell: every change
+    up to then is in the page.
+    """
 
     runs: list[Item]
     total: int
+    asked_at: datetime | None = None
 
 
 def moment(text: Any) -> datetime | None:
@@ -79,23 +86,26 @@ class PageSize:
 
 async def heads(
     server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any]
-) -> AsyncIterator[Page[RunHead]]:
+) -> AsyncGenerator[Page[RunHead]]:
     """Pages of what a poll sees of every run that matches `filters`, oldest first."""
-    async for nodes, total in _pages(server, project, queries.HEAD_FIELDS, scope, filters, PageSize(MOST_RUNS)):
-        yield Page([_head(node) for node in nodes], total)
+    async with aclosing(_pages(server, project, queries.HEAD_FIELDS, scope, filters, PageSize(MOST_RUNS))) as pages:
+        async for nodes, total, asked_at in pages:
+            yield Page([_head(node) for node in nodes], total, asked_at)
 
 
 async def records(
     server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any], size: PageSize
-) -> AsyncIterator[Page[RunRecord]]:
+) -> AsyncGenerator[Page[RunRecord]]:
     """Pages of whole records of every run that matches `filters`, oldest first."""
     while True:
         optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
         asked = {name: field for name, field in optional.items() if name not in server.lacks}
         fields = " ".join([queries.RUN_FIELDS, *asked.values()])
         try:
-            async for nodes, total in _pages(server, project, fields, scope, filters, size):
-                yield Page([_record(server, project, node) for node in nodes], total)
+            async with aclosing(_pages(server, project, fields, scope, filters, size)) as pages:
+                async for nodes, total, asked_at in pages:
+                    found = [replace(_record(server, project, node), asked_at=asked_at) for node in nodes]
+                    yield Page(found, total, asked_at)
         except FeatureMissing as error:
             # A server may have the field but not all that is asked for in it; then its type is named, `RunInfo`.
             refused = {name for name in asked if name.lower() in str(error).lower()}
@@ -106,13 +116,14 @@ async def records(
             return
 
 
-async def history_keys(server: Server, project: ProjectKey) -> AsyncIterator[dict[str, dict[str, int | None] | None]]:
+async def history_keys(server: Server, project: ProjectKey) -> AsyncGenerator[dict[str, dict[str, int | None] | None]]:
     """Pages of the keys that each run ever logged, with the number of values where the server tells it.
 
     None for a run of which it does not tell the keys. Raises FeatureMissing on a server that has no such list.
     """
-    async for nodes, _ in _pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize()):
-        yield {node["name"]: _keys(node["historyKeys"]) for node in nodes}
+    async with aclosing(_pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize())) as pages:
+        async for nodes, _, _ in pages:
+            yield {node["name"]: _keys(node["historyKeys"]) for node in nodes}
 
 
 def _keys(told: Any) -> dict[str, int | None] | None:
@@ -143,12 +154,13 @@ async def _pages(
     scope: Mapping[str, Any],
     filters: Mapping[str, Any],
     size: PageSize,
-) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
+) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
     document = queries.runs(fields)
 
-    async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
-        """One page, how many runs there are, and where the next page begins."""
+    async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
+        """One page, how many runs there are, where the next page begins, and the server's clock before it."""
         while True:
+            started = time.monotonic()
             first = size.runs
             variables = {
                 "entity": project.entity,
@@ -174,16 +186,16 @@ async def _pages(
             size.learn(len(nodes), server.bytes_received - before)
             info = connection["pageInfo"]
             more = info["hasNextPage"] and nodes and info["endCursor"] != after
-            return nodes, int(found["runCount"]), info["endCursor"] if more else None
+            return nodes, int(found["runCount"]), info["endCursor"] if more else None, server.clock.at(started)
 
     # The next page is asked for while this one is worked on.
     coming = asyncio.create_task(ask(None))
     try:
         while True:
-            nodes, total, after = await coming
+            nodes, total, after, asked_at = await coming
             if after is not None:
                 coming = asyncio.create_task(ask(after))
-            yield nodes, total
+            yield nodes, total, asked_at
             if after is None:
                 return
     finally:

@@ -96,6 +96,7 @@ class Sandbox:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             server_header=False,
+            date_header=False,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

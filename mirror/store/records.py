@@ -30,7 +30,7 @@ class RunRecord:
     (program, args, os, python, gpu, gpu_count, cpu_count, git). `info`, `server_events` (system metric lines) and
     `server_log_lines` are None where the server does not tell. `storage_id` is empty for a run that was read from a
     local file. `server_keys` is how many values of each history key the server counts, None where it does not tell; it
-    is for comparing and not stored.
+    is for comparing and not stored. `asked_at` is what the server's clock showed when it was asked for the run.
     """
 
     entity: str
@@ -62,6 +62,7 @@ class RunRecord:
     server_events: int | None = None
     server_log_lines: int | None = None
     info: dict[str, Any] | None = None
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class KnownRun:
     `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
     `server_last_step` are what the server said when the run's record was last written. `local` tells that the run came
     from a local file and the server is not known to have it, `ahead` that it has it, with less history than the file.
+    `asked_at` is what the server's clock showed when it was asked for that record.
     """
 
     rid: int
@@ -89,13 +91,16 @@ class KnownRun:
     deleted: bool
     local: bool = False
     ahead: bool = False
+    created_at: datetime | None = None
+    storage_id: str = ""
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class ProjectCursor:
-    """How far a project is mirrored. `covered_to` is the newest change seen and committed, on the server's clock.
+    """How far a project is mirrored. `covered_to` is a time on the server's clock: what changed until then is mirrored.
 
-    All runs that changed up to there are mirrored, so a pass that leaves older runs out does not set it.
+    It is never later than when the server was asked, and a pass that leaves older runs out does not set it.
     `reconciled_at` is when a full listing was last compared, on this machine's clock; `unexplained_runs` is how many
     runs the server counted when that listing could not explain its count, else None. `filters` and `history` are the
     filter and the key globs, as JSON text, that the runs and the history were taken with.
@@ -172,6 +177,15 @@ class HistoryPage:
     rows: int
     last_step: int | None
     summary: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class HistoryMark:
+    """The last mirrored line of a run: its step, how many keys it has, and the numbers of some of them."""
+
+    step: int
+    keys: int
+    numbers: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,13 @@ _COLUMNS = {
     **dict.fromkeys(("server_rows", "server_last_step", "server_events", "server_log_lines"), "BIGINT"),
     **dict.fromkeys(("deleted_at", "synced_at"), "TIMESTAMP"),
     "revision": "BIGINT",
+    "asked_at": "TIMESTAMP",
 }
 
-_WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at")
+_IDENTITY = ("storage_id", "created_at")
+"""Columns that never change of one run, so that a change tells of another run under its id."""
+
+_WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at", *_IDENTITY)
 """Columns whose changes are recorded, beside the leaves of the documents."""
 
 _CHANGE = {
@@ -37,13 +41,14 @@ _CHANGE = {
 
 _NEVER = datetime(1970, 1, 1)
 
-OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision")
+OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision", "asked_at")
 """Columns that no server tells."""
 
 KNOWN = """
     SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
            h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL,
-           l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> ''
+           l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> '',
+           r.created_at, r.storage_id, r.asked_at
     FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid
     LEFT JOIN store.local_runs AS l ON l.rid = r.rid
     WHERE r.entity = ? AND r.project = ?
@@ -122,7 +127,7 @@ def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any
         *(r.created_at, r.heartbeat_at, r.updated_at, r.duration_s),
         *(r.username, r.group_name, r.job_type, r.sweep, r.notes, r.description, ",".join(r.tags)),
         *(r.git_commit, r.host, r.url, json_text(r.config), meta, json_text(r.summary)),
-        *(r.server_rows, r.server_last_step, r.server_events, r.server_log_lines, None, now, revision),
+        *(r.server_rows, r.server_last_step, r.server_events, r.server_log_lines, None, now, revision, r.asked_at),
     )
 
 
@@ -143,7 +148,11 @@ def _record_changes(
         before, after = dict(zip(_WATCHED, old[rid][2:], strict=True)), dict(zip(_WATCHED, values, strict=True))
         if not {before["state"], after["state"]} & LIVE_STATES:
             settled.append(rid)
-        changes.extend((rid, field, before[field], after[field]) for field in _WATCHED if before[field] != after[field])
+        # A run that was read from a local file is the same one on the server, which gives it an id of its own.
+        watched_here = _WATCHED if before["storage_id"] else [name for name in _WATCHED if name not in _IDENTITY]
+        changes.extend(
+            (rid, field, before[field], after[field]) for field in watched_here if before[field] != after[field]
+        )
     changes += _changed_leaves(db, known, settled)
     names = {rid: row[1] for rid, row in old.items()}
     here = (project.entity, project.project)
@@ -203,6 +212,12 @@ def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) ->
         db.run("INSERT INTO store.leaf_keys SELECT ?, * FROM totals", [project_number])
 
 
+def settle(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> None:
+    """Forget when the server was asked for these runs, so that none of them is asked for once more."""
+    condition, params = rids.among(rids.find(db, project, run_ids).values())
+    db.run(f"UPDATE store.runs SET asked_at = NULL WHERE {condition}", params)
+
+
 def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: datetime) -> None:
     """Set `deleted_at` of runs that have none yet; everything mirrored of them stays."""
     condition, params = rids.among(rids.find(db, project, run_ids).values())
@@ -237,6 +252,7 @@ _UNSETTLED = f"""
         r.state IN ({", ".join(f"'{state}'" for state in sorted(LIVE_STATES))})
         OR h.refresh OR h.error IS NOT NULL OR r.server_rows <> h.rows
         OR (r.server_last_step IS NOT NULL AND (h.last_step IS NULL OR h.last_step < r.server_last_step))
+        OR r.asked_at <= greatest(r.heartbeat_at, r.updated_at)
     )
 """
 
@@ -255,7 +271,7 @@ def known(db: Database, project: ProjectKey, run_ids: Collection[str] | None = N
 def unsettled(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
     """As `known`, of the runs that a pass may have to do with though nothing is new on the server.
 
-    These are live, lack history, failed, or are to be pulled again.
+    These are live, lack history, failed, are to be pulled again, or changed in the second in which they were asked for.
     """
     rows = db.run(KNOWN + _UNSETTLED, [project.entity, project.project])
     return {row[1]: KnownRun(*row) for row in rows}

@@ -24,6 +24,7 @@ from mirror.store import (
     compact,
     digests,
     extras,
+    history,
     identity,
     local,
     migrations,
@@ -48,6 +49,7 @@ from mirror.store.database import (
     working_error,
 )
 from mirror.store.records import (
+    HistoryMark,
     KnownRun,
     LocalFile,
     LocalRun,
@@ -188,6 +190,10 @@ class Store:
     def key_rows(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """How many values are mirrored of each history key, by run."""
         return self._read(lambda db: runs.key_rows(db, project, run_ids))
+
+    def history_marks(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, HistoryMark]:
+        """The last mirrored history line of each of these runs that has any values."""
+        return self._read(lambda db: history.marks(db, project, run_ids))
 
     def status(self) -> list[ProjectStatus]:
         """How each project stands."""

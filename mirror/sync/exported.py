@@ -7,7 +7,7 @@ import logging
 import shutil
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +68,12 @@ class Exported:
         self._parser = parser
         self._needs = needs
 
-    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncIterator[Batch]:
+    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
         """The exported part of each run, in order of its steps. Raises Unreachable or AuthError."""
-        small = [span for span in spans if span.rows < FEWEST_ROWS]
-        large = [span for span in spans if span.rows >= FEWEST_ROWS]
-        self.left += small
+        large: list[plan.Span] = []
+        for span in spans:
+            wanted = span.rows >= FEWEST_ROWS or self._needs[span.run_id].thorough
+            (large if wanted else self.left).append(span)
         under_way: deque[asyncio.Task[_Files | None]] = deque()
         try:
             async for span, export in self._find(large):
@@ -88,7 +89,7 @@ class Exported:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _find(self, spans: Sequence[plan.Span]) -> AsyncIterator[tuple[plan.Span, Export]]:
+    async def _find(self, spans: Sequence[plan.Span]) -> AsyncGenerator[tuple[plan.Span, Export]]:
         for start in range(0, len(spans), plan.REQUEST_RUNS):
             some = spans[start : start + plan.REQUEST_RUNS]
             found = await exports.find(self._context.server, self._project, [span.run_id for span in some])
@@ -141,7 +142,7 @@ class Exported:
         rows = sum(part.rows for part in found) + live
         return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
 
-    async def _read(self, files: _Files | None) -> AsyncIterator[Batch]:
+    async def _read(self, files: _Files | None) -> AsyncGenerator[Batch]:
         """Pages of a run, the last of them as far as nothing is missing; what is live is left to the lines."""
         if files is None:
             return

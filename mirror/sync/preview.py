@@ -82,7 +82,7 @@ class _Look:
         filters, cursor = dict(self.scope.filters), self.mirrored.cursor
         if self.run_ids:
             names: dict[str, Any] = {"name": {"$in": list(self.run_ids)}}
-            found, _ = await listing.heads(self.server, self.project, scope={}, filters=names)
+            found = (await listing.heads(self.server, self.project, scope={}, filters=names)).runs
             missing = set(self.run_ids) - {head.run_id for head in found}
             if unknown := sorted(missing - self.known.keys()):
                 raise NotFound(f"no run {', '.join(unknown)} in {self.project} on {self.server.base_url}")
@@ -91,13 +91,13 @@ class _Look:
         if since is not None and plan.leaves_out(cursor, since):
             self.partly = True
             recent = plan.recent_filter(since, filters)
-            found, _ = await listing.heads(self.server, self.project, scope=filters, filters=recent)
+            found = (await listing.heads(self.server, self.project, scope=filters, filters=recent)).runs
             return self._new(found)
-        found, total = await listing.changed(self.server, self.project, cursor, self.known, filters)
-        new = self._new(found)
-        if self._would_reconcile(new, total):
+        listed = await listing.changed(self.server, self.project, cursor, self.known, filters)
+        found, new = listed.runs, self._new(listed.runs)
+        if self._would_reconcile(new, listed.total):
             if cursor.covered_to is not None:
-                found, _ = await listing.heads(self.server, self.project, scope=filters, filters=filters)
+                found = (await listing.heads(self.server, self.project, scope=filters, filters=filters)).runs
             await self._find_gone(found)
         return self._new(found)
 
