@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
+from mirror.addresses import project_page
 from mirror.store import columns, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
@@ -201,6 +202,17 @@ def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) ->
         db.run(f"DELETE FROM store.leaf_keys AS k USING moved AS m WHERE {same}", [project_number])
     with db.table("totals", totals):
         db.run("INSERT INTO store.leaf_keys SELECT ?, * FROM totals", [project_number])
+
+
+def lead_to(db: Database, project: ProjectKey, app_url: str) -> None:
+    """Put right the addresses of runs that lead to another app; local runs have none."""
+    page = project_page(app_url, project.entity, project.project)
+    db.run(
+        "UPDATE store.runs SET url = ? || regexp_extract(url, '/runs/[^/]*$') "
+        "WHERE entity = ? AND project = ? AND contains(url, '/runs/') AND NOT starts_with(url, ? || '/runs/')",
+        [page, project.entity, project.project, page],
+    )
+    db.app_urls[project] = app_url
 
 
 def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: datetime) -> None:

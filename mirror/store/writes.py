@@ -57,6 +57,10 @@ class Writes:
         runs.upsert(self._db, records, now)
         self.written |= {ProjectKey(record.entity, record.project) for record in records}
 
+    def lead_to(self, project: ProjectKey, app_url: str) -> None:
+        """Have the addresses of all runs of the project lead to the app there."""
+        runs.lead_to(self._db, project, app_url)
+
     def mark_deleted(self, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
         """Note that the server no longer has these runs; everything mirrored of them stays."""
         runs.mark_deleted(self._db, project, run_ids, at)
