@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from mirror.addresses import FORGE_HOSTS, path_of
 from mirror.errors import FilterError
 
 DEFAULT_BASE_URL = "https://api.wandb.ai"
@@ -89,7 +90,9 @@ def base_url(value: object) -> str:
         True,
     ):
         raise Impossible(f"is no address of the API: did you mean {DEFAULT_BASE_URL}?")
-    if parts.hostname == "forge.coreweave.com" and parts.path == "/api/wandb":
+    if parts.hostname in FORGE_HOSTS:
+        if (parts.scheme, parts.port, parts.path) != ("https", None, "/api/wandb"):
+            raise Impossible(f"is no address of the API: did you mean https://api.{parts.hostname}?")
         return f"https://api.{parts.hostname}"
     return url
 
@@ -190,7 +193,8 @@ def project_pattern(text: object, entity: str | None = None) -> str:
 
 def path(text: object, entity: str | None = None) -> str:
     """Read a project pattern, or a run as "entity/project/run_id" or as in the address of its page."""
-    if match := re.fullmatch(rf"({_NAME}/{_NAME})/(?:runs/)?({_NAME})", _text(text).strip("/")):
+    text = path_of(_text(text))
+    if match := re.fullmatch(rf"({_NAME}/{_NAME})/(?:runs/)?({_NAME})", text.strip("/")):
         return f"{match[1]}/{match[2]}"
     try:
         return project_pattern(text, entity)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mirror.addresses import FORGE_HOSTS
 from mirror.errors import AuthError
 from mirror.netrc_text import with_entry
 
 # The official client's own table: the address it now logs in to by default, and the API behind it.
-_UPSTREAM = {"forge.coreweave.com": "api.wandb.ai", "api.forge.coreweave.com": "api.wandb.ai"}
+_UPSTREAM = {name: api for host, api in FORGE_HOSTS.items() for name in (host, f"api.{host}")}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mirror.addresses import path_of
 from mirror.api.official import asked_of_server, asks
 from mirror.api.page import RunPage
 from mirror.api.run import Run
@@ -323,7 +324,7 @@ class Api:
         """A path as people write it, with what is set of entity and project before it."""
         if not isinstance(path, str):
             raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
-        text = re.sub(r"^https?://[^/]+|[?#].*$", "", path.strip())
+        text = re.sub(r"[?#].*$", "", path_of(path.strip()))
         text = text.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
         parts = [part.strip() for part in text.split("/")]
         if ":" in parts[-1] and len(parts) < 3:

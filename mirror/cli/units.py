@@ -17,6 +17,7 @@ CARRIED = (
     "MIRROR_HOME",
     "MIRROR_CONFIG",
     "WANDB_BASE_URL",
+    "WANDB_APP_URL",
     "WANDB_ENTITY",
     "WANDB_CONFIG_DIR",
     "NETRC",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
+from mirror.addresses import path_of
 from mirror.errors import QueryError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
     Deleted runs count. Raises QueryError for a run that is not mirrored, naming the nearest, and for one that is
     in several projects, naming them.
     """
-    parts = text.strip("/").split("/")
+    parts = path_of(text).strip("/").split("/")
     if len(parts) == 4 and parts[2] == "runs":
         del parts[2]
     if len(parts) > 3 or not all(parts):

@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 import httpx
 import orjson
 
+from mirror.addresses import app_of
 from mirror.errors import AuthError, CommError
 from mirror.remote.clock import ServerClock
 from mirror.remote.limits import Limiter, asking_for, retry_after
@@ -101,8 +102,11 @@ class Server:
         timeout: float = 30.0,
         max_concurrency: int = 8,
         patience: Patience | None = None,
+        app_url: str | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.app_url = app_url or app_of(base_url)
+        """Where the pages lie that the server shows to people."""
         self.requests: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.bytes_received = 0

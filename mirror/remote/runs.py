@@ -9,10 +9,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
 
+from mirror.addresses import run_page
 from mirror.errors import CommError
 from mirror.remote import queries
 from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch
@@ -278,7 +277,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         tags=tuple(node["tags"] or ()),
         git_commit=node["commit"] or ((info or {}).get("git") or {}).get("commit"),
         host=node["host"],
-        url=_url(server.base_url, project, head.run_id),
+        url=run_page(server.app_url, project.entity, project.project, head.run_id),
         config=config,
         config_meta=config_meta,
         summary=summary,
@@ -333,15 +332,3 @@ def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
         if isinstance(found, list):
             counts[key] = sum(int(kind.get("count") or 0) for kind in found if isinstance(kind, dict))
     return counts
-
-
-def _url(base_url: str, project: ProjectKey, run_id: str) -> str:
-    """The page of a run for people."""
-    return f"{_project_url(base_url, project)}/runs/{quote(run_id)}"
-
-
-@lru_cache
-def _project_url(base_url: str, project: ProjectKey) -> str:
-    """The page of a project; the hosted service shows it on another host than its API."""
-    site = "https://wandb.ai" if base_url == "https://api.wandb.ai" else base_url
-    return "/".join([site, quote(project.entity), quote(project.project)])

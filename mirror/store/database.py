@@ -58,6 +58,7 @@ class Database:
         version = "" if path.exists() else f"(STORAGE_VERSION {literal(storage_version)})"
         self._connection = duckdb.connect(":memory:")
         self.rids: dict[ProjectKey, dict[str, int]] = {}
+        self.app_urls: dict[ProjectKey, str] = {}
         try:
             # DuckDB draws a bar on stdout, which belongs to data, where it takes the process for an interactive one.
             # In a notebook without ipywidgets there is none, and the setting cannot be touched.
@@ -106,6 +107,7 @@ class Database:
 
     def _roll_back(self) -> None:
         self.rids.clear()
+        self.app_urls.clear()
         try:
             self.run("ROLLBACK")
         except duckdb.Error:

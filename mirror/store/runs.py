@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
+from mirror.addresses import project_page
 from mirror.store import columns, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
@@ -216,6 +217,17 @@ def settle(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> None:
     """Forget when the server was asked for these runs, so that none of them is asked for once more."""
     condition, params = rids.among(rids.find(db, project, run_ids).values())
     db.run(f"UPDATE store.runs SET asked_at = NULL WHERE {condition}", params)
+
+
+def lead_to(db: Database, project: ProjectKey, app_url: str) -> None:
+    """Put right the addresses of runs that lead to another app; local runs have none."""
+    page = project_page(app_url, project.entity, project.project)
+    db.run(
+        "UPDATE store.runs SET url = ? || regexp_extract(url, '/runs/[^/]*$') "
+        "WHERE entity = ? AND project = ? AND contains(url, '/runs/') AND NOT starts_with(url, ? || '/runs/')",
+        [page, project.entity, project.project, page],
+    )
+    db.app_urls[project] = app_url
 
 
 def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: datetime) -> None:

@@ -161,6 +161,10 @@ class Store:
         """As `known_runs`, of those that are live, lack history, failed, or are to be pulled again."""
         return self._read(lambda db: runs.unsettled(db, project))
 
+    def app_url(self, project: ProjectKey) -> str | None:
+        """Where the addresses of the project's runs lead to, if that was made sure since the store was opened."""
+        return self._read(lambda db: db.app_urls.get(project))
+
     def count_runs(self, project: ProjectKey) -> tuple[int, int]:
         """How many runs of a project the mirror holds, and how many of them it takes to be on the server."""
         return self._read(lambda db: runs.count(db, project))

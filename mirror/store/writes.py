@@ -61,6 +61,10 @@ class Writes:
         """Note that what is mirrored of these runs' records is all that the server gives of them."""
         runs.settle(self._db, project, run_ids)
 
+    def lead_to(self, project: ProjectKey, app_url: str) -> None:
+        """Have the addresses of all runs of the project lead to the app there."""
+        runs.lead_to(self._db, project, app_url)
+
     def mark_deleted(self, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
         """Note that the server no longer has these runs; everything mirrored of them stays."""
         runs.mark_deleted(self._db, project, run_ids, at)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from mirror import credentials
+from mirror.addresses import app_url
 from mirror.config import Settings
 from mirror.errors import AuthError
 from mirror.home import Home
@@ -48,6 +49,7 @@ def connect(settings: Settings, environ: Mapping[str, str], *, key_needed: bool 
         key_source=source,
         timeout=server.timeout,
         max_concurrency=server.max_concurrency,
+        app_url=app_url(server.base_url, environ),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from mirror.addresses import path_of
 from mirror.errors import AuthError, CommError, UsageError
 from mirror.remote.client import Server, Unreachable
 from mirror.remote.runs import project_names
@@ -39,7 +40,7 @@ class Pattern:
 
 def parse(path: str, entity: str | None = None) -> Pattern:
     """Read a path as people write it; a project alone belongs to `entity`. Raises UsageError for anything else."""
-    parts = path.strip("/").split("/")
+    parts = path_of(path).strip("/").split("/")
     if len(parts) == 1 and entity:
         parts = [entity, *parts]
     # The address of a run's page has one part more: entity/project/runs/run_id.

@@ -283,7 +283,10 @@ def test_a_mirror_of_a_mirror_does_not_ask_itself_for_ever(live: Served) -> None
 
 def test_env_prints_what_a_shell_needs(live: Served) -> None:
     printed = live.mirror("env").stdout
-    assert printed.splitlines()[1] == f"export WANDB_BASE_URL={live.address.url}"
+    assert printed.splitlines()[1:] == [
+        f"export WANDB_BASE_URL={live.address.url}",
+        f"export WANDB_APP_URL={live.server.url}",
+    ]
     assert live.server.key not in printed
     assert live.mirror("env", "--key").stdout == f"{live.server.key}\n"
 
