@@ -89,6 +89,22 @@ class MissingPackage(MirrorError, ImportError):
     """An optional package is not installed."""
 
 
+SEGMENT_ADVICE = "run `mirror verify --repair`, which pulls what was in it again"
+
+
+def unreadable(path: object, error: BaseException) -> StoreError:
+    """What it means that DuckDB cannot read the published file, or a segment of history that it lists."""
+    reason = str(error).splitlines()[0]
+    if names_segment(reason):
+        return StoreError(f"a segment of history is missing or damaged ({reason}); {SEGMENT_ADVICE}")
+    return StoreError(f"cannot read {path} ({reason}); `mirror sync` publishes it anew")
+
+
+def names_segment(reason: str) -> bool:
+    """Whether an error of DuckDB is about a segment of history."""
+    return "/history/entity=" in reason and ".parquet" in reason
+
+
 def one_line(text: str) -> str:
     """The text without line breaks and control characters, so that no message can pass for two."""
     flat = " ".join(text.split())

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirror.errors import QueryError, StoreError
+from mirror.errors import SEGMENT_ADVICE, QueryError, names_segment, unreadable
 from mirror.home import Home
 from mirror.store.names import escaped
 
@@ -42,8 +42,7 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
         with open_restricted(home.published, home.history, spill=spill) as connection:
             yield connection
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
+        raise unreadable(home.published, error) from error
 
 
 def open_restricted(
@@ -100,6 +99,8 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
         if place[2].startswith("..."):
             where = f"line {line}, at `{place[2][offset : offset + 40].rstrip('.')}`"
         text = f"{text} ({where})"
+    elif names_segment(text):
+        text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"
     return QueryError(text)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import StoreError
+from mirror.errors import StoreError, names_segment, unreadable
 from mirror.home import Home
 from mirror.query.connection import quiet
 from mirror.query.paths import Project, scope
@@ -121,6 +121,8 @@ def opened(home: Home) -> Iterator[DuckDBPyConnection]:
             connection.execute("SET TimeZone = 'UTC'").fetchall()
             yield connection
     except duckdb.Error as error:
+        if names_segment(str(error)):
+            raise unreadable(home.published, error) from error
         raise StoreError(f"the export failed: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise StoreError(f"the export failed: {error.filename}: {error.strerror or error}") from error

@@ -152,6 +152,20 @@ def test_a_damaged_segment_is_told_and_repaired(mirrored, damage):
     assert len(unlisted) == (damage != "missing")
 
 
+@pytest.mark.parametrize(
+    "command", [["query", "select count(*) from history"], ["history", "team/p/one"], ["export", "--lake", "lake"]]
+)
+def test_who_reads_a_segment_that_is_gone_is_told_what_to_do(mirrored, command, monkeypatch):
+    monkeypatch.chdir(mirrored.root)
+    path = min((mirrored.home / "history").rglob("*.parquet"))
+    path.unlink()
+    done = mirrored.here(*command)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: a segment of history is missing or damaged (")
+    assert done.stderr.endswith("; run `mirror verify --repair`, which pulls what was in it again\n")
+    assert str(path) in done.stderr
+
+
 def test_a_damaged_segment_is_not_exported_to_a_lake(mirrored):
     path = min((mirrored.home / "history").rglob("*.parquet"))
     flipped(path, [100])
