@@ -60,6 +60,12 @@ class Session:
 
         return connect(self)
 
+    def page(self, entity: str, project: str) -> str:
+        """The address of a project's page. Raises ConfigError."""
+        from mirror.addresses import app_url, project_page
+
+        return project_page(app_url(self.settings.server.base_url, self.environ), entity, project)
+
     def pull(self, paths: Sequence[str], *, afresh: bool = False) -> None:
         """One pass over these paths, everything in the config without any; published when this returns.
 

@@ -68,7 +68,12 @@ class Project:
 
     id = asked("id")
     owner = asked("owner")
-    url = asked("url")
+
+    @property
+    def url(self) -> str:
+        """The project's page on the server."""
+        return f"{self._api.session.page(self.entity, self.name)}/workspace"
+
     artifacts_types = asks("artifacts_types")
     collections = asks("collections")
 
@@ -163,11 +168,15 @@ class Sweep:
     order = asked("order")
     state = asked("state")
     expected_run_count = asked("expected_run_count")
-    url = asked("url")
     agent = asks("agent")
     agents = asks("agents")
     enqueue_run = asks("enqueue_run")
     load = asks("load")
+
+    @property
+    def url(self) -> str:
+        """The sweep's page on the server."""
+        return f"{self._api.session.page(self.entity, self.project)}/sweeps/{quote(self.id)}"
 
     def best_run(self, order: str | None = None) -> Run | None:
         """The first of its runs in an order such as "+summary_metrics.loss"; None for a sweep without runs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import wandb
 
 import mirror
 from mirror.sandbox import sample
+from mirror.sandbox.sweep import Sweep
 from tests.api.conftest import Bench, bench
 
 pytestmark = pytest.mark.xdist_group("official")
@@ -18,7 +20,15 @@ pytestmark = pytest.mark.xdist_group("official")
 
 @pytest.fixture(scope="module")
 def there() -> Iterator[Bench]:
-    with bench(sample.small()) as made:
+    world = sample.small()
+    for index in range(3):
+        run = world.add_run("acme", "vision", run_id=f"swept{index}", sweep="sw1")
+        run.log({"loss": 3.0 - index})
+        run.finish()
+    text = "method: grid\nmetric: {name: loss, goal: minimize}\nparameters: {lr: {values: [1, 2, 3]}}\n"
+    sweep = Sweep("sw1", "acme", "vision", datetime(2026, 1, 1), text, method="grid", expected_runs=3)
+    world.projects["acme", "vision"].sweeps["sw1"] = sweep
+    with bench(world) as made:
         yield made
         wandb.teardown()
 
@@ -67,3 +77,25 @@ def test_a_list_shows_itself_in_a_notebook(api: Any) -> None:
     html = runs._repr_html_()
     assert html.count("<tr>") == 1 + len(runs)
     assert not runs[0].display()
+
+
+def test_addresses_of_pages_are_those_of_the_official_client(api: Any) -> None:
+    official = wandb.Api()
+    project = api.project("vision", "acme")
+    assert project.url == official.project("vision", "acme").url
+    assert api.run("acme/vision/swept0").sweep.url == official.sweep("acme/vision/sw1").url
+    assert project.to_html(height=100) == (
+        f'<iframe src="{project.url}?jupyter=true" style="border:none;width:100%;height:100px;"></iframe>'
+    )
+
+
+def test_a_sweep_tells_its_config_and_its_best_run(api: Any) -> None:
+    """Its runs are mirrored; how it searches is asked of the server."""
+    sweep = api.sweep("acme/vision/sw1")
+    assert sweep.config["metric"] == {"name": "loss", "goal": "minimize"}
+    assert (sweep.expected_run_count, sweep.order) == (3, wandb.Api().sweep("acme/vision/sw1").order)
+    assert [run.id for run in sweep.runs] == ["swept0", "swept1", "swept2"]
+    assert sweep.best_run().id == "swept2"
+    assert sweep.best_run("-summary_metrics.loss").id == "swept0"
+    with pytest.raises(mirror.CommError):
+        api.sweep("acme/vision/none")
