@@ -7,7 +7,6 @@ import email.utils
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from fnmatch import fnmatchcase
 
 import httpx
 
@@ -16,6 +15,7 @@ from mirror.config import Settings
 from mirror.credentials import Credential
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import AuthError, CommError
+from mirror.patterns import fitting
 from mirror.remote import exports, runs
 from mirror.remote.client import FeatureMissing, NotFound, Patience, Server
 from mirror.store.records import ProjectKey
@@ -105,12 +105,10 @@ async def _projects(server: Server, settings: Settings) -> AsyncIterator[Finding
     for path in settings.projects[:MOST_PROJECTS]:
         pattern = parse(path, settings.entity)
         try:
+            names = [pattern.project]
             if pattern.wild:
-                names = [
-                    name
-                    for name in await runs.project_names(server, pattern.entity)
-                    if fnmatchcase(name, pattern.project)
-                ]
+                names = fitting(pattern.project, await runs.project_names(server, pattern.entity))
+            if names != [pattern.project]:
                 readable += [ProjectKey(pattern.entity, name) for name in names[:1]]
                 if names:
                     yield ok("projects", f"{path} stands for {len(names):,} now")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from mirror.config import Settings
+from mirror.patterns import fitting
 
 MISSED = 3
 """How many intervals may pass without a good pass."""
@@ -45,13 +45,14 @@ def judge(settings: Settings, projects: Sequence[dict[str, Any]], max_age: float
     `projects` is what `project_status` found. Without `max_age` a project may miss MISSED of its intervals. A pattern
     that stands for no mirrored project is stale.
     """
-    patterns = settings.projects or tuple(project["project"] for project in projects)
+    known = [project["project"] for project in projects]
+    patterns = settings.projects or known
     found: dict[str, Verdict] = {}
     for pattern in patterns:
-        fitting = [project for project in projects if fnmatchcase(project["project"], pattern)]
-        for project in fitting:
+        names = set(fitting(pattern, known))
+        for project in (project for project in projects if project["project"] in names):
             found[project["project"]] = _verdict(project, _allowed(settings, project, max_age))
-        if not fitting:
+        if not names:
             found[pattern] = Verdict(pattern, "stale", None, _allowed(settings, {}, max_age), "never synced")
     return [found[name] for name in sorted(found)]
 

@@ -20,11 +20,12 @@ _EXPONENT = re.compile(r"\de\+?[12]\d")
 
 
 class KeyGlobs:
-    """Which history keys are mirrored: a key passes when any of the globs fits it."""
+    """Which history keys are mirrored: a key passes when any of the globs fits it, or is its very name."""
 
     def __init__(self, globs: Sequence[str]) -> None:
         self.everything = "*" in globs
         self.nothing = not globs
+        self._names = frozenset(globs)
         self._pattern = re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
         self._seen: dict[str, bool] = {}
 
@@ -34,7 +35,7 @@ class KeyGlobs:
         assert isinstance(key, str)
         known = self._seen.get(key)
         if known is None:
-            known = self._seen[key] = self._pattern.match(key) is not None
+            known = self._seen[key] = key in self._names or self._pattern.match(key) is not None
         return known
 
 
