@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from mirror.errors import CommError
 from mirror.remote import queries
-from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch
+from mirror.remote.client import FeatureMissing, NotFound, Server
+from mirror.remote.errors import SlowAnswer, Unanswered
 from mirror.remote.lenient import loads, numbers, spells_numbers
 from mirror.store.records import ProjectKey, RunRecord
 
@@ -70,10 +71,10 @@ class PageSize:
             fitting = int(PAGE_BYTES / max(1.0, size / runs))
             self.runs = max(1, min(MOST_RUNS, fitting, self.runs * 4))
 
-    def shrink(self) -> bool:
-        """Ask for a quarter from now on; False when it cannot get smaller."""
+    def shrink(self, parts: int = 4) -> bool:
+        """Ask for so many times less from now on; False when it cannot get smaller."""
         smaller = self.runs > 1
-        self.runs = max(1, self.runs // 4)
+        self.runs = max(1, self.runs // parts)
         return smaller
 
 
@@ -148,6 +149,10 @@ async def _pages(
 
     async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
         """One page, how many runs there are, and where the next page begins."""
+        with server.together():
+            return await smaller(after)
+
+    async def smaller(after: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
         while True:
             first = size.runs
             variables = {
@@ -161,9 +166,10 @@ async def _pages(
             }
             before = server.bytes_received
             try:
-                data = await server.graphql("MirrorRuns", document, variables)
-            except TooMuch:
-                if not size.shrink():
+                data = await server.graphql("MirrorRuns", document, variables, divisible=first > 1)
+            except Unanswered as error:
+                # Each size costs a slow server its whole time.
+                if not size.shrink(32 if isinstance(error, SlowAnswer) else 4):
                     raise
                 continue
             found = data.get("project")
