@@ -105,6 +105,11 @@ def names_segment(reason: str) -> bool:
     return "/history/entity=" in reason and ".parquet" in reason
 
 
+def named(subject: object, text: str) -> str:
+    """The message with what it is about before it, unless it names that already."""
+    return text if str(subject) in text else f"{subject}: {text}"
+
+
 def one_line(text: str) -> str:
     """The text without line breaks and control characters, so that no message can pass for two."""
     flat = " ".join(text.split())

@@ -104,6 +104,10 @@ class _Lines:
         """End the project."""
         self.queue.put_nowait({"event": "finished", **result.as_json()})
 
+    def notice(self, text: str) -> None:
+        """Tell what goes wrong at the server, while it is tried again."""
+        self.queue.put_nowait({"event": "notice", "message": without_secrets(text)})
+
 
 _Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[PassResult | FileResult]]]
 

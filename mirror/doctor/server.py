@@ -81,9 +81,10 @@ async def _clock(settings: Settings) -> Finding:
     try:
         async with httpx.AsyncClient(timeout=settings.server.timeout) as client:
             before = time.time()
-            answer = await client.get(base_url)
-            after = time.time()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+            # Its head alone: a body may have no end.
+            async with asyncio.timeout(2 * settings.server.timeout), client.stream("GET", base_url) as answer:
+                after = time.time()
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         return fail("clock", f"{base_url} does not answer ({reason})", "check the network, and server.base_url")
     told = email.utils.parsedate_tz(answer.headers.get("date", ""))

@@ -44,7 +44,8 @@ async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> d
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
     try:
-        data = await server.graphql("MirrorExports", queries.exports(len(run_ids)), variables, bulk=True)
+        document = queries.exports(len(run_ids))
+        data = await server.graphql("MirrorExports", document, variables, bulk=True, divisible=True)
     except FeatureMissing:
         server.lacks.add(FEATURE)
         return {}

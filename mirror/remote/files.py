@@ -30,7 +30,9 @@ async def lists(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> 
         variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "first": PAGE_FILES}
         for index, (run_id, place) in enumerate(after.items()):
             variables |= {f"run{index}": run_id, f"after{index}": place}
-        data = await server.graphql("MirrorFileLists", queries.file_lists(len(after)), variables, bulk=True)
+        data = await server.graphql(
+            "MirrorFileLists", queries.file_lists(len(after)), variables, bulk=True, divisible=len(after) > 1
+        )
         answers = data.get("project") or {}
         following: dict[str, str | None] = {}
         for index, (run_id, place) in enumerate(after.items()):
@@ -64,7 +66,9 @@ async def metadata(server: Server, project: ProjectKey, run_ids: Sequence[str]) 
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "names": [METADATA]}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
-    data = await server.graphql("MirrorFiles", queries.file_addresses(len(run_ids)), variables)
+    data = await server.graphql(
+        "MirrorFiles", queries.file_addresses(len(run_ids)), variables, divisible=len(run_ids) > 1
+    )
     found = data.get("project") or {}
     answers = {run_id: found.get(f"r{index}") for index, run_id in enumerate(run_ids)}
     present = {run_id: answer for run_id, answer in answers.items() if answer}

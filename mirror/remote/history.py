@@ -14,7 +14,8 @@ from typing import Any
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import queries
-from mirror.remote.client import Server, TooMuch, Unreachable
+from mirror.remote.client import Server
+from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
 from mirror.remote.lenient import loads
 from mirror.store.records import ProjectKey
 
@@ -23,7 +24,7 @@ SMALL_STEPS = 1000
 
 
 PIECES = 8
-"""Into how many a window is cut that is too much for one answer."""
+"""Into how many a question is cut that got no answer: groups of runs, and pieces of a window."""
 
 GIVE_UP_AFTER = 4
 """So many runs of which the server gives no line whatever is asked, and no answer between them: it is not the runs."""
@@ -79,7 +80,9 @@ async def fetch(server: Server, project: ProjectKey, windows: Sequence[Window]) 
         variables[f"max{index}"] = min(window.end, MOST_STEP)
         variables[f"samples{index}"] = window.samples
     bulk = sum(window.samples for window in windows) > SMALL_STEPS
-    data = await server.graphql("MirrorHistory", queries.history(len(windows)), variables, bulk=bulk)
+    document = queries.history(len(windows))
+    divisible = len(windows) > 1 or windows[0].end - windows[0].first > 1
+    data = await server.graphql("MirrorHistory", document, variables, bulk=bulk, divisible=divisible)
     found = data.get("project") or {}
     answers = [found.get(f"r{index}") for index in range(len(windows))]
     return {
@@ -106,27 +109,34 @@ class HistoryReader:
         self._project = project
         self._others = others
         self._silent: dict[str, CommError] = {}
+        self.in_trouble: set[str] = set()
+        """Runs that wait for an answer to a smaller question; what follows of them is not worth asking for now."""
 
     async def read(self, windows: Sequence[Window]) -> Answer:
         """The lines of these windows. A run that spoils an answer is found out and told as failed, with no lines.
 
+        All that is asked for has the time of one question together; runs that were not asked for in it are failed, too.
         Raises AuthError, and Unreachable (NoHistory) where nothing more can be had of any run.
         """
+        with self._server.together():
+            try:
+                return await self._read(windows)
+            finally:
+                self.in_trouble.difference_update(window.run_id for window in windows)
+
+    async def _read(self, windows: Sequence[Window]) -> Answer:
         try:
             lines = await fetch(self._server, self._project, windows)
         except (Unreachable, AuthError):
             raise
         except CommError as error:
-            parts = _parts(windows, splittable=isinstance(error, TooMuch))
+            self.in_trouble.update(window.run_id for window in windows)
+            parts = _parts(windows, splittable=isinstance(error, Unanswered))
             if parts:
-                return await self._read_parts(windows, parts)
+                return await self._read_parts(windows, parts, error)
             run_id = windows[0].run_id
-            if isinstance(error, TooMuch):
-                self._silent[run_id] = error
-                if len(self._silent) >= GIVE_UP_AFTER:
-                    if not await self._answers():
-                        raise NoHistory(self._silent) from error
-                    self._silent = {}
+            if isinstance(error, Unanswered):
+                await self._note_silence(run_id, error)
             return Answer(failed={run_id: error})
         self._silent = {}
         return await self._completed(Answer(lines))
@@ -141,7 +151,8 @@ class HistoryReader:
             except CommError as error:
                 answer.failed[window.run_id] = error
                 continue
-            whole = await self._read_parts([window], [[part] for part in cuts])
+            sampled = CommError(f"{self._project}/{window.run_id} has more history lines than one answer holds")
+            whole = await self._read_parts([window], [[part] for part in cuts], sampled)
             answer.failed.update(whole.failed)
             answer.lines.update(whole.lines)
         if answer.failed:
@@ -149,6 +160,14 @@ class HistoryReader:
                 window: texts for window, texts in answer.lines.items() if window.run_id not in answer.failed
             }
         return answer
+
+    async def _note_silence(self, run_id: str, error: CommError) -> None:
+        """Count a run of which nothing comes. Raises NoHistory where it is likely not the runs."""
+        self._silent[run_id] = error
+        if len(self._silent) >= GIVE_UP_AFTER:
+            if not await self._answers():
+                raise NoHistory(self._silent) from error
+            self._silent = {}
 
     async def _answers(self) -> bool:
         """Whether the server gives as much as one line of a run, if there is one that was not tried in vain."""
@@ -163,18 +182,29 @@ class HistoryReader:
             return False
         return True
 
-    async def _read_parts(self, windows: Sequence[Window], parts: Sequence[Sequence[Window]]) -> Answer:
+    async def _read_parts(
+        self, windows: Sequence[Window], parts: Sequence[Sequence[Window]], error: CommError
+    ) -> Answer:
         whole = Answer()
-        for part in parts:
-            # Of a run that failed nothing is kept, so that nothing more of it is asked for.
-            if wanted := [window for window in part if window.run_id not in whole.failed]:
-                answer = await self.read(wanted)
-                whole.lines.update(answer.lines)
-                whole.failed.update(answer.failed)
+        with self._server.together() as effort:
+            for part in parts:
+                # Of a run that failed nothing is kept, so that nothing more of it is asked for.
+                wanted = [window for window in part if window.run_id not in whole.failed]
+                if wanted and effort.over:
+                    late = SlowAnswer(f"{error}; the time for it and for its smaller parts is over", error)
+                    whole.failed |= {window.run_id: late for window in wanted}
+                elif wanted:
+                    answer = await self._read(wanted)
+                    whole.lines.update(answer.lines)
+                    whole.failed.update(answer.failed)
+                if len(windows) > 1:
+                    self.in_trouble.difference_update(window.run_id for window in part)
         if len(windows) > 1:
             whole.lines = {window: found for window, found in whole.lines.items() if window.run_id not in whole.failed}
             return whole
         if whole.failed:
+            if effort.over:
+                await self._note_silence(windows[0].run_id, error)
             return Answer(failed=whole.failed)
         found = [whole.lines[part] for [part] in parts]
         there = [lines for lines in found if lines is not None]
@@ -183,10 +213,10 @@ class HistoryReader:
 
 
 def _parts(windows: Sequence[Window], *, splittable: bool) -> list[list[Window]]:
-    """Smaller questions: half of the runs each, or pieces of the one run. None where it gets no smaller."""
+    """Smaller questions: groups of the runs, or pieces of the one run. None where it gets no smaller."""
     if len(windows) > 1:
-        middle = len(windows) // 2
-        return [list(windows[:middle]), list(windows[middle:])]
+        size = -(-len(windows) // PIECES)
+        return [list(windows[first : first + size]) for first in range(0, len(windows), size)]
     [window] = windows
     steps = window.end - window.first
     if not splittable or steps < 2:
@@ -223,7 +253,7 @@ async def fetch_events(
     for index, run_id in enumerate(run_ids):
         variables[f"run{index}"] = run_id
         variables[f"samples{index}"] = samples
-    data = await server.graphql("MirrorEvents", queries.events(len(run_ids)), variables)
+    data = await server.graphql("MirrorEvents", queries.events(len(run_ids)), variables, divisible=len(run_ids) > 1)
     found = data.get("project") or {}
     answers = [found.get(f"r{index}") for index in range(len(run_ids))]
     return {run_id: answer["events"] or [] for run_id, answer in zip(run_ids, answers, strict=True) if answer}

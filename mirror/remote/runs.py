@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 from mirror.addresses import run_page
 from mirror.errors import CommError
 from mirror.remote import queries
-from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch
+from mirror.remote.client import FeatureMissing, NotFound, Server
+from mirror.remote.errors import SlowAnswer, Unanswered
 from mirror.remote.lenient import loads, numbers, spells_numbers
 from mirror.store.records import ProjectKey, RunRecord
 
@@ -76,10 +77,10 @@ class PageSize:
             fitting = int(PAGE_BYTES / max(1.0, size / runs))
             self.runs = max(1, min(MOST_RUNS, fitting, self.runs * 4))
 
-    def shrink(self) -> bool:
-        """Ask for a quarter from now on; False when it cannot get smaller."""
+    def shrink(self, parts: int = 4) -> bool:
+        """Ask for so many times less from now on; False when it cannot get smaller."""
         smaller = self.runs > 1
-        self.runs = max(1, self.runs // 4)
+        self.runs = max(1, self.runs // parts)
         return smaller
 
 
@@ -158,6 +159,10 @@ async def _pages(
 
     async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
         """One page, how many runs there are, where the next page begins, and the server's clock before it."""
+        with server.together():
+            return await smaller(after)
+
+    async def smaller(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
         while True:
             started = time.monotonic()
             first = size.runs
@@ -172,9 +177,10 @@ async def _pages(
             }
             before = server.bytes_received
             try:
-                data = await server.graphql("MirrorRuns", document, variables)
-            except TooMuch:
-                if not size.shrink():
+                data = await server.graphql("MirrorRuns", document, variables, divisible=first > 1)
+            except Unanswered as error:
+                # Each size costs a slow server its whole time.
+                if not size.shrink(32 if isinstance(error, SlowAnswer) else 4):
                     raise
                 continue
             found = data.get("project")

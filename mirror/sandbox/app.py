@@ -25,11 +25,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mirror.sandbox import filestream
 from mirror.sandbox.answers import (
     TRANSPORT,
+    Dripping,
     Torn,
     errors_answer,
     file_answer,
     gateway_answer,
     json_answer,
+    login_page,
     storage_refusal,
     truncated,
 )
@@ -65,7 +67,8 @@ class Gate:
             allowed, headers = self.limit.take()
             if not allowed:
                 return errors_answer("rate limit exceeded", 429, headers)
-        met = self.faults.take(operation)
+        body = await request.body() if request.method == "POST" else b""
+        met = self.faults.take(operation, request.scope["path"] + body.decode("utf-8", "replace"))
         for fault in met:
             if fault.kind == "latency":
                 await asyncio.sleep(fault.seconds)
@@ -89,7 +92,17 @@ def _broken(fault: Fault, produce: Produce) -> Response:
     match fault.kind:
         case "429":
             return errors_answer("rate limit exceeded", 429, {"Retry-After": f"{fault.retry_after:g}"})
-        case "500" | "502" | "503":
+        case "403":
+            return errors_answer("permission denied", 403)
+        case "404":
+            return errors_answer("project not found", 404)
+        case "html":
+            return login_page()
+        case "redirect":
+            return Response(status_code=302, headers={"Location": "https://login.example.com/sso?token=abc"})
+        case "drip":
+            return Dripping(produce(), fault.seconds)
+        case "500" | "502" | "503" | "504":
             headers = {"Retry-After": f"{fault.retry_after:g}"} if fault.kind == "503" else {}
             return gateway_answer(int(fault.kind), headers)
         case "graphql":

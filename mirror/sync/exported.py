@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import exports
-from mirror.remote.client import TooMuch, Unreachable
 from mirror.remote.columns import KeyGlobs
+from mirror.remote.errors import NoConnection, Unanswered
 from mirror.remote.exports import Export, Part
 from mirror.remote.history import Window
 from mirror.remote.sink import Source
@@ -69,7 +69,10 @@ class Exported:
         self._needs = needs
 
     async def fetch(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
-        """The exported part of each run, in order of its steps. Raises Unreachable or AuthError."""
+        """The exported part of each run, in order of its steps.
+
+        Raises AuthError, and Unreachable where it is not just the storage.
+        """
         large: list[plan.Span] = []
         for span in spans:
             wanted = span.rows >= FEWEST_ROWS or self._needs[span.run_id].thorough
@@ -92,7 +95,11 @@ class Exported:
     async def _find(self, spans: Sequence[plan.Span]) -> AsyncGenerator[tuple[plan.Span, Export]]:
         for start in range(0, len(spans), plan.REQUEST_RUNS):
             some = spans[start : start + plan.REQUEST_RUNS]
-            found = await exports.find(self._context.server, self._project, [span.run_id for span in some])
+            try:
+                found = await exports.find(self._context.server, self._project, [span.run_id for span in some])
+            except Unanswered as error:
+                log.info("%s: exported histories of %d runs are not used: %s", self._project, len(some), error)
+                found = {}
             for span in some:
                 if span.run_id in found:
                     yield span, found[span.run_id]
@@ -110,9 +117,9 @@ class Exported:
             loop = asyncio.get_running_loop()
             if found := await loop.run_in_executor(self._parser, self._look, span, export, sources, folder):
                 return found
-        except (Unreachable, AuthError):
+        except AuthError:
             raise
-        except TooMuch as error:
+        except (NoConnection, Unanswered) as error:
             # Storage is another host, which a network may not let through: waiting for it once is enough.
             self._context.server.lacks.add(exports.FEATURE)
             log.warning("exported histories are not used any more: %s", error)

@@ -9,8 +9,10 @@ from dataclasses import replace
 from mirror.errors import AuthError, CommError
 from mirror.remote import columns, console, files
 from mirror.remote import history as remote_history
-from mirror.remote.client import Unreachable
 from mirror.remote.console import PAGE_LINES, Place
+from mirror.remote.errors import Unreachable
+from mirror.remote.history import PIECES
+from mirror.remote.patience import Effort
 from mirror.store.records import ConsolePage, ProjectKey, RunExtras
 from mirror.store.writes import Writes
 from mirror.sync import plan
@@ -102,22 +104,24 @@ class _Job:
         return [run for run in found if among is None or run.run_id in among]
 
     async def take(self, batches: Iterator[list[RunExtras]], take: Take, what: str) -> None:
-        """Take each batch, in halves where one run spoils it for the others."""
+        """Take each batch, in smaller ones where one run spoils it for the others."""
         for batch in batches:
-            await self._take(batch, take, what)
+            with self.context.server.together() as effort:
+                await self._take(batch, take, what, effort)
 
-    async def _take(self, batch: list[RunExtras], take: Take, what: str) -> None:
+    async def _take(self, batch: list[RunExtras], take: Take, what: str, effort: Effort) -> None:
         try:
             await take(batch)
         except (Unreachable, AuthError):
             raise
         except CommError as error:
-            if len(batch) == 1:
-                await self._set_aside(batch[0], f"its {what} could not be read: {error}")
+            if len(batch) == 1 or effort.over:
+                for run in batch:
+                    await self._set_aside(run, f"its {what} could not be read: {error}")
                 return
-            middle = len(batch) // 2
-            for half in (batch[:middle], batch[middle:]):
-                await self._take(half, take, what)
+            size = -(-len(batch) // PIECES)
+            for first in range(0, len(batch), size):
+                await self._take(batch[first : first + size], take, what, effort)
 
     async def _set_aside(self, run: RunExtras, error: str) -> None:
         self.result.failed.setdefault(run.run_id, error)

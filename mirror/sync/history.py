@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -15,6 +14,7 @@ from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import mark, plan
+from mirror.sync.ahead import in_order
 from mirror.sync.batch import Batch
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.exported import Exported
@@ -210,20 +210,11 @@ class _Job:
     async def _fetch_in_order(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
         """Fetch a few requests ahead of the one that is committed, so that network, parsing and loading overlap."""
         jobs = plan.requests(spans, self.size)
-        under_way: deque[asyncio.Task[Batch]] = deque()
-        try:
-            while True:
-                while len(under_way) < AHEAD and (windows := next(jobs, None)) is not None:
-                    wanted = [window for window in windows if window.run_id not in self.dropped]
-                    if wanted:
-                        under_way.append(asyncio.create_task(self._fetch(wanted)))
-                if not under_way:
-                    return
-                yield await under_way.popleft()
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+        trouble = self.reader.in_trouble
+        answers = in_order(jobs, self._fetch, ahead=AHEAD, in_trouble=trouble, dropped=self.dropped)
+        async with aclosing(answers):
+            async for batch in answers:
+                yield batch
 
     async def _fetch(self, windows: list[Window]) -> Batch:
         answer = await self.reader.read(windows)

@@ -141,9 +141,12 @@ def test_a_server_out_of_reach_leaves_the_mirror_as_it_was(bench):
     add(bench, "one")
     bench.mirror("sync", "team/p")
     # Port 9 of the loopback interface is closed; the client gives up after some tries.
-    code, line = failure(bench.mirror("sync", "team/p", check=False, WANDB_BASE_URL="http://127.0.0.1:9"))
-    assert code == 3
-    assert line.startswith("error: cannot reach http://127.0.0.1:9 (")
+    done = bench.mirror("sync", "team/p", check=False, WANDB_BASE_URL="http://127.0.0.1:9")
+    warning, error = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (3, "")
+    assert warning.startswith("warning: cannot reach http://127.0.0.1:9 (")
+    assert "; trying again for up to " in warning
+    assert error.startswith("error: cannot reach http://127.0.0.1:9 (")
     assert bench.sql("select run_id, history_rows from runs") == [("one", 3)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from mirror.store.checks import HISTORY
 from mirror.store.reader import Reader
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan
+from mirror.sync.ahead import in_order
 from mirror.sync.batch import Batch
 from mirror.sync.scout import locate
 
@@ -117,23 +117,15 @@ async def _in_order(
 ) -> AsyncGenerator[Batch]:
     size = plan.RowSize()
     reader = HistoryReader(server, project, [span.run_id for span in spans])
+
+    async def ask(windows: list[Window]) -> Batch:
+        return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
+
     jobs = plan.requests(await locate(server, project, spans, size), size)
-    under_way: deque[asyncio.Task[Batch]] = deque()
-    try:
-        while True:
-            while len(under_way) < AHEAD and (windows := next(jobs, None)) is not None:
-                under_way.append(asyncio.create_task(_ask(reader, windows, keys, size)))
-            if not under_way:
-                return
-            yield await under_way.popleft()
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
-
-
-async def _ask(reader: HistoryReader, windows: list[Window], keys: KeyGlobs, size: plan.RowSize) -> Batch:
-    return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
+    answers = in_order(jobs, ask, ahead=AHEAD, in_trouble=reader.in_trouble, dropped=frozenset())
+    async with aclosing(answers):
+        async for batch in answers:
+            yield batch
 
 
 def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSize) -> Batch:
