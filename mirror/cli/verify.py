@@ -55,12 +55,12 @@ class _Answer:
         self.pulled: Sequence[str] = ()
         self.lost: Sequence[str] = ()
         self.failures: Sequence[str] = ()
-        self.state: str | None = None
+        self.files: str | None = None
 
     def exit_code(self) -> ExitCode:
         """The worst of all."""
         worst = max([verdict.exit_code for verdict in self.verdicts], default=0)
-        differs = self.state is not None or any(not verdict.equal for verdict in self.verdicts)
+        differs = self.files is not None or any(not verdict.equal for verdict in self.verdicts)
         return ExitCode(max(worst, ExitCode.FAILED if differs else ExitCode.DONE))
 
     def as_json(self) -> dict[str, Any]:
@@ -77,10 +77,10 @@ class _Answer:
                 "lost": list(self.lost),
             }
         return {
-            "equal": self.state is None and all(verdict.equal for verdict in self.verdicts),
+            "equal": self.files is None and all(verdict.equal for verdict in self.verdicts),
             "deep": any(verdict.deep for verdict in self.verdicts),
             "projects": [verdict.as_json() for verdict in self.verdicts],
-            "state": self.state,
+            "files": self.files,
             "repair": repair,
         }
 
@@ -100,23 +100,20 @@ class _Command:
 
     async def run(self, *, repair: bool) -> _Answer:
         """Verify; with `repair`, mend what differs and verify again."""
-        problem = self._check_state()
+        state, published = self._check_state(), self._check_published()
+        problem = state or published
+        if repair and published and not state:
+            from mirror.store import aside
+
+            warn(f"{published}; it is made anew, and kept in {aside.put(self.given.home, [self.given.home.published])}")
         if problem is None or repair:
             problem = self._publish()
         answer = await self._answer(repair=repair)
-        answer.state = problem
+        answer.files = problem
         return answer
 
     async def _answer(self, *, repair: bool) -> _Answer:
-        try:
-            answer = _Answer(await self._verify())
-        except StoreError as error:
-            if not repair or not self.given.home.published.exists():
-                raise
-            warn(f"{error}; it is made anew")
-            self.given.home.published.unlink()
-            self._publish()
-            answer = _Answer(await self._verify())
+        answer = _Answer(await self._verify())
         differing = [verdict for verdict in answer.verdicts if verdict.error is None and not verdict.equal]
         if not repair or not differing:
             return answer
@@ -136,9 +133,18 @@ class _Command:
             return self.control.check()
         try:
             return integrity.problem(self.given.home)
-        except StoreBusy as error:
-            say(f"{error.args[0].partition(';')[0]}, which alone can tell whether it is whole")
+        except StoreBusy:
             return None
+
+    def _check_published(self) -> str | None:
+        from mirror.store import integrity
+
+        try:
+            if self.given.home.published.exists():
+                integrity.check(self.given.home.published)
+        except StoreError as error:
+            return str(error)
+        return None
 
     def _publish(self) -> str | None:
         """Have readers see all that is committed, as far as that can be had; why not, where the state is at fault."""
@@ -155,7 +161,7 @@ class _Command:
                     storage_version=self.settings.publish.storage_version,
                 )
             except StoreBusy:
-                say("another process is syncing; what it published last is verified")
+                say("another process is syncing; what it published last is verified, and its state is not looked at")
                 return None
             except StoreError as error:
                 return str(error)
@@ -230,8 +236,8 @@ def _show(answer: _Answer) -> None:
     """Differences on stdout, a line each; what was proved on stderr, a line a project."""
     if answer.first is not None:
         _show_repair(answer)
-    if answer.state is not None:
-        typer.echo(one_line(f"differs: {answer.state}"))
+    if answer.files is not None:
+        typer.echo(one_line(f"differs: {answer.files}"))
     for verdict in answer.verdicts:
         _list(verdict)
         if verdict.error:

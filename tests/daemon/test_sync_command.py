@@ -171,15 +171,17 @@ def test_a_store_from_a_newer_version_is_left_alone(bench):
     assert state.read_bytes() == before
 
 
-def test_a_corrupt_store_is_named_and_readers_keep_what_was_published(bench):
+def test_a_corrupt_store_is_named_and_made_anew_from_what_was_published(bench):
     add(bench, "one")
     bench.mirror("sync", "team/p")
+    add(bench, "two")
     state = bench.home / "state.duckdb"
     state.write_bytes(b"\0" * 20_000)
-    code, line = failure(bench.mirror("sync", "team/p", check=False))
-    assert code == 1
-    assert str(state) in line
-    assert bench.sql("select run_id from runs") == [("one",)]
+    told, done = bench.mirror("sync", "team/p").stderr.splitlines()
+    assert told.startswith(f"{state} is damaged (")
+    assert ": going on from mirror.duckdb of 20" in told
+    assert done.startswith("team/p: 1 run (1 new), 3 history rows (")
+    assert sorted(bench.sql("select run_id from runs")) == [("one",), ("two",)]
 
 
 def test_a_full_disk_loses_nothing(bench):

@@ -60,8 +60,8 @@ def test_a_damaged_state_is_told_by_doctor_and_verify_and_the_next_sync_goes_on(
     done = mirrored.here("verify", "--json")
     answer = json.loads(done.stdout)
     assert (done.exit_code, answer["equal"], answer["projects"][0]["equal"]) == (1, False, True)
-    assert answer["state"].startswith(f"{mirrored.home}/state.duckdb ")
-    assert mirrored.here("verify").stdout == f"differs: {answer['state']}\n"
+    assert answer["files"].startswith(f"{mirrored.home}/state.duckdb ")
+    assert mirrored.here("verify").stdout == f"differs: {answer['files']}\n"
     assert files(mirrored) == before, "nothing is changed by looking"
     assert caplog.messages == []
     assert mirrored.here("sync").exit_code == 0
@@ -111,7 +111,9 @@ def test_a_state_that_another_process_holds_is_not_said_to_be_whole(mirrored):
         assert state["message"].startswith(
             f"not checked: {mirrored.home}/state.duckdb is held by process {holder.pid};"
         )
-        assert f"state.duckdb is held by process {holder.pid}, which alone" in mirrored.here("verify").stderr
+        assert mirrored.here("verify").stderr.startswith(
+            "another process is syncing; what it published last is verified, and its state is not looked at\n"
+        )
     finally:
         holder.communicate()
 
@@ -122,6 +124,8 @@ def test_a_damaged_published_file_is_told_and_the_next_sync_publishes_it_anew(mi
     published.chmod(0o600)
     DAMAGES[damage](published)
     published.chmod(0o444)
+    assert failing(mirrored) == (1, ["mirror"])
+    assert mirrored.here("verify").exit_code == 1
     assert failing(mirrored) == (1, ["mirror"])
     assert mirrored.here("sync").exit_code == 0
     assert content(mirrored) == mirrored.before

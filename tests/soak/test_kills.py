@@ -91,6 +91,7 @@ def segment(home: Path, draw: random.Random) -> Path:
             " where g.segment_id = s.segment_id and (r.deleted_at is not null or r.rid in"
             " (select rid from store.local_runs))) order by 1"
         ).fetchall()
+    assert listed, "no segment holds only what the server has"
     return home / "history" / draw.choice(listed)[0]
 
 
@@ -154,6 +155,11 @@ class Reader(threading.Thread):
 @pytest.mark.timeout(3000)
 def test_killed_at_random_instants_with_files_damaged_on_a_failing_server_the_end_is_the_same(bench, capsys):
     draw = random.Random(7)
+    bench.configure(projects='["team/p"]', text='projects = ["team/p"]\n[store]\ntail_values = "100k"\n')
+    only_mirrored(bench, draw)
+    alone = content(bench, KEPT, ALONE)
+    assert all(alone.values()), {name: len(rows) for name, rows in alone.items()}
+    assert len(alone["runs"]) == 8 + 5 + 3
     runs = [bench.world.add_run("team", "p", run_id=f"run{index:03}", config={"lr": index}) for index in range(150)]
     for run in runs:
         run.log_many([{"loss": draw.random(), "acc": draw.random(), "note": f"n{step}"} for step in range(400)])
@@ -166,11 +172,6 @@ def test_killed_at_random_instants_with_files_damaged_on_a_failing_server_the_en
         run.export_history(8999 if index % 2 else 7000)
         run.finish()
     growing = bench.world.add_run("team", "p", run_id="growing")
-    bench.configure(projects='["team/p"]', text='projects = ["team/p"]\n[store]\ntail_values = "100k"\n')
-    only_mirrored(bench, draw)
-    alone = content(bench, KEPT, ALONE)
-    assert all(alone.values()), {name: len(rows) for name, rows in alone.items()}
-    assert len(alone["runs"]) == 8 + 5 + 3
     done = []
     for kind in ("500", "reset", "truncated", "graphql", "expired"):
         bench.server.faults.add(kind, times=None, probability=0.03)

@@ -285,6 +285,7 @@ def test_json_is_as_documented(own):
                 "exit_code": 0,
             }
         ],
+        "files": None,
         "repair": {
             "differed": [
                 {
@@ -364,7 +365,8 @@ def test_while_another_process_syncs_what_was_published_is_verified(own):
         done = own.cli("verify", "team/p")
         assert done.exit_code == 0
         assert done.stderr.startswith(
-            "another process is syncing; what it published last is verified\nteam/p: 3 runs, "
+            "another process is syncing; what it published last is verified, and its state is not looked at\n"
+            "team/p: 3 runs, "
         )
         run_of(own).labels.notes = "other"
         done = own.cli("verify", "team/p", "--repair")
