@@ -48,7 +48,7 @@ def status(
 
     Nothing is asked of the W&B server.
     """
-    from mirror.query.status import project_status, runs_set_aside
+    from mirror.query.status import project_status, runs_set_aside, wide_problems
 
     given = invocation(context)
     if max_age is not None and not check:
@@ -72,7 +72,10 @@ def status(
         "published": _published(given),
         "server": _server(given, settings),
         "daemon": daemon,
-        "problems": _problems(daemon, projects),
+        "problems": [
+            *_problems(daemon, projects),
+            *({"kind": "wide", "level": "warn", "message": told} for told in wide_problems(given.home.published)),
+        ],
         "projects": projects,
         "set_aside": runs_set_aside(given.home.published),
     }

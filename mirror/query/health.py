@@ -48,7 +48,8 @@ def judge(settings: Settings, projects: Sequence[dict[str, Any]], max_age: float
     patterns = settings.projects or tuple(project["project"] for project in projects)
     found: dict[str, Verdict] = {}
     for pattern in patterns:
-        fitting = [project for project in projects if fnmatchcase(project["project"], pattern)]
+        exact = [project for project in projects if project["project"] == pattern]
+        fitting = exact or [project for project in projects if fnmatchcase(project["project"], pattern)]
         for project in fitting:
             found[project["project"]] = _verdict(project, _allowed(settings, project, max_age))
         if not fitting:

@@ -33,6 +33,27 @@ order by h.next_try_at, 1 limit ?
 """
 
 
+_WIDE = """
+select p.entity || '/' || p.project as project, m.value as reason, null as key
+from store.meta m join store.projects p on m.key = 'store.wide_' || p.number || '.problem'
+union all
+select p.entity || '/' || p.project, null, k.doc || '.' || k.key
+from store.leaf_keys k join store.projects p on p.number = k.project_number
+where contains(k.key, chr(0))
+order by all
+"""
+
+
+def wide_problems(published: Path) -> list[str]:
+    """What the wide relations lack, one line each. Raises StoreError when the file cannot be read."""
+    return [
+        f"{found['project']} has no wide relation for now ({found['reason']}); please report it"
+        if found["key"] is None
+        else f"{found['project']}: the key {found['key']!a} has no column in the wide relation, for its NUL"
+        for found in _read(published, lambda connection: _fetch(connection, _WIDE))
+    ]
+
+
 def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
     """One entry a project, as below."""
     found = _fetch(connection, _PROJECTS)

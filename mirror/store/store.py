@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import duckdb
 
+from mirror.errors import one_line
 from mirror.home import Home
 from mirror.store import (
     checks,
@@ -30,7 +31,16 @@ from mirror.store import (
     views,
     wide,
 )
-from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
+from mirror.store.database import (
+    Database,
+    disk_full,
+    gives_up,
+    log_file,
+    opening_error,
+    reason,
+    spill_folder,
+    working_error,
+)
 from mirror.store.records import (
     KnownRun,
     LocalFile,
@@ -201,13 +211,26 @@ class Store:
             if not self._changed and self.home.published.exists():
                 return None
             started = time.monotonic()
-            with self._db.transaction():
-                wide.refresh(self._db, sorted(self._outdated, key=str))
-            self._outdated.clear()
+            self._refresh_wide()
             size = publish.publish(self._db, self._descriptor, self.home.published)
             self._changed = False
             segments.delete_retired(self._db, self.home.history, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
+
+    def _refresh_wide(self) -> None:
+        """Bring the wide relations up to date. One that cannot be is dropped and told of, and holds up nothing else."""
+        for project in sorted(self._outdated, key=str):
+            try:
+                with self._db.transaction():
+                    wide.refresh(self._db, [project])
+            except Exception as error:
+                if gives_up(error):
+                    raise
+                told = one_line(f"{type(error).__name__}: {reason(error)}")
+                logger.exception("%s has no wide relation for now", project)
+                with self._db.transaction():
+                    wide.drop(self._db, project, told)
+            self._outdated.discard(project)
 
     def _open(self) -> None:
         """Open the file, bring it up to date, and clear away what a killed process left."""

@@ -43,6 +43,7 @@ def refresh(db: Database, projects: Iterable[ProjectKey]) -> None:
         number = known_projects.find(db, project)
         if number is not None:
             _refresh(db, project, number)
+            _note_problem(db, number, None)
 
 
 def _refresh(db: Database, project: ProjectKey, number: int) -> None:
@@ -69,6 +70,28 @@ def _refresh(db: Database, project: ProjectKey, number: int) -> None:
         before = columns
     _keep_view(db, project, table, before)
     _fill(db, table, columns, stale)
+
+
+def drop(db: Database, project: ProjectKey, reason: str) -> None:
+    """Have no relation rather than a wrong one, and note why. Call it within a transaction."""
+    number = known_projects.find(db, project)
+    if number is None:
+        return
+    db.run(f"DROP VIEW IF EXISTS main.{identifier(view_name(db, project))}")
+    db.run(f"DROP TABLE IF EXISTS store.wide_{number}")
+    db.run("DELETE FROM store.wide_columns WHERE project_number = ?", [number])
+    db.run("DELETE FROM store.meta WHERE key = ?", [f"store.wide_{number}"])
+    _note_problem(db, number, reason)
+
+
+def _note_problem(db: Database, number: int, reason: str | None) -> None:
+    """What `mirror status` tells of the relation."""
+    key = f"store.wide_{number}.problem"
+    if db.run("SELECT value FROM store.meta WHERE key = ?", [key]) == ([] if reason is None else [(reason,)]):
+        return
+    db.run("DELETE FROM store.meta WHERE key = ?", [key])
+    if reason is not None:
+        db.run("INSERT INTO store.meta VALUES (?, ?)", [key, reason])
 
 
 def differing(db: Database, project: ProjectKey) -> list[str]:
@@ -117,7 +140,10 @@ def _columns(db: Database, number: int) -> list[_Column]:
 
 
 def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Column]:
-    """The columns that there should be, most common first. A name is kept as long as its column is there."""
+    """The columns that there should be, most common first. A name is kept as long as its column is there.
+
+    A key with a NUL in it has none: Arrow ends the names of columns there.
+    """
     had = {(column.doc, column.key): column for column in before}
     with_names = db.run(
         """
@@ -125,7 +151,9 @@ def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Colum
                                   WHEN k.bools > 0 AND k.bools + k.nulls = k.runs THEN 'BOOLEAN' ELSE 'VARCHAR' END
         FROM store.leaf_keys AS k
         LEFT JOIN store.wide_columns AS c ON c.project_number = k.project_number AND c.doc = k.doc AND c.key = k.key
-        WHERE k.project_number = ? ORDER BY k.runs * CASE WHEN c.name IS NULL THEN 1 ELSE ? END DESC, k.doc, k.key
+        WHERE k.project_number = ?
+              AND NOT contains(k.key, chr(0))
+        ORDER BY k.runs * CASE WHEN c.name IS NULL THEN 1 ELSE ? END DESC, k.doc, k.key
         LIMIT ?
         """,
         [number, _STAY, MOST_COLUMNS],
