@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from mirror.config import Settings
 from mirror.local import files
 from mirror.local.blocks import NotReadable
 from mirror.local.known import COPY, REPLACED, Known
-from mirror.local.reader import Identity, Options, Piece, Reader, identify, same_start
+from mirror.local.reader import Identity, Options, Piece, Reader, around, identify, same_start
 from mirror.local.run import BeginsAgain, OutOfOrder, Reading, order, record
 from mirror.remote.columns import parse_events
-from mirror.store.records import HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
+from mirror.store.records import ConsolePage, HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
 from mirror.store.runs import LIVE_STATES
 from mirror.store.store import Store
 from mirror.store.writes import Writes
@@ -37,7 +38,8 @@ RunKey = tuple[ProjectKey, str]
 class FileResult:
     """What one file brought. `outcome` is new, read, nothing new, on the server, copy, replaced, empty or failed.
 
-    `note` tells how the file was placed among the other files of its run, where that had to be decided.
+    `note` tells how the file was placed among the other files of its run, where that had to be decided. `unreadable`
+    names what of it no reader takes; the rest is mirrored.
     """
 
     path: str
@@ -49,6 +51,7 @@ class FileResult:
     unread_bytes: int = 0
     error: str | None = None
     note: str | None = None
+    unreadable: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The documented JSON form."""
@@ -169,7 +172,7 @@ class _Pass:
 
     async def _take(self, path: Path, result: FileResult) -> None:
         # In a thread, since a network folder may take its time.
-        found = await asyncio.to_thread(path.stat)
+        found, now = await asyncio.to_thread(_look_at, path, self._options)
         file = self._known.get(str(path))
         same = file is not None and (found.st_size, found.st_mtime_ns) == (file.size, file.mtime)
         if file is not None and file.note is not None:
@@ -204,7 +207,12 @@ class _Pass:
                 await self._writer.write(lambda tx: tx.save_local_files([seen]))
             result.outcome, result.state = "on the server", run.state
             return
-        if same:
+        # It was read by a version that took some values wrong, or without something that is asked for by now.
+        outdated = file.beside is None or self._options.widens(file.beside.partition(" ")[0])
+        if file.read_to and outdated and not await asyncio.to_thread(self._gone, key):
+            await self._rebuild(key, path)
+            return
+        if same and file.beside == now:
             await self._look_again(path, key, result)
             return
         await self._read(path, file, key, result)
@@ -376,6 +384,7 @@ class _Pass:
                 result.rows += piece.history.rows if piece.history else 0
                 result.state = _state(path, reading) if piece.last else "running"
                 result.note = "; ".join(piece.notes) or result.note
+                result.unreadable += piece.errors
                 self._add(key, reading, result.state, piece, result)
                 if self._values >= COMMIT_VALUES:
                     await self._begin_commit()
@@ -386,7 +395,8 @@ class _Pass:
             await self._out_of_order(path, file, key, result)
             return
         result.damaged, result.unread_bytes = reader.damaged, reader.unread
-        changed = reader.file.read_to > file.read_to or (before is not None and before.state != result.state)
+        grown = reader.file.read_to > file.read_to or reader.file.beside != file.beside
+        changed = grown or (before is not None and before.state != result.state)
         if result.outcome != "new" and changed:
             result.outcome = "read"
 
@@ -420,7 +430,10 @@ class _Pass:
             state=state,
         )
         self._runs[key] = mark
-        told = record(reading, project.entity, project.project, state)
+        unreadable: list[str] = []
+        told = record(reading, project.entity, project.project, state, unreadable)
+        # What the summary holds is told again with each piece.
+        result.unreadable += [line for line in unreadable if line not in result.unreadable]
         change = _Change(told, mark, reading.as_json(), piece, result)
         self._changes.append(change)
         self._values += piece.history.values.num_rows if piece and piece.history else 0
@@ -481,6 +494,11 @@ def _write(tx: Writes, drops: Sequence[_Drop], changes: Sequence[_Change]) -> li
                 pages.append(piece.history)
             if piece.events is not None:
                 tx.append_system_metrics(project, piece.events)
+            if piece.console:
+                tx.put_console(project, piece.console)
+        documents = {p.file.run_id: p.metadata for p in pieces if p.metadata is not None}
+        if documents:
+            tx.put_metadata_files(project, documents)
         if pages:
             tx.append_history(project, pages)
     files = {c.piece.file.path: replace(c.piece.file, read_at=now) for c in changes if c.piece is not None}
@@ -495,6 +513,7 @@ def _forget(tx: Writes, drop: _Drop) -> None:
     if run is not None and run.local and run.on_server:
         tx.cut_history(project, run_id, last_step=-1)
         tx.replace_system_metrics(project, parse_events(run_id, []))
+        tx.put_console(project, [ConsolePage(run_id, 0, [], last=True)])
     elif run is not None and run.local:
         tx.forget_run(project, run_id)
     tx.forget_local_files(drop.forgotten)
@@ -513,6 +532,10 @@ def _copy(file: LocalFile, path: str, of: str) -> LocalFile:
     """A file that is not read, since another one holds as much."""
     run = file.entity, file.project, file.run_id, file.started_at
     return LocalFile(path, *run, note=f"{COPY}{of}", read_at=utc_now())
+
+
+def _look_at(path: Path, options: Options) -> tuple[os.stat_result, str]:
+    return path.stat(), around(path, options)
 
 
 def _size(path: str) -> int | None:
@@ -546,4 +569,5 @@ def _state(path: Path, reading: Reading) -> str:
 def options_of(settings: Settings) -> Options:
     """What the settings say is to be taken from files."""
     entity = settings.entity or settings.local.entity or None
-    return Options(entity, tuple(settings.sync.history), settings.sync.system_metrics)
+    scope = settings.sync
+    return Options(entity, tuple(scope.history), scope.system_metrics, scope.console, scope.metadata)

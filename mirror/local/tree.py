@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirror.local.items import Path, path
-from mirror.remote.lenient import loads
+from mirror.local.values import Unreadable, check_name, shown, value
 
 
 class Tree:
@@ -67,18 +67,26 @@ class Tree:
             for below in [known for known in self.leaves if known[: len(place)] == place]:
                 self._drop(below)
 
-    def document(self) -> dict[str, Any]:
-        """The whole as nested values; a leaf that is no JSON is left out."""
+    def holds(self, place: Path) -> bool:
+        """Whether there is a value at a path, above or below it."""
+        leaves = self.leaves
+        return place in leaves or place in self._inner or any(place[:n] in leaves for n in range(1, len(place)))
+
+    def document(self, errors: list[str] | None = None) -> dict[str, Any]:
+        """The whole as nested values; a leaf that no reader takes is left out, and told in `errors`."""
         result: dict[str, Any] = {}
         for names, text in self.leaves.items():
             try:
-                value = loads(text)
-            except ValueError:
+                check_name(*names)
+                found = value(text)
+            except Unreadable as error:
+                if errors is not None:
+                    errors.append(f"summary {shown('.'.join(names))}: {error}")
                 continue
             place = result
             for name in names[:-1]:
                 place = place.setdefault(name, {})
-            place[names[-1]] = value
+            place[names[-1]] = found
         return result
 
     def _drop(self, place: Path) -> None:

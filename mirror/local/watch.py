@@ -140,6 +140,8 @@ def tell(results: Sequence[FileResult]) -> None:
             log.warning("%s cannot be read: %s", result.path, result.error)
         elif result.outcome in ("new", "read"):
             log.info("%s run=%s state=%s rows=%d", result.path, result.run, result.state, result.rows)
+            for line in result.unreadable:
+                log.warning("%s of %s: %s", result.run, result.path, line)
             if result.note:
                 log.warning("%s: %s", result.path, result.note)
             if trouble := result.trouble():

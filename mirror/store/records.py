@@ -193,7 +193,8 @@ class LocalFile:
     """A file of the official client, and how far it is read.
 
     `started_at` is when the run's process began, `head` a checksum of the file's start, `mtime` in nanoseconds, `shift`
-    what is added to each step. `note` says why the file is not read any more, else None.
+    what is added to each step. `note` says why the file is not read any more, else None. `beside` changes with what
+    lies beside it.
     """
 
     path: str
@@ -209,6 +210,7 @@ class LocalFile:
     shift: int | None = None
     note: str | None = None
     read_at: datetime | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from mirror.store.store import Store
@@ -285,6 +286,7 @@ def test_what_is_no_run_file_is_named_and_the_others_are_mirrored(home, cli, sql
         "unread_bytes": 0,
         "error": None,
         "note": None,
+        "unreadable": [],
         "trouble": None,
     }
     assert sql("select run_id from runs") == [("r1",)]
@@ -374,3 +376,21 @@ def test_random_damage_to_a_real_file_is_never_fatal(home, tmp_path):
     results = ingest(home, tmp_path)
     assert {result.outcome for result in results} <= {"new", "copy", "empty"}
     assert sum(result.damaged + bool(result.unread_bytes) for result in results if result.outcome == "new") > 0
+
+
+def test_files_that_an_earlier_version_read_are_read_again_once(home, sql, tmp_path):
+    """It took some values wrong."""
+    kept = run_file(tmp_path, "kept").lines(0, 2).exit()
+    run_file(tmp_path, "again").config(a=1).lines(0, 3).exit()
+    ingest(home, tmp_path)
+    with duckdb.connect(str(home.data / "state.duckdb")) as state:
+        state.execute("update store.local_files set beside = null")
+        state.execute("update store.history_tail set value = -1")
+    kept.path.unlink()
+    [result] = ingest(home, tmp_path)
+    assert (result.outcome, result.rows) == ("new", 3)
+    assert sql("select run_id, sum(value) from history where key = 'loss' group by 1 order by 1") == [
+        ("again", pytest.approx(1 + 1 / 2 + 1 / 3)),
+        ("kept", -2.0),
+    ]
+    assert [result.outcome for result in ingest(home, tmp_path)] == ["nothing new"]

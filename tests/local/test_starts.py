@@ -62,7 +62,7 @@ def test_a_start_whose_steps_begin_again_takes_the_place_of_the_former(home, cli
     ]
     assert losses(sql) == curve((0, 0), (1, 1), (2, 2))
     assert sql("select state, history_rows, config, summary from runs") == [
-        ("crashed", 3, '{"b":2}', '{"loss":0.3333333333333333}')
+        ("crashed", 3, '{"b":2}', '{"loss":0.3333333333333333,"_step":2,"_timestamp":1700100002}')
     ]
     assert sql("select step, value from system_metrics where key = 'system.cpu'") == [(0, 2.0)]
     assert sql("select path from local_runs") == [(str(second.path),)]
