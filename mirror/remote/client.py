@@ -21,6 +21,7 @@ import orjson
 
 from mirror.errors import AuthError, CommError
 from mirror.remote.clock import ServerClock
+from mirror.remote.lenient import loads
 from mirror.remote.limits import Limiter, asking_for, retry_after
 from mirror.remote.sink import Sink, Source
 from mirror.version import VERSION
@@ -84,6 +85,15 @@ class _Retry(Exception):
         self.failure = failure
         self.after = after
         self.connecting = connecting
+
+
+def _parsed(content: bytes) -> Any:
+    """An answer. Raises ValueError for one that is not whole, or no JSON."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # A run's name that is half of a surrogate pair must not spoil the answer for all the others.
+        return loads(content)
 
 
 class Server:
@@ -293,8 +303,8 @@ class Server:
                 self.limiter.pause(after)
             raise _Retry(TooMuch(f"{self.base_url} failed to answer {operation} ({status})", failure), after)
         try:
-            content = orjson.loads(answer.content)
-        except orjson.JSONDecodeError as error:
+            content = _parsed(answer.content)
+        except ValueError as error:
             if status >= httpx.codes.BAD_REQUEST:
                 raise CommError(f"{self.base_url} refused {operation} ({status})", failure) from error
             raise _Retry(TooMuch(f"{self.base_url} sent a broken answer to {operation}", error)) from error

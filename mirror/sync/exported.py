@@ -18,6 +18,7 @@ from mirror.remote.client import TooMuch, Unreachable
 from mirror.remote.columns import KeyGlobs
 from mirror.remote.exports import Export, Part
 from mirror.remote.history import Window
+from mirror.remote.lenient import UNREADABLE
 from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan
@@ -116,7 +117,7 @@ class Exported:
             # Storage is another host, which a network may not let through: waiting for it once is enough.
             self._context.server.lacks.add(exports.FEATURE)
             log.warning("exported histories are not used any more: %s", error)
-        except CommError as error:
+        except (CommError, *UNREADABLE) as error:
             log.info("%s/%s: its exported history is not used: %s", self._project, span.run_id, error)
         except BaseException:
             _delete(folder)

@@ -15,6 +15,7 @@ from mirror.store.records import ConsolePage, ProjectKey, RunExtras
 from mirror.store.writes import Writes
 from mirror.sync import plan
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.flaws import is_of_data
 
 REQUEST_LINES = 10_000
 """Lines that one answer should hold at most; this bounds the memory."""
@@ -111,7 +112,9 @@ class _Job:
             await take(batch)
         except (Unreachable, AuthError):
             raise
-        except CommError as error:
+        except Exception as error:
+            if not isinstance(error, CommError) and not is_of_data(error):
+                raise
             if len(batch) == 1:
                 await self._set_aside(batch[0], f"its {what} could not be read: {error}")
                 return
