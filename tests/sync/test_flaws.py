@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from math import isnan
 
 import pytest
 
+import mirror
+from mirror import nested
 from mirror.query import status
 from mirror.remote import client
+from mirror.sandbox.run import wrapped
 from mirror.sync import extras
 from mirror.sync import project as passes
 from mirror.sync.context import utc_now
@@ -260,3 +264,60 @@ def test_an_error_that_nobody_thought_of_ends_its_own_project_only(rig, monkeypa
         "team/r": (None, 0),
     }
     assert rig.sql("select project, history_rows from runs order by 1") == [("p", 3), ("r", 1)]
+
+
+def nest(levels, kind):
+    value = 1.5
+    for _ in range(levels):
+        value = {"a": value} if kind == "objects" else [value]
+    return value
+
+
+def depth(value):
+    levels = 0
+    while isinstance(value, dict | list):
+        value = value["a"] if isinstance(value, dict) else value[0]
+        levels += 1
+    return levels, value
+
+
+def test_what_is_nested_900_levels_is_mirrored_and_read_everywhere(rig, monkeypatch, tmp_path, cli):
+    """Deeper than most parsers go by themselves."""
+    for kind in ("lists", "objects"):
+        run = rig.world.add_run("team", "p", run_id=kind, config={})
+        deep = nest(900, kind)
+        run.spoilt = {
+            "config": nested.text_of(wrapped({"deep": deep, "odd": float("nan")})),
+            "summaryMetrics": nested.text_of({"deep": deep, "odd": "NaN", "_step": 0}),
+        }
+        run.history.append({"_step": 0, "loss": 1.0})
+        run.history.lines[0] = nested.text_of({"_step": 0, "loss": 1.0, "odd": float("nan"), "deep": deep})
+        run.set_state("finished")
+    result = rig.sync()["team/p"]
+    assert (result.error, result.failed) == (None, {})
+    for name, value in {
+        "MIRROR_HOME": str(rig.home.data),
+        "WANDB_BASE_URL": rig.sandbox.url,
+        "WANDB_API_KEY": rig.sandbox.key,
+    }.items():
+        monkeypatch.setenv(name, value)
+    for command in (
+        ["query", "select config, summary from runs", "--json"],
+        ["history", "team/p/lists", "--json"],
+        ["history", "team/p/objects", "--json"],
+        ["verify", "team/p", "--deep"],
+        ["export", "team/p", "--output", str(tmp_path / "out")],
+        ["status"],
+    ):
+        done = cli(*command)
+        assert (done.exit_code, "error" in done.stderr) == (0, False), (command, done.stderr)
+    api = mirror.Api()
+    for kind in ("lists", "objects"):
+        run = api.run(f"team/p/{kind}")
+        assert [depth(run.config["deep"]), depth(run.summary["deep"])] == [(900, 1.5)] * 2
+        assert isnan(run.config["odd"])
+        [row] = run.history(pandas=False)
+        if kind == "lists":
+            assert depth(row["deep"]) == (900, 1.5)
+        else:
+            assert row[".".join(["deep", *["a"] * 900])] == 1.5
