@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mirror import nested
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,7 @@ class Series:
         texts: list[Any] = self.texts.to_pylist()
         values: list[Any] = self.values.to_pylist()
         return [
-            json.loads(text) if text is not None else whole(value) for text, value in zip(texts, values, strict=True)
+            nested.parse(text) if text is not None else whole(value) for text, value in zip(texts, values, strict=True)
         ]
 
 

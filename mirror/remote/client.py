@@ -35,6 +35,7 @@ from mirror.remote.errors import (
     Unanswered,
     Unreachable,
 )
+from mirror.remote.lenient import loads
 from mirror.remote.limits import Limiter, asking_for, retry_after
 from mirror.remote.patience import Effort, Patience
 from mirror.remote.sink import Sink, Source
@@ -88,6 +89,15 @@ class _Retry(Exception):
         super().__init__(str(failure))
         self.failure = failure
         self.after = after
+
+
+def _parsed(content: bytes) -> Any:
+    """An answer. Raises ValueError for one that is not whole, or no JSON."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # A run's name that is half of a surrogate pair must not spoil the answer for all the others.
+        return loads(content)
 
 
 class Server:
@@ -382,8 +392,8 @@ class Server:
         if (page := errors.of_page(self.base_url, operation, answer, raw)) is not None:
             raise _Retry(page)
         try:
-            content = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
+            content = _parsed(raw)
+        except ValueError as error:
             if status >= httpx.codes.BAD_REQUEST:
                 title = errors.page_title(answer, raw)
                 raise self._refused(operation, status, title or "", failure) from error

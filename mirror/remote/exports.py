@@ -15,7 +15,7 @@ from mirror.errors import CommError
 from mirror.remote import queries
 from mirror.remote.client import FeatureMissing, Server
 from mirror.remote.columns import KeyGlobs
-from mirror.remote.lenient import loads
+from mirror.remote.lenient import UNREADABLE, loads, unreadable
 from mirror.remote.plain import EXACT, page_of, series_of
 from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
@@ -61,8 +61,8 @@ async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> d
 def _step(row: Any) -> int:
     try:
         return int((loads(row) if isinstance(row, str) else row)["_step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommError(f"the server told live steps of an export that cannot be read ({error!r})", error) from error
+    except UNREADABLE as error:
+        raise unreadable("a live step of an export", error) from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from mirror.errors import AuthError, CommError
 from mirror.remote import queries
 from mirror.remote.client import NotFound, Server
-from mirror.remote.lenient import loads
+from mirror.remote.lenient import UNREADABLE, loads
 from mirror.remote.runs import moment
 from mirror.store.records import ProjectKey, RunFile
 
@@ -89,6 +89,6 @@ async def _document(server: Server, answer: dict[str, Any]) -> Document:
         raise
     except CommError as error:
         return error
-    except ValueError as error:
+    except UNREADABLE as error:
         return CommError(f"the file is no JSON ({error})", error)
     return value if isinstance(value, dict) else CommError("the file holds no JSON object")

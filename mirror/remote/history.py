@@ -16,7 +16,7 @@ from mirror.errors import AuthError, CommError
 from mirror.remote import queries
 from mirror.remote.client import Server
 from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
-from mirror.remote.lenient import loads
+from mirror.remote.lenient import UNREADABLE, loads, unreadable
 from mirror.store.records import ProjectKey
 
 SMALL_STEPS = 1000
@@ -241,8 +241,8 @@ def steps_of(run_id: str, texts: Sequence[str]) -> list[int]:
     """The steps of history lines, rising. Raises CommError for a line that has none."""
     try:
         return sorted(int(loads(text)["_step"]) for text in texts)
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise CommError(f"the server sent a history line of {run_id} that cannot be read ({error!r})", error) from error
+    except UNREADABLE as error:
+        raise unreadable(f"a history line of {run_id}", error) from error
 
 
 async def fetch_events(

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from mirror.addresses import run_page
-from mirror.errors import CommError
 from mirror.remote import queries
 from mirror.remote.client import FeatureMissing, NotFound, Server
 from mirror.remote.errors import SlowAnswer, Unanswered
-from mirror.remote.lenient import loads, numbers, spells_numbers
+from mirror.remote.lenient import UNREADABLE, loads, numbers, spells_numbers
 from mirror.store.records import ProjectKey, RunRecord
+
+GIVE_UP_AFTER = 4
+"""So many runs in a row of which the server gives no record: the server is at fault, not the runs."""
+
+_REFUSED = "refused"
+"""In a node that has no more than a poll sees: why the rest did not come."""
 
 MOST_RUNS = 1000
 """Runs in the largest page that servers are known to answer."""
@@ -60,9 +65,9 @@ def moment(text: Any) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
+    except (ValueError, OverflowError):
         return None
-    return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
 
 
 class PageSize:
@@ -123,11 +128,14 @@ async def history_keys(server: Server, project: ProjectKey) -> AsyncGenerator[di
     """
     async with aclosing(_pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize())) as pages:
         async for nodes, _, _ in pages:
-            yield {node["name"]: _keys(node["historyKeys"]) for node in nodes}
+            yield {node["name"]: _keys(node.get("historyKeys")) for node in nodes}
 
 
 def _keys(told: Any) -> dict[str, int | None] | None:
-    described = loads(told) if isinstance(told, str) else told
+    try:
+        described = loads(told) if isinstance(told, str) else told
+    except ValueError:
+        return None
     keys = described.get("keys") if isinstance(described, dict) else None
     if not isinstance(keys, dict):
         return None
@@ -156,6 +164,8 @@ async def _pages(
     size: PageSize,
 ) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
     document = queries.runs(fields)
+    # Runs in a row of which no answer came, though they were asked for one by one.
+    refused: list[Unanswered] = []
 
     async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
         """One page, how many runs there are, where the next page begins, and the server's clock before it."""
@@ -180,9 +190,16 @@ async def _pages(
                 data = await server.graphql("MirrorRuns", document, variables, divisible=first > 1)
             except Unanswered as error:
                 # Each size costs a slow server its whole time.
-                if not size.shrink(32 if isinstance(error, SlowAnswer) else 4):
+                if size.shrink(32 if isinstance(error, SlowAnswer) else 4):
+                    continue
+                refused.append(error)
+                if fields == queries.HEAD_FIELDS or len(refused) >= GIVE_UP_AFTER:
                     raise
-                continue
+                data = await server.graphql("MirrorRuns", queries.runs(f"id {queries.HEAD_FIELDS}"), variables)
+                for edge in (data.get("project") or {"runs": {"edges": ()}})["runs"]["edges"]:
+                    edge["node"][_REFUSED] = error
+            else:
+                refused.clear()
             found = data.get("project")
             if found is None:
                 raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
@@ -229,34 +246,99 @@ async def project_names(server: Server, entity: str) -> list[str]:
 def _head(node: Mapping[str, Any]) -> RunHead:
     return RunHead(
         run_id=node["name"],
-        state=node["state"] or "unknown",
+        state=node["state"] if isinstance(node["state"], str) and node["state"] else "unknown",
         created_at=moment(node["createdAt"]),
         heartbeat_at=moment(node["heartbeatAt"]),
         updated_at=moment(node["updatedAt"]),
-        server_rows=int(node["historyLineCount"] or 0),
+        server_rows=_lines(node["historyLineCount"]),
     )
 
 
-def _document(server: Server, project: ProjectKey, node: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _lines(count: Any) -> int:
+    """A count of lines; 0 for what is none, which the record tells of."""
+    return count if isinstance(count, int) and 0 <= count < 2**63 else 0
+
+
+def _document(node: Mapping[str, Any], field: str) -> dict[str, Any]:
     text = node[field]
     if not text:
         return {}
-    try:
-        value = loads(text)
-    except ValueError as error:
-        message = f"{server.base_url} sent a {field} of {project}/{node['name']} that is no JSON ({error})"
-        raise CommError(message, error) from error
+    value = loads(text)
     return value if isinstance(value, dict) else {}
 
 
+_TEXTS = ("displayName", "group", "jobType", "sweepName", "notes", "description", "commit", "host", "state")
+_COUNTS = ("historyLineCount", "eventsLineCount", "logLineCount")
+
+_KEPT = {
+    "config": ("config", "config_meta"),
+    "summaryMetrics": ("summary", "server_last_step"),
+    "historyKeys": ("server_last_step",),
+    "historyLineCount": ("server_rows",),
+    "eventsLineCount": ("server_events",),
+    "logLineCount": ("server_log_lines",),
+    "displayName": ("name",),
+    "group": ("group_name",),
+    "jobType": ("job_type",),
+    "sweepName": ("sweep",),
+    "commit": ("git_commit",),
+    "user": ("username",),
+    "runInfo": (),
+    queries.DURATION_FIELD: ("duration_s",),
+}
+"""The columns that come from a field, where they have another name."""
+
+
 def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
+    """The record of a run; what cannot be read of it is left out and named."""
+    if (error := node.get(_REFUSED)) is not None:
+        bare = {**dict.fromkeys(queries.RUN_FIELDS.split()), **node}
+        everything = [name for name in bare.keys() - node.keys() if name.isalpha()]
+        return replace(_read(server, project, bare), unread=_columns_of(everything), flaw=str(error))
+    try:
+        if _has_plain_types(node):
+            return _read(server, project, node)
+    except UNREADABLE:
+        pass
+    bare = {**dict.fromkeys(node), "name": node["name"], "id": str(node["id"])}
+    sound, problems = dict(bare), {}
+    for field in node.keys() - {"name", "id"}:
+        alone = {**bare, field: node[field]}
+        try:
+            if not _has_plain_types(alone):
+                raise TypeError(f"it holds a value of type {type(node[field]).__name__}")
+            _read(server, project, alone)
+            sound[field] = node[field]
+        except UNREADABLE as error:
+            problems[field] = f"{field} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    what = ", ".join(problems[field] for field in sorted(problems))
+    flaw = f"{server.base_url} sent something of {project}/{node['name']} that cannot be read: {what}"
+    return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw)
+
+
+def _columns_of(fields: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({column for field in fields for column in _KEPT.get(field, (field,))}))
+
+
+def _has_plain_types(node: Mapping[str, Any]) -> bool:
+    """Whether texts are texts, counts are counts of 64 bits, and tags are a list of texts."""
+    tags = node["tags"] or ()
+    return (
+        all(node[name] is None or isinstance(node[name], str) for name in _TEXTS)
+        and all((count := node.get(name)) is None or _lines(count) == count for name in _COUNTS)
+        and isinstance(tags, list | tuple)
+        and all(isinstance(tag, str) for tag in tags)
+    )
+
+
+def _read(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
     config = {
         key: entry["value"] if isinstance(entry, dict) and "value" in entry else entry
-        for key, entry in _document(server, project, node, "config").items()
+        for key, entry in _document(node, "config").items()
     }
     config_meta = config.pop("_wandb", None)
     config.pop("wandb_version", None)
-    summary = _document(server, project, node, "summaryMetrics")
+    summary = _document(node, "summaryMetrics")
     if summary and spells_numbers(node["summaryMetrics"]):
         summary = numbers(summary)
     head = _head(node)
@@ -312,12 +394,13 @@ def _info(node: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -> int | None:
     """The highest logged step as far as the server says: `historyKeys.lastStep`, or the summary's `_step`."""
-    if not rows:
-        return None
     keys = _history_keys(node)
     told = [keys.get("lastStep"), summary.get("_step")]
     steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
-    return max(steps, default=None)
+    last = max(steps, default=None)
+    if last is not None and last >= 2**63:
+        raise OverflowError("a step of more than 64 bits")
+    return last if rows else None
 
 
 def _history_keys(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,5 +419,5 @@ def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
     for key, entry in keys.items():
         found = entry.get("typeCounts") if isinstance(entry, dict) else None
         if isinstance(found, list):
-            counts[key] = sum(int(kind.get("count") or 0) for kind in found if isinstance(kind, dict))
+            counts[key] = sum(_lines(kind.get("count")) for kind in found if isinstance(kind, dict))
     return counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import struct
@@ -17,8 +18,12 @@ TRANSPORT = "sandbox.transport"
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON body."""
-    return Response(orjson.dumps(value), status, headers, "application/json")
+    """A JSON body; half of a surrogate pair, or an integer past 64 bits, as a server writes it that stored it so."""
+    try:
+        body = orjson.dumps(value)
+    except TypeError:
+        body = json.dumps(value, separators=(",", ":")).encode()
+    return Response(body, status, headers, "application/json")
 
 
 def errors_answer(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:

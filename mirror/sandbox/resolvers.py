@@ -305,3 +305,13 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "runCountExpected": lambda sweep, _, __: sweep.expected_runs,
     },
 }
+
+
+def _spoilable(name: str, resolve: Resolver) -> Resolver:
+    def answer(run: Run, context: Context, arguments: Arguments) -> Any:
+        return run.spoilt[name] if name in run.spoilt else resolve(run, context, arguments)
+
+    return answer
+
+
+RESOLVERS["Run"] = {name: _spoilable(name, resolve) for name, resolve in RESOLVERS["Run"].items()}

@@ -57,6 +57,8 @@ class Run:
         self.files: dict[str, StoredFile] = {}
         self.exports: list[bytes] = []
         self.exported_to = -1
+        self.spoilt: dict[str, Any] = {}
+        """What is answered for fields of the API whatever the run holds, as a server does whose store is damaged."""
         self._config_text: str | None = None
         self._summary_text: str | None = None
 

@@ -5,7 +5,6 @@ Works over the state file and over the published one. Nothing is changed, and no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from mirror import nested
 from mirror.store import files, projects, rids, segments, staging, views, wide
 from mirror.store.database import MEMORY_LIMIT, Database, reason
 from mirror.store.leaves import LeafColumns
@@ -297,8 +297,8 @@ def _documents(db: Database, numbers: Sequence[int]) -> tuple[int, list[Damage]]
 def parsed(text: str | None) -> dict[str, Any] | None:
     """A document as the store keeps it; None for what is no JSON object."""
     try:
-        value = json.loads(text or "", strict=False)
-    except (ValueError, RecursionError):
+        value = nested.parse(text or "")
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

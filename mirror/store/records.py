@@ -31,6 +31,8 @@ class RunRecord:
     `server_log_lines` are None where the server does not tell. `storage_id` is empty for a run that was read from a
     local file. `server_keys` is how many values of each history key the server counts, None where it does not tell; it
     is for comparing and not stored. `asked_at` is what the server's clock showed when it was asked for the run.
+    `unread` names the fields of which the server sent what cannot be read, and `flaw` says why: what was mirrored of
+    them before stays.
     """
 
     entity: str
@@ -63,6 +65,8 @@ class RunRecord:
     server_log_lines: int | None = None
     info: dict[str, Any] | None = None
     asked_at: datetime | None = None
+    unread: tuple[str, ...] = ()
+    flaw: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class KnownRun:
     `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
     `server_last_step` are what the server said when the run's record was last written. `local` tells that the run came
     from a local file and the server is not known to have it, `ahead` that it has it, with less history than the file.
-    `asked_at` is what the server's clock showed when it was asked for that record.
+    `asked_at` is what the server's clock showed when it was asked for that record, and `flawed` that some of it could
+    not be read.
     """
 
     rid: int
@@ -94,6 +99,7 @@ class KnownRun:
     created_at: datetime | None = None
     storage_id: str = ""
     asked_at: datetime | None = None
+    flawed: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from mirror import nested
 from mirror.addresses import project_page
 from mirror.store import columns, metadata, projects, rids
 from mirror.store.database import Database
@@ -26,6 +28,7 @@ _COLUMNS = {
     **dict.fromkeys(("deleted_at", "synced_at"), "TIMESTAMP"),
     "revision": "BIGINT",
     "asked_at": "TIMESTAMP",
+    "unread": "VARCHAR",
 }
 
 _IDENTITY = ("storage_id", "created_at")
@@ -42,14 +45,14 @@ _CHANGE = {
 
 _NEVER = datetime(1970, 1, 1)
 
-OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision", "asked_at")
+OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision", "asked_at", "unread")
 """Columns that no server tells."""
 
 KNOWN = """
     SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
            h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL,
            l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> '',
-           r.created_at, r.storage_id, r.asked_at
+           r.created_at, r.storage_id, r.asked_at, r.unread IS NOT NULL
     FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid
     LEFT JOIN store.local_runs AS l ON l.rid = r.rid
     WHERE r.entity = ? AND r.project = ?
@@ -81,7 +84,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
         if record.run_id not in numbers:
             numbers[record.run_id] = next_rid
             next_rid += 1
-    records = metadata.fill(db, numbers, records)
+    records = metadata.fill(db, numbers, _with_former(db, numbers, records))
     leaves = LeafColumns()
     for record in records:
         leaves.add(numbers[record.run_id], "config", record.config)
@@ -114,6 +117,30 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
     metadata.keep_info(db, {numbers[record.run_id]: record.info for record in records if record.info is not None})
 
 
+def _with_former(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records with what is mirrored of the fields that could not be read."""
+    flawed = [record for record in records if record.unread]
+    if not flawed:
+        return list(records)
+    condition, params = rids.among(numbers[record.run_id] for record in flawed)
+    former = {row["rid"]: row for row in db.arrow(f"SELECT * FROM store.runs WHERE {condition}", params).to_pylist()}
+    return [
+        replace(record, **_former(record, former[numbers[record.run_id]]))
+        if record.unread and numbers[record.run_id] in former
+        else record
+        for record in records
+    ]
+
+
+def _former(record: RunRecord, row: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: row[name] for name in record.unread if name in row}
+    for name in kept.keys() & {"config", "config_meta", "summary"}:
+        kept[name] = None if kept[name] is None else nested.parse(kept[name])
+    if "tags" in kept:
+        kept["tags"] = tuple(tag for tag in (kept["tags"] or "").split(",") if tag)
+    return kept
+
+
 def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
     """The rows of `store.runs` that `upsert` would write, by run id, without what is this mirror's own."""
     table = columns.table(_COLUMNS, [_row(0, record, _NEVER, 0) for record in records])
@@ -128,7 +155,17 @@ def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any
         *(r.created_at, r.heartbeat_at, r.updated_at, r.duration_s),
         *(r.username, r.group_name, r.job_type, r.sweep, r.notes, r.description, ",".join(r.tags)),
         *(r.git_commit, r.host, r.url, json_text(r.config), meta, json_text(r.summary)),
-        *(r.server_rows, r.server_last_step, r.server_events, r.server_log_lines, None, now, revision, r.asked_at),
+        *(
+            r.server_rows,
+            r.server_last_step,
+            r.server_events,
+            r.server_log_lines,
+            None,
+            now,
+            revision,
+            r.asked_at,
+            ",".join(r.unread) or None,
+        ),
     )
 
 

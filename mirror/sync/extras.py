@@ -17,6 +17,7 @@ from mirror.store.records import ConsolePage, ProjectKey, RunExtras
 from mirror.store.writes import Writes
 from mirror.sync import plan
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.flaws import is_of_data
 
 REQUEST_LINES = 10_000
 """Lines that one answer should hold at most; this bounds the memory."""
@@ -114,7 +115,9 @@ class _Job:
             await take(batch)
         except (Unreachable, AuthError):
             raise
-        except CommError as error:
+        except Exception as error:
+            if not isinstance(error, CommError) and not is_of_data(error):
+                raise
             if len(batch) == 1 or effort.over:
                 for run in batch:
                     await self._set_aside(run, f"its {what} could not be read: {error}")

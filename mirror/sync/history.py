@@ -11,6 +11,7 @@ from contextlib import aclosing
 from mirror.errors import CommError
 from mirror.remote.columns import KeyGlobs, parse
 from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
+from mirror.remote.lenient import unreadable
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import mark, plan
@@ -18,6 +19,7 @@ from mirror.sync.ahead import in_order
 from mirror.sync.batch import Batch
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.exported import Exported
+from mirror.sync.flaws import is_of_data
 from mirror.sync.scout import locate
 
 AHEAD = 4
@@ -255,17 +257,41 @@ class _Job:
         self.rows_to_come = max(0, self.rows_to_come - rows)
         to_come = round(self.rows_to_come * values / rows) if rows else 0
 
+        await self._write(append, stage, fresh, to_come)
+        self.result.rows += rows
+        self.context.progress.rows_done(self.project, rows)
+
+    async def _write(
+        self,
+        append: Sequence[HistoryPage],
+        stage: Sequence[HistoryPage],
+        failed: Mapping[str, CommError],
+        to_come: int,
+    ) -> None:
+        """Write these pages in one transaction; a run whose values the store does not take is set aside."""
+
         def commit(tx: Writes) -> None:
             if append:
                 tx.append_history(self.project, append, to_come=to_come)
             if stage:
                 tx.stage_history(self.project, stage, to_come=to_come)
-            for run_id, error in fresh.items():
+            for run_id, error in failed.items():
                 self._set_aside(tx, run_id, str(error))
 
-        await self.context.writer.write(commit)
-        self.result.rows += rows
-        self.context.progress.rows_done(self.project, rows)
+        try:
+            await self.context.writer.write(commit)
+        except Exception as error:
+            names = list(dict.fromkeys(page.run_id for page in [*append, *stage]))
+            if not names or not is_of_data(error):
+                raise
+            if len(names) == 1 and not failed:
+                self.dropped.add(names[0])
+                await self.give_up({names[0]: unreadable(f"history of {names[0]}", error)})
+                return
+            await self._write([], [], failed, 0)
+            for name in names:
+                one = [[page for page in pages if page.run_id == name] for pages in (append, stage)]
+                await self._write(one[0], one[1], {}, to_come)
 
     def _compared(self, page: HistoryPage) -> HistoryPage:
         """The page without the run's last mirrored line; a run that has another line there is taken as a whole."""

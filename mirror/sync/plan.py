@@ -111,14 +111,17 @@ def is_unsure(known: KnownRun, now: datetime | None) -> bool:
 
 def is_new(head: RunHead, known: KnownRun | None) -> bool:
     """Whether the server tells anything of the run that the mirror does not hold."""
-    return (
-        known is None
-        or known.deleted
-        or known.local
-        or is_other(head, known)
-        or (head.state, head.heartbeat_at, head.updated_at, head.server_rows)
-        != (known.state, known.heartbeat_at, known.updated_at, known.server_rows)
-    )
+    if known is None or known.deleted or known.local or is_other(head, known):
+        return True
+    if (head.heartbeat_at, head.updated_at) != (known.heartbeat_at, known.updated_at):
+        return True
+    # The state or the count of a run may be what cannot be read.
+    return not known.flawed and (head.state, head.server_rows) != (known.state, known.server_rows)
+
+
+def is_flawed(known: KnownRun, now: datetime) -> bool:
+    """Whether the run's record is to be asked for once more since some of it could not be read."""
+    return known.flawed and not known.deleted and not waits(known, now)
 
 
 def is_other(run: RunHead | RunRecord, known: KnownRun | None) -> bool:
@@ -162,7 +165,7 @@ def need(run: KnownRun, now: datetime) -> Need | None:
 
     None as well for a run that is set aside until later, and for one of which a local file holds more than the server.
     """
-    if run.deleted or run.local or run.ahead or waits(run, now):
+    if run.deleted or run.local or run.ahead or run.flawed or waits(run, now):
         return None
     if run.refresh:
         return Need(run, whole=True)
@@ -189,7 +192,8 @@ def went_on(record: RunRecord, known: KnownRun) -> bool:
 
 def is_settled(run: KnownRun, now: datetime) -> bool:
     """Whether the mirror holds the history of the run, as far as counts tell."""
-    return not (run.deleted or run.local or run.ahead or waits(run, now)) and need(run, now) is None
+    settled = not (run.deleted or run.local or run.ahead or run.flawed or waits(run, now))
+    return settled and need(run, now) is None
 
 
 def has_recovered(run: KnownRun, now: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
@@ -18,7 +19,10 @@ from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.writes import Writes
 from mirror.sync import extras, globs, history, listing, plan
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.flaws import bare, is_of_data, unexpected
 from mirror.sync.listing import Listed
+
+log = logging.getLogger("mirror.sync")
 
 
 async def sync_project(
@@ -55,6 +59,11 @@ async def sync_project(
         one_pass.result.error = str(error)
         one_pass.result.failure = error
         one_pass.result.exit_code = error.exit_code
+    except Exception as error:
+        # The other projects have nothing to do with it.
+        log.exception("the pass over %s ended with an unexpected error", project)
+        one_pass.result.error = unexpected(project, error)
+        one_pass.result.exit_code = MirrorError.exit_code
     result = one_pass.result
     result.requests = requests.total()
     result.seconds = time.monotonic() - started
@@ -185,9 +194,13 @@ class _Pass:
         return [head.run_id for head in heads if plan.is_new(head, self.known.get(head.run_id))]
 
     def _unsure(self, now: datetime | None, *, besides: Collection[str]) -> list[str]:
-        """Runs that are taken once more since they changed in the second in which the server was asked for them."""
-        others = set(besides)
-        return [run.run_id for run in self.known.values() if run.run_id not in others and plan.is_unsure(run, now)]
+        """Runs that are taken once more: what was told of them may have changed unseen, or could not be read."""
+        others, here = set(besides), utc_now()
+        return [
+            run.run_id
+            for run in self.known.values()
+            if run.run_id not in others and (plan.is_unsure(run, now) or plan.is_flawed(run, here))
+        ]
 
     async def _heads(self, filters: dict[str, object]) -> Listed:
         return await listing.heads(self.context.server, self.project, scope=self.scope, filters=filters)
@@ -251,7 +264,20 @@ class _Pass:
             )
 
     async def _upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
-        """Commit records, and the cursor that covers them."""
+        """Commit records, and the cursor that covers them. A record that the store does not take is set aside."""
+        try:
+            await self._commit(records, covered_to)
+        except Exception as error:
+            if not records or not is_of_data(error):
+                raise
+            if len(records) == 1:
+                await self._commit([bare(records[0], error)], covered_to)
+            else:
+                middle = len(records) // 2
+                await self._upsert(records[:middle], None)
+                await self._upsert(records[middle:], covered_to)
+
+    async def _commit(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         await self._look_up(record.run_id for record in records)
         now = utc_now()
 
@@ -261,11 +287,19 @@ class _Pass:
             tx.adopt_local(self.project, records)
             if again := [record.run_id for record in records if self._is_replaced(record)]:
                 tx.request_refresh(self.project, again)
+            if readable := [record.run_id for record in records if not record.flaw and self._was_flawed(record)]:
+                tx.forget_failures(self.project, readable)
+            for record in records:
+                if record.flaw:
+                    known = self.known.get(record.run_id)
+                    again_at = plan.retry_at(known.attempts if known else 0, now)
+                    tx.set_aside(self.project, record.run_id, error=record.flaw, next_try_at=again_at)
             tx.set_cursor(self.project, cursor)
 
         cursor = self.cursor if covered_to is None else replace(self.cursor, covered_to=covered_to)
         await self.context.writer.write(write)
         self.cursor = cursor
+        self.result.failed |= {record.run_id: record.flaw for record in records if record.flaw}
         self.changed.update(record.run_id for record in records)
         for record in records:
             known = self.known.get(record.run_id)
@@ -274,6 +308,10 @@ class _Pass:
         self.result.runs += len(records)
         self.result.new_runs += sum(record.run_id not in self.known for record in records)
         self.context.progress.runs_done(self.project, len(records))
+
+    def _was_flawed(self, record: RunRecord) -> bool:
+        known = self.known.get(record.run_id)
+        return known is not None and known.flawed
 
     def _is_replaced(self, record: RunRecord) -> bool:
         known = self.known.get(record.run_id)
@@ -408,3 +446,7 @@ class _Pass:
         except MirrorError as problem:
             if result.error is None:
                 result.error, result.exit_code = str(problem), problem.exit_code
+        except Exception as problem:
+            log.exception("how the pass over %s ended could not be noted", self.project)
+            if result.error is None:
+                result.error, result.exit_code = unexpected(self.project, problem), MirrorError.exit_code
