@@ -58,9 +58,10 @@ class Edit:
 
 async def current(server: Server, project: ProjectKey, run_id: str) -> RunRecord:
     """The run as the server holds it now. Raises NotFound."""
-    async for page in records(server, project, scope={}, filters={"name": {"$in": [run_id]}}, size=PageSize()):
-        for record in page.runs:
-            return record
+    pages = records(server, project, scope={}, filters={"name": {"$in": [run_id]}}, size=PageSize())
+    # To its end, so that nothing is left open.
+    for record in [record async for page in pages for record in page.runs]:
+        return record
     raise NotFound(f"{server.base_url} has no run {project}/{run_id}", LookupError(run_id))
 
 

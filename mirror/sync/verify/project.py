@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from mirror.store.runs import expected
 from mirror.sync import plan
 from mirror.sync.context import PassResult, Progress, Scope, utc_now
 from mirror.sync.targets import Target
-from mirror.sync.verify import events, history, runs
+from mirror.sync.verify import console, events, history, runs
 from mirror.sync.verify.findings import Finding, Level, Verdict, of_damage
 from mirror.sync.verify.history import Compared
 
@@ -145,8 +146,9 @@ class _Verification:
 
     async def _count(self) -> int:
         """How many runs the server has. Raises NotFound for a project that it does not have."""
-        pages = remote.heads(self.server, self.project, scope=self.filters, filters=self.filters)
-        return (await anext(pages)).total
+        nobody = {"name": "no run is called so"}
+        pages = remote.heads(self.server, self.project, scope=self.filters, filters=nobody)
+        return max([page.total async for page in pages], default=0)
 
     async def _listed(self) -> dict[str, RunRecord]:
         """Compare every record that the server lists, page by page; what is left of them is without documents."""
@@ -297,8 +299,14 @@ class _Verification:
             self._settle(look, found.get(look.known.run_id, Compared()))
         if self.deep and self.scope.system_metrics:
             names = [look.known.run_id for look in looks if not look.moved]
-            async for run_id, finding in events.compare(self.server, self.reader, self.project, names):
-                self.of_run.setdefault(run_id, []).append(finding)
+            async with aclosing(events.compare(self.server, self.reader, self.project, names)) as findings:
+                async for run_id, finding in findings:
+                    self.of_run.setdefault(run_id, []).append(finding)
+        if self.deep and self.scope.console:
+            names = [look.known.run_id for look in looks if not look.moved]
+            async with aclosing(console.compare(self.server, self.reader, self.project, names)) as findings:
+                async for run_id, finding in findings:
+                    self.of_run.setdefault(run_id, []).append(finding)
 
     def _settle(self, look: _Look, compared: Compared) -> None:
         """Turn what was found of one run's history into findings."""
