@@ -21,6 +21,7 @@ from mirror.daemon import logs, metrics
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
 from mirror.daemon.notify import Notifier
+from mirror.daemon.places import Places, is_backfill
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
@@ -29,9 +30,10 @@ from mirror.local.ingest import FileResult
 from mirror.local.watch import Watch, tell
 from mirror.remote import notices
 from mirror.serve import app as serve
-from mirror.store.records import ProjectKey
+from mirror.store.records import ProjectCursor, ProjectKey
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
+from mirror.sync.engine import PROJECTS_AT_ONCE
 from mirror.sync.project import sync_project
 from mirror.sync.session import connect, open_context, scope_of
 from mirror.sync.targets import Target
@@ -105,6 +107,7 @@ class Daemon:
         self._context = context
         self._schedule = Schedule(self._scheduled_pass, self._look_for_projects)
         self._locks: dict[ProjectKey, asyncio.Lock] = {}
+        self._places = Places(PROJECTS_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = stopping
         self._started_at = utc_now()
@@ -386,7 +389,7 @@ class Daemon:
         self, context: Context, target: Target, *, afresh: bool, since: datetime | None = None
     ) -> PassResult:
         lock = self._locks.setdefault(target.project, asyncio.Lock())
-        async with lock:
+        async with lock, self._places.place(backfill=afresh or await self._is_backfill(target.project)):
             try:
                 result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
                 await self._context.writer.settle()
@@ -395,6 +398,18 @@ class Daemon:
         logs.tell_pass(result, self._last.get(target.project))
         self._ledger.note_pass(result)
         return result
+
+    async def _is_backfill(self, project: ProjectKey) -> bool:
+        if (last := self._last.get(project)) is not None:
+            return is_backfill(last, ProjectCursor(), {})
+        try:
+            cursor, unsettled = await self._context.writer.read(
+                lambda store: (store.cursor(project), store.unsettled_runs(project))
+            )
+        except MirrorError:
+            # The pass itself finds out, and tells.
+            return True
+        return is_backfill(None, cursor, unsettled)
 
     async def _crashed_pass(self, project: ProjectKey, error: Exception) -> PassResult:
         """The pass as one that failed, also in the published file."""
