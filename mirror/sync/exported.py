@@ -7,8 +7,9 @@ import logging
 import shutil
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Exported:
         self._parser = parser
         self._needs = needs
 
-    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncIterator[Batch]:
+    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
         """The exported part of each run, in order of its steps.
 
         Raises AuthError, and Unreachable where it is not just the storage.
@@ -78,20 +79,23 @@ class Exported:
         self.left += small
         under_way: deque[asyncio.Task[_Files | None]] = deque()
         try:
-            async for span, export in self._find(large):
-                under_way.append(asyncio.create_task(self._download(span, export)))
-                if len(under_way) >= RUNS_AHEAD:
-                    async for batch in self._read(await under_way.popleft()):
-                        yield batch
+            async with aclosing(self._find(large)) as found:
+                async for span, export in found:
+                    under_way.append(asyncio.create_task(self._download(span, export)))
+                    if len(under_way) >= RUNS_AHEAD:
+                        async with aclosing(self._read(await under_way.popleft())) as batches:
+                            async for batch in batches:
+                                yield batch
             while under_way:
-                async for batch in self._read(await under_way.popleft()):
-                    yield batch
+                async with aclosing(self._read(await under_way.popleft())) as batches:
+                    async for batch in batches:
+                        yield batch
         finally:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _find(self, spans: Sequence[plan.Span]) -> AsyncIterator[tuple[plan.Span, Export]]:
+    async def _find(self, spans: Sequence[plan.Span]) -> AsyncGenerator[tuple[plan.Span, Export]]:
         for start in range(0, len(spans), plan.REQUEST_RUNS):
             some = spans[start : start + plan.REQUEST_RUNS]
             try:
@@ -148,7 +152,7 @@ class Exported:
         rows = sum(part.rows for part in found) + live
         return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
 
-    async def _read(self, files: _Files | None) -> AsyncIterator[Batch]:
+    async def _read(self, files: _Files | None) -> AsyncGenerator[Batch]:
         """Pages of a run, the last of them as far as nothing is missing; what is live is left to the lines."""
         if files is None:
             return

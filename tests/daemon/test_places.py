@@ -29,7 +29,11 @@ def test_a_daemon_with_many_projects_looks_at_four_at_once(bench, monkeypatch):
             return await answer(request, operation, produce, **options)
         under_way.add(found[1])
         most.append(len(under_way))
-        await asyncio.sleep(0.1)
+        # The first ones stay until there are more of them than there may be, or none came for long enough.
+        for _ in range(40 if len(most) <= PROJECTS_AT_ONCE else 0):
+            if max(most) > PROJECTS_AT_ONCE:
+                break
+            await asyncio.sleep(0.05)
         try:
             return await answer(request, operation, produce, **options)
         finally:
@@ -41,7 +45,7 @@ def test_a_daemon_with_many_projects_looks_at_four_at_once(bench, monkeypatch):
         done = bench.here("sync")
         assert done.exit_code == 0
         assert len(done.stderr.splitlines()) == 12
-    assert 2 <= max(most) <= PROJECTS_AT_ONCE
+    assert PROJECTS_AT_ONCE - 1 <= max(most) <= PROJECTS_AT_ONCE
 
 
 def test_a_live_project_is_followed_while_others_are_filled(bench):
