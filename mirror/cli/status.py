@@ -297,7 +297,8 @@ def _budget(budget: dict[str, Any]) -> str:
     """What the server allows, as far as it says, and who waits for it."""
     parts = [f"{budget['last_hour']:,} in the last hour"] if "last_hour" in budget else []
     if budget.get("left") is not None:
-        parts.append(f"{budget['left']:,.0f} left for the next {budget['resets_in_s']:.0f} s")
+        each = f", of which a request takes {budget['cost']:.3g}" if budget.get("cost") is not None else ""
+        parts.append(f"{budget['left']:,.0f} left of its quota for the next {budget['resets_in_s']:.0f} s{each}")
     if budget.get("paused_for_s"):
         parts.append(f"the server wants quiet for {budget['paused_for_s']:.0f} s")
     if waiting := sum((budget.get("waiting") or {}).values()):

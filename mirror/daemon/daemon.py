@@ -21,6 +21,7 @@ from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
 from mirror.daemon.notify import Notifier
+from mirror.daemon.places import Places, is_backfill
 from mirror.daemon.problems import Problem
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
@@ -30,9 +31,10 @@ from mirror.local.ingest import FileResult
 from mirror.local.watch import Watch, tell
 from mirror.remote import notices
 from mirror.serve import app as serve
-from mirror.store.records import ProjectKey
+from mirror.store.records import ProjectCursor, ProjectKey
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
+from mirror.sync.engine import PROJECTS_AT_ONCE
 from mirror.sync.project import sync_project
 from mirror.sync.session import connect, open_context, scope_of
 from mirror.sync.targets import Target
@@ -124,6 +126,7 @@ class Daemon:
         self._applying = asyncio.Lock()
         self._schedule = Schedule(self._scheduled_pass, self._look_for_projects)
         self._locks: dict[ProjectKey, asyncio.Lock] = {}
+        self._places = Places(PROJECTS_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = stopping
         self._started_at = utc_now()
@@ -477,7 +480,11 @@ class Daemon:
     ) -> PassResult:
         """One pass, by the settings of the moment in which it begins; its client stays open until it has ended."""
         lock = self._locks.setdefault(target.project, asyncio.Lock())
-        async with lock, self._clients.borrowed() as server:
+        async with (
+            lock,
+            self._places.place(backfill=afresh or await self._is_backfill(target.project)),
+            self._clients.borrowed() as server,
+        ):
             context = replace(self._context, server=server, progress=progress or self._context.progress)
             try:
                 result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
@@ -487,6 +494,18 @@ class Daemon:
         logs.tell_pass(result, self._last.get(target.project))
         self._ledger.note_pass(result)
         return result
+
+    async def _is_backfill(self, project: ProjectKey) -> bool:
+        if (last := self._last.get(project)) is not None:
+            return is_backfill(last, ProjectCursor(), {})
+        try:
+            cursor, unsettled = await self._context.writer.read(
+                lambda store: (store.cursor(project), store.unsettled_runs(project))
+            )
+        except MirrorError:
+            # The pass itself finds out, and tells.
+            return True
+        return is_backfill(None, cursor, unsettled)
 
     async def _crashed_pass(self, project: ProjectKey, error: Exception) -> PassResult:
         """The pass as one that failed, also in the published file."""

@@ -97,7 +97,9 @@ def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
     yield _counter("requests_total", "Requests sent to the server.", by("operation", daemon["requests"]))
     yield _counter("request_retries_total", "Requests that were tried again.", by("operation", daemon["retries"]))
     yield _counter("received_bytes_total", "Bytes received from the server.", [({}, daemon["bytes_received"])])
-    yield _family("request_budget_left", "Requests left in the server's current window.", [({}, daemon["budget_left"])])
+    quota = daemon["budget"]
+    yield _family("quota_left", "What is left of the server's quota, in its own units.", [({}, quota["left"])])
+    yield _family("quota_per_request", "How much of it a request takes, as learned.", [({}, quota["cost"])])
     passes: list[Sample] = []
     for project, counts in sorted(daemon["passes"].items()):
         passes.append(({"project": project, "result": "ok"}, counts["total"] - counts["failed"]))

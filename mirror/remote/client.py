@@ -162,9 +162,12 @@ class Server:
         if self._keyless is not None:
             await self._keyless.aclose()
 
-    def together(self) -> AbstractContextManager[Effort]:
-        """Let all that is asked in the block share the time that one question may take, as its smaller forms do."""
-        return patience.shared(self._patience.seconds)
+    def together(self, *, anew: bool = False) -> AbstractContextManager[Effort]:
+        """Let all that is asked in the block share the time that one question may take, as its smaller forms do.
+
+        Within such a block the outer one holds, unless time is to be counted `anew`.
+        """
+        return patience.shared(self._patience.seconds, anew=anew)
 
     async def graphql(
         self,

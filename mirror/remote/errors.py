@@ -16,6 +16,7 @@ CommError
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -158,6 +159,10 @@ def page_title(answer: httpx.Response, content: bytes) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
+    """What the system says where it says something: httpx only counts the attempts."""
+    numbers = [cause.errno for cause in _causes(error) if isinstance(cause, OSError) and cause.errno]
+    if numbers and numbers[-1] > 0 and not isinstance(error.__cause__, ssl.SSLError):
+        return os.strerror(numbers[-1])
     return one_line(str(error)) or type(error).__name__
 
 

@@ -175,7 +175,8 @@ class HistoryReader:
         if other is None:
             return False
         try:
-            await fetch(self._server, self._project, [Window(other, 0, 1)])
+            with self._server.together(anew=True):
+                await fetch(self._server, self._project, [Window(other, 0, 1)])
         except (Unreachable, AuthError):
             raise
         except CommError:

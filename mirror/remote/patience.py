@@ -62,6 +62,10 @@ class Effort:
         if self.began is None:
             self.began = time.monotonic()
 
+    def succeeded(self) -> None:
+        """Stop the clock: what was asked for came, and what follows is another question."""
+        self.began = None
+
     @property
     def left(self) -> float:
         """Seconds that are left; all of them before the first failure."""
@@ -87,9 +91,9 @@ def current(seconds: float) -> Effort:
 
 
 @contextmanager
-def shared(seconds: float) -> Iterator[Effort]:
-    """Let all questions of the block share one effort; within such a block, that of the outer one."""
-    if (outer := _shared.get()) is not None:
+def shared(seconds: float, *, anew: bool = False) -> Iterator[Effort]:
+    """Let all questions of the block share one effort; within such a block that of the outer one, unless `anew`."""
+    if (outer := _shared.get()) is not None and not anew:
         yield outer
         return
     token = _shared.set(effort := Effort(seconds))

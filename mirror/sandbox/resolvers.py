@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from mirror.sandbox import instants, jsontext
+from mirror.sandbox import console, instants, jsontext
 from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Resolver
 from mirror.sandbox.errors import Refused
@@ -146,14 +146,8 @@ def _run_info(run: Run, _context: Context, _arguments: Arguments) -> dict[str, A
     return {**facts, **renamed, "git": facts.get("git") or None}
 
 
-def _log_lines(run: Run, _context: Context, arguments: Arguments) -> dict[str, Any]:
-    lines = run.console
-    if arguments.get("last") is not None:
-        lines = lines[max(len(lines) - arguments["last"], 0) :]
-    found = connection(lines, arguments.get("after"), arguments.get("first") or 10_000)
-    for edge in found["edges"]:
-        edge["node"] = {name: getattr(edge["node"], name) for name in ("number", "timestamp", "level", "label", "line")}
-    return found
+def _log_lines(run: Run, context: Context, arguments: Arguments) -> dict[str, Any]:
+    return console.answer(run, arguments, context.console_bytes)
 
 
 def _files(run: Run, context: Context, arguments: Arguments) -> dict[str, Any]:

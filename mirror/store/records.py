@@ -157,13 +157,17 @@ class RunFile:
     md5: str | None
 
 
+ConsoleLine = tuple[int, datetime | None, str | None, str]
+"""Its number, when it was written, its level, its text."""
+
+
 @dataclass(frozen=True)
 class ConsolePage:
-    """Console lines of one run from `first` on: (line, logged_at, level, text). No line follows the `last` page."""
+    """Console lines of one run from `first` on. No line follows the `last` page."""
 
     run_id: str
     first: int
-    lines: list[tuple[int, datetime | None, str | None, str]]
+    lines: list[ConsoleLine]
     last: bool
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -49,6 +49,7 @@ from mirror.store.database import (
     working_error,
 )
 from mirror.store.records import (
+    ConsoleLine,
     HistoryMark,
     KnownRun,
     LocalFile,
@@ -190,6 +191,10 @@ class Store:
     ) -> list[RunExtras]:
         """The runs of which some may be missing: system metrics, console lines, metadata files, lists of files."""
         return self._read(lambda db: extras.find(db, project, events=events, console=console, files=files, lists=lists))
+
+    def console_lines(self, project: ProjectKey, lines: Mapping[str, int]) -> dict[str, ConsoleLine]:
+        """The line of this number of each run, as far as it is mirrored."""
+        return self._read(lambda db: extras.lines(db, project, lines))
 
     def key_rows(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """How many values are mirrored of each history key, by run."""

@@ -235,12 +235,9 @@ def test_what_is_wrong_is_told_at_the_first_failure_once_and_for_how_long_it_is_
                 await asyncio.gather(*(one.viewer() for _ in range(3)))
 
         asyncio.run(go())
-    assert [record.message for record in caplog.records] == [
-        (
-            f"{sandbox.url} answers Viewer with HTML, not as the W&B API: 'Sign in \N{MIDDLE DOT} Example University'; "
-            "check WANDB_BASE_URL, and whether the network wants a login; trying again for up to 1 s"
-        )
-    ]
+    page = f"{sandbox.url} answers Viewer with HTML, not as the W&B API: 'Sign in \N{MIDDLE DOT} Example University'"
+    hint = "check WANDB_BASE_URL, and whether the network wants a login"
+    assert [record.message for record in caplog.records] == [f"{page}; {hint}; trying again for up to 1 s"]
 
 
 def test_what_passes_at_once_is_not_worth_a_word(sandbox, caplog):

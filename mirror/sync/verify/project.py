@@ -23,7 +23,7 @@ from mirror.store.runs import expected
 from mirror.sync import listing, plan
 from mirror.sync.context import PassResult, Progress, Scope, utc_now
 from mirror.sync.targets import Target
-from mirror.sync.verify import events, history, runs
+from mirror.sync.verify import console, events, history, runs
 from mirror.sync.verify.findings import Finding, Level, Verdict, of_damage
 from mirror.sync.verify.history import Compared
 
@@ -306,6 +306,11 @@ class _Verification:
         if self.deep and self.scope.system_metrics:
             names = [look.known.run_id for look in looks if not look.moved]
             async with aclosing(events.compare(self.server, self.reader, self.project, names)) as findings:
+                async for run_id, finding in findings:
+                    self.of_run.setdefault(run_id, []).append(finding)
+        if self.deep and self.scope.console:
+            names = [look.known.run_id for look in looks if not look.moved]
+            async with aclosing(console.compare(self.server, self.reader, self.project, names)) as findings:
                 async for run_id, finding in findings:
                     self.of_run.setdefault(run_id, []).append(finding)
 
