@@ -95,6 +95,8 @@ def systemd(service: Service) -> str:
         "Restart=on-failure",
         "RestartSec=30",
         "RestartPreventExitStatus=3",
+        "# A statement of the page that the kernel ends for its memory is not the end of the daemon.",
+        "OOMPolicy=continue",
         "# Opening may rewrite large files, ending publishes what was committed.",
         "TimeoutStartSec=15min",
         "TimeoutStopSec=5min",

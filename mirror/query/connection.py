@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from mirror.errors import SEGMENT_ADVICE, QueryError, names_segment, unreadable
 from mirror.home import Home
@@ -71,6 +71,38 @@ def open_restricted(
         connection.close()
         raise
     return connection
+
+
+def version_of(path: Path) -> str:
+    """What changes with every publishing of this file. Raises FileNotFoundError before the first."""
+    found = path.stat()
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}"
+
+
+class Watched:
+    """A connection that remembers the cursors made of it, so that all of them can be interrupted."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+        self.open = [connection]
+
+    def cursor(self) -> DuckDBPyConnection:
+        """A cursor that is interrupted with the others."""
+        made = self._connection.cursor()
+        self.open.append(made)
+        return made
+
+    def interrupt_all(self) -> None:
+        """Interrupt whatever runs on the connection and its cursors; what runs next is not."""
+        for cursor in list(self.open):
+            cursor.interrupt()
+
+    def as_connection(self) -> DuckDBPyConnection:
+        """The same, for whoever wants a connection."""
+        return cast("DuckDBPyConnection", self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
 
 def quiet(connection: DuckDBPyConnection) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import logging
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,6 +36,7 @@ from mirror.serve.resolvers import RESOLVERS, Context
 from mirror.serve.runs import Listings
 from mirror.serve.upstream import PASSED, Upstream
 from mirror.web.snapshots import Snapshots
+from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")
 
@@ -43,7 +47,11 @@ SECONDS = 60.0
 MOST_BYTES = 256 << 20
 """Bytes of a request's body; a chunk of a run's log may be large."""
 
+_TOO_LONG = f"a request holds at most {MOST_BYTES >> 20} MiB"
 _THREADS = 4
+_TRIES = 3
+"""How often a request begins again because of what is published meanwhile."""
+
 _SERVER_KNOWS_BETTER = frozenset({"viewer"})
 """What the mirror can only guess: asked of the server while it can be reached, and remembered."""
 
@@ -62,6 +70,10 @@ class Policy:
     username: str | None = None
 
 
+class _Published(Exception):
+    """A newer snapshot was published meanwhile."""
+
+
 @dataclass
 class Endpoint:
     """The handlers, and what they share."""
@@ -76,6 +88,8 @@ class Endpoint:
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
         body = await _body(request)
+        # A script asks who it is first, and for runs next.
+        self.snapshots.statements.warm()
         try:
             asked, variables = _asked(body, request.headers.get("content-encoding", ""))
             if asked.roots & _SERVER_KNOWS_BETTER:
@@ -95,20 +109,40 @@ class Endpoint:
         return await self._write(request, await _body(request))
 
     async def _mirrored(self, request: Request, asked: Operation, variables: Any) -> Response:
-        work = partial(self._executed, str(request.base_url).rstrip("/"), asked, variables)
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        cancelled = threading.Event()
+        work = partial(self._executed, str(request.base_url).rstrip("/"), asked, variables, cancelled)
+        return await unless_left(
+            request.receive, asyncio.get_running_loop().run_in_executor(self.pool, work), cancelled
+        )
 
-    def _executed(self, base_url: str, asked: Operation, variables: Any) -> Response:
+    def _executed(self, base_url: str, asked: Operation, variables: Any, cancelled: threading.Event) -> Response:
+        for _ in range(_TRIES):
+            with suppress(_Published):
+                return self._of_snapshot(base_url, asked, variables, cancelled, exactly=True)
+        return self._of_snapshot(base_url, asked, variables, cancelled, exactly=False)
+
+    def _of_snapshot(
+        self, base_url: str, asked: Operation, variables: Any, cancelled: threading.Event, *, exactly: bool
+    ) -> Response:
+        """Raises _Published where a list was made from a newer snapshot than the rest, and is to be `exactly` of it."""
         import duckdb
 
         policy = self.policy()
         # Before the connection: what is remembered may then be newer than its version, never older.
         version = self.snapshots.version()
+
+        def ask(question: str, arguments: Mapping[str, Any]) -> bytes:
+            found = self.snapshots.statements.ask(question, arguments, SECONDS, cancelled)
+            if exactly and found.version != version:
+                raise _Published
+            return found.content
+
         with self.snapshots.connection(SECONDS) as connection:
             context = Context(
                 connection,
                 version,
                 self.listings,
+                ask,
                 policy.entity,
                 policy.username,
                 read_only=not policy.writes,
@@ -176,7 +210,7 @@ def application(snapshots: Snapshots, key: Callable[[], str], policy: Callable[[
 def _asked(body: bytes, encoding: str) -> tuple[Operation, Any]:
     """The operation that a request means, and its variables."""
     try:
-        sent = orjson.loads(gzip.decompress(body) if encoding == "gzip" else body)
+        sent = orjson.loads(_unpacked(body) if encoding == "gzip" else body)
         query, name, given = sent["query"], sent.get("operationName"), sent.get("variables") or {}
     except (ValueError, TypeError, KeyError, AttributeError, OSError):
         query, name, given = None, None, None
@@ -184,6 +218,15 @@ def _asked(body: bytes, encoding: str) -> tuple[Operation, Any]:
         raise Malformed('send JSON such as {"query": "{ viewer { entity } }", "variables": {}}')
     asked = documents.operation(query, name)
     return asked, asked.variables(given)
+
+
+def _unpacked(body: bytes) -> bytes:
+    """A gzipped body. Raises MirrorError for one that grows beyond all measure, OSError for what is not gzip."""
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
+        found = packed.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise MirrorError(_TOO_LONG)
+    return found
 
 
 async def _body(request: Request) -> bytes:
@@ -194,7 +237,7 @@ async def _body(request: Request) -> bytes:
             parts.append(piece)
             length += len(piece)
             if length > MOST_BYTES:
-                raise MirrorError(f"a request holds at most {MOST_BYTES >> 20} MiB")
+                raise MirrorError(_TOO_LONG)
     except ClientDisconnect as error:
         # Half of a write must not reach the server.
         raise MirrorError("the client left before its request was whole") from error

@@ -16,7 +16,7 @@ from mirror.remote.lenient import loads
 from mirror.serve import history, runs
 from mirror.serve.documents import Elsewhere, Field, Resolver
 from mirror.serve.history import AHEAD_VALUES
-from mirror.serve.runs import Listing, Listings
+from mirror.serve.runs import Ask, Listing, Listings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -47,6 +47,7 @@ class Context:
     connection: DuckDBPyConnection
     version: str
     listings: Listings
+    ask: Ask
     entity: str | None
     username: str | None
     read_only: bool = False
@@ -120,7 +121,7 @@ def _connection(edges: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
 
 def _listing(project: Source, context: Context, arguments: Arguments) -> Listing:
     return context.listings.find(
-        context.connection, context.version, project["key"], arguments.get("filters"), arguments.get("order")
+        context.ask, context.version, project["key"], arguments.get("filters"), arguments.get("order")
     )
 
 

@@ -9,7 +9,7 @@ import threading
 import uuid
 from array import array
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ import orjson
 
 from mirror.errors import QueryError
 from mirror.query.paths import Project
-from mirror.query.runs import RunQuery, among, holds_list
+from mirror.query.runs import among
 from mirror.remote.lenient import dumps, loads
 from mirror.serve.ahead import Memory, Walks
 
@@ -38,6 +38,9 @@ BLOCK = 500
 """Runs of a list that are read together: whoever asks for a page mostly asks for the next one, too."""
 
 T = TypeVar("T")
+
+Ask = Callable[[str, Mapping[str, Any]], bytes]
+"""Has a worker answer one of `mirror.query.questions`."""
 
 _PLAIN = {
     "id": "storage_id",
@@ -88,9 +91,7 @@ class Listings:
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def find(
-        self, connection: DuckDBPyConnection, version: str, project: Project, filters: str | None, order: str | None
-    ) -> Listing:
+    def find(self, ask: Ask, version: str, project: Project, filters: str | None, order: str | None) -> Listing:
         """The list of this snapshot. Raises FilterError for a filter or an order that means nothing."""
         key = (version, project, filters, order)
         with self._lock:
@@ -99,11 +100,8 @@ class Listings:
                 self._kept.move_to_end(kept.name)
                 return kept
 
-        def lists(doc: str, at: str) -> bool:
-            return self.facts.get(version, ("lists", doc, at), lambda: holds_list(connection, doc, at))
-
-        query = RunQuery.of(connection, project, filters or None, order or None, lists)
-        made = Listing(uuid.uuid4().hex[:12], array("q", query.rids()))
+        made = Listing(uuid.uuid4().hex[:12], array("q"))
+        made.rids.frombytes(ask("rids", {"project": list(project), "conditions": filters, "order": order}))
         with self._lock:
             self._kept[made.name] = made
             self._known[key] = made.name

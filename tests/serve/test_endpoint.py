@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -327,6 +328,37 @@ def test_changes_are_refused_where_the_settings_say_so(offline: Served) -> None:
     assert offline.ask('{ project(name: "p", entityName: "team") { readOnly } }')["data"]["project"] == {
         "readOnly": True
     }
+
+
+def test_an_order_that_cannot_be_planned_ends_in_time(live: Served) -> None:
+    """DuckDB hears no interruption while it plans; the worker that does so is killed when the client leaves."""
+    order = ",".join(f"+config.key{index}" for index in range(200))
+    with live.client() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/graphql", json={"query": RUNS, "variables": {**HERE, "order": order}}, timeout=0.5)
+        for _ in range(3):
+            answer = client.post("/graphql", json={"query": RUNS, "variables": {**HERE, "order": "+created_at"}})
+            assert names(answer.json())[:2] == ["run0", "run1"]
+
+
+def test_documents_that_grow_beyond_measure_are_passed_on_or_refused(live: Served) -> None:
+    """Fragments that double thirty times; the same field over and over; a gzipped body of gigabytes."""
+    doubling = "".join(f"fragment f{n} on User {{ ...f{n + 1} ...f{n + 1} }}" for n in range(30))
+    asked = "{ viewer { ...f0 } }" + doubling + "fragment f30 on User { username }"
+    assert "a document with more than 5,000 fields" in refused_offline(live, {"query": asked})
+    assert "more than 3000 tokens" in refused_offline(live, {"query": f"{{ {'viewer { entity } ' * 5000} }}"})
+    with live.client() as client:
+        packed = gzip.compress(bytes(300 << 20), 1)
+        answer = client.post("/graphql", content=packed, headers={"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["errors"]) == (400, [{"message": "a request holds at most 256 MiB"}])
+
+
+def refused_offline(live: Served, body: dict[str, Any]) -> str:
+    """What the mirror says of a document by itself: it is marked as passed on already."""
+    with live.client(**{"X-Wandb-Mirror": "1"}) as client:
+        answer = client.post("/graphql", json=body, timeout=10)
+    assert answer.status_code == 400
+    return answer.json()["errors"][0]["message"]
 
 
 def test_half_of_a_write_is_not_passed_on(live: Served) -> None:
