@@ -25,7 +25,7 @@ from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
 from mirror.home import Home
-from mirror.local.ingest import FileResult
+from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
 from mirror.serve import app as serve
 from mirror.store.records import ProjectKey
