@@ -31,7 +31,7 @@ from starlette.routing import Route
 
 from mirror.daemon.logs import without_secrets
 from mirror.errors import MirrorError, TimedOut, UsageError
-from mirror.local.ingest import FileResult
+from mirror.local.commits import FileResult
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
 

@@ -27,7 +27,7 @@ from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError
 from mirror.home import Home
-from mirror.local.ingest import FileResult
+from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
 from mirror.remote import notices
 from mirror.serve import app as serve

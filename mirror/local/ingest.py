@@ -6,18 +6,18 @@ import asyncio
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mirror.config import Settings
-from mirror.local import files
+from mirror.local import commits, files
 from mirror.local.blocks import NotReadable
+from mirror.local.commits import Change, Drop, FileResult, RunKey, key_of
 from mirror.local.known import COPY, REPLACED, Known
 from mirror.local.reader import Identity, Options, Piece, Reader, around, identify, same_start
-from mirror.local.run import BeginsAgain, OutOfOrder, Reading, order, record
-from mirror.remote.columns import parse_events
-from mirror.store.records import ConsolePage, HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
+from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
+from mirror.local.run import record
+from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.runs import LIVE_STATES
 from mirror.store.store import Store
 from mirror.store.writes import Writes
@@ -30,64 +30,6 @@ NO_ENTITY = "local"
 COMMIT_VALUES = 1_000_000
 COMMIT_FILES = 200
 """When what was read is committed: one large transaction takes DuckDB half the time of many small ones."""
-
-RunKey = tuple[ProjectKey, str]
-
-
-@dataclass
-class FileResult:
-    """What one file brought. `outcome` is new, read, nothing new, on the server, copy, replaced, empty or failed.
-
-    `note` tells how the file was placed among the other files of its run, where that had to be decided. `unreadable`
-    names what of it no reader takes; the rest is mirrored.
-    """
-
-    path: str
-    run: str | None = None
-    outcome: str = "nothing new"
-    state: str | None = None
-    rows: int = 0
-    damaged: int = 0
-    unread_bytes: int = 0
-    error: str | None = None
-    note: str | None = None
-    unreadable: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """The documented JSON form."""
-        return {**vars(self), "trouble": self.trouble()}
-
-    def trouble(self) -> str | None:
-        """What of the file could not be read, in words."""
-        parts = []
-        if self.damaged:
-            parts.append(f"{self.damaged:,} damaged {'place was' if self.damaged == 1 else 'places were'} skipped")
-        if self.unread_bytes and self.state not in LIVE_STATES:
-            parts.append(f"the last {self.unread_bytes:,} bytes are no whole record")
-        return "; ".join(parts) or None
-
-
-@dataclass(frozen=True)
-class _Change:
-    """What waits to be committed."""
-
-    record: RunRecord
-    mark: LocalRun
-    reading: str
-    piece: Piece | None
-    result: FileResult
-
-
-@dataclass(frozen=True)
-class _Drop:
-    """What was read of a run goes, with the next transaction, so that what is read anew takes its place at once.
-
-    `forgotten` are the paths of files to be read again, `saved` files that are not read any more.
-    """
-
-    key: RunKey
-    forgotten: list[str]
-    saved: list[LocalFile]
 
 
 class Ingest:
@@ -125,10 +67,10 @@ class _Pass:
         self._known = Known()
         self._runs: dict[RunKey, LocalRun | None] = {}
         self._readings: dict[RunKey, Reading] = {}
-        self._drops: list[_Drop] = []
-        self._changes: list[_Change] = []
+        self._drops: list[Drop] = []
+        self._changes: list[Change] = []
         self._values = 0
-        self._committing: tuple[list[_Change], asyncio.Task[list[LocalRun]]] | None = None
+        self._committing: tuple[list[Change], asyncio.Task[list[LocalRun]]] | None = None
 
     @property
     def results(self) -> list[FileResult]:
@@ -178,17 +120,17 @@ class _Pass:
         if file is not None and file.note is not None:
             other = not same and not await asyncio.to_thread(_is_start_of, path, file)
             if not other and not await asyncio.to_thread(self._is_longer, file, found.st_size):
-                result.run = f"{_key(file)[0]}/{file.run_id}"
+                result.run = f"{key_of(file)[0]}/{file.run_id}"
                 result.outcome = "replaced" if file.note.startswith(REPLACED) else "copy"
                 return
             self._known.drop(file.path)
             file = None
         if file is not None and not same and (found.st_size < file.read_to or not same_start(path, file)):
             if found.st_size < file.read_to and await asyncio.to_thread(_is_start_of, path, file):
-                result.run = f"{_key(file)[0]}/{file.run_id}"
+                result.run = f"{key_of(file)[0]}/{file.run_id}"
                 result.note = "it is shorter than what was read of it, which stays mirrored"
                 return
-            await self._rebuild(_key(file), path)
+            await self._rebuild(key_of(file), path)
             return
         if file is None:
             identity = await asyncio.to_thread(identify, path)
@@ -198,7 +140,7 @@ class _Pass:
             file = await self._enter(path, found.st_size, identity, result)
             if file is None:
                 return
-        key = _key(file)
+        key = key_of(file)
         result.run = f"{key[0]}/{file.run_id}"
         run = await self._run(key)
         if run is not None and not run.local:
@@ -235,7 +177,7 @@ class _Pass:
         """
         entity = identity.entity or self._options.entity or await self._owner(identity) or NO_ENTITY
         file = LocalFile(str(path), entity, identity.project, identity.run_id, identity.started_at)
-        key = _key(file)
+        key = key_of(file)
         twin = self._known.twin(file, any_entity=not identity.entity)
         if twin is not None:
             there = await asyncio.to_thread(_size, twin.path)
@@ -250,7 +192,7 @@ class _Pass:
                 result.note = f"it is shorter than what was read of {twin.path}, which stays mirrored"
                 return None
             if twin.damaged or not same_start(path, twin):
-                await self._rebuild(_key(twin), path)
+                await self._rebuild(key_of(twin), path)
                 return None
             moved = replace(twin, path=str(path), size=-1, read_at=utc_now())
             left = [] if there is None else [_copy(twin, twin.path, str(path))]
@@ -336,7 +278,7 @@ class _Pass:
         self, key: RunKey, run: LocalRun | None, *, forgotten: Sequence[str] = (), saved: Sequence[LocalFile] = ()
     ) -> None:
         """Have what was read of a run go with the next transaction."""
-        self._drops.append(_Drop(key, list(forgotten), list(saved)))
+        self._drops.append(Drop(key, list(forgotten), list(saved)))
         self._readings[key] = Reading()
         self._runs[key] = run if run is not None and (run.on_server or not run.local) else None
 
@@ -434,7 +376,7 @@ class _Pass:
         told = record(reading, project.entity, project.project, state, unreadable)
         # What the summary holds is told again with each piece.
         result.unreadable += [line for line in unreadable if line not in result.unreadable]
-        change = _Change(told, mark, reading.as_json(), piece, result)
+        change = Change(told, mark, reading.as_json(), piece, result)
         self._changes.append(change)
         self._values += piece.history.values.num_rows if piece and piece.history else 0
 
@@ -449,7 +391,7 @@ class _Pass:
         changes, self._changes, self._values = self._changes, [], 0
         drops, self._drops = self._drops, []
         if changes or drops:
-            task = asyncio.create_task(self._writer.write(lambda tx: _write(tx, drops, changes)))
+            task = asyncio.create_task(self._writer.write(lambda tx: commits.write(tx, drops, changes)))
             self._committing = changes, task
 
     async def end(self) -> None:
@@ -466,62 +408,6 @@ class _Pass:
             for change in changes:
                 if (change.mark.project, change.mark.run_id) == (refused.project, refused.run_id):
                     change.result.outcome, change.result.rows = "on the server", 0
-
-
-def _write(tx: Writes, drops: Sequence[_Drop], changes: Sequence[_Change]) -> list[LocalRun]:
-    """Write everything that was read; gives the runs that are not local any more, of which nothing is written."""
-    refused: list[LocalRun] = []
-    for drop in drops:
-        _forget(tx, drop)
-    now = utc_now()
-    for project in dict.fromkeys(change.mark.project for change in changes):
-        here = [change for change in changes if change.mark.project == project]
-        standing = tx.local_runs(project, [change.mark.run_id for change in here])
-        refused += [run for run in standing.values() if not run.local]
-        taken = [c for c in here if c.mark.run_id not in standing or standing[c.mark.run_id].local]
-        on_server = {run.run_id for run in standing.values() if run.on_server}
-        tx.upsert_runs([change.record for change in taken if change.mark.run_id not in on_server], now=now)
-        tx.mark_local(list({change.mark.run_id: (change.mark, change.reading) for change in taken}.values()))
-        pieces = [change.piece for change in taken if change.piece is not None]
-        pages: list[HistoryPage] = []
-        for piece in pieces:
-            if piece.cut is not None:
-                if pages:
-                    tx.append_history(project, pages)
-                pages = []
-                tx.cut_history(project, piece.file.run_id, last_step=piece.cut)
-            if piece.history is not None:
-                pages.append(piece.history)
-            if piece.events is not None:
-                tx.append_system_metrics(project, piece.events)
-            if piece.console:
-                tx.put_console(project, piece.console)
-        documents = {p.file.run_id: p.metadata for p in pieces if p.metadata is not None}
-        if documents:
-            tx.put_metadata_files(project, documents)
-        if pages:
-            tx.append_history(project, pages)
-    files = {c.piece.file.path: replace(c.piece.file, read_at=now) for c in changes if c.piece is not None}
-    tx.save_local_files(list(files.values()))
-    return refused
-
-
-def _forget(tx: Writes, drop: _Drop) -> None:
-    """Remove what files brought of a run: all of it, or what the server's record of it does not cover."""
-    project, run_id = drop.key
-    run = tx.local_runs(project, [run_id]).get(run_id)
-    if run is not None and run.local and run.on_server:
-        tx.cut_history(project, run_id, last_step=-1)
-        tx.replace_system_metrics(project, parse_events(run_id, []))
-        tx.put_console(project, [ConsolePage(run_id, 0, [], last=True)])
-    elif run is not None and run.local:
-        tx.forget_run(project, run_id)
-    tx.forget_local_files(drop.forgotten)
-    tx.save_local_files(drop.saved)
-
-
-def _key(file: LocalFile) -> RunKey:
-    return ProjectKey(file.entity, file.project), file.run_id
 
 
 def _named(key: RunKey) -> tuple[ProjectKey, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from mirror.local.run import order
+from mirror.local.reading import order
 from mirror.store.records import LocalFile, ProjectKey
 
 COPY = "a copy of "

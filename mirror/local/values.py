@@ -10,7 +10,7 @@ from mirror.remote.lenient import loads
 DEEPEST = 300
 """How deep a value may be nested. Python's own reader takes about three times as many, its writers less."""
 
-LONG = 300
+LONG = 600
 """A shorter text can be neither too deep nor too long a number."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')

@@ -117,6 +117,18 @@ def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
         assert "missing not there yet" in log
 
 
+def test_a_value_that_no_reader_takes_is_told_once(bench):
+    folder = bench.root / "train"
+    file = run_file(folder, start=now()).summary(bad="{").lines(0, 1)
+    configure(bench, folder)
+    with bench.daemon():
+        bench.until(lambda: known(bench) == [("r1", "running", 1)])
+        file.lines(1, 2)
+        bench.until(lambda: known(bench) == [("r1", "running", 2)])
+        log = (bench.home / "mirror.log").read_text()
+        assert log.count("summary bad: it is no JSON") == 1
+
+
 def test_local_runs_alone_need_no_account(bench):
     """Neither key nor project; both can come later."""
     folder = bench.root / "train"
