@@ -20,13 +20,11 @@ import orjson
 
 from mirror.addresses import app_of
 from mirror.remote import errors, notices, patience
+from mirror.remote.answers import Reader, Retry
 from mirror.remote.clock import ServerClock
 from mirror.remote.errors import (
-    AuthError,
     CommError,
-    Denied,
     FeatureMissing,
-    Malformed,
     NoConnection,
     NotFound,
     RateLimited,
@@ -35,7 +33,6 @@ from mirror.remote.errors import (
     Unanswered,
     Unreachable,
 )
-from mirror.remote.lenient import loads
 from mirror.remote.limits import Limiter, asking_for, retry_after
 from mirror.remote.patience import Effort, Patience
 from mirror.remote.sink import Sink, Source
@@ -82,24 +79,6 @@ def _certificates() -> SSLContext:
 _counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
 
 
-class _Retry(Exception):
-    """The attempt failed in a way that may pass, perhaps `after` so many seconds."""
-
-    def __init__(self, failure: CommError, after: float | None = None) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-        self.after = after
-
-
-def _parsed(content: bytes) -> Any:
-    """An answer. Raises ValueError for one that is not whole, or no JSON."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        # A run's name that is half of a surrogate pair must not spoil the answer for all the others.
-        return loads(content)
-
-
 class Server:
     """A connection to a W&B server. Use it as an async context manager.
 
@@ -127,7 +106,7 @@ class Server:
         """What this server was found not to have; asked for once only."""
         self.limiter = Limiter(max_concurrency)
         self.clock = ServerClock()
-        self._key_source = key_source
+        self._reader = Reader(self.base_url, key_source)
         self._patience = patience or Patience()
         self._http = httpx.AsyncClient(
             verify=_certificates(),
@@ -242,21 +221,20 @@ class Server:
                 async with self.limiter.slot(bulk=bulk, file=address is not None):
                     self._check_rest(host)
                     # A file may be of any size; its pace is looked at instead.
-                    async with asyncio.timeout(None if address else min(WHOLE * self._timeout, max(effort.left, 0.1))):
+                    most_seconds = min(WHOLE * self._timeout, max(effort.left, self._timeout))
+                    async with asyncio.timeout(None if address else most_seconds):
                         return await ask()
-            except (TimeoutError, _Retry) as error:
-                if isinstance(error, _Retry):
+            except (TimeoutError, Retry) as error:
+                if isinstance(error, Retry):
                     failure, after = error.failure, error.after
                 else:
                     late = httpx.ReadTimeout("the answer did not come whole")
-                    failure, after = (
-                        errors.of_transport(f"{scheme}://{host}", path if address else operation, late),
-                        None,
-                    )
+                    what = path if address else operation
+                    failure, after = errors.of_transport(f"{scheme}://{host}", what, late), None
                 attempt += 1
                 self.retries[operation] += 1
-                effort.failed()
                 wait = max(self._patience.wait(attempt - 1), after or 0.0)
+                effort.failed(failure, wait)
                 most = self._patience.tries(failure, divisible=divisible, part=part) if errors.passes(failure) else 1
                 if attempt >= most or not effort.allows(failure, wait):
                     if isinstance(failure, NoConnection):
@@ -310,7 +288,7 @@ class Server:
                 if status == httpx.codes.NOT_FOUND:
                     raise NotFound(f"{shown} is not there", failure)
                 if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-                    raise _Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
+                    raise Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
                 if status != httpx.codes.OK:
                     raise CommError(f"{shown} was refused ({status})", failure)
                 await self._receive(answer, take)
@@ -318,7 +296,7 @@ class Server:
             raise CommError(f"{shown!r} is no address of a file", error) from error
         except httpx.HTTPError as error:
             host = "://".join(urlsplit(address)[:2])
-            raise _Retry(errors.of_transport(host, urlsplit(address).path, error)) from error
+            raise Retry(errors.of_transport(host, urlsplit(address).path, error)) from error
         finally:
             self.bytes_received += size
 
@@ -368,80 +346,19 @@ class Server:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise Unreachable(f"{self.base_url!r} is no address of a server; check WANDB_BASE_URL", error) from error
         except httpx.HTTPError as error:
-            raise _Retry(errors.of_transport(self.base_url, operation, error)) from error
+            raise Retry(errors.of_transport(self.base_url, operation, error)) from error
         finally:
             self.bytes_received += len(content)
         self.limiter.learn(answer.headers)
         self.clock.learn(answer.headers)
-        return self._read(operation, answer, bytes(content), within="data" if path == "graphql" else None)
-
-    def _read(self, operation: str, answer: httpx.Response, raw: bytes, *, within: str | None) -> dict[str, Any]:
-        status = answer.status_code
-        failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
-        if status == httpx.codes.UNAUTHORIZED:
-            raise self._bad_key(failure)
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            after = retry_after(answer.headers)
-            self.limiter.refused(after)
-            message = f"{self.base_url} limits the rate of requests (429); try again later"
-            raise _Retry(RateLimited(message, failure), after)
-        if status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.GATEWAY_TIMEOUT):
-            raise _Retry(SlowAnswer(f"{self.base_url} did not answer {operation} in time ({status})", failure))
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            after = retry_after(answer.headers)
-            if after is not None:
-                self.limiter.pause(after)
-            raise _Retry(TooMuch(f"{self.base_url} failed to answer {operation} ({status})", failure), after)
-        if (page := errors.of_page(self.base_url, operation, answer, raw)) is not None:
-            raise _Retry(page)
         try:
-            content = _parsed(raw)
-        except ValueError as error:
-            if status >= httpx.codes.BAD_REQUEST:
-                title = errors.page_title(answer, raw)
-                raise self._refused(operation, status, title or "", failure) from error
-            raise _Retry(TooMuch(f"{self.base_url} sent a broken answer to {operation}", error)) from error
-        if not isinstance(content, dict):
-            raise Malformed(f"{self.base_url} does not speak the W&B API; check WANDB_BASE_URL", failure)
-        if told := content.get("errors"):
-            raise self._refusal(operation, status, told, failure)
-        if status >= httpx.codes.BAD_REQUEST:
-            raise self._refused(operation, status, "", failure)
-        if within is None:
-            return content
-        data = content.get(within)
-        if not isinstance(data, dict):
-            raise _Retry(TooMuch(f"{self.base_url} sent an empty answer to {operation}", failure))
-        return data
-
-    def _refused(self, operation: str, status: int, text: str, failure: httpx.HTTPStatusError) -> CommError:
-        """A refusal that does not come in GraphQL's shape."""
-        kind = Denied if status == httpx.codes.FORBIDDEN else CommError
-        return kind(f"{self.base_url} refused {operation} ({status}{': ' if text else ''}{text})", failure)
-
-    def _refusal(self, operation: str, status: int, errors: Any, failure: httpx.HTTPStatusError) -> Exception:
-        """Sort GraphQL errors, which come with 200 as well as with 4xx, by what can be done about them."""
-        messages = [
-            str(error.get("message", error)) if isinstance(error, dict) else str(error)
-            for error in (errors if isinstance(errors, list) else [errors])
-        ]
-        text = "; ".join(" ".join(message.split()) for message in messages)[:300]
-        low = text.lower()
-        if status == httpx.codes.FORBIDDEN or "permission" in low or "forbidden" in low:
-            return Denied(f"{self.base_url} denies {operation}: {text}", failure)
-        if "cannot query field" in low or "unknown argument" in low or "unknown type" in low or "filter" in low:
-            return FeatureMissing(f"{self.base_url} refuses {operation}: {text}", failure)
-        if status == httpx.codes.NOT_FOUND or "not found" in low or "could not find" in low:
-            return NotFound(f"{self.base_url} has not found it: {text}", failure)
-        message = f"{self.base_url} answered {operation} with an error: {text}"
-        # What it does not explain may be the server's own time limit.
-        return CommError(message, failure) if status in (400, 409, 422) else _Retry(TooMuch(message, failure))
-
-    def _bad_key(self, failure: BaseException | None) -> AuthError:
-        source = f" from {self._key_source}" if self._key_source else ""
-        return AuthError(
-            f"{self.base_url} does not accept the API key{source}; run `mirror login` or set WANDB_API_KEY", failure
-        )
+            return self._reader.read(operation, answer, bytes(content), within="data" if path == "graphql" else None)
+        except Retry as retry:
+            if isinstance(retry.failure, RateLimited):
+                self.limiter.refused(retry.after)
+            elif retry.after is not None:
+                self.limiter.pause(retry.after)
+            raise
 
     async def viewer(self) -> dict[str, Any]:
         """Who the key belongs to: `username`, `entity`. Raises AuthError for a key that is nobody's."""
@@ -449,5 +366,5 @@ class Server:
 
         viewer = (await self.graphql("Viewer", VIEWER, {})).get("viewer")
         if not viewer:
-            raise self._bad_key(None)
+            raise self._reader.bad_key(None)
         return dict(viewer)

@@ -57,9 +57,15 @@ class Effort:
     seconds: float
     began: float | None = None
 
-    def failed(self) -> None:
-        """Start the clock, if it does not run yet."""
-        if self.began is None:
+    limited: float = 0.0
+    """Seconds that were waited since the server limits the rate; they do not count."""
+
+    def failed(self, failure: CommError, wait: float) -> None:
+        """Take note of a failure, after which so many seconds are waited; the first one starts the clock."""
+        if isinstance(failure, RateLimited):
+            self.limited += wait
+            self.began = self.began and self.began + wait
+        elif self.began is None:
             self.began = time.monotonic()
 
     def succeeded(self) -> None:
@@ -77,9 +83,8 @@ class Effort:
         return self.left <= 0
 
     def allows(self, failure: CommError, wait: float) -> bool:
-        """Whether there is time to wait and ask again; a server that limits the rate may name a longer time."""
-        more = max(0.0, LONGEST_PAUSE - self.seconds) if isinstance(failure, RateLimited) else 0.0
-        return wait <= self.left + more
+        """Whether there is time to wait and ask again, where the failure was noted."""
+        return self.limited <= LONGEST_PAUSE if isinstance(failure, RateLimited) else wait <= self.left
 
 
 _shared: ContextVar[Effort | None] = ContextVar("effort", default=None)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 import pytest
 
 from mirror.errors import CommError
+from mirror.remote import history as remote_history
+from mirror.remote.errors import SlowAnswer
 from mirror.remote.history import Window
 from mirror.sync import history, plan
 from mirror.sync.ahead import in_order
 from mirror.sync.batch import Batch
+from mirror.sync.engine import PROJECTS_AT_ONCE
 from tests.remote.network import dropping
 from tests.sync.rig import HASTY
 from tests.sync.test_passes import add
@@ -20,8 +22,8 @@ from tests.sync.test_passes import add
 
 @pytest.fixture
 def hasty(rig):
-    rig.timeout = 0.3
-    rig.patience = replace(HASTY, seconds=6)
+    rig.timeout = 0.8
+    rig.patience = replace(HASTY, seconds=30)
     return rig
 
 
@@ -30,38 +32,40 @@ def test_one_run_that_answers_too_slowly_is_set_aside_and_costs_each_size_one_wa
     for index in range(50):
         add(hasty, f"run{index:02}", rows=40)
     hasty.sandbox.faults.add("latency", times=None, operation="MirrorHistory", seconds=60, about='"run23"')
-    began = time.monotonic()
     result = hasty.sync()["team/p"]
-    seconds = time.monotonic() - began
     assert list(result.failed) == ["run23"]
     assert result.failed["run23"].endswith("did not answer MirrorHistory in time")
     assert result.rows == 49 * 40
     assert hasty.sandbox.faults.counts["latency"] <= 8
-    assert seconds < 8 * 0.3 + 3
 
 
 def test_the_others_of_a_project_do_not_wait_for_the_slow_run(hasty, monkeypatch):
-    """They are mirrored while the slow one is still asked for."""
+    """It is answered only when they are mirrored: if they waited for it, it would never be."""
     monkeypatch.setattr(plan, "REQUEST_RUNS", 2)
-    hasty.timeout = 2.0
+    monkeypatch.setattr(history, "COMMIT_SECONDS", 0.0)
     for index in range(40):
         add(hasty, f"run{index:02}", rows=5)
-    hasty.sandbox.faults.add("latency", times=None, operation="MirrorHistory", seconds=60, about='"run00"')
-    came = {}
-    real = history._Job._commit
-    monkeypatch.setattr(history, "COMMIT_SECONDS", 0.0)
-    began = time.monotonic()
+    came, others = set(), asyncio.Event()
+    commit, fetch = history._Job._commit, remote_history.fetch
 
-    async def commit(self, batch):
-        await real(self, batch)
-        came.update((page.run_id, time.monotonic() - began) for _, page in batch.pages)
+    async def committed(self, batch):
+        await commit(self, batch)
+        came.update(page.run_id for _, page in batch.pages)
+        if len(came) == 38:
+            others.set()
 
-    monkeypatch.setattr(history._Job, "_commit", commit)
+    async def answered(server, project, windows):
+        if any(window.run_id == "run00" for window in windows):
+            if len(windows) == 1:
+                await asyncio.wait_for(others.wait(), 60)
+            raise SlowAnswer("not in time")
+        return await fetch(server, project, windows)
+
+    monkeypatch.setattr(history._Job, "_commit", committed)
+    monkeypatch.setattr(remote_history, "fetch", answered)
     result = hasty.sync()["team/p"]
-    assert list(result.failed) == ["run00"]
-    assert len(came) == 39
-    late = [run_id for run_id, at in came.items() if at > 1.9]
-    assert late == ["run01"]
+    assert (result.failed, result.rows) == ({"run00": "not in time"}, 39 * 5)
+    assert others.is_set()
 
 
 def test_answers_come_as_they_are_ready_but_those_of_one_run_in_order():
@@ -107,10 +111,8 @@ def test_a_list_of_runs_that_does_not_come_is_given_up_after_few_sizes(hasty):
     add(hasty, "one")
     hasty.sync()
     hasty.sandbox.faults.add("latency", times=None, seconds=60)
-    began = time.monotonic()
     result = hasty.sync()["team/p"]
     assert result.error.endswith("did not answer MirrorRuns in time")
-    assert time.monotonic() - began < 3
     assert hasty.sandbox.faults.counts["latency"] <= 4
 
 
@@ -119,12 +121,10 @@ def test_many_projects_of_a_server_that_drops_packets_cost_as_much_as_one(hasty,
     paths = [f"team/p{index}" for index in range(12)]
     with dropping() as url:
         monkeypatch.setattr(type(hasty.sandbox), "url", property(lambda _: url))
-        began = time.monotonic()
         results = hasty.sync(*paths)
-        seconds = time.monotonic() - began
     assert {result.error.partition(" (")[0] for result in results.values()} == {f"cannot reach {url}"}
     assert [len(results), {result.exit_code for result in results.values()}] == [12, {3}]
-    assert seconds < 4
+    assert sum(result.requests for result in results.values()) <= PROJECTS_AT_ONCE * 3
 
 
 def test_storage_that_drops_packets_leaves_the_histories_to_come_as_lines(hasty):
@@ -132,10 +132,8 @@ def test_storage_that_drops_packets_leaves_the_histories_to_come_as_lines(hasty)
         add(hasty, f"run{index:02}", rows=1200).export_history()
     with dropping() as url:
         hasty.sandbox._context.storage_url = url
-        began = time.monotonic()
         result = hasty.sync()["team/p"]
     assert (result.error, result.failed, result.rows) == (None, {}, 12 * 1200)
-    assert time.monotonic() - began < 15
 
 
 def test_exports_that_a_run_spoils_leave_its_neighbours_to_come_as_lines(hasty):
@@ -158,8 +156,7 @@ def test_one_console_that_does_not_come_leaves_the_others_alone(hasty):
 def test_a_page_of_html_ends_a_pass_soon_and_is_an_error_of_the_server(hasty):
     add(hasty, "one")
     hasty.sandbox.faults.add("html", times=None)
-    began = time.monotonic()
     result = hasty.sync()["team/p"]
     assert "with HTML, not as the W&B API: 'Sign in" in result.error
     assert (result.exit_code, isinstance(result.failure, CommError)) == (3, True)
-    assert time.monotonic() - began < 3
+    assert hasty.sandbox.requests["MirrorRuns"] == HASTY.connects
