@@ -74,6 +74,7 @@ class Statements:
         self._idle: list[_Worker] = []
         self._count = 0
         self._wanted = 0
+        self._waiting = 0
         self._dying: list[_Worker] = []
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
@@ -132,19 +133,23 @@ class Statements:
         until = time.monotonic() + seconds
         with self._changed:
             self._failure = None
-            while not (worker := self._alive()):
-                if self._closing.is_set():
-                    raise StoreError("the daemon is stopping")
-                if cancelled is not None and cancelled.is_set():
-                    raise Abandoned("nobody waits for the answer")
-                if self._failure is not None:
-                    raise StoreError(self._failure)
-                if time.monotonic() > until:
-                    raise TimedOut(f"other statements took all of {seconds:g} s; try again")
-                if self._count + self._wanted < self._most:
-                    self._want()
-                self._changed.wait(_LOOK_MS / 1000)
-            return worker
+            self._waiting += 1
+            try:
+                while not (worker := self._alive()):
+                    if self._closing.is_set():
+                        raise StoreError("the daemon is stopping")
+                    if cancelled is not None and cancelled.is_set():
+                        raise Abandoned("nobody waits for the answer")
+                    if self._failure is not None:
+                        raise StoreError(self._failure)
+                    if time.monotonic() > until:
+                        raise TimedOut(f"other statements took all of {seconds:g} s; try again")
+                    if self._wanted < self._waiting and self._count + self._wanted < self._most:
+                        self._want()
+                    self._changed.wait(_LOOK_MS / 1000)
+                return worker
+            finally:
+                self._waiting -= 1
 
     def _alive(self) -> _Worker | None:
         """An idle worker, if there is one. Those that somebody killed meanwhile are forgotten."""

@@ -244,6 +244,7 @@ def test_idle_workers_end(asked, monkeypatch):
     with asked._changed:
         asked._changed.notify_all()
     until_gone(worker)
+    monkeypatch.undo()
     assert asked.rows("select 1") == [["1"]]
 
 
