@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from mirror.store import projects as known_projects
-from mirror.store.database import Database, disk_full, gives_up, reason
+from mirror.store.database import Database, disk_full, gives_up, is_damage, reason
 from mirror.store.names import folded, identifier, told_apart
 from mirror.store.records import ProjectKey
 
@@ -71,7 +71,7 @@ def refresh(db: Database, projects: Iterable[ProjectKey]) -> None:
             except Broken:
                 raise
             except Exception as error:
-                if disk_full(error):
+                if _is_of_file(error):
                     raise
                 leave_out(db, project, reason(error))
 
@@ -87,12 +87,17 @@ def _together(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, alone
             for project, number in _renamed(db):
                 _keep_view(db, project, f"store.wide_{number}", _columns(db, number))
     except Exception as error:
-        if project is not None and isinstance(error, duckdb.Error) and gives_up(error) and not disk_full(error):
+        if project is not None and isinstance(error, duckdb.Error) and gives_up(error) and not _is_of_file(error):
             raise Broken(project, error) from error
-        if alone or disk_full(error):
+        if alone or _is_of_file(error):
             raise
         return False
     return True
+
+
+def _is_of_file(error: BaseException) -> bool:
+    """Whether the file or its disk is at fault, not a relation: what DuckDB trips over itself may be about one."""
+    return disk_full(error) or (is_damage(error) and not isinstance(error, duckdb.InternalException))
 
 
 def leave_out(db: Database, project: ProjectKey, fault: str) -> None:

@@ -178,7 +178,7 @@ def test_a_corrupt_store_is_named_and_made_anew_from_what_was_published(bench):
     state = bench.home / "state.duckdb"
     state.write_bytes(b"\0" * 20_000)
     told, done = bench.mirror("sync", "team/p").stderr.splitlines()
-    assert told.startswith(f"{state} is damaged (")
+    assert told.startswith(f"warning: {state} is damaged (")
     assert ": going on from mirror.duckdb of 20" in told
     assert done.startswith("team/p: 1 run (1 new), 3 history rows (")
     assert sorted(bench.sql("select run_id from runs")) == [("one",), ("two",)]
@@ -221,7 +221,7 @@ def test_some_failed_runs_end_with_1_and_keep_the_others(bench):
     assert bench.sql("select run_id, history_rows from runs order by 1") == [("bad", 0), ("good", 3)]
 
 
-@pytest.mark.parametrize("path", ["", "a", "a/b/c/d", "*/p", "a/b*/run"])
+@pytest.mark.parametrize("path", ["", "a", "a/b/c/d", "*/p", "a*/b/run"])
 def test_paths_that_mean_nothing_are_usage_errors(bench, path):
     done = bench.mirror("sync", path, check=False)
     assert done.returncode == 2

@@ -179,7 +179,7 @@ def test_a_console_that_broke_off_goes_on_and_nothing_is_doubled(rig, monkeypatc
     monkeypatch.setattr(console, "fetch", fails_at_the_third)
     result = rig.sync(console=True)["team/p"]
     assert result.failed == {"one": "its console could not be read: broke off"}
-    monkeypatch.setattr(plan, "_waits", lambda *_: False)
+    monkeypatch.setattr(plan, "waits", lambda *_: False)
     assert rig.sync(console=True)["team/p"].failed == {}
     assert lines(rig) == [(number, f"line {number}") for number in range(35)]
 

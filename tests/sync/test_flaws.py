@@ -11,7 +11,7 @@ import pytest
 import mirror
 from mirror import nested
 from mirror.query import status
-from mirror.remote import client
+from mirror.remote import answers, errors
 from mirror.sandbox.run import wrapped
 from mirror.sync import extras
 from mirror.sync import project as passes
@@ -186,13 +186,13 @@ def test_a_console_that_cannot_be_read_sets_its_run_aside(three, monkeypatch, wh
         three.world.run("team", "p", name).write_console(0, ["hello"])
     fetch = extras.console.fetch
 
-    async def broken(server, project, places):
-        found = await fetch(server, project, places)
+    async def broken(server, project, places, **more):
+        found = await fetch(server, project, places, **more)
         if what == "lines" and any(place.run_id == "bad" for place in found):
             raise KeyError("node")
         for place, answer in found.items():
             if place.run_id == "bad":
-                answer[0].lines[:] = [(2**70, None, None, "x")]
+                answer.page.lines[:] = [(2**70, None, None, "x")]
         return found
 
     monkeypatch.setattr(extras.console, "fetch", broken)
@@ -219,16 +219,15 @@ def test_odd_texts_are_mirrored_wherever_they_are(rig):
 def test_a_run_of_which_the_server_gives_no_record_is_set_aside(three, monkeypatch):
     """As one whose record is too much for it, or spoils every answer that it is in."""
     three.patience = type(HASTY)(attempts=2, seconds=20, first_wait=0.01, longest_wait=0.02)
-    post = client.httpx.AsyncClient.post
+    read = answers.Reader.read
 
-    async def fails(self, url, *, content, **more):
-        answer = await post(self, url, content=content, **more)
-        if b"summaryMetrics" in content and b'"bad"' in answer.content:
-            return client.httpx.Response(502, request=answer.request, text="<html>")
-        return answer
+    def fails(self, operation, answer, raw, **more):
+        if b"summaryMetrics" in raw and b'"bad"' in raw:
+            raise answers.Retry(errors.TooMuch("502"))
+        return read(self, operation, answer, raw, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(client.httpx.AsyncClient, "post", fails)
+        patch.setattr(answers.Reader, "read", fails)
         result = three.sync()["team/p"]
         assert (result.error, list(result.failed)) == (None, ["bad"])
         assert others(three) == [("aaa", 3), ("zzz", 3)]

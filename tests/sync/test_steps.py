@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mirror.remote import history
+from mirror.remote import errors, history
 from mirror.sync import plan
 from tests.sync.rig import rig as make_rig
 
@@ -115,7 +115,7 @@ def test_an_answer_that_is_too_much_is_asked_for_in_parts(rig, monkeypatch):
     async def fetch(server, project, windows):
         asked.append(sum(window.samples for window in windows))
         if asked[-1] > 60:
-            raise history.TooMuch("too much for one answer")
+            raise errors.TooMuch("too much for one answer")
         return await ask(server, project, windows)
 
     monkeypatch.setattr(history, "fetch", fetch)
@@ -145,7 +145,7 @@ def test_exports_are_taken_before_lines_where_lines_did_not_add_up(rig, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(page, lambda self, *bounds: self.ordered()[1][::2])
         assert list(rig.sync()["team/p"].failed) == ["run"]
-        patch.setattr(plan, "_waits", lambda *_: False)
+        patch.setattr(plan, "waits", lambda *_: False)
         rig.sync()
     assert rig.sandbox.requests["parquet"] == 1
     assert rig.sql("select history_rows from runs") == [(ROWS,)]
