@@ -24,7 +24,7 @@ from mirror.daemon.notify import Notifier
 from mirror.daemon.places import Places, is_backfill
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
-from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError, named
 from mirror.home import Home
 from mirror.local.ingest import FileResult
 from mirror.local.watch import Watch, tell
@@ -366,7 +366,8 @@ class Daemon:
         failed: dict[str, CommError] = {}
         try:
             wanted = [target.project for target in await self._targets(self._settings.projects, failed)]
-            self._wild_error = "; ".join(map(str, failed.values())) or None
+            told = [named(f"{entity}/*", str(error)) for entity, error in failed.items()]
+            self._wild_error = "; ".join(told) or None
             if failed:
                 log.warning("%s; the projects known so far stay", self._wild_error)
                 kept = [project for project in self._schedule.projects() if project.entity in failed]

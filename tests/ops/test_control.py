@@ -89,7 +89,7 @@ def events(answer):
 def test_the_page_lists_every_object():
     status = {"status", "budget", "publications", "project", "count", "crash", "local", "http", "pass"}
     assert set(TABLES) == status | {"result", "file", "refusal"}
-    assert len(EVENTS) == 8
+    assert len(EVENTS) == 9
 
 
 def test_every_endpoint_keeps_its_contract(bench, socket):
@@ -112,6 +112,7 @@ daemon.sync_project = failing
         bench.until(lambda: bench.sql("select count(*) from runs") == [(2,)])
         found = events(socket.post("/sync", json={"paths": ["team/p"]}))
         assert (found[0]["event"], found[-1]["event"]) == ("projects_expected", "done")
+        bench.server.faults.add("html", times=1)
         found = events(socket.post("/flush", json={"paths": ["team/p/one"]}))
         assert {event["event"] for event in found} == set(EVENTS) - {"error"}
         (failed,) = events(socket.post("/sync", json={"paths": ["team/p/crash"]}))[-1]["results"]

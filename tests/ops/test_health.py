@@ -61,7 +61,7 @@ def test_a_failed_pass_ends_with_1_until_it_is_stale_too(bench):
     done = bench.here("status", "--check", "--json")
     assert done.exit_code == 1
     ((state, reason),) = verdicts(done).values()
-    assert (state, reason[:36]) == ("failed", "cannot reach http://127.0.0.1:9 (All")
+    assert (state, reason[:36]) == ("failed", "cannot reach http://127.0.0.1:9 (Con")
     stale = bench.here("status", "--check", "--json", "--max-age", "1ms")
     assert stale.exit_code == 4
     assert verdicts(stale) == {"team/p": ("stale", reason)}

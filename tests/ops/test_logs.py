@@ -166,7 +166,7 @@ def test_a_bug_in_one_pass_is_logged_shown_in_status_and_stops_nothing_else(benc
         assert "crash    the pass over team/q at " in bench.here("status").stdout
         failed = bench.mirror("sync", check=False)
         assert failed.returncode == 1
-        assert f"error: {error}\n" in failed.stderr
+        assert f"error: team/q: {error}\n" in failed.stderr
 
         flag.unlink()
         bench.until(lambda: bench.sql("select count(*) from projects where last_error is null") == [(2,)])
