@@ -25,7 +25,7 @@ from mirror.daemon.places import Places, is_backfill
 from mirror.daemon.problems import Problem
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
-from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError, named
 from mirror.home import Home
 from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
@@ -464,7 +464,8 @@ class Daemon:
         if failed:
             kept = [project for project in self._schedule.projects() if project.entity in failed]
             wanted = list(dict.fromkeys([*wanted, *kept]))
-        self._wild_error = "; ".join(map(str, [problem] if problem else failed.values())) or None
+        told = [named(f"{entity}/*", str(error)) for entity, error in failed.items()]
+        self._wild_error = str(problem) if problem else "; ".join(told) or None
         if self._wild_error:
             log.warning("%s; the projects known so far stay", self._wild_error)
         self._schedule.set_projects(wanted, settings.sync)

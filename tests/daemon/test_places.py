@@ -54,7 +54,8 @@ def test_a_live_project_is_followed_while_others_are_filled(bench):
     for index in range(6):
         add(bench, f"slow{index}", project=f"big{index}")
     bench.server.faults.add("latency", times=None, operation="MirrorHistory", seconds=600, about='"slow')
-    bench.configure('["team/*"]', interval="1h")
+    live = 'projects = ["team/*"]\n[server]\ntimeout = "10m"\n[sync]\ninterval = "1h"\nlive_interval = "300ms"\n'
+    bench.configure(text=f'{live}[publish]\nmin_interval = "200ms"\n')
     with bench.daemon():
         bench.until(lambda: bench.server.faults.counts["latency"] == PROJECTS_AT_ONCE - 1)
         for step in (3, 4, 5):
