@@ -184,7 +184,10 @@ def application(daemon: Controlled) -> Starlette:
 
     async def check(request: Request) -> Response:
         del request
-        return JSONResponse({"problem": await daemon.check()})
+        try:
+            return JSONResponse({"problem": await daemon.check()})
+        except MirrorError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
 
     async def reload(request: Request) -> Response:
         del request

@@ -58,6 +58,9 @@ CONTROL_GRACE = 30
 
 _CONTROL_SHARE = 8
 
+CHECK_PATIENCE = 120.0
+"""Seconds after which what the writer does is not waited for when its file is to be checked; a check takes seconds."""
+
 KEY_PATIENCE = 15.0
 """Seconds at the start in which the server may say that the key is wrong; after that it is found out on schedule."""
 
@@ -354,8 +357,16 @@ class Daemon:
         return done
 
     async def check(self) -> str | None:
-        """What is wrong with the state file, or None."""
-        return await self._context.writer.check()
+        """What is wrong with the state file, or None. Raises SyncError when the writer does not get to it."""
+        writer = self._context.writer
+        checking = asyncio.create_task(writer.check())
+        try:
+            while not (await asyncio.wait([checking], timeout=0.5))[0]:
+                if writer.busy_seconds > min(problems.STUCK, CHECK_PATIENCE):
+                    raise SyncError("the writer is busy with something else, so that the state file was not checked")
+        finally:
+            checking.cancel()
+        return checking.result()
 
     async def reload(self) -> None:
         """Read the config and the key again and go on by them; what runs already ends with those that it began with.

@@ -114,7 +114,7 @@ daemon.sync_project = failing
         assert (found[0]["event"], found[-1]["event"]) == ("projects_expected", "done")
         bench.server.faults.add("html", times=1)
         found = events(socket.post("/flush", json={"paths": ["team/p/one"]}))
-        assert {event["event"] for event in found} == set(EVENTS) - {"error", "notice"}
+        assert {event["event"] for event in found} == set(EVENTS) - {"error"}
         (failed,) = events(socket.post("/sync", json={"paths": ["team/p/crash"]}))[-1]["results"]
         assert failed["error"] == "unexpected ValueError: no such thing (mirror.log has the traceback)"
         assert events(socket.post("/sync", json={"paths": ["team/none*"]}))[-1] == {
