@@ -112,7 +112,7 @@ daemon.sync_project = failing
         bench.until(lambda: bench.sql("select count(*) from runs") == [(2,)])
         found = events(socket.post("/sync", json={"paths": ["team/p"]}))
         assert (found[0]["event"], found[-1]["event"]) == ("projects_expected", "done")
-        bench.server.faults.add("html", times=1)
+        bench.server.faults.add("html", times=1, operation="MirrorRuns")
         found = events(socket.post("/flush", json={"paths": ["team/p/one"]}))
         assert {event["event"] for event in found} == set(EVENTS) - {"error"}
         (failed,) = events(socket.post("/sync", json={"paths": ["team/p/crash"]}))[-1]["results"]
