@@ -66,4 +66,5 @@ def _page(place: Place, answer: dict[str, Any]) -> tuple[ConsolePage, Place]:
         line += 1
     after = info.get("endCursor")
     last = not info.get("hasNextPage") or not nodes or after == place.after
-    return ConsolePage(place.run_id, place.first, lines, last), Place(place.run_id, after, line)
+    labels = [node.get("label") for node in nodes]
+    return ConsolePage(place.run_id, place.first, lines, last, labels), Place(place.run_id, after, line)

@@ -11,11 +11,12 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from mirror.errors import CommError
-from mirror.remote import queries
-from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch
+from mirror.errors import AuthError, CommError
+from mirror.remote import facts, queries
+from mirror.remote.about import About
+from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch, Unreachable
 from mirror.remote.lenient import loads, numbers, spells_numbers
-from mirror.store.records import ProjectKey, RunRecord
+from mirror.store.records import ProjectKey, RunFacts, RunRecord
 
 MOST_RUNS = 1000
 """Runs in the largest page that servers are known to answer."""
@@ -78,24 +79,58 @@ class PageSize:
 
 
 async def heads(
-    server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any]
+    server: Server,
+    project: ProjectKey,
+    *,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    about: About | None = None,
 ) -> AsyncIterator[Page[RunHead]]:
-    """Pages of what a poll sees of every run that matches `filters`, oldest first."""
-    async for nodes, total in _pages(server, project, queries.HEAD_FIELDS, scope, filters, PageSize(MOST_RUNS)):
+    """Pages of what a poll sees of every run that matches `filters`, oldest first; `about` comes with the first."""
+    size = PageSize(MOST_RUNS)
+    async for nodes, total in _pages(server, project, queries.HEAD_FIELDS, scope, filters, size, about):
         yield Page([_head(node) for node in nodes], total)
 
 
 async def records(
-    server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any], size: PageSize
+    server: Server,
+    project: ProjectKey,
+    *,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    size: PageSize,
+    about: About | None = None,
 ) -> AsyncIterator[Page[RunRecord]]:
-    """Pages of whole records of every run that matches `filters`, oldest first."""
+    """Pages of whole records of every run that matches `filters`, oldest first; `about` comes with the first."""
+    async for nodes, total in _with_optional(server, project, queries.RUN_FIELDS, scope, filters, size, about):
+        yield Page([_record(server, project, node) for node in nodes], total)
+
+
+async def run_facts(
+    server: Server, project: ProjectKey, *, filters: Mapping[str, Any], size: PageSize
+) -> AsyncIterator[dict[str, RunFacts]]:
+    """Pages of what is kept for clients of the API, of every run that matches `filters`, by run id."""
+    async for nodes, _ in _with_optional(server, project, queries.KEPT_FIELDS, {}, filters, size, None):
+        yield {node["name"]: facts.of(node) for node in nodes}
+
+
+async def _with_optional(
+    server: Server,
+    project: ProjectKey,
+    needed: str,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    size: PageSize,
+    about: About | None,
+) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
+    """Pages of these fields and of the optional ones, as far as the server has them."""
     while True:
         optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
         asked = {name: field for name, field in optional.items() if name not in server.lacks}
-        fields = " ".join([queries.RUN_FIELDS, *asked.values()])
+        fields = " ".join([needed, *asked.values()])
         try:
-            async for nodes, total in _pages(server, project, fields, scope, filters, size):
-                yield Page([_record(server, project, node) for node in nodes], total)
+            async for page in _pages(server, project, fields, scope, filters, size, about):
+                yield page
         except FeatureMissing as error:
             # A server may have the field but not all that is asked for in it; then its type is named, `RunInfo`.
             refused = {name for name in asked if name.lower() in str(error).lower()}
@@ -143,9 +178,8 @@ async def _pages(
     scope: Mapping[str, Any],
     filters: Mapping[str, Any],
     size: PageSize,
+    about: About | None = None,
 ) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
-    document = queries.runs(fields)
-
     async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
         """One page, how many runs there are, and where the next page begins."""
         while True:
@@ -160,12 +194,24 @@ async def _pages(
                 "after": after,
             }
             before = server.bytes_received
+            besides = about.asked(server) if about and after is None else None
             try:
-                data = await server.graphql("MirrorRuns", document, variables)
+                data = await server.graphql("MirrorRuns", queries.runs(fields, *(besides or ())), variables)
             except TooMuch:
                 if not size.shrink():
                     raise
                 continue
+            except CommError as error:
+                if about is None or isinstance(error, Unreachable | AuthError | NotFound):
+                    raise
+                if besides is None:
+                    about.not_to_blame()
+                    raise
+                if not about.refused(server, error):
+                    raise
+                continue
+            if about is not None and after is None:
+                about.answered(server, data, asked=besides is not None)
             found = data.get("project")
             if found is None:
                 raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
@@ -276,6 +322,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         server_events=node.get("eventsLineCount"),
         server_log_lines=node.get("logLineCount"),
         info=info,
+        facts=facts.of(node),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from mirror.store import columns, metadata, projects, rids
+from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
@@ -106,6 +106,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
             with db.table("fresh", columns.table(shape, fresh)):
                 db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
     metadata.keep_info(db, {numbers[record.run_id]: record.info for record in records if record.info is not None})
+    facts.keep_runs(db, {numbers[record.run_id]: record.facts for record in records if record.facts is not None})
 
 
 def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
