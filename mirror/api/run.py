@@ -200,7 +200,7 @@ class Run:
         username = self._text("username")
         if username is None:
             raise AttributeError(f"the server did not say who started {self._address}")
-        return User(username)
+        return User(username, full_name=(self._fact("told").get("user") or {}).get("name"))
 
     @property
     def username(self) -> str:
@@ -467,7 +467,7 @@ class Run:
             "summaryMetrics": self.summary_metrics,
             "historyLineCount": self._fact("server_rows"),
             "historyKeys": self.history_keys,
-            "user": {"name": username, "username": username} if username else None,
+            "user": {"name": self.user.name, "username": username} if username else None,
         }
 
     def __getattr__(self, name: str) -> Any:

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class User:
-    """Who started a run, or whose key it is. The mirror holds the username alone, which is `name` as well."""
+    """Who started a run, or whose key it is. `name` is the username where the server did not tell another one."""
 
     username: str
     entity: str | None = None
     email: str | None = None
+    full_name: str | None = None
 
     @property
     def name(self) -> str:
-        """The username."""
-        return self.username
+        """The name that people see."""
+        return self.full_name or self.username
 
 
 @dataclass(frozen=True)
