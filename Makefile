@@ -8,13 +8,14 @@ WORKERS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 # Modules are compiled once, not by each of the many processes that tests start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test test-oldest test-bi check lint types contracts docs bench soak format lock clean
+.PHONY: help demo test test-oldest test-bi test-clients check lint types contracts docs bench soak format lock clean
 
 help:
 	@echo "make demo    mirror three sample projects and look at them, no account needed (about a minute)"
 	@echo "make test    all tests but the slow ones"
 	@echo "make test-oldest    the tests of store, sync and queries with the oldest DuckDB that is taken"
 	@echo "make test-bi    BI tools, dbt, Node, Spark and S3 against the mirror; needs Java 17 or newer, and Node"
+	@echo "make test-clients    programs that others wrote for the official client, on the server and on the mirror"
 	@echo "make check   lint, types, architecture contracts, docs"
 	@echo "make bench   the benchmarks"
 	@echo "make soak    the slow fault and soak tests"
@@ -36,7 +37,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/mirror demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients"
 
 # The other end of the range in pyproject.toml; its own environment, and the tests in which DuckDB has a part.
 OLDEST := .cache/oldest
@@ -48,7 +49,7 @@ $(OLDEST)/.done: $(VENV)/.dev
 	@touch $@
 
 test-oldest: $(OLDEST)/.done
-	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi" tests/store tests/sync tests/query
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients" tests/store tests/sync tests/query
 
 # Tools that pin another DuckDB or bring Java or Node have environments of their own, made once.
 BI := .cache/bi
@@ -70,6 +71,25 @@ $(BI)/.done: $(VENV)/.dev Makefile
 
 test-bi: $(BI)/.done
 	$(BIN)/python -m pytest -m bi tests/bi
+
+# Programs that others wrote for the official client; their versions are pinned so that a failure is ours.
+CLIENTS := .cache/clients
+WANDB := wandb==0.31.0
+$(CLIENTS)/.done: $(VENV)/.dev Makefile
+	for client in wandb-buddy==0.1.0 wandb-summarizer==0.1.2 wandb2numpy==0.1 wandb-to-mlflow==0.1.0; do \
+	  home=$(CLIENTS)/$${client%%==*} && \
+	  $(BIN)/uv venv -q --clear --python $(BIN)/python $$home && \
+	  $(BIN)/uv pip install -q --python $$home/bin/python $$client $(WANDB) || exit 1; \
+	done
+	$(BIN)/uv pip install -q --python $(CLIENTS)/wandb-to-mlflow/bin/python mlflow==3.17.2
+	# dr-wandb says that it needs Python 3.12, and runs on 3.11.
+	$(PYTHON) -m venv --clear $(CLIENTS)/dr-wandb
+	$(CLIENTS)/dr-wandb/bin/python -m pip install -q --disable-pip-version-check $(WANDB) pydantic "srsly>=2.5.3" "typer>=0.20" pandas pyarrow
+	$(CLIENTS)/dr-wandb/bin/python -m pip install -q --disable-pip-version-check --no-deps --ignore-requires-python dr-wandb==3.0.3 dr-ds==0.1.4
+	@touch $@
+
+test-clients: $(CLIENTS)/.done
+	$(BIN)/python -m pytest -m clients tests/clients
 
 # The older DuckDB versions that read the published file.
 READERS := .cache/readers

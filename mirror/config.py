@@ -11,6 +11,7 @@ from typing import Any
 from mirror import config_values as values
 from mirror.config_file import ConfigFile
 from mirror.config_values import DEFAULT_BASE_URL, Impossible, base_url, quoted
+from mirror.credentials import netrc_path
 from mirror.errors import ConfigError
 from mirror.home import Home
 
@@ -190,10 +191,19 @@ def render(projects: Sequence[str], *, server: str = "", commented: bool = False
     return "\n".join(lines) + "\n"
 
 
+def sources(home: Home, environ: Mapping[str, str]) -> list[Path]:
+    """The files that settings and key are read from, whether they are there or not."""
+    return [home.config, _official_settings(environ), netrc_path(environ).absolute()]
+
+
+def _official_settings(environ: Mapping[str, str]) -> Path:
+    folder = environ.get("WANDB_CONFIG_DIR")
+    return ((Path(folder) if folder else Path("~/.config/wandb")).expanduser() / "settings").absolute()
+
+
 def _official_base_url(environ: Mapping[str, str]) -> str | None:
     """The server that `wandb login --host` saved in the official client's own settings file; None when unreadable."""
-    folder = environ.get("WANDB_CONFIG_DIR")
-    path = (Path(folder) if folder else Path("~/.config/wandb")).expanduser() / "settings"
+    path = _official_settings(environ)
     if not path.is_file():
         return None
     import configparser

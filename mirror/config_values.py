@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from mirror.addresses import FORGE_HOSTS, path_of
 from mirror.errors import FilterError
 
 DEFAULT_BASE_URL = "https://api.wandb.ai"
@@ -16,6 +17,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6048
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LONGEST = 3650 * 86400.0
 _NAME = r"[^/\\#?%:*\[\s][^/\\#?%:*\[\x00-\x1f]{0,127}"
+_PART = r"[^/\\#?%:\s][^/\\#?%:\x00-\x1f]{0,127}"
 _GLOB = r"[^/\\#%:\s][^/\\#%:\x00-\x1f]{0,127}"
 
 
@@ -89,7 +91,9 @@ def base_url(value: object) -> str:
         True,
     ):
         raise Impossible(f"is no address of the API: did you mean {DEFAULT_BASE_URL}?")
-    if parts.hostname == "forge.coreweave.com" and parts.path == "/api/wandb":
+    if parts.hostname in FORGE_HOSTS:
+        if (parts.scheme, parts.port, parts.path) != ("https", None, "/api/wandb"):
+            raise Impossible(f"is no address of the API: did you mean https://api.{parts.hostname}?")
         return f"https://api.{parts.hostname}"
     return url
 
@@ -178,7 +182,10 @@ def switch(value: object) -> bool:
 
 
 def project_pattern(text: object, entity: str | None = None) -> str:
-    """Read "entity/project", where the project may be a glob; without an entity it gets `entity`."""
+    """Read "entity/project", where the project may be a glob, or a name that holds `*` or `[`.
+
+    Without an entity it gets `entity`.
+    """
     given = _text(text)
     full = f"{entity}/{given}" if entity and "/" not in given else given
     if re.fullmatch(rf"{_NAME}/{_GLOB}", full):
@@ -190,7 +197,8 @@ def project_pattern(text: object, entity: str | None = None) -> str:
 
 def path(text: object, entity: str | None = None) -> str:
     """Read a project pattern, or a run as "entity/project/run_id" or as in the address of its page."""
-    if match := re.fullmatch(rf"({_NAME}/{_NAME})/(?:runs/)?({_NAME})", _text(text).strip("/")):
+    text = path_of(_text(text))
+    if match := re.fullmatch(rf"({_NAME}/{_PART})/(?:runs/)?({_PART})", text.strip("/")):
         return f"{match[1]}/{match[2]}"
     try:
         return project_pattern(text, entity)

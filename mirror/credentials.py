@@ -6,17 +6,18 @@ import contextlib
 import netrc
 import os
 import re
-import shlex
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mirror.addresses import FORGE_HOSTS
 from mirror.errors import AuthError
+from mirror.netrc_text import with_entry
 
 # The official client's own table: the address it now logs in to by default, and the API behind it.
-_UPSTREAM = {"forge.coreweave.com": "api.wandb.ai", "api.forge.coreweave.com": "api.wandb.ai"}
+_UPSTREAM = {name: api for host, api in FORGE_HOSTS.items() for name in (host, f"api.{host}")}
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,20 @@ def valid_form(key: str) -> bool:
 def store_key(base_url: str, key: str, environ: Mapping[str, str]) -> Path:
     """Write the key into netrc as `wandb login` does, and return the file.
 
-    The file is 0600 afterwards and replaced in one step; entries of other hosts stay as they are.
+    The file is 0600 afterwards and replaced in one step; all but the entry of the host stays as it is. The entry comes
+    before `default`, behind which programs that read from the top do not look.
     Raises AuthError when it cannot be read or written.
     """
     path = netrc_path(environ)
     host = urlsplit(base_url).netloc
     try:
         target = path.resolve()
-        old = target.read_text(encoding="utf-8") if target.exists() else ""
-        entry = f"machine {shlex.quote(host)}\n  login user\n  password {shlex.quote(key)}\n"
-        _replace(target, _without(old, host) + entry)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        # Bytes, since reading as text would turn all line ends into those of Unix.
+        old = target.read_bytes().decode() if target.exists() else ""
+        _replace(target, with_entry(old, host, key))
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        reason = (isinstance(error, OSError) and error.strerror) or reason
         raise AuthError(f"cannot write {path}: {reason}", error) from None
     return path
 
@@ -110,31 +113,13 @@ def _checked(credential: Credential, host: str) -> Credential:
     )
 
 
-def _without(text: str, host: str) -> str:
-    """The netrc file without the entry of one host, ending with a line break."""
-    kept = []
-    dropping = False
-    for line in text.splitlines():
-        try:
-            words = shlex.split(line)
-        except ValueError:  # a file with odd quotes must not keep anybody from logging in
-            words = line.split()
-        if words[:2] == ["machine", host]:
-            dropping = True
-        elif words and words[0] in ("machine", "default", "macdef"):
-            dropping = False
-        if not dropping:
-            kept.append(line)
-    return "".join(f"{line}\n" for line in kept)
-
-
 def _replace(path: Path, text: str) -> None:
     """Write a file that nobody else can read, then put it in the place of the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # 0600 from the start
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)

@@ -37,6 +37,15 @@ class StoreBusy(StoreError):
     exit_code = 2
 
 
+class StoreDamaged(StoreError):
+    """A file of the mirror is damaged; `reason` is what DuckDB says of it."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        """Keep the one-line message and the reason within it."""
+        super().__init__(message)
+        self.reason = reason
+
+
 class SyncError(MirrorError):
     """A pass, or a part of it, did not succeed; what was committed stays."""
 
@@ -78,6 +87,27 @@ class NotMirrored(CommError, ValueError):
 
 class MissingPackage(MirrorError, ImportError):
     """An optional package is not installed."""
+
+
+SEGMENT_ADVICE = "run `mirror verify --repair`, which pulls what was in it again"
+
+
+def unreadable(path: object, error: BaseException) -> StoreError:
+    """What it means that DuckDB cannot read the published file, or a segment of history that it lists."""
+    reason = str(error).splitlines()[0]
+    if names_segment(reason):
+        return StoreError(f"a segment of history is missing or damaged ({reason}); {SEGMENT_ADVICE}")
+    return StoreError(f"cannot read {path} ({reason}); `mirror sync` publishes it anew")
+
+
+def names_segment(reason: str) -> bool:
+    """Whether an error of DuckDB is about a segment of history."""
+    return "/history/entity=" in reason and ".parquet" in reason
+
+
+def named(subject: object, text: str) -> str:
+    """The message with what it is about before it, unless it names that already."""
+    return text if str(subject) in text else f"{subject}: {text}"
 
 
 def one_line(text: str) -> str:

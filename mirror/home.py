@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirror.errors import UsageError
+
+_MISREAD = frozenset("?\\")
+"""DuckDB takes what follows a `?` for options, and a backslash for a slash."""
+
 
 @dataclass(frozen=True)
 class Home:
@@ -16,7 +21,10 @@ class Home:
 
     @classmethod
     def find(cls, environ: Mapping[str, str], config: Path | None = None) -> Home:
-        """`MIRROR_HOME` holds everything; without it the XDG folders. `config` wins over `MIRROR_CONFIG`."""
+        """`MIRROR_HOME` holds everything; without it the XDG folders. `config` wins over `MIRROR_CONFIG`.
+
+        Raises UsageError for a folder whose path DuckDB takes for another one.
+        """
         if root := environ.get("MIRROR_HOME"):
             data = Path(root).expanduser().absolute()
             default_config = data / "config.toml"
@@ -26,6 +34,9 @@ class Home:
             dirs = PlatformDirs("wandb-mirror", appauthor=False)
             data = Path(dirs.user_data_dir)
             default_config = Path(dirs.user_config_dir) / "config.toml"
+        if found := sorted(_MISREAD & set(str(data))):
+            signs = " and ".join(f"`{sign}`" for sign in found)
+            raise UsageError(f"the home {data} has {signs} in its path, which DuckDB cannot open; set MIRROR_HOME")
         named = config or (Path(environ["MIRROR_CONFIG"]) if environ.get("MIRROR_CONFIG") else None)
         return cls(data=data, config=named.expanduser().absolute() if named else default_config)
 

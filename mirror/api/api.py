@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mirror.addresses import path_of
+from mirror.api.official import asked_of_server, asks
 from mirror.api.page import RunPage
 from mirror.api.run import Run
 from mirror.api.runs import Runs
@@ -17,8 +19,12 @@ from mirror.api.snapshot import Snapshot
 from mirror.api.things import Project, Projects, Sweep, User
 from mirror.errors import ArgumentError, NotMirrored
 from mirror.home import Home
+from mirror.version import VERSION
 
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
+
+_CLOCKS_DIFFER = timedelta(minutes=1)
+"""How far two clocks may be apart."""
 
 
 class Api:
@@ -190,7 +196,7 @@ class Api:
         """Who the API key belongs to, asked of the server once. Raises CommError."""
         if self._viewer is None:
             told = self.session.ask(lambda server: server.viewer())
-            self._viewer = User(told["username"], told.get("entity"))
+            self._viewer = User(told["username"], told.get("entity"), _api=self)
         return self._viewer
 
     @property
@@ -200,6 +206,84 @@ class Api:
             return self.settings["entity"]
         entities = {name.entity for name in self._view().projects}
         return entities.pop() if len(entities) == 1 else self.viewer.entity
+
+    @property
+    def user_agent(self) -> str:
+        """What this library calls itself towards the server."""
+        return f"wandb-mirror/{VERSION}"
+
+    def create_run(self, *, run_id: str | None = None, project: str | None = None, entity: str | None = None) -> Run:
+        """Create an empty run on the server, then in the mirror. Raises CommError and MissingPackage."""
+        return self.created(lambda official, _: official.create_run(run_id=run_id, project=project, entity=entity))
+
+    def created(self, make: Callable[[Any, Any], Any]) -> Run:
+        """The run that the official client makes: `make` is given its `Api` and its class `Run`."""
+
+        def made() -> Any:
+            official = self._official
+            from wandb.apis.public import Run as OfficialRun
+
+            return make(official, OfficialRun)
+
+        run = asked_of_server(made)
+        path = f"{run.entity}/{run.project}/{run.id}"
+        self.session.take_in([path])
+        self._forget()
+        return self.run(path)
+
+    def from_path(self, path: str) -> Any:
+        """The run, sweep or project at a path such as "team/project/sweeps/id"; a report comes from the server."""
+        parts = path.strip("/ ").split("/")
+        kind = parts[2] if len(parts) == 4 else "run" if len(parts) == 3 else ""
+        if len(parts) <= 2:
+            return self.project(parts[-1], parts[0] if len(parts) == 2 else None)
+        if kind.startswith("run"):
+            return self.run(path)
+        if kind.startswith("sweep"):
+            return self.sweep(path)
+        if kind.startswith("report"):
+            return asked_of_server(lambda: self._official.from_path(path))
+        raise ArgumentError(f"{path!r}: write entity/project/runs/id, with sweeps or reports instead of runs")
+
+    artifact = asks("artifact")
+    artifact_collection = asks("artifact_collection")
+    artifact_collection_exists = asks("artifact_collection_exists")
+    artifact_collections = asks("artifact_collections")
+    artifact_exists = asks("artifact_exists")
+    artifact_type = asks("artifact_type")
+    artifact_types = asks("artifact_types")
+    artifact_versions = asks("artifact_versions")
+    artifacts = asks("artifacts")
+    automation = asks("automation")
+    automations = asks("automations")
+    create_automation = asks("create_automation")
+    create_custom_chart = asks("create_custom_chart")
+    create_project = asks("create_project")
+    create_registry = asks("create_registry")
+    create_run_queue = asks("create_run_queue")
+    create_team = asks("create_team")
+    create_user = asks("create_user")
+    delete_automation = asks("delete_automation")
+    integrations = asks("integrations")
+    job = asks("job")
+    list_jobs = asks("list_jobs")
+    organization = asks("organization")
+    queued_run = asks("queued_run")
+    registries = asks("registries")
+    registry = asks("registry")
+    reports = asks("reports")
+    run_queue = asks("run_queue")
+    slack_integrations = asks("slack_integrations")
+    team = asks("team")
+    update_automation = asks("update_automation")
+    upsert_run_queue = asks("upsert_run_queue")
+    user = asks("user")
+    users = asks("users")
+    webhook_integrations = asks("webhook_integrations")
+
+    @property
+    def _official(self) -> Any:
+        return self.session.official
 
     # For runs
 
@@ -229,7 +313,8 @@ class Api:
         at = None
         if self.session.home.published.exists():
             at = next((at for name, at in self._view().successes().items() if str(name) == path), None)
-        if at is not None and datetime.now(UTC) - at <= self._max_age:
+        # A time that is yet to come was written before a clock was set back, and tells nothing.
+        if at is not None and -_CLOCKS_DIFFER <= datetime.now(UTC) - at <= self._max_age:
             return False
         self.session.pull([path])
         self._forget()
@@ -239,7 +324,7 @@ class Api:
         """A path as people write it, with what is set of entity and project before it."""
         if not isinstance(path, str):
             raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
-        text = re.sub(r"^https?://[^/]+|[?#].*$", "", path.strip())
+        text = re.sub(r"[?#].*$", "", path_of(path.strip()))
         text = text.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
         parts = [part.strip() for part in text.split("/")]
         if ":" in parts[-1] and len(parts) < 3:

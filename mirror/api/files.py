@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
+from mirror.api.official import asked_of_server
 from mirror.errors import ArgumentError, CommError, StoreError
 from mirror.store.records import ProjectKey
 
@@ -92,8 +93,14 @@ class File:
         """The signed address, which wants no key."""
         return self.direct_url or self.url
 
-    def download(self, root: str = ".", replace: bool = False, exist_ok: bool = False) -> TextIO:
-        """Store it under the folder `root` and open it for reading.
+    def download(
+        self,
+        root: str = ".",
+        replace: bool = False,
+        exist_ok: bool = False,
+        api: Any = None,  # noqa: ARG002
+    ) -> TextIO:
+        """Store it under the folder `root` and open it for reading; `api` is taken for the official client's sake.
 
         A file that is there is replaced with `replace`, opened as it is with `exist_ok`, else refused. Raises
         ArgumentError for that and for a name that leads out of `root`, CommError, and StoreError.
@@ -116,6 +123,19 @@ class File:
         finally:
             scratch.unlink(missing_ok=True)
         return target.open(encoding="utf-8")
+
+    def delete(self) -> None:
+        """Delete it on the server, then from the mirror's list. Raises CommError and MissingPackage."""
+        official = self._run._official  # noqa: SLF001
+        asked_of_server(lambda: official.file(self.name).delete())
+        self._run._mirrored()  # noqa: SLF001
+
+    @property
+    def path_uri(self) -> str:
+        """Its address in the bucket of a team that keeps its own, asked of the server by the official client."""
+        official = self._run._official  # noqa: SLF001
+        uri: str = asked_of_server(lambda: official.file(self.name).path_uri)
+        return uri
 
     def __repr__(self) -> str:
         return f"<File {self.name} ({self.mimetype}) {self.size:,} bytes>"
@@ -156,6 +176,11 @@ class Files(Sequence[File]):
 
     def __iter__(self) -> Iterator[File]:
         return iter(self._files())
+
+    @property
+    def more(self) -> bool:
+        """Always False: there is no further page to load."""
+        return False
 
     def __repr__(self) -> str:
         return f"<Files {'/'.join(self.run.path)}>"

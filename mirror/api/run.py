@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
 from mirror.api import edits
+from mirror.api.display import display, frame
 from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled
+from mirror.api.official import asked, asked_of_server, asks
 from mirror.api.page import RunPage
 from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
@@ -200,7 +201,8 @@ class Run:
         username = self._text("username")
         if username is None:
             raise AttributeError(f"the server did not say who started {self._address}")
-        return User(username, full_name=(self._fact("told").get("user") or {}).get("name"))
+        told = self._fact("told").get("user") or {}
+        return User(username, full_name=told.get("name"), _api=self._api)
 
     @property
     def username(self) -> str:
@@ -312,6 +314,21 @@ class Run:
             self._page.reader, self._address, keys=keys, page_size=page_size, min_step=min_step, max_step=max_step
         )
 
+    beta_scan_history = scan_history
+    download_history_exports = asks("download_history_exports")
+    system_metrics = asked("system_metrics")
+
+    def console_logs(self, *, per_page: int = 1000, last: int | None = None) -> Any:
+        """The lines of its console, oldest first, each with number, timestamp, level, label and content.
+
+        From the mirror where `sync.console` mirrors them, else the official client asks the server. `last` gives the
+        last lines only. `per_page` is taken for the official client's sake.
+        """
+        lines = self._page.snapshot.console(self._row[0], last)
+        if lines is not None:
+            return lines
+        return asked_of_server(lambda: self._official.console_logs(per_page=per_page, last=last))
+
     # Files, whose content only the server has
 
     def files(self, names: list[str] | None = None, pattern: str | None = None, per_page: int = 50) -> Files:
@@ -328,6 +345,12 @@ class Run:
         if not len(found):
             raise CommError(f"{self._address} has no file {name}", FileNotFoundError(name))
         return found[0]
+
+    def upload_file(self, path: str, root: str = ".") -> File:
+        """Upload a file to the run; its name is the path from `root` on. Raises CommError and MissingPackage."""
+        made = asked_of_server(lambda: self._official.upload_file(path, root))
+        self._mirrored()
+        return File(self._api.session, self, dict(made._attrs))  # noqa: SLF001
 
     # Writing
 
@@ -371,6 +394,33 @@ class Run:
         if force:
             self._reload()
         return self._attrs
+
+    def load_full_data(self, force: bool = False) -> dict[str, Any]:
+        """The same as `load`: the mirror holds the whole run."""
+        return self.load(force)
+
+    stop = asks("stop", changes=True)
+    update_state = asks("update_state", changes=True)
+    log_artifact = asks("log_artifact")
+    use_artifact = asks("use_artifact")
+    logged_artifacts = asks("logged_artifacts")
+    used_artifacts = asks("used_artifacts")
+
+    @classmethod
+    def create(
+        cls,
+        api: Api,
+        run_id: str | None = None,
+        project: str | None = None,
+        entity: str | None = None,
+        state: Literal["running", "pending"] = "running",
+    ) -> Run:
+        """Create an empty run on the server, then in the mirror. Raises CommError and MissingPackage."""
+        return api.created(lambda official, kind: kind.create(official, run_id, project, entity, state))
+
+    @property
+    def _official(self) -> Any:
+        return asked_of_server(lambda: self._api.session.official.run("/".join(self.path)))
 
     def wait_until_finished(self) -> None:
         """Pull the run every five seconds until it has ended."""
@@ -481,8 +531,14 @@ class Run:
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
         """A frame that shows the run's page."""
-        style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
-        return f'<iframe src="{html.escape(self.url or "")}?jupyter=true" style="{style}"></iframe>'
+        return frame(self.url, height, hidden=hidden)
+
+    def display(self, height: int = 420, hidden: bool = False) -> bool:
+        """Show the run's page in a notebook; False where there is none."""
+        return display(self.to_html(height, hidden))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
     def __repr__(self) -> str:
         return f"<Run {'/'.join(self.path)} ({self.state})>"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from mirror.api import frames
+from mirror.api.display import rows
 from mirror.api.histories import Reader, sampled
 from mirror.api.page import RunPage
 from mirror.api.run import Run
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 5000
 """Runs in the pages of a loop behind the first one: whoever goes on mostly goes on to the end."""
+
+SHOWN = 50
+"""Runs that a notebook shows of a list."""
 
 
 class Runs(Sequence[Run]):
@@ -99,6 +103,27 @@ class Runs(Sequence[Run]):
         return self._at(self._next - 1)
 
     next = __next__
+
+    @property
+    def objects(self) -> list[Run]:
+        """All of the runs; the official client has those here that were loaded so far."""
+        return self[:]
+
+    @property
+    def more(self) -> bool:
+        """Always False: there is no further page to load."""
+        return False
+
+    def upgrade_to_full(self) -> None:
+        """Do nothing: every run is whole from the start."""
+
+    def to_html(self, height: int = 420, hidden: bool = False) -> str:  # noqa: ARG002
+        """The first runs as a table; the arguments are taken for the official client's sake."""
+        shown = self[:SHOWN]
+        cells = [(run.id, run.name, run.state, run.created_at, run.url) for run in shown]
+        return rows(("id", "name", "state", "created_at", "url"), cells, len(self) - len(shown))
+
+    _repr_html_ = to_html
 
     def __repr__(self) -> str:
         return f"<Runs {self.entity}/{self.project}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mirror.errors import CommError, MirrorError, SyncError, UsageError
+from mirror.errors import AuthError, CommError, MirrorError, SyncError, UsageError, named
 from mirror.home import Home
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mirror.sync.context import PassResult
 
 Result = TypeVar("Result")
+
+log = logging.getLogger("mirror.api")
 
 
 class Session:
@@ -53,6 +56,19 @@ class Session:
 
         return in_thread(asked)
 
+    @cached_property
+    def official(self) -> Any:
+        """The official client's `Api` for the same server. Raises MissingPackage, AuthError, CommError."""
+        from mirror.api.official import connect
+
+        return connect(self)
+
+    def page(self, entity: str, project: str) -> str:
+        """The address of a project's page. Raises ConfigError."""
+        from mirror.addresses import app_url, project_page
+
+        return project_page(app_url(self.settings.server.base_url, self.environ), entity, project)
+
     def pull(self, paths: Sequence[str], *, afresh: bool = False) -> None:
         """One pass over these paths, everything in the config without any; published when this returns.
 
@@ -64,14 +80,18 @@ class Session:
 
         control = Control.find(self.home.socket)
         if control is not None:
-            events = list(control.work("flush" if afresh else "sync", list(paths)))
+            events = []
+            for event in control.work("flush" if afresh else "sync", list(paths)):
+                if event["event"] == "notice":
+                    log.warning("%s", event["message"])
+                events.append(event)
             results: list[tuple[dict[str, Any], BaseException | None]]
             results = [(result, None) for result in events[-1]["results"]]
         else:
             found = in_thread(lambda: self._pull_here(paths, afresh=afresh))
             results = [(result.as_json(), result.failure) for result in found]
         for result, failure in results:
-            _raise_failure(result, failure)
+            _raise_failure(result, failure, alone=len(results) == 1)
 
     def take_in(self, runs: Iterable[object]) -> None:
         """Have the mirror take runs that were just written. Raises SyncError that says that the write was done."""
@@ -95,15 +115,16 @@ class Session:
             return await engine.sync(opened, wanted, afresh=afresh)
 
 
-def _raise_failure(result: Mapping[str, Any], failure: BaseException | None) -> None:
+def _raise_failure(result: Mapping[str, Any], failure: BaseException | None, *, alone: bool) -> None:
     for run_id, reason in result["failed_runs"].items():
         warnings.warn(f"{result['project']}/{run_id} is set aside: {reason}", stacklevel=5)
     if result["error"]:
-        if isinstance(failure, CommError):
+        if isinstance(failure, CommError) and (alone or isinstance(failure, AuthError)):
             raise failure
-        error = SyncError(result["error"])
+        message = result["error"] if alone else named(result["project"], result["error"])
+        error = SyncError(message)
         if result.get("server_error") or result["exit_code"] == CommError.exit_code:
-            raise CommError(result["error"], failure or error)
+            raise CommError(message, failure or error)
         raise error
 
 

@@ -50,6 +50,19 @@ class Address(NamedTuple):
         return f"{self.entity}/{self.project}/{self.run_id}"
 
 
+class ConsoleLine(NamedTuple):
+    """A line of a run's console.
+
+    `number` counts from 0, `timestamp` is aware and UTC or None, `level` is "error" for what went to stderr, else "".
+    """
+
+    number: int
+    timestamp: datetime | None
+    level: str
+    label: str
+    content: str
+
+
 class Extent(NamedTuple):
     """The highest mirrored step of a run, -1 for one without history, its values, and a key that every row has."""
 
@@ -224,6 +237,22 @@ class Snapshot:
         ).fetchall()
         text, looked = rows[0] if rows else (None, None)
         return text, text is not None or looked == "none"
+
+    def console(self, rid: int, last: int | None = None) -> list[ConsoleLine] | None:
+        """The console lines of a run, or the `last` ones; None where they are not mirrored."""
+        if not self.cursor.execute(
+            "SELECT 1 FROM store.run_extras WHERE rid = ? AND log_lines IS NOT NULL", [rid]
+        ).fetchall():
+            return None
+        newest = "" if last is None else " ORDER BY line DESC LIMIT ?"
+        lines = f"SELECT * FROM store.console WHERE rid = ?{newest}"
+        found = self.cursor.execute(
+            f"SELECT line, logged_at, level, text FROM ({lines}) ORDER BY line",
+            [rid, *([] if last is None else [last])],
+        ).fetchall()
+        return [
+            ConsoleLine(line, at and at.replace(tzinfo=UTC), level or "", "", text) for line, at, level, text in found
+        ]
 
     def files(self, rid: int, names: Sequence[str], pattern: str | None) -> list[dict[str, Any]] | None:
         """What is mirrored of these files of a run, as W&B tells it but for addresses; None where the list is not."""

@@ -47,6 +47,10 @@ class Summary(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return repr(self._json_dict)
 
+    def get(self, k: str, default: Any = None) -> Any:
+        """The value of a key, or `default`."""
+        return self._json_dict.get(_name(k), default)
+
     def update(  # type: ignore[override]
         self, key_vals: Mapping[str, Any] | None = None, overwrite: bool = True
     ) -> None:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import quote
 
+from mirror.api.display import display, frame
+from mirror.api.official import asked, asked_of_server, asks
+from mirror.errors import CommError, NotMirrored
+
 if TYPE_CHECKING:
     from mirror.api.api import Api
     from mirror.api.run import Run
@@ -21,6 +25,28 @@ class User:
     entity: str | None = None
     email: str | None = None
     full_name: str | None = None
+    _api: Api | None = field(default=None, repr=False, compare=False)
+
+    teams = asked("teams")
+    api_keys = asked("api_keys")
+    user_api = asked("user_api")
+    generate_api_key = asks("generate_api_key")
+    delete_api_key = asks("delete_api_key")
+
+    @classmethod
+    def create(cls, api: Api, email: str, admin: bool | None = False) -> Any:
+        """A new user of the server, as the official client makes one. Raises CommError."""
+        return api.create_user(email, admin)
+
+    @property
+    def _official(self) -> Any:
+        api = self._api
+        if api is None:
+            raise CommError(f"the user {self.username} was not asked of a server", LookupError(self.username))
+        found = asked_of_server(lambda: api.session.official.user(self.username))
+        if found is None:
+            raise CommError(f"the server has no user {self.username}", LookupError(self.username))
+        return found
 
     @property
     def name(self) -> str:
@@ -41,14 +67,39 @@ class Project:
         """Entity and project."""
         return [self.entity, self.name]
 
+    id = asked("id")
+    owner = asked("owner")
+
+    @property
+    def url(self) -> str:
+        """The project's page on the server."""
+        return f"{self._api.session.page(self.entity, self.name)}/workspace"
+
+    artifacts_types = asks("artifacts_types")
+    collections = asks("collections")
+
     def runs(self, filters: dict[str, Any] | None = None, order: str = "-created_at") -> Runs:
         """Its runs, as `Api.runs` gives them."""
         return self._api.runs("/".join(self.path), filters, order)
 
-    def sweeps(self) -> list[Sweep]:
-        """The sweeps that its mirrored runs belong to, by name."""
+    def sweeps(self, per_page: int = 50, filters: dict[str, Any] | None = None, order: str | None = None) -> Any:
+        """The sweeps that its mirrored runs belong to, by name; with `filters` the official client asks the server."""
+        if filters or order:
+            return asked_of_server(lambda: self._official.sweeps(per_page, filters, order))
         names = {run.sweep_name for run in self.runs({"sweep": {"$ne": None}})}
         return [Sweep(self.entity, self.name, name, self._api) for name in sorted(filter(None, names))]
+
+    def to_html(self, height: int = 420, hidden: bool = False) -> str:
+        """A frame that shows the project's page."""
+        return frame(self.url, height, hidden=hidden)
+
+    def display(self, height: int = 420, hidden: bool = False) -> bool:
+        """Show the project's page in a notebook; False where there is none."""
+        return display(self.to_html(height, hidden))
+
+    @property
+    def _official(self) -> Any:
+        return asked_of_server(lambda: self._api.session.official.project(self.name, self.entity))
 
 
 class Projects(Sequence[Project]):
@@ -67,6 +118,16 @@ class Projects(Sequence[Project]):
 
     def __len__(self) -> int:
         return len(self._projects)
+
+    @property
+    def length(self) -> int:
+        """How many there are."""
+        return len(self._projects)
+
+    @property
+    def more(self) -> bool:
+        """Always False: there is no further page to load."""
+        return False
 
     def __iter__(self) -> Iterator[Project]:
         return iter(self._projects)
@@ -99,7 +160,59 @@ class Sweep:
         """Its runs, oldest first."""
         return self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, "+created_at")
 
-    def best_run(self, order: str) -> Run | None:
-        """The first of its runs in an order such as "+summary_metrics.loss"; None for a sweep without runs."""
-        runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, order)
+    @property
+    def username(self) -> str:
+        """The entity, as in the official client."""
+        return self.entity
+
+    config = asked("config")
+    order = asked("order")
+    state = asked("state")
+    expected_run_count = asked("expected_run_count")
+    agent = asks("agent")
+    agents = asks("agents")
+    enqueue_run = asks("enqueue_run")
+    load = asks("load")
+
+    @property
+    def url(self) -> str:
+        """The sweep's page on the server."""
+        return f"{self._api.session.page(self.entity, self.project)}/sweeps/{quote(self.id)}"
+
+    def best_run(self, order: str | None = None) -> Run | None:
+        """The first of its runs in an order such as "+summary_metrics.loss"; None for a sweep without runs.
+
+        Without an order the server is asked for the sweep's own metric; a sweep that has none gives its newest run.
+        """
+        wanted = order or self.order or "-created_at"
+        runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, wanted)
         return runs[0] if len(runs) else None
+
+    @classmethod
+    def get(
+        cls,
+        api: Api,
+        entity: str | None = None,
+        project: str | None = None,
+        sid: str | None = None,
+        order: str | None = None,  # noqa: ARG003
+        query: str | None = None,  # noqa: ARG003
+        **kwargs: Any,  # noqa: ARG003
+    ) -> Sweep | None:
+        """The mirrored sweep; None where there is none. The arguments from `order` on are taken and not used."""
+        try:
+            return api.sweep("/".join(filter(None, (entity, project, sid))))
+        except NotMirrored:
+            return None
+
+    def to_html(self, height: int = 420, hidden: bool = False) -> str:
+        """A frame that shows the sweep's page."""
+        return frame(self.url, height, hidden=hidden)
+
+    def display(self, height: int = 420, hidden: bool = False) -> bool:
+        """Show the sweep's page in a notebook; False where there is none."""
+        return display(self.to_html(height, hidden))
+
+    @property
+    def _official(self) -> Any:
+        return asked_of_server(lambda: self._api.session.official.sweep("/".join(self.path)))

@@ -109,6 +109,7 @@ def _root(
     1 failed; 2 usage or config; 3 network or authentication; 4 timed out or too stale; 130 interrupted.
     """
     messages.configure(quiet=quiet, verbose=verbose)
+    messages.tell_log()
     environ = dict(os.environ)
     if config is not None:
         environ["MIRROR_CONFIG"] = str(config)

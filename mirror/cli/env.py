@@ -18,9 +18,11 @@ def env(
     """Print shell commands after which scripts for the official SDK read the mirror: eval "$(mirror env)".
 
     They set WANDB_BASE_URL to the running daemon's address, and WANDB_API_KEY to the key that the mirror
-    uses, which is not printed itself. The mirror's own commands still talk to the real server.
+    uses, which is not printed itself, and WANDB_APP_URL to where the server shows its pages. The mirror's
+    own commands still talk to the real server.
     """
     from mirror import credentials
+    from mirror.addresses import app_url
     from mirror.daemon.client import Control
 
     given = invocation(context)
@@ -41,3 +43,5 @@ def env(
     # The key first: which one it is may hang on the address that is replaced then.
     typer.echo(f'export WANDB_API_KEY="$({home}mirror{config} env --key)"')
     typer.echo(f"export WANDB_BASE_URL={shlex.quote(served['url'])}")
+    # From the daemon's address the client would make up addresses of pages that are not there.
+    typer.echo(f"export WANDB_APP_URL={shlex.quote(app_url(settings.server.base_url, given.environ))}")

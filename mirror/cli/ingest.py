@@ -66,6 +66,7 @@ def _report(results: Sequence[dict[str, Any]], seconds: float, *, as_json: bool)
         "history_rows": sum(result["rows"] for result in results),
         "damaged": sum(result["damaged"] for result in results),
         "failed": sum(result["outcome"] == "failed" for result in results),
+        "unreadable": sum(len(result["unreadable"]) for result in results),
         "seconds": round(seconds, 3),
     }
     if as_json:
@@ -73,15 +74,19 @@ def _report(results: Sequence[dict[str, Any]], seconds: float, *, as_json: bool)
     for result in results:
         if result["outcome"] in ("new", "read"):
             say(f"{result['run']}: {_rows(result['rows'])}, {result['state']} ({result['path']})")
+        if result["note"]:
+            warn(f"{result['path']}: {result['note']}")
         if result["trouble"]:
             warn(f"{result['path']}: {result['trouble']}")
+        for line in result["unreadable"]:
+            warn(f"{result['run']}: {line} ({result['path']})")
         if result["error"]:
             warn(f"{result['path']} cannot be read: {result['error']}")
     seen = {outcome: sum(result["outcome"] == outcome for result in results) for outcome in _QUIET}
     quiet = [f"{count:,} {words}" for outcome, words in _QUIET.items() if (count := seen[outcome])]
     files = f"{totals['files']:,} {'file' if totals['files'] == 1 else 'files'}"
     say(", ".join([f"{files}: {_rows(totals['history_rows'])}", *quiet]) + f" ({seconds:.1f} s)")
-    if totals["failed"]:
+    if totals["failed"] or totals["unreadable"]:
         leave(ExitCode.FAILED)
 
 
@@ -89,6 +94,7 @@ _QUIET = {
     "nothing new": "with nothing new",
     "on the server": "of runs that the server has",
     "copy": "copied from another one",
+    "replaced": "of starts that a later start of their run replaced",
     "empty": "without a run so far",
     "failed": "not readable",
 }

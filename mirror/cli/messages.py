@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from enum import IntEnum
@@ -66,6 +67,21 @@ def detail(text: str) -> None:
 def warn(text: str) -> None:
     """Tell on one line what may not be as expected, while the command goes on."""
     _write(f"{_coloured('warning:', _YELLOW)} {one_line(text)}")
+
+
+class _Warnings(logging.Handler):
+    """What is logged as a warning or worse, as such lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        warn(record.getMessage())
+
+
+def tell_log() -> None:
+    """From here on, write what is logged as a warning; the daemon replaces this by its log."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Warnings) for handler in root.handlers):
+        root.addHandler(_Warnings(logging.WARNING))
 
 
 def fail(error: BaseException) -> ExitCode:

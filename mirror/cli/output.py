@@ -15,6 +15,7 @@ import typer
 
 from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.errors import StoreError, UsageError
+from mirror.query.batches import Batches
 from mirror.query.formats import EXTENSIONS, FORMATS
 from mirror.query.result import Result, Rows
 
@@ -77,7 +78,7 @@ def choose(format_name: str | None, *, json: bool = False, csv: bool = False, fi
     return output
 
 
-def write_result(result: Result | Rows, output: Output) -> None:
+def write_result(result: Result | Rows | Batches, output: Output) -> None:
     """Write every row of the result, up to its limit.
 
     Where the limit cut the answer, stderr says how many rows there were. A file appears whole, in the place of an
@@ -95,12 +96,12 @@ def write_text(text: str) -> None:
         stream.write(text.encode("utf-8", "replace"))
 
 
-def _to_stdout(result: Result | Rows, output: Output) -> int:
+def _to_stdout(result: Result | Rows | Batches, output: Output) -> int:
     with _stdout() as stream:
         return _write(result, output, stream)
 
 
-def _to_file(result: Result | Rows, output: Output) -> int:
+def _to_file(result: Result | Rows | Batches, output: Output) -> int:
     assert output.file is not None
     with replaced(output.file) as scratch, scratch.open("wb") as stream:
         return _write(result, output, stream)
@@ -138,7 +139,7 @@ def _stdout() -> Iterator[IO[bytes]]:
         raise StoreError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
-def _write(result: Result | Rows, output: Output, stream: IO[bytes]) -> int:
+def _write(result: Result | Rows | Batches, output: Output, stream: IO[bytes]) -> int:
     """Write in the format, and return how many rows that were."""
     from mirror.query import formats
 
@@ -165,7 +166,7 @@ def _write(result: Result | Rows, output: Output, stream: IO[bytes]) -> int:
     return counted.rows
 
 
-def _write_table(result: Result | Rows, output: Output, stream: IO[bytes]) -> int:
+def _write_table(result: Result | Rows | Batches, output: Output, stream: IO[bytes]) -> int:
     from mirror.query.table import lay_out
 
     rows = list(result.texts())
@@ -179,7 +180,7 @@ def _write_table(result: Result | Rows, output: Output, stream: IO[bytes]) -> in
     return len(rows)
 
 
-def _write_arrow(result: Result | Rows, stream: Any, *, seekable: bool) -> int:
+def _write_arrow(result: Result | Rows | Batches, stream: Any, *, seekable: bool) -> int:
     """An Arrow IPC file, or the IPC stream for a pipe, which cannot be read backwards."""
     import pyarrow as pa
 
@@ -192,7 +193,7 @@ def _write_arrow(result: Result | Rows, stream: Any, *, seekable: bool) -> int:
     return rows
 
 
-def _write_parquet(result: Result | Rows, stream: IO[bytes]) -> int:
+def _write_parquet(result: Result | Rows | Batches, stream: IO[bytes]) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -24,7 +24,10 @@ def plot(
         list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
     ] = None,
     keys: Annotated[str, typer.Option("--keys", metavar="K,K", help="What to draw, one chart a key.")] = "loss",
-    x: Annotated[str, typer.Option("--x", metavar="KEY", help="The key of the x axis.")] = "_step",
+    x: Annotated[
+        str | None,
+        typer.Option("--x", metavar="KEY", help="The key of the x axis. Default: as define_metric says, else _step."),
+    ] = None,
     smooth: Annotated[
         float, typer.Option("--smooth", metavar="W", help="Weight of an exponential moving average, 0 to 0.99.")
     ] = 0.0,

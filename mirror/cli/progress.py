@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mirror.cli.messages import progress_wanted
+from mirror.cli.messages import progress_wanted, warn
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress, Silent
 
@@ -64,12 +64,24 @@ class Bars:
         if self._projects is not None:
             self._display.update(self._projects, advance=1)
 
+    def notice(self, text: str) -> None:
+        """Write a line above the bars."""
+        warn(text)
+
+
+class _Unseen(Silent):
+    """No bars, but the lines between them."""
+
+    def notice(self, text: str) -> None:
+        """Write a line."""
+        warn(text)
+
 
 @contextmanager
 def bars() -> Iterator[Progress]:
     """Progress bars while the block runs, if stderr is a terminal."""
     if not progress_wanted():
-        yield Silent()
+        yield _Unseen()
         return
     from rich.console import Console
     from rich.progress import (
@@ -125,3 +137,5 @@ def replay(progress: Progress, event: dict[str, Any]) -> None:
             progress.rows_done(project, event["count"])
         case "finished":
             progress.finished(PassResult(project))
+        case "notice":
+            progress.notice(event["message"])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say, warn
-from mirror.errors import AuthError, ConfigError, MirrorError, UsageError
+from mirror.errors import AuthError, ConfigError, MirrorError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from mirror.config import Settings
@@ -31,13 +33,28 @@ def init(
     if path.exists() and not force:
         raise ConfigError(f"{path} exists: edit it, or replace it with `mirror init --force`")
     patterns = project_patterns(projects or _asked(), given.entity)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(patterns, commented=True), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    _put(path, render(patterns, commented=True))
     say(f"wrote {path}: mirrors {', '.join(patterns)}")
     say("next: `mirror sync` pulls once, `mirror daemon` keeps it fresh" + _login_hint(given))
+
+
+def _put(path: Path, text: str) -> None:
+    """Write the config in one step, through links, with the mode that it had. Raises ConfigError."""
+    from mirror.cli.output import replaced
+
+    try:
+        target = path.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with replaced(target) as scratch:
+                scratch.write_text(text, encoding="utf-8")
+                if target.exists():
+                    scratch.chmod(stat.S_IMODE(target.stat().st_mode))
+        except StoreError:
+            # A file that is mounted by itself cannot be replaced, only written.
+            target.write_text(text, encoding="utf-8")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise ConfigError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def login(

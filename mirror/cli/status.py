@@ -12,9 +12,10 @@ import typer
 
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, leave, say
-from mirror.errors import AuthError, MirrorError, UsageError, one_line
+from mirror.errors import AuthError, ConfigError, MirrorError, UsageError, one_line
 
 if TYPE_CHECKING:
+    from mirror.config import Settings
     from mirror.query.health import Verdict
 
 COLUMNS = ("project", "runs", "running", "history rows", "last success", "lag", "set aside", "last error")
@@ -27,7 +28,10 @@ def status(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, for scripts.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Tell by the exit code: 4 when a project is stale, 1 when its pass failed.")
+        bool,
+        typer.Option(
+            "--check", help="Tell by the exit code: 4 when a project is stale, 1 when a pass or the daemon failed."
+        ),
     ] = False,
     max_age: Annotated[
         str | None,
@@ -60,22 +64,29 @@ def status(
     if check:
         _check(given, max_age, file, as_json=as_json)
         return
+    settings, config_error = _settings(given)
+    daemon, projects = _daemon(given), project_status(given.home.published)
     found = {
         "home": str(given.home.data),
+        "config_error": config_error,
         "published": _published(given),
-        "server": _server(given),
-        "daemon": _daemon(given),
-        "projects": project_status(given.home.published),
+        "server": _server(given, settings),
+        "daemon": daemon,
+        "problems": _problems(daemon, projects),
+        "projects": projects,
         "set_aside": runs_set_aside(given.home.published),
         "wide_faults": wide_faults(given.home.published),
     }
     _put(_json(found) if as_json else _page(found), file)
     if not found["projects"]:
         say("nothing is mirrored yet; run `mirror sync`")
+    if config_error:
+        leave(ExitCode.USAGE)
 
 
 def _check(given: Invocation, max_age: str | None, file: Path | None, *, as_json: bool) -> None:
-    """One line a project, and the exit code of the worst."""
+    """One line a project and a problem, and the exit code of the worst."""
+    from mirror.config import Settings
     from mirror.config_values import Impossible, interval
     from mirror.query.health import judge
     from mirror.query.status import project_status
@@ -84,22 +95,34 @@ def _check(given: Invocation, max_age: str | None, file: Path | None, *, as_json
         allowed = None if max_age is None else interval(max_age)
     except Impossible as error:
         raise UsageError(f"--max-age {error}") from None
-    verdicts = judge(given.settings(), project_status(given.home.published), allowed)
+    settings, config_error = _settings(given)
+    verdicts = judge(settings or Settings(), project_status(given.home.published), allowed)
     if not verdicts:
+        if config_error:
+            raise ConfigError(config_error)
         raise UsageError("nothing to check: nothing is mirrored, and the config names no projects (`mirror init`)")
     codes = {"ok": ExitCode.DONE, "failed": ExitCode.FAILED, "stale": ExitCode.LATE}
+    problems = _problems(_daemon(given), ())
+    if config_error:
+        problems = [{"kind": "config", "level": "fail", "message": config_error}, *_but(problems, config_error)]
     worst = max(codes[verdict.state] for verdict in verdicts)
+    if any(problem["level"] == "fail" for problem in problems):
+        worst = max(worst, ExitCode.USAGE if config_error else ExitCode.FAILED)
     if as_json:
-        _put(_json({"ok": not worst, "projects": [verdict.as_json() for verdict in verdicts]}), file)
+        verdicts_json = [verdict.as_json() for verdict in verdicts]
+        _put(_json({"ok": not worst, "projects": verdicts_json, "problems": problems}), file)
     else:
         width = max(len(verdict.project) for verdict in verdicts)
-        _put("".join(f"{_line(verdict, width)}\n" for verdict in verdicts), file)
+        lines = [_line(verdict, width) for verdict in verdicts]
+        lines += [f"problem  {one_line(problem['message'])}" for problem in problems]
+        _put("".join(f"{line}\n" for line in lines), file)
     if worst:
         leave(worst)
 
 
 def _line(verdict: Verdict, width: int) -> str:
-    ago = "never" if verdict.lag_s is None else f"{_age(verdict.lag_s)} ago"
+    unknown = "unknown" if verdict.ahead else "never"
+    ago = unknown if verdict.lag_s is None else f"{_age(verdict.lag_s)} ago"
     reason = f": {one_line(verdict.reason)}" if verdict.reason else ""
     return f"{verdict.project.ljust(width)}  {verdict.state:<6}  {ago}, {_age(verdict.allowed_s)} allowed{reason}"
 
@@ -123,11 +146,38 @@ def _published(given: Invocation) -> dict[str, Any] | None:
     return {"path": str(path), "bytes": path.stat().st_size} if path.exists() else None
 
 
-def _server(given: Invocation) -> dict[str, Any]:
-    """The server and the source of the key; never the key."""
+def _settings(given: Invocation) -> tuple[Settings | None, str | None]:
+    """What the config says, or else why it says nothing."""
+    try:
+        return given.settings(), None
+    except ConfigError as error:
+        return None, str(error)
+
+
+def _problems(daemon: dict[str, Any], projects: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """What stands still or does not work: as the daemon tells it, and times that cannot be."""
+    from mirror.query.health import ahead
+
+    found = list(daemon.get("problems", ()))
+    if daemon["running"] and "pid" not in daemon:
+        found.append({"kind": "daemon", "level": "fail", "message": daemon["error"]})
+    return found + [
+        {"kind": "clock", "level": "fail", "message": f"{project['project']}: {reason}"}
+        for project in projects
+        if (reason := ahead(project))
+    ]
+
+
+def _but(problems: Sequence[dict[str, str]], message: str) -> list[dict[str, str]]:
+    return [problem for problem in problems if problem["message"] != message]
+
+
+def _server(given: Invocation, settings: Settings | None) -> dict[str, Any]:
+    """The server and the source of the key; never the key. All null where the config, which may name it, is invalid."""
     from mirror import credentials
 
-    settings = given.settings()
+    if settings is None:
+        return {"base_url": None, "credential": None, "credential_error": None}
     try:
         source, problem = credentials.find(settings.server.base_url, given.environ).source, None
     except AuthError as error:
@@ -156,8 +206,11 @@ def _page(found: dict[str, Any]) -> str:
     lines = [f"home     {found['home']}"]
     if published:
         lines.append(f"mirror   {published['path']} ({_size(published['bytes'])})")
-    lines.append(f"server   {server['base_url']}")
-    lines.append(f"key      {server['credential'] or server['credential_error']}")
+    if error := found["config_error"]:
+        lines.append(f"config   {one_line(error)}")
+    else:
+        lines.append(f"server   {server['base_url']}")
+        lines.append(f"key      {server['credential'] or server['credential_error']}")
     if daemon["running"]:
         lines.append(f"daemon   running, pid {daemon.get('pid', '?')}, since {daemon.get('started_at', '?')}")
         if requests := daemon.get("requests"):
@@ -165,11 +218,13 @@ def _page(found: dict[str, Any]) -> str:
         http = daemon.get("http") or {}
         if told := http.get("url") or http.get("error"):
             lines.append(f"page     {told}{' (`mirror open`)' if http.get('url') else ''}")
-        lines += [f"problem  {daemon[key]}" for key in ("error", "config_error") if daemon.get(key)]
         if crash := daemon.get("last_crash"):
             lines.append(f"crash    {crash['what']} at {crash['at']}: {one_line(crash['error'])}; see mirror.log")
     else:
         lines.append("daemon   not running")
+    # The line of the page tells what is wrong with it.
+    told = [problem for problem in _but(found["problems"], found["config_error"] or "") if problem["kind"] != "page"]
+    lines += [f"problem  {one_line(problem['message'])}" for problem in told]
     if found["projects"]:
         lines += ["", *_table(COLUMNS, [_row(project) for project in found["projects"]])]
     if faults := found["wide_faults"]:
@@ -200,7 +255,7 @@ def _row(project: dict[str, Any]) -> tuple[str, ...]:
         f"{project['running']:,}",
         f"{project['history_rows']:,}",
         f"{success:%Y-%m-%d %H:%M:%S}" if success else "never",
-        _age(project["lag_s"]),
+        "unknown" if success and project["lag_s"] is None else _age(project["lag_s"]),
         f"{project['set_aside']:,}",
         project["last_error"] or "",
     )
@@ -242,7 +297,8 @@ def _budget(budget: dict[str, Any]) -> str:
     """What the server allows, as far as it says, and who waits for it."""
     parts = [f"{budget['last_hour']:,} in the last hour"] if "last_hour" in budget else []
     if budget.get("left") is not None:
-        parts.append(f"{budget['left']:,.0f} left for the next {budget['resets_in_s']:.0f} s")
+        each = f", of which a request takes {budget['cost']:.3g}" if budget.get("cost") is not None else ""
+        parts.append(f"{budget['left']:,.0f} left of its quota for the next {budget['resets_in_s']:.0f} s{each}")
     if budget.get("paused_for_s"):
         parts.append(f"the server wants quiet for {budget['paused_for_s']:.0f} s")
     if waiting := sum((budget.get("waiting") or {}).values()):

@@ -11,7 +11,7 @@ import typer
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
-from mirror.errors import CommError, SyncError, TimedOut, UsageError
+from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,6 +32,9 @@ Limit = Annotated[
     str | None,
     typer.Option("--timeout", metavar="TIME", help="Wait no longer, such as 30s or 10m; exit 4 when it is not done."),
 ]
+
+MOST_NAMED = 3
+"""How many projects that failed alike are named."""
 
 PREVIEW_COLUMNS = (
     "project",
@@ -228,7 +231,7 @@ def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, ou
     worst = ExitCode.DONE
     for one in found:
         if one.error:
-            failure = SyncError(one.error)
+            failure = SyncError(named(one.project, one.error) if len(found) > 1 else one.error)
             failure.exit_code = one.exit_code
             worst = max(worst, fail(failure))
     if good:
@@ -265,16 +268,22 @@ async def _previews(given: Invocation, paths: Sequence[str], since: datetime | N
 def _report(results: Sequence[dict[str, Any]]) -> None:
     """One line a project, then what failed; the exit code is the worst of them."""
     worst = ExitCode.DONE
+    failed: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         if result["error"]:
-            failure = SyncError(result["error"])
-            failure.exit_code = result["exit_code"]
-            worst = max(worst, fail(failure))
+            failed.setdefault(result["error"], []).append(result)
             continue
         say(f"{result['project']}: {_summary(result)}")
         for run_id, error in result["failed_runs"].items():
             warn(f"{result['project']}/{run_id} is set aside: {error}")
             worst = max(worst, ExitCode.FAILED)
+    for error, alike in failed.items():
+        # Where one thing stops many projects, such as a server that is down, it is told once.
+        about = ", ".join(result["project"] for result in alike[:MOST_NAMED])
+        about += f" and {len(alike) - MOST_NAMED:,} more" if len(alike) > MOST_NAMED else ""
+        failure = SyncError(named(about, error) if len(results) > 1 else error)
+        failure.exit_code = alike[0]["exit_code"]
+        worst = max(worst, fail(failure))
     if worst:
         leave(worst)
 

@@ -12,7 +12,7 @@ import typer
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.sync import Paths
-from mirror.errors import MirrorError, StoreBusy, StoreError, SyncError, UsageError
+from mirror.errors import StoreBusy, StoreError, SyncError, UsageError, one_line
 
 if TYPE_CHECKING:
     from mirror.config import Settings
@@ -55,11 +55,12 @@ class _Answer:
         self.pulled: Sequence[str] = ()
         self.lost: Sequence[str] = ()
         self.failures: Sequence[str] = ()
+        self.files: str | None = None
 
     def exit_code(self) -> ExitCode:
         """The worst of all."""
         worst = max([verdict.exit_code for verdict in self.verdicts], default=0)
-        differs = any(not verdict.equal for verdict in self.verdicts)
+        differs = self.files is not None or any(not verdict.equal for verdict in self.verdicts)
         return ExitCode(max(worst, ExitCode.FAILED if differs else ExitCode.DONE))
 
     def as_json(self) -> dict[str, Any]:
@@ -76,9 +77,10 @@ class _Answer:
                 "lost": list(self.lost),
             }
         return {
-            "equal": all(verdict.equal for verdict in self.verdicts),
+            "equal": self.files is None and all(verdict.equal for verdict in self.verdicts),
             "deep": any(verdict.deep for verdict in self.verdicts),
             "projects": [verdict.as_json() for verdict in self.verdicts],
+            "files": self.files,
             "repair": repair,
         }
 
@@ -98,16 +100,20 @@ class _Command:
 
     async def run(self, *, repair: bool) -> _Answer:
         """Verify; with `repair`, mend what differs and verify again."""
-        self._publish()
-        try:
-            answer = _Answer(await self._verify())
-        except StoreError as error:
-            if not repair or not self.given.home.published.exists():
-                raise
-            warn(f"{error}; it is made anew")
-            self.given.home.published.unlink()
-            self._publish()
-            answer = _Answer(await self._verify())
+        state, published = self._check_state(), self._check_published()
+        problem = state or published
+        if repair and published and not state:
+            from mirror.store import aside
+
+            warn(f"{published}; it is made anew, and kept in {aside.put(self.given.home, [self.given.home.published])}")
+        if problem is None or repair:
+            problem = self._publish()
+        answer = await self._answer(repair=repair)
+        answer.files = problem
+        return answer
+
+    async def _answer(self, *, repair: bool) -> _Answer:
+        answer = _Answer(await self._verify())
         differing = [verdict for verdict in answer.verdicts if verdict.error is None and not verdict.equal]
         if not repair or not differing:
             return answer
@@ -119,12 +125,33 @@ class _Command:
         again.lost = [f"{v.project}/{run_id}" for v in differing for run_id in v.lost()]
         return again
 
-    def _publish(self) -> None:
-        """Have readers see all that is committed, as far as that can be had."""
+    def _check_state(self) -> str | None:
+        """What is wrong with the state file, as far as it can be told."""
+        from mirror.store import integrity
+
+        if self.control is not None:
+            return self.control.check()
+        try:
+            return integrity.problem(self.given.home)
+        except StoreBusy:
+            return None
+
+    def _check_published(self) -> str | None:
+        from mirror.store import integrity
+
+        try:
+            if self.given.home.published.exists():
+                integrity.check(self.given.home.published)
+        except StoreError as error:
+            return str(error)
+        return None
+
+    def _publish(self) -> str | None:
+        """Have readers see all that is committed, as far as that can be had; why not, where the state is at fault."""
         home = self.given.home
         if self.control is not None:
             self.control.publish()
-        elif home.state.exists():
+        elif home.state.exists() or home.published.exists():
             from mirror.store.store import Store
 
             try:
@@ -134,15 +161,15 @@ class _Command:
                     storage_version=self.settings.publish.storage_version,
                 )
             except StoreBusy:
-                say("another process is syncing; what it published last is verified")
-                return
-            except MirrorError as error:
-                warn(f"{error}; what was published last is verified")
-                return
+                say("another process is syncing; what it published last is verified, and its state is not looked at")
+                return None
+            except StoreError as error:
+                return str(error)
             try:
                 store.publish()
             finally:
                 store.close()
+        return None
 
     async def _verify(self) -> list[Verdict]:
         from mirror.cli.progress import bars
@@ -209,6 +236,8 @@ def _show(answer: _Answer) -> None:
     """Differences on stdout, a line each; what was proved on stderr, a line a project."""
     if answer.first is not None:
         _show_repair(answer)
+    if answer.files is not None:
+        typer.echo(one_line(f"differs: {answer.files}"))
     for verdict in answer.verdicts:
         _list(verdict)
         if verdict.error:
@@ -220,8 +249,6 @@ def _show(answer: _Answer) -> None:
 
 
 def _list(verdict: Verdict) -> None:
-    from mirror.errors import one_line
-
     shown: dict[str | None, int] = {}
     for finding in verdict.findings:
         count = shown[finding.run_id] = shown.get(finding.run_id, 0) + 1
@@ -242,7 +269,10 @@ def _show_repair(answer: _Answer) -> None:
     for failure in answer.failures:
         warn(f"not repaired: {failure}")
     for path in answer.lost:
-        warn(f"lost for good: history of {path} in a damaged segment; the server does not have it")
+        warn(
+            f"the history of {path} was in a damaged segment, and the server does not have it: "
+            "what could be read is kept, and may lack values"
+        )
     before = sum(len(_differences(verdict)) for verdict in answer.first or ())
     after = sum(len(_differences(verdict)) for verdict in answer.verdicts)
     say(f"{_some(before, 'difference', 'differences')} before the repair, {after:,} after it")

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from mirror.daemon.address import address
 from mirror.errors import CommError, ConfigError, MirrorError, SyncError, TimedOut
 
 PATIENCE = 15.0
@@ -39,9 +40,9 @@ class Control:
         """The daemon that listens at this path, or None when none does; a socket left by a dead one counts as none."""
         if not path.exists():
             return None
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, address(path) as short:
             try:
-                probe.connect(str(path))
+                probe.connect(short)
             except (ConnectionRefusedError, FileNotFoundError):
                 return None
             except PermissionError as error:
@@ -100,6 +101,15 @@ class Control:
         with self._client(None) as client:
             return dict(self._check(client.post("/mend", json={"paths": list(paths)}))["mended"])
 
+    def check(self) -> str | None:
+        """What is wrong with the state file, which only the daemon can read; None if nothing."""
+        with self._client(None) as client:
+            answer = client.post("/check")
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise SyncError("the daemon is of a version that does not check its files; start it again")
+            problem: str | None = self._check(answer)["problem"]
+            return problem
+
     def stop(self) -> None:
         """Ask the daemon to stop, and wait until it has let go of its home. Raises TimedOut when it takes too long."""
         with self._client() as client:
@@ -118,10 +128,14 @@ class Control:
     @contextmanager
     def _client(self, patience: float | None = PATIENCE) -> Iterator[httpx.Client]:
         """A client that waits so long for a piece of an answer; None for ever."""
-        transport = httpx.HTTPTransport(uds=str(self._path))
         limits = httpx.Timeout(PATIENCE, read=patience)
         try:
-            with httpx.Client(transport=transport, base_url="http://mirror", timeout=limits) as client:
+            with (
+                address(self._path) as short,
+                httpx.Client(
+                    transport=httpx.HTTPTransport(uds=short), base_url="http://mirror", timeout=limits
+                ) as client,
+            ):
                 yield client
         except httpx.TimeoutException as error:
             raise TimedOut(f"the daemon at {self._path} does not answer; it may hang or be suspended") from error

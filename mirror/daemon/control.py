@@ -7,6 +7,7 @@
     POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result a file
     POST /publish                          show readers all that is committed, now
     POST /mend   {"paths": [...]}          bring what disagrees within the store in line
+    POST /check                            see that the state file on the disk can be read
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
 
@@ -30,7 +31,7 @@ from starlette.routing import Route
 
 from mirror.daemon.logs import without_secrets
 from mirror.errors import MirrorError, TimedOut, UsageError
-from mirror.local.ingest import FileResult
+from mirror.local.commits import FileResult
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, Progress
 
@@ -56,6 +57,9 @@ class Controlled(Protocol):
 
     async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
         """Mend the projects of the paths; what was done, by project."""
+
+    async def check(self) -> str | None:
+        """What is wrong with the state file, or None."""
 
     async def reload(self) -> None:
         """Read the config again. Raises ConfigError and changes nothing when it is not valid."""
@@ -99,6 +103,10 @@ class _Lines:
     def finished(self, result: PassResult) -> None:
         """End the project."""
         self.queue.put_nowait({"event": "finished", **result.as_json()})
+
+    def notice(self, text: str) -> None:
+        """Tell what goes wrong at the server, while it is tried again."""
+        self.queue.put_nowait({"event": "notice", "message": without_secrets(text)})
 
 
 _Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[PassResult | FileResult]]]
@@ -174,6 +182,10 @@ def application(daemon: Controlled) -> Starlette:
         except MirrorError as error:
             return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
 
+    async def check(request: Request) -> Response:
+        del request
+        return JSONResponse({"problem": await daemon.check()})
+
     async def reload(request: Request) -> Response:
         del request
         try:
@@ -198,6 +210,7 @@ def application(daemon: Controlled) -> Starlette:
             route("/ingest", ingest, "POST"),
             route("/publish", publish, "POST"),
             route("/mend", mend, "POST"),
+            route("/check", check, "POST"),
             route("/reload", reload, "POST"),
             route("/stop", stop, "POST"),
         ]

@@ -8,46 +8,56 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-import uvicorn
-from watchfiles import awatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror import config, credentials
-from mirror.daemon import logs, metrics
+from mirror.daemon import descriptors, logs, metrics, problems, sources
+from mirror.daemon.address import address, problem
+from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
 from mirror.daemon.ledger import Ledger, kept_running, stamp
 from mirror.daemon.notify import Notifier
+from mirror.daemon.places import Places, is_backfill
+from mirror.daemon.problems import Problem
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
-from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError
 from mirror.home import Home
-from mirror.local.ingest import FileResult
+from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
+from mirror.remote import notices
 from mirror.serve import app as serve
-from mirror.store.records import ProjectKey
+from mirror.store.records import ProjectCursor, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
+from mirror.sync.engine import PROJECTS_AT_ONCE
 from mirror.sync.project import sync_project
 from mirror.sync.session import connect, open_context, scope_of
 from mirror.sync.targets import Target
 from mirror.version import VERSION
+from mirror.web.gate import Gate, Limits
 from mirror.web.listener import Listener, Neighbour
 from mirror.web.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from starlette.types import ASGIApp
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("mirror.daemon")
 
-SOCKET_PATH_LIMIT = 103
-"""Bytes that macOS takes in the path of a Unix socket; Linux takes four more."""
+CONTROL_LIMITS = Limits(connections=64, answer=None)
+"""A command that is suspended in a terminal may go on reading later."""
+
+CONTROL_GRACE = 30
+"""Seconds that answers of the control socket may take when the daemon stops."""
+
+_CONTROL_SHARE = 8
 
 KEY_PATIENCE = 15.0
 """Seconds at the start in which the server may say that the key is wrong; after that it is found out on schedule."""
@@ -58,18 +68,20 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
 
     Raises ConfigError, AuthError, StoreBusy (another daemon or sync holds this home) or StoreError.
     """
+    known = sources.state(config.sources(home, environ))
     settings = _load(home, environ)
-    if len(os.fsencode(home.socket)) > SOCKET_PATH_LIMIT:
-        raise UsageError(f"{home.socket} is too long a path for a socket; use a shorter MIRROR_HOME")
+    if reason := problem(home.socket):
+        raise UsageError(f"{reason}; use a shorter MIRROR_HOME")
+    descriptors.raise_limit()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
     # The config was read just now; until there is something to reload, the signal must not end the process.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    _hide_key(settings, environ)
+    key = _key(settings, environ)
     async with open_context(home, settings, environ, key_needed=bool(settings.projects)) as context:
-        await Daemon(home, environ, settings, context, stopping).run()
+        await Daemon(home, environ, settings, context, stopping, known, key).run()
 
 
 def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
@@ -79,13 +91,16 @@ def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
     return settings
 
 
-def _hide_key(settings: config.Settings, environ: Mapping[str, str]) -> None:
-    """Keep the key out of the logs. A mirror of nothing but local runs needs none."""
+def _key(settings: config.Settings, environ: Mapping[str, str]) -> str:
+    """The key, which is kept out of the logs. A mirror of nothing but local runs needs none."""
     try:
-        logs.hide(credentials.find(settings.server.base_url, environ).key)
+        key = credentials.find(settings.server.base_url, environ).key
     except AuthError:
         if settings.projects:
             raise
+        return ""
+    logs.hide(key)
+    return key
 
 
 class Daemon:
@@ -98,13 +113,21 @@ class Daemon:
         settings: config.Settings,
         context: Context,
         stopping: asyncio.Event,
+        known: sources.State,
+        key: str,
     ) -> None:
+        """`settings` and `key` were read from files that held `known`."""
         self._home = home
         self._environ = environ
         self._settings = settings
         self._context = context
+        self._clients = Clients(context.server)
+        self._known = known
+        self._key = key
+        self._applying = asyncio.Lock()
         self._schedule = Schedule(self._scheduled_pass, self._look_for_projects)
         self._locks: dict[ProjectKey, asyncio.Lock] = {}
+        self._places = Places(PROJECTS_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = stopping
         self._started_at = utc_now()
@@ -112,6 +135,7 @@ class Daemon:
         self._ledger = Ledger()
         self._last = self._ledger.last
         self._wild_error: str | None = None
+        self._not_published: str | None = None
         self._local = Watch(context.writer, settings)
         self._username: str | None = None
         self._page = Listener(
@@ -125,12 +149,12 @@ class Daemon:
     async def run(self) -> None:
         """Start everything, wait for the end, and leave nothing behind."""
         listener = self._listen()
-        control = _Quiet(uvicorn.Config(application(self), log_config=None, lifespan="off", access_log=False))
-        serving = asyncio.create_task(control.serve(sockets=[listener]))
-        pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke)
+        limits = CONTROL_LIMITS.within(_CONTROL_SHARE)
+        control = Gate("the control socket", application(self), limits, graceful_seconds=CONTROL_GRACE)
+        serving = asyncio.create_task(control.serve(listener))
+        pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke, self._set_back)
         try:
-            if not await self._or_stopped(self._check_key()):
-                return
+            await self._unless_stopped(self._check_key())
             asyncio.get_running_loop().add_signal_handler(
                 signal.SIGHUP, lambda: self.start_task(self._reload_or_log(), "reload")
             )
@@ -145,28 +169,34 @@ class Daemon:
             self._keep("looking for projects", self._look_for_projects)
             await self._stopping.wait()
             log.info("stopping")
+        except _Stopped:
+            log.info("stopping")
         finally:
             self._notifier.stopping()
             self._schedule.stop()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            control.should_exit = True
+            control.stop()
             await asyncio.gather(serving, self._page.close())
+            await self._clients.close()
             listener.close()
             self._home.socket.unlink(missing_ok=True)
             await self._context.writer.publish()
             log.info("stopped")
 
-    async def _or_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether the work was done before the daemon was told to stop; it is cancelled else."""
-        tasks = [asyncio.create_task(work), asyncio.create_task(self._stopping.wait())]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if done := tasks[0].done():
-            tasks[0].result()
-        for task in tasks:
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of the work, which is cancelled when the daemon is told to stop first. Raises _Stopped then."""
+        task, stopped = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _Stopped
+            return await task
+        finally:
             task.cancel()
-        return done
+            stopped.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
 
     def stop(self) -> None:
         """Begin to stop."""
@@ -186,7 +216,12 @@ class Daemon:
 
     def _keep(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do work that has no end until the daemon stops, and begin it anew when it crashed."""
-        self.start_task(kept_running(work, lambda error: self._crashed(what, error)), what)
+
+        def crashed(error: BaseException) -> None:
+            self._crashed(what, error)
+            self._ledger.note_down(what, error)
+
+        self.start_task(kept_running(work, crashed, lambda: self._ledger.note_well(what)), what)
 
     def _crashed(self, what: str, error: BaseException) -> None:
         log.error("%s crashed; the daemon goes on", what, exc_info=error, extra={"fields": {"event": "crash"}})
@@ -196,11 +231,25 @@ class Daemon:
         log.info("the machine slept for %.0f s; what is due is done now", seconds)
         self._schedule.wake()
 
+    def _set_back(self, seconds: float) -> None:
+        log.warning("the clock was set back by %.0f s; everything is looked at now", seconds)
+        self._schedule.plan_again()
+
     def _describe(self) -> str:
         jobs = self._schedule.next_passes().values()
         line = self._ledger.line(len(jobs), sum(bool(job["live"]) for job in jobs))
-        problem = self._config_error or self._wild_error
-        return f"{line}; {problem}" if problem else line
+        found = [problem.message for problem in self._problems() if problem.level == problems.GRAVE]
+        return f"{line}; {found[0]}" if found else line
+
+    def _problems(self) -> list[Problem]:
+        writer = self._context.writer
+        return [
+            *problems.of_config(self._config_error, self._wild_error),
+            *problems.of_writer(writer.failure, writer.busy_seconds, utc_now()),
+            *problems.of_schedule(self._schedule.late()),
+            *problems.of_jobs(self._ledger.down),
+            *problems.of_surroundings(self._local, self._page.status()["error"], logs.problem()),
+        ]
 
     def status(self) -> dict[str, Any]:
         """What `GET /status` answers."""
@@ -223,6 +272,8 @@ class Daemon:
             "error": self._wild_error,
             "local": self._local.status(),
             "http": self._page.status(),
+            "problems": [problem.as_json() for problem in self._problems()],
+            "writer_busy_s": round(self._context.writer.busy_seconds, 3),
         }
 
     def _published(self) -> dict[str, Any]:
@@ -233,6 +284,9 @@ class Daemon:
             "seconds": round(writer.publish_seconds, 3),
             "last_seconds": None if last is None else round(last.seconds, 3),
             "bytes": None if last is None else last.bytes,
+            "failed": writer.failures,
+            "failing_since": None if writer.failure is None else stamp(writer.failure.since),
+            "error": None if writer.failure is None else writer.failure.error,
         }
 
     def _described(self) -> dict[str, Any]:
@@ -241,7 +295,7 @@ class Daemon:
         return {
             "version": VERSION,
             "base_url": self._context.server.base_url,
-            "errors": [error for error in (self._config_error, self._wild_error) if error],
+            "errors": [problem.message for problem in self._problems() if problem.level == problems.GRAVE],
             "failed_runs": failed,
         }
 
@@ -275,6 +329,7 @@ class Daemon:
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
         """Mirror local runs below these folders, or below those of the config."""
+        self._refuse_when_stopping()
         results = await self._local.take(paths)
         tell(results)
         return results
@@ -283,17 +338,18 @@ class Daemon:
         self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
     ) -> list[PassResult]:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
+        self._refuse_when_stopping()
         failed: dict[str, CommError] = {}
+        notices.heard_by.set(notices.Notices(progress.notice))
         if not paths and not self._settings.projects:
             raise UsageError(f"nothing to sync: name a PATH, or add projects to {self._home.config}")
         wanted = await self._targets(paths or self._settings.projects, failed)
         if not wanted and not failed:
             patterns = ", ".join(paths or self._settings.projects)
             raise UsageError(f"no project on {self._context.server.base_url} fits {patterns}")
-        context = replace(self._context, progress=progress)
         progress.projects_expected(len(wanted))
         results = await asyncio.gather(
-            *(self._locked_pass(context, target, afresh=afresh, since=since) for target in wanted)
+            *(self._locked_pass(target, afresh=afresh, since=since, progress=progress) for target in wanted)
         )
         await self._context.writer.publish()
         return [*results, *targets.not_listed(failed)]
@@ -304,39 +360,58 @@ class Daemon:
 
     async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
         """Bring what disagrees within the store in line for these projects, between their passes."""
+        return await self._unless_stopped(self._mend(paths))
+
+    async def _mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
         done = {}
         for project in [target.project for target in await self._targets(paths)]:
             async with self._locks.setdefault(project, asyncio.Lock()):
                 done[str(project)] = await self._context.writer.mend(project)
         return done
 
+    async def check(self) -> str | None:
+        """What is wrong with the state file, or None."""
+        return await self._context.writer.check()
+
     async def reload(self) -> None:
-        """Read the config again and go on by it. Raises ConfigError and keeps the running settings if it is invalid."""
+        """Read the config and the key again and go on by them; what runs already ends with those that it began with.
+
+        Raises ConfigError or AuthError and keeps the running settings if something is wrong with them.
+        """
+        await self._unless_stopped(self._reload())
+
+    async def _reload(self) -> None:
         self._notifier.reloading()
         try:
-            await self._apply(_load(self._home, self._environ))
+            async with self._applying:
+                changed = await self._apply(_load(self._home, self._environ))
         except (ConfigError, AuthError) as error:
             self._config_error = str(error)
             raise
         finally:
             self._notifier.ready()
+        if changed:
+            await self._look_for_projects()
 
-    async def _apply(self, settings: config.Settings) -> None:
+    async def _apply(self, settings: config.Settings) -> bool:
+        """Go on by these settings; whether anything changed."""
         old = self._settings
-        if settings.server != old.server or bool(settings.projects) != bool(old.projects):
+        key = _key(settings, self._environ)
+        connects = (settings.server, bool(settings.projects), key) != (old.server, bool(old.projects), self._key)
+        if connects:
             server = connect(settings, self._environ, key_needed=bool(settings.projects))
-            _hide_key(settings, self._environ)
-            former, self._context = self._context.server, replace(self._context, server=server)
-            server.requests, server.retries, server.bytes_received = (
-                former.requests,
-                former.retries,
-                former.bytes_received,
-            )
-            self.start_task(_close_later(former, settings.server.timeout), "closing a connection")
+            await self._clients.replace(server)
+            self._context = replace(self._context, server=server)
         self._config_error = None
-        self._settings = settings
+        self._settings, known = settings, self._key
+        self._key = key
+        if connects:
+            self._username = None
+            self.start_task(self._learn_username(), "asking who the key belongs to")
         if settings == old:
-            return
+            if key != known:
+                log.info("another key applied")
+            return connects
         self._context = replace(self._context, scope=scope_of(settings))
         self._local.configure(settings)
         await self._context.writer.configure(
@@ -344,7 +419,7 @@ class Daemon:
         )
         await self._page.listen_on(settings.http.listen)
         log.info("config applied: %s", ", ".join(settings.projects) or "local runs only")
-        await self._look_for_projects()
+        return True
 
     async def _reload_or_log(self) -> None:
         try:
@@ -357,10 +432,7 @@ class Daemon:
         if not self._settings.projects:
             return
         try:
-            async with asyncio.timeout(KEY_PATIENCE):
-                viewer = await self._context.server.viewer()
-            self._username = viewer.get("username")
-            log.info("signed in to %s as %s", self._context.server.base_url, self._username)
+            await self._sign_in()
         except AuthError:
             raise
         except CommError as error:
@@ -368,39 +440,68 @@ class Daemon:
         except TimeoutError:
             log.warning("%s does not answer; it is tried again on schedule", self._context.server.base_url)
 
+    async def _sign_in(self) -> None:
+        async with self._clients.borrowed() as server, asyncio.timeout(KEY_PATIENCE):
+            viewer = await server.viewer()
+            if server is self._context.server:
+                self._username = viewer.get("username")
+                log.info("signed in to %s as %s", server.base_url, self._username)
+
+    async def _learn_username(self) -> None:
+        """Passes find out by themselves, and tell, that a key is wrong or a server out of reach."""
+        if not self._settings.projects:
+            return
+        try:
+            await self._sign_in()
+        except (CommError, AuthError) as error:
+            log.warning("%s", error)
+        except TimeoutError:
+            log.warning("%s does not answer; it is tried again on schedule", self._context.server.base_url)
+
     async def _targets(self, paths: Sequence[str], failed: dict[str, CommError] | None = None) -> list[Target]:
         patterns = [targets.parse(path, self._settings.entity) for path in paths]
-        return await targets.expand(self._context.server, patterns, failed)
+        async with self._clients.borrowed() as server:
+            return await targets.expand(server, patterns, failed)
 
     async def _look_for_projects(self) -> None:
         """Find the projects that the config's patterns mean now, and schedule them."""
+        settings = self._settings
         failed: dict[str, CommError] = {}
+        problem: CommError | None = None
         try:
-            wanted = [target.project for target in await self._targets(self._settings.projects, failed)]
-            self._wild_error = "; ".join(map(str, failed.values())) or None
-            if failed:
-                log.warning("%s; the projects known so far stay", self._wild_error)
-                kept = [project for project in self._schedule.projects() if project.entity in failed]
-                wanted = list(dict.fromkeys([*wanted, *kept]))
+            wanted = [target.project for target in await self._targets(settings.projects, failed)]
         except CommError as error:
-            self._wild_error = str(error)
-            log.warning("%s; the projects known so far stay", error)
-            patterns = [targets.parse(path, self._settings.entity) for path in self._settings.projects]
+            problem = error
+            patterns = [targets.parse(path, settings.entity) for path in settings.projects]
             plain = [ProjectKey(pattern.entity, pattern.project) for pattern in patterns if not pattern.wild]
             wanted = list(dict.fromkeys([*plain, *self._schedule.projects()]))
-        self._schedule.set_projects(wanted, self._settings.sync)
+        if settings is not self._settings:
+            return  # The settings that came meanwhile have a look of their own.
+        if failed:
+            kept = [project for project in self._schedule.projects() if project.entity in failed]
+            wanted = list(dict.fromkeys([*wanted, *kept]))
+        self._wild_error = "; ".join(map(str, [problem] if problem else failed.values())) or None
+        if self._wild_error:
+            log.warning("%s; the projects known so far stay", self._wild_error)
+        self._schedule.set_projects(wanted, settings.sync)
 
     async def _scheduled_pass(self, project: ProjectKey) -> bool:
         """One pass; returns whether something runs in the project."""
-        result = await self._locked_pass(self._context, Target(project), afresh=False)
+        result = await self._locked_pass(Target(project), afresh=False)
         await self._publish_if_due()
         return result.live > 0
 
     async def _locked_pass(
-        self, context: Context, target: Target, *, afresh: bool, since: datetime | None = None
+        self, target: Target, *, afresh: bool, since: datetime | None = None, progress: Progress | None = None
     ) -> PassResult:
+        """One pass, by the settings of the moment in which it begins; its client stays open until it has ended."""
         lock = self._locks.setdefault(target.project, asyncio.Lock())
-        async with lock:
+        async with (
+            lock,
+            self._places.place(backfill=afresh or await self._is_backfill(target.project)),
+            self._clients.borrowed() as server,
+        ):
+            context = replace(self._context, server=server, progress=progress or self._context.progress)
             try:
                 result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
                 await self._context.writer.settle()
@@ -409,6 +510,18 @@ class Daemon:
         logs.tell_pass(result, self._last.get(target.project))
         self._ledger.note_pass(result)
         return result
+
+    async def _is_backfill(self, project: ProjectKey) -> bool:
+        if (last := self._last.get(project)) is not None:
+            return is_backfill(last, ProjectCursor(), {})
+        try:
+            cursor, unsettled = await self._context.writer.read(
+                lambda store: (store.cursor(project), store.unsettled_runs(project))
+            )
+        except MirrorError:
+            # The pass itself finds out, and tells.
+            return True
+        return is_backfill(None, cursor, unsettled)
 
     async def _crashed_pass(self, project: ProjectKey, error: Exception) -> PassResult:
         """The pass as one that failed, also in the published file."""
@@ -427,27 +540,35 @@ class Daemon:
             await self._publish_if_due()
 
     async def _publish_if_due(self) -> None:
-        try:
+        # Whatever is wrong with publishing, passes go on: the writer keeps what it was.
+        with suppress(Exception):
             await self._context.writer.publish_if_due()
-        except StoreError as error:
-            log.error("not published: %s", error)  # noqa: TRY400 - the message is the whole story
+        self._tell_publishing()
 
-    def _outdated(self) -> bool:
-        try:
-            return _load(self._home, self._environ) != self._settings
-        except ConfigError:
-            return True
+    def _tell_publishing(self) -> None:
+        """What keeps readers from seeing what is committed is logged once, and again when it is another reason."""
+        failure, told = self._context.writer.failure, self._not_published
+        self._not_published = None if failure is None else failure.error
+        if failure is None:
+            if told is not None:
+                log.info("published again")
+        elif failure.error != told:
+            if isinstance(failure.cause, MirrorError):
+                log.error("not published: %s", failure.error)
+            else:
+                self._crashed("publishing", failure.cause)
 
     async def _watch_config(self) -> None:
-        folder = self._home.config.parent
-        if not folder.is_dir():
-            return
-        if self._outdated():
-            # It changed while nobody watched.
-            await self._reload_or_log()
-        async for changes in awatch(folder, recursive=False, debounce=200, step=50, stop_event=self._stopping):
-            if any(path == str(self._home.config) for _, path in changes):
+        def find() -> list[Path]:
+            return config.sources(self._home, self._environ)
+
+        async with aclosing(sources.changes(find, self._known)) as changes:
+            async for self._known in changes:
                 await self._reload_or_log()
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise _Stopped
 
     def _listen(self) -> socket.socket:
         """The control socket; one that a killed daemon left is replaced, since the store is ours by now."""
@@ -456,23 +577,15 @@ class Daemon:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            with address(path) as short:
+                listener.bind(short)
         finally:
             os.umask(old)
         return listener
 
 
-class _Quiet(uvicorn.Server):
-    """A server that leaves the signals to the daemon."""
+class _Stopped(SyncError):
+    """What was asked for came too late, or was not done in time."""
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _close_later(server: Any, seconds: float) -> None:
-    """Let requests under way end on the old connection."""
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await server.close()
+    def __init__(self) -> None:
+        super().__init__("the daemon is stopping")

@@ -9,11 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from mirror.daemon.logs import without_secrets
+from mirror.errors import one_line
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, utc_now
 
 CRASH_PAUSE = 5.0
 """Seconds until something that crashed begins anew."""
+
+RECOVERED = 30.0
+"""Seconds after which something that began anew is taken for well."""
 
 
 class Ledger:
@@ -25,6 +29,7 @@ class Ledger:
         self._passes: Counter[ProjectKey] = Counter()
         self._failed: Counter[ProjectKey] = Counter()
         self._crash: dict[str, str] | None = None
+        self.down: dict[str, str] = {}
 
     def note_pass(self, result: PassResult) -> None:
         """A pass ended, well or not."""
@@ -37,6 +42,14 @@ class Ledger:
         """Something raised what it never should."""
         told = without_secrets(f"{type(error).__name__}: {error}")
         self._crash = {"at": stamp(utc_now()), "what": what, "error": told}
+
+    def note_down(self, what: str, error: BaseException) -> None:
+        """Something that is to run for as long as the daemon does has crashed."""
+        self.down[what] = without_secrets(one_line(f"{type(error).__name__}: {error}"))
+
+    def note_well(self, what: str) -> None:
+        """It runs again."""
+        self.down.pop(what, None)
 
     def as_json(self) -> dict[str, Any]:
         """The part of the status that tells of passes and crashes."""
@@ -69,13 +82,22 @@ def stamp(moment: datetime) -> str:
     return f"{moment.isoformat(timespec='seconds')}Z"
 
 
-async def kept_running(work: Callable[[], Awaitable[None]], crashed: Callable[[BaseException], None]) -> None:
-    """Do work that has no end; whatever it raises is told of, and it begins anew after CRASH_PAUSE."""
+async def kept_running(
+    work: Callable[[], Awaitable[None]], crashed: Callable[[BaseException], None], well: Callable[[], None]
+) -> None:
+    """Do work that has no end; whatever it raises is told of, and it begins anew after CRASH_PAUSE.
+
+    `well` is called when it has run on for RECOVERED seconds after a crash, or came to an end.
+    """
     while True:
+        recovery = asyncio.get_running_loop().call_later(RECOVERED, well)
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - one thing that breaks must not silently stop the others
             crashed(error)
-            await asyncio.sleep(CRASH_PAUSE)
         else:
+            well()
             return
+        finally:
+            recovery.cancel()
+        await asyncio.sleep(CRASH_PAUSE)

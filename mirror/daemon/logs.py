@@ -44,6 +44,8 @@ def configure(home: Home, environ: Mapping[str, str], *, verbosity: int = 0) -> 
     logging.getLogger("mirror").setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
     # A pass that is still under way when the next is due is no news; jobs that raise are.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    # Anybody on the machine may send what is not HTTP to the port, as often as they like.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     return file
 
@@ -159,6 +161,11 @@ def _time(record: logging.LogRecord, *, milliseconds: bool = False) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}{part}Z"
 
 
+def problem() -> str | None:
+    """Why nothing is written to the log file, if that is so."""
+    return next((handler.failing for handler in logging.getLogger().handlers if isinstance(handler, _LogFile)), None)
+
+
 def without_secrets(text: str) -> str:
     """The text with every hidden one in it blotted out."""
     for secret in _secrets:
@@ -169,7 +176,17 @@ def without_secrets(text: str) -> str:
 class _LogFile(logging.handlers.RotatingFileHandler):
     """A file that only its owner reads. When it cannot be written, stderr says so once, and the daemon goes on."""
 
-    failing = False
+    failing: str | None = None
+    """Why the last line could not be written."""
+
+    _written = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record; what was wrong before is forgotten when that goes well."""
+        self._written = True
+        super().emit(record)
+        if self._written:
+            self.failing = None
 
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -177,11 +194,13 @@ class _LogFile(logging.handlers.RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
         """Tell once that nothing is written."""
+        self._written = False
         if not self.failing:
-            self.failing = True
             error = sys.exc_info()[1]
             reason = error.strerror if isinstance(error, OSError) else error
-            log.warning("%s cannot be written (%s); the log goes to stderr alone", self.baseFilename, reason)
+            self.failing = f"{self.baseFilename} cannot be written ({reason}); the log goes to stderr alone"
+            log.warning("%s", self.failing)
+            self._written = False
         del record
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirror.daemon.problems import KINDS
 from mirror.errors import MirrorError
 from mirror.home import Home
+from mirror.query.health import ahead
 from mirror.query.status import project_status
 from mirror.version import VERSION
 
@@ -27,9 +29,12 @@ def text(home: Home, daemon: Mapping[str, Any] | None) -> str:
     Reads the published file and the sizes of the files: call it in a thread. Raises StoreError when the published file
     cannot be read. Counters begin anew with the daemon.
     """
-    families = [*_mirrored(home), *_files(home), _family("daemon_up", "Whether a daemon runs.", [({}, _bit(daemon))])]
+    projects = project_status(home.published)
+    families = [*_mirrored(projects), *_files(home)]
+    families.append(_family("daemon_up", "Whether a daemon runs.", [({}, _bit(daemon))]))
     if daemon is not None:
         families += _daemon(daemon)
+    families.append(_problems(projects, daemon))
     return "".join(families)
 
 
@@ -50,8 +55,8 @@ def route(home: Home, status: Callable[[], Mapping[str, Any]]) -> Route:
     return Route("/metrics", metrics, methods=["GET"])
 
 
-def _mirrored(home: Home) -> Iterable[str]:
-    projects = [({"project": found["project"]}, found) for found in project_status(home.published)]
+def _mirrored(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    projects = [({"project": project["project"]}, project) for project in found]
     for name, help_text, value in (
         ("project_runs", "Runs on the server that are mirrored.", lambda found: found["runs"]),
         ("project_running_runs", "Runs that are running.", lambda found: found["running"]),
@@ -65,7 +70,7 @@ def _mirrored(home: Home) -> Iterable[str]:
             lambda found: _epoch(found["last_success_at"]),
         ),
     ):
-        yield _family(name, help_text, [(labels, value(found)) for labels, found in projects])
+        yield _family(name, help_text, [(labels, value(project)) for labels, project in projects])
 
 
 def _files(home: Home) -> Iterable[str]:
@@ -92,7 +97,9 @@ def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
     yield _counter("requests_total", "Requests sent to the server.", by("operation", daemon["requests"]))
     yield _counter("request_retries_total", "Requests that were tried again.", by("operation", daemon["retries"]))
     yield _counter("received_bytes_total", "Bytes received from the server.", [({}, daemon["bytes_received"])])
-    yield _family("request_budget_left", "Requests left in the server's current window.", [({}, daemon["budget_left"])])
+    quota = daemon["budget"]
+    yield _family("quota_left", "What is left of the server's quota, in its own units.", [({}, quota["left"])])
+    yield _family("quota_per_request", "How much of it a request takes, as learned.", [({}, quota["cost"])])
     passes: list[Sample] = []
     for project, counts in sorted(daemon["passes"].items()):
         passes.append(({"project": project, "result": "ok"}, counts["total"] - counts["failed"]))
@@ -105,9 +112,18 @@ def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
     yield _counter("publications_total", "Replacements of mirror.duckdb.", [({}, published["count"])])
     yield _counter("publish_seconds_total", "Time spent on them.", [({}, published["seconds"])])
     yield _family("last_publish_seconds", "How long the last of them took.", [({}, published["last_seconds"])])
-    problems = {name: _bit(daemon[key]) for name, key in (("config", "config_error"), ("projects", "error"))}
-    problems["crash"] = _bit(daemon["last_crash"])
-    yield _family("problem", "Whether `mirror status` tells of such a problem.", by("kind", problems))
+    yield _counter("publish_failures_total", "Attempts to replace it that failed.", [({}, published["failed"])])
+    yield _family("writer_busy_seconds", "How long the writer is at what it does now.", [({}, daemon["writer_busy_s"])])
+
+
+def _problems(projects: Sequence[Mapping[str, Any]], daemon: Mapping[str, Any] | None) -> str:
+    """One sample a kind, 1 where there is such a problem; a clock that was set back is seen without a daemon, too."""
+    found: dict[str, bool] = {"clock": any(ahead(dict(project)) for project in projects)}
+    if daemon is not None:
+        found |= dict.fromkeys(KINDS, False) | {problem["kind"]: True for problem in daemon["problems"]}
+        found["crash"] = bool(daemon["last_crash"])
+    samples: list[Sample] = [({"kind": kind}, _bit(there)) for kind, there in sorted(found.items())]
+    return _family("problem", "Whether `mirror status` tells of such a problem.", samples)
 
 
 def _counter(name: str, help_text: str, samples: Iterable[Sample]) -> str:

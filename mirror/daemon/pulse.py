@@ -13,19 +13,25 @@ BEAT = 5.0
 """Seconds between two beats; a third of the watchdog's patience where that is less."""
 
 SLEPT = 5.0
-"""How far the clock on the wall may run ahead of the one that stands still during a suspend."""
+"""How far the clock on the wall may run away from the one that stands still during a suspend."""
 
 
 class Pulse:
     """Beats while the event loop turns and the writer's thread takes work; a daemon that hangs misses its pings."""
 
     def __init__(
-        self, notifier: Notifier, writer: Writer, describe: Callable[[], str], woke: Callable[[float], None]
+        self,
+        notifier: Notifier,
+        writer: Writer,
+        describe: Callable[[], str],
+        woke: Callable[[float], None],
+        set_back: Callable[[float], None],
     ) -> None:
         self._notifier = notifier
         self._writer = writer
         self._describe = describe
         self._woke = woke
+        self._set_back = set_back
         self._offset = time.time() - time.monotonic()
 
     async def run(self) -> None:
@@ -42,8 +48,13 @@ class Pulse:
             await asyncio.sleep(pause)
 
     def _look_at_the_clock(self) -> None:
-        """Timers stand still while the machine is suspended, so what is due would wait for the rest of its interval."""
+        """Timers stand still while the machine is suspended, so what is due would wait for the rest of its interval.
+
+        What is planned for a time on the wall would wait for ever when that clock is set back.
+        """
         offset = time.time() - time.monotonic()
         slept, self._offset = offset - self._offset, offset
         if slept > SLEPT:
             self._woke(slept)
+        elif slept < -SLEPT:
+            self._set_back(-slept)

@@ -15,6 +15,9 @@ from mirror.store.records import ProjectKey
 JITTER = 0.1
 """The share of an interval by which passes are spread, so that projects do not all ask at the same moment."""
 
+LATE = 60.0
+"""Seconds after its time, or beyond its interval, at which a pass that has not begun counts as one that never will."""
+
 _LISTING = "projects"
 
 
@@ -45,6 +48,30 @@ class Schedule:
     def wake(self) -> None:
         """Look at the clock now: what became due while timers stood still is done at once."""
         self._scheduler.wakeup()
+
+    def plan_again(self) -> None:
+        """Look at everything now and plan from here: after the clock was set back, what was planned is far away."""
+        for project, live in self._live.items():
+            self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))
+            self._scheduler.modify_job(str(project), next_run_time=datetime.now(timezone.utc))  # noqa: UP017
+        if self._scheduler.get_job(_LISTING) is not None:
+            self._scheduler.reschedule_job(_LISTING, trigger=self._trigger(live=False))
+
+    def late(self) -> dict[ProjectKey, str]:
+        """The projects whose next pass is overdue, too far away or not planned at all, and how."""
+        now = datetime.now(timezone.utc)  # noqa: UP017
+        found = {}
+        for project, live in self._live.items():
+            job = self._scheduler.get_job(str(project))
+            due = job.next_run_time if job else None
+            seconds = self._intervals.live_interval if live else self._intervals.interval
+            if due is None:
+                found[project] = "is not scheduled any more"
+            elif due < now - timedelta(seconds=LATE):
+                found[project] = f"has been due since {due:%Y-%m-%d %H:%M:%S}Z"
+            elif due > now + timedelta(seconds=seconds * (1 + JITTER) + LATE):
+                found[project] = f"is not looked at before {due:%Y-%m-%d %H:%M:%S}Z"
+        return found
 
     def projects(self) -> list[ProjectKey]:
         """The projects that are looked at now."""

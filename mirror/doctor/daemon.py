@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from mirror.config import Settings
+from mirror.daemon import address
 from mirror.daemon.client import Control
-from mirror.daemon.daemon import SOCKET_PATH_LIMIT
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import MirrorError
 from mirror.home import Home
@@ -15,16 +14,22 @@ from mirror.query.health import judge
 from mirror.query.status import project_status
 from mirror.version import VERSION
 
+_ADVICE = {
+    "publish": "mend what it says; readers see what was published last until then, and nothing is lost",
+    "writer": "`mirror daemon --stop` and start it again; mirror.log tells what it did last",
+    "schedule": "`mirror daemon --stop` and start it again; please report it",
+    "jobs": "mirror.log has the traceback; please report it",
+    "local": "mirror.log tells which file or folder",
+    "page": "change http.listen, or stop what listens there; all else goes on",
+    "log": "check who owns it and the space on its disk",
+}
+"""What to do about the problems that the daemon tells of; the others have lines of their own."""
+
 
 def check(home: Home, settings: Settings) -> Iterator[Finding]:
     """The socket's path, the daemon, and the freshness of what the config names."""
-    length = len(os.fsencode(home.socket))
-    if length > SOCKET_PATH_LIMIT:
-        yield fail(
-            "socket",
-            f"{home.socket} is {length} bytes long, more than the {SOCKET_PATH_LIMIT} that a socket's path may have",
-            "use a shorter MIRROR_HOME; no daemon can run in this one",
-        )
+    if reason := address.problem(home.socket):
+        yield fail("socket", reason, "use a shorter MIRROR_HOME; no daemon can run in this one")
     yield from _daemon(home)
     yield from _freshness(home, settings)
 
@@ -41,6 +46,9 @@ def _daemon(home: Home) -> Iterator[Finding]:
         return
     if status["version"] != VERSION:
         yield warn("daemon", f"version {status['version']} runs, installed is {VERSION}", "start it again")
+    for problem in status.get("problems", ()):
+        if problem["kind"] in _ADVICE:
+            yield Finding(problem["kind"], problem["level"], problem["message"], _ADVICE[problem["kind"]])
     if problem := status["config_error"]:
         yield fail("daemon", f"goes on by the former config: {problem}", "mend the config; it is applied at once")
     if problem := status["error"]:
@@ -59,7 +67,10 @@ def _freshness(home: Home, settings: Settings) -> Iterator[Finding]:
     except MirrorError:
         return  # that the file cannot be read was said before
     for verdict in verdicts:
-        if verdict.state != "ok":
+        if verdict.ahead:
+            advice = "set the clock (NTP); the next good pass puts the date right"
+            yield fail("freshness", f"{verdict.project}: {verdict.reason}", advice)
+        elif verdict.state != "ok":
             yield warn(
                 "freshness", f"{verdict.project} is {verdict.state}: {verdict.reason}", "`mirror sync` tells why"
             )

@@ -9,21 +9,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mirror.config import Settings
+from mirror.daemon.client import Control
+from mirror.doctor import segments
 from mirror.doctor.findings import Finding, fail, ok, warn
+from mirror.errors import MirrorError, StoreBusy, StoreError
 from mirror.home import Home
+from mirror.store import aside, integrity
 
 SPARE_BYTES = 1_000_000_000
 """Free space below this is worth a word."""
 
 
 def check(home: Home, settings: Settings) -> Iterator[Finding]:
-    """Permissions, the published file, a stray log beside it, and the space on the disk."""
+    """Permissions, state, published file, a stray log beside it, segments, and the space on the disk."""
     if not home.data.is_dir():
         yield ok("home", f"{home.data} does not exist yet; the first sync makes it")
         return
     yield _home(home)
     yield from _permissions(home)
+    yield from _state(home)
     yield from _published(home, settings)
+    yield from segments.check(home)
+    yield from _aside(home)
     yield _space(home)
 
 
@@ -59,6 +66,32 @@ def _permissions(home: Home) -> Iterator[Finding]:
         yield ok("permissions", f"{', '.join(good)} are as they should be")
 
 
+def _state(home: Home) -> Iterator[Finding]:
+    """What holds the state is asked, since nobody else can read it."""
+    try:
+        control = Control.find(home.socket)
+        problem = integrity.problem(home) if control is None else control.check()
+    except StoreBusy as error:
+        yield warn("state", f"not checked: {error}", "try again when it has ended")
+        return
+    except MirrorError as error:
+        yield warn("state", f"not checked: {error}", "start the daemon again")
+        return
+    if problem is not None:
+        yield fail("state", problem, 'docs/operations.md, "When something is damaged"; `mirror sync` mends what it can')
+    elif home.state.exists():
+        asked = ", says the daemon, which holds it" if control else ""
+        yield ok("state", f"{home.state} can be read through{asked}")
+
+
+def _aside(home: Home) -> Iterator[Finding]:
+    folder = aside.folder(home)
+    kept = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    if kept:
+        text = f"{len(kept):,} damaged {'file was' if len(kept) == 1 else 'files were'} put into {folder}"
+        yield warn("aside", f"{text}, {sum(kept) / 1e6:,.1f} MB", "delete them when nothing in them is needed any more")
+
+
 def _published(home: Home, settings: Settings) -> Iterator[Finding]:
     if not home.published.exists():
         yield warn("mirror", "nothing is published yet", "`mirror sync` pulls and publishes")
@@ -73,9 +106,13 @@ def _published(home: Home, settings: Settings) -> Iterator[Finding]:
     import duckdb
 
     try:
+        integrity.check(home.published)
         with duckdb.connect(str(home.published), read_only=True) as connection:
             runs = connection.execute("select count(*) from runs").fetchall()[0][0]
             noted = connection.execute("select value from store.meta where key = 'storage_version'").fetchall()
+    except StoreError as error:
+        yield fail("mirror", str(error), "`mirror sync` publishes it anew")
+        return
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         yield fail("mirror", f"{home.published} cannot be read ({reason})", "`mirror sync` publishes it anew")

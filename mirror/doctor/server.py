@@ -7,7 +7,6 @@ import email.utils
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from fnmatch import fnmatchcase
 
 import httpx
 
@@ -16,7 +15,8 @@ from mirror.config import Settings
 from mirror.credentials import Credential
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import AuthError, CommError
-from mirror.remote import exports, runs
+from mirror.patterns import fitting
+from mirror.remote import console, exports, queries, runs
 from mirror.remote.client import FeatureMissing, NotFound, Patience, Server
 from mirror.store.records import ProjectKey
 from mirror.sync.targets import parse
@@ -32,6 +32,7 @@ _USES = {
     "updatedAt filter": "edits that move no heartbeat are found by the full listing alone",
     "computeSeconds": "duration_s stays empty",
     exports.FEATURE: "long histories are pulled in pages",
+    queries.CONSOLE_PAGES: "of a console it gives the end alone",
 }
 
 
@@ -81,9 +82,10 @@ async def _clock(settings: Settings) -> Finding:
     try:
         async with httpx.AsyncClient(timeout=settings.server.timeout) as client:
             before = time.time()
-            answer = await client.get(base_url)
-            after = time.time()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+            # Its head alone: a body may have no end.
+            async with asyncio.timeout(2 * settings.server.timeout), client.stream("GET", base_url) as answer:
+                after = time.time()
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         return fail("clock", f"{base_url} does not answer ({reason})", "check the network, and server.base_url")
     told = email.utils.parsedate_tz(answer.headers.get("date", ""))
@@ -105,12 +107,10 @@ async def _projects(server: Server, settings: Settings) -> AsyncIterator[Finding
     for path in settings.projects[:MOST_PROJECTS]:
         pattern = parse(path, settings.entity)
         try:
+            names = [pattern.project]
             if pattern.wild:
-                names = [
-                    name
-                    for name in await runs.project_names(server, pattern.entity)
-                    if fnmatchcase(name, pattern.project)
-                ]
+                names = fitting(pattern.project, await runs.project_names(server, pattern.entity))
+            if names != [pattern.project]:
                 readable += [ProjectKey(pattern.entity, name) for name in names[:1]]
                 if names:
                     yield ok("projects", f"{path} stands for {len(names):,} now")
@@ -151,6 +151,7 @@ async def _features(server: Server, project: ProjectKey) -> Finding:
         async for _ in runs.records(server, project, scope={}, filters=_NOBODY, size=runs.PageSize(1)):
             pass
         await exports.find(server, project, [_NOBODY["name"]])
+        await console.fetch(server, project, [console.Place(_NOBODY["name"])])
     except CommError as error:
         return warn("features", f"the server was asked what it can do, and failed: {error}", "try again later")
     if not server.lacks:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mirror.filters import sources
 from mirror.filters.columns import fitted, misfits
 from mirror.filters.fields import Column, Document, Relative, Tags
-from mirror.filters.fragment import FALSE, Fragment, all_of, among, any_of, certain, fragment, negated
+from mirror.filters.fragment import FALSE, TRUE, Fragment, all_of, among, any_of, certain, fragment, negated
 from mirror.filters.order import DEFAULT_ORDER, ordering
 from mirror.filters.parse import parse
 from mirror.filters.predicates import of_path
@@ -137,6 +137,7 @@ class _Compiler:
                 self.warnings.extend(misfits(field.tests, column, field.text))
                 return [_on_column(test, column_row(column)) for test in fitted(field.tests, column, field.text)]
             case Tags() as tags:
+                self.warnings.extend(_without_tags(field.tests, tags, field.text))
                 return [_on_tags(test, tags) for test in field.tests]
             case Document() as document:
                 self.keys.append((document.doc, document.key))
@@ -210,14 +211,24 @@ def _on_column(test: Test, row: Row) -> Fragment:
 
 
 def _on_tags(test: Test, tags: Tags) -> Fragment:
-    """Tags are a list of strings; null matches a run without tags."""
+    """Tags are a list of strings that every run has, empty or not; at one position there may be none."""
 
     def some(test: Test) -> Fragment:
+        if tags.index is None and isinstance(test, Exists):
+            return TRUE
         matches = of_path(test, sources.TAG)
         values = sources.tag_values(tags, whole=_wants_lists(test))
         return FALSE if matches == FALSE else among(fragment("SELECT v.rid FROM ({}) AS v WHERE {}", values, matches))
 
     return _on_values(test, some, lambda: negated(some(Exists(wanted=True))))
+
+
+def _without_tags(tests: tuple[Test, ...], tags: Tags, clause: str) -> list[str]:
+    """A warning where somebody may look for runs without tags."""
+    absent = [test for test in tests if test == Exists(wanted=False) or _takes_null(test)]
+    if tags.index is not None or not absent:
+        return []
+    return [f'{clause}: tags is always a list, and never null; runs without tags are {{"tags": {{"$size": 0}}}}']
 
 
 def _takes_null(test: Test) -> bool:

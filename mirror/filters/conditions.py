@@ -9,6 +9,7 @@ from typing import Any
 
 from mirror.errors import FilterError
 from mirror.filters import regex
+from mirror.filters.elsewhere import ELSEWHERE
 from mirror.filters.tree import (
     Compare,
     Contains,
@@ -125,7 +126,9 @@ def _test(
             check_text(operand, clause)
             return Contains(operand)
         case _:
-            near = get_close_matches(operator, OPERATORS, 1, 0.5)
+            if operator in ELSEWHERE:
+                raise FilterError(f"{clause}: {name_text(operator)} is no condition; {ELSEWHERE[operator]}")
+            near = get_close_matches(operator.lower(), OPERATORS, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"operators are {', '.join(OPERATORS)}"
             raise FilterError(f"{clause}: unknown operator {name_text(operator)}; {hint}")
 

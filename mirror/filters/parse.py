@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, NoReturn, cast
 
 from mirror.errors import FilterError
 from mirror.filters.conditions import ElementParser, conditions
+from mirror.filters.elsewhere import ELSEWHERE
 from mirror.filters.fields import Relative, resolve, steps_of
 from mirror.filters.tree import ElementIs, ElementMeets, Field, Group, Node
 from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_object, name_text
@@ -25,6 +26,8 @@ def parse(filter: Mapping[str, Any] | str | None) -> Node:  # noqa: A002
     if filter is None:
         return EVERYTHING
     value = read_json(filter) if isinstance(filter, str) else filter
+    if isinstance(value, (list, tuple)) and value and all(is_object(stage) for stage in value):
+        raise FilterError(_no_pipeline(value))
     if not is_object(value):
         raise FilterError(f"a filter is an object, not {clause_text(value)}")
     return _filter(value, 0, 1)
@@ -115,9 +118,20 @@ def _no_group(name: str, value: Any) -> NoReturn:
     clause = f"{shown} {clause_text(value)}"
     if name == "$not":
         raise FilterError(f'{clause}: $not stands after a field, as in {{"state": {{"$not": ...}}}}; use $nor here')
-    near = get_close_matches(name, _GROUPS, 1, 0.5)
+    if name in ELSEWHERE:
+        raise FilterError(f"{clause}: {shown} is no filter; {ELSEWHERE[name]}")
+    near = get_close_matches(name.lower(), _GROUPS, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else "a field comes first; only $and, $or and $nor stand alone"
     raise FilterError(f"{clause}: {shown} does not combine filters; {hint}")
+
+
+def _no_pipeline(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Why a list is no filter: it may be the stages of an aggregation, each of which is said elsewhere."""
+    names = dict.fromkeys(name for stage in stages for name in stage if name in ELSEWHERE)
+    if not names:
+        return f"a filter is an object, not {clause_text(stages)}; filters are combined by $and and $or"
+    hints = "; ".join(f"{name}: {ELSEWHERE[name]}" for name in names)
+    return f"a filter is an object, not a list of stages. {hints}"
 
 
 def _too_deep() -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from mirror.errors import UsageError
+from mirror.local.blocks import NotReadable
 
 RECENT = 300.0
-"""Seconds in which a file must have grown for its run to count as running; the server gives up on a run as late."""
+"""Seconds in which a run must have written something to count as running; the server gives up on a run as late."""
 
 _NAME = re.compile(r".+\.wandb")
 _NOT_RUNS = frozenset({"files", "logs", "tmp"})
@@ -35,8 +38,8 @@ def find(folders: Sequence[Path]) -> list[Path]:
 
 def below(folder: Path) -> Iterator[Path]:
     """The files of one folder, by their real paths."""
-    if folder.is_file():
-        yield folder.resolve()
+    if not folder.is_dir():
+        yield Path(os.path.realpath(folder))
         return
     seen: set[str] = set()
     for place, names, files in os.walk(folder, followlinks=True):
@@ -50,7 +53,8 @@ def below(folder: Path) -> Iterator[Path]:
             names[:] = [name for name in names if name not in _NOT_RUNS]
         for name in files:
             if _NAME.fullmatch(name):
-                yield Path(real, name).resolve()
+                # Not `resolve`, which fails for links in a circle.
+                yield Path(os.path.realpath(os.path.join(real, name)))  # noqa: PTH118
 
 
 def is_run_file(path: str) -> bool:
@@ -65,18 +69,39 @@ def order(path: Path) -> tuple[str, int, str]:
     return (match[1] if match else "", len(name), str(path))
 
 
-def is_live(path: Path, modified: float, host: str | None, started: float) -> bool:
-    """Whether the run of a file without an exit record goes on: the file grew just now, or its process lives here.
+def opened(path: Path) -> BinaryIO:
+    """A file to be read. Raises NotReadable for what is no regular file, which might never end, and OSError."""
+    # Looked at before it is opened, which may do something to a device; O_NONBLOCK, since to open a FIFO that came in
+    # its place would wait for somebody who writes to it.
+    _check(os.stat(path))  # noqa: PTH116
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check(os.fstat(number))
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
 
-    `started` is when the run began; a process that is younger only has the same number.
+
+def _check(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotReadable("it is no regular file")
+
+
+def is_live(path: Path, modified: float, written: float | None, host: str | None, started: float) -> bool:
+    """Whether the run of a file without an exit record goes on: it wrote just now, or its process lives here.
+
+    `written` is the newest time that the file names, since a copy of an old file was `modified` just now. `started` is
+    when the run began; a process that is younger only has the same number.
     """
-    if time.time() - modified < RECENT:
+    if abs(time.time() - min(modified, written or modified)) < RECENT:
         return True
     if host and host != socket.gethostname():
         return False
     try:
-        log = (path.parent / "logs" / "debug.log").read_bytes()[:4096]
-    except OSError:
+        with opened(path.parent / "logs" / "debug.log") as stream:
+            log = stream.read(4096)
+    except (OSError, NotReadable):
         return False
     match = _PROCESS.search(log)
     return match is not None and _lives(int(match[1]), started)

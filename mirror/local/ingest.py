@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mirror.config import Settings
-from mirror.local import files
+from mirror.local import commits, files
 from mirror.local.blocks import NotReadable
-from mirror.local.reader import Identity, Options, Piece, Reader, identify, same_start
-from mirror.local.run import Reading, record
-from mirror.store.records import HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
+from mirror.local.commits import Change, Drop, FileResult, RunKey, key_of
+from mirror.local.known import COPY, REPLACED, Known
+from mirror.local.reader import Identity, Options, Piece, Reader, around, identify, same_start
+from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
+from mirror.local.run import record
+from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.runs import LIVE_STATES
 from mirror.store.store import Store
 from mirror.store.writes import Writes
@@ -26,46 +30,6 @@ NO_ENTITY = "local"
 COMMIT_VALUES = 1_000_000
 COMMIT_FILES = 200
 """When what was read is committed: one large transaction takes DuckDB half the time of many small ones."""
-
-RunKey = tuple[ProjectKey, str]
-
-
-@dataclass
-class FileResult:
-    """What one file brought. `outcome` is new, read, nothing new, on the server, copy, empty or failed."""
-
-    path: str
-    run: str | None = None
-    outcome: str = "nothing new"
-    state: str | None = None
-    rows: int = 0
-    damaged: int = 0
-    unread_bytes: int = 0
-    error: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The documented JSON form."""
-        return {**vars(self), "trouble": self.trouble()}
-
-    def trouble(self) -> str | None:
-        """What of the file could not be read, in words."""
-        parts = []
-        if self.damaged:
-            parts.append(f"{self.damaged:,} damaged {'place was' if self.damaged == 1 else 'places were'} skipped")
-        if self.unread_bytes and self.state not in LIVE_STATES:
-            parts.append(f"the last {self.unread_bytes:,} bytes are no whole record")
-        return "; ".join(parts) or None
-
-
-@dataclass(frozen=True)
-class _Change:
-    """What waits to be committed."""
-
-    record: RunRecord
-    mark: LocalRun
-    reading: str
-    piece: Piece | None
-    result: FileResult
 
 
 class Ingest:
@@ -97,15 +61,21 @@ class _Pass:
     """One call: what is known of files and runs, and what waits to be committed."""
 
     def __init__(self, writer: Writer, options: Options) -> None:
-        self.results: list[FileResult] = []
         self._writer = writer
         self._options = options
-        self._known: dict[str, LocalFile] = {}
+        self._results: dict[str, FileResult] = {}
+        self._known = Known()
         self._runs: dict[RunKey, LocalRun | None] = {}
         self._readings: dict[RunKey, Reading] = {}
-        self._changes: list[_Change] = []
+        self._drops: list[Drop] = []
+        self._changes: list[Change] = []
         self._values = 0
-        self._committing: tuple[list[_Change], asyncio.Task[list[LocalRun]]] | None = None
+        self._committing: tuple[list[Change], asyncio.Task[list[LocalRun]]] | None = None
+
+    @property
+    def results(self) -> list[FileResult]:
+        """What each file brought, in the order in which they were looked at."""
+        return list(self._results.values())
 
     async def begin(self, paths: Sequence[Path]) -> None:
         """Look up what is known already, of all files and of the runs of these."""
@@ -123,41 +93,55 @@ class _Pass:
             }
             return known, dict(found)
 
-        self._known, self._runs = await self._writer.read(look)
+        found, self._runs = await self._writer.read(look)
+        self._known = Known(found.values())
 
     async def take(self, path: Path) -> None:
-        """Read one file as far as it goes."""
-        result = FileResult(str(path))
-        self.results.append(result)
+        """Read one file as far as it goes, unless that was done with another file of its run."""
+        if str(path) not in self._results:
+            await self._look(path)
+        if self._values >= COMMIT_VALUES or len(self._changes) >= COMMIT_FILES:
+            await self._begin_commit()
+
+    async def _look(self, path: Path) -> None:
+        result = self._results[str(path)] = FileResult(str(path))
         try:
             await self._take(path, result)
         except OSError as error:
             result.outcome, result.error = "failed", error.strerror or str(error)
         except NotReadable as error:
             result.outcome, result.error = "failed", str(error)
-        if self._values >= COMMIT_VALUES or len(self._changes) >= COMMIT_FILES:
-            await self._begin_commit()
 
     async def _take(self, path: Path, result: FileResult) -> None:
-        stat = path.stat()  # noqa: ASYNC240 - a stat is over sooner than a thread is found for it
+        # In a thread, since a network folder may take its time.
+        found, now = await asyncio.to_thread(_look_at, path, self._options)
         file = self._known.get(str(path))
-        same = file is not None and (stat.st_size, stat.st_mtime_ns) == (file.size, file.mtime)
-        if file is not None and not same and (stat.st_size < file.read_to or not same_start(path, file)):
-            await self._start_over(file)
+        same = file is not None and (found.st_size, found.st_mtime_ns) == (file.size, file.mtime)
+        if file is not None and file.note is not None:
+            other = not same and not await asyncio.to_thread(_is_start_of, path, file)
+            if not other and not await asyncio.to_thread(self._is_longer, file, found.st_size):
+                result.run = f"{key_of(file)[0]}/{file.run_id}"
+                result.outcome = "replaced" if file.note.startswith(REPLACED) else "copy"
+                return
+            self._known.drop(file.path)
             file = None
+        if file is not None and not same and (found.st_size < file.read_to or not same_start(path, file)):
+            if found.st_size < file.read_to and await asyncio.to_thread(_is_start_of, path, file):
+                result.run = f"{key_of(file)[0]}/{file.run_id}"
+                result.note = "it is shorter than what was read of it, which stays mirrored"
+                return
+            await self._rebuild(key_of(file), path)
+            return
         if file is None:
             identity = await asyncio.to_thread(identify, path)
             if identity is None:
                 result.outcome = "empty"
                 return
-            file = await self._enter(path, stat.st_size, identity, result)
+            file = await self._enter(path, found.st_size, identity, result)
             if file is None:
                 return
-        key = _key(file)
+        key = key_of(file)
         result.run = f"{key[0]}/{file.run_id}"
-        if file.note is not None:
-            result.outcome = "copy"
-            return
         run = await self._run(key)
         if run is not None and not run.local:
             if result.outcome == "new":
@@ -165,68 +149,142 @@ class _Pass:
                 await self._writer.write(lambda tx: tx.save_local_files([seen]))
             result.outcome, result.state = "on the server", run.state
             return
-        if same:
+        # It was read by a version that took some values wrong, or without something that is asked for by now.
+        outdated = file.beside is None or self._options.widens(file.beside.partition(" ")[0])
+        if file.read_to and outdated and not await asyncio.to_thread(self._gone, key):
+            await self._rebuild(key, path)
+            return
+        if same and file.beside == now:
             await self._look_again(path, key, result)
             return
         await self._read(path, file, key, result)
 
+    def _is_longer(self, file: LocalFile, size: int) -> bool:
+        """Whether a copy holds more by now than the file that it was a copy of, or is all that is left."""
+        main = self._known.get((file.note or "").removeprefix(COPY))
+        if main is None or not (file.note or "").startswith(COPY):
+            return False
+        try:
+            return size > Path(main.path).stat().st_size
+        except OSError:
+            return True
+
     async def _enter(self, path: Path, size: int, identity: Identity, result: FileResult) -> LocalFile | None:
-        """A file that was not seen before; None for a copy of another one."""
+        """A file that was not seen before; None where nothing is to be read of it.
+
+        Of several files of one run and start the longest is read, the others are copies of it. A start that came
+        before one that was read already has all files of the run read again, in their order.
+        """
         entity = identity.entity or self._options.entity or await self._owner(identity) or NO_ENTITY
-        twins = [
-            known
-            for known in self._known.values()
-            if (known.run_id, known.project, known.started_at)
-            == (identity.run_id, identity.project, identity.started_at)
-            and known.note is None
-            and (not identity.entity or known.entity == entity)
-        ]
-        if twins:
-            twin = twins[0]
-            if Path(twin.path).exists():  # noqa: ASYNC240
-                copy = replace(twin, path=str(path), note=f"a copy of {twin.path}", read_at=utc_now())
+        file = LocalFile(str(path), entity, identity.project, identity.run_id, identity.started_at)
+        key = key_of(file)
+        twin = self._known.twin(file, any_entity=not identity.entity)
+        if twin is not None:
+            there = await asyncio.to_thread(_size, twin.path)
+            if there is not None and size <= there:
+                copy = _copy(twin, str(path), twin.path)
                 await self._writer.write(lambda tx: tx.save_local_files([copy]))
-                self._known[copy.path] = copy
+                self._known.add(copy)
                 result.run, result.outcome = f"{twin.entity}/{twin.project}/{twin.run_id}", "copy"
                 return None
+            if size < twin.read_to:
+                result.run = f"{twin.entity}/{twin.project}/{twin.run_id}"
+                result.note = f"it is shorter than what was read of {twin.path}, which stays mirrored"
+                return None
+            if twin.damaged or not same_start(path, twin):
+                await self._rebuild(key_of(twin), path)
+                return None
             moved = replace(twin, path=str(path), size=-1, read_at=utc_now())
-            if size >= twin.read_to and same_start(path, twin):
+            left = [] if there is None else [_copy(twin, twin.path, str(path))]
 
-                def write(tx: Writes) -> None:
-                    tx.forget_local_files([twin.path])
-                    tx.save_local_files([moved])
+            def write(tx: Writes) -> None:
+                tx.forget_local_files([twin.path])
+                tx.save_local_files([moved, *left])
 
-                await self._writer.write(write)
-                del self._known[twin.path]
-                self._known[moved.path] = moved
-                return moved
-            await self._start_over(twin)
-        file = LocalFile(str(path), entity, identity.project, identity.run_id, identity.started_at)
-        self._known[file.path] = file
-        result.outcome = "new"
-        return file
+            await self.commit()
+            await self._writer.write(write)
+            self._known.drop(twin.path)
+            for one in (moved, *left):
+                self._known.add(one)
+            if moved.note is not None:
+                result.run, result.outcome = f"{twin.entity}/{twin.project}/{twin.run_id}", "replaced"
+                return None
+            return moved
+        later = [one for one in self._known.of(key) if order(one.started_at) > order(file.started_at)]
+        self._known.add(file)
+        if not any(one.read_to for one in later):
+            result.outcome = "new"
+            return file
+        if gone := await asyncio.to_thread(self._gone, key):
+            result.run = f"{key[0]}/{key[1]}"
+            result.note = f"it is an earlier start of a run whose later file {gone[0]} is gone, so it is not read"
+            result.outcome = "replaced"
+            kept = replace(file, note=f"{REPLACED}{gone[0]}", read_at=utc_now())
+            await self._writer.write(lambda tx: tx.save_local_files([kept]))
+            self._known.add(kept)
+            return None
+        await self._rebuild(key, path)
+        return None
+
+    def _gone(self, key: RunKey) -> list[str]:
+        """Files of which something is mirrored, and which are not there any more."""
+        read = [file.path for file in self._known.of(key) if file.note is None and file.read_to]
+        return [path for path in read if _size(path) is None]
+
+    async def _rebuild(self, key: RunKey, path: Path) -> None:
+        """Read all files of a run again, in the order of its starts; what was read takes the place of what was there.
+
+        `path` is the file because of which it is done.
+        """
+        await self.commit()
+        run = await self._run(key)
+        members = list(self._known.of(key))
+        # Of one start the longest file comes first, so that the others are seen to be copies.
+        paths = {one.path: (order(one.started_at), -size) for one in members if (size := _size(one.path)) is not None}
+        identity = await asyncio.to_thread(identify, path)
+        paths[str(path)] = order(identity.started_at if identity else None), -(_size(str(path)) or 0)
+        self._drop(key, run, forgotten=[one.path for one in members])
+        for one in members:
+            self._known.drop(one.path)
+        for name in sorted(paths, key=lambda name: (paths[name], files.order(Path(name)))):
+            await self._look(Path(name))
+
+    async def _begin_again(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
+        """Read a file anew as the start that takes the place of all earlier ones of its run."""
+        await self.commit()
+        run = await self._run(key)
+        standing = (await self._writer.read(lambda store: store.local_runs(*_named(key)))).get(key[1])
+        note = f"{REPLACED}{path}, where the run begins again"
+        former = [
+            replace(one, note=note, read_at=utc_now())
+            for one in self._known.of(key)
+            if one.note is None and one.path != str(path)
+        ]
+        self._drop(key, run, saved=former)
+        for one in former:
+            self._known.add(one)
+        fresh = LocalFile(str(path), file.entity, file.project, file.run_id, file.started_at)
+        self._known.add(fresh)
+        rows = f"{standing.rows if standing is not None else 0:,} history rows"
+        where = ", ".join(one.path for one in former) or "a file that is gone"
+        result.rows, result.outcome = 0, "new"
+        result.note = (
+            f"its steps begin at 0 again and it does not say that it resumes, so it takes the place of the run's "
+            f"earlier start ({rows} of {where})"
+        )
+        await self._read(path, fresh, key, result)
+
+    def _drop(
+        self, key: RunKey, run: LocalRun | None, *, forgotten: Sequence[str] = (), saved: Sequence[LocalFile] = ()
+    ) -> None:
+        """Have what was read of a run go with the next transaction."""
+        self._drops.append(Drop(key, list(forgotten), list(saved)))
+        self._readings[key] = Reading()
+        self._runs[key] = run if run is not None and (run.on_server or not run.local) else None
 
     async def _owner(self, identity: Identity) -> str | None:
         """The entity under which the server has the run, for a file that names none."""
         return await self._writer.read(lambda store: store.run_owner(identity.project, identity.run_id))
-
-    async def _start_over(self, file: LocalFile) -> None:
-        """Forget a run whose file was replaced by another one, so that all its files are read again."""
-        await self.commit()
-        project, run_id = key = _key(file)
-        run = await self._run(key)
-        gone = [known.path for known in self._known.values() if _key(known) == key]
-
-        def write(tx: Writes) -> None:
-            tx.forget_local_files(gone)
-            if run is not None and run.local:
-                tx.forget_run(project, run_id)
-
-        await self._writer.write(write)
-        for path in gone:
-            del self._known[path]
-        self._runs.pop(key, None)
-        self._readings.pop(key, None)
 
     async def _run(self, key: RunKey) -> LocalRun | None:
         """How the run stands, with what this call has read of it."""
@@ -259,19 +317,45 @@ class _Pass:
     async def _read(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
         reading = await self._reading(key)
         before = self._runs[key]
-        reader = Reader(path, file, reading, self._options)
+        older = any(order(one.started_at) > order(file.started_at) and one.read_to for one in self._known.of(key))
+        reader = Reader(path, file, reading, self._options, older=older)
         pieces = reader.pieces()
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            self._known[file.path] = piece.file
-            result.rows += piece.history.rows if piece.history else 0
-            result.state = _state(path, reading) if piece.last else "running"
-            self._add(key, reading, result.state, piece, result)
-            if self._values >= COMMIT_VALUES:
-                await self._begin_commit()
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                self._known.add(piece.file)
+                result.rows += piece.history.rows if piece.history else 0
+                result.state = _state(path, reading) if piece.last else "running"
+                result.note = "; ".join(piece.notes) or result.note
+                result.unreadable += piece.errors
+                self._add(key, reading, result.state, piece, result)
+                if self._values >= COMMIT_VALUES:
+                    await self._begin_commit()
+        except BeginsAgain:
+            await self._begin_again(path, file, key, result)
+            return
+        except OutOfOrder:
+            await self._out_of_order(path, file, key, result)
+            return
         result.damaged, result.unread_bytes = reader.damaged, reader.unread
-        changed = reader.file.read_to > file.read_to or (before is not None and before.state != result.state)
+        grown = reader.file.read_to > file.read_to or reader.file.beside != file.beside
+        changed = grown or (before is not None and before.state != result.state)
         if result.outcome != "new" and changed:
             result.outcome = "read"
+
+    async def _out_of_order(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
+        """An earlier start went on after a later one was read: read both again, or leave out what came late."""
+        if not await asyncio.to_thread(self._gone, key):
+            await self._rebuild(key, path)
+            return
+        await self.commit()
+        self._readings.pop(key, None)
+        kept = replace(file, note=f"{REPLACED}a later start of the run", read_at=utc_now())
+        await self._writer.write(lambda tx: tx.save_local_files([kept]))
+        self._known.add(kept)
+        result.outcome = "replaced"
+        result.note = (
+            "it went on after a later start of the run was read whose file is gone, so its last rows are left out"
+        )
 
     def _add(self, key: RunKey, reading: Reading, state: str, piece: Piece | None, result: FileResult) -> None:
         """Have something committed with the next transaction."""
@@ -288,8 +372,11 @@ class _Pass:
             state=state,
         )
         self._runs[key] = mark
-        told = record(reading, project.entity, project.project, state)
-        change = _Change(told, mark, reading.as_json(), piece, result)
+        unreadable: list[str] = []
+        told = record(reading, project.entity, project.project, state, unreadable)
+        # What the summary holds is told again with each piece.
+        result.unreadable += [line for line in unreadable if line not in result.unreadable]
+        change = Change(told, mark, reading.as_json(), piece, result)
         self._changes.append(change)
         self._values += piece.history.values.num_rows if piece and piece.history else 0
 
@@ -302,8 +389,10 @@ class _Pass:
         """Have what waits written while more is read."""
         await self._finish_commit()
         changes, self._changes, self._values = self._changes, [], 0
-        if changes:
-            self._committing = changes, asyncio.create_task(self._writer.write(lambda tx: _write(tx, changes)))
+        drops, self._drops = self._drops, []
+        if changes or drops:
+            task = asyncio.create_task(self._writer.write(lambda tx: commits.write(tx, drops, changes)))
+            self._committing = changes, task
 
     async def end(self) -> None:
         """Wait for what is being written, also after an error."""
@@ -321,51 +410,50 @@ class _Pass:
                     change.result.outcome, change.result.rows = "on the server", 0
 
 
-def _write(tx: Writes, changes: Sequence[_Change]) -> list[LocalRun]:
-    """Write everything that was read; gives the runs that are not local any more, of which nothing is written."""
-    refused: list[LocalRun] = []
-    now = utc_now()
-    for project in dict.fromkeys(change.mark.project for change in changes):
-        here = [change for change in changes if change.mark.project == project]
-        standing = tx.local_runs(project, [change.mark.run_id for change in here])
-        refused += [run for run in standing.values() if not run.local]
-        taken = [c for c in here if c.mark.run_id not in standing or standing[c.mark.run_id].local]
-        on_server = {run.run_id for run in standing.values() if run.on_server}
-        tx.upsert_runs([change.record for change in taken if change.mark.run_id not in on_server], now=now)
-        tx.mark_local(list({change.mark.run_id: (change.mark, change.reading) for change in taken}.values()))
-        pieces = [change.piece for change in taken if change.piece is not None]
-        pages: list[HistoryPage] = []
-        for piece in pieces:
-            if piece.cut is not None:
-                if pages:
-                    tx.append_history(project, pages)
-                pages = []
-                tx.cut_history(project, piece.file.run_id, last_step=piece.cut)
-            if piece.history is not None:
-                pages.append(piece.history)
-            if piece.events is not None:
-                tx.append_system_metrics(project, piece.events)
-        if pages:
-            tx.append_history(project, pages)
-    files = {c.piece.file.path: replace(c.piece.file, read_at=now) for c in changes if c.piece is not None}
-    tx.save_local_files(list(files.values()))
-    return refused
+def _named(key: RunKey) -> tuple[ProjectKey, list[str]]:
+    return key[0], [key[1]]
 
 
-def _key(file: LocalFile) -> RunKey:
-    return ProjectKey(file.entity, file.project), file.run_id
+def _copy(file: LocalFile, path: str, of: str) -> LocalFile:
+    """A file that is not read, since another one holds as much."""
+    run = file.entity, file.project, file.run_id, file.started_at
+    return LocalFile(path, *run, note=f"{COPY}{of}", read_at=utc_now())
+
+
+def _look_at(path: Path, options: Options) -> tuple[os.stat_result, str]:
+    return path.stat(), around(path, options)
+
+
+def _size(path: str) -> int | None:
+    """The size of a file, None where it is gone."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _is_start_of(path: Path, file: LocalFile) -> bool:
+    """Whether a file is of the same start of the same run as what was read of it, or tells of no run yet."""
+    identity = identify(path)
+    if identity is None:
+        return True
+    return (identity.run_id, order(identity.started_at)) == (file.run_id, order(file.started_at))
 
 
 def _state(path: Path, reading: Reading) -> str:
     """The state of a run as its files tell it."""
     if reading.exit_code is not None:
-        return "failed" if reading.exit_code else "finished"
+        return "finished" if not reading.exit_code else "preempted" if reading.preempting else "failed"
     started = float(reading.started_at or 0)
-    live = files.is_live(path, path.stat().st_mtime, reading.texts.get("host"), started)
+    live = files.is_live(path, path.stat().st_mtime, reading.last_time, reading.texts.get("host"), started)
+    if reading.preempting:
+        return "preempting" if live else "preempted"
     return "running" if live else "crashed"
 
 
 def options_of(settings: Settings) -> Options:
     """What the settings say is to be taken from files."""
     entity = settings.entity or settings.local.entity or None
-    return Options(entity, tuple(settings.sync.history), settings.sync.system_metrics)
+    scope = settings.sync
+    return Options(entity, tuple(scope.history), scope.system_metrics, scope.console, scope.metadata)

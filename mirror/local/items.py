@@ -21,11 +21,11 @@ _MOST_PATHS = 100_000
 def items(body: bytes, wanted: int = 1, others: set[int] | None = None) -> dict[bytes, bytes]:
     """The items in field `wanted` of a record: JSON texts by the key fields as they stand, which `path` reads.
 
-    Of two items of one key the later one holds. Tags of other fields are added to `others`. Raises Malformed or
-    IndexError for bytes that are no record.
+    Of two items of one key the later one holds, and its place in the order. Tags of other fields are added to `others`.
+    Raises Malformed or IndexError for bytes that are no record.
     """
     found: dict[bytes, bytes] = {}
-    pos, end = 0, len(body)
+    pos, end, count = 0, len(body), 0
     tag = wanted << 3 | _BYTES
     while pos < end:
         if body[pos] != tag:
@@ -38,6 +38,7 @@ def items(body: bytes, wanted: int = 1, others: set[int] | None = None) -> dict[
         if length >= 0x80:
             length, start = varint(body, pos + 1)
         pos = start + length
+        count += 1
         # Nearly every item is a short key or some, and one value, in this order; all others are read field by field.
         if length > 2 and (size := body[start + 1]) < 0x80:
             at = start + 2 + size
@@ -54,7 +55,7 @@ def items(body: bytes, wanted: int = 1, others: set[int] | None = None) -> dict[
         found[keys] = text
     if pos != end:
         raise Malformed("an item reaches over the end of its record")
-    return found
+    return found if len(found) == count else _in_order(body, tag)
 
 
 def path(raw: bytes) -> Path:
@@ -71,6 +72,20 @@ def path(raw: bytes) -> Path:
             _paths.clear()
         _paths[raw] = known
     return known
+
+
+def _in_order(body: bytes, tag: int) -> dict[bytes, bytes]:
+    """The items of a record that names a key twice, each at the place of its last value.
+
+    Another spelling of the same key may stand between the two.
+    """
+    found: dict[bytes, bytes] = {}
+    for number, content in fields(body):
+        if number == tag >> 3 and isinstance(content, bytes):
+            keys, text = _unusual(content)
+            found.pop(keys, None)
+            found[keys] = text
+    return found
 
 
 def _skip(body: bytes, pos: int) -> int:

@@ -6,19 +6,36 @@ runsummary and runconfig in github:wandb/wandb. Requests, such as partial histor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, datetime
+from fnmatch import translate
 from typing import Any
 
-import orjson
-
 from mirror.local import wire
+from mirror.local.beside import fill
 from mirror.local.items import items, path
+from mirror.local.lines import NO_VALUE, history, stats
+from mirror.local.reading import (
+    STEPS,
+    Lines,
+    Reading,
+    leaf,
+    moment,
+    order,
+    seconds_of,
+    seen,
+    text_of,
+    texts_of,
+    timestamp,
+)
 from mirror.local.tree import Tree, flat
-from mirror.remote.lenient import dumps, loads, numbers
+from mirror.local.values import Unreadable, check_name, shown
+from mirror.local.values import value as value_of
+from mirror.remote.lenient import dumps, numbers
 from mirror.store.records import RunRecord
 
-HISTORY, SUMMARY, CONFIG, STATS, RUN, EXIT, ENVIRONMENT = 2, 3, 5, 7, 17, 18, 26
+HISTORY, SUMMARY, OUTPUT, CONFIG, STATS, METRIC, OUTPUT_RAW = 2, 3, 4, 5, 7, 12, 13
+RUN, EXIT, PREEMPTING, ENVIRONMENT, OUTPUT_LOGGER = 17, 18, 23, 26, 27
 """The records that are read, by their number in `Record`."""
 
 _TEXTS = {
@@ -32,101 +49,64 @@ _TEXTS = {
     12: "sweep",
     13: "host",
 }
-_TAG, _CONFIG, _SUMMARY, _START, _GIT, _BRANCH = 10, 4, 5, 17, 21, 23
+_TAG, _CONFIG, _SUMMARY, _STARTING_STEP, _START, _RESUMED, _GIT, _BRANCH, _RESUME = 10, 4, 5, 14, 17, 18, 21, 23, 24
 _UPDATE, _REMOVE = 1, 2
 
-_STEP = b'"_step":'
-_NO_VALUE = b"{}"
-"""An object without members has no leaf, so the client sends none of it."""
 
-
-@dataclass
-class Lines:
-    """History and system metric lines as the server would hand them out, gathered until they are taken."""
-
-    history: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Reading:
-    """What a run's records add up to so far. `exit_code` is None while there is no exit record.
-
-    `cut` is the step behind which the history read before is to go, where the run was rewound to it.
-    """
-
-    texts: dict[str, str] = field(default_factory=dict)
-    tags: list[str] = field(default_factory=list)
-    git_commit: str | None = None
-    started_at: str | None = None
-    first_started_at: str | None = None
-    config: Tree = field(default_factory=Tree)
-    summary: Tree = field(default_factory=Tree)
-    exit_code: int | None = None
-    runtime: int = 0
-    events: int = 0
-    last_step: int | None = None
-    last_time: float | None = None
-    cut: int | None = None
-
-    def as_json(self) -> str:
-        """All of it as JSON text."""
-        plain = {name: value for name, value in vars(self).items() if not isinstance(value, Tree)}
-        trees = {
-            name: [[list(place), text.decode("utf-8", "replace")] for place, text in tree.leaves.items()]
-            for name, tree in (("config", self.config), ("summary", self.summary))
-        }
-        return dumps(plain | trees)
-
-    @classmethod
-    def from_json(cls, text: str) -> Reading:
-        """The same from its JSON text."""
-        values = loads(text)
-        for name in ("config", "summary"):
-            tree = Tree()
-            for place, leaf in values[name]:
-                tree.set(tuple(place), leaf.encode())
-            values[name] = tree
-        return cls(**values)
-
-
-def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None) -> int | None:
+def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None, *, older: bool = False) -> int | None:
     """Take in one record; history and system metric lines go to `lines`. Gives the shift of steps of its file.
 
     The shift is None until the file's first history line: then it is what lets the steps of a run that was resumed
-    offline, where counting begins at 0 again, go on behind the steps of its former file. Raises Malformed or
+    offline, where counting begins at 0 again, go on behind the steps of its former file. Raises BeginsAgain where
+    there a start takes the place of the former ones, OutOfOrder for a line of an `older` start, and Malformed or
     IndexError for what is no record.
     """
     for number, body in wire.fields(record):
         if not isinstance(body, bytes):
             continue
         if number == HISTORY:
-            shift = _history(reading, body, lines, shift)
+            shift = history(reading, body, lines, shift, older=older)
         elif number == SUMMARY:
             _summary(reading, body)
         elif number == CONFIG:
-            _config(reading, body)
+            _config(reading, body, lines)
+        elif number == METRIC:
+            _metric(reading, body)
         elif number == STATS:
-            _stats(reading, body, lines)
+            stats(reading, body, lines)
+        elif number in (OUTPUT, OUTPUT_RAW):
+            _output(reading, body)
+        elif number == OUTPUT_LOGGER:
+            _log(reading, body)
         elif number == RUN:
-            _run(reading, body)
+            _run(reading, body, lines)
         elif number == EXIT:
             _exit(reading, body)
+        elif number == PREEMPTING:
+            reading.preempting = True
         elif number == ENVIRONMENT:
             _environment(reading, body)
     return shift
 
 
-def record(reading: Reading, entity: str, project: str, state: str) -> RunRecord:
-    """The run as the mirror keeps it."""
+def record(reading: Reading, entity: str, project: str, state: str, errors: list[str] | None = None) -> RunRecord:
+    """The run as the mirror keeps it. Values of its summary that no reader takes are left out, and told in `errors`."""
     texts = reading.texts
+    beside = reading.beside
     config = reading.config.document()
+    fill(config, {key: value for key, value in beside.get("config", {}).items() if key not in config})
     meta = config.pop("_wandb", None)
     config.pop("wandb_version", None)
-    summary = numbers(reading.summary.document())
-    created = _moment(reading.first_started_at)
+    told: list[str] = []
+    summary = numbers(_summary_of(reading, told))
+    if errors is not None:
+        errors += told
+    fill(summary, numbers(beside.get("summary", {})))
+    if reading.moved and "_step" in summary:
+        summary["_step"] = reading.last_step
+    created = moment(reading.first_started_at)
     heartbeat = datetime.fromtimestamp(reading.last_time, UTC).replace(tzinfo=None) if reading.last_time else created
-    duration = reading.runtime or _number(reading.summary, "_wandb", "runtime") or _number(reading.summary, "_runtime")
+    duration = reading.runtime or leaf(reading.summary, "_wandb", "runtime") or leaf(reading.summary, "_runtime")
     return RunRecord(
         entity=entity,
         project=project,
@@ -145,66 +125,111 @@ def record(reading: Reading, entity: str, project: str, state: str) -> RunRecord
         notes=texts.get("notes"),
         description=None,
         tags=tuple(reading.tags),
-        git_commit=reading.git_commit,
-        host=texts.get("host"),
+        git_commit=reading.git_commit or beside.get("git_commit"),
+        host=texts.get("host") or beside.get("host"),
         url=None,
         config=config,
         config_meta=meta,
         summary=summary,
+        info=beside.get("info") or reading.info or None,
     )
 
 
-def _run(reading: Reading, body: bytes) -> None:
+def _summary_of(reading: Reading, errors: list[str]) -> dict[str, Any]:
+    """The summary that the records tell, or else the last value of each key.
+
+    Old clients wrote their summary at the end, so a run that was killed has none, or no more than its script put there.
+    """
+    summary = reading.summary
+    if summary.leaves and reading.exit_code is not None:
+        return summary.document(errors)
+    missing = {place: text for place, text in reading.latest.leaves.items() if not summary.holds(place)}
+    if not missing:
+        return summary.document(errors)
+    both = Tree()
+    none = re.compile("|".join(translate(glob) for glob in reading.unsummarised) or r"(?!)")
+    for place, text in [*summary.leaves.items(), *missing.items()]:
+        if place not in missing or (text != NO_VALUE and not none.match(".".join(place))):
+            both.set(place, text)
+    return both.document(errors)
+
+
+def _run(reading: Reading, body: bytes, lines: Lines) -> None:
     """A run record: the first makes the run, later ones change what they name."""
     tags = []
+    first = not reading.texts
     began = reading.started_at
+    resumed = False
     branch = None
     for number, value in wire.fields(body):
-        if not isinstance(value, bytes) or not value:
+        if not isinstance(value, bytes):
+            resumed |= number in (_STARTING_STEP, _RESUMED, _RESUME) and value > 0
+            continue
+        if not value:
             continue
         if number in _TEXTS:
-            reading.texts[_TEXTS[number]] = _text(value)
+            reading.texts[_TEXTS[number]] = text_of(value)
         elif number == _TAG:
-            tags.append(_text(value))
+            tags.append(text_of(value))
         elif number == _CONFIG:
-            _config(reading, value)
+            _config(reading, value, lines)
         elif number == _SUMMARY:
             _summary(reading, value)
         elif number == _GIT:
-            reading.git_commit = _texts(value).get(2) or reading.git_commit
+            reading.git_commit = texts_of(value).get(2) or reading.git_commit
         elif number == _START:
-            began = _timestamp(value)
+            began = timestamp(value)
         elif number == _BRANCH:
             branch = _branch(value)
     reading.tags = tags or reading.tags
-    if began == reading.started_at:
+    if began is None or order(began) <= order(reading.started_at):
         return
-    # The first process of the run, or another one that goes on with it.
-    reading.exit_code = None
+    # The first process of the run, or another one that goes on with it or begins it again.
+    seen(reading, float(began))
+    reading.exit_code, reading.preempting = None, False
+    if reading.console is not None:
+        reading.console.begin(reading.log.get("lines", 0) + reading.log.get("open", 0))
+    reading.log = {}
     reading.started_at = began
     reading.first_started_at = reading.first_started_at or began
-    if branch is not None and branch[0] == reading.texts.get("run_id"):
+    rewound = branch is not None and branch[0] == reading.texts.get("run_id")
+    reading.start = "first" if first else "resume" if resumed or rewound else "unknown"
+    if rewound and branch is not None:
         reading.cut = reading.last_step = branch[1]
 
 
 def _branch(message: bytes) -> tuple[str, int] | None:
     """The run and the step from which a run goes on: its own when it was rewound, another's when it was forked."""
     values = {number: value for number, value in wire.fields(message) if isinstance(value, bytes)}
-    if values.get(3, b"_step") != b"_step":
+    step = wire.double(values.get(2, bytes(8)))
+    if values.get(3, b"_step") != b"_step" or not -1 <= step < STEPS:
         return None
-    return _text(values.get(1, b"")), int(wire.double(values.get(2, bytes(8))))
+    return text_of(values.get(1, b"")), int(step)
 
 
-def _config(reading: Reading, body: bytes) -> None:
+def _config(reading: Reading, body: bytes, lines: Lines) -> None:
     for raw, text in items(body, _UPDATE).items():
+        place = path(raw)
         try:
-            value = loads(text)
-        except ValueError:
+            check_name(*place)
+            leaves = list(flat(place, value_of(text)))
+        except Unreadable as error:
+            lines.errors.append(f"config {shown('.'.join(place))}: {error}")
             continue
-        for place, leaf in flat(path(raw), value):
-            reading.config.set(place, dumps(leaf).encode("utf-8", "replace"))
+        for names, entry in leaves:
+            reading.config.set(names, dumps(entry).encode("utf-8", "replace"))
     for raw in items(body, _REMOVE):
         reading.config.remove(path(raw))
+
+
+def _metric(reading: Reading, body: bytes) -> None:
+    """A metric that is defined to have no summary, or to have one."""
+    found = {number: value for number, value in wire.fields(body) if isinstance(value, bytes)}
+    name = text_of(found.get(1, b"")) or text_of(found.get(2, b""))
+    none = any(number == 6 and value for number, value in wire.fields(found.get(7, b"")))
+    if name:
+        glob = name if 1 not in found else "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+        reading.unsummarised = [known for known in reading.unsummarised if known != glob] + [glob] * none
 
 
 def _summary(reading: Reading, body: bytes) -> None:
@@ -212,104 +237,29 @@ def _summary(reading: Reading, body: bytes) -> None:
     reading.summary.update(items(body, _UPDATE, others))
     if others:
         for raw in items(body, _REMOVE):
-            reading.summary.remove(path(raw))
+            place = path(raw)
+            reading.summary.remove(place)
+            reading.latest.remove(place)
 
 
-_names: dict[bytes, bytes] = {}
-_typed: set[bytes] = set()
-_MOST_NAMES = 100_000
+def _output(reading: Reading, body: bytes) -> None:
+    """Console output: 0, which is not written, is stderr."""
+    found = dict(wire.fields(body))
+    at = None
+    if isinstance(time := found.get(2), bytes):
+        seconds, nanos = seconds_of(time)
+        seen(reading, seconds + nanos / 1e9)
+        at = moment(f"{seconds}.{nanos:09d}")
+    text = found.get(3)
+    if reading.console is not None and isinstance(text, bytes):
+        reading.console.write(text_of(text), at, None if found.get(1) else "error")
 
 
-def _name(raw: bytes) -> bytes:
-    """A key, dotted where it is nested, as the start of a member of a JSON object."""
-    place = path(raw)
-    name = orjson.dumps(".".join(place)) + b":"
-    if len(_names) >= _MOST_NAMES:
-        _names.clear()
-        _typed.clear()
-    _names[raw] = name
-    if len(place) > 1 and place[-1] == "_type":
-        _typed.add(name)
-    return name
-
-
-def _history(reading: Reading, body: bytes, lines: Lines, shift: int | None) -> int:
-    """A history record as one line. Nested keys are dotted, but for objects with a `_type`, which stay whole."""
-    known = _names
-    members = {known.get(raw) or _name(raw): text for raw, text in items(body).items() if text != _NO_VALUE}
-    if not _typed.isdisjoint(members):
-        members = _with_objects(body)
-    step = _step(body, members.get(_STEP), reading.last_step)
-    if shift is None:
-        shift = 0 if reading.last_step is None or step > reading.last_step else reading.last_step + 1 - step
-    step += shift
-    members[_STEP] = str(step).encode()
-    reading.last_step = step if reading.last_step is None else max(step, reading.last_step)
-    if time := members.get(b'"_timestamp":'):
-        reading.last_time = _float(time) or reading.last_time
-    # Sorted, since the client writes them in any order, and lines with the same order are parsed faster.
-    text = b",".join([name + members[name] for name in sorted(members)])
-    lines.history.append((b"{" + text + b"}").decode("utf-8", "replace"))
-    return shift
-
-
-def _step(body: bytes, text: bytes | None, last: int | None) -> int:
-    """The step that a record names as a value or by itself; else the next one."""
-    if text is not None and (value := _float(text)) is not None:
-        return int(value)
-    for number, content in wire.fields(body):
-        if number == 2 and isinstance(content, bytes):
-            return next((wire.signed(num) for field, num in wire.fields(content) if isinstance(num, int)), 0)
-    return 0 if last is None else last + 1
-
-
-def _with_objects(body: bytes) -> dict[bytes, bytes]:
-    """The members of a line in which some objects stay whole."""
-    tree: dict[str, Any] = {}
-    for raw, text in items(body).items():
-        if text == _NO_VALUE:
-            continue
-        place = tree
-        *above, last = path(raw)
-        for name in above:
-            inner = place.get(name)
-            if not isinstance(inner, dict):
-                inner = place[name] = {}
-            place = inner
-        place[last] = text
-    return dict(_members(tree, ""))
-
-
-def _members(tree: dict[str, Any], prefix: str) -> list[tuple[bytes, bytes]]:
-    members = []
-    for name, value in tree.items():
-        if isinstance(value, dict) and "_type" not in value:
-            members += _members(value, f"{prefix}{name}.")
-        else:
-            members.append((orjson.dumps(f"{prefix}{name}") + b":", _json(value)))
-    return members
-
-
-def _json(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    return b"{" + b",".join(orjson.dumps(name) + b":" + _json(entry) for name, entry in value.items()) + b"}"
-
-
-def _stats(reading: Reading, body: bytes, lines: Lines) -> None:
-    """System metrics as the line that the server is sent."""
-    moment = next((value for number, value in wire.fields(body) if number == 2 and isinstance(value, bytes)), b"")
-    members = {b'"system.' + orjson.dumps(path(raw)[-1])[1:] + b":": text for raw, text in items(body, 3).items()}
-    seconds, nanos = _seconds(moment)
-    began = _moment(reading.first_started_at)
-    at = seconds + nanos / 1e9
-    members[b'"_timestamp":'] = repr(at).encode()
-    if began is not None:
-        runtime = (datetime(1970, 1, 1) + timedelta(seconds=at) - began).total_seconds()
-        members[b'"_runtime":'] = repr(runtime).encode()
-    members[b'"_wandb":'] = b"true"
-    text = b",".join([name + members[name] for name in sorted(members)])
-    lines.events.append((b"{" + text + b"}").decode("utf-8", "replace"))
+def _log(reading: Reading, body: bytes) -> None:
+    """Lines that a script wrote to the log of the run itself."""
+    for number, text in wire.fields(body):
+        if reading.console is not None and number == 1 and isinstance(text, bytes):
+            reading.console.add(text_of(text), None)
 
 
 def _exit(reading: Reading, body: bytes) -> None:
@@ -321,49 +271,23 @@ def _exit(reading: Reading, body: bytes) -> None:
     reading.runtime = wire.signed(values.get(2, 0))
 
 
+_INFO = {1: "os", 2: "python", 6: "program", 18: "gpu", 16: "cpu_count", 19: "gpu_count"}
+_ARGS = 5
+
+
 def _environment(reading: Reading, body: bytes) -> None:
+    """How the run was started, under the names that `wandb-metadata.json` has."""
+    args = []
     for number, value in wire.fields(body):
-        if number == 9 and isinstance(value, bytes):
-            reading.git_commit = reading.git_commit or _texts(value).get(2)
+        if name := _INFO.get(number):
+            reading.info[name] = text_of(value) if isinstance(value, bytes) else value
+        elif number == _ARGS and isinstance(value, bytes):
+            args.append(text_of(value))
+        elif number == 9 and isinstance(value, bytes):
+            git = texts_of(value)
+            reading.git_commit = reading.git_commit or git.get(2)
+            reading.info["git"] = {name: git[n] for n, name in ((1, "remote"), (2, "commit")) if n in git}
         elif number == 12 and isinstance(value, bytes):
-            reading.texts.setdefault("host", _text(value))
-
-
-def _texts(message: bytes) -> dict[int, str]:
-    return {number: _text(value) for number, value in wire.fields(message) if isinstance(value, bytes) and value}
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
-def _seconds(message: bytes) -> tuple[int, int]:
-    """A google.protobuf.Timestamp as seconds and nanoseconds."""
-    values = {number: wire.signed(value) for number, value in wire.fields(message) if isinstance(value, int)}
-    return values.get(1, 0), values.get(2, 0)
-
-
-def _timestamp(message: bytes) -> str:
-    """The same as text that keeps all digits."""
-    seconds, nanos = _seconds(message)
-    return f"{seconds}.{nanos:09d}"
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    seconds, _, nanos = text.partition(".")
-    return datetime(1970, 1, 1) + timedelta(seconds=int(seconds), microseconds=int(nanos) // 1000)
-
-
-def _number(tree: Tree, *place: str) -> float | None:
-    text = tree.leaves.get(place)
-    return None if text is None else _float(text)
-
-
-def _float(text: bytes) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value - value == 0 else None
+            reading.texts.setdefault("host", text_of(value))
+    if args:
+        reading.info["args"] = args

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirror.local.items import Path, path
-from mirror.remote.lenient import loads
+from mirror.local.values import Unreadable, check_name, shown, value
 
 
 class Tree:
@@ -21,6 +21,7 @@ class Tree:
         self._leaves: dict[Path, bytes] = {}
         self._inner: Counter[Path] = Counter()
         self._known: set[bytes] = set()
+        self._spelled: dict[Path, bytes] = {}
         self._pending: dict[bytes, bytes] = {}
 
     @property
@@ -32,13 +33,19 @@ class Tree:
         return self._leaves
 
     def update(self, items: dict[bytes, bytes]) -> None:
-        """Put the values of items. Where the same key fields were put before, without a look at the tree."""
+        """Put the values of items, in their order. Where all were put before, without a look at the tree.
+
+        One path can be spelled in several ways, as one `key` or as a `nested_key` of one name. Only the first spelling
+        is known: values that wait to be put have no order among each other.
+        """
         if items.keys() <= self._known:
             self._pending.update(items)
             return
         for raw, text in items.items():
-            self.set(path(raw), text)
-        self._known.update(items)
+            place = path(raw)
+            self.set(place, text)
+            if self._spelled.setdefault(place, raw) == raw:
+                self._known.add(raw)
 
     def set(self, place: Path, text: bytes) -> None:
         """Put a value at a path."""
@@ -60,24 +67,33 @@ class Tree:
             for below in [known for known in self.leaves if known[: len(place)] == place]:
                 self._drop(below)
 
-    def document(self) -> dict[str, Any]:
-        """The whole as nested values; a leaf that is no JSON is left out."""
+    def holds(self, place: Path) -> bool:
+        """Whether there is a value at a path, above or below it."""
+        leaves = self.leaves
+        return place in leaves or place in self._inner or any(place[:n] in leaves for n in range(1, len(place)))
+
+    def document(self, errors: list[str] | None = None) -> dict[str, Any]:
+        """The whole as nested values; a leaf that no reader takes is left out, and told in `errors`."""
         result: dict[str, Any] = {}
         for names, text in self.leaves.items():
             try:
-                value = loads(text)
-            except ValueError:
+                check_name(*names)
+                found = value(text)
+            except Unreadable as error:
+                if errors is not None:
+                    errors.append(f"summary {shown('.'.join(names))}: {error}")
                 continue
             place = result
             for name in names[:-1]:
                 place = place.setdefault(name, {})
-            place[names[-1]] = value
+            place[names[-1]] = found
         return result
 
     def _drop(self, place: Path) -> None:
         if self.leaves.pop(place, None) is None:
             return
         self._known.clear()
+        self._spelled.clear()
         for length in range(1, len(place)):
             above = place[:length]
             self._inner[above] -= 1

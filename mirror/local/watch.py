@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from watchfiles import Change, awatch
 from mirror.config import Settings
 from mirror.errors import MirrorError
 from mirror.local import files
-from mirror.local.ingest import FileResult, Ingest, options_of
+from mirror.local.commits import FileResult
+from mirror.local.ingest import Ingest, options_of
 from mirror.sync.writer import Writer
 
 log = logging.getLogger("mirror.local")
@@ -38,6 +40,7 @@ class Watch:
         self._folders: tuple[Path, ...] = ()
         self._missing: list[str] = []
         self._failed: dict[str, str | None] = {}
+        self._unreadable: dict[str, set[str]] = {}
         self._changed = asyncio.Event()
         self.configure(settings)
 
@@ -94,13 +97,22 @@ class Watch:
         try:
             results = await self.ingest.take(paths)
             # A file that stays unreadable is told once, though it is looked at again and again.
-            tell([result for result in results if not result.error or self._failed.get(result.path) != result.error])
+            tell([self._unsaid(one) for one in results if not one.error or self._failed.get(one.path) != one.error])
             self._failed.update((result.path, result.error) for result in results)
             await self._writer.publish_if_due()
             self.error = None
         except MirrorError as error:
             self.error = str(error)
             log.error("local runs: %s", error)  # noqa: TRY400 - the message is the whole story
+
+    def _unsaid(self, result: FileResult) -> FileResult:
+        """The result without what was told of its file before, as of a value in the summary of a live run."""
+        if not result.unreadable:
+            return result
+        told = self._unreadable.setdefault(result.path, set())
+        fresh = [line for line in result.unreadable if line not in told]
+        told.update(fresh)
+        return replace(result, unreadable=fresh)
 
     async def _wait(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -140,5 +152,9 @@ def tell(results: Sequence[FileResult]) -> None:
             log.warning("%s cannot be read: %s", result.path, result.error)
         elif result.outcome in ("new", "read"):
             log.info("%s run=%s state=%s rows=%d", result.path, result.run, result.state, result.rows)
+            for line in result.unreadable:
+                log.warning("%s of %s: %s", result.run, result.path, line)
+            if result.note:
+                log.warning("%s: %s", result.path, result.note)
             if trouble := result.trouble():
                 log.warning("%s: %s", result.path, trouble)

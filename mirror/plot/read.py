@@ -12,6 +12,7 @@ from mirror.errors import QueryError, UsageError
 from mirror.plot import curves
 from mirror.plot.curves import Chart, Curve, Points
 from mirror.query.aligned import align, rows
+from mirror.query.curves import axis_of, placed
 from mirror.query.paths import nearest_of
 from mirror.query.series import Scope
 
@@ -25,20 +26,26 @@ def charts(
     addresses: Sequence[Address],
     keys: Sequence[str],
     *,
-    x: str = STEP,
+    x: str | None = None,
     smooth: float = 0.0,
     group_by: str | None = None,
     samples: int = 500,
 ) -> list[Chart]:
     """One chart a key: a curve a run, or with `group_by` (config.KEY, group, state, ...) a mean a value.
 
+    `x` is the key of the x axis; without it the one that define_metric gave the key in most of the runs, else the step.
     Raises QueryError for a key that none of the runs logged, UsageError for what cannot be drawn.
     """
     if not 0 <= smooth < 1:
         raise UsageError(f"--smooth {smooth:g}: a weight from 0 (as logged) to below 1")
     labels = _labels(snapshot, addresses, group_by)
     reader = Reader(snapshot, [address.rid for address in addresses])
-    return [_chart(reader, addresses, labels, key, x, smooth, samples, grouped=group_by is not None) for key in keys]
+    runs = [(address.key, address.run_id) for address in addresses]
+    found = []
+    for key in keys:
+        axis = axis_of(snapshot.cursor, runs, key) if x is None else x
+        found.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=group_by is not None))
+    return found
 
 
 def _chart(
@@ -53,8 +60,16 @@ def _chart(
     grouped: bool,
 ) -> Chart:
     lines: dict[str, list[Points]] = {}
+    over_key = None
+    if x != STEP:
+        runs = [(address.key, address.run_id) for address in addresses]
+        over_key = placed(reader.snapshot.cursor, runs, key, x, samples)
     for address in addresses:
-        points = curves.smoothed(_points(reader, address, key, x, samples), smooth)
+        if over_key is None:
+            points = _points(reader, address, key, samples)
+        else:
+            points = curves.finite(over_key.get((address.key, address.run_id), ()))
+        points = curves.smoothed(points, smooth)
         if points:
             lines.setdefault(labels[address], []).append(points)
     if not lines:
@@ -72,12 +87,11 @@ def _each(lines: dict[str, list[Points]]) -> list[Curve]:
     return [curves.single(label, points) for label, found in lines.items() for points in found]
 
 
-def _points(reader: Reader, address: Address, key: str, x: str, samples: int) -> Points:
-    wanted = tuple(dict.fromkeys(name for name in (x, key) if name != STEP))
-    if not wanted:
+def _points(reader: Reader, address: Address, key: str, samples: int) -> Points:
+    if key == STEP:
         raise UsageError(f"--keys {STEP}: the step is an axis, not a curve")
-    found = reader.series(address.rid, Scope(keys=wanted, samples=samples, whole=True))
-    pairs = ((row.get(x), row.get(key)) for row in rows(align(found)))
+    found = reader.series(address.rid, Scope(keys=(key,), samples=samples, whole=True))
+    pairs = ((row.get(STEP), row.get(key)) for row in rows(align(found)))
     return curves.finite((float(a), float(b)) for a, b in pairs if _number(a) and _number(b))
 
 

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from mirror.errors import QueryError, StoreError
+from mirror.errors import SEGMENT_ADVICE, QueryError, names_segment, unreadable
 from mirror.home import Home
+from mirror.store.names import escaped
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -41,8 +42,7 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
         with open_restricted(home.published, home.history, spill=spill) as connection:
             yield connection
     except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
+        raise unreadable(home.published, error) from error
 
 
 def open_restricted(
@@ -61,7 +61,7 @@ def open_restricted(
             f"SET temp_directory = {_literal(spill)}",
             *([f"SET memory_limit = {_literal(memory)}"] if memory else []),
             *([f"SET threads = {threads:d}"] if threads else []),
-            f"SET allowed_directories = [{_literal(str(history))}]",
+            f"SET allowed_directories = [{_literal(str(history))}, {_literal(escaped(history))}]",
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
@@ -71,6 +71,38 @@ def open_restricted(
         connection.close()
         raise
     return connection
+
+
+def version_of(path: Path) -> str:
+    """What changes with every publishing of this file. Raises FileNotFoundError before the first."""
+    found = path.stat()
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}"
+
+
+class Watched:
+    """A connection that remembers the cursors made of it, so that all of them can be interrupted."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+        self.open = [connection]
+
+    def cursor(self) -> DuckDBPyConnection:
+        """A cursor that is interrupted with the others."""
+        made = self._connection.cursor()
+        self.open.append(made)
+        return made
+
+    def interrupt_all(self) -> None:
+        """Interrupt whatever runs on the connection and its cursors; what runs next is not."""
+        for cursor in list(self.open):
+            cursor.interrupt()
+
+    def as_connection(self) -> DuckDBPyConnection:
+        """The same, for whoever wants a connection."""
+        return cast("DuckDBPyConnection", self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
 
 def quiet(connection: DuckDBPyConnection) -> None:
@@ -99,6 +131,8 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
         if place[2].startswith("..."):
             where = f"line {line}, at `{place[2][offset : offset + 40].rstrip('.')}`"
         text = f"{text} ({where})"
+    elif names_segment(text):
+        text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"
     return QueryError(text)
 
 

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import StoreError
+from mirror.errors import StoreError, names_segment, unreadable
 from mirror.home import Home
 from mirror.query.connection import quiet
 from mirror.query.paths import Project, scope
+from mirror.store.names import told_apart
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,6 +31,7 @@ RELATIONS = {
     "run_metadata": "entity, project, run_id, key",
     "console": "entity, project, run_id, line",
     "files": "entity, project, run_id, name",
+    "metric_definitions": "entity, project, run_id, key",
 }
 
 Runs = Sequence[tuple[Project, str]]
@@ -75,10 +77,10 @@ def to_database(
             ).fetchall()
             for relation in RELATIONS:
                 _copy_table(connection, relation, *_rows(relation, chosen, runs), told)
-            for key in _wide(connection, chosen):
+            for name in _wide(connection, chosen):
                 condition, params = scope((), "w", runs)
-                query = f"SELECT * FROM {_quoted(str(key))} AS w WHERE {condition}"
-                _copy_table(connection, str(key), query, params, told)
+                query = f"SELECT * FROM {_quoted(name)} AS w WHERE {condition}"
+                _copy_table(connection, name, query, params, told)
             connection.execute("DETACH exported").fetchall()
         scratch.replace(target)
     finally:
@@ -97,12 +99,15 @@ def _rows(relation: str, chosen: Sequence[Project], runs: Runs) -> tuple[str, li
     return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {RELATIONS[relation]}", params
 
 
-def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[Project]:
-    """The chosen projects that have a wide relation."""
+def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[str]:
+    """The wide relations of the chosen projects, by name."""
     named = connection.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main'").fetchall()
     tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()
     there = {row[0] for row in named + tables}
-    return [key for key in chosen if str(key) in there]
+    rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY number").fetchall()
+    keys = [Project(*row) for row in rows]
+    names = dict(zip(keys, told_apart([str(key) for key in keys]), strict=True))
+    return [names[key] for key in chosen if names[key] in there]
 
 
 @contextmanager
@@ -116,6 +121,8 @@ def opened(home: Home) -> Iterator[DuckDBPyConnection]:
             connection.execute("SET TimeZone = 'UTC'").fetchall()
             yield connection
     except duckdb.Error as error:
+        if names_segment(str(error)):
+            raise unreadable(home.published, error) from error
         raise StoreError(f"the export failed: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise StoreError(f"the export failed: {error.filename}: {error.strerror or error}") from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from mirror.config import Settings
+from mirror.patterns import fitting
 
 MISSED = 3
 """How many intervals may pass without a good pass."""
@@ -25,6 +25,8 @@ class Verdict:
     lag_s: float | None
     allowed_s: float
     reason: str
+    ahead: bool = False
+    """Whether the last good pass is dated in the future, so that nobody knows the lag."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented JSON form."""
@@ -43,13 +45,14 @@ def judge(settings: Settings, projects: Sequence[dict[str, Any]], max_age: float
     `projects` is what `project_status` found. Without `max_age` a project may miss MISSED of its intervals. A pattern
     that stands for no mirrored project is stale.
     """
-    patterns = settings.projects or tuple(project["project"] for project in projects)
+    known = [project["project"] for project in projects]
+    patterns = settings.projects or known
     found: dict[str, Verdict] = {}
     for pattern in patterns:
-        fitting = [project for project in projects if fnmatchcase(project["project"], pattern)]
-        for project in fitting:
+        names = set(fitting(pattern, known))
+        for project in (project for project in projects if project["project"] in names):
             found[project["project"]] = _verdict(project, _allowed(settings, project, max_age))
-        if not fitting:
+        if not names:
             found[pattern] = Verdict(pattern, "stale", None, _allowed(settings, {}, max_age), "never synced")
     return [found[name] for name in sorted(found)]
 
@@ -61,8 +64,18 @@ def _allowed(settings: Settings, project: dict[str, Any], max_age: float | None)
     return MISSED * interval + MARGIN
 
 
+def ahead(project: dict[str, Any]) -> str | None:
+    """Why nobody knows the lag of a project, if its last good pass is dated in the future."""
+    at = project["last_success_at"]
+    if at is None or project["lag_s"] is not None:
+        return None
+    return f"the last good pass is dated {at:%Y-%m-%d %H:%M:%S}Z, which is yet to come: the clock was set back"
+
+
 def _verdict(project: dict[str, Any], allowed: float) -> Verdict:
     name, lag, error = project["project"], project["lag_s"], project["last_error"]
+    if reason := ahead(project):
+        return Verdict(name, "stale", None, allowed, reason, ahead=True)
     if lag is None or lag > allowed:
         return Verdict(name, "stale", lag, allowed, error or ("never synced" if lag is None else "no pass since"))
     if error:

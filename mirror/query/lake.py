@@ -21,8 +21,8 @@ from mirror.home import Home
 from mirror.query.export import RELATIONS, opened
 from mirror.query.paths import Project
 from mirror.query.places import Place
-from mirror.store import segments, views
-from mirror.store.names import identifier, literal
+from mirror.store import files, segments, views
+from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -158,8 +158,11 @@ def _segments(
         "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL GROUP BY ALL ORDER BY 1",
         [project.entity, project.project],
     ).fetchall()
+    noted = segments.digests(lambda sql: connection.execute(sql).fetchall())
     for path, count, replaced, hidden in found:
         source = folder / path
+        if f"{target}/{source.name}" not in present and path in noted and files.digest(source) != noted[path]:
+            raise StoreError(f"{source} is damaged and is not exported; run `mirror verify --repair`")
         if not replaced:
             yield _file(f"{target}/{source.name}", source, count), source
             continue
@@ -172,7 +175,7 @@ def _segments(
             continue
         query = f"""
             SELECT p.run_id, p.key, p.step, p.value, p.text
-            FROM read_parquet([{literal(source)}], hive_partitioning = false, filename = true) AS p
+            FROM read_parquet([{pattern(source)}], hive_partitioning = false, filename = true) AS p
             {views.without_replaced(folder)} ORDER BY key, run_id, step
         """
         left = scratch / source.name

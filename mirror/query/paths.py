@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
+from mirror.addresses import path_of
 from mirror.errors import QueryError
+from mirror.patterns import fitting
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -39,22 +40,26 @@ def find_projects(
 ) -> list[Project]:
     """The mirrored projects that fit "entity/project", a glob such as "entity/*", or a project alone.
 
-    A project alone belongs to `entity`, or to the only entity that has it. Raises QueryError for a pattern that fits
-    nothing, naming the nearest projects. `known` is what `projects` gives, where that was asked before.
+    One that is called exactly so goes before the glob. A project alone belongs to `entity`, or to the only entity that
+    has it. Raises QueryError for a pattern that fits nothing, naming the nearest projects. `known` is what `projects`
+    gives, where that was asked before.
     """
     known = projects(connection) if known is None else known
     found: dict[Project, None] = {}
     for pattern in patterns:
         text = pattern.strip("/")
-        fitting = [key for key in known if fnmatchcase(str(key), text) or str(key) == text]
-        if "/" not in text:
-            named = [key for key in known if fnmatchcase(key.project, text)]
-            fitting = [key for key in named if key.entity == entity] if entity else named
-            if len({key.entity for key in fitting}) > 1:
-                raise QueryError(f"{pattern} is in more than one entity: {_listed(map(str, fitting))}")
-        if not fitting:
+        if "/" in text:
+            names = set(fitting(text, map(str, known)))
+            meant = [key for key in known if str(key) in names]
+        else:
+            there = [key for key in known if entity in (None, "", key.entity)]
+            names = set(fitting(text, (key.project for key in there)))
+            meant = [key for key in there if key.project in names]
+            if len({key.entity for key in meant}) > 1:
+                raise QueryError(f"{pattern} is in more than one entity: {_listed(map(str, meant))}")
+        if not meant:
             raise QueryError(f"no project {pattern} in the mirror{_instead(text, known)}")
-        found.update(dict.fromkeys(fitting))
+        found.update(dict.fromkeys(meant))
     return list(found)
 
 
@@ -64,7 +69,7 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
     Deleted runs count. Raises QueryError for a run that is not mirrored, naming the nearest, and for one that is
     in several projects, naming them.
     """
-    parts = text.strip("/").split("/")
+    parts = path_of(text).strip("/").split("/")
     if len(parts) == 4 and parts[2] == "runs":
         del parts[2]
     if len(parts) > 3 or not all(parts):

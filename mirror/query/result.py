@@ -83,7 +83,7 @@ class Result:
         if self.every is not None:
             return int(self.connection.execute(*self.every).fetchall()[0][0])
         cursor = self._run(f"SELECT count(*) FROM (\n{self.sql}\n)")
-        return int(_guarded(cursor, cursor.fetchall)[0][0])
+        return int(guarded(cursor, cursor.fetchall)[0][0])
 
     def arrow(self) -> pa.RecordBatchReader:
         """The values with their types."""
@@ -92,13 +92,13 @@ class Result:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
         statement = f"SELECT * FROM (\n{self.sql}\n){limit}"
         cursor = self.connection.cursor()
-        relation = _guarded(cursor, lambda: cursor.sql(statement, params=list(self.params) or None))
-        reader: pa.RecordBatchReader = _guarded(cursor, lambda: relation.to_arrow_reader(100_000))
+        relation = guarded(cursor, lambda: cursor.sql(statement, params=list(self.params) or None))
+        reader: pa.RecordBatchReader = guarded(cursor, lambda: relation.to_arrow_reader(100_000))
         labels = self.labels or reader.schema.names
         schema = pa.schema([field.with_name(label) for field, label in zip(reader.schema, labels, strict=True)])
 
         def batches() -> Iterator[pa.RecordBatch]:
-            while (batch := _guarded(cursor, lambda: next(reader, None))) is not None:
+            while (batch := guarded(cursor, lambda: next(reader, None))) is not None:
                 yield batch.rename_columns(schema.names)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
@@ -107,18 +107,18 @@ class Result:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
         cursor = self._run(f"SELECT {expression} FROM (\n{self.sql}\n){alias}{limit}", params)
         # The first rows are fetched at once: a query that fails is to fail before its header is written.
-        first = _guarded(cursor, lambda: cursor.fetchmany(_BATCH))
+        first = guarded(cursor, lambda: cursor.fetchmany(_BATCH))
         return self._batches(cursor, first)
 
     def _batches(self, cursor: DuckDBPyConnection, rows: list[Any]) -> Iterator[Any]:
         while rows:
             yield from rows
-            rows = _guarded(cursor, lambda: cursor.fetchmany(_BATCH))
+            rows = guarded(cursor, lambda: cursor.fetchmany(_BATCH))
 
     def _run(self, statement: str, first: Sequence[Any] = ()) -> DuckDBPyConnection:
         # A cursor of its own: in DuckDB 2.0 one that has not been read to its end blocks the connection.
         cursor = self.connection.cursor()
-        return _guarded(cursor, lambda: cursor.execute(statement, [*first, *self.params]))
+        return guarded(cursor, lambda: cursor.execute(statement, [*first, *self.params]))
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _text(value: Any) -> str | None:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
+def guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
     """Run something of DuckDB's; its errors become one line, and Ctrl-C stops it.
 
     DuckDB 2.0 does not look for signals while it works, so it works in a thread and the caller waits.

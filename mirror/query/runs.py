@@ -20,6 +20,9 @@ Named = tuple[int, str, str | None]
 
 _DOCUMENTS = {"config": "config", "summary": "summary", "summary_metrics": "summary"}
 
+FEW_LEAVES = 50
+"""Values of documents that are looked up as a column each; more are looked up as a list."""
+
 # What a person reads first.
 _BRIEF = ("run_id", "name", "state", "created_at", "duration_s", "tags", "history_rows")
 
@@ -101,19 +104,10 @@ class RunQuery:
             most = "" if limit is None else "LIMIT ? "
             matching = f"{matching}\nORDER BY position {most}OFFSET ?"
             params = [*params, *([] if limit is None else [limit]), offset]
-        # All documents' values in one go: a subquery a column takes seconds to plan where there are many.
-        values = "".join(
-            f", any_value({leaf.value}) FILTER (l.doc = ? AND l.key = ?) AS d{place}"
-            for place, leaf in enumerate(leaves)
-        )
-        sql = f"""WITH m AS MATERIALIZED ({matching}), d AS (
-            SELECT l.rid{values} FROM store.leaves AS l
-            WHERE l.element IS NULL AND l.key IN ({", ".join("?" * len(leaves)) or "NULL"})
-              AND l.rid IN (SELECT rid FROM m) GROUP BY l.rid
-        )
+        values, of_leaves = _each(leaves) if len(leaves) <= FEW_LEAVES else _listed(leaves)
+        sql = f"""WITH m AS MATERIALIZED ({matching}), d AS ({values})
         SELECT {expressions} FROM m JOIN store.run_rows AS v ON v.rid = m.rid LEFT JOIN d ON d.rid = m.rid
         ORDER BY m.position"""
-        of_leaves = [*(part for leaf in leaves for part in (leaf.doc, leaf.key)), *(leaf.key for leaf in leaves)]
         return Result(
             self.connection,
             sql,
@@ -172,28 +166,36 @@ class RunQuery:
 
     def _selected(self, names: Sequence[str], known: Sequence[str]) -> tuple[list[_Column], list[_Leaf]]:
         """The expression of each column, and the values of documents that they read."""
-        keys = {name: None if name in known else _document_key(name, known) for name in names}
+        there = set(known)
+        keys = {name: None if name in there else _document_key(name, known) for name in names}
         kinds = self._kinds([key for key in keys.values() if key])
-        leaves = [_Leaf.build(*key, kinds.get(key, set())) for key in dict.fromkeys(keys.values()) if key]
+        leaves = [_Leaf(*key, frozenset(kinds.get(key, ()))) for key in dict.fromkeys(keys.values()) if key]
         places = {(leaf.doc, leaf.key): place for place, leaf in enumerate(leaves)}
+        listed = len(leaves) > FEW_LEAVES
         columns = []
         for name in names:
             key = keys[name]
             if key is None:
                 columns.append(_Column(f"v.{_quoted(name)}", [], document=name in _DOCUMENTS))
             else:
-                columns.append(leaves[places[key]].column(f"d.d{places[key]}"))
+                leaf, place = leaves[places[key]], places[key]
+                row = _of_lists(place) if listed else None
+                columns.append(leaf.column(leaf.value(*row) if row else f"d.d{place}"))
         return columns, leaves
 
     def _kinds(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], set[str]]:
-        """What the mirror has under each key of a document, null aside; whole numbers that fit are `integer`."""
+        """What the runs in scope have under each key of a document, null aside; whole numbers that fit are `integer`.
+
+        Of all that are in scope, matching or not: the type of a column does not change with the filter.
+        """
         if not keys:
             return {}
         rows = self.connection.execute(
             "SELECT DISTINCT doc, key, CASE WHEN kind <> 'number' THEN kind "
             "WHEN regexp_full_match(text, '-?[0-9]{1,18}') THEN 'integer' ELSE 'number' END FROM store.leaves "
-            f"WHERE key IN ({', '.join('?' * len(keys))}) AND element IS NULL AND kind <> 'null'",
-            [key for _, key in keys],
+            f"WHERE key IN ({', '.join('?' * len(keys))}) AND element IS NULL AND kind <> 'null' "
+            f"AND rid IN (SELECT r.rid FROM store.runs AS r WHERE {self.scope_sql})",
+            [*(key for _, key in keys), *self.scope_params],
         ).fetchall()
         found: dict[tuple[str, str], set[str]] = {}
         for doc, key, kind in rows:
@@ -230,36 +232,64 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """One value of a document. It is a number where the mirror has nothing but numbers under this key."""
+    """One value of a document. It is a number where the runs have nothing but numbers under this key."""
 
     doc: str
     key: str
     kinds: frozenset[str]
-    value: str
 
-    @classmethod
-    def build(cls, doc: str, key: str, kinds: set[str]) -> _Leaf:
-        """The value as an expression over the row `l` of store.leaves."""
-        value = "l.text"
-        if kinds == {"integer"}:
-            value = "TRY_CAST(l.text AS BIGINT)"
-        elif kinds and kinds <= {"integer", "number"}:
-            value = "l.number"
-        elif kinds == {"bool"}:
-            value = "l.text = 'true'"
-        return cls(doc, key, frozenset(kinds), value)
+    def value(self, text: str, number: str) -> str:
+        """The value as an expression over the text and the number of a leaf."""
+        if self.kinds == {"integer"}:
+            return f"TRY_CAST({text} AS BIGINT)"
+        if self.kinds and self.kinds <= {"integer", "number"}:
+            return number
+        return f"{text} = 'true'" if self.kinds == {"bool"} else text
 
     def column(self, sql: str) -> _Column:
         """The column that shows the value."""
         if "object" not in self.kinds:
             return _Column(sql, [], document=self.kinds == {"list"})
         # An object with members has no text of its own: it stands in the document.
-        path = ".".join(f'"{part}"' for part in self.key.split("."))
+        # A JSON pointer, since a JSON path cannot name a key that holds a quote, and takes `*` for all keys.
+        path = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in self.key.split("."))
         return _Column(
             f"coalesce({sql}, CAST(json_extract(CAST(v.{self.doc} AS JSON), ?) AS VARCHAR))",
-            [f"$.{path}"],
+            [path],
             document=self.kinds <= {"object", "list"},
         )
+
+
+def _each(leaves: Sequence[_Leaf]) -> tuple[str, list[Any]]:
+    """The values of the runs `m`, a column a leaf: all of a run in one go, since a subquery a column plans slowly."""
+    values = "".join(
+        f", any_value({leaf.value('l.text', 'l.number')}) FILTER (l.doc = ? AND l.key = ?) AS d{place}"
+        for place, leaf in enumerate(leaves)
+    )
+    sql = f"""SELECT l.rid{values} FROM store.leaves AS l
+        WHERE l.element IS NULL AND l.key IN ({", ".join("?" * len(leaves)) or "NULL"})
+            AND l.rid IN (SELECT rid FROM m) GROUP BY l.rid"""
+    named = [part for leaf in leaves for part in (leaf.doc, leaf.key)]
+    return sql, [*named, *(leaf.key for leaf in leaves)]
+
+
+def _listed(leaves: Sequence[_Leaf]) -> tuple[str, list[Any]]:
+    """As `_each`, with two lists a run instead of the columns, in which each leaf has its place.
+
+    Thousands of aggregates take DuckDB gigabytes.
+    """
+    sql = """SELECT m.rid, list(l.text ORDER BY w.place) AS texts, list(l.number ORDER BY w.place) AS numbers
+        FROM m CROSS JOIN (
+            SELECT unnest(?::VARCHAR[]) AS doc, unnest(?::VARCHAR[]) AS key, unnest(?::BIGINT[]) AS place
+        ) AS w LEFT JOIN (
+            SELECT * FROM store.leaves WHERE element IS NULL AND rid IN (SELECT rid FROM m)
+        ) AS l ON l.rid = m.rid AND l.doc = w.doc AND l.key = w.key GROUP BY m.rid"""
+    return sql, [[leaf.doc for leaf in leaves], [leaf.key for leaf in leaves], list(range(len(leaves)))]
+
+
+def _of_lists(place: int) -> tuple[str, str]:
+    """The text and the number of the leaf at a place of the lists."""
+    return f"d.texts[{place + 1}]", f"d.numbers[{place + 1}]"
 
 
 def _document_key(name: str, known: Sequence[str]) -> tuple[str, str]:

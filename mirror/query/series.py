@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mirror import nested
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,7 @@ class Series:
         texts: list[Any] = self.texts.to_pylist()
         values: list[Any] = self.values.to_pylist()
         return [
-            json.loads(text) if text is not None else whole(value) for text, value in zip(texts, values, strict=True)
+            nested.parse(text) if text is not None else whole(value) for text, value in zip(texts, values, strict=True)
         ]
 
 
@@ -85,6 +86,7 @@ class Scope:
 
     With `whole` only rows that hold every one of the keys count. `samples` rows are evenly spaced, the first and the
     last among them. `dense` is a key that every row of the run has, where one is known: its steps are quick to read.
+    `steps` are the only ones that are wanted.
     """
 
     keys: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ class Scope:
     whole: bool = False
     system: bool = False
     dense: str | None = None
+    steps: tuple[int, ...] | None = None
 
     @property
     def picks(self) -> bool:
@@ -147,20 +150,20 @@ def _among(rids: Sequence[int]) -> str:
 
 def _query(source: HistorySource, rids: Sequence[int], scope: Scope, key: str) -> tuple[str, dict[str, Any]]:
     params: dict[str, Any] = {}
-    runs = _among(rids)
-    relation = _relation(runs, system=scope.system, segmented=source.segmented)
+    relation = values_of(source, rids, system=scope.system)
     conditions = ["TRUE"]
     if scope.keys:
-        # One by one: a list would be joined with, for which every key is written out.
-        bound = {f"key{place}": key for place, key in enumerate(scope.keys)}
-        conditions.append(f"key IN ({', '.join(f'${name}' for name in bound)})")
-        params |= bound
+        condition, params = one_of(scope.keys)
+        conditions.append(condition)
     if scope.first is not None:
         conditions.append("step >= $first")
         params["first"] = scope.first
     if scope.end is not None:
         conditions.append("step < $end")
         params["end"] = scope.end
+    if scope.steps is not None:
+        conditions.append("step IN (SELECT unnest($steps::BIGINT[]))")
+        params["steps"] = list(scope.steps)
     where = " AND ".join(conditions)
     rid = ", rid" if len(rids) > 1 else ""
     sql = f"SELECT {key}, step, value, text{rid} FROM {relation} WHERE {where}"
@@ -181,9 +184,17 @@ def _query(source: HistorySource, rids: Sequence[int], scope: Scope, key: str) -
     return sql, params
 
 
-def _relation(runs: str, *, system: bool, segmented: bool) -> str:
-    """The relation of logged values with rids; the tail alone where no history was moved to Parquet."""
-    if not system and not segmented:
+def one_of(keys: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The condition that a value is of one of these keys, and its parameters."""
+    # One by one: a list would be joined with, for which every key is written out.
+    bound = {f"key{place}": key for place, key in enumerate(keys)}
+    return f"key IN ({', '.join(f'${name}' for name in bound)})", bound
+
+
+def values_of(source: HistorySource, rids: Sequence[int], *, system: bool = False) -> str:
+    """The relation of logged values of runs, with rids; the tail alone where no history was moved to Parquet."""
+    runs = _among(rids)
+    if not system and not source.segmented:
         return f"(SELECT * FROM store.history_tail WHERE {runs})"
     relation = "main.system_metrics" if system else "main.history"
     return f"""(SELECT r.rid, h.key, h.step, h.value, h.text FROM {relation} AS h

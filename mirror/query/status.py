@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,9 @@ from mirror.errors import StoreError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+CLOCKS_DIFFER = 60.0
+"""Seconds that a time may be ahead of this machine's clock without meaning anything."""
 
 _PROJECTS = """
 select p.entity || '/' || p.project as project, p.runs, p.running, p.history_rows, p.last_success_at, p.lag_s,
@@ -38,15 +41,21 @@ order by 1
 
 def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
     """One entry a project, as below."""
-    return _fetch(connection, _PROJECTS)
+    found = _fetch(connection, _PROJECTS)
+    for project in found:
+        # Views of older versions tell a negative lag where a clock was set back.
+        if project["lag_s"] is not None and project["lag_s"] < 0:
+            project["lag_s"] = 0.0 if project["lag_s"] >= -CLOCKS_DIFFER else None
+    return found
 
 
 def project_status(published: Path) -> list[dict[str, Any]]:
     """One entry a project: runs, running, history_rows, last_success_at (naive UTC), lag_s, last_error, set_aside.
 
+    lag_s is None before the first good pass, and where that is dated in the future.
     Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
     """
-    return _rows(published, _PROJECTS)
+    return _read(published, projects)
 
 
 def runs_set_aside(published: Path, most: int = 1000) -> list[dict[str, Any]]:
@@ -54,7 +63,7 @@ def runs_set_aside(published: Path, most: int = 1000) -> list[dict[str, Any]]:
 
     Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
     """
-    return _rows(published, _SET_ASIDE, [most])
+    return _read(published, lambda connection: _fetch(connection, _SET_ASIDE, [most]))
 
 
 def wide_faults(published: Path) -> list[dict[str, Any]]:
@@ -62,17 +71,17 @@ def wide_faults(published: Path) -> list[dict[str, Any]]:
 
     Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
     """
-    return _rows(published, _WIDE_FAULTS)
+    return _read(published, lambda connection: _fetch(connection, _WIDE_FAULTS))
 
 
-def _rows(published: Path, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+def _read(published: Path, look: Callable[[DuckDBPyConnection], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     if not published.exists():
         return []
     import duckdb
 
     try:
         with duckdb.connect(str(published), read_only=True) as connection:
-            return _fetch(connection, sql, parameters)
+            return look(connection)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise StoreError(f"{published} cannot be read ({reason}); `mirror sync` publishes it anew") from error

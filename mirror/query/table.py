@@ -28,9 +28,11 @@ def lay_out(header: Sequence[str], rows: Iterable[Texts], numeric: Sequence[bool
 
     With a `width` long cells end in `…`, and columns that do not fit even so are left out from the right.
     """
-    cells = [[visible(name) for name in header]]
-    cells += [[NULL if cell is None else visible(cell) for cell in row] for row in rows]
-    widths = [max(columns(row[index]) for row in cells) for index in range(len(header))]
+    # Each column takes a cell and a gap at least: what lies beyond has no room, and is not laid out.
+    most = len(header) if width is None else max(1, width // (1 + len(_GAP)) + 1)
+    cells = [[visible(name) for name in header[:most]]]
+    cells += [[NULL if cell is None else visible(cell) for cell in row[:most]] for row in rows]
+    widths = [max(columns(row[index]) for row in cells) for index in range(len(cells[0]))]
     shown = len(widths)
     if width is not None:
         widths, shown = _fit(widths, width)

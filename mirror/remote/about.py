@@ -11,7 +11,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-from mirror.remote.client import FeatureMissing, Server
+from mirror.remote.client import Server
+from mirror.remote.errors import Denied, FeatureMissing
 
 _FIELDS: dict[str, dict[str, str | None]] = {
     "Project": {
@@ -47,7 +48,7 @@ _REFUSED = re.compile(r"""field ["'`](\w+)["'`] on type ["'`](\w+)["'`]""", re.I
 LACK = "about"
 """In `Server.lacks`: a server that answers for runs, but not together with any of this."""
 
-_FAILED = "about: failed once"
+_SUSPECT = "about: left out of a request that was answered after it had failed"
 _NOT_NOW = "about: not with the next request"
 
 
@@ -59,6 +60,7 @@ class About:
     project: dict[str, Any] | None = None
     server: dict[str, Any] | None = None
     _off: bool = False
+    _unnamed: bool = False
 
     def asked(self, server: Server) -> tuple[str, str] | None:
         """The selections at the top and within the project; None where nothing is to be asked."""
@@ -79,24 +81,31 @@ class About:
         server.lacks |= ours
         if ours or named:
             return bool(ours)
-        if isinstance(error, FeatureMissing) or "denies" in str(error):
-            self._off = True
+        if isinstance(error, FeatureMissing | Denied):
+            self._off = self._unnamed = True
             return True
-        # Whose fault it is does not show. The next pass finds out, and after a second time nothing is asked any more.
-        server.lacks |= {LACK} if _FAILED in server.lacks else {_FAILED, _NOT_NOW}
         return False
+
+    def failed(self, server: Server) -> None:
+        """Take note that no answer came, for whatever reason; what is asked again is asked without any of this."""
+        self._off = True
+        server.lacks.add(_NOT_NOW)
 
     def not_to_blame(self) -> None:
         """Take note that the server refuses the same without any of this."""
-        self._off = False
+        self._off = self._unnamed = False
 
     def answered(self, server: Server, data: dict[str, Any], *, asked: bool) -> None:
         """Keep what was told."""
-        server.lacks.discard(_NOT_NOW)
         if not asked:
-            if self._off:
-                server.lacks.add(LACK)
+            # Twice in a row is no accident.
+            again = _NOT_NOW in server.lacks and _SUSPECT in server.lacks
+            server.lacks |= ({LACK} if self._unnamed or again else set()) | (
+                {_SUSPECT} if _NOT_NOW in server.lacks else set()
+            )
+            server.lacks.discard(_NOT_NOW)
             return
+        server.lacks.discard(_SUSPECT)
         project = {name: data["project"][name] for name in _FIELDS["Project"] if name in (data.get("project") or {})}
         self.project = _without_keys(project) or None
         if self.server_too:

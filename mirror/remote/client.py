@@ -3,49 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import orjson
 
-from mirror.errors import AuthError, CommError
+from mirror.addresses import app_of
+from mirror.remote import errors, notices, patience
+from mirror.remote.answers import Reader, Retry
+from mirror.remote.clock import ServerClock
+from mirror.remote.errors import (
+    CommError,
+    FeatureMissing,
+    NoConnection,
+    NotFound,
+    RateLimited,
+    SlowAnswer,
+    TooMuch,
+    Unanswered,
+    Unreachable,
+)
 from mirror.remote.limits import Limiter, asking_for, retry_after
+from mirror.remote.patience import Effort, Patience
 from mirror.remote.sink import Sink, Source
 from mirror.version import VERSION
+
+__all__ = [
+    "MOST_BYTES",
+    "FeatureMissing",
+    "NotFound",
+    "Patience",
+    "Server",
+    "TooMuch",
+    "Unanswered",
+    "Unreachable",
+]
 
 Result = TypeVar("Result")
 
 MOST_BYTES = 8 << 20
 """The largest file that `Server.download` takes into memory unless told otherwise."""
 
+MOST_ANSWER = 256 << 20
+"""The largest answer to a question; one that grows beyond is broken off, and less is asked for at once."""
 
-class NotFound(CommError):
-    """The server does not have it, or the key may not see it; the server does not tell which."""
+CONNECT_SECONDS = 10.0
+"""The longest wait for a connection; `timeout` if that is shorter."""
 
-    exit_code = 1
+SLOWEST = 5_000
+"""Bytes a second, on average, below which an answer counts as one that does not come, once `timeout` is over."""
 
+WHOLE = 5
+"""An answer to a question has so many times `timeout` to come whole."""
 
-class FeatureMissing(CommError):
-    """The server refuses the query itself: it is older than the field that was asked for, or wants other arguments."""
-
-
-class Unreachable(CommError):
-    """The server cannot be reached, or wants no requests for now; asking for something else would not help."""
-
-
-class TooMuch(CommError):
-    """An answer did not come whole however often it was asked for; a smaller question may do."""
+REST_SECONDS = 15.0
+"""How long a host that could not be connected to is left alone, so that not every request finds it out anew."""
 
 
 @cache
@@ -55,34 +77,6 @@ def _certificates() -> SSLContext:
 
 
 _counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to insist: attempts and seconds in all, and the first and the longest wait between two attempts.
-
-    A server that can't be connected to at all is given up sooner, after `connects` attempts.
-    """
-
-    attempts: int = 8
-    connects: int = 4
-    seconds: float = 300.0
-    first_wait: float = 0.5
-    longest_wait: float = 30.0
-
-    def wait(self, attempt: int) -> float:
-        """Exponential backoff with full jitter."""
-        return random.uniform(0.5, 1.0) * min(self.longest_wait, self.first_wait * 2.0**attempt)  # noqa: S311
-
-
-class _Retry(Exception):
-    """The attempt failed in a way that may pass."""
-
-    def __init__(self, failure: CommError, after: float | None = None, *, connecting: bool = False) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-        self.after = after
-        self.connecting = connecting
 
 
 class Server:
@@ -100,24 +94,30 @@ class Server:
         timeout: float = 30.0,
         max_concurrency: int = 8,
         patience: Patience | None = None,
+        app_url: str | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.app_url = app_url or app_of(base_url)
+        """Where the pages lie that the server shows to people."""
         self.requests: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.bytes_received = 0
         self.lacks: set[str] = set()
         """What this server was found not to have; asked for once only."""
         self.limiter = Limiter(max_concurrency)
-        self._key_source = key_source
+        self.clock = ServerClock()
+        self._reader = Reader(self.base_url, key_source)
         self._patience = patience or Patience()
         self._http = httpx.AsyncClient(
             verify=_certificates(),
             auth=httpx.BasicAuth("api", key),
-            timeout=httpx.Timeout(timeout, pool=None),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), pool=None),
             limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
             headers={"User-Agent": f"wandb-mirror/{VERSION}", "Accept-Encoding": "gzip"},
         )
         self._timeout = timeout
+        self._notices = notices.Notices(notices.log.warning)
+        self._resting: dict[str, tuple[float, NoConnection]] = {}
         self._keyless: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
@@ -141,16 +141,29 @@ class Server:
         if self._keyless is not None:
             await self._keyless.aclose()
 
+    def together(self, *, anew: bool = False) -> AbstractContextManager[Effort]:
+        """Let all that is asked in the block share the time that one question may take, as its smaller forms do.
+
+        Within such a block the outer one holds, unless time is to be counted `anew`.
+        """
+        return patience.shared(self._patience.seconds, anew=anew)
+
     async def graphql(
-        self, operation: str, document: str, variables: Mapping[str, Any], *, bulk: bool = False
+        self,
+        operation: str,
+        document: str,
+        variables: Mapping[str, Any],
+        *,
+        bulk: bool = False,
+        divisible: bool = False,
     ) -> dict[str, Any]:
         """Ask one GraphQL document and return its `data`. Where requests must wait, `bulk` ones go last.
 
-        Network failures, 429, 5xx, broken JSON and unexplained GraphQL errors are tried again with backoff.
-        Raises AuthError (bad key), NotFound, FeatureMissing (query refused), TooMuch (no whole answer) or CommError.
+        What may pass is tried again with backoff; a `divisible` question is soon given up, for its caller to ask for
+        less. Raises the errors of `mirror.remote.errors`.
         """
         body = orjson.dumps({"query": document, "variables": dict(variables), "operationName": operation})
-        return await self._insist(operation, lambda: self._attempt(operation, body), bulk=bulk)
+        return await self._insist(operation, lambda: self._attempt(operation, body), bulk=bulk, divisible=divisible)
 
     async def post(self, operation: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Post JSON to another address of the server than GraphQL's, insisting as `graphql` does; its answer."""
@@ -170,7 +183,7 @@ class Server:
             await self._download(address, content.extend, most_bytes)
             return bytes(content)
 
-        return await self._insist("file", take, file=True)
+        return await self._insist("file", take, address=address)
 
     async def download_to(self, url: str, path: Path, *, in_memory: int = -1) -> Source:
         """As `download`, of any size, into a file that is not there yet or is written over.
@@ -184,31 +197,71 @@ class Server:
                 await self._download(address, sink.write, None)
                 return sink.source()
 
-        return await self._insist("file", take, file=True)
+        return await self._insist("file", take, address=address)
 
     async def _insist(
-        self, operation: str, ask: Callable[[], Awaitable[Result]], *, bulk: bool = False, file: bool = False
+        self,
+        operation: str,
+        ask: Callable[[], Awaitable[Result]],
+        *,
+        bulk: bool = False,
+        divisible: bool = False,
+        address: str | None = None,
     ) -> Result:
-        """Ask, and ask again with backoff while the failure may pass and patience lasts.
+        """Ask, and ask again with backoff while the failure may pass and patience lasts. `address` is that of a file.
 
         Patience counts from the first failure: waiting for one's turn is none.
         """
-        started = 0.0
+        scheme, host, path, *_ = urlsplit(address or self.base_url)
+        effort = patience.current(self._patience.seconds)
+        part = effort.began is not None
         attempt = 0
         while True:
             try:
-                async with self.limiter.slot(bulk=bulk, file=file):
-                    return await ask()
-            except _Retry as retry:
-                started = started or time.monotonic()
+                async with self.limiter.slot(bulk=bulk, file=address is not None):
+                    self._check_rest(host)
+                    # A file may be of any size; its pace is looked at instead.
+                    most_seconds = min(WHOLE * self._timeout, max(effort.left, self._timeout))
+                    async with asyncio.timeout(None if address else most_seconds):
+                        return await ask()
+            except (TimeoutError, Retry) as error:
+                if isinstance(error, Retry):
+                    failure, after = error.failure, error.after
+                else:
+                    late = httpx.ReadTimeout("the answer did not come whole")
+                    what = path if address else operation
+                    failure, after = errors.of_transport(f"{scheme}://{host}", what, late), None
                 attempt += 1
                 self.retries[operation] += 1
-                wait = max(self._patience.wait(attempt - 1), retry.after or 0.0)
-                spent = time.monotonic() - started
-                most = self._patience.connects if retry.connecting else self._patience.attempts
-                if attempt >= most or spent + wait > self._patience.seconds:
-                    raise retry.failure from retry.failure.exc
+                wait = max(self._patience.wait(attempt - 1), after or 0.0)
+                effort.failed(failure, wait)
+                most = self._patience.tries(failure, divisible=divisible, part=part) if errors.passes(failure) else 1
+                if attempt >= most or not effort.allows(failure, wait):
+                    if isinstance(failure, NoConnection):
+                        self._resting[host] = (time.monotonic() + REST_SECONDS, failure)
+                    if divisible and isinstance(failure, SlowAnswer) and not effort.over:
+                        text = f"{failure}; less is asked for at once, for up to {effort.left:.0f} s"
+                        notices.tell(self._notices, failure, text)
+                    raise failure from failure.exc
+                if notices.worth(failure, attempt, wait):
+                    self._tell(failure, attempt, most, wait, effort)
                 await asyncio.sleep(wait)
+
+    def _tell(self, failure: CommError, attempt: int, most: int, wait: float, effort: Effort) -> None:
+        """Say what is wrong, and the longest that this is tried again."""
+        each = self._timeout if isinstance(failure, SlowAnswer) else min(self._timeout, CONNECT_SECONDS)
+        each = each if isinstance(failure, SlowAnswer | NoConnection) else 0.0
+        rest = wait + each + sum(self._patience.longest(later) + each for later in range(attempt, most - 1))
+        seconds = max(1.0, min(rest, max(effort.left, wait + each)))
+        notices.tell(self._notices, failure, f"{failure}; trying again for up to {seconds:.0f} s")
+
+    def _check_rest(self, host: str) -> None:
+        """Raise at once what was found out about this host a moment ago."""
+        if (resting := self._resting.get(host)) is not None:
+            until, failure = resting
+            if time.monotonic() < until:
+                raise type(failure)(failure.message, failure.exc)
+            del self._resting[host]
 
     def _count(self, operation: str) -> None:
         self.requests[operation] += 1
@@ -220,35 +273,58 @@ class Server:
         # The address without its query: that holds the signature, which is a credential of its own.
         shown = address.partition("?")[0]
         size = 0
+
+        def take(piece: bytes) -> None:
+            nonlocal size
+            sink(piece)
+            size += len(piece)
+            if most_bytes is not None and size > most_bytes:
+                raise CommError(f"{shown} is larger than {most_bytes:,} bytes", ValueError(size))
+
         try:
-            async with self._without_key().stream("GET", address) as answer:
+            async with self._answer(self._without_key(), "GET", address) as answer:
                 status = answer.status_code
                 failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
                 if status == httpx.codes.NOT_FOUND:
                     raise NotFound(f"{shown} is not there", failure)
                 if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-                    raise _Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
+                    raise Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
                 if status != httpx.codes.OK:
                     raise CommError(f"{shown} was refused ({status})", failure)
-                async for piece in answer.aiter_bytes():
-                    sink(piece)
-                    size += len(piece)
-                    if most_bytes is not None and size > most_bytes:
-                        raise CommError(f"{shown} is larger than {most_bytes:,} bytes", failure)
+                await self._receive(answer, take)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise CommError(f"{shown!r} is no address of a file", error) from error
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise _Retry(TooMuch(f"{shown} did not come whole ({reason})", error)) from error
+            host = "://".join(urlsplit(address)[:2])
+            raise Retry(errors.of_transport(host, urlsplit(address).path, error)) from error
         finally:
             self.bytes_received += size
+
+    @asynccontextmanager
+    async def _answer(
+        self, client: httpx.AsyncClient, method: str, address: str, **options: Any
+    ) -> AsyncIterator[httpx.Response]:
+        """The head of an answer; connecting, asking and the head have their time together, however they drip."""
+        async with asyncio.timeout(CONNECT_SECONDS + 2 * self._timeout) as clock:
+            async with client.stream(method, address, **options) as answer:
+                clock.reschedule(None)
+                yield answer
+
+    async def _receive(self, answer: httpx.Response, sink: Callable[[bytes], object]) -> None:
+        """The body as it comes. Raises ReadTimeout where it comes too slowly to wait for, though never quite stops."""
+        began = time.monotonic()
+        async with aclosing(answer.aiter_bytes()) as pieces:  # type: ignore[type-var]  # httpx gives a generator
+            async for piece in pieces:
+                sink(piece)
+                if time.monotonic() - began > self._timeout + answer.num_bytes_downloaded / SLOWEST:
+                    raise httpx.ReadTimeout("the answer comes too slowly", request=answer.request)
 
     def _without_key(self) -> httpx.AsyncClient:
         """A client that has no key to send: storage refuses a second credential, and may be anybody's."""
         if self._keyless is None:
             self._keyless = httpx.AsyncClient(
                 verify=_certificates(),
-                timeout=self._timeout,
+                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS)),
                 follow_redirects=True,
                 headers={"User-Agent": f"wandb-mirror/{VERSION}"},
             )
@@ -256,80 +332,33 @@ class Server:
 
     async def _attempt(self, operation: str, body: bytes, path: str = "graphql") -> dict[str, Any]:
         self._count(operation)
+        address, headers = f"{self.base_url}/{path}", {"Content-Type": "application/json"}
+        content = bytearray()
+
+        def take(piece: bytes) -> None:
+            content.extend(piece)
+            if len(content) > MOST_ANSWER:
+                raise TooMuch(f"{self.base_url} answers {operation} with more than {MOST_ANSWER >> 20} MiB")
+
         try:
-            answer = await self._http.post(
-                f"{self.base_url}/{path}", content=body, headers={"Content-Type": "application/json"}
-            )
-        except httpx.TimeoutException as error:
-            raise _Retry(TooMuch(f"{self.base_url} did not answer {operation} in time", error)) from error
-        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
-            raise _Retry(TooMuch(f"{self.base_url} broke off its answer to {operation}", error)) from error
+            async with self._answer(self._http, "POST", address, content=body, headers=headers) as answer:
+                await self._receive(answer, take)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise Unreachable(f"{self.base_url!r} is no address of a server; check WANDB_BASE_URL", error) from error
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            message = f"cannot reach {self.base_url} ({reason}); check the network and WANDB_BASE_URL"
-            raise _Retry(Unreachable(message, error), connecting=True) from error
-        self.bytes_received += len(answer.content)
+            raise Retry(errors.of_transport(self.base_url, operation, error)) from error
+        finally:
+            self.bytes_received += len(content)
         self.limiter.learn(answer.headers)
-        return self._read(operation, answer, within="data" if path == "graphql" else None)
-
-    def _read(self, operation: str, answer: httpx.Response, *, within: str | None) -> dict[str, Any]:
-        status = answer.status_code
-        failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
-        if status == httpx.codes.UNAUTHORIZED:
-            raise self._bad_key(failure)
-        if status == httpx.codes.TOO_MANY_REQUESTS:
-            after = retry_after(answer.headers)
-            self.limiter.refused(after)
-            message = f"{self.base_url} limits the rate of requests (429); try again later"
-            raise _Retry(Unreachable(message, failure), after)
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            after = retry_after(answer.headers)
-            if after is not None:
-                self.limiter.pause(after)
-            raise _Retry(TooMuch(f"{self.base_url} failed to answer {operation} ({status})", failure), after)
+        self.clock.learn(answer.headers)
         try:
-            content = orjson.loads(answer.content)
-        except orjson.JSONDecodeError as error:
-            if status >= httpx.codes.BAD_REQUEST:
-                raise CommError(f"{self.base_url} refused {operation} ({status})", failure) from error
-            raise _Retry(TooMuch(f"{self.base_url} sent a broken answer to {operation}", error)) from error
-        if not isinstance(content, dict):
-            raise CommError(f"{self.base_url} does not speak the W&B API; check WANDB_BASE_URL", failure)
-        if errors := content.get("errors"):
-            raise self._refusal(operation, status, errors, failure)
-        if status >= httpx.codes.BAD_REQUEST:
-            raise CommError(f"{self.base_url} refused {operation} ({status})", failure)
-        if within is None:
-            return content
-        data = content.get(within)
-        if not isinstance(data, dict):
-            raise _Retry(TooMuch(f"{self.base_url} sent an empty answer to {operation}", failure))
-        return data
-
-    def _refusal(self, operation: str, status: int, errors: Any, failure: httpx.HTTPStatusError) -> Exception:
-        """Sort GraphQL errors, which come with 200 as well as with 4xx, by what can be done about them."""
-        messages = [
-            str(error.get("message", error)) if isinstance(error, dict) else str(error)
-            for error in (errors if isinstance(errors, list) else [errors])
-        ]
-        text = "; ".join(" ".join(message.split()) for message in messages)[:300]
-        low = text.lower()
-        if status == httpx.codes.FORBIDDEN or "permission" in low or "forbidden" in low:
-            return CommError(f"{self.base_url} denies {operation}: {text}", failure)
-        if "cannot query field" in low or "unknown argument" in low or "unknown type" in low or "filter" in low:
-            return FeatureMissing(f"{self.base_url} refuses {operation}: {text}", failure)
-        if status == httpx.codes.NOT_FOUND or "not found" in low or "could not find" in low:
-            return NotFound(f"{self.base_url} has not found it: {text}", failure)
-        refused = CommError(f"{self.base_url} answered {operation} with an error: {text}", failure)
-        return refused if status in (400, 409, 422) else _Retry(refused)
-
-    def _bad_key(self, failure: BaseException | None) -> AuthError:
-        source = f" from {self._key_source}" if self._key_source else ""
-        return AuthError(
-            f"{self.base_url} does not accept the API key{source}; run `mirror login` or set WANDB_API_KEY", failure
-        )
+            return self._reader.read(operation, answer, bytes(content), within="data" if path == "graphql" else None)
+        except Retry as retry:
+            if isinstance(retry.failure, RateLimited):
+                self.limiter.refused(retry.after)
+            elif retry.after is not None:
+                self.limiter.pause(retry.after)
+            raise
 
     async def viewer(self) -> dict[str, Any]:
         """Who the key belongs to: `username`, `entity`. Raises AuthError for a key that is nobody's."""
@@ -337,5 +366,5 @@ class Server:
 
         viewer = (await self.graphql("Viewer", VIEWER, {})).get("viewer")
         if not viewer:
-            raise self._bad_key(None)
+            raise self._reader.bad_key(None)
         return dict(viewer)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import CommError
-from mirror.remote.lenient import NUMBER_WORDS, dumps, lines
+from mirror import nested
+from mirror.remote.lenient import NUMBER_WORDS, UNREADABLE, dumps, lines, unreadable
 from mirror.remote.plain import EXACT, parse_plain
 from mirror.series import arrange, summarise
 from mirror.store.records import HistoryPage
@@ -20,11 +20,12 @@ _EXPONENT = re.compile(r"\de\+?[12]\d")
 
 
 class KeyGlobs:
-    """Which history keys are mirrored: a key passes when any of the globs fits it."""
+    """Which history keys are mirrored: a key passes when any of the globs fits it, or is its very name."""
 
     def __init__(self, globs: Sequence[str]) -> None:
         self.everything = "*" in globs
         self.nothing = not globs
+        self._names = frozenset(globs)
         self._pattern = re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
         self._seen: dict[str, bool] = {}
 
@@ -34,7 +35,7 @@ class KeyGlobs:
         assert isinstance(key, str)
         known = self._seen.get(key)
         if known is None:
-            known = self._seen[key] = self._pattern.match(key) is not None
+            known = self._seen[key] = key in self._names or self._pattern.match(key) is not None
         return known
 
 
@@ -45,16 +46,18 @@ def parse(run_id: str, texts: list[str], keys: KeyGlobs, *, whole_to: int | None
     `whole_to` is the step up to which nothing is missing once these lines are taken; by default the last line's.
     Raises CommError for a line that is no JSON or has no step.
     """
-    if (plain := parse_plain(run_id, texts, keys, whole_to=whole_to)) is not None:
-        return plain
     try:
+        if (plain := parse_plain(run_id, texts, keys, whole_to=whole_to)) is not None:
+            return plain
         rows = lines(texts)
         steps = [int(row["_step"]) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommError(f"the server sent a history line of {run_id} that cannot be read ({error!r})", error) from error
-    table = _columns(rows, steps, keys)
-    if _may_have_lost_digits(table):
-        table = _columns(lines(texts, exact=True), steps, keys)
+        table = _columns(rows, steps, keys)
+        if _may_have_lost_digits(table):
+            rows = lines(texts, exact=True)
+            # A step past 64 bits was a float until here.
+            table = _columns(rows, [int(row["_step"]) for row in rows], keys)
+    except UNREADABLE as error:
+        raise unreadable(f"a history line of {run_id}", error) from error
     last = max(steps, default=None)
     if whole_to is not None:
         last = whole_to if last is None else max(last, whole_to)
@@ -66,10 +69,10 @@ def parse_events(run_id: str, texts: list[str]) -> HistoryPage:
     """Turn system metric lines into columns; a line has no step, so its place in the list is its step."""
     try:
         rows = [row for row in lines(texts) if isinstance(row, dict)]
-    except ValueError as error:
-        raise CommError(f"the server sent a system metric of {run_id} that cannot be read ({error})", error) from error
-    steps = list(range(len(rows)))
-    table = _columns(rows, steps, KeyGlobs(["*"]))
+        steps = list(range(len(rows)))
+        table = _columns(rows, steps, KeyGlobs(["*"]))
+    except UNREADABLE as error:
+        raise unreadable(f"a system metric of {run_id}", error) from error
     return _page(run_id, table, len(rows), steps[-1] if steps else None)
 
 
@@ -144,6 +147,8 @@ class _Odd:
         for name, leaf in _flat(key, value):
             if name in globs:
                 number, text = _split(leaf)
+                if text is not None:
+                    nested.check_levels(text, leaf)
                 self.steps.append(step)
                 self.keys.append(name)
                 self.values.append(number)
@@ -151,11 +156,13 @@ class _Odd:
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value and "_type" not in value:
-        for name, entry in value.items():
-            yield from _flat(f"{key}.{name}", entry)
-    else:
-        yield key, value
+    pending = [(key, value)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, dict) and value and "_type" not in value:
+            pending += [(f"{key}.{name}", entry) for name, entry in reversed(value.items())]
+        else:
+            yield key, value
 
 
 def _split(value: Any) -> tuple[float | None, str | None]:

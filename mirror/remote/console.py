@@ -1,18 +1,28 @@
-"""Pages of the console output of runs, several runs in one request."""
+"""Pages of the console output of runs, several runs in one request.
+
+Source: query_run_console_logs.graphql and runhandler.go of the official client.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mirror.remote import queries
-from mirror.remote.client import FeatureMissing, Server
+from mirror.remote.client import Server
+from mirror.remote.errors import FeatureMissing
 from mirror.remote.runs import moment
-from mirror.store.records import ConsolePage, ProjectKey
+from mirror.store.records import ConsoleLine, ConsolePage, ProjectKey
 
 PAGE_LINES = 1000
 """Lines of one run in one answer."""
+
+TAIL_LINES = 10_000
+"""Lines that a server is asked for which gives the end alone; it may give fewer."""
+
+log = logging.getLogger("mirror.remote")
 
 
 @dataclass(frozen=True)
@@ -24,47 +34,108 @@ class Place:
     first: int = 0
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A page, the place behind it, and the first line that the server has, where that was asked for.
+
+    `more` tells that something follows, `stuck` that the page is empty all the same: alone, the run may give it.
+    """
+
+    page: ConsolePage
+    behind: Place
+    head: ConsoleLine | None
+    more: bool
+    stuck: bool
+
+
 async def fetch(
-    server: Server, project: ProjectKey, places: Sequence[Place]
-) -> dict[Place, tuple[ConsolePage, Place] | None]:
-    """The page at each place, and the place behind it; None for a run that the server does not have."""
-    variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "first": PAGE_LINES}
+    server: Server, project: ProjectKey, places: Sequence[Place], *, heads: bool = False
+) -> dict[Place, Answer | None]:
+    """The page at each place; None for a run that the server does not have.
+
+    A server that cannot page through a console gives the end of it; that is logged once.
+    """
+    variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     for index, place in enumerate(places):
         variables[f"run{index}"] = place.run_id
         variables[f"after{index}"] = place.after
-    data = await _ask(server, len(places), variables)
+    data = await _ask(server, len(places), variables, heads=heads)
     found = data.get("project") or {}
     answers = [found.get(f"r{index}") for index in range(len(places))]
-    return {
-        place: _page(place, answer["logLines"] or {}) if answer else None
-        for place, answer in zip(places, answers, strict=True)
-    }
+    make = _tail if queries.CONSOLE_PAGES in server.lacks else _page
+    return {place: make(place, answer) if answer else None for place, answer in zip(places, answers, strict=True)}
 
 
-async def _ask(server: Server, count: int, variables: dict[str, Any]) -> dict[str, Any]:
+async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: bool) -> dict[str, Any]:
     lacks = server.lacks
-    if "LogLine.number" not in lacks:
+    while True:
+        plain = "LogLine.number" in lacks
+        fields = queries.PLAIN_LINE_FIELDS if plain else queries.LINE_FIELDS
+        counted = "name" if "logLineCount" in lacks else "logLineCount"
+        if queries.CONSOLE_PAGES in lacks:
+            document, first = queries.log_tails(count, fields, counted), TAIL_LINES
+            sent = {name: value for name, value in variables.items() if not name.startswith("after")}
+        else:
+            # Where lines have no number, a first line could not be told from one further on.
+            document, first = queries.log_lines(count, fields, counted, heads=heads and not plain), PAGE_LINES
+            sent = variables
         try:
-            return await server.graphql("MirrorConsole", queries.log_lines(count, queries.LINE_FIELDS), variables)
+            return await server.graphql("MirrorConsole", document, {**sent, "first": first}, divisible=count > 1)
         except FeatureMissing as error:
-            if "LogLine" not in str(error):
+            names = {queries.CONSOLE_PAGES: queries.CONSOLE_PAGES, "logLineCount": "logLineCount"}
+            names["LogLine.number"] = "LogLine"
+            refused = {name for name, word in names.items() if word in str(error)} - lacks
+            if not refused:
                 raise
-            lacks.add("LogLine.number")
-    return await server.graphql("MirrorConsole", queries.log_lines(count, queries.PLAIN_LINE_FIELDS), variables)
+            lacks |= refused
+            if queries.CONSOLE_PAGES in refused:
+                log.warning(
+                    "%s is older than 0.77 and gives only the end of a console; longer ones are mirrored in part",
+                    server.base_url,
+                )
 
 
-def _page(place: Place, answer: dict[str, Any]) -> tuple[ConsolePage, Place]:
-    nodes = [edge["node"] for edge in answer.get("edges") or []]
-    info = answer.get("pageInfo") or {}
-    # Lines rise, whatever numbers the server gives them; a number that does not rise is replaced by the place.
+def _page(place: Place, answer: dict[str, Any]) -> Answer:
+    connection = answer["logLines"] or {}
+    lines = _lines(connection, place.first)
+    behind = lines[-1][0] + 1 if lines else place.first
+    info = connection.get("pageInfo") or {}
+    after = info.get("endCursor")
+    # A page that is cut by its size says that nothing follows.
+    short = behind < (answer.get("logLineCount") or 0)
+    onward = bool(lines) and after not in (None, place.after)
+    more = onward and bool(info.get("hasNextPage") or short)
+    stuck = short and not lines
+    first = lines[0][0] if lines else place.first
+    head = next(iter(_lines(answer.get("head") or {}, 0)), None)
+    # What comes behind an empty page that should not be empty may still be there.
+    page = ConsolePage(place.run_id, first, lines, last=not more and not stuck, labels=_labels(connection))
+    return Answer(page, Place(place.run_id, after, behind), head, more, stuck)
+
+
+def _tail(place: Place, answer: dict[str, Any]) -> Answer:
+    connection = answer["logLines"] or {}
+    count = len(connection.get("edges") or ())
+    lines = _lines(connection, max((answer.get("logLineCount") or 0) - count, 0))
+    page = ConsolePage(place.run_id, lines[0][0] if lines else 0, lines, last=True, labels=_labels(connection))
+    return Answer(page, Place(place.run_id, None, lines[-1][0] + 1 if lines else 0), None, more=False, stuck=False)
+
+
+def _lines(connection: dict[str, Any], line: int) -> list[ConsoleLine]:
+    """Lines that rise, whatever numbers the server gives them; one that does not rise is replaced by the place.
+
+    After a resume the numbers may begin again.
+    """
     lines = []
-    line = place.first
-    for node in nodes:
+    for edge in connection.get("edges") or ():
+        node = edge["node"]
         number = node.get("number")
         line = max(line, number) if isinstance(number, int) else line
         lines.append((line, moment(node.get("timestamp")), node.get("level") or None, node.get("line") or ""))
         line += 1
-    after = info.get("endCursor")
-    last = not info.get("hasNextPage") or not nodes or after == place.after
-    labels = [node.get("label") for node in nodes]
-    return ConsolePage(place.run_id, place.first, lines, last, labels), Place(place.run_id, after, line)
+    return lines
+
+
+def _labels(connection: dict[str, Any]) -> list[str | None]:
+    """Which of several writers each line is from."""
+    return [edge["node"].get("label") for edge in connection.get("edges") or ()]

@@ -15,7 +15,7 @@ from mirror.errors import CommError
 from mirror.remote import queries
 from mirror.remote.client import FeatureMissing, Server
 from mirror.remote.columns import KeyGlobs
-from mirror.remote.lenient import loads
+from mirror.remote.lenient import UNREADABLE, loads, unreadable
 from mirror.remote.plain import EXACT, page_of, series_of
 from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
@@ -44,7 +44,8 @@ async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> d
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
     try:
-        data = await server.graphql("MirrorExports", queries.exports(len(run_ids)), variables, bulk=True)
+        document = queries.exports(len(run_ids))
+        data = await server.graphql("MirrorExports", document, variables, bulk=True, divisible=True)
     except FeatureMissing:
         server.lacks.add(FEATURE)
         return {}
@@ -60,8 +61,8 @@ async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> d
 def _step(row: Any) -> int:
     try:
         return int((loads(row) if isinstance(row, str) else row)["_step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CommError(f"the server told live steps of an export that cannot be read ({error!r})", error) from error
+    except UNREADABLE as error:
+        raise unreadable("a live step of an export", error) from error
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,9 @@ def _is_plain(file: Any, keys: KeyGlobs) -> bool:
         if field.name not in keys and field.name != "_step":
             continue
         if pa.types.is_integer(field.type):
-            if not all(_is_exact(file.metadata.row_group(group).column(place)) for group in range(file.num_row_groups)):
+            if field.name != "_step" and not all(
+                _is_exact(file.metadata.row_group(group).column(place)) for group in range(file.num_row_groups)
+            ):
                 return False
         elif not pa.types.is_floating(field.type):
             return False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mirror.remote import queries
-from mirror.remote.lenient import dumps, loads
+from mirror.remote.lenient import UNREADABLE, dumps, loads
 from mirror.store.records import RunFacts
 
 _PLAIN = (*(name for name in queries.FACT_FIELDS if name != "systemMetrics"), "user", "runInfo")
@@ -24,6 +24,23 @@ def of(node: Mapping[str, Any]) -> RunFacts:
     )
 
 
+def as_far_as_readable(node: Mapping[str, Any]) -> RunFacts:
+    """The same of a node that may hold anything; what cannot be read was not told."""
+    try:
+        return of(node)
+    except UNREADABLE:
+        sound = {name: node[name] for name in node if _is_readable({name: node[name]})}
+        return of(sound)
+
+
+def _is_readable(node: Mapping[str, Any]) -> bool:
+    try:
+        of(node)
+    except UNREADABLE:
+        return False
+    return True
+
+
 def _text(told: Any) -> str:
     """JSON text as it came, or of what came as a value."""
     return told if isinstance(told, str) and told else dumps(told or None)
@@ -31,10 +48,7 @@ def _text(told: Any) -> str:
 
 def _keys(told: Any) -> dict[str, Any] | None:
     """Which keys rose alone, and the entries of those that held something else than numbers."""
-    try:
-        described = loads(told) if isinstance(told, str) else told
-    except ValueError:
-        return None
+    described = loads(told) if isinstance(told, str) else told
     keys = described.get("keys") if isinstance(described, dict) else None
     if not isinstance(keys, dict):
         return None

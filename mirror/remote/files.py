@@ -9,7 +9,7 @@ from typing import Any
 from mirror.errors import AuthError, CommError
 from mirror.remote import queries
 from mirror.remote.client import NotFound, Server
-from mirror.remote.lenient import loads
+from mirror.remote.lenient import UNREADABLE, loads
 from mirror.remote.runs import moment
 from mirror.store.records import ProjectKey, RunFile
 
@@ -30,7 +30,9 @@ async def lists(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> 
         variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "first": PAGE_FILES}
         for index, (run_id, place) in enumerate(after.items()):
             variables |= {f"run{index}": run_id, f"after{index}": place}
-        data = await server.graphql("MirrorFileLists", queries.file_lists(len(after)), variables, bulk=True)
+        data = await server.graphql(
+            "MirrorFileLists", queries.file_lists(len(after)), variables, bulk=True, divisible=len(after) > 1
+        )
         answers = data.get("project") or {}
         following: dict[str, str | None] = {}
         for index, (run_id, place) in enumerate(after.items()):
@@ -67,7 +69,9 @@ async def metadata(
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "names": [METADATA]}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
-    data = await server.graphql("MirrorFiles", queries.file_addresses(len(run_ids)), variables)
+    data = await server.graphql(
+        "MirrorFiles", queries.file_addresses(len(run_ids)), variables, divisible=len(run_ids) > 1
+    )
     found = data.get("project") or {}
     answers = {run_id: found.get(f"r{index}") for index, run_id in enumerate(run_ids)}
     present = {run_id: answer for run_id, answer in answers.items() if answer}
@@ -97,6 +101,6 @@ async def _document(server: Server, answer: dict[str, Any]) -> Document:
         raise
     except CommError as error:
         return error
-    except ValueError as error:
+    except UNREADABLE as error:
         return CommError(f"the file is no JSON ({error})", error)
     return value if isinstance(value, dict) else CommError("the file holds no JSON object")

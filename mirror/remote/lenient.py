@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import orjson
+
+from mirror import nested
+from mirror.errors import CommError
 
 _AS_ZERO = bytes(ord("0") if ord("0") <= byte <= ord("9") else byte for byte in range(256))
 _LONG_DIGITS = b"0" * 19
@@ -15,35 +17,42 @@ _LONG_INTEGER = re.compile(rb"[\[,:\s]-?\d{19,}[\s,\]}]")
 """An integer that may not fit 64 bits; orjson would round it to a float."""
 
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading of anything that a server sends may raise: Arrow's errors for data that do not fit are among them."""
+
+
+def unreadable(what: str, error: Exception) -> CommError:
+    """The error of something that the server sent and no parser takes."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return CommError(f"the server sent {what} that cannot be read ({type(error).__name__}: {reason})", error)
+
+
 def loads(text: str | bytes) -> Any:
     """Parse one JSON text. Fast for clean JSON; falls back to a reader that takes everything W&B is known to send.
 
-    Raises ValueError when it is no JSON even so.
+    Raises ValueError when it is no JSON even so, or nested deeper than the mirror keeps.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     # To look for many digits as many zeros takes a fifth of the time of the pattern, which a long fraction needs, too.
     if _LONG_DIGITS not in raw.translate(_AS_ZERO) or _LONG_INTEGER.search(raw) is None:
         try:
-            return orjson.loads(raw)
+            value = orjson.loads(raw)
         except orjson.JSONDecodeError:
-            return _slowly(raw)
-    return _slowly(raw)
+            value = _slowly(raw)
+    else:
+        value = _slowly(raw)
+    nested.check_levels(raw, value)
+    return value
 
 
 def _slowly(raw: bytes) -> Any:
-    value = json.loads(raw.decode("utf-8", "replace"), strict=False)
-    return _whole(value) if b"\\ud" in raw.lower() else value
+    value = nested.parse(raw.decode("utf-8", "replace"))
+    # No database takes half of a surrogate pair.
+    return nested.mapped(value, _whole, keys=True) if b"\\ud" in raw.lower() else value
 
 
-def _whole(value: Any) -> Any:
-    """The value with lone surrogates, which no database takes, replaced by U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_whole(key): _whole(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_whole(entry) for entry in value]
-    return value
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def lines(texts: list[str], *, exact: bool = False) -> list[Any]:
@@ -67,13 +76,7 @@ NUMBER_WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": floa
 
 def numbers(value: Any) -> Any:
     """The value with the strings NaN, Infinity and -Infinity turned into the numbers they stand for, at any depth."""
-    if isinstance(value, str):
-        return NUMBER_WORDS.get(value, value)
-    if isinstance(value, dict):
-        return {key: numbers(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [numbers(entry) for entry in value]
-    return value
+    return nested.mapped(value, lambda text: NUMBER_WORDS.get(text, text))
 
 
 def spells_numbers(text: str) -> bool:
@@ -86,6 +89,6 @@ def dumps(value: Any) -> str:
     try:
         text = orjson.dumps(value).decode()
     except (TypeError, orjson.JSONEncodeError):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return nested.text_of(value)
     # orjson writes NaN and infinities as null; where a null stands, the slower writer decides what it is.
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if "null" in text else text
+    return nested.text_of(value) if "null" in text else text

@@ -1,9 +1,13 @@
 """One budget of requests for the whole process: how many at once, how fast, who is next, and when to be quiet.
 
 The pace is learned from what the server says: `RateLimit-Remaining` and `RateLimit-Reset`, `Retry-After`, and 429s
-without any of these. A server that says nothing is not held back. Those that must wait are served project by project,
-and within that small questions before backfills, so that a huge project does not starve a live run: pages and files
-leave one place to the questions, and the questions one turn in `SHARE` to the pages.
+without any of these. `RateLimit-Remaining` is what is left of a quota, in units of the server's own (W&B: 1000 for all
+of it), not a count of requests; how much of it a request takes is learned from one answer to the next, as the official
+client does (core/internal/api/ratelimittracker.go). A server that says nothing is not held back.
+
+Those that must wait are served project by project, and within that small questions before backfills, so that a huge
+project does not starve a live run: pages and files leave one place to the questions, and the questions one turn in
+`SHARE` to the pages.
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ LONGEST_PAUSE = 300.0
 LONGEST_RESET = 3600.0
 
 SCARCE = 0.5
-"""The share of a budget below which it is spread over the time until it is renewed, instead of used as it comes."""
+"""The share of a quota below which it is spread over the time until it is renewed, instead of used as it comes."""
+
+LEARNING = 0.2
+"""How much one answer changes the learned cost of a request."""
 
 FIRST_INTERVAL = 0.25
 LONGEST_INTERVAL = 10.0
@@ -70,12 +77,14 @@ def _moment(text: str) -> datetime | None:
 class Budget:
     """How the requests stand. `left` and `resets_in_s` are what the server last said, None when it does not say.
 
+    `left` is in units of the server's quota; `cost` is how many of them a request takes, None until it is learned.
     `last_minute` is the minute of the clock that is not over yet. `waiting` counts what is held back, by project.
     """
 
     last_minute: int
     last_hour: int
     left: float | None
+    cost: float | None
     resets_in_s: float | None
     paused_for_s: float
     waiting: dict[str, int]
@@ -120,6 +129,9 @@ class Limiter:
         self._left: float | None = None
         self._most = 0.0
         self._reset_at = 0.0
+        self._cost: float | None = None
+        self._told: float | None = None
+        self._answers = 0
         self._waking: asyncio.TimerHandle | None = None
         self._minutes: deque[tuple[int, int]] = deque(maxlen=_MINUTES)
 
@@ -163,6 +175,7 @@ class Limiter:
     def learn(self, headers: Mapping[str, str]) -> None:
         """Take note of an answer: of `RateLimit-Remaining` and `RateLimit-Reset` (seconds, maybe a fraction)."""
         self._interval = self._interval * 0.95 if self._interval > 0.01 else 0.0
+        self._answers += 1
         try:
             left = float(headers["ratelimit-remaining"])
             reset = max(0.0, float(headers.get("ratelimit-reset", "0")))
@@ -173,12 +186,28 @@ class Limiter:
             return
         now = asyncio.get_running_loop().time()
         if now >= self._reset_at:
-            self._most = left
+            self._most, self._told = left, None
+        self._learn_cost(left)
         self._left, self._most, self._reset_at = left, max(self._most, left), now + reset
-        if left < 1:
+        if left < (1.0 if self._cost is None else min(1.0, self._cost)):
             self.pause(reset)
         elif left < self._most * SCARCE:
-            self._next_start = max(self._next_start, now + reset / (left + 1))
+            self._next_start = max(self._next_start, now + self._share(reset))
+
+    def _learn_cost(self, left: float) -> None:
+        """Take note of how much of the quota the requests took that were answered since it was told last."""
+        told, answers = self._told, self._answers
+        self._told, self._answers = left, 0
+        if told is None or left > told:
+            # Renewed, or told by answers that overtook each other.
+            return
+        cost = (told - left) / answers
+        self._cost = cost if self._cost is None else self._cost + LEARNING * (cost - self._cost)
+
+    def _share(self, seconds: float) -> float:
+        """The time that each request gets of `seconds` with what is left of the quota."""
+        cost = 1.0 if self._cost is None else self._cost
+        return seconds * min(1.0, cost / ((self._left or 0.0) + cost)) if cost else 0.0
 
     def snapshot(self) -> Budget:
         """How the requests stand now."""
@@ -193,6 +222,7 @@ class Limiter:
             last_minute=sum(count for at, count in self._minutes if at == minute),
             last_hour=sum(count for at, count in self._minutes if at > minute - _MINUTES),
             left=self._left if known else None,
+            cost=self._cost if known else None,
             resets_in_s=self._reset_at - now if known else None,
             paused_for_s=max(0.0, self._quiet_until - now),
             waiting={project: count for project, count in waiting.items() if count},
@@ -235,9 +265,9 @@ class Limiter:
     def _start(self, now: float) -> None:
         interval = self._interval
         if self._left is not None and now < self._reset_at:
-            self._left = max(0.0, self._left - 1)
+            self._left = max(0.0, self._left - (1.0 if self._cost is None else self._cost))
             if self._left < self._most * SCARCE:
-                interval = max(interval, (self._reset_at - now) / (self._left + 1))
+                interval = max(interval, self._share(self._reset_at - now))
         self._next_start = now + interval
         minute = int(now // 60)
         at, count = self._minutes.pop() if self._minutes and self._minutes[-1][0] == minute else (minute, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -57,10 +58,15 @@ class Edit:
 
 
 async def current(server: Server, project: ProjectKey, run_id: str) -> RunRecord:
-    """The run as the server holds it now. Raises NotFound."""
-    async for page in records(server, project, scope={}, filters={"name": {"$in": [run_id]}}, size=PageSize()):
-        for record in page.runs:
-            return record
+    """The run as the server holds it now. Raises NotFound, or CommError for one of which not everything can be read."""
+    filters = {"name": {"$in": [run_id]}}
+    async with aclosing(records(server, project, scope={}, filters=filters, size=PageSize())) as pages:
+        async for page in pages:
+            for record in page.runs:
+                # What goes back to the server would lack what was not read.
+                if record.flaw:
+                    raise CommError(record.flaw)
+                return record
     raise NotFound(f"{server.base_url} has no run {project}/{run_id}", LookupError(run_id))
 
 

@@ -40,6 +40,9 @@ LINE_FIELDS = "number timestamp level label line"
 PLAIN_LINE_FIELDS = "level line"
 """What older servers have of a console line."""
 
+CONSOLE_PAGES = "useImprovedPagination"
+"""Without this argument, which servers before 0.77 lack, `first` is ignored and `after` counts from the end."""
+
 
 def runs(fields: str, root: str = "", project: str = "") -> str:
     """One page of runs under `filters`, and how many runs there are under `scope`, in one request.
@@ -94,16 +97,23 @@ def file_lists(count: int) -> str:
     )
 
 
-def log_lines(count: int, fields: str) -> str:
-    """A page of the console of `count` runs in one request."""
+def log_lines(count: int, fields: str, counted: str, *, heads: bool) -> str:
+    """A page of the console of `count` runs in one request, `counted` beside it, with `heads` its first line, too."""
+    head = f"head: logLines(first: 1, {CONSOLE_PAGES}: true) {{{{ edges {{{{ node {{{{ {fields} }}}} }}}} }}}}"
     return _aliased(
         "MirrorConsole",
         count,
         "$after{i}: String",
-        "logLines(first: $first, after: $after{i}) {{ "
+        f"{counted} {head if heads else ''} logLines(first: $first, after: $after{{i}}, {CONSOLE_PAGES}: true) {{{{ "
         f"edges {{{{ node {{{{ {fields} }}}} }}}} pageInfo {{{{ endCursor hasNextPage }}}} }}}}",
         "$first: Int",
     )
+
+
+def log_tails(count: int, fields: str, counted: str) -> str:
+    """The end of the console of `count` runs in one request, as every server gives it."""
+    field = f"{counted} logLines(last: $first) {{{{ edges {{{{ node {{{{ {fields} }}}} }}}} }}}}"
+    return _aliased("MirrorConsole", count, "", field, "$first: Int")
 
 
 def events(count: int) -> str:

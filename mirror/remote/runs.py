@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
 
+from mirror.addresses import run_page
 from mirror.errors import AuthError, CommError
 from mirror.remote import facts, queries
 from mirror.remote.about import About
-from mirror.remote.client import FeatureMissing, NotFound, Server, TooMuch, Unreachable
-from mirror.remote.lenient import loads, numbers, spells_numbers
+from mirror.remote.client import FeatureMissing, NotFound, Server
+from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
+from mirror.remote.lenient import UNREADABLE, loads, numbers, spells_numbers
 from mirror.store.records import ProjectKey, RunFacts, RunRecord
+
+GIVE_UP_AFTER = 4
+"""So many runs in a row of which the server gives no record: the server is at fault, not the runs."""
+
+_REFUSED = "refused"
+"""In a node that has no more than a poll sees: why the rest did not come."""
 
 MOST_RUNS = 1000
 """Runs in the largest page that servers are known to answer."""
@@ -42,10 +50,15 @@ Item = TypeVar("Item", RunHead, RunRecord)
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Some runs, and how many runs the scope has in all."""
+    """Some runs, and how many runs the scope has in all.
+
+    `asked_at` is what the server's clock showed when it was asked for them, None where it does not tell: every change
+    up to then is in the page.
+    """
 
     runs: list[Item]
     total: int
+    asked_at: datetime | None = None
 
 
 def moment(text: Any) -> datetime | None:
@@ -54,9 +67,9 @@ def moment(text: Any) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
+    except (ValueError, OverflowError):
         return None
-    return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
 
 
 class PageSize:
@@ -71,10 +84,10 @@ class PageSize:
             fitting = int(PAGE_BYTES / max(1.0, size / runs))
             self.runs = max(1, min(MOST_RUNS, fitting, self.runs * 4))
 
-    def shrink(self) -> bool:
-        """Ask for a quarter from now on; False when it cannot get smaller."""
+    def shrink(self, parts: int = 4) -> bool:
+        """Ask for so many times less from now on; False when it cannot get smaller."""
         smaller = self.runs > 1
-        self.runs = max(1, self.runs // 4)
+        self.runs = max(1, self.runs // parts)
         return smaller
 
 
@@ -85,11 +98,12 @@ async def heads(
     scope: Mapping[str, Any],
     filters: Mapping[str, Any],
     about: About | None = None,
-) -> AsyncIterator[Page[RunHead]]:
+) -> AsyncGenerator[Page[RunHead]]:
     """Pages of what a poll sees of every run that matches `filters`, oldest first; `about` comes with the first."""
     size = PageSize(MOST_RUNS)
-    async for nodes, total in _pages(server, project, queries.HEAD_FIELDS, scope, filters, size, about):
-        yield Page([_head(node) for node in nodes], total)
+    async with aclosing(_pages(server, project, queries.HEAD_FIELDS, scope, filters, size, about)) as pages:
+        async for nodes, total, asked_at in pages:
+            yield Page([_head(node) for node in nodes], total, asked_at)
 
 
 async def records(
@@ -100,18 +114,22 @@ async def records(
     filters: Mapping[str, Any],
     size: PageSize,
     about: About | None = None,
-) -> AsyncIterator[Page[RunRecord]]:
+) -> AsyncGenerator[Page[RunRecord]]:
     """Pages of whole records of every run that matches `filters`, oldest first; `about` comes with the first."""
-    async for nodes, total in _with_optional(server, project, queries.RUN_FIELDS, scope, filters, size, about):
-        yield Page([_record(server, project, node) for node in nodes], total)
+    wanted = _with_optional(server, project, queries.RUN_FIELDS, scope, filters, size, about)
+    async with aclosing(wanted) as pages:
+        async for nodes, total, asked_at in pages:
+            found = [replace(_record(server, project, node), asked_at=asked_at) for node in nodes]
+            yield Page(found, total, asked_at)
 
 
 async def run_facts(
     server: Server, project: ProjectKey, *, filters: Mapping[str, Any], size: PageSize
-) -> AsyncIterator[dict[str, RunFacts]]:
+) -> AsyncGenerator[dict[str, RunFacts]]:
     """Pages of what is kept for clients of the API, of every run that matches `filters`, by run id."""
-    async for nodes, _ in _with_optional(server, project, queries.KEPT_FIELDS, {}, filters, size, None):
-        yield {node["name"]: facts.of(node) for node in nodes}
+    async with aclosing(_with_optional(server, project, queries.KEPT_FIELDS, {}, filters, size, None)) as pages:
+        async for nodes, _, _ in pages:
+            yield {node["name"]: facts.as_far_as_readable(node) for node in nodes}
 
 
 async def _with_optional(
@@ -122,15 +140,16 @@ async def _with_optional(
     filters: Mapping[str, Any],
     size: PageSize,
     about: About | None,
-) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
+) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
     """Pages of these fields and of the optional ones, as far as the server has them."""
     while True:
         optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
         asked = {name: field for name, field in optional.items() if name not in server.lacks}
         fields = " ".join([needed, *asked.values()])
         try:
-            async for page in _pages(server, project, fields, scope, filters, size, about):
-                yield page
+            async with aclosing(_pages(server, project, fields, scope, filters, size, about)) as pages:
+                async for page in pages:
+                    yield page
         except FeatureMissing as error:
             # A server may have the field but not all that is asked for in it; then its type is named, `RunInfo`.
             refused = {name for name in asked if name.lower() in str(error).lower()}
@@ -141,17 +160,21 @@ async def _with_optional(
             return
 
 
-async def history_keys(server: Server, project: ProjectKey) -> AsyncIterator[dict[str, dict[str, int | None] | None]]:
+async def history_keys(server: Server, project: ProjectKey) -> AsyncGenerator[dict[str, dict[str, int | None] | None]]:
     """Pages of the keys that each run ever logged, with the number of values where the server tells it.
 
     None for a run of which it does not tell the keys. Raises FeatureMissing on a server that has no such list.
     """
-    async for nodes, _ in _pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize()):
-        yield {node["name"]: _keys(node["historyKeys"]) for node in nodes}
+    async with aclosing(_pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize())) as pages:
+        async for nodes, _, _ in pages:
+            yield {node["name"]: _keys(node.get("historyKeys")) for node in nodes}
 
 
 def _keys(told: Any) -> dict[str, int | None] | None:
-    described = loads(told) if isinstance(told, str) else told
+    try:
+        described = loads(told) if isinstance(told, str) else told
+    except ValueError:
+        return None
     keys = described.get("keys") if isinstance(described, dict) else None
     if not isinstance(keys, dict):
         return None
@@ -179,10 +202,18 @@ async def _pages(
     filters: Mapping[str, Any],
     size: PageSize,
     about: About | None = None,
-) -> AsyncIterator[tuple[list[dict[str, Any]], int]]:
-    async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None]:
-        """One page, how many runs there are, and where the next page begins."""
+) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
+    # Runs in a row of which no answer came, though they were asked for one by one.
+    refused: list[Unanswered] = []
+
+    async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
+        """One page, how many runs there are, where the next page begins, and the server's clock before it."""
+        with server.together():
+            return await smaller(after)
+
+    async def smaller(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
         while True:
+            started = time.monotonic()
             first = size.runs
             variables = {
                 "entity": project.entity,
@@ -196,11 +227,21 @@ async def _pages(
             before = server.bytes_received
             besides = about.asked(server) if about and after is None else None
             try:
-                data = await server.graphql("MirrorRuns", queries.runs(fields, *(besides or ())), variables)
-            except TooMuch:
-                if not size.shrink():
+                document = queries.runs(fields, *(besides or ()))
+                data = await server.graphql("MirrorRuns", document, variables, divisible=first > 1)
+            except Unanswered as error:
+                if about is not None and besides is not None:
+                    about.failed(server)
+                # Each size costs a slow server its whole time.
+                if size.shrink(32 if isinstance(error, SlowAnswer) else 4):
+                    continue
+                refused.append(error)
+                if fields == queries.HEAD_FIELDS or len(refused) >= GIVE_UP_AFTER:
                     raise
-                continue
+                data = await server.graphql("MirrorRuns", queries.runs(f"id {queries.HEAD_FIELDS}"), variables)
+                for edge in (data.get("project") or {"runs": {"edges": ()}})["runs"]["edges"]:
+                    edge["node"][_REFUSED] = error
+                besides = None
             except CommError as error:
                 if about is None or isinstance(error, Unreachable | AuthError | NotFound):
                     raise
@@ -210,6 +251,8 @@ async def _pages(
                 if not about.refused(server, error):
                     raise
                 continue
+            else:
+                refused.clear()
             if about is not None and after is None:
                 about.answered(server, data, asked=besides is not None)
             found = data.get("project")
@@ -220,16 +263,16 @@ async def _pages(
             size.learn(len(nodes), server.bytes_received - before)
             info = connection["pageInfo"]
             more = info["hasNextPage"] and nodes and info["endCursor"] != after
-            return nodes, int(found["runCount"]), info["endCursor"] if more else None
+            return nodes, int(found["runCount"]), info["endCursor"] if more else None, server.clock.at(started)
 
     # The next page is asked for while this one is worked on.
     coming = asyncio.create_task(ask(None))
     try:
         while True:
-            nodes, total, after = await coming
+            nodes, total, after, asked_at = await coming
             if after is not None:
                 coming = asyncio.create_task(ask(after))
-            yield nodes, total
+            yield nodes, total, asked_at
             if after is None:
                 return
     finally:
@@ -258,34 +301,101 @@ async def project_names(server: Server, entity: str) -> list[str]:
 def _head(node: Mapping[str, Any]) -> RunHead:
     return RunHead(
         run_id=node["name"],
-        state=node["state"] or "unknown",
+        state=node["state"] if isinstance(node["state"], str) and node["state"] else "unknown",
         created_at=moment(node["createdAt"]),
         heartbeat_at=moment(node["heartbeatAt"]),
         updated_at=moment(node["updatedAt"]),
-        server_rows=int(node["historyLineCount"] or 0),
+        server_rows=_lines(node["historyLineCount"]),
     )
 
 
-def _document(server: Server, project: ProjectKey, node: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _lines(count: Any) -> int:
+    """A count of lines; 0 for what is none, which the record tells of."""
+    return count if isinstance(count, int) and 0 <= count < 2**63 else 0
+
+
+def _document(node: Mapping[str, Any], field: str) -> dict[str, Any]:
     text = node[field]
     if not text:
         return {}
-    try:
-        value = loads(text)
-    except ValueError as error:
-        message = f"{server.base_url} sent a {field} of {project}/{node['name']} that is no JSON ({error})"
-        raise CommError(message, error) from error
+    value = loads(text)
     return value if isinstance(value, dict) else {}
 
 
+_TEXTS = ("displayName", "group", "jobType", "sweepName", "notes", "description", "commit", "host", "state")
+_COUNTS = ("historyLineCount", "eventsLineCount", "logLineCount")
+
+_KEPT = {
+    "config": ("config", "config_meta"),
+    "summaryMetrics": ("summary", "server_last_step"),
+    "historyKeys": ("server_last_step",),
+    "historyLineCount": ("server_rows",),
+    "eventsLineCount": ("server_events",),
+    "logLineCount": ("server_log_lines",),
+    "displayName": ("name",),
+    "group": ("group_name",),
+    "jobType": ("job_type",),
+    "sweepName": ("sweep",),
+    "commit": ("git_commit",),
+    "user": ("username",),
+    "runInfo": (),
+    queries.DURATION_FIELD: ("duration_s",),
+}
+"""The columns that come from a field, where they have another name."""
+
+
 def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
+    """The record of a run; what cannot be read of it is left out and named."""
+    if (error := node.get(_REFUSED)) is not None:
+        bare = {**dict.fromkeys(queries.RUN_FIELDS.split()), **node}
+        everything = [name for name in bare.keys() - node.keys() if name.isalpha()]
+        unread = _columns_of(everything)
+        return replace(_read(server, project, bare), unread=unread, flaw=str(error), facts=None)
+    try:
+        if _has_plain_types(node):
+            return _read(server, project, node)
+    except UNREADABLE:
+        pass
+    bare = {**dict.fromkeys(node), "name": node["name"], "id": str(node["id"])}
+    sound, problems = dict(bare), {}
+    for field in node.keys() - {"name", "id"}:
+        alone = {**bare, field: node[field]}
+        try:
+            if not _has_plain_types(alone):
+                raise TypeError(f"it holds a value of type {type(node[field]).__name__}")
+            _read(server, project, alone)
+            sound[field] = node[field]
+        except UNREADABLE as error:
+            problems[field] = f"{field} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    what = ", ".join(problems[field] for field in sorted(problems))
+    flaw = f"{server.base_url} sent something of {project}/{node['name']} that cannot be read: {what}"
+    told = facts.as_far_as_readable({field: sound[field] for field in sound if field not in problems})
+    return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw, facts=told)
+
+
+def _columns_of(fields: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({column for field in fields for column in _KEPT.get(field, (field,))}))
+
+
+def _has_plain_types(node: Mapping[str, Any]) -> bool:
+    """Whether texts are texts, counts are counts of 64 bits, and tags are a list of texts."""
+    tags = node["tags"] or ()
+    return (
+        all(node[name] is None or isinstance(node[name], str) for name in _TEXTS)
+        and all((count := node.get(name)) is None or _lines(count) == count for name in _COUNTS)
+        and isinstance(tags, list | tuple)
+        and all(isinstance(tag, str) for tag in tags)
+    )
+
+
+def _read(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
     config = {
         key: entry["value"] if isinstance(entry, dict) and "value" in entry else entry
-        for key, entry in _document(server, project, node, "config").items()
+        for key, entry in _document(node, "config").items()
     }
     config_meta = config.pop("_wandb", None)
     config.pop("wandb_version", None)
-    summary = _document(server, project, node, "summaryMetrics")
+    summary = _document(node, "summaryMetrics")
     if summary and spells_numbers(node["summaryMetrics"]):
         summary = numbers(summary)
     head = _head(node)
@@ -312,7 +422,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         tags=tuple(node["tags"] or ()),
         git_commit=node["commit"] or ((info or {}).get("git") or {}).get("commit"),
         host=node["host"],
-        url=_url(server.base_url, project, head.run_id),
+        url=run_page(server.app_url, project.entity, project.project, head.run_id),
         config=config,
         config_meta=config_meta,
         summary=summary,
@@ -342,12 +452,13 @@ def _info(node: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -> int | None:
     """The highest logged step as far as the server says: `historyKeys.lastStep`, or the summary's `_step`."""
-    if not rows:
-        return None
     keys = _history_keys(node)
     told = [keys.get("lastStep"), summary.get("_step")]
     steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
-    return max(steps, default=None)
+    last = max(steps, default=None)
+    if last is not None and last >= 2**63:
+        raise OverflowError("a step of more than 64 bits")
+    return last if rows else None
 
 
 def _history_keys(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -366,17 +477,5 @@ def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
     for key, entry in keys.items():
         found = entry.get("typeCounts") if isinstance(entry, dict) else None
         if isinstance(found, list):
-            counts[key] = sum(int(kind.get("count") or 0) for kind in found if isinstance(kind, dict))
+            counts[key] = sum(_lines(kind.get("count")) for kind in found if isinstance(kind, dict))
     return counts
-
-
-def _url(base_url: str, project: ProjectKey, run_id: str) -> str:
-    """The page of a run for people."""
-    return f"{_project_url(base_url, project)}/runs/{quote(run_id)}"
-
-
-@lru_cache
-def _project_url(base_url: str, project: ProjectKey) -> str:
-    """The page of a project; the hosted service shows it on another host than its API."""
-    site = "https://wandb.ai" if base_url == "https://api.wandb.ai" else base_url
-    return "/".join([site, quote(project.entity), quote(project.project)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import struct
@@ -17,8 +18,12 @@ TRANSPORT = "sandbox.transport"
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON body."""
-    return Response(orjson.dumps(value), status, headers, "application/json")
+    """A JSON body; half of a surrogate pair, or an integer past 64 bits, as a server writes it that stored it so."""
+    try:
+        body = orjson.dumps(value)
+    except TypeError:
+        body = json.dumps(value, separators=(",", ":")).encode()
+    return Response(body, status, headers, "application/json")
 
 
 def errors_answer(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
@@ -28,10 +33,23 @@ def errors_answer(message: str, status: int, headers: Mapping[str, str] | None =
 
 def gateway_answer(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """The HTML page that a gateway shows when what is behind it does not answer."""
-    titles = {500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Temporarily Unavailable"}
+    titles = {
+        500: "Internal Server Error",
+        502: "Bad Gateway",
+        503: "Service Temporarily Unavailable",
+        504: "Gateway Timeout",
+    }
     title = f"{status} {titles[status]}"
     body = f"<html>\r\n<head><title>{title}</title></head>\r\n<body><center><h1>{title}</h1></center></body>\r\n</html>"
     return Response(body, status, headers, "text/html")
+
+
+def login_page() -> Response:
+    """What a network shows in place of every answer until its user has signed in, with status 200."""
+    body = (
+        "<!doctype html>\n<html><head><title>Sign in &middot; Example University</title></head><body>...</body></html>"
+    )
+    return Response(body, 200, media_type="text/html")
 
 
 def storage_refusal(code: str, status: int) -> Response:
@@ -59,6 +77,24 @@ def truncated(answer: Response) -> Response:
     """The same answer, its body cut off in the middle, the length to match."""
     body = bytes(answer.body)
     return Response(body[: len(body) // 2], answer.status_code, media_type=answer.media_type)
+
+
+class Dripping(Response):
+    """An answer that comes byte by byte, each after so many seconds."""
+
+    def __init__(self, answer: Response, seconds: float) -> None:
+        super().__init__(bytes(answer.body), answer.status_code, media_type=answer.media_type)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send the head, then byte after byte until the client has gone."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for place in range(len(self.body)):
+            await asyncio.sleep(self._seconds)
+            if scope[TRANSPORT].is_closing():
+                return
+            await send({"type": "http.response.body", "body": bytes(self.body[place : place + 1]), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 class Torn(Response):

@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import format_datetime
 from typing import Any
 
 import orjson
@@ -18,16 +20,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirror.sandbox import filestream
 from mirror.sandbox.answers import (
     TRANSPORT,
+    Dripping,
     Torn,
     errors_answer,
     file_answer,
     gateway_answer,
     json_answer,
+    login_page,
     storage_refusal,
     truncated,
 )
@@ -37,6 +41,7 @@ from mirror.sandbox.errors import Refused
 from mirror.sandbox.faults import Fault, Faults
 from mirror.sandbox.limits import Limit
 from mirror.sandbox.run import Run
+from mirror.sandbox.world import World
 
 _OPERATION = re.compile(r"\b(?:query|mutation)\s+(\w+)")
 Produce = Callable[[], Response]
@@ -62,7 +67,8 @@ class Gate:
             allowed, headers = self.limit.take()
             if not allowed:
                 return errors_answer("rate limit exceeded", 429, headers)
-        met = self.faults.take(operation)
+        body = await request.body() if request.method == "POST" else b""
+        met = self.faults.take(operation, request.scope["path"] + body.decode("utf-8", "replace"))
         for fault in met:
             if fault.kind == "latency":
                 await asyncio.sleep(fault.seconds)
@@ -86,7 +92,17 @@ def _broken(fault: Fault, produce: Produce) -> Response:
     match fault.kind:
         case "429":
             return errors_answer("rate limit exceeded", 429, {"Retry-After": f"{fault.retry_after:g}"})
-        case "500" | "502" | "503":
+        case "403":
+            return errors_answer("permission denied", 403)
+        case "404":
+            return errors_answer("project not found", 404)
+        case "html":
+            return login_page()
+        case "redirect":
+            return Response(status_code=302, headers={"Location": "https://login.example.com/sso?token=abc"})
+        case "drip":
+            return Dripping(produce(), fault.seconds)
+        case "500" | "502" | "503" | "504":
             headers = {"Retry-After": f"{fault.retry_after:g}"} if fault.kind == "503" else {}
             return gateway_answer(int(fault.kind), headers)
         case "graphql":
@@ -117,7 +133,7 @@ class Api:
             Route(f"/storage/parquet/{path}/{{index:int}}", self.stored_parquet, methods=["GET"]),
             Route(f"/storage/files/{path}/{{name:path}}", self.stored_file, methods=["GET", "PUT"]),
         ]
-        return _with_transport(Starlette(routes=routes))
+        return _with_transport(_dated(Starlette(routes=routes), self.context.world))
 
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
@@ -233,6 +249,21 @@ def _refusal(invalid: InvalidDocument) -> Response:
     # The real server quotes names with double quotes.
     messages = [error.message.replace("'", '"') for error in invalid.errors]
     return json_answer({"errors": [{"message": message} for message in messages]}, 400)
+
+
+def _dated(app: ASGIApp, world: World) -> ASGIApp:
+    """Every answer tells the time of the world's clock, as HTTP has it: in whole seconds."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start" and world.tells_date:
+                date = format_datetime(world.moment().replace(tzinfo=UTC), usegmt=True)
+                message["headers"] = [*message.get("headers", ()), (b"date", date.encode())]
+            await send(message)
+
+        await app(scope, receive, dated)
+
+    return serve
 
 
 def _with_transport(app: ASGIApp) -> ASGIApp:

@@ -24,6 +24,8 @@ class Context:
     features: Mapping[str, bool]
     url: str = ""
     storage_url: str = ""
+    console_bytes: int = 1_000_000
+    """How much console one answer holds of a run."""
 
     def signed(self, verb: str, path: str) -> str:
         """An absolute address that works without a key until it expires."""

@@ -7,7 +7,10 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
-KINDS = ("429", "500", "502", "503", "reset", "truncated", "graphql", "latency", "expired")
+KINDS = (
+    "403", "404", "429", "500", "502", "503", "504", "reset", "truncated", "graphql", "latency", "expired",
+    "html", "redirect", "drip",
+)  # fmt: skip
 STORAGE = ("parquet", "file")
 HTTP_ONLY = ("file_stream", "upload", *STORAGE)
 
@@ -22,10 +25,11 @@ class Fault:
     probability: float
     retry_after: float
     seconds: float
+    about: str = ""
 
-    def fits(self, operation: str) -> bool:
-        """Whether a request of this operation can meet the fault at all."""
-        if self.left == 0 or self.operation not in (None, operation):
+    def fits(self, operation: str, text: str = "") -> bool:
+        """Whether a request of this operation, whose address and body say `text`, can meet the fault at all."""
+        if self.left == 0 or self.operation not in (None, operation) or self.about not in text:
             return False
         if self.kind == "expired":
             return operation in STORAGE
@@ -50,28 +54,32 @@ class Faults:
         retry_after: float = 0.1,
         seconds: float = 0.2,
         probability: float = 1.0,
+        about: str = "",
     ) -> None:
         """Let the next `times` fitting requests meet the fault; None: all of them.
 
-        `retry_after` goes with 429 and 503, `seconds` with latency; with `probability`, a seeded draw decides at each
-        fitting request. Refuses an unknown kind.
+        `retry_after` goes with 429 and 503, `seconds` with latency and, for each byte, with drip; with `probability`, a
+        seeded draw decides at each fitting request. Only requests that say `about` in address or body fit, such as
+        those for one run. Refuses an unknown kind.
         """
         if kind not in KINDS:
             raise ValueError(f"unknown fault {kind!r}; there are {', '.join(KINDS)}")
         with self._lock:
-            self._waiting.append(Fault(kind, times, operation, probability, retry_after, seconds))
+            self._waiting.append(Fault(kind, times, operation, probability, retry_after, seconds, about))
 
     def clear(self) -> None:
         """Forget what waits; the counts stay."""
         with self._lock:
             self._waiting.clear()
 
-    def take(self, operation: str) -> list[Fault]:
-        """What this request meets: any latency, and at most one fault of another kind. They count as served."""
+    def take(self, operation: str, text: str = "") -> list[Fault]:
+        """What a request that says `text` meets: any latency, and at most one fault of another kind. They count."""
         with self._lock:
             met: list[Fault] = []
             for fault in self._waiting:
-                if not fault.fits(operation) or (fault.kind != "latency" and any(it.kind != "latency" for it in met)):
+                if not fault.fits(operation, text) or (
+                    fault.kind != "latency" and any(it.kind != "latency" for it in met)
+                ):
                     continue
                 if fault.probability < 1 and self._random.random() >= fault.probability:
                     continue

@@ -22,8 +22,9 @@ class Many(list[Any]):
 MISSING = Missing()
 
 
-def _seconds(run: Run) -> float:
-    return ((run.heartbeat_at or run.created_at) - run.created_at).total_seconds()
+def _seconds(run: Run) -> float | None:
+    """How long a run lived; none where no time has passed, as `computeSeconds` is 0 where nothing is known."""
+    return ((run.heartbeat_at or run.created_at) - run.created_at).total_seconds() or None
 
 
 COLUMNS: dict[str, Getter] = {
@@ -65,7 +66,9 @@ def getter(path: str) -> Getter | None:
     """How to find the value of a path in a run; None when no run can have it. Refuses `summary.`, as the server."""
     name = column(path)
     if name in COLUMNS:
-        return COLUMNS[name]
+        find = COLUMNS[name]
+        # A field without a value is null and missing alike.
+        return lambda run: MISSING if (value := find(run)) is None else value
     first, _, rest = path.partition(".")
     if first == "summary":
         raise Refused(f"invalid filter key {path!r}: write summary_metrics", 400)

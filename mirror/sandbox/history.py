@@ -163,30 +163,12 @@ class Lines:
         return dict(jsontext.read(lines[-1])) if lines else {}
 
     def page(self, min_step: int | None, max_step: int | None, samples: int | None) -> list[str]:
-        """Lines with min_step <= _step < max_step.
-
-        All of them when `samples` covers every step of the window, else one row of each of `samples` equal spans of
-        steps. Without bounds: all, or `samples` drawn at random when there are more.
-        """
+        """Lines with min_step <= _step < max_step: all of them, or `samples` drawn at random when there are more."""
         steps, lines = self.ordered()
         low = 0 if min_step is None else bisect_left(steps, min_step)
         high = len(steps) if max_step is None else bisect_left(steps, max_step)
         found = lines[low:high]
-        if samples is None or high <= low:
-            return found
-        if min_step is None or max_step is None:
-            return drawn(found, samples)
-        window = max_step - min_step
-        if samples >= window:
-            return found
-        picked: list[str] = []
-        last = -1
-        for step, line in zip(steps[low:high], found, strict=True):
-            span = (step - min_step) * samples // window
-            if span != last:
-                picked.append(line)
-                last = span
-        return picked
+        return found if samples is None else drawn(found, samples)
 
     def sampled(self, keys: Sequence[str], min_step: int | None, max_step: int | None, samples: int) -> list[Any]:
         """Rows that hold all of `keys`, cut down to them; `max_step` is inclusive; drawn at random past `samples`."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+SCALE = 1000
+"""What the server calls the whole of its quota, however many requests that is."""
+
 
 class Limit:
     """A bucket that holds as many requests as a second allows, and fills up steadily."""
@@ -23,7 +26,7 @@ class Limit:
         if allowed:
             self._left -= 1
         headers = {
-            "RateLimit-Remaining": str(int(self._left)),
+            "RateLimit-Remaining": str(int(self._left / self._size * SCALE)),
             "RateLimit-Reset": f"{(self._size - self._left) / self.per_second:.3f}",
         }
         if not allowed:

@@ -75,17 +75,18 @@ def page(items: Sequence[T], after: str | None, first: int | None, limit: int = 
 
     A cursor is a place in the list as it is now: what is added or removed before it shifts the pages that follow.
     """
-    start = 0 if not after else _place(after)
+    start = 0 if not after else place(after)
     size = min(limit if first is None else max(first, 0), limit)
     return start, items[start : start + size], start + size < len(items)
 
 
-def cursor(place: int) -> str:
+def cursor(index: int) -> str:
     """The cursor behind the item at this place."""
-    return base64.b64encode(f"v1:{place + 1}".encode()).decode()
+    return base64.b64encode(f"v1:{index + 1}".encode()).decode()
 
 
-def _place(text: str) -> int:
+def place(text: str) -> int:
+    """The place that a cursor leads to. Refuses what is none."""
     try:
         return int(base64.b64decode(text, validate=True).decode().removeprefix("v1:"))
     except (binascii.Error, ValueError):
@@ -95,7 +96,7 @@ def _place(text: str) -> int:
 def connection(items: Sequence[Any], after: str | None, first: int | None) -> dict[str, Any]:
     """A page in the shape of a GraphQL connection."""
     start, found, more = page(items, after, first)
-    edges = [{"node": item, "cursor": cursor(place)} for place, item in enumerate(found, start=start)]
+    edges = [{"node": item, "cursor": cursor(index)} for index, item in enumerate(found, start=start)]
     return {
         "edges": edges,
         "totalCount": len(items),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
-from mirror.sandbox import instants, jsontext
+from mirror.sandbox import console, instants, jsontext
 from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Resolver
 from mirror.sandbox.errors import Refused
@@ -111,7 +112,8 @@ def _summary(run: Run, _context: Context, arguments: Arguments) -> str:
 def _system_metrics(run: Run, _context: Context, _arguments: Arguments) -> str | None:
     latest: dict[str, Any] = {}
     for line in run.events.lines[-4:]:
-        latest.update(jsontext.read(line))
+        with suppress(ValueError, RecursionError):
+            latest.update(jsontext.read(line))
     return jsontext.write({key: value for key, value in latest.items() if not key.startswith("_")}) if latest else None
 
 
@@ -160,14 +162,8 @@ def _run_info(run: Run, _context: Context, _arguments: Arguments) -> dict[str, A
     return {**facts, **renamed, "git": facts.get("git") or None}
 
 
-def _log_lines(run: Run, _context: Context, arguments: Arguments) -> dict[str, Any]:
-    lines = run.console
-    if arguments.get("last") is not None:
-        lines = lines[max(len(lines) - arguments["last"], 0) :]
-    found = connection(lines, arguments.get("after"), arguments.get("first") or 10_000)
-    for edge in found["edges"]:
-        edge["node"] = {name: getattr(edge["node"], name) for name in ("number", "timestamp", "level", "label", "line")}
-    return found
+def _log_lines(run: Run, context: Context, arguments: Arguments) -> dict[str, Any]:
+    return console.answer(run, arguments, context.console_bytes)
 
 
 def _files(run: Run, context: Context, arguments: Arguments) -> dict[str, Any]:
@@ -325,3 +321,13 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "runCountExpected": lambda sweep, _, __: sweep.expected_runs,
     },
 }
+
+
+def _spoilable(name: str, resolve: Resolver) -> Resolver:
+    def answer(run: Run, context: Context, arguments: Arguments) -> Any:
+        return run.spoilt[name] if name in run.spoilt else resolve(run, context, arguments)
+
+    return answer
+
+
+RESOLVERS["Run"] = {name: _spoilable(name, resolve) for name, resolve in RESOLVERS["Run"].items()}

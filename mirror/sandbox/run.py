@@ -54,9 +54,12 @@ class Run:
         self.history = Lines()
         self.events = Lines()
         self.console: list[LogLine] = []
+        self.console_kept = 100_000
         self.files: dict[str, StoredFile] = {}
         self.exports: list[bytes] = []
         self.exported_to = -1
+        self.spoilt: dict[str, Any] = {}
+        """What is answered for fields of the API whatever the run holds, as a server does whose store is damaged."""
         self._config_text: str | None = None
         self._summary_text: str | None = None
 
@@ -257,6 +260,16 @@ class Run:
                     self.console.append(LogLine(len(self.console), None, "", "", ""))
                 self.console[number] = log_line(number, text)
             self.world.changed()
+
+    def resume_console(self, lines: Iterable[str], number: int = 0) -> None:
+        """Put lines behind the others whose numbers begin again, as some resumed runs have them."""
+        with self.world.lock:
+            self.console += [log_line(at, text) for at, text in enumerate(lines, start=number)]
+            self.world.changed()
+
+    def kept_console(self) -> list[LogLine]:
+        """The lines that the server still has: those far back are gone."""
+        return self.console[-self.console_kept :]
 
     def add_file(self, name: str, content: bytes | str) -> None:
         """Store a file of the run, as an upload does."""

@@ -11,6 +11,8 @@ from graphql import GraphQLSchema, build_schema
 # What a feature is called here, and the fields that a server without it lacks.
 FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "parquet": ("Run.parquetHistory",),
+    # Servers before 0.77 have the console, but no way to page through it.
+    "console_pages": ("Run.logLines(useImprovedPagination)",),
     "models": ("Query.models",),
     "updated_at": ("Run.updatedAt",),
     "server_features": ("ServerInfo.features",),
@@ -28,7 +30,10 @@ SERVER_FEATURES = ("MARK_RUN_FILES_UPLOADED", "FILESTREAM_GZIP", "SWEEPS_QUERY_F
 
 
 def missing_fields(features: Mapping[str, bool]) -> frozenset[str]:
-    """The fields, as `Type.field`, that a server with these features lacks. Refuses a name that means nothing."""
+    """The fields, as `Type.field`, and arguments, as `Type.field(name)`, that such a server lacks.
+
+    Refuses a name that means nothing.
+    """
     absent: set[str] = set()
     for name, enabled in features.items():
         if name not in FEATURE_FIELDS and name not in FILTER_COLUMNS and name not in SERVER_FEATURES:
@@ -41,9 +46,14 @@ def missing_fields(features: Mapping[str, bool]) -> frozenset[str]:
 
 @lru_cache(maxsize=32)
 def load(absent: frozenset[str] = frozenset()) -> GraphQLSchema:
-    """The schema without the fields in `absent`."""
+    """The schema without the fields and arguments in `absent`."""
     schema = build_schema((Path(__file__).parent / "schema.graphql").read_text())
     for name in absent:
-        kind, _, field = name.partition(".")
-        del schema.type_map[kind].fields[field]  # type: ignore[attr-defined]
+        kind, _, rest = name.partition(".")
+        field, _, argument = rest.rstrip(")").partition("(")
+        fields = schema.type_map[kind].fields  # type: ignore[attr-defined]
+        if argument:
+            del fields[field].args[argument]
+        else:
+            del fields[field]
     return schema

@@ -29,7 +29,8 @@ class Sandbox:
     """Serves a world on 127.0.0.1 from a thread of its own, between `start` and `stop` or in a `with` block.
 
     `port` 0 takes a free one. `rate_limit` is in requests a second. `features` turns off what older servers lack
-    (see schema.FEATURE_FIELDS and FILTER_COLUMNS). `url_lifetime` is how many seconds a signed address is good for.
+    (see schema.FEATURE_FIELDS and FILTER_COLUMNS). `url_lifetime` is how many seconds a signed address is good for,
+    `console_bytes` how much console one answer holds of a run.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Sandbox:
         *,
         features: Mapping[str, bool] | None = None,
         url_lifetime: float = 3600.0,
+        console_bytes: int = 1_000_000,
         seed: int = 0,
     ) -> None:
         self.world = world
@@ -48,7 +50,7 @@ class Sandbox:
         chosen = dict(features or {})
         absent = schema.missing_fields(chosen)
         refused = {column for name, column in schema.FILTER_COLUMNS.items() if not chosen.get(name, True)}
-        self._context = Context(world, Listing(refused), Signer(url_lifetime), chosen)
+        self._context = Context(world, Listing(refused), Signer(url_lifetime), chosen, console_bytes=console_bytes)
         self._gate = Gate(self.key, Limit(rate_limit) if rate_limit else None, Faults(seed))
         self._app = Api(self._context, Documents(schema.load(absent), RESOLVERS), self._gate).app()
         self._port = port
@@ -96,6 +98,7 @@ class Sandbox:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             server_header=False,
+            date_header=False,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(

@@ -56,6 +56,8 @@ class World:
     def __init__(self, username: str = "ada", entity: str | None = None) -> None:
         self.lock = threading.RLock()
         self.now: Callable[[], datetime] = instants.now
+        self.tells_date = True
+        """Whether answers have a `Date`; some proxies take it away."""
         self.username = username
         self._entity = entity
         self.projects: dict[tuple[str, str], Project] = {}

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import logging
 import sys
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -38,6 +41,7 @@ from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed
 from mirror.serve.upstream import PASSED, Upstream
 from mirror.web.snapshots import Snapshots
+from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")
 
@@ -48,10 +52,14 @@ SECONDS = 60.0
 MOST_BYTES = 256 << 20
 """Bytes of a request's body; a chunk of a run's log may be large."""
 
+_TOO_LONG = f"a request holds at most {MOST_BYTES >> 20} MiB"
 _THREADS = 4
 _CLIENTS = ("W&B Public Client", "wandb-core")
 _SCANS = frozenset({"RunParquetHistory", "HistoryPage"})
 T = TypeVar("T")
+
+_TRIES = 3
+"""How often a request begins again because of what is published meanwhile."""
 
 _SERVER_KNOWS_BETTER = frozenset({"viewer"})
 """What the mirror can only guess: asked of the server while it can be reached, and remembered."""
@@ -71,6 +79,20 @@ class Policy:
     username: str | None = None
 
 
+class _Published(Exception):
+    """A newer snapshot was published meanwhile."""
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a request is to be answered: under which address, until when, and what of the context it sets."""
+
+    base_url: str
+    cancelled: threading.Event
+    alone: bool
+    scans: bool
+
+
 @dataclass
 class Endpoint:
     """The handlers, and what they share."""
@@ -88,6 +110,8 @@ class Endpoint:
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
         body = await _body(request)
+        # A script asks who it is first, and for runs next.
+        self.snapshots.statements.warm()
         try:
             asked, variables = _asked(body, request.headers.get("content-encoding", ""))
             if asked.roots & _SERVER_KNOWS_BETTER:
@@ -125,32 +149,50 @@ class Endpoint:
                 return await self._mirrored(request, asked, variables, alone=True)
 
     async def _mirrored(self, request: Request, asked: Operation, variables: Any, *, alone: bool = False) -> Response:
+        cancelled = threading.Event()
         # Only their newer programs name the operation, and read exported files beside pages of a history.
         scans = asked.named in _SCANS and request.headers.get("user-agent", "").startswith(_CLIENTS)
-        base_url = str(request.base_url).rstrip("/")
-        return await self._in_pool(partial(self._executed, base_url, asked, variables, alone=alone, scans=scans))
+        how = _How(str(request.base_url).rstrip("/"), cancelled, alone=alone, scans=scans)
+        return await unless_left(
+            request.receive, self._in_pool(partial(self._executed, asked, variables, how)), cancelled
+        )
 
-    async def _in_pool(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+    def _in_pool(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self.pool, work)
 
-    def _executed(self, base_url: str, asked: Operation, variables: Any, *, alone: bool, scans: bool) -> Response:
+    def _executed(self, asked: Operation, variables: Any, how: _How) -> Response:
+        for _ in range(_TRIES):
+            with suppress(_Published):
+                return self._of_snapshot(asked, variables, how, exactly=True)
+        return self._of_snapshot(asked, variables, how, exactly=False)
+
+    def _of_snapshot(self, asked: Operation, variables: Any, how: _How, *, exactly: bool) -> Response:
+        """Raises _Published where a list was made from a newer snapshot than the rest, and is to be `exactly` of it."""
         import duckdb
 
         policy = self.policy()
         # Before the connection: what is remembered may then be newer than its version, never older.
         version = self.snapshots.version()
+
+        def ask(question: str, arguments: Mapping[str, Any]) -> bytes:
+            found = self.snapshots.statements.ask(question, arguments, SECONDS, how.cancelled)
+            if exactly and found.version != version:
+                raise _Published
+            return found.content
+
         with self.snapshots.connection(SECONDS) as connection:
             context = Context(
                 connection,
                 version,
                 self.listings,
+                ask,
                 policy.entity,
                 policy.username,
                 read_only=not policy.writes,
-                base_url=base_url,
+                base_url=how.base_url,
                 server_url=policy.base_url,
-                alone=alone,
-                scans=scans,
+                alone=how.alone,
+                scans=how.scans,
                 sign=self.signer.sign,
                 touched=self.touched.when,
                 look_again=self.look_again,
@@ -261,7 +303,7 @@ def application(
 def _asked(body: bytes, encoding: str) -> tuple[Operation, Any]:
     """The operation that a request means, and its variables."""
     try:
-        sent = orjson.loads(gzip.decompress(body) if encoding == "gzip" else body)
+        sent = orjson.loads(_unpacked(body) if encoding == "gzip" else body)
         query, name, given = sent["query"], sent.get("operationName"), sent.get("variables") or {}
     except (ValueError, TypeError, KeyError, AttributeError, OSError):
         query, name, given = None, None, None
@@ -269,6 +311,15 @@ def _asked(body: bytes, encoding: str) -> tuple[Operation, Any]:
         raise Malformed('send JSON such as {"query": "{ viewer { entity } }", "variables": {}}')
     asked = replace(documents.operation(query, name), named=name or "")
     return asked, asked.variables(given)
+
+
+def _unpacked(body: bytes) -> bytes:
+    """A gzipped body. Raises MirrorError for one that grows beyond all measure, OSError for what is not gzip."""
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
+        found = packed.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise MirrorError(_TOO_LONG)
+    return found
 
 
 async def _body(request: Request) -> bytes:
@@ -279,9 +330,10 @@ async def _body(request: Request) -> bytes:
             parts.append(piece)
             length += len(piece)
             if length > MOST_BYTES:
-                raise MirrorError(f"a request holds at most {MOST_BYTES >> 20} MiB")
-    except ClientDisconnect:
-        return b""
+                raise MirrorError(_TOO_LONG)
+    except ClientDisconnect as error:
+        # Half of a write must not reach the server.
+        raise MirrorError("the client left before its request was whole") from error
     return b"".join(parts)
 
 

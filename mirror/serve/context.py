@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mirror.query import facts
 from mirror.query.paths import Project
 from mirror.query.series import HistorySource, segmented
-from mirror.serve.runs import Listings
+from mirror.serve.runs import Ask, Listings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,6 +34,7 @@ class Context:
     connection: DuckDBPyConnection
     version: str
     listings: Listings
+    ask: Ask
     entity: str | None
     username: str | None
     read_only: bool = False

@@ -35,6 +35,13 @@ from mirror.errors import MirrorError
 KEEP = 256
 """How many documents are kept parsed; a script asks the same few over and over."""
 
+MOST_TOKENS = 3_000
+MOST_FIELDS = 5_000
+"""Of a document as it is written, and with its fragments put in; the official client's longest have a tenth of it.
+
+Checking takes time by the square of the one, and answering memory by the other.
+"""
+
 
 class Malformed(MirrorError):
     """The request is no GraphQL request, for any server."""
@@ -203,7 +210,7 @@ def _schema() -> GraphQLSchema:
 def _operations(query: str) -> dict[str, Operation] | MirrorError:
     """The operations by name, or why there are none; refusals are kept, too."""
     try:
-        document = parse(query, no_location=True)
+        document = parse(query, no_location=True, max_tokens=MOST_TOKENS)
     except GraphQLError as error:
         return Malformed(error.message)
     nodes = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
@@ -212,10 +219,39 @@ def _operations(query: str) -> dict[str, Operation] | MirrorError:
     errors = validate(_schema(), document, max_errors=1)
     if errors:
         return Elsewhere(errors[0].message.replace("'", '"'))
+    if sum(_expanded(document).values()) > MOST_FIELDS:
+        return Elsewhere(f"a document with more than {MOST_FIELDS:,} fields")
     try:
         return {_name(node): _operation(document, node) for node in nodes}
     except Elsewhere as error:
         return error
+
+
+def _expanded(document: DocumentNode) -> dict[str, int]:
+    """How many fields each operation has once its fragments stand in their places."""
+    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+    known: dict[str, int] = {}
+
+    def of_fragment(name: str) -> int:
+        if name not in known:
+            known[name] = count(fragments[name].selection_set)
+        return known[name]
+
+    def count(selected: SelectionSetNode | None) -> int:
+        return sum(
+            of_fragment(node.name.value)
+            if isinstance(node, FragmentSpreadNode)
+            else 1 + count(node.selection_set)
+            if isinstance(node, FieldNode | InlineFragmentNode)
+            else 0
+            for node in (selected.selections if selected else ())
+        )
+
+    return {
+        _name(node): count(node.selection_set)
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
+    }
 
 
 def _operation(document: DocumentNode, node: OperationDefinitionNode) -> Operation:

@@ -31,6 +31,7 @@ class KeyGuard:
         self._app = app
         self._key = key
         self._signer = signer
+        self._told = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or have the application do so."""
@@ -51,7 +52,10 @@ class KeyGuard:
         try:
             key = self._key()
         except MirrorError as error:
-            log.warning("%s", error)
+            # Anybody may ask, as often as they like; the log is told when the reason is another one.
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("%s", error)
             return f"the mirror has no API key to compare with: {error}"
         # Compared in the same time wherever they differ.
         if hmac.compare_digest(_sent(headers.get("authorization", "")).encode(), f"api:{key}".encode()):

@@ -119,7 +119,7 @@ def _entity_name(project: Source, *_: Any) -> str:
 
 def _listing(project: Source, context: Context, arguments: Arguments) -> Listing:
     return context.listings.find(
-        context.connection,
+        context.ask,
         context.version,
         project["key"],
         arguments.get("filters"),

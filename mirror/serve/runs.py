@@ -7,7 +7,7 @@ import threading
 import uuid
 from array import array
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,7 @@ import orjson
 
 from mirror.query import facts
 from mirror.query.paths import Project
-from mirror.query.runs import RunQuery, among, holds_list
+from mirror.query.runs import among
 from mirror.remote.lenient import dumps, loads
 from mirror.serve.ahead import Memory, Walks
 
@@ -35,6 +35,9 @@ BLOCK = 500
 """Runs of a list that are read together: whoever asks for a page mostly asks for the next one, too."""
 
 T = TypeVar("T")
+
+Ask = Callable[[str, Mapping[str, Any]], bytes]
+"""Has a worker answer one of `mirror.query.questions`."""
 
 _PLAIN = {
     "id": "storage_id",
@@ -92,7 +95,7 @@ class Listings:
 
     def find(
         self,
-        connection: DuckDBPyConnection,
+        ask: Ask,
         version: str,
         project: Project,
         filters: str | None,
@@ -107,14 +110,9 @@ class Listings:
                 self._kept.move_to_end(kept.name)
                 return kept
 
-        def lists(doc: str, at: str) -> bool:
-            return self.facts.get(version, ("lists", doc, at), lambda: holds_list(connection, doc, at))
-
-        conditions: Any = filters or None
-        if names:
-            conditions = {"$and": [*([orjson.loads(filters)] if filters else []), {"name": {"$in": list(names)}}]}
-        query = RunQuery.of(connection, project, conditions, order or None, lists)
-        made = Listing(uuid.uuid4().hex[:12], array("q", query.rids()))
+        conditions = _among(filters, names) if names else filters
+        made = Listing(uuid.uuid4().hex[:12], array("q"))
+        made.rids.frombytes(ask("rids", {"project": list(project), "conditions": conditions, "order": order}))
         with self._lock:
             self._kept[made.name] = made
             self._known[key] = made.name
@@ -127,6 +125,15 @@ class Listings:
         """The list of an earlier page, unless too many others were asked for since."""
         with self._lock:
             return self._kept.get(name)
+
+
+def _among(filters: str | None, names: Sequence[str]) -> str | None:
+    """The filter for runs of these names that pass another one; a filter that is no JSON as it is, to be refused."""
+    try:
+        others = [orjson.loads(filters)] if filters else []
+    except orjson.JSONDecodeError:
+        return filters
+    return orjson.dumps({"$and": [*others, {"name": {"$in": list(names)}}]}).decode()
 
 
 def rows_of(connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Sequence[int]) -> list[dict[str, Any]]:

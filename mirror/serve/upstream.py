@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import time
@@ -17,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from mirror.errors import CommError
+from mirror.remote import errors
+from mirror.remote.errors import NoConnection, SlowAnswer
 from mirror.serve.guard import raw_path
 
 log = logging.getLogger("mirror.serve")
@@ -26,6 +29,9 @@ PASSED = "x-wandb-mirror"
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
+WHOLE_SECONDS = 120.0
+"""How long an answer that is passed on as a whole may take to come."""
+
 REST_SECONDS = 10.0
 """How long a server that could not be reached is left alone, so that offline work is not slow."""
 
@@ -48,9 +54,12 @@ class Upstream:
         """
         async with self._sent(request, body) as found:
             try:
-                text = await found.aread()
+                async with asyncio.timeout(WHOLE_SECONDS):
+                    text = await found.aread()
             except httpx.HTTPError as error:
-                raise CommError(f"{self.address()} broke off its answer", error) from error
+                raise errors.of_transport(self.address(), "a passed-on request", error) from error
+            except TimeoutError as error:
+                raise SlowAnswer(f"{self.address()} did not answer a passed-on request in time", error) from error
         theirs, ours = (f'"{base.rstrip("/")}/files/'.encode() for base in (self.address(), str(request.base_url)))
         told = {name: found.headers[name] for name in ("content-type", "retry-after") if name in found.headers}
         return Response(text.replace(theirs, ours), found.status_code, told)
@@ -70,7 +79,7 @@ class Upstream:
         if PASSED in request.headers:
             raise CommError("this request was passed on by a mirror already")
         if time.monotonic() < self._resting_until:
-            raise CommError(f"{base_url} cannot be reached")
+            raise NoConnection(f"cannot reach {base_url}; it is asked again in a moment")
         headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
         # Who comes with an address that was signed here has no key, and the server knows nothing of the signature.
         signed = "authorization" not in request.headers
@@ -86,10 +95,11 @@ class Upstream:
                 )
                 found = await client.send(asked, stream=True)
             except httpx.HTTPError as error:
-                if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                failure = errors.of_transport(base_url, "a passed-on request", error)
+                if isinstance(failure, NoConnection):
                     self._resting_until = time.monotonic() + REST_SECONDS
-                log.info("%s cannot be reached: %s", base_url, error or type(error).__name__)
-                raise CommError(f"{base_url} cannot be reached", error) from error
+                log.info("%s", failure)
+                raise failure from error
             try:
                 yield found
             finally:

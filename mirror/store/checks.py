@@ -5,7 +5,6 @@ Works over the state file and over the published one. Nothing is changed, and no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 import duckdb
 
-from mirror.store import projects, rids, staging, views, wide
+from mirror import nested
+from mirror.store import files, projects, rids, segments, staging, views, wide
 from mirror.store.database import MEMORY_LIMIT, Database, reason
 from mirror.store.leaves import LeafColumns
-from mirror.store.names import identifier, literal
+from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
 
 HISTORY = "checked_history"
@@ -50,62 +50,80 @@ class Damage:
 
 
 def segment_damage(db: Database, folder: Path, project: ProjectKey) -> dict[str, Damage]:
-    """The segments that cannot be read as they were written, by path: those of the project are read through.
+    """The segments that are not as they were written, by path: those of the project are read through.
 
-    Of other projects' segments only the files are looked at; the history view fails for everybody when one is missing.
+    Of other projects' segments only size and footer are looked at; the history view fails for everybody when one is
+    missing. What they held is lost to their own projects.
     """
     listed = db.run(
         "SELECT segment_id, path, entity, project, value_count, bytes FROM store.segments "
         "WHERE retired_at IS NULL ORDER BY segment_id"
     )
+    digests = segments.digests(db.run)
     broken: dict[str, Damage] = {}
     for number, path, entity, name, values, size in listed:
-        problem = _file_problem(folder / path, size)
-        if problem is None and ProjectKey(entity, name) == project:
+        mine = ProjectKey(entity, name) == project
+        problem = file_problem(folder / path, size, digests.get(path) if mine else None)
+        if problem is None and mine:
             noted = db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number])
-            problem = _content_problem(folder / path, values, dict(noted))
+            problem = content_problem(folder / path, values, dict(noted))
+        elif problem is None:
+            problem = footer_problem(folder / path)
         if problem:
-            held = db.run(
-                """
-                SELECT g.run_id FROM store.segment_runs AS g WHERE g.segment_id = ? AND (NOT g.replaced OR EXISTS (
-                    SELECT 1 FROM store.staged_segments AS t JOIN store.runs AS r ON r.rid = t.rid
-                    WHERE t.segment_id = g.segment_id AND r.run_id = g.run_id
-                )) ORDER BY g.run_id
-                """,
-                [number],
-            )
             expected = f"a Parquet file of {values:,} values of {entity}/{name}, {size:,} bytes"
-            lost = tuple(run_id for (run_id,) in held)
+            lost = held(db, number) if mine else ()
             broken[path] = Damage(None, "segment", problem, expected, f"history/{path} is lost or damaged", lost)
     return broken
+
+
+def held(db: Database, segment: int) -> tuple[str, ...]:
+    """The runs that have values in a segment, shown by now or still gathered."""
+    found = db.run(
+        """
+        SELECT g.run_id FROM store.segment_runs AS g WHERE g.segment_id = ? AND (NOT g.replaced OR EXISTS (
+            SELECT 1 FROM store.staged_segments AS t JOIN store.runs AS r ON r.rid = t.rid
+            WHERE t.segment_id = g.segment_id AND r.run_id = g.run_id
+        )) ORDER BY g.run_id
+        """,
+        [segment],
+    )
+    return tuple(run_id for (run_id,) in found)
 
 
 def unreadable(db: Database, folder: Path) -> bool:
     """Whether the file of any segment in use is gone, or is no Parquet file."""
     listed = db.run("SELECT path, bytes FROM store.segments WHERE retired_at IS NULL")
-    return any(_file_problem(folder / path, size) or not _is_parquet(folder / path) for path, size in listed)
+    return any(file_problem(folder / path, size) or footer_problem(folder / path) for path, size in listed)
 
 
-def _is_parquet(path: Path) -> bool:
-    try:
-        with duckdb.connect() as connection:
-            connection.execute(f"SELECT num_rows FROM parquet_file_metadata({literal(path)})").fetchall()
-    except duckdb.Error:
-        return False
-    return True
-
-
-def _file_problem(path: Path, size: int) -> str | None:
+def file_problem(path: Path, size: int, digest: str | None = None) -> str | None:
+    """What is wrong with a segment's file: its size, or, where a digest is given, any byte; None for nothing."""
     try:
         found = path.stat().st_size
+        if found != size:
+            return f"a file of {found:,} bytes"
+        if digest is not None and files.digest(path) != digest:
+            return "a file that was changed since it was written"
     except FileNotFoundError:
         return "no file"
     except OSError as error:
         return reason(error)
-    return None if found == size else f"a file of {found:,} bytes"
+    return None
 
 
-def _content_problem(path: Path, values: int, noted: dict[str, int]) -> str | None:
+def footer_problem(path: Path) -> str | None:
+    """Whether a segment cannot be opened as a Parquet file, from its footer alone."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        return f"no readable file ({reason(error)})"
+    return None
+
+
+def content_problem(path: Path, values: int, noted: dict[str, int]) -> str | None:
     """Read every value of a segment, and hold the counts against those that were noted when it was written."""
     try:
         # On a connection of its own: an error would end the transaction of another.
@@ -113,7 +131,7 @@ def _content_problem(path: Path, values: int, noted: dict[str, int]) -> str | No
             connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}").fetchall()
             found = connection.execute(
                 "SELECT run_id, count(*), bit_xor(hash(key, step, value, text)) "
-                f"FROM read_parquet([{literal(path)}], hive_partitioning = false) GROUP BY run_id"
+                f"FROM read_parquet([{pattern(path)}], hive_partitioning = false) GROUP BY run_id"
             ).fetchall()
     except duckdb.Error as error:
         return f"no readable file ({reason(error)})"
@@ -279,8 +297,8 @@ def _documents(db: Database, numbers: Sequence[int]) -> tuple[int, list[Damage]]
 def parsed(text: str | None) -> dict[str, Any] | None:
     """A document as the store keeps it; None for what is no JSON object."""
     try:
-        value = json.loads(text or "", strict=False)
-    except (ValueError, RecursionError):
+        value = nested.parse(text or "")
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mirror.errors import StoreBusy, StoreError
-from mirror.store.names import literal
+from mirror.errors import StoreBusy, StoreDamaged, StoreError
+from mirror.store.names import identifier, literal
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -26,7 +28,16 @@ MEMORY_LIMIT = "300MB"
 
 logger = logging.getLogger(__name__)
 
-_SIGNS_OF_DAMAGE = ("Corrupt", "checksum", "Could not read enough bytes", "MetadataReader", "deserialize")
+_SIGNS_OF_DAMAGE = (
+    "Corrupt",
+    "checksum",
+    "Could not read enough bytes",
+    "MetadataReader",
+    "deserialize",
+    "not a valid DuckDB database file",
+    "replaying WAL",
+    "This WAL was created",
+)
 
 Params = Sequence[Any] | Mapping[str, Any]
 
@@ -47,6 +58,7 @@ class Database:
         version = "" if path.exists() else f"(STORAGE_VERSION {literal(storage_version)})"
         self._connection = duckdb.connect(":memory:")
         self.rids: dict[ProjectKey, dict[str, int]] = {}
+        self.app_urls: dict[ProjectKey, str] = {}
         try:
             # DuckDB draws a bar on stdout, which belongs to data, where it takes the process for an interactive one.
             # In a notebook without ipywidgets there is none, and the setting cannot be touched.
@@ -95,6 +107,7 @@ class Database:
 
     def _roll_back(self) -> None:
         self.rids.clear()
+        self.app_urls.clear()
         try:
             self.run("ROLLBACK")
         except duckdb.Error:
@@ -106,6 +119,15 @@ class Database:
         with suppress(FileNotFoundError):
             log_file(self.path).chmod(0o600)
 
+    def scan(self) -> None:
+        """Read every value of every table. Raises duckdb.Error where one cannot be read."""
+        scan(self._connection, CATALOG)
+
+    def is_cut(self, descriptor: int) -> bool:
+        """Whether the file, open as `descriptor`, is shorter than what DuckDB counts in it."""
+        size = "SELECT block_size * total_blocks FROM pragma_database_size() WHERE database_name = ?"
+        return os.fstat(descriptor).st_size < int(self.value(size, [CATALOG]))
+
     def checkpoint(self) -> None:
         """Write everything that is committed into the file itself."""
         self.run(f"CHECKPOINT {CATALOG}")
@@ -113,6 +135,19 @@ class Database:
     def close(self) -> None:
         """Let go of the file; what is committed is in it."""
         self._connection.close()
+
+
+def scan(connection: duckdb.DuckDBPyConnection, catalog: str) -> None:
+    """Read every value of every table, so that DuckDB holds each block against its checksum.
+
+    Takes 0.3 s for 100,000 runs. Raises duckdb.Error where one cannot be read.
+    """
+    tables = connection.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ? AND NOT internal", [catalog]
+    ).fetchall()
+    for names in tables:
+        table = ".".join(identifier(name) for name in (catalog, *names))
+        connection.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {table}").fetchall()
 
 
 def spill_folder(path: Path) -> Path:
@@ -123,6 +158,11 @@ def spill_folder(path: Path) -> Path:
 def log_file(path: Path) -> Path:
     """Where DuckDB keeps what was committed since the last checkpoint of this file."""
     return path.with_name(f"{path.name}.wal")
+
+
+def log_files(path: Path) -> list[Path]:
+    """All logs of this file: while DuckDB checkpoints there may be more than one."""
+    return sorted(path.parent.glob(f"{escape(path.name)}*.wal*"))
 
 
 def reason(error: BaseException) -> str:
@@ -148,20 +188,29 @@ def opening_error(path: Path, error: BaseException) -> StoreError:
         return StoreError(f"{path} cannot be opened: permission denied; check who owns it")
     if disk_full(error):
         return StoreError(f"no space left on the disk of {path}; free some and try again")
-    return _damaged(path, error)
+    if is_damage(error):
+        return _damaged(path, error)
+    return StoreError(f"{path} cannot be opened ({reason(error)}); nothing was changed")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the error says that a file is not what DuckDB wrote; no lock, full disk or missing right does."""
+    broken = isinstance(error, duckdb.InternalException | duckdb.SerializationException)
+    return broken or any(words in str(error) for words in _SIGNS_OF_DAMAGE)
 
 
 def working_error(path: Path, error: BaseException) -> StoreError:
     """What it means that a statement over the open state file failed. Nothing of its transaction was kept."""
     if disk_full(error):
         return StoreError(f"no space left on the disk of {path}; what was committed is safe, free some and try again")
-    if any(words in str(error) for words in _SIGNS_OF_DAMAGE):
-        return _damaged(path, error)
+    if is_damage(error):
+        # The file itself was read through by now: it is a segment.
+        return StoreError(f"what {path} lists is damaged ({reason(error)}); run `mirror verify --repair`")
     return StoreError(f"{path} could not be written ({reason(error)}); what was committed is safe")
 
 
-def _damaged(path: Path, error: BaseException) -> StoreError:
-    return StoreError(f"{path} cannot be read and may be damaged ({reason(error)}); move it away and run `mirror sync`")
+def _damaged(path: Path, error: BaseException) -> StoreDamaged:
+    return StoreDamaged(f"{path} is damaged ({reason(error)})", reason(error))
 
 
 def gives_up(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mirror.store import columns, rids
 from mirror.store.database import Database
-from mirror.store.records import ConsolePage, ProjectKey, RunExtras, RunFile
+from mirror.store.records import ConsoleLine, ConsolePage, ProjectKey, RunExtras, RunFile
 
 _SHAPE = {
     "rid": "BIGINT",
@@ -118,6 +118,18 @@ def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage])
             "WHERE c.rid = p.rid AND c.line >= p.first AND (p.last OR c.line < p.beyond)"
         )
         db.run("INSERT INTO store.console BY NAME SELECT * FROM lines")
+
+
+def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[str, ConsoleLine]:
+    """One console line of each run, by its number; runs of which it is not mirrored are left out."""
+    numbers = rids.find(db, project, wanted)
+    names = {rid: run_id for run_id, rid in numbers.items()}
+    pairs = [(rid, wanted[run_id]) for run_id, rid in numbers.items()]
+    with db.table("wanted", columns.table({"rid": "BIGINT", "line": "BIGINT"}, pairs)):
+        found = db.run(
+            "SELECT rid, line, logged_at, level, text FROM store.console JOIN wanted USING (rid, line)",
+        )
+    return {names[rid]: (line, logged_at, level, text) for rid, line, logged_at, level, text in found}
 
 
 def put_files(db: Database, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:

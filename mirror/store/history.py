@@ -11,7 +11,7 @@ from mirror.errors import StoreError
 from mirror.series import arrange, summarise
 from mirror.store import columns, rids
 from mirror.store.database import Database
-from mirror.store.records import HistoryPage, ProjectKey
+from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,6 +150,32 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
     )
     cursors = {rid: Cursor(rid, *rest) for rid, *rest in rows}
     return {run_id: cursors[numbers[run_id]] for run_id in wanted}
+
+
+MARKED_KEYS = 16
+"""So many values tell one line from another; W&B's own come first, of which the time alone does."""
+
+
+def marks(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, HistoryMark]:
+    """The last mirrored line of each of these runs that has any values."""
+    numbers = rids.find(db, project, run_ids)
+    condition, params = rids.among(numbers.values())
+    rows = db.run(
+        f"""
+        SELECT rid, last_step, key, last, count(*) OVER (PARTITION BY rid) FROM (
+            SELECT rid, key, last, last_step FROM store.history_keys WHERE {condition}
+            QUALIFY last_step = max(last_step) OVER (PARTITION BY rid)
+        )
+        QUALIFY row_number() OVER (PARTITION BY rid ORDER BY NOT starts_with(key, '_'), key) <= {MARKED_KEYS}
+        """,
+        params,
+    )
+    found: dict[int, HistoryMark] = {}
+    for rid, step, key, last, keys in rows:
+        mark = found.setdefault(rid, HistoryMark(step, keys, {}))
+        if last is not None:
+            mark.numbers[key] = last
+    return {run_id: found[rid] for run_id, rid in numbers.items() if rid in found}
 
 
 def save(db: Database, cursors: Iterable[Cursor]) -> None:

@@ -9,12 +9,13 @@ The leaves that people see are the rows with `element IS NULL AND (kind <> 'obje
 
 from __future__ import annotations
 
-import json
 import sys
 from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
+from mirror import nested
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,13 +130,9 @@ def json_text(value: Any) -> str:
         text = orjson.dumps(value)
     except TypeError:
         # Integers past 64 bits, half surrogate pairs and nesting past 254 levels are beyond orjson.
-        return _plain_json(value)
+        return nested.text_of(value)
     # orjson writes NaN as null.
-    return _plain_json(value) if b"null" in text else text.decode()
-
-
-def _plain_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return nested.text_of(value) if b"null" in text else text.decode()
 
 
 def _scalar(value: Any) -> tuple[str, float | None, str | None]:

@@ -16,6 +16,7 @@ _FILE = {
     **dict.fromkeys(("damaged", "shift"), "BIGINT"),
     "note": "VARCHAR",
     "read_at": "TIMESTAMP",
+    "beside": "VARCHAR",
 }
 
 _OF_RUNS = "r.entity = ? AND r.project = ? AND r.run_id IN (SELECT unnest(?::VARCHAR[]))"

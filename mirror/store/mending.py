@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from mirror.store import checks, columns, projects, rids, staging, views, wide
+from mirror.store import checks, columns, projects, rids, salvage, staging, views, wide
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns
 from mirror.store.records import ProjectKey
+
+_ALONE = "deleted_at IS NOT NULL OR rid IN (SELECT rid FROM store.local_runs)"
+"""The runs whose history no server can tell again."""
 
 
 def mend(db: Database, folder: Path, project: ProjectKey) -> list[str]:
@@ -28,9 +31,7 @@ def mend(db: Database, folder: Path, project: ProjectKey) -> list[str]:
     done += _cursors(db, project)
     names = [run_id for (run_id,) in _runs(db, project, "run_id")]
     done += _documents(db, project, names)
-    # No server can tell the history of these again.
-    alone = "deleted_at IS NOT NULL OR rid IN (SELECT rid FROM store.local_runs)"
-    done += _runs_alone(db, folder, project, [run_id for (run_id,) in _runs(db, project, "run_id", alone)])
+    done += _runs_alone(db, folder, project, [run_id for (run_id,) in _runs(db, project, "run_id", _ALONE)])
     done += _wide_relation(db, project)
     views.recreate(db, folder)
     return done
@@ -44,20 +45,27 @@ def _runs(db: Database, project: ProjectKey, what: str, where: str = "true") -> 
 
 
 def _segments(db: Database, folder: Path, project: ProjectKey) -> list[str]:
-    """Forget segments that cannot be read; their runs are pulled again as a whole by the next pass.
+    """Forget segments that cannot be trusted; their runs are pulled again as a whole by the next pass.
 
-    Also those of other projects whose file is gone: no view over history can be made while one is listed.
+    Also those of other projects whose file is gone: no view over history can be made while one is listed. Of runs that
+    no server can tell again, what can be read is kept. The file stays where it is.
     """
     broken = checks.segment_damage(db, folder, project)
     listed = db.run(
         "SELECT segment_id, entity, project, path FROM store.segments WHERE path IN (SELECT unnest(?::VARCHAR[]))",
         [list(broken)],
     )
+    done = []
     for number, entity, name, path in listed:
+        held = rids.find(db, ProjectKey(entity, name), checks.held(db, number))
+        condition, params = rids.among(held.values())
+        alone = dict(db.run(f"SELECT run_id, rid FROM store.runs WHERE ({_ALONE}) AND {condition}", params))
+        done.append(f"forgot the segment {path} ({broken[path].found})")
+        done += salvage.keep(db, folder / path, number, alone)
         for table in ("staged_segments", "segment_runs", "segments"):
             db.run(f"DELETE FROM store.{table} WHERE segment_id = ?", [number])
-        _refresh(db, rids.find(db, ProjectKey(entity, name), broken[path].lost).values())
-    return [f"forgot the segment {path} ({broken[path].found})" for *_, path in listed]
+        _refresh(db, set(held.values()) - set(alone.values()))
+    return done
 
 
 def _single_runs(db: Database, project: ProjectKey) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mirror import nested
 from mirror.store import columns, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
@@ -83,7 +83,7 @@ def _write(db: Database, texts: Texts) -> None:
     leaves = LeafColumns()
     kept = []
     for rid, (info, file) in texts.items():
-        leaves.add(rid, "metadata", _merged(json.loads(info or "{}"), json.loads(file or "{}")))
+        leaves.add(rid, "metadata", _merged(nested.parse(info or "{}"), nested.parse(file or "{}")))
         if info or file:
             kept.append((rid, info, file))
     condition, params = rids.among(texts)
@@ -109,7 +109,7 @@ def _merged(info: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filled(record: RunRecord, file: str) -> RunRecord:
-    host, commit = _host_and_commit(json.loads(file))
+    host, commit = _host_and_commit(nested.parse(file))
     return replace(record, host=record.host or host, git_commit=record.git_commit or commit)
 
 

@@ -10,10 +10,8 @@ import duckdb
 
 from mirror.errors import StoreError
 from mirror.store import files
-from mirror.store.database import Database, log_file
-
-_HEADERS = 3 * 4096
-"""DuckDB's own headers, which every checkpoint changes."""
+from mirror.store.blocks import HEADERS, Watch
+from mirror.store.database import Database, log_file, scan
 
 
 def publish(db: Database, state: int, target: Path) -> int:
@@ -25,14 +23,16 @@ def publish(db: Database, state: int, target: Path) -> int:
     """
     db.checkpoint()
     temporary = target.with_name(f".{target.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    watch = Watch(target)
     try:
-        size = files.copy_from(state, temporary)
-        _verify(db, temporary)
+        size = files.copy_from(state, temporary, first=HEADERS, see=watch.see)
+        _verify(db, temporary, whole=watch.doubtful)
         temporary.chmod(0o444)
         # A log that a careless client left there would be replayed into the new file, or make it unreadable.
         log_file(target).unlink(missing_ok=True)
         temporary.replace(target)
     finally:
+        watch.close()
         temporary.unlink(missing_ok=True)
         log_file(temporary).unlink(missing_ok=True)
     files.sync_folder(target.parent)
@@ -45,24 +45,21 @@ def delete_leftovers(target: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def is_current(state: int, target: Path) -> bool:
-    """Whether the published file is a copy of the state file, open as descriptor `state`, as it was checkpointed last.
-
-    What is in the log of the state file is left out of account.
-    """
+def seen(target: Path) -> tuple[int, int, int] | None:
+    """What tells a published file from the next one, and from one that was changed since; None where there is none."""
     try:
-        if os.fstat(state).st_size != target.stat().st_size:
-            return False
-        with target.open("rb") as published:
-            return published.read(_HEADERS) == os.pread(state, _HEADERS, 0)
+        found = target.stat()
     except FileNotFoundError:
-        return False
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _verify(db: Database, copy: Path) -> None:
-    """Open the copy as a reader does and hold it against the store."""
+def _verify(db: Database, copy: Path, *, whole: bool) -> None:
+    """Open the copy as a reader does and hold it against the store; with `whole`, read all of it."""
     count = "SELECT (SELECT count(*) FROM store.runs), (SELECT count(*) FROM store.history_tail)"
     with duckdb.connect(str(copy), read_only=True) as reader:
         found = reader.execute(count).fetchall()
+        if whole:
+            scan(reader, reader.execute("SELECT current_database()").fetchall()[0][0])
     if found != db.run(count):
         raise StoreError(f"the copy for readers does not equal {db.path}; readers keep the former one, try again")

@@ -12,10 +12,10 @@ from typing import Any
 
 import duckdb
 
-from mirror.errors import StoreError
+from mirror.errors import StoreError, unreadable
 from mirror.home import Home
 from mirror.store import projects, runs
-from mirror.store.database import MEMORY_LIMIT, Database, reason
+from mirror.store.database import MEMORY_LIMIT, Database
 from mirror.store.names import literal
 from mirror.store.records import KnownRun, ProjectKey
 
@@ -39,7 +39,7 @@ class Reader(Database):
             self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
             self.run(f"SET temp_directory = {literal(self._spill)}")
         except duckdb.Error as error:
-            raise StoreError(f"cannot read {self.path} ({reason(error)}); `mirror sync` publishes it anew") from error
+            raise unreadable(self.path, error) from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -54,7 +54,7 @@ def opened(home: Home) -> Iterator[Reader]:
     try:
         yield reader
     except duckdb.Error as error:
-        raise StoreError(f"cannot read {reader.path} ({reason(error)}); `mirror sync` publishes it anew") from error
+        raise unreadable(reader.path, error) from error
     finally:
         reader.close()
 

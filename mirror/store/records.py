@@ -46,7 +46,9 @@ class RunRecord:
     (program, args, os, python, gpu, gpu_count, cpu_count, git). `info`, `server_events` (system metric lines) and
     `server_log_lines` are None where the server does not tell. `storage_id` is empty for a run that was read from a
     local file. `server_keys` is how many values of each history key the server counts, None where it does not tell; it
-    is for comparing and not stored.
+    is for comparing and not stored. `asked_at` is what the server's clock showed when it was asked for the run.
+    `unread` names the fields of which the server sent what cannot be read, and `flaw` says why: what was mirrored of
+    them before stays.
     """
 
     entity: str
@@ -78,6 +80,9 @@ class RunRecord:
     server_events: int | None = None
     server_log_lines: int | None = None
     info: dict[str, Any] | None = None
+    asked_at: datetime | None = None
+    unread: tuple[str, ...] = ()
+    flaw: str | None = None
     facts: RunFacts | None = None
 
 
@@ -88,6 +93,8 @@ class KnownRun:
     `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
     `server_last_step` are what the server said when the run's record was last written. `local` tells that the run came
     from a local file and the server is not known to have it, `ahead` that it has it, with less history than the file.
+    `asked_at` is what the server's clock showed when it was asked for that record, and `flawed` that some of it could
+    not be read.
     """
 
     rid: int
@@ -106,13 +113,17 @@ class KnownRun:
     deleted: bool
     local: bool = False
     ahead: bool = False
+    created_at: datetime | None = None
+    storage_id: str = ""
+    asked_at: datetime | None = None
+    flawed: bool = False
 
 
 @dataclass(frozen=True)
 class ProjectCursor:
-    """How far a project is mirrored. `covered_to` is the newest change seen and committed, on the server's clock.
+    """How far a project is mirrored. `covered_to` is a time on the server's clock: what changed until then is mirrored.
 
-    All runs that changed up to there are mirrored, so a pass that leaves older runs out does not set it.
+    It is never later than when the server was asked, and a pass that leaves older runs out does not set it.
     `reconciled_at` is when a full listing was last compared, on this machine's clock; `unexplained_runs` is how many
     runs the server counted when that listing could not explain its count, else None. `filters` and `history` are the
     filter and the key globs, as JSON text, that the runs and the history were taken with.
@@ -163,16 +174,20 @@ class RunFile:
     md5: str | None
 
 
+ConsoleLine = tuple[int, datetime | None, str | None, str]
+"""Its number, when it was written, its level, its text."""
+
+
 @dataclass(frozen=True)
 class ConsolePage:
-    """Console lines of one run from `first` on: (line, logged_at, level, text). No line follows the `last` page.
+    """Console lines of one run from `first` on. No line follows the `last` page.
 
     `labels`, one for each line, tell which of several writers it is from; None where the server does not tell.
     """
 
     run_id: str
     first: int
-    lines: list[tuple[int, datetime | None, str | None, str]]
+    lines: list[ConsoleLine]
     last: bool
     labels: Sequence[str | None] | None = None
 
@@ -196,11 +211,21 @@ class HistoryPage:
 
 
 @dataclass(frozen=True)
+class HistoryMark:
+    """The last mirrored line of a run: its step, how many keys it has, and the numbers of some of them."""
+
+    step: int
+    keys: int
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
 class LocalFile:
     """A file of the official client, and how far it is read.
 
     `started_at` is when the run's process began, `head` a checksum of the file's start, `mtime` in nanoseconds, `shift`
-    what is added to each step. `note` says why the file is not read any more, else None.
+    what is added to each step. `note` says why the file is not read any more, else None. `beside` changes with what
+    lies beside it.
     """
 
     path: str
@@ -216,6 +241,7 @@ class LocalFile:
     shift: int | None = None
     note: str | None = None
     read_at: datetime | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from mirror import nested
+from mirror.addresses import project_page
 from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
@@ -24,9 +27,14 @@ _COLUMNS = {
     **dict.fromkeys(("server_rows", "server_last_step", "server_events", "server_log_lines"), "BIGINT"),
     **dict.fromkeys(("deleted_at", "synced_at"), "TIMESTAMP"),
     "revision": "BIGINT",
+    "asked_at": "TIMESTAMP",
+    "unread": "VARCHAR",
 }
 
-_WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at")
+_IDENTITY = ("storage_id", "created_at")
+"""Columns that never change of one run, so that a change tells of another run under its id."""
+
+_WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at", *_IDENTITY)
 """Columns whose changes are recorded, beside the leaves of the documents."""
 
 _CHANGE = {
@@ -37,13 +45,14 @@ _CHANGE = {
 
 _NEVER = datetime(1970, 1, 1)
 
-OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision")
+OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision", "asked_at", "unread")
 """Columns that no server tells."""
 
 KNOWN = """
     SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
            h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL,
-           l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> ''
+           l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> '',
+           r.created_at, r.storage_id, r.asked_at, r.unread IS NOT NULL
     FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid
     LEFT JOIN store.local_runs AS l ON l.rid = r.rid
     WHERE r.entity = ? AND r.project = ?
@@ -75,7 +84,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
         if record.run_id not in numbers:
             numbers[record.run_id] = next_rid
             next_rid += 1
-    records = metadata.fill(db, numbers, records)
+    records = metadata.fill(db, numbers, _with_former(db, numbers, records))
     leaves = LeafColumns()
     for record in records:
         leaves.add(numbers[record.run_id], "config", record.config)
@@ -109,6 +118,30 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
     facts.keep_runs(db, {numbers[record.run_id]: record.facts for record in records if record.facts is not None})
 
 
+def _with_former(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records with what is mirrored of the fields that could not be read."""
+    flawed = [record for record in records if record.unread]
+    if not flawed:
+        return list(records)
+    condition, params = rids.among(numbers[record.run_id] for record in flawed)
+    former = {row["rid"]: row for row in db.arrow(f"SELECT * FROM store.runs WHERE {condition}", params).to_pylist()}
+    return [
+        replace(record, **_former(record, former[numbers[record.run_id]]))
+        if record.unread and numbers[record.run_id] in former
+        else record
+        for record in records
+    ]
+
+
+def _former(record: RunRecord, row: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: row[name] for name in record.unread if name in row}
+    for name in kept.keys() & {"config", "config_meta", "summary"}:
+        kept[name] = None if kept[name] is None else nested.parse(kept[name])
+    if "tags" in kept:
+        kept["tags"] = tuple(tag for tag in (kept["tags"] or "").split(",") if tag)
+    return kept
+
+
 def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
     """The rows of `store.runs` that `upsert` would write, by run id, without what is this mirror's own."""
     table = columns.table(_COLUMNS, [_row(0, record, _NEVER, 0) for record in records])
@@ -123,7 +156,17 @@ def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any
         *(r.created_at, r.heartbeat_at, r.updated_at, r.duration_s),
         *(r.username, r.group_name, r.job_type, r.sweep, r.notes, r.description, ",".join(r.tags)),
         *(r.git_commit, r.host, r.url, json_text(r.config), meta, json_text(r.summary)),
-        *(r.server_rows, r.server_last_step, r.server_events, r.server_log_lines, None, now, revision),
+        *(
+            r.server_rows,
+            r.server_last_step,
+            r.server_events,
+            r.server_log_lines,
+            None,
+            now,
+            revision,
+            r.asked_at,
+            ",".join(r.unread) or None,
+        ),
     )
 
 
@@ -144,7 +187,11 @@ def _record_changes(
         before, after = dict(zip(_WATCHED, old[rid][2:], strict=True)), dict(zip(_WATCHED, values, strict=True))
         if not {before["state"], after["state"]} & LIVE_STATES:
             settled.append(rid)
-        changes.extend((rid, field, before[field], after[field]) for field in _WATCHED if before[field] != after[field])
+        # A run that was read from a local file is the same one on the server, which gives it an id of its own.
+        watched_here = _WATCHED if before["storage_id"] else [name for name in _WATCHED if name not in _IDENTITY]
+        changes.extend(
+            (rid, field, before[field], after[field]) for field in watched_here if before[field] != after[field]
+        )
     changes += _changed_leaves(db, known, settled)
     names = {rid: row[1] for rid, row in old.items()}
     here = (project.entity, project.project)
@@ -204,6 +251,23 @@ def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) ->
         db.run("INSERT INTO store.leaf_keys SELECT ?, * FROM totals", [project_number])
 
 
+def settle(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> None:
+    """Forget when the server was asked for these runs, so that none of them is asked for once more."""
+    condition, params = rids.among(rids.find(db, project, run_ids).values())
+    db.run(f"UPDATE store.runs SET asked_at = NULL WHERE {condition}", params)
+
+
+def lead_to(db: Database, project: ProjectKey, app_url: str) -> None:
+    """Put right the addresses of runs that lead to another app; local runs have none."""
+    page = project_page(app_url, project.entity, project.project)
+    db.run(
+        "UPDATE store.runs SET url = ? || regexp_extract(url, '/runs/[^/]*$') "
+        "WHERE entity = ? AND project = ? AND contains(url, '/runs/') AND NOT starts_with(url, ? || '/runs/')",
+        [page, project.entity, project.project, page],
+    )
+    db.app_urls[project] = app_url
+
+
 def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: datetime) -> None:
     """Set `deleted_at` of runs that have none yet; everything mirrored of them stays."""
     condition, params = rids.among(rids.find(db, project, run_ids).values())
@@ -238,6 +302,7 @@ _UNSETTLED = f"""
         r.state IN ({", ".join(f"'{state}'" for state in sorted(LIVE_STATES))})
         OR h.refresh OR h.error IS NOT NULL OR r.server_rows <> h.rows
         OR (r.server_last_step IS NOT NULL AND (h.last_step IS NULL OR h.last_step < r.server_last_step))
+        OR r.asked_at <= greatest(r.heartbeat_at, r.updated_at)
     )
 """
 
@@ -256,7 +321,7 @@ def known(db: Database, project: ProjectKey, run_ids: Collection[str] | None = N
 def unsettled(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
     """As `known`, of the runs that a pass may have to do with though nothing is new on the server.
 
-    These are live, lack history, failed, or are to be pulled again.
+    These are live, lack history, failed, are to be pulled again, or changed in the second in which they were asked for.
     """
     rows = db.run(KNOWN + _UNSETTLED, [project.entity, project.project])
     return {row[1]: KnownRun(*row) for row in rows}

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import duckdb
+from typing import Any
 
 from mirror.errors import StoreError
 from mirror.store import columns, files, merging, views
-from mirror.store.database import Database, reason
+from mirror.store.database import Database
 from mirror.store.merging import Source, Unsuitable
-from mirror.store.names import literal
+from mirror.store.names import literal, pattern
 from mirror.store.records import ProjectKey
 
 logger = logging.getLogger(__name__)
@@ -53,6 +52,9 @@ _RANKED = """
         FROM (SELECT DISTINCT key FROM store.history_tail)
     ) AS k ON k.key = t.key
 """
+
+_PLACED = ".placed"
+"""Lists the segments that were written since the last commit: those of them that it does not list are deleted."""
 
 _NAME_BYTES = 255
 """The longest name of a folder."""
@@ -123,24 +125,46 @@ def delete_retired(db: Database, folder: Path, grace: timedelta) -> int:
     return len(old)
 
 
-def delete_orphans(db: Database, folder: Path, published: Path) -> int:
-    """Delete what a killed process left in the folder of segments; how many files there were.
+def settle_placed(db: Database, folder: Path) -> None:
+    """Delete the segments that were placed since the last call and that no transaction listed.
 
-    What the published file still lists stays: it may be older than a state file that was made anew.
+    Other files that are not listed stay: they may be those of a newer state, or of another mirror.
     """
-    listed = {path for (path,) in db.run("SELECT path FROM store.segments")}
-    found = {str(file.relative_to(folder)) for file in folder.glob("entity=*/project=*/*")}
-    orphans = {path for path in found if path.endswith((".parquet", ".part"))} - listed
-    if orphans and published.exists():
-        try:
-            with duckdb.connect(str(published), read_only=True) as reader:
-                orphans -= {path for (path,) in reader.execute("SELECT path FROM store.segments").fetchall()}
-        except duckdb.Error as error:
-            logger.warning("%s cannot be read (%s); segments that it may list are kept", published, reason(error))
-            return 0
-    for path in orphans:
+    journal = folder / _PLACED
+    try:
+        placed = journal.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    listed = db.run("SELECT path FROM store.segments WHERE path IN (SELECT unnest(?::VARCHAR[]))", [placed])
+    for path in set(placed) - {path for (path,) in listed}:
         (folder / path).unlink(missing_ok=True)
-    return len(orphans)
+    journal.unlink()
+
+
+def delete_leftovers(db: Database, folder: Path) -> None:
+    """Delete what a killed process left in the folder of segments: parts of files, and files of no transaction."""
+    settle_placed(db, folder)
+    for part in folder.glob("entity=*/project=*/*.part"):
+        part.unlink(missing_ok=True)
+
+
+def unlisted(db: Database, folder: Path) -> list[str]:
+    """The segments in the folder that the database does not list."""
+    listed = {path for (path,) in db.run("SELECT path FROM store.segments")}
+    return sorted({str(file.relative_to(folder)) for file in folder.glob("entity=*/project=*/*.parquet")} - listed)
+
+
+def digests(run: Callable[[str], list[Any]]) -> dict[str, str]:
+    """The digests that were noted of segments, by path, in the database that `run` runs a statement over.
+
+    None of those that were written before digests were kept; nothing in a file that an older version published.
+    """
+    if not run(
+        "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'store' "
+        "AND table_name = 'segments' AND column_name = 'digest'"
+    ):
+        return {}
+    return dict(run("SELECT path, digest FROM store.segments WHERE digest IS NOT NULL"))
 
 
 def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
@@ -200,6 +224,11 @@ def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segme
     level = sources[0].level + (len(sources) > 1)
     ids = [source.segment_id for source in sources]
     left = sum(source.left for source in sources)
+    noted = digests(db.run)
+    for source in sources if left else ():
+        # What is damaged would be damaged in the merged one, and fit its digest there.
+        if source.path in noted and files.digest(folder / source.path) != noted[source.path]:
+            raise StoreError(f"{folder / source.path} is damaged and is not merged; run `mirror verify --repair`")
     path = place(db, folder, key, level, lambda target: _merge_to(db, folder, target, sources)) if left else None
     with db.transaction():
         if path:
@@ -229,7 +258,7 @@ def _merge_to(db: Database, folder: Path, target: Path, sources: Sequence[_Segme
     try:
         merging.merge(target, [Source(folder / one.path, without.get(one.segment_id, ())) for one in sources])
     except Unsuitable:
-        listed = ", ".join(literal(folder / source.path) for source in sources)
+        listed = ", ".join(pattern(folder / source.path) for source in sources)
         kept = f"""
             SELECT p.run_id, p.key, p.step, p.value, p.text
             FROM read_parquet([{listed}], hive_partitioning = false, filename = true) AS p
@@ -275,6 +304,8 @@ def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callab
     target = folder / path
     temporary = target.with_suffix(".part")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / _PLACED).open("a", encoding="utf-8") as journal:
+        journal.write(f"{path}\n")
     try:
         write(temporary)
         files.sync_file(temporary)
@@ -313,12 +344,12 @@ def enlist(
 def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> tuple[int, int]:
     """List a segment as one in use; its number, and how many values it holds."""
     segment_id = int(db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments"))
-    count = int(db.value(f"SELECT count(*) FROM read_parquet({literal(folder / path)})"))
+    count = int(db.value(f"SELECT count(*) FROM read_parquet([{pattern(folder / path)}], hive_partitioning = false)"))
     now = datetime.now(UTC).replace(tzinfo=None)
     size = (folder / path).stat().st_size
     db.run(
-        "INSERT INTO store.segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-        [segment_id, path, key.entity, key.project, level, count, size, now],
+        "INSERT INTO store.segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+        [segment_id, path, key.entity, key.project, level, count, size, now, files.digest(folder / path)],
     )
     return segment_id, count
 
@@ -339,5 +370,9 @@ def fits(key: ProjectKey) -> bool:
 
 
 def _encoded(name: str) -> str:
-    """The name as Hive writes it into a folder's: what has a meaning in paths or patterns becomes %XX."""
-    return re.sub(r"[\x00-\x1f\x7f\"#%&'*+/:<=>?\[\\\]^{|}]", lambda found: f"%{ord(found[0]):02X}", name)
+    """The name as Hive writes it into a folder's: what has a meaning in paths or patterns becomes %XX.
+
+    Also the first letter of names that are read as NULL.
+    """
+    special = r"[\x00-\x1f\x7f\"#%&'*+/:<=>?\[\\\]^{|}]|^n(?=ull$)|^_(?=_hive_default_partition__$)"
+    return re.sub(special, lambda found: f"%{ord(found[0]):02X}", name, flags=re.IGNORECASE)

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,24 +15,43 @@ from typing import Any, TypeVar
 
 import duckdb
 
+from mirror.errors import StoreDamaged
 from mirror.home import Home
 from mirror.store import (
+    aside,
+    blocks,
     checks,
     compact,
+    digests,
     extras,
     facts,
+    history,
+    identity,
     local,
     migrations,
     projects,
     publish,
+    recovery,
     runs,
     segments,
     sorting,
     views,
     wide,
 )
-from mirror.store.database import Database, disk_full, gives_up, log_file, opening_error, spill_folder, working_error
+from mirror.store.database import (
+    Database,
+    disk_full,
+    gives_up,
+    is_damage,
+    log_file,
+    opening_error,
+    reason,
+    spill_folder,
+    working_error,
+)
 from mirror.store.records import (
+    ConsoleLine,
+    HistoryMark,
     KnownRun,
     LocalFile,
     LocalRun,
@@ -47,6 +66,9 @@ from mirror.store.writes import Writes
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+_RECOVERIES = 3
+"""How often opening tries to mend the state: first perhaps its log, twice, then the file."""
 
 RETIRED_GRACE = timedelta(hours=24)
 """How long a reader may keep a published file open whose segments were merged since."""
@@ -68,6 +90,7 @@ class Store:
         self._outdated: set[ProjectKey] = set()
         self._given_up_wide: set[ProjectKey] = set()
         self._given_up = False
+        self._seen: tuple[int, int, int] | None = None
         self._db: Database
         self._descriptor: int
 
@@ -75,8 +98,9 @@ class Store:
     def open(cls, home: Home, *, tail_values: int = 10_000_000, storage_version: str = "v1.4.0") -> Store:
         """Open the store of a home, made or migrated as need be, and publish it when nothing is published yet.
 
-        Raises StoreBusy when another process has it open, StoreError when it is damaged, newer than this program, or
-        cannot be read or written.
+        A state file that is damaged or missing is made anew from the published one. Raises StoreBusy when another
+        process has it open, StoreError when both are damaged, when the published file is another mirror's or newer,
+        and when the state is newer than this program, or cannot be read or written.
         """
         store = cls(home, tail_values=tail_values, storage_version=storage_version)
         try:
@@ -119,6 +143,7 @@ class Store:
                 writes = Writes(self._db, self.home.history, self.tail_values)
                 yield writes
                 writes.finish()
+            segments.settle_placed(self._db, self.home.history)
             self._changed = True
             self._outdated |= writes.written
 
@@ -154,6 +179,10 @@ class Store:
         """As `known_runs`, of those that are live, lack history, failed, or are to be pulled again."""
         return self._read(lambda db: runs.unsettled(db, project))
 
+    def app_url(self, project: ProjectKey) -> str | None:
+        """Where the addresses of the project's runs lead to, if that was made sure since the store was opened."""
+        return self._read(lambda db: db.app_urls.get(project))
+
     def count_runs(self, project: ProjectKey) -> tuple[int, int]:
         """How many runs of a project the mirror holds, and how many of them it takes to be on the server."""
         return self._read(lambda db: runs.count(db, project))
@@ -180,9 +209,17 @@ class Store:
         """The runs of which some may be missing: system metrics, console lines, metadata files, lists of files."""
         return self._read(lambda db: extras.find(db, project, events=events, console=console, files=files, lists=lists))
 
+    def console_lines(self, project: ProjectKey, lines: Mapping[str, int]) -> dict[str, ConsoleLine]:
+        """The line of this number of each run, as far as it is mirrored."""
+        return self._read(lambda db: extras.lines(db, project, lines))
+
     def key_rows(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
         """How many values are mirrored of each history key, by run."""
         return self._read(lambda db: runs.key_rows(db, project, run_ids))
+
+    def history_marks(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, HistoryMark]:
+        """The last mirrored history line of each of these runs that has any values."""
+        return self._read(lambda db: history.marks(db, project, run_ids))
 
     def status(self) -> list[ProjectStatus]:
         """How each project stands."""
@@ -192,6 +229,7 @@ class Store:
         """Move the tail into segments when it outgrew its limit; whether it did. Readers see no difference."""
         with self._lock, self._guarded():
             changed = segments.seal(self._db, self.home.history, self.tail_values)
+            segments.settle_placed(self._db, self.home.history)
             self._changed |= changed
             return changed
 
@@ -203,20 +241,31 @@ class Store:
         """
         with self._lock, self._guarded():
             changed = segments.tend(self._db, self.home.history)
+            segments.settle_placed(self._db, self.home.history)
             if sorting.is_due(self._db):
                 sorting.sort(self._db)
                 changed = True
+            digests.fill(self._db, self.home.history)
             self._changed |= changed
             return changed
 
     def publish(self) -> Published | None:
-        """Show readers all that is committed; None when they see it already."""
+        """Show readers all that is committed; None when they see it already.
+
+        Raises StoreError when the published file has become another mirror's, or newer than the store.
+        """
         with self._lock, self._guarded():
-            if not self._changed and self.home.published.exists():
+            found = publish.seen(self.home.published)
+            if not self._changed and found is not None and found == self._seen:
                 return None
+            if found is not None and found != self._seen:
+                self._look_at_published()
             started = time.monotonic()
             self._refresh_wide()
+            with self._db.transaction():
+                identity.count_up(self._db)
             size = publish.publish(self._db, self._descriptor, self.home.published)
+            self._seen = publish.seen(self.home.published)
             self._changed = False
             segments.delete_retired(self._db, self.home.history, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
@@ -234,22 +283,47 @@ class Store:
                 self._outdated.clear()
                 return
 
+    def check(self) -> None:
+        """Look through the state file on the disk. Raises StoreDamaged, having gone on from the published one."""
+        with self._lock, self._guarded():
+            watch = blocks.look_through(self._descriptor, self.home.published)
+            if watch.doubtful or self._db.is_cut(self._descriptor):
+                held = os.fstat(self._descriptor).st_ino
+                self._reopen()
+                if held != os.fstat(self._descriptor).st_ino:
+                    raise self._replaced("found by reading it")
+
+    def _look_at_published(self) -> None:
+        """See that the store may take the place of the published file; one that cannot be read is kept."""
+        published = self.home.published
+        mine = identity.of(self._db.run)
+        assert mine is not None
+        try:
+            theirs = identity.read(published)
+        except FileNotFoundError:
+            return
+        except StoreDamaged as error:
+            kept = aside.put(self.home, [published], keep=True)
+            logger.warning("%s; it is published anew, and the damaged one is kept in %s", error, kept)
+            return
+        identity.refuse_stranger(self.home.state, mine, published, theirs)
+
     def _open(self) -> None:
         """Open the file, bring it up to date, and clear away what a killed process left."""
         path = self.home.state
         self._descriptor = -1
         try:
-            logged = log_file(path).exists()
-            self._hold()
+            self._hold_whole()
             try:
-                current = not logged and publish.is_current(self._descriptor, self.home.published)
+                self._compare_published()
                 migrated = migrations.migrate(self._db)
                 compacted = compact.is_due(self._db, self._storage_version) and self._compact()
                 with self._db.transaction():
                     compact.note_version(self._db, self._storage_version)
                 renewed = self._renew_views()
-                segments.delete_orphans(self._db, self.home.history, self.home.published)
+                segments.delete_leftovers(self._db, self.home.history)
                 publish.delete_leftovers(self.home.published)
+                recovery.delete_leftovers(self.home)
                 compact.delete_leftover(path)
                 shutil.rmtree(spill_folder(path), ignore_errors=True)
                 shutil.rmtree(self.spool, ignore_errors=True)
@@ -259,7 +333,50 @@ class Store:
                 raise
         except (duckdb.Error, OSError) as error:
             raise opening_error(path, error) from error
-        self._changed = not current or bool(migrated) or compacted or renewed
+        self._changed = self._changed or bool(migrated) or compacted or renewed
+
+    def _hold_whole(self) -> None:
+        """Open a file that can be read through: if need be what the published file and the log give."""
+        for _ in range(_RECOVERIES):
+            recovery.fetch_missing(self.home)
+            try:
+                self._hold_checked()
+            except StoreDamaged as error:
+                self.close()
+                recovery.recover(self.home, error)
+            else:
+                return
+        self._hold_checked()
+
+    def _hold_checked(self) -> None:
+        """Open the file. Raises StoreDamaged when it cannot be read through, or is empty beside a published one."""
+        self._seen = publish.seen(self.home.published)
+        logged = log_file(self.home.state).exists()
+        self._hold()
+        try:
+            watch = blocks.look_through(self._descriptor, self.home.published)
+            if watch.doubtful or self._given_up or self._db.is_cut(self._descriptor):
+                self._db.scan()
+            empty = identity.of(self._db.run) is None
+        except duckdb.Error as error:
+            raise opening_error(self.home.state, error) from error
+        if empty and self._seen is not None:
+            raise StoreDamaged(f"{self.home.state} holds no mirror", "no tables")
+        self._changed = logged or not watch.equal
+
+    def _compare_published(self) -> None:
+        """Raise StoreError when the published file is another mirror's, or newer than the store."""
+        if self._seen is None or not self._changed:
+            return
+        mine = identity.of(self._db.run)
+        assert mine is not None
+        try:
+            theirs = identity.read(self.home.published)
+        except StoreDamaged:
+            # It is kept when it is published anew.
+            self._seen = None
+            return
+        identity.refuse_stranger(self.home.state, mine, self.home.published, theirs)
 
     def _renew_views(self) -> bool:
         """Make the views anew if they changed. A segment that cannot be read does not keep the store from opening."""
@@ -313,9 +430,16 @@ class Store:
         try:
             yield
         except (duckdb.Error, OSError) as error:
-            if gives_up(error):
+            held = os.fstat(self._descriptor).st_ino if self._descriptor >= 0 else None
+            if gives_up(error) or is_damage(error):
                 self._reopen()
+                if held != os.fstat(self._descriptor).st_ino and is_damage(error):
+                    raise self._replaced(reason(error)) from error
             raise working_error(self.home.state, error) from error
+
+    def _replaced(self, why: str) -> StoreDamaged:
+        told = f"{self.home.state} was damaged ({why}) and is made anew from what was published"
+        return StoreDamaged(f"{told}; the next pass goes on from there", why)
 
     def _reopen(self) -> None:
         self._given_up = True

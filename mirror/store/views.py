@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container
+import re
+from collections.abc import Container, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from mirror.store import sqlfiles
 from mirror.store.database import Database
-from mirror.store.names import literal
+from mirror.store.names import literal, pattern
 
 _SEGMENTS = """
 UNION ALL
-SELECT entity, project, run_id, step, key, value, text
-FROM read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false)
+SELECT {project}, p.run_id, p.step, p.key, p.value, p.text
+FROM read_parquet([{paths}], {options}) AS p
 """
 
-_PARTLY_REPLACED = """
-UNION ALL
-SELECT p.entity, p.project, p.run_id, p.step, p.key, p.value, p.text
-FROM read_parquet([{paths}], hive_partitioning = true, hive_types_autocast = false, filename = true) AS p
-{without_replaced}
-"""
+_HIVE = "hive_partitioning = true, hive_types_autocast = false"
+_PLAIN = "hive_partitioning = false"
+
+_NULL_NAMES = re.compile(r"=(null|__hive_default_partition__)(/|$)", re.IGNORECASE)
+"""Folders of projects that some DuckDB reads as NULL; `segments.partition` makes no such any more."""
 
 
 def recreate(db: Database, history_folder: Path) -> bool:
@@ -33,11 +34,22 @@ def recreate(db: Database, history_folder: Path) -> bool:
     digest = hashlib.sha256("\n".join(texts.values()).encode()).hexdigest()
     if db.run("SELECT value FROM store.meta WHERE key = 'views'") == [(digest,)]:
         return False
-    for text in texts.values():
-        db.run(text)
+    for name in _in_order(texts):
+        db.run(texts[name])
     db.run("DELETE FROM store.meta WHERE key = 'views'")
     db.run("INSERT INTO store.meta VALUES ('views', ?)", [digest])
     return True
+
+
+def _in_order(texts: Mapping[str, str]) -> list[str]:
+    """The names of the views, each after those that it reads."""
+    made = {name: re.search(r"VIEW (\w+\.\w+) AS", text) for name, text in texts.items()}
+    views = {name: found[1] for name, found in made.items() if found}
+    reads = {
+        name: {other for other, view in views.items() if other != name and re.search(rf"\b{view}\b", text)}
+        for name, text in texts.items()
+    }
+    return list(TopologicalSorter(reads).static_order())
 
 
 def without_replaced(folder: Path) -> str:
@@ -56,15 +68,27 @@ def history(db: Database, folder: Path, without: Container[str] = ()) -> str:
     Segments of which every value is replaced, or not in place yet, are left out. The others stand there one by one:
     a pattern would also match files that are being replaced.
     """
+    # To read entity and project from the folders' names takes one read for all projects, where to name them takes one a
+    # project. But DuckDB reads every `name=value` of the whole path, also of those that the home lies in, and some
+    # names as NULL.
+    hive = "=" not in str(folder)
     text = sqlfiles.read("views")["history"].rstrip().removesuffix(";")
     segments = db.run(
-        "SELECT s.path, coalesce(bool_or(g.replaced), false) FROM store.segments AS s "
+        "SELECT s.entity, s.project, s.path, coalesce(bool_or(g.replaced), false) FROM store.segments AS s "
         "LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
-        "WHERE s.retired_at IS NULL GROUP BY s.segment_id, s.path "
+        "WHERE s.retired_at IS NULL GROUP BY s.segment_id, s.entity, s.project, s.path "
         "HAVING NOT coalesce(bool_and(g.replaced), false) ORDER BY s.segment_id"
     )
-    for template, partly in ((_SEGMENTS, False), (_PARTLY_REPLACED, True)):
-        if paths := [path for path, replaced in segments if replaced is partly and path not in without]:
-            listed = ", ".join(literal(folder / path) for path in paths)
-            text += template.format(paths=listed, without_replaced=without_replaced(folder))
+    reads: dict[tuple[bool, str], list[str]] = {}
+    for entity, project, path, replaced in segments:
+        if path in without:
+            continue
+        told = hive and not _NULL_NAMES.search(path)
+        named = f"{literal(entity)} AS entity, {literal(project)} AS project"
+        reads.setdefault((replaced, "p.entity, p.project" if told else named), []).append(path)
+    for (partly, project), paths in sorted(reads.items(), key=lambda read: read[0][0]):
+        options = _HIVE if project == "p.entity, p.project" else _PLAIN
+        listed = ", ".join(pattern(folder / path) for path in paths)
+        text += _SEGMENTS.format(project=project, paths=listed, options=f"{options}{', filename = true' * partly}")
+        text += without_replaced(folder) if partly else ""
     return text

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from mirror.store import projects as known_projects
-from mirror.store.database import Database, disk_full, gives_up, reason
-from mirror.store.names import identifier
+from mirror.store.database import Database, disk_full, gives_up, is_damage, reason
+from mirror.store.names import folded, identifier, told_apart
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def refresh(db: Database, projects: Iterable[ProjectKey]) -> None:
             except Broken:
                 raise
             except Exception as error:
-                if disk_full(error):
+                if _is_of_file(error):
                     raise
                 leave_out(db, project, reason(error))
 
@@ -84,13 +84,20 @@ def _together(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, alone
             for project, number in numbered:
                 _refresh(db, project, number)
                 _note_fault(db, number, _left_out(db, number))
+            for project, number in _renamed(db):
+                _keep_view(db, project, f"store.wide_{number}", _columns(db, number))
     except Exception as error:
-        if project is not None and isinstance(error, duckdb.Error) and gives_up(error) and not disk_full(error):
+        if project is not None and isinstance(error, duckdb.Error) and gives_up(error) and not _is_of_file(error):
             raise Broken(project, error) from error
-        if alone or disk_full(error):
+        if alone or _is_of_file(error):
             raise
         return False
     return True
+
+
+def _is_of_file(error: BaseException) -> bool:
+    """Whether the file or its disk is at fault, not a relation: what DuckDB trips over itself may be about one."""
+    return disk_full(error) or (is_damage(error) and not isinstance(error, duckdb.InternalException))
 
 
 def leave_out(db: Database, project: ProjectKey, fault: str) -> None:
@@ -99,7 +106,7 @@ def leave_out(db: Database, project: ProjectKey, fault: str) -> None:
     number = known_projects.find(db, project)
     assert number is not None
     with db.transaction():
-        name = view_name(db, project)
+        name = _called(db, number) or view_name(db, project)
         if db.run("SELECT 1 FROM duckdb_views() WHERE schema_name = 'main' AND view_name = ?", [name]):
             db.run(f"DROP VIEW main.{identifier(name)}")
         forget(db, number)
@@ -209,12 +216,12 @@ def _columns(db: Database, number: int) -> list[_Column]:
 
 
 def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Column]:
-    """The columns that there should be, most common first. A name is kept as long as its column is there."""
-    had = {(column.doc, column.key): column for column in before}
-    with_names = db.run(
+    """The columns that there should be, most common first."""
+    rows = db.run(
         f"""
         SELECT k.doc, k.key, CASE WHEN k.numbers > 0 AND k.numbers + k.nulls = k.runs THEN 'DOUBLE'
-                                  WHEN k.bools > 0 AND k.bools + k.nulls = k.runs THEN 'BOOLEAN' ELSE 'VARCHAR' END
+                                  WHEN k.bools > 0 AND k.bools + k.nulls = k.runs THEN 'BOOLEAN' ELSE 'VARCHAR' END,
+               k.runs
         FROM store.leaf_keys AS k
         LEFT JOIN store.wide_columns AS c ON c.project_number = k.project_number AND c.doc = k.doc AND c.key = k.key
         WHERE k.project_number = ? AND {_NO_NUL}
@@ -223,21 +230,19 @@ def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Colum
         """,
         [number, _STAY, MOST_COLUMNS],
     )
-    taken = {had[doc, key].name.casefold() for doc, key, _ in with_names if (doc, key) in had}
-    columns = []
-    for doc, key, kind in with_names:
-        old = had.get((doc, key))
-        columns.append(_Column(doc, key, kind, old.name if old else _free_name(f"{doc}.{key}", taken)))
-    return columns
+    had = {column.name for column in before if column.name == f"{column.doc}.{column.key}"}
+    names = _column_names({f"{doc}.{key}": runs for doc, key, _, runs in rows}, had)
+    return [_Column(doc, key, kind, names[f"{doc}.{key}"]) for doc, key, kind, _ in rows]
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    """The name, with a number behind it when another one differs only in upper and lower case, as SQL sees none."""
-    free, number = name, 2
-    while free.casefold() in taken:
-        free, number = f"{name}_{number}", number + 1
-    taken.add(free.casefold())
-    return free
+def _column_names(runs: Mapping[str, int], had: Collection[str]) -> dict[str, str]:
+    """What the column of each key is called, of keys that so many runs hold.
+
+    A key has its own name. Where several differ only in case, the one that most runs hold has it, of as many runs the
+    one that `had` it before; the others have a number behind theirs.
+    """
+    preferred = sorted(runs, key=lambda key: (-runs[key], key not in had, key))
+    return dict(zip(preferred, told_apart(preferred), strict=True))
 
 
 def _stale(db: Database, project: ProjectKey, table: str | None) -> list[int]:
@@ -295,19 +300,52 @@ def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[
         db.run(text)
         db.run("DELETE FROM store.meta WHERE key = ?", [table])
         db.run("INSERT INTO store.meta VALUES (?, ?)", [table, digest])
+    _note_name(db, project, table)
 
 
 def view_name(db: Database, project: ProjectKey) -> str:
     """The name of the wide relation: the project's address.
 
-    Of projects that differ only in upper and lower case, the later ones get a number.
+    Of projects that differ only in upper and lower case the one that was mirrored first has it, since whoever reads a
+    relation goes on reading the same project; the later ones have a number behind theirs.
     """
-    taken: set[str] = set()
-    for entity, name in db.run("SELECT entity, project FROM store.projects ORDER BY number"):
-        found = _free_name(f"{entity}/{name}", taken)
-        if ProjectKey(entity, name) == project:
-            return found
-    raise AssertionError(project)
+    return _view_names(db)[project]
+
+
+def _view_names(db: Database) -> dict[ProjectKey, str]:
+    keys = [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.projects ORDER BY number")]
+    return dict(zip(keys, told_apart([str(key) for key in keys]), strict=True))
+
+
+def _renamed(db: Database) -> list[tuple[ProjectKey, int]]:
+    """Projects whose relation should be called otherwise by now: another's own name is what it was called."""
+    numbered = [key for key, name in _view_names(db).items() if name != str(key)]
+    found = []
+    for project in numbered:
+        number = known_projects.find(db, project)
+        if number is not None and _called(db, number) not in (None, view_name(db, project)):
+            found.append((project, number))
+    return found
+
+
+def _note_name(db: Database, project: ProjectKey, table: str) -> None:
+    """Remember what the relation over a table is called, and drop it by its former name unless that is another's."""
+    names = _view_names(db)
+    key = f"name of {table}"
+    former = db.run("SELECT value FROM store.meta WHERE key = ?", [key])
+    if former == [(names[project],)]:
+        return
+    for (name,) in former:
+        if folded(name) not in {folded(one) for one in names.values()}:
+            db.run(f"DROP VIEW IF EXISTS main.{identifier(name)}")
+    db.run("DELETE FROM store.meta WHERE key = ?", [key])
+    db.run("INSERT INTO store.meta VALUES (?, ?)", [key, names[project]])
+
+
+def _called(db: Database, number: int) -> str | None:
+    """What the relation of a project was called when it was last made; None where that was not noted."""
+    noted = db.run("SELECT value FROM store.meta WHERE key = ?", [f"name of store.wide_{number}"])
+    return str(noted[0][0]) if noted else None
 
 
 def _fill(db: Database, table: str, columns: Sequence[_Column], rids: Sequence[int]) -> None:

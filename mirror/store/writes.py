@@ -58,6 +58,14 @@ class Writes:
         runs.upsert(self._db, records, now)
         self.written |= {ProjectKey(record.entity, record.project) for record in records}
 
+    def settle_records(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Note that what is mirrored of these runs' records is all that the server gives of them."""
+        runs.settle(self._db, project, run_ids)
+
+    def lead_to(self, project: ProjectKey, app_url: str) -> None:
+        """Have the addresses of all runs of the project lead to the app there."""
+        runs.lead_to(self._db, project, app_url)
+
     def mark_deleted(self, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
         """Note that the server no longer has these runs; everything mirrored of them stays."""
         runs.mark_deleted(self._db, project, run_ids, at)
@@ -120,6 +128,13 @@ class Writes:
         cursor.attempts = self._forgotten.pop(cursor.rid, cursor.attempts) + 1
         cursor.error, cursor.next_try_at = error, next_try_at
         history.save(self._db, [cursor])
+
+    def forget_failures(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Note that nothing is wrong with these runs any more."""
+        cursors = list(history.find(self._db, project, run_ids).values())
+        for cursor in cursors:
+            cursor.succeeded()
+        history.save(self._db, cursors)
 
     def replace_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
         """Put the page in place of all that is mirrored of its run's system metrics."""

@@ -35,6 +35,9 @@ class Progress(Protocol):
     def finished(self, result: PassResult) -> None:
         """The project's pass ended."""
 
+    def notice(self, text: str) -> None:
+        """Something goes wrong at the server, and is still tried again."""
+
 
 class Silent:
     """Tells nobody."""
@@ -55,6 +58,9 @@ class Silent:
         """Tell nobody."""
 
     def finished(self, result: PassResult) -> None:
+        """Tell nobody."""
+
+    def notice(self, text: str) -> None:
         """Tell nobody."""
 
 

@@ -7,17 +7,19 @@ import logging
 import shutil
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import exports
-from mirror.remote.client import TooMuch, Unreachable
 from mirror.remote.columns import KeyGlobs
+from mirror.remote.errors import NoConnection, Unanswered
 from mirror.remote.exports import Export, Part
 from mirror.remote.history import Window
+from mirror.remote.lenient import UNREADABLE
 from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan
@@ -68,30 +70,51 @@ class Exported:
         self._parser = parser
         self._needs = needs
 
-    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncIterator[Batch]:
-        """The exported part of each run, in order of its steps. Raises Unreachable or AuthError."""
-        small = [span for span in spans if span.rows < FEWEST_ROWS]
-        large = [span for span in spans if span.rows >= FEWEST_ROWS]
-        self.left += small
+    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
+        """The exported part of each run, in order of its steps.
+
+        Raises AuthError, and Unreachable where it is not just the storage.
+        """
+        large: list[plan.Span] = []
+        for span in spans:
+            wanted = span.rows >= FEWEST_ROWS or self._needs[span.run_id].thorough
+            (large if wanted else self.left).append(span)
         under_way: deque[asyncio.Task[_Files | None]] = deque()
         try:
-            async for span, export in self._find(large):
-                under_way.append(asyncio.create_task(self._download(span, export)))
-                if len(under_way) >= RUNS_AHEAD:
-                    async for batch in self._read(await under_way.popleft()):
-                        yield batch
+            async with aclosing(self._find(large)) as found:
+                async for span, export in found:
+                    under_way.append(asyncio.create_task(self._download(span, export)))
+                    if len(under_way) >= RUNS_AHEAD:
+                        async with aclosing(self._next_run(under_way)) as batches:
+                            async for batch in batches:
+                                yield batch
             while under_way:
-                async for batch in self._read(await under_way.popleft()):
-                    yield batch
+                async with aclosing(self._next_run(under_way)) as batches:
+                    async for batch in batches:
+                        yield batch
         finally:
             for task in under_way:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            for files in await asyncio.gather(*under_way, return_exceptions=True):
+                if isinstance(files, _Files):
+                    _delete(files.folder)
 
-    async def _find(self, spans: Sequence[plan.Span]) -> AsyncIterator[tuple[plan.Span, Export]]:
+    async def _next_run(self, under_way: deque[asyncio.Task[_Files | None]]) -> AsyncGenerator[Batch]:
+        files = await under_way[0]
+        under_way.popleft()
+        if files is not None:
+            async with aclosing(self._read(files)) as batches:
+                async for batch in batches:
+                    yield batch
+
+    async def _find(self, spans: Sequence[plan.Span]) -> AsyncGenerator[tuple[plan.Span, Export]]:
         for start in range(0, len(spans), plan.REQUEST_RUNS):
             some = spans[start : start + plan.REQUEST_RUNS]
-            found = await exports.find(self._context.server, self._project, [span.run_id for span in some])
+            try:
+                found = await exports.find(self._context.server, self._project, [span.run_id for span in some])
+            except Unanswered as error:
+                log.info("%s: exported histories of %d runs are not used: %s", self._project, len(some), error)
+                found = {}
             for span in some:
                 if span.run_id in found:
                     yield span, found[span.run_id]
@@ -101,28 +124,40 @@ class Exported:
     async def _download(self, span: plan.Span, export: Export) -> _Files | None:
         """All files of a run, and what is in them; None where the run is left to the lines."""
         folder = self._context.writer.spool / uuid.uuid4().hex
-        room = SMALL_BYTES // len(export.urls)
+        found = None
         try:
-            pairs = [(url, folder / f"{number}.parquet") for number, url in enumerate(export.urls)]
-            download = self._context.server.download_to
-            sources = await asyncio.gather(*(download(url, path, in_memory=room) for url, path in pairs))
+            sources = await self._sources(export, folder)
             loop = asyncio.get_running_loop()
-            if found := await loop.run_in_executor(self._parser, self._look, span, export, sources, folder):
-                return found
-        except (Unreachable, AuthError):
+            found = await loop.run_in_executor(self._parser, self._look, span, export, sources, folder)
+        except AuthError:
             raise
-        except TooMuch as error:
+        except (NoConnection, Unanswered) as error:
             # Storage is another host, which a network may not let through: waiting for it once is enough.
             self._context.server.lacks.add(exports.FEATURE)
             log.warning("exported histories are not used any more: %s", error)
-        except CommError as error:
+        except (CommError, *UNREADABLE) as error:
             log.info("%s/%s: its exported history is not used: %s", self._project, span.run_id, error)
-        except BaseException:
-            _delete(folder)
-            raise
-        _delete(folder)
-        self.left.append(span)
-        return None
+        finally:
+            if found is None:
+                _delete(folder)
+        if found is None:
+            self.left.append(span)
+        return found
+
+    async def _sources(self, export: Export, folder: Path) -> list[Source]:
+        """All files of a run; once one of them is refused, nothing more is written."""
+        room = SMALL_BYTES // len(export.urls)
+        download = self._context.server.download_to
+        tasks = [
+            asyncio.create_task(download(url, folder / f"{number}.parquet", in_memory=room))
+            for number, url in enumerate(export.urls)
+        ]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _look(self, span: plan.Span, export: Export, sources: Sequence[Source], folder: Path) -> _Files | None:
         """What the files hold; None where they cannot be taken."""
@@ -141,27 +176,34 @@ class Exported:
         rows = sum(part.rows for part in found) + live
         return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
 
-    async def _read(self, files: _Files | None) -> AsyncIterator[Batch]:
-        """Pages of a run, the last of them as far as nothing is missing; what is live is left to the lines."""
-        if files is None:
-            return
+    async def _read(self, files: _Files) -> AsyncGenerator[Batch]:
+        """Pages of a run, the last of them as far as nothing is missing; what is live is left to the lines.
+
+        So is the rest of a file that turns out to be unreadable.
+        """
         span, last = files.span, files.parts[-1].last
         live = [step for step in files.live_steps if step > last]
-        if live:
-            self.left.append(plan.Span(span.run_id, last + 1, max(span.last, live[-1]), len(live)))
         end = last if live else max(last, span.last)
+        reached, rows = span.first - 1, 0
         try:
             if files.pages is not None:
                 windows = [Window(span.run_id, span.first, end + 1)]
                 yield Batch(windows, [(windows[0], page) for page in files.pages])
-                return
-            for part in files.parts:
-                pages = exports.pages(span.run_id, part, self._keys)
-                while (page := await self._next(pages)) is not None:
-                    assert page.last_step is not None
-                    final = page.last_step == last
-                    window = Window(span.run_id, part.first, (end if final else page.last_step) + 1)
-                    yield Batch([window], [(window, page)])
+            else:
+                for part in files.parts:
+                    pages = exports.pages(span.run_id, part, self._keys)
+                    while (page := await self._next(pages)) is not None:
+                        assert page.last_step is not None
+                        final = page.last_step == last
+                        window = Window(span.run_id, part.first, (end if final else page.last_step) + 1)
+                        yield Batch([window], [(window, page)])
+                        reached, rows = page.last_step, rows + page.rows
+            if live:
+                self.left.append(plan.Span(span.run_id, last + 1, max(span.last, live[-1]), len(live)))
+        except (CommError, *UNREADABLE) as error:
+            log.info("%s/%s: the rest of its export is not used: %s", self._project, span.run_id, error)
+            ends = max([span.last, last, *live])
+            self.left.append(plan.Span(span.run_id, reached + 1, ends, max(span.rows - rows, 1)))
         finally:
             _delete(files.folder)
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import columns, console, files
 from mirror.remote import history as remote_history
-from mirror.remote.client import Unreachable
-from mirror.remote.console import PAGE_LINES, Place
+from mirror.remote.console import PAGE_LINES, Answer, Place
+from mirror.remote.errors import Unreachable
+from mirror.remote.history import PIECES
+from mirror.remote.patience import Effort
 from mirror.store.records import ConsolePage, ProjectKey, RunExtras
 from mirror.store.writes import Writes
 from mirror.sync import plan
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.flaws import is_of_data
 
 REQUEST_LINES = 10_000
 """Lines that one answer should hold at most; this bounds the memory."""
@@ -102,22 +106,26 @@ class _Job:
         return [run for run in found if among is None or run.run_id in among]
 
     async def take(self, batches: Iterator[list[RunExtras]], take: Take, what: str) -> None:
-        """Take each batch, in halves where one run spoils it for the others."""
+        """Take each batch, in smaller ones where one run spoils it for the others."""
         for batch in batches:
-            await self._take(batch, take, what)
+            with self.context.server.together() as effort:
+                await self._take(batch, take, what, effort)
 
-    async def _take(self, batch: list[RunExtras], take: Take, what: str) -> None:
+    async def _take(self, batch: list[RunExtras], take: Take, what: str, effort: Effort) -> None:
         try:
             await take(batch)
         except (Unreachable, AuthError):
             raise
-        except CommError as error:
-            if len(batch) == 1:
-                await self._set_aside(batch[0], f"its {what} could not be read: {error}")
+        except Exception as error:
+            if not isinstance(error, CommError) and not is_of_data(error):
+                raise
+            if len(batch) == 1 or effort.over:
+                for run in batch:
+                    await self._set_aside(run, f"its {what} could not be read: {error}")
                 return
-            middle = len(batch) // 2
-            for half in (batch[:middle], batch[middle:]):
-                await self._take(half, take, what)
+            size = -(-len(batch) // PIECES)
+            for first in range(0, len(batch), size):
+                await self._take(batch[first : first + size], take, what, effort)
 
     async def _set_aside(self, run: RunExtras, error: str) -> None:
         self.result.failed.setdefault(run.run_id, error)
@@ -187,34 +195,58 @@ class _Job:
     async def take_console(self, batch: list[RunExtras]) -> None:
         """Take the console lines of these runs, page by page, each committed with the place behind it.
 
-        The last page that a former pass took is taken again: a live run may have changed lines in it.
+        The last page that a former pass took is taken again: a live run may have changed lines in it. Where the first
+        line is another one than the mirror's, the run was resumed and wrote over its console: it is taken as a whole.
         """
         runs = {run.run_id: run for run in batch}
-        places = [_console_place(run) for run in batch]
-        while places:
-            found = await console.fetch(self.context.server, self.project, places)
+        former: dict[str, Place] = {}
+        groups = deque([[_console_place(run) for run in batch]])
+        heads = True
+        while groups:
+            places = groups.popleft()
+            asked = heads and any(place.after for place in places)
+            found = await console.fetch(self.context.server, self.project, places, heads=asked)
+            with self.context.server.together() as effort:
+                effort.succeeded()
+            answers = {place: answer for place, answer in found.items() if answer is not None}
+            again = await self._written_over(answers) if asked else []
+            heads = False
             pages: list[ConsolePage] = []
             entries: list[RunExtras] = []
-            following: list[Place] = []
-            for place, answer in found.items():
-                if answer is None:
+            following = [Place(run_id) for run_id in again]
+            for place, answer in answers.items():
+                run_id = place.run_id
+                if run_id in again:
                     continue
-                page, behind = answer
-                pages.append(page)
-                if page.last:
-                    run = _console_taken(runs[place.run_id], place, behind)
+                if answer.stuck and len(places) > 1:
+                    groups.append([place])
+                    continue
+                pages.append(answer.page)
+                if answer.more:
+                    former[run_id] = place
+                    following.append(answer.behind)
+                    run = replace(runs[run_id], log_cursor=answer.behind.after, log_from=answer.behind.first)
                 else:
-                    run = replace(runs[place.run_id], log_cursor=behind.after, log_from=behind.first)
-                    following.append(behind)
-                runs[place.run_id] = run
+                    # An empty page is none to begin with the next time.
+                    begin = place if answer.page.lines else former.get(run_id, place)
+                    run = _console_taken(runs[run_id], begin, answer.behind)
+                runs[run_id] = run
                 entries.append(run)
+            if following:
+                groups.append(following)
 
             def write(tx: Writes, pages: list[ConsolePage] = pages, entries: list[RunExtras] = entries) -> None:
                 tx.put_console(self.project, pages)
                 tx.set_extras(entries)
 
             await self.context.writer.write(write)
-            places = following
+
+    async def _written_over(self, answers: Mapping[Place, Answer]) -> list[str]:
+        """The runs whose first line on the server is not what is mirrored of it."""
+        told = {place.run_id: answer.head for place, answer in answers.items() if place.after and answer.head}
+        numbers = {run_id: line[0] for run_id, line in told.items()}
+        held = await self.context.writer.read(lambda store: store.console_lines(self.project, numbers))
+        return [run_id for run_id, line in told.items() if held.get(run_id) != line]
 
 
 def _console_place(run: RunExtras) -> Place:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 
 from mirror.remote import runs as remote
 from mirror.remote.client import FeatureMissing, Server
@@ -33,13 +34,14 @@ async def lacking(
     before, now = KeyGlobs(json.loads(globs[0])), KeyGlobs(globs[1])
     unlisted = set(mirrored)
     try:
-        async for page in remote.history_keys(server, project):
-            told = {run_id: keys for run_id, keys in page.items() if run_id in unlisted}
-            unlisted -= told.keys()
-            rows = await key_rows(list(told))
-            again |= {
-                run_id for run_id, keys in told.items() if plan.lacks_keys(keys, rows.get(run_id, {}), before, now)
-            }
+        async with aclosing(remote.history_keys(server, project)) as pages:
+            async for page in pages:
+                told = {run_id: keys for run_id, keys in page.items() if run_id in unlisted}
+                unlisted -= told.keys()
+                rows = await key_rows(list(told))
+                again |= {
+                    run_id for run_id, keys in told.items() if plan.lacks_keys(keys, rows.get(run_id, {}), before, now)
+                }
     except FeatureMissing:
         return sorted(again | mirrored)
     return sorted(again | unlisted)

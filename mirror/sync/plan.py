@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mirror.remote.columns import KeyGlobs
-from mirror.remote.history import Window
-from mirror.remote.runs import RunHead
+from mirror.remote.history import MOST_SAMPLES, Window
+from mirror.remote.runs import Page, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)
@@ -73,15 +73,64 @@ def newest(runs: Iterable[RunHead | RunRecord], so_far: datetime | None) -> date
     return max([*times, *([so_far] if so_far else [])], default=None)
 
 
+def known_to(page: Page[RunHead] | Page[RunRecord]) -> datetime | None:
+    """Up to when every change on the server is known that a list tells of, whose first page this is.
+
+    What changes while the following pages are asked for may have been on a page before. So it is the time at which the
+    list was begun; from a server that does not tell the time it is the newest change in the first answer.
+    """
+    return page.asked_at or newest(page.runs, None)
+
+
+def covered(runs: Iterable[RunHead | RunRecord], begun: datetime | None, so_far: datetime | None) -> datetime | None:
+    """The cursor behind a list of changed runs that was begun at a time of the server's clock.
+
+    A run may tell a time to come, of a clock that was wrong, and the mirrored cursor may be such a time.
+    """
+    latest = newest(runs, so_far)
+    # A time of the server's clock has whole seconds; OVERLAP is much more than what is added here.
+    return latest if latest is None or begun is None else min(latest, begun + timedelta(seconds=1))
+
+
+def is_unsure(known: KnownRun, now: datetime | None) -> bool:
+    """Whether the run may have changed unseen in the second of the state that is mirrored, which is over by now.
+
+    The server tells times in whole seconds: two edits in one second have the same time, and the answer may have come
+    between them. `now` is the server's clock, None where it does not tell. A time to come hides no edit, and a server
+    that tells fractions tells every edit from the one before.
+    """
+    if known.asked_at is None or known.deleted or known.local:
+        return False
+    recent = [
+        time
+        for time in (known.heartbeat_at, known.updated_at)
+        if time is not None and not time.microsecond and known.asked_at <= time <= known.asked_at + OVERLAP
+    ]
+    return bool(recent) and (now is None or now > max(recent))
+
+
 def is_new(head: RunHead, known: KnownRun | None) -> bool:
     """Whether the server tells anything of the run that the mirror does not hold."""
-    return (
-        known is None
-        or known.deleted
-        or known.local
-        or (head.state, head.heartbeat_at, head.updated_at, head.server_rows)
-        != (known.state, known.heartbeat_at, known.updated_at, known.server_rows)
-    )
+    if known is None or known.deleted or known.local or is_other(head, known):
+        return True
+    if (head.heartbeat_at, head.updated_at) != (known.heartbeat_at, known.updated_at):
+        return True
+    # The state or the count of a run may be what cannot be read.
+    return not known.flawed and (head.state, head.server_rows) != (known.state, known.server_rows)
+
+
+def is_flawed(known: KnownRun, now: datetime) -> bool:
+    """Whether the run's record is to be asked for once more since some of it could not be read."""
+    return known.flawed and not known.deleted and not waits(known, now)
+
+
+def is_other(run: RunHead | RunRecord, known: KnownRun | None) -> bool:
+    """Whether the mirrored run was deleted on the server and this one made under its id."""
+    if known is None or not known.storage_id:
+        return False
+    if isinstance(run, RunRecord) and run.storage_id != known.storage_id:
+        return True
+    return None not in (run.created_at, known.created_at) and run.created_at != known.created_at
 
 
 def shrank(record: RunRecord, known: KnownRun | None) -> bool:
@@ -99,10 +148,16 @@ def live(known: Mapping[str, KnownRun]) -> list[str]:
 
 @dataclass(frozen=True)
 class Need:
-    """A run whose history is to be pulled: all of it (`whole`), or what follows the mirrored steps."""
+    """A run whose history is to be pulled: all of it (`whole`), or what follows the mirrored steps.
+
+    A `thorough` pull follows one that did not bring as many lines as the server counts. One that is to `check` only
+    looks whether the last mirrored line is still what the server has there.
+    """
 
     run: KnownRun
     whole: bool
+    thorough: bool = False
+    check: bool = False
 
 
 def need(run: KnownRun, now: datetime) -> Need | None:
@@ -110,7 +165,7 @@ def need(run: KnownRun, now: datetime) -> Need | None:
 
     None as well for a run that is set aside until later, and for one of which a local file holds more than the server.
     """
-    if run.deleted or run.local or run.ahead or (run.next_try_at is not None and run.next_try_at > now):
+    if run.deleted or run.local or run.ahead or run.flawed or waits(run, now):
         return None
     if run.refresh:
         return Need(run, whole=True)
@@ -118,8 +173,32 @@ def need(run: KnownRun, now: datetime) -> Need | None:
         return Need(run, whole=False) if run.server_rows > run.rows else None
     if run.last_step is None or run.last_step < run.server_last_step:
         return Need(run, whole=False)
-    gap = run.rows != run.server_rows and run.state not in LIVE_STATES
-    return Need(run, whole=True) if gap else None
+    return Need(run, whole=True, thorough=True) if miscounts(run) else None
+
+
+def miscounts(run: KnownRun) -> bool:
+    """Whether the mirror holds another number of lines than the server counts, of a run that ended.
+
+    The count of a live run may be ahead of the lines that can be read.
+    """
+    return run.rows != run.server_rows and run.state not in LIVE_STATES
+
+
+def went_on(record: RunRecord, known: KnownRun) -> bool:
+    """Whether a run that has ended was heard of since the mirrored state, and tells of no other line."""
+    same = (record.server_rows, record.server_last_step) == (known.rows, known.last_step)
+    return same and record.state not in LIVE_STATES and record.heartbeat_at != known.heartbeat_at
+
+
+def is_settled(run: KnownRun, now: datetime) -> bool:
+    """Whether the mirror holds the history of the run, as far as counts tell."""
+    settled = not (run.deleted or run.local or run.ahead or run.flawed or waits(run, now))
+    return settled and need(run, now) is None
+
+
+def has_recovered(run: KnownRun, now: datetime) -> bool:
+    """Whether nothing is missing any more of a run that was set aside."""
+    return run.error is not None and is_settled(run, now)
 
 
 def widened(before: str, globs: Sequence[str]) -> bool:
@@ -143,8 +222,17 @@ def lacks_keys(
     )
 
 
-def _waits(run: RunExtras, now: datetime) -> bool:
-    return run.next_try_at is not None and run.next_try_at > now
+def waits(run: KnownRun | RunExtras, now: datetime) -> bool:
+    """Whether the run is set aside until later.
+
+    A time that is further off than any wait was written before a clock was set back: it does not count.
+    """
+    return run.next_try_at is not None and now < run.next_try_at <= now + LAST_RETRY
+
+
+def has_passed(since: datetime, seconds: float, now: datetime) -> bool:
+    """Whether so many seconds have passed; also where `since` is yet to come, as after a clock was set back."""
+    return not 0 <= (now - since).total_seconds() < seconds
 
 
 def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
@@ -152,7 +240,7 @@ def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
 
     For a live run only when there are a twentieth more, or taking them would cost more with every pass.
     """
-    if _waits(run, now):
+    if waits(run, now):
         return False
     if run.server_events is None:
         return run.events is None or run.run_id in changed
@@ -163,7 +251,7 @@ def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
 
 def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
     """Whether the console has more, or its last lines may have changed since they were taken from the live run."""
-    if _waits(run, now):
+    if waits(run, now):
         return False
     if run.log_live and run.state not in LIVE_STATES:
         return True
@@ -174,16 +262,20 @@ def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool
 
 def file_due(run: RunExtras, now: datetime) -> bool:
     """Whether the run's metadata file is to be asked for: once, and again at the end of a run that had none yet."""
-    if _waits(run, now):
+    if waits(run, now):
         return False
     return run.file is None or (run.file == "not yet" and run.state not in LIVE_STATES)
 
 
 def list_due(run: RunExtras, now: datetime) -> bool:
     """Whether the list of the run's files is to be taken; of a live run, which changes all the time, now and then."""
-    if _waits(run, now):
+    if waits(run, now):
         return False
-    return run.listed_at is None or run.state not in LIVE_STATES or now - run.listed_at >= LIST_AGAIN
+    return (
+        run.listed_at is None
+        or run.state not in LIVE_STATES
+        or has_passed(run.listed_at, LIST_AGAIN.total_seconds(), now)
+    )
 
 
 def retry_at(attempts: int, now: datetime) -> datetime:
@@ -201,6 +293,20 @@ class Span:
     last: int
     rows: int
 
+    @property
+    def steps(self) -> int:
+        """How many steps there are, with a line or without."""
+        return self.last - self.first + 1
+
+
+LAST_STEP = 2**62
+"""Where a run is taken to end whose last step the server does not tell."""
+
+SPARSE = 100
+"""Steps a line from which on the lines may be anywhere: those of a clock all lie at the end of what is asked for."""
+
+FEWEST_SAMPLES = 100
+
 
 class RowSize:
     """The learned size of a history line in bytes."""
@@ -213,6 +319,27 @@ class RowSize:
         if rows:
             self.bytes += 0.3 * (size / rows - self.bytes)
 
+    @property
+    def room(self) -> float:
+        """How many lines one answer should hold."""
+        return max(1.0, REQUEST_BYTES / self.bytes)
+
+
+def is_uneven(span: Span, size: RowSize) -> bool:
+    """Whether windows of equal steps might hold none of the lines, or all of them."""
+    return span.rows > size.room and span.steps > SPARSE * span.rows
+
+
+def cut(span: Span, steps: Sequence[int], pieces: int) -> list[Span]:
+    """The span in pieces that hold about as many lines each, told by steps of some of its lines."""
+    places = sorted({steps[len(steps) * piece // pieces] for piece in range(1, pieces)})
+    ends = [place - 1 for place in places if span.first < place <= span.last] + [span.last]
+    rows = -(-span.rows // len(ends))
+    return [
+        Span(span.run_id, first, last, rows)
+        for first, last in zip([span.first, *(end + 1 for end in ends)], ends, strict=False)
+    ]
+
 
 def requests(spans: Sequence[Span], size: RowSize) -> Iterator[list[Window]]:
     """Cut spans into windows and gather them into requests of about REQUEST_BYTES each, in order.
@@ -223,17 +350,26 @@ def requests(spans: Sequence[Span], size: RowSize) -> Iterator[list[Window]]:
     room = 0.0
     for span in spans:
         first = span.first
-        density = span.rows / (span.last - span.first + 1)
         while first <= span.last:
             if not batch:
-                room = max(1.0, REQUEST_BYTES / size.bytes)
-            steps = max(1, int(min(room, span.rows) / max(density, 1e-9)) + 1)
-            end = min(span.last + 1, first + steps)
-            batch.append(Window(span.run_id, first, end))
-            room -= (end - first) * density
-            first = end
+                room = size.room
+            window, rows = _window(span, first, room)
+            batch.append(window)
+            room -= rows
+            first = window.end
             if room < 1 or len(batch) >= REQUEST_RUNS:
                 yield batch
                 batch = []
     if batch:
         yield batch
+
+
+def _window(span: Span, first: int, room: float) -> tuple[Window, float]:
+    """The window that begins at `first`, and how many lines it should hold: not more than there is room for."""
+    wanted = max(1, int(min(room, span.rows)))
+    # The numbers of a span of nanoseconds are too large for floats.
+    end = min(span.last + 1, first + span.steps * wanted // span.rows + 1)
+    rows = (end - first) * span.rows / span.steps
+    if end - first <= MOST_SAMPLES:
+        return Window(span.run_id, first, end), rows
+    return Window(span.run_id, first, end, max(FEWEST_SAMPLES, 4 * wanted)), rows

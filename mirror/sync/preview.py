@@ -82,7 +82,7 @@ class _Look:
         filters, cursor = dict(self.scope.filters), self.mirrored.cursor
         if self.run_ids:
             names: dict[str, Any] = {"name": {"$in": list(self.run_ids)}}
-            found, _ = await listing.heads(self.server, self.project, scope={}, filters=names)
+            found = (await listing.heads(self.server, self.project, scope={}, filters=names)).runs
             missing = set(self.run_ids) - {head.run_id for head in found}
             if unknown := sorted(missing - self.known.keys()):
                 raise NotFound(f"no run {', '.join(unknown)} in {self.project} on {self.server.base_url}")
@@ -91,13 +91,13 @@ class _Look:
         if since is not None and plan.leaves_out(cursor, since):
             self.partly = True
             recent = plan.recent_filter(since, filters)
-            found, _ = await listing.heads(self.server, self.project, scope=filters, filters=recent)
+            found = (await listing.heads(self.server, self.project, scope=filters, filters=recent)).runs
             return self._new(found)
-        found, total = await listing.changed(self.server, self.project, cursor, self.known, filters)
-        new = self._new(found)
-        if self._would_reconcile(new, total):
+        listed = await listing.changed(self.server, self.project, cursor, self.known, filters)
+        found, new = listed.runs, self._new(listed.runs)
+        if self._would_reconcile(new, listed.total):
             if cursor.covered_to is not None:
-                found, _ = await listing.heads(self.server, self.project, scope=filters, filters=filters)
+                found = (await listing.heads(self.server, self.project, scope=filters, filters=filters)).runs
             await self._find_gone(found)
         return self._new(found)
 
@@ -110,8 +110,7 @@ class _Look:
         known = sum(not run.deleted and not run.local for run in self.known.values())
         after = known + sum(self.is_added(head) for head in new)
         late = at is not None and (
-            (utc_now() - at).total_seconds() >= self.scope.reconcile_interval
-            or cursor.filters != self.scope.filters_text
+            plan.has_passed(at, self.scope.reconcile_interval, utc_now()) or cursor.filters != self.scope.filters_text
         )
         return late or total not in (after, cursor.unexplained_runs)
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
+from math import nan
 
 from mirror.errors import MirrorError
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.client import NotFound
-from mirror.remote.runs import PageSize, RunHead
+from mirror.remote.runs import Page, PageSize, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.writes import Writes
 from mirror.sync import extras, facts, globs, history, listing, plan
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.flaws import bare, is_of_data, unexpected
+from mirror.sync.listing import Listed
+
+log = logging.getLogger("mirror.sync")
 
 
 async def sync_project(
@@ -53,6 +61,11 @@ async def sync_project(
         one_pass.result.error = str(error)
         one_pass.result.failure = error
         one_pass.result.exit_code = error.exit_code
+    except Exception as error:
+        # The other projects have nothing to do with it.
+        log.exception("the pass over %s ended with an unexpected error", project)
+        one_pass.result.error = unexpected(project, error)
+        one_pass.result.exit_code = MirrorError.exit_code
     result = one_pass.result
     result.requests = requests.total()
     result.seconds = time.monotonic() - started
@@ -82,6 +95,10 @@ async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] =
         await context.writer.write(write)
 
 
+def _settle(project: ProjectKey, run_ids: Sequence[str], tx: Writes) -> None:
+    tx.settle_records(project, run_ids)
+
+
 class _Pass:
     """The steps of one pass and what they share."""
 
@@ -96,6 +113,8 @@ class _Pass:
         self.mirrored = 0
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
+        # Runs that ended, with the time of their last line.
+        self.moved: dict[str, object] = {}
         self.among: set[str] | None = None
         self.seen: set[str] | None = None
         self.about: About | None = None
@@ -111,6 +130,9 @@ class _Pass:
                 store.cursor(self.project),
             )
         )
+        app = self.context.server.app_url
+        if await self.context.writer.read(lambda store: store.app_url(self.project)) != app:
+            await self.context.writer.write(lambda tx: tx.lead_to(self.project, app))
         # Without any history to pull, what there is was still taken with the former globs.
         if self.context.scope.history and self.cursor.history != self.context.scope.history_text:
             former, self.cursor = self.cursor, replace(self.cursor, history=self.context.scope.history_text)
@@ -149,15 +171,17 @@ class _Pass:
         covered_to = self.cursor.covered_to
         everything = covered_to is None
         if everything and (afresh or not self.mirrored):
-            total = await self._take(self.scope, last=None)
+            total = await self._take(self.scope)
         else:
-            listed, total = await listing.changed(
+            listed = await listing.changed(
                 self.context.server, self.project, self.cursor, self.known, self.scope, self.about
             )
-            self.seen = {head.run_id for head in listed}
+            total = listed.total
+            self.seen = {head.run_id for head in listed.runs}
             await self._look_up(self.seen)
-            covered_to = plan.newest(listed, covered_to)
-            wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
+            covered_to = plan.covered(listed.runs, listed.known_to, covered_to)
+            wanted = self._new(listed.runs)
+            wanted += self._unsure(listed.known_to, besides=wanted)
             if wanted:
                 await self._take_by_name(wanted, covered_to)
             elif covered_to != self.cursor.covered_to:
@@ -166,35 +190,59 @@ class _Pass:
 
     async def take_recent(self, since: datetime) -> None:
         """Take what changed of the runs that began or logged since; the cursor does not move, nothing is reconciled."""
-        listed, total = await self._heads(plan.recent_filter(since, self.scope))
-        self.among = {head.run_id for head in listed}
+        listed = await self._heads(plan.recent_filter(since, self.scope))
+        self.among = {head.run_id for head in listed.runs}
         await self._look_up(self.among)
-        self.result.older = max(total - len(listed), 0)
-        wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
-        if wanted:
+        self.result.older = max(listed.total - len(listed.runs), 0)
+        if wanted := self._new(listed.runs):
             await self._take_by_name(wanted, None)
 
-    async def _heads(self, filters: dict[str, object]) -> tuple[list[RunHead], int]:
+    def _new(self, heads: Iterable[RunHead]) -> list[str]:
+        return [head.run_id for head in heads if plan.is_new(head, self.known.get(head.run_id))]
+
+    def _unsure(self, now: datetime | None, *, besides: Collection[str]) -> list[str]:
+        """Runs that are taken once more: what was told of them may have changed unseen, or could not be read."""
+        others, here = set(besides), utc_now()
+        return [
+            run.run_id
+            for run in self.known.values()
+            if run.run_id not in others and (plan.is_unsure(run, now) or plan.is_flawed(run, here))
+        ]
+
+    async def _heads(self, filters: dict[str, object]) -> Listed:
         return await listing.heads(self.context.server, self.project, scope=self.scope, filters=filters)
 
-    async def _take(self, filters: dict[str, object], *, last: datetime | None) -> int:
+    async def _take(self, filters: dict[str, object]) -> int:
         """Take every record that matches, page by page; the cursor is committed with the last page."""
         held: list[RunRecord] | None = None
         total = 0
-        expected = 0
-        async for page in remote.records(
-            self.context.server, self.project, scope=self.scope, filters=filters, size=self.size, about=self.about
-        ):
-            if not expected:
-                expected = page.total
-                self.context.progress.runs_expected(self.project, expected)
-            if held is not None:
-                await self._upsert(held, None)
-            held = page.runs
-            total = page.total
-            last = plan.newest(page.runs, last)
-        await self._upsert(held or [], last)
+        newest = begun = None
+        async with aclosing(self._records(self.scope, filters, self.about)) as pages:
+            async for page in pages:
+                if held is None:
+                    self.context.progress.runs_expected(self.project, page.total)
+                    begun = plan.known_to(page)
+                else:
+                    await self._upsert(held, None)
+                held = page.runs
+                total = page.total
+                newest = plan.newest(page.runs, newest)
+        await self._upsert(held or [], plan.covered([], begun, newest))
         return total
+
+    def _records(
+        self, scope: dict[str, object], filters: dict[str, object], about: About | None = None
+    ) -> AsyncGenerator[Page[RunRecord]]:
+        return remote.records(
+            self.context.server, self.project, scope=scope, filters=filters, size=self.size, about=about
+        )
+
+    async def _found(self, scope: dict[str, object], filters: dict[str, object]) -> list[RunRecord]:
+        found: list[RunRecord] = []
+        async with aclosing(self._records(scope, filters)) as pages:
+            async for page in pages:
+                found += page.runs
+        return found
 
     async def _take_by_name(self, wanted: Sequence[str], covered_to: datetime | None) -> None:
         """Take the records of these runs; the cursor is committed with the last of them."""
@@ -202,29 +250,19 @@ class _Pass:
         start = 0
         while start < len(wanted):
             names = list(wanted[start : start + self.size.runs])
-            filters = plan.both({"name": {"$in": names}}, self.scope)
-            found: list[RunRecord] = []
-            async for page in remote.records(
-                self.context.server, self.project, scope=self.scope, filters=filters, size=self.size
-            ):
-                found += page.runs
+            found = await self._found(self.scope, plan.both({"name": {"$in": names}}, self.scope))
             start += len(names)
             await self._upsert(found, covered_to if start >= len(wanted) else None)
+            # One that the server gives no longer would be asked for again and again.
+            if missing := set(names) & self.known.keys() - {record.run_id for record in found}:
+                await self.context.writer.write(partial(_settle, self.project, sorted(missing)))
 
     async def take_named(self, run_ids: Sequence[str]) -> None:
         """Take just these runs, whatever the config's filter says; the project's cursor stays where it is."""
         self.among = set(run_ids)
         await self._look_up(self.among)
         self.context.progress.runs_expected(self.project, len(run_ids))
-        found: list[RunRecord] = []
-        async for page in remote.records(
-            self.context.server,
-            self.project,
-            scope={},
-            filters={"name": {"$in": list(run_ids)}},
-            size=self.size,
-        ):
-            found += page.runs
+        found = await self._found({}, {"name": {"$in": list(run_ids)}})
         await self._upsert(found, None)
         missing = set(run_ids) - {record.run_id for record in found}
         mirrored = sorted(run_id for run_id in missing & self.known.keys() if not self.known[run_id].local)
@@ -237,7 +275,20 @@ class _Pass:
             )
 
     async def _upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
-        """Commit records, and the cursor that covers them."""
+        """Commit records, and the cursor that covers them. A record that the store does not take is set aside."""
+        try:
+            await self._commit(records, covered_to)
+        except Exception as error:
+            if not records or not is_of_data(error):
+                raise
+            if len(records) == 1:
+                await self._commit([bare(records[0], error)], covered_to)
+            else:
+                middle = len(records) // 2
+                await self._upsert(records[:middle], None)
+                await self._upsert(records[middle:], covered_to)
+
+    async def _commit(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         await self._look_up(record.run_id for record in records)
         now = utc_now()
 
@@ -245,18 +296,37 @@ class _Pass:
             tx.add_project(self.project)
             tx.upsert_runs(records, now=now)
             tx.adopt_local(self.project, records)
-            shrunk = [record.run_id for record in records if plan.shrank(record, self.known.get(record.run_id))]
-            if shrunk:
-                tx.request_refresh(self.project, shrunk)
+            if again := [record.run_id for record in records if self._is_replaced(record)]:
+                tx.request_refresh(self.project, again)
+            if readable := [record.run_id for record in records if not record.flaw and self._was_flawed(record)]:
+                tx.forget_failures(self.project, readable)
+            for record in records:
+                if record.flaw:
+                    known = self.known.get(record.run_id)
+                    again_at = plan.retry_at(known.attempts if known else 0, now)
+                    tx.set_aside(self.project, record.run_id, error=record.flaw, next_try_at=again_at)
             tx.set_cursor(self.project, cursor)
 
         cursor = self.cursor if covered_to is None else replace(self.cursor, covered_to=covered_to)
         await self.context.writer.write(write)
         self.cursor = cursor
+        self.result.failed |= {record.run_id: record.flaw for record in records if record.flaw}
         self.changed.update(record.run_id for record in records)
+        for record in records:
+            known = self.known.get(record.run_id)
+            if known is not None and plan.went_on(record, known):
+                self.moved[record.run_id] = record.summary.get("_timestamp")
         self.result.runs += len(records)
         self.result.new_runs += sum(record.run_id not in self.known for record in records)
         self.context.progress.runs_done(self.project, len(records))
+
+    def _was_flawed(self, record: RunRecord) -> bool:
+        known = self.known.get(record.run_id)
+        return known is not None and known.flawed
+
+    def _is_replaced(self, record: RunRecord) -> bool:
+        known = self.known.get(record.run_id)
+        return plan.shrank(record, known) or (plan.is_other(record, known) and not (known and known.ahead))
 
     async def _move_cursor(self, covered_to: datetime | None) -> None:
         cursor = replace(self.cursor, covered_to=covered_to)
@@ -266,7 +336,7 @@ class _Pass:
     async def _reconcile_if_due(self, total: int) -> None:
         """A full listing when its time has come; at once after another filter, or when the server counts other runs."""
         at = self.cursor.reconciled_at
-        due = at is not None and (utc_now() - at).total_seconds() >= self.context.scope.reconcile_interval
+        due = at is not None and plan.has_passed(at, self.context.scope.reconcile_interval, utc_now())
         due |= at is not None and self.cursor.filters != self.context.scope.filters_text
         if due or (await self._on_server() != total and total != self.cursor.unexplained_runs):
             await self._reconcile()
@@ -284,12 +354,12 @@ class _Pass:
         """List every run: take those with silent edits, mark those that are gone."""
         self.listed_all = True
         await self._read_known()
-        listed, total = await self._heads(self.scope)
-        ids = self.seen = {head.run_id for head in listed}
+        listed = await self._heads(self.scope)
+        ids = self.seen = {head.run_id for head in listed.runs}
         suspects = [
             run.run_id for run in self.known.values() if not run.deleted and not run.local and run.run_id not in ids
         ]
-        wanted = [head.run_id for head in listed if plan.is_new(head, self.known.get(head.run_id))]
+        wanted = self._new(listed.runs)
         # A listing that changes while it is paged may miss a run, so each is asked for by name before it is given up.
         if suspects:
             present = await listing.present(self.context.server, self.project, suspects, self.scope)
@@ -298,7 +368,7 @@ class _Pass:
                 await self._mark_deleted(gone)
         if wanted:
             await self._take_by_name(wanted, self.cursor.covered_to)
-        await self._reconciled(None if await self._on_server() == total else total)
+        await self._reconciled(None if await self._on_server() == listed.total else listed.total)
 
     async def _reconciled(self, unexplained_runs: int | None) -> None:
         cursor = replace(
@@ -342,16 +412,39 @@ class _Pass:
             and (self.seen is None or run.run_id in self.seen)
             for run in about
         )
+        if recovered := [run.run_id for run in about if plan.has_recovered(run, now)]:
+            await self.context.writer.write(lambda tx: tx.forget_failures(self.project, recovered))
         if self.context.scope.history:
             needs = [need for run in about if (need := plan.need(run, now))]
+            needs += await self._doubtful({need.run.run_id for need in needs})
             if needs:
                 await history.pull(self.context, self.project, needs, self.result)
         for run in about:
-            if run.error and run.run_id not in self.result.failed and run.next_try_at and run.next_try_at > now:
+            if run.error and run.run_id not in self.result.failed and run.next_try_at and plan.waits(run, now):
                 self.result.failed[run.run_id] = f"{run.error} (next try at {run.next_try_at:%Y-%m-%d %H:%M} UTC)"
         if self.context.scope.history:
             await facts.find_exports(self.context, self.project, None if self.listed_all else sorted(self.changed))
         await extras.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
+
+    async def _doubtful(self, besides: Collection[str]) -> list[plan.Need]:
+        """Runs that ended with as many lines and the last step of before, though their process spoke meanwhile.
+
+        They may have been rewound and logged up to there again. The time of the last line, which the summary holds,
+        tells most of them from those that only ended.
+        """
+        if not (names := self.moved.keys() - besides):
+            return []
+        known, marks = await self.context.writer.read(
+            lambda store: (
+                store.known_runs(self.project, names),
+                store.history_marks(self.project, sorted(names)),
+            )
+        )
+        return [
+            plan.Need(known[run_id], whole=False, check=True)
+            for run_id, mark in marks.items()
+            if mark.numbers.get("_timestamp", nan) != self.moved[run_id] and plan.is_settled(known[run_id], utc_now())
+        ]
 
     async def end(self, *, whole: bool) -> None:
         """Record how a pass ended that was about the `whole` of a project that the store knows."""
@@ -373,3 +466,7 @@ class _Pass:
         except MirrorError as problem:
             if result.error is None:
                 result.error, result.exit_code = str(problem), problem.exit_code
+        except Exception as problem:
+            log.exception("how the pass over %s ended could not be noted", self.project)
+            if result.error is None:
+                result.error, result.exit_code = unexpected(self.project, problem), MirrorError.exit_code

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from mirror import credentials
+from mirror.addresses import app_url
 from mirror.config import Settings
 from mirror.errors import AuthError
 from mirror.home import Home
-from mirror.remote.client import Server
+from mirror.remote.client import Patience, Server
 from mirror.store.store import Store
 from mirror.sync.context import Context, Progress, Scope, Silent
 from mirror.sync.writer import Writer
+
+TIMES_TIMEOUT = 6
+"""The least time for a question and its smaller forms, so that with any `server.timeout` one bad run is found out."""
 
 
 def scope_of(settings: Settings) -> Scope:
@@ -48,6 +52,8 @@ def connect(settings: Settings, environ: Mapping[str, str], *, key_needed: bool 
         key_source=source,
         timeout=server.timeout,
         max_concurrency=server.max_concurrency,
+        app_url=app_url(server.base_url, environ),
+        patience=Patience(seconds=max(Patience.seconds, TIMES_TIMEOUT * server.timeout)),
     )
 
 

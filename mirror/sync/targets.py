@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
+from mirror.addresses import path_of
 from mirror.errors import AuthError, CommError, UsageError
+from mirror.patterns import WILD, fitting
 from mirror.remote.client import Server, Unreachable
 from mirror.remote.runs import project_names
 from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult
-
-_WILD = set("*?[")
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Pattern:
-    """`entity/project`, where the project may be a glob, or `entity/project/run_id`."""
+    """`entity/project`, where the project may be a glob, or `entity/project/run_id`, where nothing is one."""
 
     entity: str
     project: str
@@ -33,13 +32,13 @@ class Pattern:
 
     @property
     def wild(self) -> bool:
-        """Whether the project is a glob."""
-        return bool(_WILD & set(self.project))
+        """Whether the project may be a glob: the server knows whether there is one that is called so."""
+        return self.run_id is None and bool(WILD & set(self.project))
 
 
 def parse(path: str, entity: str | None = None) -> Pattern:
     """Read a path as people write it; a project alone belongs to `entity`. Raises UsageError for anything else."""
-    parts = path.strip("/").split("/")
+    parts = path_of(path).strip("/").split("/")
     if len(parts) == 1 and entity:
         parts = [entity, *parts]
     # The address of a run's page has one part more: entity/project/runs/run_id.
@@ -48,7 +47,9 @@ def parse(path: str, entity: str | None = None) -> Pattern:
     if not 2 <= len(parts) <= 3 or not all(parts):
         raise UsageError(f"{path!r} is no path; write entity/project or entity/project/run_id")
     pattern = Pattern(*parts)
-    if _WILD & set(pattern.entity) or (pattern.run_id and (pattern.wild or _WILD & set(pattern.run_id))):
+    # A project or run may be called `a*b`, but not with a question mark, and hardly `*`.
+    globbed = pattern.run_id and ("?" in path or "*" in (pattern.project, pattern.run_id))
+    if WILD & set(pattern.entity) or globbed:
         raise UsageError(f"{path!r}: only the project may hold a wildcard, as in entity/*")
     return pattern
 
@@ -56,7 +57,9 @@ def parse(path: str, entity: str | None = None) -> Pattern:
 async def expand(
     server: Server, patterns: Iterable[Pattern], failed: dict[str, CommError] | None = None
 ) -> list[Target]:
-    """Ask the server which projects fit the globs. Runs of one project become one target; a whole project wins.
+    """Ask the server which projects fit the globs; one that is called exactly so goes before them.
+
+    Runs of one project become one target; a whole project wins.
 
     An entity whose projects the server does not list goes into `failed` with the reason, and the others go on; without
     `failed`, or where nothing can be had at all, its CommError is raised.
@@ -67,7 +70,7 @@ async def expand(
         if pattern.wild:
             if pattern.entity not in listed:
                 listed[pattern.entity] = await _listed(server, pattern.entity, failed)
-            names = [name for name in listed[pattern.entity] if fnmatchcase(name, pattern.project)]
+            names = fitting(pattern.project, listed[pattern.entity])
         else:
             names = [pattern.project]
         for name in names:

@@ -7,10 +7,13 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from mirror.errors import StoreError
+from mirror.errors import MirrorError, StoreError, one_line
 from mirror.store.records import ProjectKey, Published
 from mirror.store.store import Store
 from mirror.store.writes import Writes
@@ -23,11 +26,22 @@ PUBLISH_SHARE = 0.1
 """The most of the writer's time that publishing may take while commits follow each other, as in a first sync."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why readers do not see what is committed: since when (UTC), in how many attempts, and the last error."""
+
+    since: datetime
+    count: int
+    error: str
+    cause: Exception
+
+
 class Writer:
     """Runs everything that touches the store in one thread, in the order it was asked for.
 
     After a commit the snapshot for readers is replaced, at most every `publish_interval` seconds, and less often where
-    publishing takes long.
+    publishing takes long. A publication that fails there is no failure of the commit: `failure` tells of it until one
+    succeeds.
     """
 
     def __init__(self, store: Store, publish_interval: float) -> None:
@@ -38,6 +52,15 @@ class Writer:
         self.publications = 0
         self.publish_seconds = 0.0
         self.last_published: Published | None = None
+        self.failure: Failure | None = None
+        self.failures = 0
+        self._working_since: float | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the thread has been at what it does now; 0 while it waits for work."""
+        since = self._working_since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def spool(self) -> Path:
@@ -46,7 +69,14 @@ class Writer:
 
     async def read(self, function: Callable[[Store], Result]) -> Result:
         """The result of a function of the store that changes nothing."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, self._store)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, function)
+
+    def _run(self, function: Callable[[Store], Result]) -> Result:
+        self._working_since = time.monotonic()
+        try:
+            return function(self._store)
+        finally:
+            self._working_since = None
 
     async def write(self, function: Callable[[Writes], Result]) -> Result:
         """Run a function in one transaction: all that it writes is committed together, or nothing of it."""
@@ -55,7 +85,9 @@ class Writer:
             with store.transaction() as tx:
                 result = function(tx)
             if time.monotonic() >= self._due:
-                self._publish(store)
+                # What is committed is committed; `failure` has the reason, and whoever publishes next meets it.
+                with suppress(Exception):
+                    self._publish(store)
             return result
 
         return await self.read(commit)
@@ -63,6 +95,14 @@ class Writer:
     async def mend(self, project: ProjectKey) -> list[str]:
         """Bring what disagrees within the store of a project in line; what was done."""
         return await self.write(lambda tx: tx.mend(project))
+
+    async def check(self) -> str | None:
+        """What is wrong with the state file on the disk; the store goes on from the published one then."""
+        try:
+            await self.read(lambda store: store.check())
+        except StoreError as error:
+            return str(error)
+        return None
 
     async def publish(self) -> None:
         """Make what is committed visible to readers now."""
@@ -92,14 +132,27 @@ class Writer:
 
     def _publish(self, store: Store) -> None:
         started = time.monotonic()
-        store.seal()
-        published = store.publish()
-        ended = time.monotonic()
+        try:
+            store.seal()
+            published = store.publish()
+        except Exception as error:
+            self._note_failure(error)
+            raise
+        finally:
+            ended = time.monotonic()
+            self._due = ended + max(self._interval, (ended - started) / PUBLISH_SHARE)
+        self.failure = None
         if published is not None:
             self.publications += 1
             self.publish_seconds += published.seconds
             self.last_published = published
-        self._due = ended + max(self._interval, (ended - started) / PUBLISH_SHARE)
+
+    def _note_failure(self, error: Exception) -> None:
+        self.failures += 1
+        reason = str(error) if isinstance(error, MirrorError) else f"unexpected {type(error).__name__}: {error}"
+        before = self.failure
+        since, count = (before.since, before.count) if before else (datetime.now(UTC).replace(tzinfo=None), 0)
+        self.failure = Failure(since, count + 1, one_line(reason), error)
 
     def close(self) -> None:
         """Wait for what is under way. The store stays open; its owner closes it."""

@@ -17,6 +17,7 @@ import asyncio
 import gzip
 import json
 import logging
+import threading
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +33,11 @@ from starlette.routing import BaseRoute, Route
 
 from mirror.errors import MirrorError, StoreError, TimedOut, UsageError
 from mirror.query.connection import refusal
+from mirror.query.questions import MOST_ROWS
 from mirror.web import assets, data
 from mirror.web.guard import Guard
 from mirror.web.snapshots import Snapshots
+from mirror.web.statements import Abandoned, unless_left
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -49,6 +52,11 @@ MOST_SQL = 100_000
 
 _COMPRESS_FROM = 4000
 _QUERY_THREADS = 4
+_LIST_THREADS = 2
+_STATEMENT_THREADS = 2
+"""Fewer than there are workers, so that long statements leave one for lists of runs."""
+
+_STATUSES = {TimedOut: 504, StoreError: 503, Abandoned: 499}
 
 Read = Callable[["DuckDBPyConnection"], Any]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -67,9 +75,23 @@ def application(
     `describe` tells of the daemon: values for JSON, which should change only when there is something new.
     """
     pool = ThreadPoolExecutor(_QUERY_THREADS, thread_name_prefix="web")
+    # Of their own each: whoever waits for a worker keeps nothing else waiting.
+    lists = ThreadPoolExecutor(_LIST_THREADS, thread_name_prefix="web-lists")
+    statements = ThreadPoolExecutor(_STATEMENT_THREADS, thread_name_prefix="web-statements")
 
     def in_pool(work: Callable[[], Response]) -> Awaitable[Response]:
         return asyncio.get_running_loop().run_in_executor(pool, partial(_guarded, work))
+
+    def in_worker(
+        request: Request, threads: ThreadPoolExecutor, question: str, arguments: Mapping[str, Any]
+    ) -> Awaitable[Response]:
+        cancelled = threading.Event()
+
+        def work() -> Response:
+            found = snapshots.statements.ask(question, arguments, seconds, cancelled)
+            return _sent(request, found.content, f'"{found.version}"' if request.method == "GET" else "")
+
+        return unless_left(request.receive, asyncio.get_running_loop().run_in_executor(threads, work), cancelled)
 
     def answer(request: Request, read: Read, etag: str = "") -> Awaitable[Response]:
         def work() -> Response:
@@ -80,16 +102,14 @@ def application(
 
     async def of_snapshot(request: Request, read: Read) -> Response:
         etag = f'"{snapshots.version()}"'
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers={"etag": etag})
-        return await answer(request, read, etag)
+        return _unchanged(request, etag) or await answer(request, read, etag)
 
     async def state(request: Request) -> Response:
         daemon = dict(describe())
         version = snapshots.version()
         etag = f'"{version}-{zlib.crc32(json.dumps(daemon, default=str).encode()):x}"'
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers={"etag": etag})
+        if unchanged := _unchanged(request, etag):
+            return unchanged
         told = {"snapshot": version, "daemon": daemon, "projects": []}
         if not version:
             return _json(request, told, etag)
@@ -101,16 +121,16 @@ def application(
 
     async def runs(request: Request) -> Response:
         asked = request.query_params
-        read = partial(
-            data.runs,
-            project=_needed(request, "project"),
-            conditions=asked.get("filter", ""),
-            order=asked.get("order", ""),
-            columns=asked.getlist("column"),
-            offset=_number(request, "offset", 0),
-            limit=_number(request, "limit", 100),
-        )
-        return await of_snapshot(request, read)
+        question = {
+            "project": _needed(request, "project"),
+            "conditions": asked.get("filter", ""),
+            "order": asked.get("order", ""),
+            "columns": asked.getlist("column"),
+            "offset": _number(request, "offset", 0),
+            "limit": _number(request, "limit", 100),
+        }
+        etag = f'"{snapshots.version()}"'
+        return _unchanged(request, etag) or await in_worker(request, lists, "runs", question)
 
     async def run(request: Request) -> Response:
         path = _needed(request, "run")
@@ -126,7 +146,7 @@ def application(
             data.history,
             paths=asked.getlist("run"),
             names=asked.getlist("key"),
-            x=asked.get("x", "_step"),
+            x=asked.get("x") or None,
             points=_number(request, "points", 500),
             mean=asked.get("mean") == "true",
         )
@@ -135,15 +155,17 @@ def application(
     async def sql(request: Request) -> Response:
         try:
             body = json.loads(await _body(request))
-            text, limit = body["sql"], body.get("limit", data.MOST_ROWS)
+            text, limit = body["sql"], body.get("limit", MOST_ROWS)
         except (ValueError, KeyError, TypeError, AttributeError):
             text, limit = None, None
         if not isinstance(text, str) or type(limit) is not int:
             raise UsageError('send JSON such as {"sql": "select 1", "limit": 100}')
-        return await answer(request, lambda connection: data.answer(connection, text, limit))
+        return await in_worker(request, statements, "sql", {"text": text, "limit": limit})
 
     async def asset(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
+        # The page asks for runs next.
+        snapshots.statements.warm()
         return await in_pool(lambda: _asset(request, name))
 
     def get(path: str, handler: Handler) -> Route:
@@ -191,7 +213,7 @@ def _guarded(work: Callable[[], Response]) -> Response:
 
 async def _told(request: Request, error: Exception) -> Response:
     del request
-    status = 504 if isinstance(error, TimedOut) else 503 if isinstance(error, StoreError) else 400
+    status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 400)
     return JSONResponse({"message": str(error)}, status)
 
 
@@ -214,8 +236,18 @@ def _number(request: Request, name: str, default: int) -> int:
     return int(text)
 
 
+def _unchanged(request: Request, etag: str) -> Response | None:
+    """The answer to whoever has the newest already."""
+    if request.headers.get("if-none-match") != etag:
+        return None
+    return Response(status_code=304, headers={"etag": etag})
+
+
 def _json(request: Request, content: Any, etag: str = "") -> Response:
-    body = orjson.dumps(content, default=str)
+    return _sent(request, orjson.dumps(content, default=str), etag)
+
+
+def _sent(request: Request, body: bytes, etag: str = "") -> Response:
     headers = {"etag": etag} if etag else {}
     if len(body) >= _COMPRESS_FROM and _takes_gzip(request):
         body = gzip.compress(body, 1)

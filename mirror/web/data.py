@@ -1,4 +1,7 @@
-"""What the page shows, as plain values for JSON; each function reads one snapshot."""
+"""What the page shows, as plain values for JSON; each function reads one snapshot.
+
+What people ask in their own words, SQL and filters, is in `mirror.query.questions`.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import UsageError
 from mirror.filters.fields import COLUMNS
-from mirror.query import sql
 from mirror.query.curves import curves, logged_keys
 from mirror.query.paths import Project, find_projects, find_run
-from mirror.query.result import Result, Rows
-from mirror.query.runs import RunQuery
 from mirror.query.status import projects as mirrored
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-MOST_ROWS = 1000
-"""Rows of one answer."""
-
-MOST_TEXT = 8_000_000
-"""Characters of one answer; the rows that go beyond are left out."""
 
 MOST_KEYS = 5000
 MOST_RUNS = 100
@@ -88,29 +82,6 @@ def keys(connection: DuckDBPyConnection, project: str) -> dict[str, Any]:
     }
 
 
-def runs(
-    connection: DuckDBPyConnection,
-    project: str,
-    *,
-    conditions: str,
-    order: str,
-    columns: Sequence[str],
-    offset: int,
-    limit: int,
-) -> dict[str, Any]:
-    """The runs that match a filter: how many, and those from `offset` on with these columns, as texts.
-
-    Raises FilterError for a filter or order that means nothing.
-    """
-    query = RunQuery.build(connection, conditions or None, order=order or None, projects=[project])
-    return {
-        "total": query.count(),
-        "offset": offset,
-        "warnings": query.warnings(),
-        **_table(query.rows(["run_id", *columns], limit=min(limit, MOST_ROWS), offset=offset)),
-    }
-
-
 def run(connection: DuckDBPyConnection, path: str) -> dict[str, Any]:
     """One run with all its columns, config and summary as rows of key and text."""
     project, run_id = find_run(connection, path)
@@ -137,7 +108,7 @@ def history(
     paths: Sequence[str],
     names: Sequence[str],
     *,
-    x: str,
+    x: str | None,
     points: int,
     mean: bool,
 ) -> list[dict[str, Any]]:
@@ -149,6 +120,7 @@ def history(
         {
             "run": f"{curve.run[0]}/{curve.run[1]}",
             "key": curve.key,
+            "x_key": curve.x_key,
             "x": curve.x,
             "y": curve.y,
             "rows": curve.rows,
@@ -156,32 +128,6 @@ def history(
         }
         for curve in curves(connection, chosen, names, x=x, points=points, mean=mean)
     ]
-
-
-def answer(connection: DuckDBPyConnection, text: str, limit: int) -> dict[str, Any]:
-    """The answer to people's own SQL, at most `limit` rows as texts; `more` is whether there were others.
-
-    Raises QueryError for SQL with an error in it, and for anything but reading.
-    """
-    from dataclasses import replace
-
-    most = min(max(limit, 1), MOST_ROWS)
-    table = _table(replace(sql.select(connection, text), limit=most + 1))
-    more = table["cut"] or len(table["rows"]) > most
-    return {**table, "rows": table["rows"][:most], "more": more}
-
-
-def _table(result: Result | Rows) -> dict[str, Any]:
-    """Names, which of the columns are numbers, and the rows as texts; `cut` where they were too long to send."""
-    numeric = result.numeric
-    rows: list[tuple[str | None, ...]] = []
-    length = 0
-    for row in result.texts():
-        length += sum(len(text) for text in row if text)
-        if length > MOST_TEXT and rows:
-            break
-        rows.append(row)
-    return {"columns": result.columns, "numeric": numeric, "rows": rows, "cut": length > MOST_TEXT}
 
 
 def _project(connection: DuckDBPyConnection, path: str) -> Project:

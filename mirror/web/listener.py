@@ -6,11 +6,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import uvicorn
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,12 +16,15 @@ from mirror.errors import MirrorError
 from mirror.home import Home
 from mirror.web import token
 from mirror.web.app import application
+from mirror.web.gate import Gate, Limits
 from mirror.web.snapshots import IDLE_SECONDS, Snapshots
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 log = logging.getLogger("mirror.web")
+
+LIMITS = Limits(connections=256)
+"""Beyond what browsers and scripts of one person open; the descriptors that are left are for files and passes."""
+
+_SHARE = 4
 
 
 class Listener:
@@ -92,25 +93,12 @@ class Listener:
     async def _serve(self, listener: socket.socket, key: str) -> None:
         snapshots = Snapshots(self._home)
         page = application(snapshots, key, self._describe, self._routes)
-        server = _Quiet(
-            uvicorn.Config(
-                self._neighbour.beside(page, snapshots) if self._neighbour else page,
-                log_config=None,
-                lifespan="off",
-                access_log=False,
-                ws="none",
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-
-        def stop() -> None:
-            server.should_exit = True
-
-        self._stop = stop
+        both = self._neighbour.beside(page, snapshots) if self._neighbour else page
+        gate = Gate("the port of the page", both, LIMITS.within(_SHARE))
+        self._stop = gate.stop
         idle = asyncio.create_task(_close_idle(snapshots))
         try:
-            await server.serve(sockets=[listener])
+            await gate.serve(listener)
         finally:
             idle.cancel()
             listener.close()
@@ -135,14 +123,6 @@ class Neighbour:
         return either
 
 
-class _Quiet(uvicorn.Server):
-    """A server that leaves the signals to the daemon."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _close_idle(snapshots: Snapshots) -> None:
     while True:
         await asyncio.sleep(IDLE_SECONDS / 2)
@@ -158,7 +138,8 @@ def _bound(address: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
-        listener.listen(128)
+        # So that another program that wants the port is refused from now on.
+        listener.listen()
     except OSError:
         listener.close()
         raise

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from mirror.errors import MirrorError, QueryError, StoreError, TimedOut
 from mirror.home import Home
-from mirror.query.connection import open_restricted
+from mirror.query.connection import Watched, open_restricted, version_of
+from mirror.web.statements import Statements
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,14 +54,15 @@ class Snapshots:
         self._closing = threading.Event()
         self._limits = _Limits(self._closing)
         self._current: _Open | None = None
+        self.statements = Statements(home)
+        """Answers what people ask in their own words, in processes of their own."""
 
     def version(self) -> str:
         """What changes with every publishing; empty before the first. Opens nothing."""
         try:
-            found = self._home.published.stat()
+            return version_of(self._home.published)
         except FileNotFoundError:
             return ""
-        return f"{found.st_ino:x}-{found.st_mtime_ns:x}"
 
     @contextmanager
     def connection(self, seconds: float) -> Iterator[DuckDBPyConnection]:
@@ -88,6 +90,7 @@ class Snapshots:
     def close(self) -> None:
         """Break off every query and close the snapshot as soon as nobody uses it, so that the process can end."""
         self._closing.set()
+        self.statements.close()
         with self._lock:
             last, self._current = self._current, None
             done = last is not None and not last.users
@@ -138,28 +141,11 @@ class Snapshots:
             name.unlink(missing_ok=True)
 
 
-class _Watched:
-    """A connection that remembers the cursors made of it, so that all of them can be broken off."""
-
-    def __init__(self, connection: DuckDBPyConnection) -> None:
-        self._connection = connection
-        self.open = [connection]
-
-    def cursor(self) -> DuckDBPyConnection:
-        """A cursor that is broken off with the others."""
-        made = self._connection.cursor()
-        self.open.append(made)
-        return made
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-
 @dataclass
 class _Limit:
     """What runs until when, and whether it was broken off."""
 
-    watched: _Watched
+    watched: Watched
     until: float
     broken: bool = False
 
@@ -178,14 +164,14 @@ class _Limits:
         """The connection, whose queries and those of its cursors are broken off when the time is up."""
         import duckdb
 
-        limit = _Limit(_Watched(connection), time.monotonic() + seconds)
+        limit = _Limit(Watched(connection), time.monotonic() + seconds)
         with self._lock:
             self._running[id(limit)] = limit
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look, name="web-limit", daemon=True)
                 self._thread.start()
         try:
-            yield cast("DuckDBPyConnection", limit.watched)
+            yield limit.watched.as_connection()
         except (MirrorError, duckdb.Error) as error:
             if self._closing.is_set():
                 raise StoreError("the daemon is stopping") from error
@@ -217,8 +203,7 @@ class _Limits:
                     # Again and again: an interruption between two statements is lost.
                     if now >= limit.until or self._closing.is_set():
                         limit.broken = True
-                        for cursor in list(limit.watched.open):
-                            cursor.interrupt()
+                        limit.watched.interrupt_all()
                 if idle >= _IDLE_LOOKS or (idle and self._closing.is_set()):
                     self._thread = None
                     return

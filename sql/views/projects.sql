@@ -1,10 +1,14 @@
--- Counts are of runs that exist on the server. lag_s is measured at the time of reading.
+-- Counts are of runs that exist on the server. lag_s is measured at the time of reading; it is NULL before the first good
+-- pass, and where that is dated more than a minute after now: a clock was set back, and nobody knows the lag.
 CREATE OR REPLACE VIEW main.projects AS
 SELECT
     p.entity, p.project,
     coalesce(c.runs, 0) AS runs, coalesce(c.running, 0) AS running, coalesce(c.history_rows, 0) AS history_rows,
     p.last_success_at, p.last_error,
-    (epoch_us(now()) - epoch_us(p.last_success_at)) / CAST(1000000 AS DOUBLE) AS lag_s
+    CASE
+        WHEN epoch_us(p.last_success_at) - epoch_us(now()) <= 60000000
+        THEN greatest(0, epoch_us(now()) - epoch_us(p.last_success_at)) / CAST(1000000 AS DOUBLE)
+    END AS lag_s
 FROM store.projects AS p
 LEFT JOIN (
     SELECT

@@ -131,6 +131,19 @@ def test_a_command_line_that_cannot_be_is_one_line(cli: Any, arguments: list[str
     assert outcome.stderr.startswith(message)
 
 
+@pytest.mark.parametrize(("name", "sign"), [("what?", "`?`"), ("a\\b", "`\\`"), ("a\\b?", "`?` and `\\`")])
+def test_a_home_that_duckdb_cannot_open_is_refused_by_every_command(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sign: str
+) -> None:
+    home = tmp_path / name
+    monkeypatch.setenv("MIRROR_HOME", str(home))
+    message = f"error: the home {home} has {sign} in its path, which DuckDB cannot open; set MIRROR_HOME\n"
+    for command in (["sync", "team/p"], ["query", "select 1"], ["status"], ["doctor"], ["daemon"]):
+        done = cli(*command)
+        assert (done.exit_code, done.stderr, done.stdout) == (2, message, "")
+    assert not home.exists()
+
+
 def test_what_nobody_expected_is_one_line_too(cli: Any, monkeypatch: pytest.MonkeyPatch, tiny: Home) -> None:
     """With -v the place is shown."""
 

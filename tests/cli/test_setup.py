@@ -56,6 +56,25 @@ def test_init_keeps_a_config_that_is_there(cli: Any, home: Home) -> None:
     assert load(home, {}).projects == ("team/vision",)
 
 
+def test_init_writes_through_links(cli: Any, home: Home) -> None:
+    """Also where they lead to nothing yet; the file keeps its mode, and a circle of links is one line."""
+    kept = home.data.parent / "dotfiles" / "mirror.toml"
+    home.data.mkdir()
+    home.config.symlink_to("../dotfiles/mirror.toml")
+    assert home.data.parent.joinpath("dotfiles").exists() is False
+    assert cli("init", "team/vision").exit_code == 0
+    kept.chmod(0o640)
+    assert cli("init", "team/audio", "--force").exit_code == 0
+    assert (home.config.is_symlink(), stat.S_IMODE(kept.stat().st_mode)) == (True, 0o640)
+    assert [path.name for path in kept.parent.iterdir()] == ["mirror.toml"]
+    assert load(home, {}).projects == ("team/audio",)
+    home.config.unlink()
+    home.config.symlink_to("config.toml")
+    outcome = cli("init", "team/vision")
+    assert (outcome.exit_code, outcome.stderr.count("\n")) == (2, 1)
+    assert outcome.stderr.startswith(f"error: cannot write {home.config}: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,9 +143,11 @@ def test_login_without_a_check_needs_no_server(
 def test_login_to_a_server_that_is_not_there_stores_nothing(
     cli: Any, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line, exit code 3."""
+    """A warning while it is tried, an error, exit code 3."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     outcome = cli("login", OTHER)
-    assert (outcome.exit_code, outcome.stderr.count("\n")) == (3, 1)
-    assert outcome.stderr.startswith("error: cannot reach http://127.0.0.1:9 (")
+    told = "cannot reach http://127.0.0.1:9 (Connection refused); check the network and WANDB_BASE_URL"
+    warning, error = outcome.stderr.splitlines()
+    assert warning.startswith(f"warning: {told}; trying again for up to ")
+    assert (outcome.exit_code, error) == (3, f"error: {told}")
     assert list((tmp_path / "user").iterdir()) == []

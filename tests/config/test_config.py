@@ -287,3 +287,7 @@ def test_the_proxied_address_of_the_hosted_service_is_its_api(home: Home) -> Non
     """The official client makes the same of it."""
     environ = {"WANDB_BASE_URL": "https://forge.coreweave.com/api/wandb/"}
     assert load(home, environ).server.base_url == "https://api.forge.coreweave.com"
+    for wrong in ("https://forge.coreweave.com", "http://forge.coreweave.com/api/wandb"):
+        message = r"^WANDB_BASE_URL is no address of the API: did you mean https://api\.forge\.coreweave\.com\?$"
+        with pytest.raises(ConfigError, match=message):
+            load(home, {"WANDB_BASE_URL": wrong})

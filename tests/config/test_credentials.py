@@ -125,6 +125,64 @@ def test_storing_a_key_keeps_everything_else(tmp_path: Path) -> None:
     assert find(SAAS, environ).key == KEY
 
 
+ENTRY = f"machine api.wandb.ai\n  login user\n  password {KEY}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("machine a login b password c\ndefault login anonymous password me@example.com\n",
+         f"machine a login b password c\n{ENTRY}default login anonymous password me@example.com\n"),
+        ("machine a login b password c default login x password y\n",
+         f"machine a login b password c \n{ENTRY}default login x password y\n"),
+        (f"default login x password y\nmachine api.wandb.ai login user password {OTHER}\n# the end\n",
+         f"{ENTRY}default login x password y\n# the end\n"),
+        ("machine default login machine password default\n",
+         f"machine default login machine password default\n{ENTRY}"),
+        ("# default\nmachine a login b password c", f"# default\nmachine a login b password c\n{ENTRY}"),
+        ("macdef init\nmachine api.wandb.ai\ndefault\ncd /pub\n\nmachine a login b password c\n",
+         f"macdef init\nmachine api.wandb.ai\ndefault\ncd /pub\n\nmachine a login b password c\n{ENTRY}"),
+        ("machine a login b password c\nmacdef init\ncd /pub\n",
+         f"machine a login b password c\nmacdef init\ncd /pub\n\n{ENTRY}"),
+        (f'machine "api.wandb.ai" login user password "{OTHER}" # old\n# mine\n', f"# mine\n{ENTRY}"),
+        (f"{ENTRY}machine a login b password c\nmachine api.wandb.ai\n\tlogin user\n# which\n\tpassword {OTHER}\n",
+         f"machine a login b password c\n{ENTRY}"),
+        (f"machine a login b password c machine api.wandb.ai login user password {OTHER}\nmachine d login e password f\n",
+         f"machine a login b password c \nmachine d login e password f\n{ENTRY}"),
+        (f"machine a\r\n  login b\r\n  password c\r\nmachine api.wandb.ai\r\n  login user\r\n  password {OTHER}\r\n",
+         "machine a\r\n  login b\r\n  password c\r\n" + ENTRY.replace("\n", "\r\n")),
+        (f'machine a login b password "c\nmachine api.wandb.ai login user password {OTHER}\n',
+         f'machine a login b password "c\n{ENTRY}'),
+    ],
+    ids=["default", "default-in-a-line", "behind-default", "values-that-are-keywords", "no-final-newline", "macro",
+         "open-macro", "quoted-with-comment", "two-entries", "entries-in-a-line", "crlf", "odd-quotes"],
+)  # fmt: skip
+def test_a_key_is_stored_where_every_program_finds_it(tmp_path: Path, before: str, after: str) -> None:
+    """In front of `default`, and nothing else of the file changes."""
+    path = tmp_path / ".netrc"
+    path.write_bytes(before.encode())
+    store_key(SAAS, KEY, {"HOME": str(tmp_path)})
+    assert path.read_bytes().decode() == after
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    if '"c' not in before:
+        assert find(SAAS, {"HOME": str(tmp_path)}).key == KEY
+    store_key(SAAS, KEY, {"HOME": str(tmp_path)})
+    assert path.read_bytes().decode() == after
+
+
+def test_a_key_of_an_ipv6_address_is_found_again(tmp_path: Path) -> None:
+    """Python reads no quotes as a shell has them."""
+    store_key("http://[::1]:8080", KEY, {"HOME": str(tmp_path)})
+    assert find("http://[::1]:8080", {"HOME": str(tmp_path)}).key == KEY
+
+
+def test_a_circle_of_links_is_one_line(tmp_path: Path) -> None:
+    """Nothing is written."""
+    (tmp_path / ".netrc").symlink_to(".netrc")
+    with pytest.raises(AuthError, match=r"^cannot write .*\.netrc: "):
+        store_key(SAAS, KEY, {"HOME": str(tmp_path)})
+
+
 def test_a_first_key_makes_the_file(tmp_path: Path) -> None:
     """Also where NETRC points to a folder that is not there yet."""
     path = tmp_path / "new" / "netrc"

@@ -115,6 +115,24 @@ def test_a_daemon_that_was_killed_leaves_a_home_that_the_next_one_takes_over(ben
         assert sorted(bench.sql("select run_id from runs")) == [("one",), ("two",)]
 
 
+def test_a_home_of_any_length_has_a_daemon(bench):
+    bench.home.rmdir()
+    bench.home = bench.root / "a folder" / ("x" * 150)
+    bench.home.mkdir(parents=True)
+    bench.environ["MIRROR_HOME"] = str(bench.home)
+    add(bench, "one")
+    bench.configure(interval="1h")
+    with bench.daemon() as daemon:
+        bench.until(lambda: bench.sql("select count(*) from runs") == [(1,)])
+        add(bench, "two")
+        assert bench.mirror("sync").stderr.startswith("team/p: 1 run (1 new), 3 history rows (")
+        assert json.loads(bench.mirror("status", "--json").stdout)["daemon"]["pid"] == daemon.pid
+        assert (bench.home / "mirror.sock").stat().st_mode & 0o777 == 0o600
+        assert bench.mirror("daemon", "--stop").stderr == "the daemon has stopped\n"
+        daemon.wait(15)
+    assert not (bench.home / "mirror.sock").exists()
+
+
 def test_passes_go_on_when_the_server_comes_back(bench):
     add(bench, "one")
     bench.configure(interval="500ms")

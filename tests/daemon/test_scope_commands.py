@@ -153,7 +153,7 @@ def test_an_entity_that_cannot_be_listed_does_not_stop_the_others(bench, monkeyp
     done = bench.mirror("sync", "broken/*", "team/*", check=False)
     assert done.returncode == 3
     first, second = sorted(done.stderr.splitlines())
-    assert first == f"error: {bench.server.url} denies MirrorProjects: permission denied"
+    assert first == f"error: broken/*: {bench.server.url} denies MirrorProjects: permission denied"
     assert second.startswith("team/p: 1 run (1 new), 3 history rows (")
     bench.configure('["broken/*", "team/*"]', interval="400ms")
     with bench.daemon():

@@ -41,9 +41,60 @@ CASES = [
     ({"state.x": 1}, "'state.x': state is a single value; nothing can follow it"),
     ({"tags.x": 1}, "'tags.x': tags is a list of strings; after it only a position can follow, as in tags.0"),
     (
-        {"$where": "1"},
-        '$where "1": $where does not combine filters; a field comes first; only $and, $or and $nor stand alone',
+        {"$xyz": 1},
+        "$xyz 1: $xyz does not combine filters; a field comes first; only $and, $or and $nor stand alone",
     ),
+    ({"$where": "1"}, '$where "1": $where is no filter; say it in SQL, as in `mirror query "SELECT ..."`'),
+    (
+        {"state": "finished", "$sort": {"created_at": -1}},
+        (
+            '$sort {"created_at": -1}: $sort is no filter; --order says how runs are sorted, as in --order "-created_at" '
+            "(order= in Python)"
+        ),
+    ),
+    (
+        {"$limit": 5},
+        "$limit 5: $limit is no filter; --limit says how many runs are wanted (a slice such as runs[:10] in Python)",
+    ),
+    (
+        {"$skip": 5},
+        "$skip 5: $skip is no filter; runs are left out by a slice in Python, as in runs[10:20], or by OFFSET in SQL",
+    ),
+    (
+        {"$project": {"name": 1}},
+        (
+            '$project {"name": 1}: $project is no filter; --select says which columns are wanted, as in --select '
+            "name,config.lr"
+        ),
+    ),
+    (
+        {"$match": {"state": "x"}},
+        '$match {"state": "x"}: $match is no filter; what it holds is the filter itself: write that alone',
+    ),
+    (
+        {"$group": {"_id": "$state"}},
+        '$group {"_id": "$state"}: $group is no filter; say it in SQL, as in `mirror query "SELECT ..."`',
+    ),
+    ({"$count": "n"}, '$count "n": $count is no filter; --count counts the runs (len(runs) in Python)'),
+    (
+        {"config.a": {"$gt": 1, "$sort": -1}},
+        (
+            'config.a {"$gt": 1, "$sort": -1}: $sort is no condition; --order says how runs are sorted, as in --order '
+            '"-created_at" (order= in Python)'
+        ),
+    ),
+    (
+        [{"$match": {"state": "x"}}, {"$limit": 5}],
+        (
+            "a filter is an object, not a list of stages. $match: what it holds is the filter itself: write that alone; "
+            "$limit: --limit says how many runs are wanted (a slice such as runs[:10] in Python)"
+        ),
+    ),
+    (
+        [{"state": "x"}],
+        'a filter is an object, not [{"state": "x"}]; filters are combined by $and and $or',
+    ),
+    ({"$AND": []}, "$AND []: $AND does not combine filters; did you mean $and?"),
     ({"$ro": []}, "$ro []: $ro does not combine filters; did you mean $or?"),
     (
         {"$not": {"state": "x"}},

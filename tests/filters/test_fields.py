@@ -90,14 +90,24 @@ CASES = [
     ({"heartbeatAt": {"$gt": "2026-01-01T12:00:00.4Z"}}, ["a1"]),
     ({"heartbeat_at": None}, ["b2", "c3"]),
     ({"updatedAt": {"$exists": True}}, ["a1"]),
-    # Tags are a list of strings; null means none.
+    # Tags are a list of strings, which every run has; at one position there may be none.
     ({"tags": "x"}, ["a1"]),
     ({"tags": {"$in": ["x", "z"]}}, ["a1"]),
     ({"tags": {"$nin": ["x"]}}, ["b2", "c3"]),
     ({"$or": [{"tags": None}, {"tags": {"$ne": "x"}}]}, ["b2", "c3"]),
-    ({"tags": None}, ["c3"]),
-    ({"tags": {"$ne": None}}, ["a1", "b2"]),
-    ({"tags": {"$exists": True}}, ["a1", "b2"]),
+    ({"tags": None}, []),
+    ({"tags": {"$in": [None]}}, []),
+    ({"tags": {"$in": [None, "x"]}}, ["a1"]),
+    ({"tags": {"$gte": None}}, []),
+    ({"tags": {"$type": "null"}}, []),
+    ({"tags": {"$ne": None}}, ["a1", "b2", "c3"]),
+    ({"tags": {"$nin": [None]}}, ["a1", "b2", "c3"]),
+    ({"tags": {"$nin": [None, "x"]}}, ["b2", "c3"]),
+    ({"tags": {"$not": {"$exists": False}}}, ["a1", "b2", "c3"]),
+    ({"tags": {"$exists": True}}, ["a1", "b2", "c3"]),
+    ({"tags": {"$exists": False}}, []),
+    ({"tags": {"$all": [None]}}, []),
+    ({"tags": {"$elemMatch": {"$exists": True}}}, ["a1", "b2"]),
     ({"tags": ["y"]}, ["b2"]),
     ({"tags": ["x", "y"]}, ["a1"]),
     ({"tags": ["y", "x"]}, []),
@@ -114,6 +124,8 @@ CASES = [
     ({"tags.0": "y"}, ["b2"]),
     ({"tags.1": {"$exists": True}}, ["a1"]),
     ({"tags.1": None}, ["b2", "c3"]),
+    ({"tags.1": {"$exists": False}}, ["b2", "c3"]),
+    ({"tags.1": {"$nin": [None]}}, ["a1"]),
 ]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 from tests.daemon.conftest import bench as bench  # noqa: PLC0414 - the fixture
-from tests.local.kit import run_file
+from tests.local.kit import now, run_file
 from tests.local.test_client import offline
 
 CONFIG = """projects = ["team/p"]
@@ -57,7 +58,7 @@ def test_rows_of_a_live_offline_run_arrive_while_it_runs(bench):
 def test_growth_is_seen_at_once(bench):
     """Four times over, a look at everything each 30 seconds would need two minutes; this is far sooner on a busy machine too."""
     folder = bench.root / "train"
-    file = run_file(folder).lines(0, 3)
+    file = run_file(folder, start=now()).lines(0, 3)
     configure(bench, folder)
     with bench.daemon():
         bench.until(lambda: known(bench) == [("r1", "running", 3)])
@@ -78,9 +79,9 @@ def test_new_folders_and_a_changed_config_are_followed(bench):
     configure(bench, first)
     with bench.daemon():
         bench.until(lambda: known(bench) == [])
-        run_file(first / "deep" / "wandb", "r1").lines(0, 2)
+        run_file(first / "deep" / "wandb", "r1", start=now()).lines(0, 2)
         bench.until(lambda: known(bench) == [("r1", "running", 2)])
-        run_file(second, "r2").lines(0, 1)
+        run_file(second, "r2", start=now()).lines(0, 1)
         configure(bench, first, second)
         bench.until(lambda: known(bench) == [("r1", "running", 2), ("r2", "running", 1)])
         status = json.loads(bench.mirror("status", "--json").stdout)
@@ -90,7 +91,7 @@ def test_new_folders_and_a_changed_config_are_followed(bench):
 def test_the_command_acts_through_the_daemon(bench):
     configure(bench)
     folder = bench.root / "elsewhere"
-    run_file(folder).lines(0, 4).exit()
+    run_file(folder, start=now()).lines(0, 4).exit()
     with bench.daemon():
         done = bench.mirror("ingest", str(folder))
         assert done.stderr.startswith("local/p/r1: 4 history rows, finished (")
@@ -105,19 +106,33 @@ def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
     folder = bench.root / "train"
     (folder / "x").mkdir(parents=True)
     (folder / "x" / "run-x.wandb").write_bytes(b"something else")
-    run_file(folder).lines(0, 1)
+    os.mkfifo(folder / "x" / "fifo.wandb")
+    run_file(folder, start=now()).lines(0, 1)
     configure(bench, folder, bench.root / "missing")
     with bench.daemon():
         bench.until(lambda: known(bench) == [("r1", "running", 1)])
         log = (bench.home / "mirror.log").read_text()
         assert "run-x.wandb cannot be read: it is no .wandb file" in log
+        assert "fifo.wandb cannot be read: it is no regular file" in log
         assert "missing not there yet" in log
+
+
+def test_a_value_that_no_reader_takes_is_told_once(bench):
+    folder = bench.root / "train"
+    file = run_file(folder, start=now()).summary(bad="{").lines(0, 1)
+    configure(bench, folder)
+    with bench.daemon():
+        bench.until(lambda: known(bench) == [("r1", "running", 1)])
+        file.lines(1, 2)
+        bench.until(lambda: known(bench) == [("r1", "running", 2)])
+        log = (bench.home / "mirror.log").read_text()
+        assert log.count("summary bad: it is no JSON") == 1
 
 
 def test_local_runs_alone_need_no_account(bench):
     """Neither key nor project; both can come later."""
     folder = bench.root / "train"
-    run_file(folder).lines(0, 2)
+    run_file(folder, start=now()).lines(0, 2)
     alone = CONFIG.replace('projects = ["team/p"]', "").format(dirs=json.dumps([str(folder)]))
     bench.configure(text=alone)
     key = bench.environ.pop("WANDB_API_KEY")
@@ -131,7 +146,7 @@ def test_local_runs_alone_need_no_account(bench):
         bench.until(lambda: json.loads(bench.here("status", "--json").stdout)["daemon"]["config_error"])
         bench.configure(text=alone)
         bench.until(lambda: not json.loads(bench.here("status", "--json").stdout)["daemon"]["config_error"])
-        run_file(folder, "r2").lines(0, 1)
+        run_file(folder, "r2", start=now()).lines(0, 1)
         bench.until(lambda: known(bench) == [("r1", "running", 2), ("r2", "running", 1)])
         host = bench.server.url.removeprefix("http://")
         (bench.root / ".netrc").write_text(f"machine {host} login user password {key}\n")

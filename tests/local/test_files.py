@@ -13,18 +13,9 @@ import duckdb
 import pytest
 
 from mirror.store.store import Store
-from tests.local.kit import damaged, ingest, pb, run_file
+from tests.local.kit import BLOCK, EARLY, damaged, ingest, now, pb, run_file
 
 OLD = Path(__file__).parent / "offline-run-g9dvvkua.wandb"
-
-
-@pytest.fixture
-def sql(home):
-    def run(query, *params):
-        with duckdb.connect(str(home.published), read_only=True) as connection:
-            return connection.execute(query, params).fetchall()
-
-    return run
 
 
 def told(results):
@@ -97,7 +88,7 @@ def test_config_and_summary_follow_their_updates(home, sql, tmp_path):
 
 
 def test_a_second_call_reads_only_what_is_new(home, sql, tmp_path):
-    file = run_file(tmp_path).lines(0, 10)
+    file = run_file(tmp_path, start=now()).lines(0, 10)
     assert told(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "new", "running", 10)]
     assert told(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "nothing new", "running", 0)]
     file.config(late=1).lines(10, 12).exit(1)
@@ -110,7 +101,7 @@ def test_a_second_call_reads_only_what_is_new(home, sql, tmp_path):
 
 
 def test_a_record_that_is_half_there_is_read_when_the_rest_comes(home, sql, tmp_path):
-    file = run_file(tmp_path).lines(0, 5)
+    file = run_file(tmp_path, start=now()).lines(0, 5)
     whole = file.path.read_bytes()
     file.path.write_bytes(whole[:-20])
     [result] = ingest(home, tmp_path)
@@ -120,14 +111,35 @@ def test_a_record_that_is_half_there_is_read_when_the_rest_comes(home, sql, tmp_
     assert sql("select history_rows from runs") == [(5,)]
 
 
-def test_a_run_without_an_end_is_running_while_its_file_grows_and_then_crashed(home, sql, tmp_path):
-    file = run_file(tmp_path).lines(0, 2)
+def test_a_run_without_an_end_is_running_while_it_writes_and_then_crashed(home, sql, tmp_path):
+    """The times in the file count: a copy of an old file was modified just now."""
+    run_file(tmp_path, "now", start=now()).lines(0, 2)
+    run_file(tmp_path, "old", start=now() - 1000).lines(0, 2)
+    run_file(tmp_path, "slow", start=now() - 1000).lines(0, 2).stats(990, cpu=1)
+    printed = pb.OutputRawRecord(line="epoch 1")
+    printed.timestamp.seconds = now() - 10
+    run_file(tmp_path, "talks", start=now() - 1000).lines(0, 2).add(output_raw=printed)
+    # A clock that is ahead says less than the file's own time.
+    ahead = run_file(tmp_path, "ahead", start=now() + 10_000).lines(0, 2)
     ingest(home, tmp_path)
-    assert sql("select state from runs") == [("running",)]
-    old = file.path.stat().st_mtime - 3600
-    os.utime(file.path, (old, old))
+    states = [("ahead", "running"), ("now", "running"), ("old", "crashed"), ("slow", "running"), ("talks", "running")]
+    assert sql("select run_id, state from runs order by run_id") == states
+    for file in tmp_path.rglob("*.wandb"):
+        os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 3600))
     ingest(home, tmp_path)
-    assert sql("select state, history_rows from runs") == [("crashed", 2)]
+    assert sql("select distinct state from runs") == [("crashed",)]
+    ahead.exit()
+    ingest(home, tmp_path)
+    assert sql("select state from runs where run_id = 'ahead'") == [("finished",)]
+
+
+@pytest.mark.parametrize(("code", "state"), [(None, "preempted"), (1, "preempted"), (0, "finished")])
+def test_a_run_that_was_preempted_says_so(home, sql, tmp_path, code, state):
+    file = run_file(tmp_path).lines(0, 2).add(preempting=pb.RunPreemptingRecord())
+    if code is not None:
+        file.exit(code)
+    ingest(home, tmp_path)
+    assert sql("select state from runs") == [(state,)]
 
 
 def test_a_run_whose_process_lives_is_running_however_old_its_file(home, sql, tmp_path):
@@ -145,7 +157,7 @@ def test_a_run_whose_process_lives_is_running_however_old_its_file(home, sql, tm
 
 def test_a_run_resumed_offline_goes_on_behind_its_former_file(home, sql, tmp_path):
     run_file(tmp_path, stamp="20260101_000000").config(a=1).lines(0, 4).exit(1)
-    run_file(tmp_path, stamp="20260102_000000", start=1_700_100_000).config(b=2).lines(0, 3).exit(0)
+    run_file(tmp_path, stamp="20260102_000000", start=1_700_100_000, resume=True).config(b=2).lines(0, 3).exit(0)
     assert [result.rows for result in ingest(home, tmp_path)] == [4, 3]
     assert sql("select state, history_rows, config from runs") == [("finished", 7, '{"a":1,"b":2}')]
     expected = [(0, 1.0), (1, 0.5), (2, 1 / 3), (3, 0.25), (4, 1.0), (5, 0.5), (6, 1 / 3)]
@@ -183,7 +195,7 @@ def test_steps_that_go_on_by_themselves_are_kept(home, sql, tmp_path):
 
 def test_links_copies_and_moved_files_are_read_once(home, sql, tmp_path):
     root = tmp_path / "wandb"
-    file = run_file(root).lines(0, 5)
+    file = run_file(root, start=now()).lines(0, 5)
     (root / "latest-run").symlink_to(file.path.parent)
     shutil.copytree(file.path.parent, tmp_path / "backup" / file.path.parent.name)
     results = ingest(home, root, tmp_path / "backup")
@@ -210,8 +222,30 @@ def test_a_file_that_was_replaced_is_read_afresh(home, sql, tmp_path):
     assert sql('select "config.b" from "local/p"') == [(1.0,)]
 
 
+def test_files_of_an_early_wandb_core_are_read_whole(home, sql, tmp_path):
+    """At once, and while one grows over the ends of its blocks."""
+    texts = {"text": '"' + "x" * 300 + '"'}
+    file = run_file(tmp_path, shift=EARLY).lines(0, 600, **texts).exit()
+    whole = file.path.read_bytes()
+    assert len(whole) > 7 * BLOCK
+    rows = 0
+    for cut in (BLOCK - 1, BLOCK + 3, BLOCK + 7, BLOCK + 20, 2 * BLOCK + 9, 5 * BLOCK, len(whole)):
+        file.path.write_bytes(whole[:cut])
+        [result] = ingest(home, tmp_path)
+        rows += result.rows
+        assert result.damaged == 0
+    assert (rows, result.state, result.trouble()) == (600, "finished", None)
+    run_file(tmp_path, "r2", shift=EARLY).lines(0, 600, **texts).exit()
+    ingest(home, tmp_path)
+    assert sql("select state, history_rows from runs") == [("finished", 600)] * 2
+    assert (
+        sql("select count(*), sum(value) from history where key = 'loss' group by run_id")
+        == [(600, pytest.approx(sum(1 / (step + 1) for step in range(600))))] * 2
+    )
+
+
 def test_damage_is_skipped_and_told_on_one_line(home, cli, sql, tmp_path):
-    file = run_file(tmp_path).lines(0, 100).exit()
+    file = run_file(tmp_path, start=now()).lines(0, 100).exit()
     with damaged(file.path) as content:
         content[len(content) // 2] ^= 0xFF
         del content[-3:]
@@ -251,6 +285,8 @@ def test_what_is_no_run_file_is_named_and_the_others_are_mirrored(home, cli, sql
         "damaged": 0,
         "unread_bytes": 0,
         "error": None,
+        "note": None,
+        "unreadable": [],
         "trouble": None,
     }
     assert sql("select run_id from runs") == [("r1",)]
@@ -340,3 +376,21 @@ def test_random_damage_to_a_real_file_is_never_fatal(home, tmp_path):
     results = ingest(home, tmp_path)
     assert {result.outcome for result in results} <= {"new", "copy", "empty"}
     assert sum(result.damaged + bool(result.unread_bytes) for result in results if result.outcome == "new") > 0
+
+
+def test_files_that_an_earlier_version_read_are_read_again_once(home, sql, tmp_path):
+    """It took some values wrong."""
+    kept = run_file(tmp_path, "kept").lines(0, 2).exit()
+    run_file(tmp_path, "again").config(a=1).lines(0, 3).exit()
+    ingest(home, tmp_path)
+    with duckdb.connect(str(home.data / "state.duckdb")) as state:
+        state.execute("update store.local_files set beside = null")
+        state.execute("update store.history_tail set value = -1")
+    kept.path.unlink()
+    [result] = ingest(home, tmp_path)
+    assert (result.outcome, result.rows) == ("new", 3)
+    assert sql("select run_id, sum(value) from history where key = 'loss' group by 1 order by 1") == [
+        ("again", pytest.approx(1 + 1 / 2 + 1 / 3)),
+        ("kept", -2.0),
+    ]
+    assert [result.outcome for result in ingest(home, tmp_path)] == ["nothing new"]

@@ -87,9 +87,9 @@ def events(answer):
 
 
 def test_the_page_lists_every_object():
-    status = {"status", "budget", "publications", "project", "count", "crash", "local", "http", "pass"}
+    status = {"status", "budget", "publications", "project", "count", "crash", "local", "http", "pass", "problem"}
     assert set(TABLES) == status | {"result", "file", "refusal"}
-    assert len(EVENTS) == 8
+    assert len(EVENTS) == 9
 
 
 def test_every_endpoint_keeps_its_contract(bench, socket):
@@ -113,7 +113,7 @@ daemon.sync_project = failing
         found = events(socket.post("/sync", json={"paths": ["team/p"]}))
         assert (found[0]["event"], found[-1]["event"]) == ("projects_expected", "done")
         found = events(socket.post("/flush", json={"paths": ["team/p/one"]}))
-        assert {event["event"] for event in found} == set(EVENTS) - {"error"}
+        assert {event["event"] for event in found} == set(EVENTS) - {"error", "notice"}
         (failed,) = events(socket.post("/sync", json={"paths": ["team/p/crash"]}))[-1]["results"]
         assert failed["error"] == "unexpected ValueError: no such thing (mirror.log has the traceback)"
         assert events(socket.post("/sync", json={"paths": ["team/none*"]}))[-1] == {

@@ -31,6 +31,7 @@ def test_a_fresh_mirror_is_healthy(bench):
     assert found == {
         "ok": True,
         "projects": [{"project": "team/p", "state": "ok", "allowed_s": 600.0, "reason": ""}],
+        "problems": [],
     }
 
 
@@ -61,7 +62,7 @@ def test_a_failed_pass_ends_with_1_until_it_is_stale_too(bench):
     done = bench.here("status", "--check", "--json")
     assert done.exit_code == 1
     ((state, reason),) = verdicts(done).values()
-    assert (state, reason[:36]) == ("failed", "cannot reach http://127.0.0.1:9 (All")
+    assert (state, reason[:36]) == ("failed", "cannot reach http://127.0.0.1:9 (Con")
     stale = bench.here("status", "--check", "--json", "--max-age", "1ms")
     assert stale.exit_code == 4
     assert verdicts(stale) == {"team/p": ("stale", reason)}
@@ -179,3 +180,44 @@ def test_a_file_that_cannot_be_written_is_named(bench):
     done = bench.here("status", "--prometheus", "-o", str(bench.root / "none" / "mirror.prom"))
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("error: cannot write ")
+
+
+def test_an_invalid_config_is_told_and_everything_else_is_shown(bench):
+    """What reads the mirror alone works on as if nothing were wrong."""
+    add(bench, "one")
+    bench.configure(interval="5m")
+    bench.here("sync")
+    bench.configure(text='projects = ["team/p"]\nnonsense = 1\n')
+    reason = f"{bench.home}/config.toml, line 2: nonsense: unknown key"
+    done = bench.here("status")
+    assert (done.exit_code, done.stderr) == (2, "")
+    lines = done.stdout.splitlines()
+    assert lines[2].startswith(f"config   {reason}, known: ")
+    assert lines[3] == "daemon   not running"
+    assert lines[-1].startswith("team/p      1        0             3  ")
+    found = json.loads(bench.here("status", "--json").stdout)
+    assert found["config_error"].startswith(reason)
+    assert found["server"] == {"base_url": None, "credential": None, "credential_error": None}
+    assert [project["project"] for project in found["projects"]] == ["team/p"]
+    check = bench.here("status", "--check", "--json")
+    assert check.exit_code == 2
+    assert verdicts(check) == {"team/p": ("ok", "")}
+    assert [problem["kind"] for problem in json.loads(check.stdout)["problems"]] == ["config"]
+    assert bench.here("status", "--check", "--max-age", "1ms").exit_code == 4
+    assert samples(bench.here("status", "--prometheus").stdout)["mirror_project_runs", ("project", "team/p")] == 1
+    for arguments in (
+        ["query", "select count(*) as runs from runs"],
+        ["history", "team/p/one"],
+        ["export", "-o", str(bench.root / "exported")],
+    ):
+        assert bench.here(*arguments).exit_code == 0, arguments
+    assert bench.here("sync").stderr.startswith(f"error: {reason}")
+
+
+def test_an_invalid_config_of_an_empty_home(bench):
+    """The check has nothing to check, and says why."""
+    bench.configure(text="nonsense = 1\n")
+    done = bench.here("status")
+    assert done.exit_code == 2
+    assert "config   " in done.stdout
+    assert bench.here("status", "--check").stderr.startswith(f"error: {bench.home}/config.toml, line 1: nonsense")

@@ -166,7 +166,7 @@ def test_a_bug_in_one_pass_is_logged_shown_in_status_and_stops_nothing_else(benc
         assert "crash    the pass over team/q at " in bench.here("status").stdout
         failed = bench.mirror("sync", check=False)
         assert failed.returncode == 1
-        assert f"error: {error}\n" in failed.stderr
+        assert f"error: team/q: {error}\n" in failed.stderr
 
         flag.unlink()
         bench.until(lambda: bench.sql("select count(*) from projects where last_error is null") == [(2,)])
@@ -186,13 +186,13 @@ def test_a_watcher_that_breaks_is_started_again(bench):
     prelude = """
 import mirror.daemon.daemon as daemon, mirror.daemon.ledger as ledger
 ledger.CRASH_PAUSE = 0.1
-watch, times = daemon.awatch, []
+watch, times = daemon.sources.changes, []
 def failing(*arguments, **options):
     times.append(1)
     if len(times) < 3:
-        raise OSError("no more watches")
+        raise ValueError("a bug")
     return watch(*arguments, **options)
-daemon.awatch = failing
+daemon.sources.changes = failing
 """
     with bench.daemon(prelude):
         crashed = "config watch crashed; the daemon goes on"

@@ -65,13 +65,19 @@ base.datetime = Later
 
 
 def test_sighup_reads_the_config_where_nobody_watches_it(bench):
-    """The file is a link out of the folder that is watched."""
     add(bench, "one", project="p")
     add(bench, "two", project="q")
     elsewhere = bench.root / "elsewhere.toml"
     elsewhere.write_text('projects = ["team/p"]\n[publish]\nmin_interval = "200ms"\n')
     (bench.home / "config.toml").symlink_to(elsewhere)
-    with bench.daemon() as daemon:
+    unwatched = """
+import mirror.daemon.sources as sources
+async def told(*_):
+    await sources.asyncio.Event().wait()
+    yield
+sources._told = told
+"""
+    with bench.daemon(unwatched) as daemon:
         bench.until(lambda: bench.sql("select project from runs") == [("p",)])
         elsewhere.write_text('projects = ["team/q", "team/p"]\n[publish]\nmin_interval = "200ms"\n')
         daemon.send_signal(signal.SIGHUP)

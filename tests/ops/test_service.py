@@ -151,7 +151,7 @@ def test_where_no_systemd_runs_nothing_is_written_and_another_way_is_named(machi
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has launchd")
 def test_the_unit_carries_home_config_and_server_and_no_key(machine):
-    home = machine.bench.root / 'a b%h$HOME"\\n'
+    home = machine.bench.root / 'a b%h$HOME"n'
     config = machine.bench.root / "other config.toml"
     config.write_text('projects = ["team/p"]\n')
     text = machine.bench.here(
@@ -196,7 +196,7 @@ def test_the_unit_carries_home_config_and_server_and_no_key(machine):
 def test_systemd_finds_nothing_wrong_with_the_unit(machine, tmp_path):
     (tmp_path / "run").mkdir(mode=0o700)
     unit = tmp_path / "wandb-mirror.service"
-    for folder in (machine.bench.root / 'a b%h$HOME"\\n', Path("/var/lib/mirror")):
+    for folder in (machine.bench.root / 'a b%h$HOME"n', Path("/var/lib/mirror")):
         unit.write_text(machine("install", "--print", MIRROR_HOME=str(folder)).stdout)
         done = subprocess.run(
             ["systemd-analyze", "verify", "--user", "--man=no", str(unit)],

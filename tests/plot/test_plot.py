@@ -28,6 +28,10 @@ def mirrored() -> Iterator[Bench]:
             )
             run.log_many({"loss": 10 * rate + seed + step, "epoch": step // 2} for step in range(5))
             run.finish()
+    defined = {"m": [{"1": "epoch", "6": [3]}, {"2": "val/*", "5": 1, "6": [1, 3]}]}
+    run = world.add_run("my-team", "axes", run_id="r1", name="r1", config={}, wandb_config=defined)
+    run.log_many({"epoch": step // 10} if step % 10 == 0 else {"val/acc": step / 100} for step in range(30))
+    run.finish()
     with bench(world) as made:
         yield made
 
@@ -49,6 +53,17 @@ def test_a_curve_is_drawn_in_the_terminal(cli: Any) -> None:
     assert lines[-1].split() == ["a", "0.1/0"]
     assert "\x1b" not in done.stdout
     assert sum("a" in line for line in lines) == 2
+
+
+def test_the_axis_is_the_one_that_define_metric_gave(cli: Any) -> None:
+    """Unless another one is asked for."""
+    defined = cli("plot", "my-team/axes/r1", "--keys", "val/acc")
+    assert (defined.exit_code, defined.stderr) == (0, "")
+    assert "epoch" in defined.stdout
+    assert cli("plot", "my-team/axes/r1", "--keys", "val/acc", "--x", "epoch").stdout == defined.stdout
+    steps = cli("plot", "my-team/axes/r1", "--keys", "val/acc", "--x", "_step").stdout
+    assert "_step" in steps
+    assert steps != defined.stdout
 
 
 def test_groups_are_means_with_a_band(cli: Any, mirrored: Bench) -> None:

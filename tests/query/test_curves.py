@@ -7,7 +7,7 @@ import math
 import pytest
 
 from mirror.query.connection import connected
-from mirror.query.curves import Curve, curves, logged_keys
+from mirror.query.curves import Curve, axis_of, curves, logged_keys, placed
 from mirror.query.paths import Project
 from mirror.store.store import Store
 from tests.query.conftest import NLP as NLP_KEY
@@ -33,6 +33,11 @@ def connection(tmp_path_factory):
             tx.add_project(key)
         tx.upsert_runs([record(VISION_KEY, "long", 0), record(VISION_KEY, "short", 1)], now=SYNCED)
         tx.upsert_runs([record(NLP_KEY, "short", 2)], now=SYNCED)
+        defined = {"m": [{"1": "epoch"}, {"2": "val/*", "5": 1}]}
+        tx.upsert_runs([record(NLP_KEY, name, 3, config_meta=defined) for name in ("one", "two")], now=SYNCED)
+        for name in ("one", "two"):
+            points = {"val/acc": {0: 9.0, 2: 0.1, 5: 0.2, 9: 0.3}, "epoch": {1: 1.0, 4: 2.0, 8: 1.5}}
+            tx.append_history(NLP_KEY, [page(name, points)])
         clock = {step: 10.0 * step for step in range(3000)}
         tx.append_history(VISION_KEY, [page("long", {"loss": LONG, "_runtime": clock, "note": {3: "text"}})])
         tx.append_history(
@@ -49,9 +54,9 @@ def connection(tmp_path_factory):
 def test_a_short_curve_is_whole_and_runs_come_in_their_order(connection):
     runs = [(NLP, "short"), (VISION, "short"), (VISION, "none")]
     assert curves(connection, runs, ["loss", "flat"]) == [
-        Curve((NLP, "short"), "loss", [1], [4.0], 1, 0),
-        Curve((VISION, "short"), "loss", [0, 7], [3.0, 2.0], 3, 1),
-        Curve((NLP, "short"), "flat", [5], [1.0], 1, 0),
+        Curve((NLP, "short"), "loss", "_step", [1], [4.0], 1, 0),
+        Curve((VISION, "short"), "loss", "_step", [0, 7], [3.0, 2.0], 3, 1),
+        Curve((NLP, "short"), "flat", "_step", [5], [1.0], 1, 0),
     ]
 
 
@@ -77,7 +82,7 @@ def test_the_means_of_a_long_curve(connection):
 def test_another_key_as_the_x_axis(connection):
     runs = [(VISION, "short"), (VISION, "long"), (NLP, "short")]
     short, long = curves(connection, runs, ["loss"], x="_runtime", points=100)
-    assert short == Curve((VISION, "short"), "loss", [0.5], [3.0], 2, 1)
+    assert short == Curve((VISION, "short"), "loss", "_runtime", [0.5, 0.5], [3.0, 2.0], 3, 1)
     assert (7770.0, LONG[777]) in zip(long.x, long.y, strict=True)
 
 
@@ -89,3 +94,29 @@ def test_nothing_is_drawn_of_nothing(connection):
     assert curves(connection, [], ["loss"]) == []
     assert curves(connection, [(VISION, "long")], []) == []
     assert logged_keys(connection, []) == []
+
+
+def test_a_key_stands_over_the_axis_that_define_metric_gave_it(connection):
+    """Over its last value until then; a value before the first one has no place."""
+    one, two = (NLP, "one"), (NLP, "two")
+    both = ["val/acc", "epoch"]
+    assert [axis_of(connection, [one, two], key) for key in both] == ["epoch", "_step"]
+    expected = ([1.0, 1.5, 2.0], [0.1, 0.3, 0.2])
+    for points in (100, 2):
+        found = curves(connection, [one, two], both, x=None, points=points)
+        assert [(curve.run, curve.key, curve.x_key) for curve in found] == [
+            (run, key, axis) for key, axis in (("val/acc", "epoch"), ("epoch", "_step")) for run in (one, two)
+        ]
+        assert all(curve.rows == (3, 3)[curve.key == "epoch"] for curve in found)
+    short = curves(connection, [one], ["val/acc"], x=None)[0]
+    assert sorted(zip(short.x, short.y, strict=True)) == sorted(zip(*expected, strict=True))
+    assert curves(connection, [one], ["val/acc"])[0].x == [0, 2, 5, 9]
+    assert placed(connection, [one], "val/acc", "epoch", 100) == {one: [(1.0, 0.1), (2.0, 0.2), (1.5, 0.3)]}
+    ends = [(1.0, 0.1), (1.5, 0.3)]
+    assert placed(connection, [one, two], "val/acc", "epoch", 2) == {one: ends, two: ends}
+
+
+def test_the_axis_is_that_of_most_of_the_runs_that_logged_the_key(connection):
+    assert axis_of(connection, [(NLP, "short"), (NLP, "one")], "loss") == "_step"
+    assert axis_of(connection, [], "loss") == "_step"
+    assert axis_of(connection, [(NLP, "one"), (VISION, "none")], "val/acc") == "epoch"

@@ -16,6 +16,7 @@ FILES = [
     "files",
     "history",
     "history_keys",
+    "metric_definitions",
     "projects",
     "run_changes",
     "run_metadata",

@@ -8,6 +8,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from mirror.home import Home
+from mirror.store.store import Store
+from tests.query.conftest import NLP, SYNCED, VISION, run
+
 
 def rows(mirror: Any, *arguments: str) -> list[dict[str, Any]]:
     outcome = mirror("query", *arguments, "--json")
@@ -213,3 +217,68 @@ def test_a_question_that_makes_no_sense_is_one_line(mirror: Any, arguments: list
     assert (outcome.exit_code, outcome.stdout) == (code, "")
     assert message in outcome.stderr
     assert outcome.stderr.count("\n") == 1
+
+
+def test_a_selected_key_has_the_type_that_it_has_in_the_projects_asked_for(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever other projects and deleted runs hold, and whichever of the runs a filter finds."""
+    home = Home(tmp_path / "typed", tmp_path / "config.toml")
+    store = Store.open(home)
+    with store.transaction() as tx:
+        for project, records in (
+            (VISION, [run(VISION, "a", 0, config={"n": 1, "m": 1}, summary={"f": True}), run(VISION, "gone", 1, config={"n": "x"})]),
+            (NLP, [run(NLP, "b", 2, config={"n": "one", "m": 0.5}, summary={"f": 2}), run(NLP, "c", 3, config={"n": 2}, summary={})]),
+        ):  # fmt: skip
+            tx.add_project(project)
+            tx.upsert_runs(records, now=SYNCED)
+            tx.record_success(project, SYNCED)
+        tx.mark_deleted(VISION, ["gone"], at=SYNCED)
+    store.publish()
+    store.close()
+    monkeypatch.setenv("MIRROR_HOME", str(home.data))
+
+    def found(*arguments: str) -> tuple[list[Any], list[str]]:
+        file = tmp_path / "typed.parquet"
+        select = ["--select", "config.n,config.m,summary.f", "--order", "+created_at", *arguments]
+        assert cli("query", *select, "-o", str(file)).exit_code == 0
+        values = [list(row.values()) for row in rows(cli, *select)]
+        return values, [str(field.type) for field in parquet.read_schema(file)]
+
+    assert found("--project", "team/vision") == ([[1, 1, True]], ["int64", "int64", "bool"])
+    text = ["string", "double", "int64"]
+    assert found("--project", "team/nlp") == ([["one", 0.5, 2], ["2", None, None]], text)
+    assert found("--project", "team/nlp", "--filter", '{"config.n": 2}') == ([["2", None, None]], text)
+    both = ["string", "double", "string"]
+    assert found() == ([["1", 1.0, "true"], ["one", 0.5, "2"], ["2", None, None]], both)
+    with_deleted = [["1", 1, True], ["x", None, None]]
+    assert found("--project", "team/vision", "--deleted") == (with_deleted, ["string", "int64", "bool"])
+
+
+@pytest.mark.parametrize(
+    ("conditions", "hint"),
+    [
+        ('{"state": "finished", "$sort": {"created_at": -1}}', "--order"),
+        ('{"$limit": 5}', "--limit"),
+        ('{"$project": {"name": 1}}', "--select"),
+        ('[{"$match": {"state": "finished"}}, {"$group": {"_id": "$state"}}]', "mirror query"),
+    ],
+)
+def test_what_is_no_filter_in_a_filter_is_answered_with_what_does_it_here(
+    mirror: Any, conditions: str, hint: str
+) -> None:
+    """One line, and nothing else."""
+    outcome = mirror("query", "--filter", conditions)
+    assert (outcome.exit_code != 0, outcome.stdout, outcome.stderr.count("\n")) == (True, "", 1)
+    assert hint in outcome.stderr
+
+
+def test_runs_without_tags_are_told_how_to_be_found(mirror: Any) -> None:
+    """Tags are never null, which somebody who asks so does not know."""
+    outcome = mirror("query", "--filter", '{"tags": null}', "--count")
+    assert (outcome.exit_code, outcome.stdout) == (0, "0\n")
+    assert outcome.stderr == (
+        'warning: tags null: tags is always a list, and never null; runs without tags are {"tags": {"$size": 0}}\n'
+    )
+    without = '{"tags": {"$size": 0}}'
+    assert mirror("query", "--filter", without, "--count").stdout == "4\n"

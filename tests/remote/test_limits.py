@@ -48,10 +48,10 @@ def run(work):
 
 
 class Upstream:
-    """A server with a budget of so many requests a window, which tells it in headers or does not."""
+    """A server with a quota of so many requests a window, which tells what is left of it by a scale, or does not."""
 
-    def __init__(self, budget: int, window: float, *, tells: bool = True) -> None:
-        self.budget, self.window, self.tells = budget, window, tells
+    def __init__(self, budget: int, window: float, *, tells: bool = True, scale: float = 1000.0) -> None:
+        self.budget, self.window, self.tells, self.scale = budget, window, tells, scale
         self.used: Counter[int] = Counter()
         self.refused = 0
         self.log: list[tuple[float, str]] = []
@@ -69,7 +69,7 @@ class Upstream:
                     self.log.append((now, project))
                     headers = {}
                     if self.tells:
-                        left = self.budget - self.used[window]
+                        left = (self.budget - self.used[window]) / self.budget * self.scale
                         headers = {
                             "ratelimit-remaining": str(left),
                             "ratelimit-reset": str((window + 1) * self.window - now),
@@ -96,9 +96,10 @@ def test_a_server_without_limits_is_never_waited_for():
     assert (budget.last_hour, budget.left, budget.waiting) == (800, None, {})
 
 
-def test_a_told_budget_is_used_up_and_never_overdrawn():
+@pytest.mark.parametrize("scale", [1000.0, 50.0, 7.0])
+def test_a_told_quota_is_used_up_and_never_overdrawn_whatever_its_units(scale):
     async def work():
-        upstream, limiter = Upstream(50, 60), Limiter(8)
+        upstream, limiter = Upstream(50, 60, scale=scale), Limiter(8)
         await backfill(upstream, limiter, "big", 200)
         return upstream, asyncio.get_running_loop().time() - 1000
 
@@ -107,6 +108,39 @@ def test_a_told_budget_is_used_up_and_never_overdrawn():
     # From 1000 to the end of the first window are 20 s; 200 requests need four windows.
     assert seconds < 20 + 3 * 60
     assert sorted(upstream.used.values())[1:] >= [45] * (len(upstream.used) - 1)
+
+
+@pytest.mark.parametrize(("budget", "cost"), [(50, 20.0), (200, 5.0), (4000, 0.25)])
+def test_what_a_request_takes_of_the_quota_is_learned(budget, cost):
+    async def work():
+        upstream, limiter = Upstream(budget, 600), Limiter(8)
+        await backfill(upstream, limiter, "big", 30)
+        return limiter.snapshot()
+
+    found = run(work())
+    assert found.cost == pytest.approx(cost, rel=0.01)
+    assert found.left == pytest.approx(1000 - 30 * cost, rel=0.01)
+
+
+def test_a_quota_of_few_requests_is_no_count_of_a_thousand():
+    """Each request takes a tenth of it: taken for a thousand requests, most would be refused."""
+
+    async def work():
+        upstream, limiter = Upstream(10, 60), Limiter(8)
+        await backfill(upstream, limiter, "big", 40)
+        return upstream
+
+    assert run(work()).refused <= 8
+
+
+def test_answers_that_tell_nothing_count_as_requests_too():
+    async def work():
+        limiter = Limiter(1)
+        for left in (1000, None, None, 970):
+            limiter.learn({} if left is None else {"ratelimit-remaining": str(left), "ratelimit-reset": "30"})
+        return limiter.snapshot().cost
+
+    assert run(work()) == 10
 
 
 def test_a_live_project_does_not_wait_for_the_backfill_of_another():

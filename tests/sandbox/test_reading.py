@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import httpx
 import pytest
 
 from mirror.sandbox import Sandbox, World
-from tests.sandbox.conftest import Client
+from tests.sandbox.conftest import Client, connected
 
 RUNS = """query Runs($f: JSONString, $o: String, $n: Int, $c: String) {
   project(name: "vision", entityName: "my-team") {
@@ -159,9 +160,11 @@ def test_history_pages_include_the_first_step_and_leave_out_the_last(client: Cli
     assert steps(client, "gaps0001", 1001, 300_000, 300_000) == [1001, 250_000]
 
 
-def test_too_few_samples_for_the_window_lose_rows(client: Client) -> None:
+def test_samples_are_the_most_rows_that_come(client: Client) -> None:
     assert steps(client, "gaps0001", 0, 300_000, 300_000) == [0, 5, 1000, 1001, 250_000]
-    assert steps(client, "gaps0001", 0, 300_000, 100) == [0, 250_000]
+    assert steps(client, "gaps0001", 0, 300_000, 5) == [0, 5, 1000, 1001, 250_000]
+    some = steps(client, "gaps0001", 0, 300_000, 3)
+    assert (len(some), some) == (3, sorted(some))
 
 
 def test_history_without_bounds_is_a_sample(client: Client) -> None:
@@ -226,6 +229,62 @@ def test_console_lines_and_system_metrics(client: Client, world: World) -> None:
     assert data["page"] == {"edges": [{"node": {"line": "hello"}}], "pageInfo": {"hasNextPage": True}}
     assert data["eventsLineCount"] == len(data["events"]) == 4
     assert json.loads(data["systemMetrics"]) == {"system.cpu": 43.0, "system.gpu.0.gpu": 87.0, "system.memory": 55.5}
+
+
+CONSOLE = """query Console($first: Int, $after: String) { project(name: "vision", entityName: "my-team") {
+  run(name: "vision01") { logLineCount logLines(first: $first, after: $after%s) {
+    edges { node { number line } } pageInfo { endCursor hasNextPage } } } } }"""
+PAGED = CONSOLE % ", useImprovedPagination: true"
+
+
+def console(client: Client, query: str, **variables: Any) -> tuple[list[int], str | None, bool]:
+    found = client.data(query, **variables)["project"]["run"]["logLines"]
+    info = found["pageInfo"]
+    return [edge["node"]["number"] for edge in found["edges"]], info["endCursor"], info["hasNextPage"]
+
+
+def test_without_the_argument_the_console_is_given_from_its_end_and_never_ends(client: Client, world: World) -> None:
+    run = world.run("my-team", "vision", "vision01")
+    run.write_console(0, [f"line {number}" for number in range(1200)])
+    numbers, after, more = console(client, CONSOLE % "", first=10)
+    assert (numbers, more) == (list(range(700, 1200)), True)
+    numbers, after, more = console(client, CONSOLE % "", first=10, after=after)
+    assert (numbers, more) == (list(range(200, 700)), True)
+    numbers, after, more = console(client, CONSOLE % "", first=10, after="5000")
+    assert (numbers, more) == ([], True)
+
+
+def test_with_the_argument_the_console_is_paged_forward_and_lines_far_back_are_gone(
+    client: Client, world: World
+) -> None:
+    run = world.run("my-team", "vision", "vision01")
+    run.console.clear()
+    run.write_console(0, [f"line {number}" for number in range(25)])
+    run.console_kept = 20
+    numbers, after, more = console(client, PAGED, first=12)
+    assert (numbers, more) == (list(range(5, 17)), True)
+    numbers, after, more = console(client, PAGED, first=12, after=after)
+    assert (numbers, more) == (list(range(17, 25)), False)
+
+
+def test_a_page_of_console_is_cut_by_its_size_and_says_that_nothing_follows(world: World) -> None:
+    run = world.run("my-team", "vision", "vision01")
+    run.console.clear()
+    run.console_kept = 100_000
+    run.write_console(0, ["x" * 10 for _ in range(10)])
+    with Sandbox(world, console_bytes=35) as server, connected(server) as one:
+        numbers, after, more = console(one, PAGED, first=8)
+        assert (numbers, more) == ([0, 1, 2], False)
+        assert console(one, PAGED, first=8, after=after)[0] == [3, 4, 5]
+
+
+def test_a_server_before_0_77_does_not_know_the_argument(world: World) -> None:
+    with Sandbox(world, features={"console_pages": False}) as server, connected(server) as one:
+        answer = one.post(PAGED)
+        assert answer.status_code == 400
+        refusal = 'Unknown argument "useImprovedPagination" on field "Run.logLines".'
+        assert answer.json() == {"errors": [{"message": refusal}]}
+        assert one.post(CONSOLE % "").status_code == 200
 
 
 def test_requests_are_counted_by_operation(client: Client) -> None:

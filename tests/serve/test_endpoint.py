@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -280,7 +284,10 @@ def test_a_mirror_of_a_mirror_does_not_ask_itself_for_ever(live: Served) -> None
 
 def test_env_prints_what_a_shell_needs(live: Served) -> None:
     printed = live.mirror("env").stdout
-    assert printed.splitlines()[1] == f"export WANDB_BASE_URL={live.address.url}"
+    assert printed.splitlines()[1:] == [
+        f"export WANDB_BASE_URL={live.address.url}",
+        f"export WANDB_APP_URL={live.server.url}",
+    ]
     assert live.server.key not in printed
     assert live.mirror("env", "--key").stdout == f"{live.server.key}\n"
 
@@ -323,6 +330,51 @@ def test_changes_are_refused_where_the_settings_say_so(offline: Served) -> None:
     }
 
 
+def test_an_order_that_cannot_be_planned_ends_in_time(live: Served) -> None:
+    """DuckDB hears no interruption while it plans; the worker that does so is killed when the client leaves."""
+    order = ",".join(f"+config.key{index}" for index in range(200))
+    with live.client() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/graphql", json={"query": RUNS, "variables": {**HERE, "order": order}}, timeout=0.5)
+        for _ in range(3):
+            answer = client.post("/graphql", json={"query": RUNS, "variables": {**HERE, "order": "+created_at"}})
+            assert names(answer.json())[:2] == ["run0", "run1"]
+
+
+def test_documents_that_grow_beyond_measure_are_passed_on_or_refused(live: Served) -> None:
+    """Fragments that double thirty times; the same field over and over; a gzipped body of gigabytes."""
+    doubling = "".join(f"fragment f{n} on User {{ ...f{n + 1} ...f{n + 1} }}" for n in range(30))
+    asked = "{ viewer { ...f0 } }" + doubling + "fragment f30 on User { username }"
+    assert "a document with more than 5,000 fields" in refused_offline(live, {"query": asked})
+    assert "more than 3000 tokens" in refused_offline(live, {"query": f"{{ {'viewer { entity } ' * 5000} }}"})
+    with live.client() as client:
+        packed = gzip.compress(bytes(300 << 20), 1)
+        answer = client.post("/graphql", content=packed, headers={"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["errors"]) == (400, [{"message": "a request holds at most 256 MiB"}])
+
+
+def refused_offline(live: Served, body: dict[str, Any]) -> str:
+    """What the mirror says of a document by itself: it is marked as passed on already."""
+    with live.client(**{"X-Wandb-Mirror": "1"}) as client:
+        answer = client.post("/graphql", json=body, timeout=10)
+    assert answer.status_code == 400
+    return answer.json()["errors"][0]["message"]
+
+
+def test_half_of_a_write_is_not_passed_on(live: Served) -> None:
+    address = urlsplit(live.address.url)
+    key = base64.b64encode(f"api:{live.server.key}".encode()).decode()
+    live.server.reset_counts()
+    with socket.create_connection((address.hostname, address.port)) as client:
+        head = f"POST /files/team/p/run0/file_stream HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {key}\r\n"
+        client.sendall(f'{head}Content-Length: 100\r\n\r\n{{"files": '.encode())
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1000) == b""
+    with live.client() as client:
+        assert client.post("/files/team/p/run0/file_stream", json={"files": {}}).status_code == 200
+    assert live.server.requests["file_stream"] == 1
+
+
 def test_without_the_server_the_mirror_says_what_it_does_not_serve(offline: Served) -> None:
     offline.server.stop()
     run = '{ project(name: "p", entityName: "team") { run(name: "run0") { %s } } }'
@@ -336,5 +388,5 @@ def test_without_the_server_the_mirror_says_what_it_does_not_serve(offline: Serv
     ):
         (error,) = offline.ask(query)["errors"]
         assert error["message"].startswith(f"the mirror does not serve this ({missing}"), error
-        assert error["message"].endswith("cannot be reached")
+        assert f"cannot reach {offline.server.url}" in error["message"], error
     assert offline.ask(VIEWER["query"])["data"]["viewer"] == {"username": "ada", "entity": "team"}

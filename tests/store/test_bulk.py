@@ -89,7 +89,7 @@ def test_a_transaction_that_fails_leaves_no_segment(tmp_path):
         assert read(store, "SELECT count(*) FROM history") == [(0,)]
         write(store, history=[mixed("a1", 0)])
         assert read(store, "SELECT count(*) FROM history") == [(23,)]
-        assert len(list(store.home.history.rglob("*.parquet"))) == 2
+        assert len(list(store.home.history.rglob("*.parquet"))) == 1
     with opened(tmp_path) as store:
         assert len(list(store.home.history.rglob("*.parquet"))) == 1
         assert read(store, "SELECT count(*) FROM history") == [(23,)]

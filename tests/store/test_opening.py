@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 
-import duckdb
 import pytest
 
 from mirror.errors import StoreBusy, StoreError
@@ -144,34 +142,6 @@ def test_a_file_of_a_newer_duckdb_is_refused(tmp_path):
     (tmp_path / "state.duckdb").write_bytes(content)
     with pytest.raises(StoreError, match=r"^[^\n]*state.duckdb [^\n]*$"), opened(tmp_path):
         pass
-
-
-@pytest.mark.parametrize("damage", ["empty", "junk", "cut", "overwritten"])
-def test_a_damaged_state_file_is_one_line_and_readers_keep_the_snapshot(tmp_path, damage):
-    with opened(tmp_path) as store:
-        write(store, run(), history=[curve("a1", range(50_000))])
-        assert read(store, "select count(*) from runs") == [(1,)]
-    state = tmp_path / "state.duckdb"
-    content = state.read_bytes()
-    state.write_bytes(
-        {
-            "empty": b"",
-            "junk": b"junk" * 5000,
-            "cut": content[: len(content) // 3],
-            "overwritten": content[:12288] + b"\xa5" * (len(content) - 12288),
-        }[damage]
-    )
-    with pytest.raises(StoreError) as refused, opened(tmp_path):
-        pass
-    assert re.fullmatch(
-        r".*/state\.duckdb cannot be read and may be damaged \(.+\); move it away and run `mirror sync`",
-        str(refused.value),
-    )
-    with duckdb.connect(str(tmp_path / "mirror.duckdb"), read_only=True) as reader:
-        assert reader.execute("select count(*) from history").fetchall() == [(50_000,)]
-    state.rename(tmp_path / "damaged")
-    with opened(tmp_path) as store:
-        assert store.projects() == []
 
 
 def test_a_second_process_is_refused_and_told_who_has_it(tmp_path):

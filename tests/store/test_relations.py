@@ -77,6 +77,16 @@ CONTRACT = {
     "run_changes": {**RUN, "seen_at": TIME, "field": TEXT, "old": TEXT, "new": TEXT},
     "run_metadata": LEAF,
     "console": {**RUN, "line": WHOLE, "logged_at": TIME, "level": TEXT, "text": TEXT},
+    "metric_definitions": {
+        **RUN,
+        "key": TEXT,
+        "pattern": "BOOLEAN",
+        "x_key": TEXT,
+        "summary": TEXT,
+        "goal": TEXT,
+        "hidden": "BOOLEAN",
+    },
+    "history_x": {**RUN, "key": TEXT, "x_key": TEXT, "x": REAL, "step": WHOLE, "value": REAL},
     "files": {**RUN, "name": TEXT, "size": WHOLE, "mimetype": TEXT, "updated_at": TIME, "md5": TEXT},
 }
 

@@ -131,6 +131,7 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
         tx.set_aside(PROJECT, "b2", error="no luck again", next_try_at=NOW)
         tx.request_refresh(PROJECT, ["a1"])
     shared = {"heartbeat_at": EARLIER, "deleted": False, "local": False, "ahead": False}
+    shared |= {"created_at": EARLIER, "storage_id": "UnVuOmEx", "asked_at": None, "flawed": False}
     assert {run_id: asdict(known) for run_id, known in store.known_runs(PROJECT).items()} == {
         "a1": {
             **shared,
@@ -147,9 +148,12 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
             "next_try_at": None,
             "error": None,
         },
-        "b2": asdict(
-            KnownRun(2, "b2", "finished", EARLIER, None, 0, None, 0, None, False, 2, NOW, "no luck again", False)
-        ),
+        "b2": {
+            **asdict(
+                KnownRun(2, "b2", "finished", EARLIER, None, 0, None, 0, None, False, 2, NOW, "no luck again", False)
+            ),
+            **shared,
+        },
     }
     assert store.known_runs(ProjectKey("no", "such")) == {}
 

@@ -62,10 +62,49 @@ def test_a_column_has_the_type_that_all_its_values_share(store):
 
 
 def test_keys_that_differ_only_in_case_have_columns_of_their_own(store):
+    """A key that differs from all others has its own name, whatever number another one gets."""
     write(store, run(config={"LR": 1, "lr": 2, "lr_2": 3}), run("b2", config={"lr": 4}))
-    assert read(store, 'select "config.lr", "config.LR_2", "config.lr_2_2" from "team/vision" order by run_id') == [
-        (2.0, 1.0, 3.0),
+    assert read(store, 'select "config.lr", "config.lr_2", "config.LR_3" from "team/vision" order by run_id') == [
+        (2.0, 3.0, 1.0),
         (4.0, None, None),
+    ]
+
+
+def test_the_spelling_that_most_runs_have_has_the_plain_name(store):
+    """Also when it was the rare one before; of as many runs it is the one that had it."""
+    write(store, run(config={"LR": 1}))
+    assert read(store, LEAVES) == [("config.LR", "DOUBLE")]
+    write(store, run("b2", config={"lr": 2}))
+    assert sorted(read(store, LEAVES)) == [("config.LR", "DOUBLE"), ("config.lr_2", "DOUBLE")]
+    assert read(store, 'select "config.LR", "config.lr_2" from "team/vision" order by run_id') == [
+        (1.0, None),
+        (None, 2.0),
+    ]
+    write(store, run("c3", config={"lr": 3}))
+    assert sorted(read(store, LEAVES)) == [("config.LR_2", "DOUBLE"), ("config.lr", "DOUBLE")]
+    assert read(store, 'select "config.lr", "config.LR_2" from "team/vision" order by run_id') == [
+        (None, 1.0),
+        (2.0, None),
+        (3.0, None),
+    ]
+    write(store, run(), run("b2", config={"LR": 2}))
+    assert sorted(read(store, LEAVES)) == [("config.LR_2", "DOUBLE"), ("config.lr", "DOUBLE")]
+    write(store, run("b2"))
+    assert read(store, LEAVES) == [("config.lr", "DOUBLE")]
+
+
+# Pairs that Python or Unicode take for two spellings of one word, and one that everybody does.
+SPELLINGS = ["É", "é", "ß", "ss", "ẞ", "\u212a", "k", "İ", "i", "Σ", "\u03c3", "ς", "\uff21", "\uff41", "e\u0301", "K"]
+
+
+def test_only_letters_that_duckdb_folds_share_a_name(store):
+    """Each other key has its own name, and every column holds its own key's values."""
+    write(store, run(config={key: place for place, key in enumerate(SPELLINGS)}), run("b2", config={"k": 6}))
+    names = {key: f"config.{key}" for key in SPELLINGS} | {"K": "config.K_2"}
+    assert sorted(name for name, _ in read(store, LEAVES)) == sorted(names.values())
+    selected = ", ".join(f'"{names[key]}"' for key in SPELLINGS)
+    assert read(store, f"select {selected} from \"team/vision\" where run_id = 'a1'") == [
+        tuple(float(place) for place in range(len(SPELLINGS)))
     ]
 
 
@@ -75,6 +114,22 @@ def test_projects_that_differ_only_in_case_have_relations_of_their_own(store):
     write(store, run(project=upper, name="upper"), project=upper)
     assert read(store, 'select name from "team/vision"') == [("lower",)]
     assert read(store, 'select name from "team/Vision_2"') == [("upper",)]
+
+
+def test_a_project_whose_own_name_a_relation_had_gets_it(store):
+    """What had it is found under the next number."""
+    upper, numbered = ProjectKey("team", "Vision"), ProjectKey("team", "vision_2")
+    write(store, run(name="lower"))
+    write(store, run(project=upper, name="upper"), project=upper)
+    store.publish()
+    write(store, run(project=numbered, name="numbered"), project=numbered)
+    relations = "select view_name from duckdb_views() where view_name like 'team/%' order by 1"
+    assert read(store, relations) == [("team/Vision_3",), ("team/vision",), ("team/vision_2",)]
+    assert [read(store, f'select name from "{name}"') for (name,) in read(store, relations)] == [
+        [("upper",)],
+        [("lower",)],
+        [("numbered",)],
+    ]
 
 
 def test_only_changed_runs_are_written_while_the_columns_stay(store, monkeypatch):

@@ -53,6 +53,15 @@ class Rig:
             await server.close()
         return {str(result.project): result for result in results}
 
+    @contextmanager
+    def store(self):
+        """The store between two passes."""
+        store = Store.open(self.home, tail_values=self.tail_values)
+        try:
+            yield store
+        finally:
+            store.close()
+
     def sql(self, query: str, *params):
         """Rows of the published file."""
         with duckdb.connect(str(self.home.published), read_only=True) as connection:

@@ -6,9 +6,11 @@ import math
 
 import pytest
 
+from mirror.errors import CommError
+from mirror.remote import exports as remote_exports
 from mirror.sandbox import Sandbox, World
 from mirror.sandbox import parquet as sandbox_parquet
-from mirror.sync import exported
+from mirror.sync import exported, history
 from tests.sync.rig import Rig
 
 
@@ -173,3 +175,80 @@ def test_files_that_cannot_be_had_are_replaced_by_lines(tmp_path, kind):
         rig = Rig(tmp_path, sandbox)
         assert rig.sync()["team/p"].failed == {}
         assert [step for step, _ in rig.history("r")] == list(range(100))
+
+
+def spooled(rig):
+    """What lies in the folder of files that are only needed for a while."""
+    return sorted((rig.home.data / ".spool").glob("**/*"))
+
+
+def on_disk(monkeypatch):
+    """Let every file go through the disk, and be read page by page."""
+    monkeypatch.setattr(exported, "SMALL_BYTES", 0)
+    monkeypatch.setattr(exported, "IN_MEMORY", 0)
+    monkeypatch.setattr("mirror.remote.exports.PAGE_VALUES", 50)
+
+
+def two_files(sandbox, run_id="r"):
+    run = logged(sandbox.world, run_id, range(2000))
+    run.export_history(999)
+    run.export_history()
+    run.finish()
+    return run
+
+
+def test_a_file_that_is_refused_leaves_nothing_in_the_spool(tmp_path, monkeypatch):
+    """Also not the file beside it, which comes while that one is refused."""
+    on_disk(monkeypatch)
+    with Sandbox(World()) as sandbox:
+        run = two_files(sandbox)
+        rig = Rig(tmp_path, sandbox)
+        refused = sandbox.faults
+        refused.add("expired", operation="parquet")
+        result = rig.sync()["team/p"]
+        assert (result.error, result.failed) == (None, {})
+        assert rig.history("r") == [(row["_step"], row["loss"]) for row in run.rows()]
+        assert (refused.counts["expired"], spooled(rig)) == (1, [])
+
+
+def test_a_pass_that_ends_early_leaves_nothing_in_the_spool(tmp_path, monkeypatch):
+    """Whatever part of it fails: files that are read, that wait, and that are under way."""
+    on_disk(monkeypatch)
+    with Sandbox(World()) as sandbox:
+        for number in range(12):
+            two_files(sandbox, f"r{number:02}")
+        rig = Rig(tmp_path, sandbox)
+        with monkeypatch.context() as patch:
+
+            async def fails(*_):
+                raise ZeroDivisionError("not thought of")
+
+            patch.setattr(history, "COMMIT_VALUES", 1)
+            patch.setattr(history._Job, "_commit", fails)
+            assert "ZeroDivisionError" in rig.sync()["team/p"].error
+            assert spooled(rig) == []
+        assert rig.sync()["team/p"].error is None
+        assert rig.sql("select count(distinct run_id), sum(history_rows)::int from runs") == [(12, 24_000)]
+        assert spooled(rig) == []
+
+
+def test_the_rest_of_a_file_that_cannot_be_read_comes_as_lines(tmp_path, monkeypatch):
+    on_disk(monkeypatch)
+    read = remote_exports.pages
+
+    def broken(run_id, part, keys):
+        for number, page in enumerate(read(run_id, part, keys)):
+            if run_id == "r" and number == 1:
+                raise CommError("the file is damaged")
+            yield page
+
+    monkeypatch.setattr(remote_exports, "pages", broken)
+    with Sandbox(World()) as sandbox:
+        run = two_files(sandbox)
+        two_files(sandbox, "other")
+        rig = Rig(tmp_path, sandbox)
+        result = rig.sync()["team/p"]
+        assert (result.error, result.failed) == (None, {})
+        assert rig.history("r") == [(row["_step"], row["loss"]) for row in run.rows()]
+        assert rig.sql("select run_id, history_rows from runs order by 1") == [("other", 2000), ("r", 2000)]
+        assert spooled(rig) == []

@@ -170,16 +170,16 @@ def test_a_console_that_broke_off_goes_on_and_nothing_is_doubled(rig, monkeypatc
     real = console.fetch
     asked = []
 
-    async def fails_at_the_third(server, project, places):
+    async def fails_at_the_third(server, project, places, **options):
         asked.append(places)
         if len(asked) == 3:
             raise extras.CommError("broke off")
-        return await real(server, project, places)
+        return await real(server, project, places, **options)
 
     monkeypatch.setattr(console, "fetch", fails_at_the_third)
     result = rig.sync(console=True)["team/p"]
     assert result.failed == {"one": "its console could not be read: broke off"}
-    monkeypatch.setattr(plan, "_waits", lambda *_: False)
+    monkeypatch.setattr(plan, "waits", lambda *_: False)
     assert rig.sync(console=True)["team/p"].failed == {}
     assert lines(rig) == [(number, f"line {number}") for number in range(35)]
 
@@ -201,6 +201,136 @@ def test_an_older_server_that_numbers_no_lines_is_mirrored_too(rig, monkeypatch)
     add(rig, "one").write_console(0, ["a", "b", "c", "d", "e"])
     assert rig.sync(console=True)["team/p"].failed == {}
     assert lines(rig) == [(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e")]
+
+
+def stamped(number, text, second=0):
+    return f"2026-03-01T12:{number // 60:02}:{number % 60:02}.{second:06} {text}"
+
+
+def test_a_page_that_is_cut_by_its_size_is_gone_on_behind(tmp_path):
+    """The server says that nothing follows, and counts more lines than it gave."""
+    with make_rig(tmp_path / "home", console_bytes=200) as rig:
+        add(rig, "one").write_console(0, [f"line {number:3} {'x' * 20}" for number in range(37)])
+        add(rig, "two").write_console(0, [f"line {number:3} {'y' * 200}" for number in range(3)])
+        rig.sync(console=True)
+        assert lines(rig) == [(number, f"line {number:3} {'x' * 20}") for number in range(37)]
+        assert lines(rig, "two") == [(number, f"line {number:3} {'y' * 200}") for number in range(3)]
+        assert rig.sandbox.requests["MirrorConsole"] == 7
+        rig.sandbox.reset_counts()
+        rig.sync(console=True)
+        assert rig.sandbox.requests["MirrorConsole"] == 0
+
+
+def test_a_page_that_stays_empty_in_a_shared_request_is_asked_for_alone(rig, monkeypatch):
+    """A budget for the request as a whole leaves nothing for its last runs."""
+    real = console._ask
+
+    async def shared_budget(server, count, variables, *, heads):
+        data = await real(server, count, variables, heads=heads)
+        for index in range(1, count):
+            data["project"][f"r{index}"]["logLines"] = {
+                "edges": [],
+                "pageInfo": {"endCursor": None, "hasNextPage": False},
+            }
+        return data
+
+    monkeypatch.setattr(console, "_ask", shared_budget)
+    for name in ("one", "two", "three"):
+        add(rig, name).write_console(0, [f"hello {name}"])
+    assert rig.sync(console=True)["team/p"].failed == {}
+    assert sorted(rig.sql("select run_id, line, text from console")) == [
+        (name, 0, f"hello {name}") for name in ("one", "three", "two")
+    ]
+
+
+def test_more_lines_than_the_server_gives_are_no_reason_to_ask_for_ever(rig, monkeypatch):
+    real = console._ask
+
+    async def counts_too_many(server, count, variables, *, heads):
+        data = await real(server, count, variables, heads=heads)
+        data["project"]["r0"]["logLineCount"] += 5
+        return data
+
+    monkeypatch.setattr(console, "_ask", counts_too_many)
+    run = add(rig, "one")
+    run.write_console(0, [f"line {number}" for number in range(35)])
+    monkeypatch.setattr(console, "PAGE_LINES", 10)
+    assert rig.sync(console=True)["team/p"].failed == {}
+    assert lines(rig) == [(number, f"line {number}") for number in range(35)]
+    assert rig.sandbox.requests["MirrorConsole"] == 5
+
+
+@pytest.mark.parametrize("count", [499, 501, 2345])
+def test_a_server_before_0_77_gives_the_end_of_a_console_and_that_is_said_once(tmp_path, monkeypatch, caplog, count):
+    monkeypatch.setattr(console, "TAIL_LINES", 1000)
+    with make_rig(tmp_path / "home", features={"console_pages": False}) as rig:
+        run = add(rig, "one", state="running")
+        run.write_console(0, [f"line {number}" for number in range(count)])
+        add(rig, "two").write_console(0, ["hello"])
+        with caplog.at_level("WARNING", "mirror.remote"):
+            rig.sync(console=True)
+        assert lines(rig) == [(number, f"line {number}") for number in range(max(0, count - 1000), count)]
+        assert lines(rig, "two") == [(0, "hello")]
+        said = f"{rig.sandbox.url} is older than 0.77 and gives only the end of a console"
+        assert [record.message for record in caplog.records] == [f"{said}; longer ones are mirrored in part"]
+        run.write_console(count, ["more"])
+        run.heartbeat()
+        rig.sync(console=True)
+        held = [number for number, _ in lines(rig)]
+        assert held == list(range(max(0, count - 1000), count + 1))
+
+
+def test_the_old_way_to_page_is_never_taken(rig):
+    """It repeats the last 500 lines for ever, which is what a console of 501 lines showed."""
+    add(rig, "one").write_console(0, [f"line {number}" for number in range(501)])
+    rig.sync(console=True)
+    assert lines(rig) == [(number, f"line {number}") for number in range(501)]
+
+
+def test_a_resumed_run_that_wrote_over_its_console_has_it_taken_as_a_whole(rig, monkeypatch):
+    monkeypatch.setattr(console, "PAGE_LINES", 10)
+    run = add(rig, "one")
+    run.write_console(0, [stamped(number, f"first {number}") for number in range(35)])
+    rig.sync(console=True)
+    run.set_state("running")
+    run.write_console(0, [stamped(number, f"second {number}", 1) for number in range(36)])
+    run.finish()
+    rig.sync(console=True)
+    assert lines(rig) == [(number, f"second {number}") for number in range(36)]
+
+
+def test_a_resumed_run_whose_line_numbers_begin_again_keeps_all_lines(rig, monkeypatch):
+    monkeypatch.setattr(console, "PAGE_LINES", 10)
+    run = add(rig, "one")
+    run.write_console(0, [f"first {number}" for number in range(25)])
+    rig.sync(console=True)
+    run.set_state("running")
+    run.resume_console([f"second {number}" for number in range(18)])
+    run.finish()
+    rig.sync(console=True)
+    whole = [f"first {number}" for number in range(25)] + [f"second {number}" for number in range(18)]
+    assert lines(rig) == list(enumerate(whole))
+    rig.sync("team/p/one", console=True, afresh=True)
+    assert lines(rig) == list(enumerate(whole))
+
+
+def test_lines_far_back_that_are_gone_on_the_server_stay_in_the_mirror(rig, monkeypatch):
+    monkeypatch.setattr(console, "PAGE_LINES", 10)
+    run = add(rig, "one", state="running")
+    run.console_kept = 30
+    run.write_console(0, [f"line {number}" for number in range(25)])
+    rig.sync(console=True)
+    run.write_console(25, [f"line {number}" for number in range(25, 50)])
+    run.finish()
+    rig.sync(console=True)
+    assert lines(rig) == [(number, f"line {number}") for number in range(50)]
+    late = add(rig, "late")
+    late.console_kept = 30
+    late.write_console(0, [f"line {number}" for number in range(50)])
+    rig.sync(console=True)
+    assert lines(rig, "late") == [(number, f"line {number}") for number in range(20, 50)]
+    rig.sync("team/p/one", console=True, afresh=True)
+    assert lines(rig) == [(number, f"line {number}") for number in range(50)]
 
 
 def test_consoles_of_many_runs_share_a_request(rig):

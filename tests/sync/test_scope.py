@@ -26,9 +26,10 @@ def add(rig, run_id, at=START, rows=3, state="finished", project="p", **fields):
 
 
 def aged(rig):
-    """Runs of three years."""
+    """Runs of three years, the last of which ended a day ago."""
     for year in (2023, 2024, 2025):
         add(rig, f"y{year}", at=START.replace(year=year))
+    rig.world.now = lambda: START.replace(year=2025) + timedelta(days=1)
 
 
 def ids(rig):

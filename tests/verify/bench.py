@@ -25,6 +25,7 @@ CONTENT = {
     "history": "select * replace (value::varchar as value) from history order by all",
     "history_keys": "select * replace (min::varchar as min, last::varchar as last) from history_keys order by all",
     "system_metrics": "select * from system_metrics order by all",
+    "console": "select * from console order by all",
     "projects": "select entity, project, runs, running, history_rows from projects order by all",
     "leaves": "select r.run_id, l.* exclude (rid) from store.leaves l join store.runs r using (rid) order by all",
     "leaf_keys": "select * from store.leaf_keys order by all",

@@ -388,6 +388,8 @@ def test_every_field_of_a_run_is_compared(bench):
     }
     # How much the server said there was of what is only pulled when asked for; no field of a run that people see.
     columns -= {"server_events", "server_log_lines"}
+    # When that was, and what could not be read.
+    columns -= {"asked_at", "unread"}
     assert columns == FIELDS.keys()
     bench.damage(
         f"update store.runs set {', '.join(f'{name} = {value}' for name, value in FIELDS.items())} where run_id = 'aaa'"
@@ -433,6 +435,38 @@ def test_system_metrics_are_compared_when_they_are_mirrored(bench):
         ],
     )
     bench.repaired()
+
+
+def test_the_console_is_compared_when_it_is_mirrored(bench):
+    run = bench.world.run("team", "p", "aaa")
+    run.write_console(0, [f"line {number}" for number in range(1203)])
+    bench.world.run("team", "p", "bbb").write_console(0, ["only"])
+    bench.sync(sync="console = true")
+    assert bench.found("--deep")[0] == 0
+    bench.damage(
+        "update store.console set text = 'other' where rid = {run} and line in (3, 1100)",
+        "delete from store.console where rid = {run} and line = 7",
+        "insert into store.console select rid, 1203, null, null, 'too many' from store.runs where run_id = 'aaa'",
+    )
+    code, lines = bench.verify("--deep")
+    assert (code, lines) == (
+        1,
+        [
+            (
+                "differs: team/p/aaa console: mirror has 1,203 lines, the server has 1,203 lines, "
+                "4 of them other ones (taken before the run was resumed or went on, or changed in the file)"
+            )
+        ],
+    )
+    bench.repaired()
+
+
+def test_lines_of_a_console_that_are_gone_on_the_server_are_no_difference(bench):
+    run = bench.world.run("team", "p", "aaa")
+    run.write_console(0, [f"line {number}" for number in range(40)])
+    bench.sync(sync="console = true")
+    run.console_kept = 30
+    assert bench.found("--deep")[0] == 0
 
 
 def test_damage_of_several_kinds_in_several_runs_is_repaired_at_once(bench):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.errors import StoreError
 from mirror.home import Home
 
 TABLES = "select path, value_count, bytes from store.segments where retired_at is null"
@@ -37,7 +38,7 @@ def blot(path):
     content = bytearray(path.read_bytes())
     content[4:200] = bytes(196)
     path.write_bytes(content)
-    return "no readable file ("
+    return "a file that was changed since it was written"
 
 
 @pytest.mark.parametrize("harm", [lose, cut, blot])
@@ -58,22 +59,63 @@ def test_a_segment_that_is_lost_or_damaged_is_named_and_its_runs_are_pulled_agai
     assert f"repaired team/p: forgot the segment {listed}" in said
 
 
-def test_a_segment_with_other_values_is_named_and_its_runs_are_pulled_again(bench):
+def changed(path, delta=0.001):
+    """Write other values of `acc` into the segment."""
     import pyarrow.compute as pc
     from pyarrow import parquet
 
-    path = segments(bench)
     table = parquet.read_table(path, partitioning=None)
-    changed = pc.if_else(pc.equal(table["key"], "acc"), pc.add(table["value"], 0.001), table["value"])
-    parquet.write_table(table.set_column(table.column_names.index("value"), "value", changed), path)
-    size = path.stat().st_size
-    bench.damage(f"update store.segments set bytes = {size}")
+    values = pc.if_else(pc.equal(table["key"], "acc"), pc.add(table["value"], delta), table["value"])
+    parquet.write_table(table.set_column(table.column_names.index("value"), "value", values), path)
+    return path.stat().st_size
+
+
+NEIGHBOURS = ["", "--deep"]
+
+
+@pytest.mark.parametrize("how", NEIGHBOURS)
+def test_a_segment_with_other_values_is_named_and_all_its_runs_are_pulled_again(bench, how):
+    path = segments(bench)
+    bench.damage(f"update store.segments set bytes = {changed(path)}")
+    code, lines = bench.verify(*filter(None, [how]))
+    assert code == 1
+    assert lines[0].startswith(
+        "differs: team/p segment: mirror has a file that was changed since it was written, should be a Parquet file"
+    )
+    said = bench.repaired("team/p")
+    assert [f"repaired team/p/{run_id}: pulled again" in said for run_id in ("aaa", "bbb", "odd")] == [True] * 3
+    # What is damaged is not what the mirror lists any more, and still there to be looked at.
+    assert path.exists()
+
+
+def test_a_segment_of_before_there_were_digests_is_compared_value_by_value_and_gets_one(bench):
+    path = segments(bench)
+    bench.damage(f"update store.segments set digest = null, bytes = {changed(path)}")
     code, lines = bench.verify("--deep")
     assert code == 1
     assert lines[0] == (
         "differs: team/p/aaa history.acc: mirror has 0.001 at step 0, the first of 10, the server has 0.0 "
         "(changed in the file, or on the server after it was taken)"
     )
+    bench.repaired()
+    found = bench.tables("select digest from store.segments where retired_at is null")
+    assert found
+    bench.damage("update store.segments set digest = null")
+    bench.cli("sync")
+    again = bench.tables("select digest from store.segments where retired_at is null")
+    assert [len(digest) for (digest,) in again] == [64] * len(again)
+
+
+def test_flipped_bytes_anywhere_in_a_segment_are_found_by_a_plain_verify(bench):
+    path = segments(bench)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        code, lines = bench.verify()
+        assert (code, lines[0].split(",")[0]) == (
+            1,
+            "differs: team/p segment: mirror has a file that was changed since it was written",
+        )
     bench.repaired()
 
 
@@ -84,6 +126,60 @@ def test_a_lost_segment_of_another_project_is_told_too(bench):
     code, lines = bench.verify("team/q")
     assert code == 1
     assert lines[0].startswith("differs: team/q segment: mirror has no file, should be a Parquet file of ")
+
+
+LOST = (
+    "warning: the history of team/p/aaa was in a damaged segment, and the server does not have it: what could be read is "
+    "kept, and may lack values"
+)
+
+
+def test_of_a_deleted_run_everything_that_can_be_read_of_a_damaged_segment_is_kept(own):
+    path = segments(own)
+    before = own.tables("select * from history where run_id = 'aaa' order by all")
+    own.world.delete_run("team", "p", "aaa")
+    own.sync()
+    # A byte behind the pages, which no value is made of.
+    whole = path.read_bytes()
+    place = whole.index(b"DuckDB") if b"DuckDB" in whole else whole.index(b"parquet-cpp")
+    path.write_bytes(whole[:place] + b"X" + whole[place + 1 :])
+    done = own.cli("verify", "--repair")
+    assert done.exit_code == 0
+    assert "repaired team/p: kept 50 of 50 values of aaa in it, which only the mirror has" in done.stderr
+    assert LOST in done.stderr
+    assert own.tables("select * from history where run_id = 'aaa' order by all") == before
+    assert own.tables("select history_rows from runs where run_id = 'aaa'") == [(10,)]
+    assert own.cli("verify", "--deep").exit_code == 0
+    assert own.cli("sync").exit_code == 0
+    assert own.tables("select * from history where run_id = 'aaa' order by all") == before
+
+
+def test_what_cannot_be_right_of_a_damaged_segment_is_left_out(own):
+    path = segments(own)
+    own.world.delete_run("team", "p", "aaa")
+    own.sync()
+    changed(path, 0.85)  # 0.0 to 0.9 become 0.85 to 1.75
+    done = own.cli("verify", "--repair")
+    assert done.exit_code == 0
+    assert "kept 41 of 50 values of aaa in it" in done.stderr
+    assert own.tables("select value from history where run_id = 'aaa' and key = 'acc'") == [(0.85,)]
+
+
+def test_a_damaged_segment_is_not_merged(bench, caplog):
+    from mirror.store import segments as store
+    from mirror.store.store import Store
+
+    path = segments(bench)
+    changed(path)
+    opened = Store.open(bench.home)
+    try:
+        opened._db.run("update store.segment_runs set replaced = run_id = 'bbb'")
+        assert store.REPLACED_SHARE <= 0.3
+        with pytest.raises(StoreError) as refused:
+            opened.tend()
+        assert str(refused.value) == f"{path} is damaged and is not merged; run `mirror verify --repair`"
+    finally:
+        opened.close()
 
 
 def test_values_of_a_deleted_run_that_were_lost_remain_lost_and_all_else_is_repaired(own):
@@ -97,10 +193,9 @@ def test_values_of_a_deleted_run_that_were_lost_remain_lost_and_all_else_is_repa
     assert segment["mirror"] == "no file"
     done = own.cli("verify", "--repair")
     assert done.exit_code == 0
+    assert "repaired team/p: kept 0 of 50 values of aaa in it, which only the mirror has" in done.stderr
     assert "repaired team/p: counted the history of aaa anew, which only the mirror has" in done.stderr
-    assert (
-        "warning: lost for good: history of team/p/aaa in a damaged segment; the server does not have it" in done.stderr
-    )
+    assert LOST in done.stderr
     assert own.tables("select run_id, count(*) from history group by all order by 1") == [("bbb", 30), ("odd", 12)]
     assert own.tables("select run_id, history_rows, deleted_at is not null from runs order by 1") == [
         ("aaa", 0, True),

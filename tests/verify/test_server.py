@@ -285,6 +285,7 @@ def test_json_is_as_documented(own):
                 "exit_code": 0,
             }
         ],
+        "files": None,
         "repair": {
             "differed": [
                 {
@@ -364,7 +365,8 @@ def test_while_another_process_syncs_what_was_published_is_verified(own):
         done = own.cli("verify", "team/p")
         assert done.exit_code == 0
         assert done.stderr.startswith(
-            "another process is syncing; what it published last is verified\nteam/p: 3 runs, "
+            "another process is syncing; what it published last is verified, and its state is not looked at\n"
+            "team/p: 3 runs, "
         )
         run_of(own).labels.notes = "other"
         done = own.cli("verify", "team/p", "--repair")
@@ -403,3 +405,19 @@ def test_a_run_from_a_local_file_is_no_difference_until_the_server_has_it(own, t
     done = own.cli("verify", "--deep", f"{entity}/{name}")
     assert done.exit_code == 0
     assert done.stdout.startswith(f"behind: {entity}/{name}/g9dvvkua run: mirror has the file's, the server has ")
+
+
+def test_steps_of_a_clock_are_compared_value_by_value(own):
+    """As many requests as for counted steps, and what differs is told."""
+    own.world.add_run("team", "p", run_id="clock").log_many(
+        [{"_step": 1_764_000_000_000_000_000 + 1_000_000_007 * number, "loss": float(number)} for number in range(50)]
+    )
+    run_of(own, "clock").finish()
+    own.sync()
+    own.server.reset_counts()
+    equal(own, "--deep")
+    assert own.server.requests["MirrorHistory"] <= 2
+    run = run_of(own, "clock").history
+    run.lines[7] = run.lines[7].replace('"loss":7.0', '"loss":8.0')
+    _, project = own.found("--deep")
+    assert told(project) == [("clock", "history.loss", f"7.0 at step {run.steps[7]}", "8.0")]

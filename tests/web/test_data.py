@@ -67,6 +67,7 @@ def test_curves_of_several_runs(site):
     assert first == {
         "run": "team/vision/run03",
         "key": "loss",
+        "x_key": "_step",
         "x": list(range(20)),
         "y": [1.0 / (step + 1) for step in range(20)],
         "rows": 20,

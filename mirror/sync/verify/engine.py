@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping, Sequence
 
 from mirror.home import Home
+from mirror.patterns import fitting
 from mirror.remote.client import Server
 from mirror.store import projects
 from mirror.store import reader as store
@@ -40,12 +40,14 @@ async def verify(
     with store.opened(home) as reader:
         verdicts = [await verify_project(server, reader, scope, target, progress, deep=deep) for target in targets]
         wanted = {target.project for target in targets}
-        lost = [project for project in projects.everything(reader) if project not in wanted]
-        return verdicts + [_gone(project, deep) for project in lost if any(_fits(one, project) for one in patterns)]
+        known = wanted | set(projects.everything(reader))
+        meant = {project for pattern in patterns if pattern.wild for project in _meant(pattern, known)}
+        return verdicts + [_gone(project, deep) for project in sorted(meant - wanted, key=str)]
 
 
-def _fits(pattern: Pattern, project: ProjectKey) -> bool:
-    return pattern.wild and pattern.entity == project.entity and fnmatchcase(project.project, pattern.project)
+def _meant(pattern: Pattern, known: Iterable[ProjectKey]) -> list[ProjectKey]:
+    names = fitting(pattern.project, (project.project for project in known if project.entity == pattern.entity))
+    return [ProjectKey(pattern.entity, name) for name in names]
 
 
 def _gone(project: ProjectKey, deep: bool) -> Verdict:

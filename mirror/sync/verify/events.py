@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from mirror.remote import history as remote
 from mirror.remote.client import Server
@@ -19,7 +19,7 @@ SAMPLES = 10_000
 
 async def compare(
     server: Server, reader: Reader, project: ProjectKey, run_ids: Sequence[str]
-) -> AsyncIterator[tuple[str, Finding]]:
+) -> AsyncGenerator[tuple[str, Finding]]:
     """Findings of each run whose system metrics are not the server's, a line a key."""
     for start in range(0, len(run_ids), plan.REQUEST_RUNS):
         names = run_ids[start : start + plan.REQUEST_RUNS]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,9 @@ from mirror.store.checks import HISTORY
 from mirror.store.reader import Reader
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan
+from mirror.sync.ahead import in_order
 from mirror.sync.batch import Batch
+from mirror.sync.scout import locate
 
 AHEAD = 3
 """Answers that may wait to be compared; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
@@ -98,12 +100,13 @@ async def compare(
     keys = KeyGlobs(globs)
     found = {span.run_id: Compared() for span in spans}
     gathered = Batch([])
-    async for answer in _in_order(server, project, spans, keys):
-        gathered.add(answer)
-        rows_done(sum(page.rows for _, page in answer.pages))
-        if gathered.values >= VALUES:
-            await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
-            gathered = Batch([])
+    async with aclosing(_in_order(server, project, spans, keys)) as answers:
+        async for answer in answers:
+            gathered.add(answer)
+            rows_done(sum(page.rows for _, page in answer.pages))
+            if gathered.values >= VALUES:
+                await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
+                gathered = Batch([])
     if gathered.windows:
         await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
     return found
@@ -111,26 +114,18 @@ async def compare(
 
 async def _in_order(
     server: Server, project: ProjectKey, spans: Sequence[plan.Span], keys: KeyGlobs
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch]:
     size = plan.RowSize()
     reader = HistoryReader(server, project, [span.run_id for span in spans])
-    jobs = plan.requests(spans, size)
-    under_way: deque[asyncio.Task[Batch]] = deque()
-    try:
-        while True:
-            while len(under_way) < AHEAD and (windows := next(jobs, None)) is not None:
-                under_way.append(asyncio.create_task(_ask(reader, windows, keys, size)))
-            if not under_way:
-                return
-            yield await under_way.popleft()
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
 
+    async def ask(windows: list[Window]) -> Batch:
+        return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
 
-async def _ask(reader: HistoryReader, windows: list[Window], keys: KeyGlobs, size: plan.RowSize) -> Batch:
-    return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
+    jobs = plan.requests(await locate(server, project, spans, size), size)
+    answers = in_order(jobs, ask, ahead=AHEAD, in_trouble=reader.in_trouble, dropped=frozenset())
+    async with aclosing(answers):
+        async for batch in answers:
+            yield batch
 
 
 def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSize) -> Batch:

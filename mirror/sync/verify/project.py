@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,10 +20,10 @@ from mirror.store.checks import Damage
 from mirror.store.reader import Mirrored, Reader
 from mirror.store.records import KnownRun, RunRecord
 from mirror.store.runs import expected
-from mirror.sync import plan
+from mirror.sync import listing, plan
 from mirror.sync.context import PassResult, Progress, Scope, utc_now
 from mirror.sync.targets import Target
-from mirror.sync.verify import events, history, runs
+from mirror.sync.verify import console, events, history, runs
 from mirror.sync.verify.findings import Finding, Level, Verdict, of_damage
 from mirror.sync.verify.history import Compared
 
@@ -146,22 +147,24 @@ class _Verification:
     async def _count(self) -> int:
         """How many runs the server has. Raises NotFound for a project that it does not have."""
         pages = remote.heads(self.server, self.project, scope=self.filters, filters=self.filters)
-        return (await anext(pages)).total
+        async with aclosing(pages):
+            return (await anext(pages)).total
 
     async def _listed(self) -> dict[str, RunRecord]:
         """Compare every record that the server lists, page by page; what is left of them is without documents."""
         listed: dict[str, RunRecord] = {}
         told = False
-        async for page in remote.records(
-            self.server, self.project, scope=self.filters, filters=self.filters, size=PageSize()
-        ):
-            if not told:
-                self.progress.runs_expected(self.project, page.total)
-                told = True
-            fresh = [record for record in page.runs if record.run_id not in listed]
-            await self._compare_records(fresh)
-            listed.update({record.run_id: _slim(record) for record in fresh})
-            self.progress.runs_done(self.project, len(fresh))
+        async with aclosing(
+            remote.records(self.server, self.project, scope=self.filters, filters=self.filters, size=PageSize())
+        ) as pages:
+            async for page in pages:
+                if not told:
+                    self.progress.runs_expected(self.project, page.total)
+                    told = True
+                fresh = [record for record in page.runs if record.run_id not in listed]
+                await self._compare_records(fresh)
+                listed.update({record.run_id: _slim(record) for record in fresh})
+                self.progress.runs_done(self.project, len(fresh))
         return listed
 
     async def _compare_records(self, records: Sequence[RunRecord]) -> None:
@@ -188,6 +191,9 @@ class _Verification:
             if run.deleted:
                 cause = "marked by mistake, or the run was made anew; --repair takes it again"
                 self._note(Level.DIFFERS, run_id, "deleted_at", f"{rows[run_id]['deleted_at']}", "the run", cause)
+                continue
+            if record.flaw:
+                self._note(Level.DIFFERS, run_id, "record", "as it was before", "what cannot be read", record.flaw)
                 continue
             moved = runs.moved_on(record, run)
             if moved is None and run_id not in self.damaged and _pending(run):
@@ -258,13 +264,15 @@ class _Verification:
             by_name = {"name": {"$in": asked}}
             present: set[str] = set()
             both = plan.both(by_name, self.filters)
-            async for page in remote.records(self.server, self.project, scope=both, filters=both, size=PageSize()):
-                await self._compare_records(page.runs)
-                present.update(record.run_id for record in page.runs)
+            found = remote.records(self.server, self.project, scope=both, filters=both, size=PageSize())
+            async with aclosing(found) as pages:
+                async for page in pages:
+                    await self._compare_records(page.runs)
+                    present.update(record.run_id for record in page.runs)
             outside: set[str] = set()
             if self.scope.filters and len(present) < len(asked):
-                async for heads in remote.heads(self.server, self.project, scope=by_name, filters=by_name):
-                    outside.update(head.run_id for head in heads.runs)
+                listed_by_name = await listing.heads(self.server, self.project, scope=by_name, filters=by_name)
+                outside.update(head.run_id for head in listed_by_name.runs)
             for name in asked:
                 if name in present:
                     continue
@@ -297,8 +305,14 @@ class _Verification:
             self._settle(look, found.get(look.known.run_id, Compared()))
         if self.deep and self.scope.system_metrics:
             names = [look.known.run_id for look in looks if not look.moved]
-            async for run_id, finding in events.compare(self.server, self.reader, self.project, names):
-                self.of_run.setdefault(run_id, []).append(finding)
+            async with aclosing(events.compare(self.server, self.reader, self.project, names)) as findings:
+                async for run_id, finding in findings:
+                    self.of_run.setdefault(run_id, []).append(finding)
+        if self.deep and self.scope.console:
+            names = [look.known.run_id for look in looks if not look.moved]
+            async with aclosing(console.compare(self.server, self.reader, self.project, names)) as findings:
+                async for run_id, finding in findings:
+                    self.of_run.setdefault(run_id, []).append(finding)
 
     def _settle(self, look: _Look, compared: Compared) -> None:
         """Turn what was found of one run's history into findings."""
@@ -354,10 +368,11 @@ class _Verification:
         changed: list[RunRecord] = []
         for start in range(0, len(names), remote.MOST_RUNS):
             by_name = {"name": {"$in": names[start : start + remote.MOST_RUNS]}}
-            async for page in remote.records(
-                self.server, self.project, scope=by_name, filters=by_name, size=PageSize()
-            ):
-                changed += [record for record in page.runs if _head(record) != _head(self.looks[record.run_id].record)]
+            found = remote.records(self.server, self.project, scope=by_name, filters=by_name, size=PageSize())
+            async with aclosing(found) as pages:
+                async for page in pages:
+                    looks = self.looks
+                    changed += [one for one in page.runs if _head(one) != _head(looks[one.run_id].record)]
         for record in changed:
             self.of_run[record.run_id] = [of_damage(one) for one in self.damaged.get(record.run_id, [])]
             del self.looks[record.run_id]

@@ -121,7 +121,7 @@ export class Charts {
       return element("p", {}, chip, element("span", {}, run?.name ?? ""), element("span", {}, format.float(point.y)));
     });
     const more = real.length > 14 ? [element("p", { class: "quiet" }, `and ${real.length - 14} more`)] : [];
-    this.readout.replaceChildren(element("p", { class: "quiet" }, place(real[0].x, figure.view.x)), ...lines, ...more);
+    this.readout.replaceChildren(element("p", { class: "quiet" }, place(real[0].x, axisOf(figure))), ...lines, ...more);
     this.readout.hidden = false;
     const { width, height } = this.readout.getBoundingClientRect();
     const left = event.clientX + 18 + width > innerWidth ? event.clientX - 18 - width : event.clientX + 18;
@@ -134,15 +134,22 @@ export class Charts {
   }
 }
 
-function traces({ runs, curves, view }) {
-  const { smoothing } = view;
+// The key of the x axis: what was chosen, else what define_metric says of the key, else the step.
+function axisOf({ view, curves }) {
+  return view.x ?? curves[0]?.x_key ?? "_step";
+}
+
+function traces(figure) {
+  const { runs, curves } = figure;
+  const { smoothing } = figure.view;
+  const clock = axisOf(figure) === "_timestamp";
   const byPath = new Map(curves.map((curve) => [curve.run, curve]));
   const faint = [];
   const lines = [];
   for (const run of runs) {
     const curve = byPath.get(run.path);
     if (!curve?.x.length) continue;
-    const x = view.x === "_timestamp" ? curve.x.map(localTime) : curve.x;
+    const x = clock ? curve.x.map(localTime) : curve.x;
     const common = { x, type: "scatter", hoverinfo: "none", showlegend: false };
     const line = { color: run.colour, width: 1.6 };
     const mode = x.length === 1 ? "markers" : "lines";
@@ -166,14 +173,17 @@ function smoothed(values, weight) {
   });
 }
 
-function layout({ view, key }) {
+function layout(figure) {
+  const { view, key } = figure;
+  const xKey = axisOf(figure);
+  const own = !xKey.startsWith("_");
   const styles = getComputedStyle(document.documentElement);
   const [text, line] = ["--quiet", "--line"].map((name) => styles.getPropertyValue(name).trim());
-  const clock = view.x === "_timestamp";
+  const clock = xKey === "_timestamp";
   const axis = { gridcolor: line, linecolor: line, zeroline: false, automargin: true, ticks: "" };
   return {
-    uirevision: `${key} ${view.x} ${view.log}`,
-    margin: { l: 44, r: 12, t: 8, b: 28 },
+    uirevision: `${key} ${xKey} ${view.log}`,
+    margin: { l: 44, r: 12, t: 8, b: own ? 40 : 28 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: text },
@@ -181,7 +191,8 @@ function layout({ view, key }) {
     hoverdistance: 40,
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     showlegend: false,
-    xaxis: { ...axis, type: clock ? "date" : "linear", nticks: clock ? 4 : 6, tickangle: 0, ticksuffix: view.x === "_runtime" ? " s" : "" },
+    xaxis: { ...axis, type: clock ? "date" : "linear", nticks: clock ? 4 : 6, tickangle: 0, ticksuffix: xKey === "_runtime" ? " s" : "",
+      ...(own ? { title: { text: xKey, standoff: 6 } } : {}) },
     yaxis: { ...axis, type: view.log ? "log" : "linear", nticks: 6, ...(view.log ? { dtick: "D2" } : {}) },
   };
 }
@@ -194,5 +205,5 @@ function localTime(seconds) {
 function place(x, axis) {
   if (axis === "_runtime") return `after ${format.duration(x)}`;
   if (axis === "_timestamp") return String(x).slice(0, 19);
-  return `step ${format.float(x)}`;
+  return `${axis === "_step" ? "step" : axis} ${format.float(x)}`;
 }

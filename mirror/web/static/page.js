@@ -262,7 +262,7 @@ async function drawChosen() {
   try {
     curveKeys = drawn.length ? await get("/api/history/keys", { run: chosen }) : [];
     const keys = drawn.length ? (view.keys ?? keysAtFirst()) : [];
-    const query = { run: chosen, key: keys, x: view.x, points: POINTS, mean: view.smoothing > 0 };
+    const query = { run: chosen, key: keys, x: view.x ?? "", points: POINTS, mean: view.smoothing > 0 };
     const curves = keys.length ? await get("/api/history", query) : [];
     if (mine !== turn || chosen.join() !== paths().join()) return;
     await charts.draw(keys, drawn, curves, view);
@@ -382,7 +382,7 @@ byId("keys-button").addEventListener("click", () => {
 byId("clear-button").addEventListener("click", () => setRuns([]));
 
 byId("x-axis").addEventListener("change", (event) => {
-  change({ x: event.target.value });
+  change({ x: event.target.value || null });
   drawChosen();
 });
 
@@ -398,7 +398,7 @@ byId("log-scale").addEventListener("change", (event) => {
 });
 
 function showControls() {
-  byId("x-axis").value = view.x;
+  byId("x-axis").value = view.x ?? "";
   byId("smoothing").value = view.smoothing;
   byId("smoothing-shown").textContent = view.smoothing ? view.smoothing.toFixed(2) : "off";
   byId("log-scale").checked = view.log;

@@ -12,7 +12,7 @@ export function read() {
     columns: list("column"),
     runs: list("run"),
     keys: list("key"),
-    x: ["_step", "_runtime", "_timestamp"].includes(hash.get("x")) ? hash.get("x") : "_step",
+    x: ["_step", "_runtime", "_timestamp"].includes(hash.get("x")) ? hash.get("x") : null,
     smoothing: smoothing > 0 && smoothing < 1 ? smoothing : 0,
     log: hash.get("log") === "y",
   };
@@ -26,7 +26,7 @@ export function write(view) {
   for (const [name, values] of [["column", view.columns], ["run", view.runs], ["key", view.keys]]) {
     for (const value of values?.length === 0 ? [""] : (values ?? [])) hash.append(name, value);
   }
-  if (view.x !== "_step") hash.set("x", view.x);
+  if (view.x) hash.set("x", view.x);
   if (view.smoothing) hash.set("smooth", view.smoothing);
   if (view.log) hash.set("log", "y");
   const readable = hash.toString().replaceAll("%2F", "/");

@@ -1,0 +1,40 @@
+"""How objects show themselves in a notebook: the page of the W&B app in a frame, or a table."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+
+def frame(url: str | None, height: int, *, hidden: bool) -> str:
+    """A frame that shows a page of the app."""
+    style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
+    return f'<iframe src="{html.escape(url or "")}?jupyter=true" style="{style}"></iframe>'
+
+
+def rows(header: Sequence[str], cells: Sequence[Sequence[Any]], more: int) -> str:
+    """A table as HTML; `more` rows are there that it does not show."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in cells)
+    rest = f"<p>... and {more:,} more</p>" if more > 0 else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+
+
+def display(text: str) -> bool:
+    """Show HTML where a notebook runs; False elsewhere."""
+    try:
+        from IPython import display as shown
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    shell: Any = get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return False
+    draw: Any = shown
+    draw.display(draw.HTML(text))
+    return True
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else html.escape(str(value))

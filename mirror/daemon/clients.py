@@ -1,0 +1,48 @@
+"""The client of the moment, and those that a change of the config replaced while something used them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mirror.remote.client import Server
+
+
+class Clients:
+    """Lends out the current client. One that was replaced is closed when the last who borrowed it is done."""
+
+    def __init__(self, current: Server) -> None:
+        self.current = current
+        self._borrowers: Counter[Server] = Counter()
+
+    @asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[Server]:
+        """The current client, open until the end of the block."""
+        server = self.current
+        self._borrowers[server] += 1
+        try:
+            yield server
+        finally:
+            self._borrowers[server] -= 1
+            await self._close_unused(server)
+
+    async def replace(self, server: Server) -> None:
+        """Lend out this one from now on; it counts on where the former one is."""
+        former, self.current = self.current, server
+        server.requests, server.retries = former.requests, former.retries
+        server.bytes_received += former.bytes_received
+        former.bytes_received = 0
+        await self._close_unused(former)
+
+    async def close(self) -> None:
+        """Close all of them, in use or not."""
+        for server in {self.current, *self._borrowers}:
+            await server.close()
+
+    async def _close_unused(self, server: Server) -> None:
+        if server is self.current or self._borrowers[server]:
+            return
+        del self._borrowers[server]
+        self.current.bytes_received += server.bytes_received
+        await server.close()

@@ -1,0 +1,129 @@
+"""What was read of files, as it waits to be committed, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mirror.local.reader import Piece
+from mirror.remote.columns import parse_events
+from mirror.store.records import ConsolePage, HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
+from mirror.store.runs import LIVE_STATES
+from mirror.store.writes import Writes
+from mirror.sync.context import utc_now
+
+RunKey = tuple[ProjectKey, str]
+
+
+@dataclass
+class FileResult:
+    """What one file brought. `outcome` is new, read, nothing new, on the server, copy, replaced, empty or failed.
+
+    `note` tells how the file was placed among the other files of its run, where that had to be decided. `unreadable`
+    names what of it no reader takes; the rest is mirrored.
+    """
+
+    path: str
+    run: str | None = None
+    outcome: str = "nothing new"
+    state: str | None = None
+    rows: int = 0
+    damaged: int = 0
+    unread_bytes: int = 0
+    error: str | None = None
+    note: str | None = None
+    unreadable: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented JSON form."""
+        return {**vars(self), "trouble": self.trouble()}
+
+    def trouble(self) -> str | None:
+        """What of the file could not be read, in words."""
+        parts = []
+        if self.damaged:
+            parts.append(f"{self.damaged:,} damaged {'place was' if self.damaged == 1 else 'places were'} skipped")
+        if self.unread_bytes and self.state not in LIVE_STATES:
+            parts.append(f"the last {self.unread_bytes:,} bytes are no whole record")
+        return "; ".join(parts) or None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What waits to be committed."""
+
+    record: RunRecord
+    mark: LocalRun
+    reading: str
+    piece: Piece | None
+    result: FileResult
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What was read of a run goes, with the next transaction, so that what is read anew takes its place at once.
+
+    `forgotten` are the paths of files to be read again, `saved` files that are not read any more.
+    """
+
+    key: RunKey
+    forgotten: list[str]
+    saved: list[LocalFile]
+
+
+def write(tx: Writes, drops: Sequence[Drop], changes: Sequence[Change]) -> list[LocalRun]:
+    """Write everything that was read; gives the runs that are not local any more, of which nothing is written."""
+    refused: list[LocalRun] = []
+    for drop in drops:
+        forget(tx, drop)
+    now = utc_now()
+    for project in dict.fromkeys(change.mark.project for change in changes):
+        here = [change for change in changes if change.mark.project == project]
+        standing = tx.local_runs(project, [change.mark.run_id for change in here])
+        refused += [run for run in standing.values() if not run.local]
+        taken = [c for c in here if c.mark.run_id not in standing or standing[c.mark.run_id].local]
+        on_server = {run.run_id for run in standing.values() if run.on_server}
+        tx.upsert_runs([change.record for change in taken if change.mark.run_id not in on_server], now=now)
+        tx.mark_local(list({change.mark.run_id: (change.mark, change.reading) for change in taken}.values()))
+        pieces = [change.piece for change in taken if change.piece is not None]
+        pages: list[HistoryPage] = []
+        for piece in pieces:
+            if piece.cut is not None:
+                if pages:
+                    tx.append_history(project, pages)
+                pages = []
+                tx.cut_history(project, piece.file.run_id, last_step=piece.cut)
+            if piece.history is not None:
+                pages.append(piece.history)
+            if piece.events is not None:
+                tx.append_system_metrics(project, piece.events)
+            if piece.console:
+                tx.put_console(project, piece.console)
+        documents = {p.file.run_id: p.metadata for p in pieces if p.metadata is not None}
+        if documents:
+            tx.put_metadata_files(project, documents)
+        if pages:
+            tx.append_history(project, pages)
+    files = {c.piece.file.path: replace(c.piece.file, read_at=now) for c in changes if c.piece is not None}
+    tx.save_local_files(list(files.values()))
+    return refused
+
+
+def forget(tx: Writes, drop: Drop) -> None:
+    """Remove what files brought of a run: all of it, or what the server's record of it does not cover."""
+    project, run_id = drop.key
+    run = tx.local_runs(project, [run_id]).get(run_id)
+    if run is not None and run.local and run.on_server:
+        tx.cut_history(project, run_id, last_step=-1)
+        tx.replace_system_metrics(project, parse_events(run_id, []))
+        tx.put_console(project, [ConsolePage(run_id, 0, [], last=True)])
+    elif run is not None and run.local:
+        tx.forget_run(project, run_id)
+    tx.forget_local_files(drop.forgotten)
+    tx.save_local_files(drop.saved)
+
+
+def key_of(file: LocalFile) -> RunKey:
+    """The run that a file is of."""
+    return ProjectKey(file.entity, file.project), file.run_id

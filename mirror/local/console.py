@@ -1,0 +1,138 @@
+"""Console output as the official client sends it: what a terminal of 32 lines for each stream shows in the end.
+
+Source: core/internal/runconsolelogs and core/internal/terminalemulator in github:wandb/wandb.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Line = tuple[int, datetime | None, str | None, str]
+
+_HEIGHT = 32
+"""Lines of a terminal, and the newest lines of all that may still change."""
+
+_WIDTH = 4096
+"""Characters of a line; the client drops what is behind."""
+
+_PART = re.compile(r"\r|\n|\x1b\[A|\x1b\[B|\x1b|[^\r\n\x1b]+")
+
+
+@dataclass
+class _Terminal:
+    """One stream: the numbers of the lines that it shows, and where it writes."""
+
+    view: list[int] = field(default_factory=list)
+    x: int = 0
+    y: int = 0
+    rest: str = ""
+
+
+@dataclass
+class Console:
+    """Lines numbered in the order in which they were begun; `count` is how many there are.
+
+    Those of the run's newest start come from `begun` on. `recent` holds the newest of them, as long as they may change.
+    """
+
+    count: int = 0
+    recent: dict[int, Line] = field(default_factory=dict)
+    changed: dict[int, Line] = field(default_factory=dict)
+    streams: dict[str, _Terminal] = field(default_factory=dict)
+    begun: int = 0
+
+    def write(self, text: str, at: datetime | None, level: str | None) -> None:
+        """Output of one stream; `level` is "error" for stderr."""
+        terminal = self.streams.setdefault(level or "", _Terminal())
+        text, terminal.rest = terminal.rest + text, ""
+        for match in _PART.finditer(text):
+            part = match[0]
+            if part == "\r":
+                terminal.x = 0
+            elif part == "\n":
+                terminal.x = 0
+                self._down(terminal)
+            elif part == "\x1b[A":
+                terminal.y = max(terminal.y - 1, 0)
+            elif part == "\x1b[B":
+                self._down(terminal)
+            elif part == "\x1b" and text[match.start() : match.start() + 3] in ("\x1b", "\x1b["):
+                # A sequence that the next record may end.
+                terminal.rest = text[match.start() :]
+                return
+            else:
+                self._put(terminal, part, at, level)
+
+    def add(self, text: str, at: datetime | None) -> None:
+        """Whole lines of a log, which no terminal changes."""
+        for line in text.removesuffix("\n").split("\n"):
+            self._set(self._new(at, None), line)
+
+    def begin(self, others: int) -> None:
+        """A start of the run goes on behind the lines of the former one, `others` of which are not from here."""
+        self.streams.clear()
+        self.count += others
+        self.begun = self.count
+
+    def take(self) -> list[list[Line]]:
+        """The lines that are new or changed since the last call, those that follow each other together."""
+        groups: list[list[Line]] = []
+        for number in sorted(self.changed):
+            if not groups or groups[-1][-1][0] != number - 1:
+                groups.append([])
+            groups[-1].append(self.changed[number])
+        self.changed = {}
+        return groups
+
+    def as_json(self) -> dict[str, Any]:
+        """What reading goes on from, as plain values."""
+        recent = [[number, at and at.isoformat(), level, text] for number, at, level, text in self.recent.values()]
+        return {
+            "count": self.count,
+            "begun": self.begun,
+            "recent": recent,
+            "streams": {name: vars(terminal) for name, terminal in self.streams.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any] | None) -> Console:
+        """The same from its plain values."""
+        if not values:
+            return cls()
+        recent = {
+            number: (number, at and datetime.fromisoformat(at), level, text)
+            for number, at, level, text in values["recent"]
+        }
+        streams = {name: _Terminal(**terminal) for name, terminal in values["streams"].items()}
+        return cls(values["count"], recent, streams=streams, begun=values["begun"])
+
+    def _down(self, terminal: _Terminal) -> None:
+        terminal.y += 1
+        if terminal.y >= _HEIGHT:
+            del terminal.view[:1]
+            terminal.y -= 1
+
+    def _put(self, terminal: _Terminal, text: str, at: datetime | None, level: str | None) -> None:
+        while terminal.y >= len(terminal.view):
+            terminal.view.append(self._new(at, level))
+        number = terminal.view[terminal.y]
+        start = terminal.x
+        terminal.x += len(text)
+        known = self.recent.get(number)
+        if known is not None and start < _WIDTH:
+            line = known[3]
+            self._set(number, (line[:start].ljust(start) + text + line[start + len(text) :])[:_WIDTH])
+
+    def _new(self, at: datetime | None, level: str | None) -> int:
+        number = self.count
+        self.count += 1
+        self.recent[number] = self.changed[number] = (number, at, level, "")
+        self.recent.pop(number - _HEIGHT, None)
+        return number
+
+    def _set(self, number: int, text: str) -> None:
+        _, at, level, _ = self.recent[number]
+        self.recent[number] = self.changed[number] = (number, at, level, text)

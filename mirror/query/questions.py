@@ -1,0 +1,99 @@
+"""What people ask of the mirror in their own words: SQL, and filters and orders of runs.
+
+These may take any time and memory, so the daemon has workers answer them (`mirror/query/worker.py`).
+Each question reads one snapshot and returns bytes: strict JSON, or what it says.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from mirror.query.paths import Project
+from mirror.query.result import Result, Rows
+from mirror.query.runs import RunQuery, holds_list
+from mirror.query.sql import select
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MEMORY = 2_000_000_000
+"""Bytes that a question may take."""
+
+NEEDED_TOO_MUCH = (
+    f"the statement needed more than {MEMORY // 10**9} GB; "
+    "ask for less at once, or use `mirror query`, which has no such limit"
+)
+
+OUT_OF_MEMORY = 77
+"""The exit code of a worker that took more."""
+
+MOST_ROWS = 1000
+"""Rows of one answer."""
+
+MOST_TEXT = 8_000_000
+"""Characters of one answer; the rows that go beyond are left out."""
+
+Arguments = Mapping[str, Any]
+Question = Callable[["DuckDBPyConnection", Arguments], bytes]
+
+
+def sql(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
+    """The answer to a statement `text`: at most `limit` rows as texts; `more` is whether there were others.
+
+    Raises QueryError for SQL with an error in it, and for anything but reading.
+    """
+    most = min(max(asked["limit"], 1), MOST_ROWS)
+    table = _table(replace(select(connection, asked["text"]), limit=most + 1))
+    more = table["cut"] or len(table["rows"]) > most
+    return orjson.dumps({**table, "rows": table["rows"][:most], "more": more})
+
+
+def runs(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
+    """The runs of a `project` that match `conditions`: how many, and `limit` of them from `offset` on, as texts.
+
+    Raises FilterError for a filter or `order` that means nothing, UsageError for a column that runs do not have.
+    """
+    query = RunQuery.build(
+        connection, asked["conditions"] or None, order=asked["order"] or None, projects=[asked["project"]]
+    )
+    rows = query.rows(["run_id", *asked["columns"]], limit=min(asked["limit"], MOST_ROWS), offset=asked["offset"])
+    found = {"total": query.count(), "offset": asked["offset"], "warnings": query.warnings(), **_table(rows)}
+    return orjson.dumps(found)
+
+
+def rids(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
+    """This mirror's own numbers of the runs that match `conditions`, in order: 8 bytes each, as this machine has them.
+
+    Raises FilterError for a filter or `order` that means nothing.
+    """
+    lists: dict[tuple[str, str], bool] = {}
+
+    def lists_at(doc: str, key: str) -> bool:
+        if (doc, key) not in lists:
+            lists[doc, key] = holds_list(connection, doc, key)
+        return lists[doc, key]
+
+    project = Project(*asked["project"])
+    query = RunQuery.of(connection, project, asked["conditions"] or None, asked["order"] or None, lists_at)
+    return array("q", query.rids()).tobytes()
+
+
+QUESTIONS: Mapping[str, Question] = {"sql": sql, "runs": runs, "rids": rids}
+
+
+def _table(result: Result | Rows) -> dict[str, Any]:
+    """Names, which of the columns are numbers, and the rows as texts; `cut` where they were too long to send."""
+    numeric = result.numeric
+    rows: list[tuple[str | None, ...]] = []
+    length = 0
+    for row in result.texts():
+        length += sum(len(text) for text in row if text)
+        if length > MOST_TEXT and rows:
+            break
+        rows.append(row)
+    return {"columns": result.columns, "numeric": numeric, "rows": rows, "cut": length > MOST_TEXT}

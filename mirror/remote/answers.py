@@ -1,0 +1,116 @@
+"""Reads the answers of a server: what they hold, or what is wrong and whether that may pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import orjson
+
+from mirror.remote import errors
+from mirror.remote.errors import (
+    AuthError,
+    CommError,
+    Denied,
+    FeatureMissing,
+    Malformed,
+    NotFound,
+    RateLimited,
+    SlowAnswer,
+    TooMuch,
+)
+from mirror.remote.lenient import loads
+from mirror.remote.limits import retry_after
+
+
+class Retry(Exception):
+    """The attempt failed in a way that may pass, perhaps `after` so many seconds."""
+
+    def __init__(self, failure: CommError, after: float | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.after = after
+
+
+def _parsed(content: bytes) -> Any:
+    """An answer. Raises ValueError for one that is not whole, or no JSON."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        # A run's name that is half of a surrogate pair must not spoil the answer for all the others.
+        return loads(content)
+
+
+class Reader:
+    """Reads the answers of one server. `key_source` says where the key is from, for the message about a wrong one."""
+
+    def __init__(self, base_url: str, key_source: str) -> None:
+        self._base_url = base_url
+        self._key_source = key_source
+
+    def read(self, operation: str, answer: httpx.Response, raw: bytes, *, within: str | None) -> dict[str, Any]:
+        """What the answer holds. Raises Retry for a failure that may pass, a CommError for any other."""
+        status = answer.status_code
+        failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
+        if status == httpx.codes.UNAUTHORIZED:
+            raise self.bad_key(failure)
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            after = retry_after(answer.headers)
+            message = f"{self._base_url} limits the rate of requests (429); try again later"
+            raise Retry(RateLimited(message, failure), after)
+        if status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.GATEWAY_TIMEOUT):
+            raise Retry(SlowAnswer(f"{self._base_url} did not answer {operation} in time ({status})", failure))
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            failed = TooMuch(f"{self._base_url} failed to answer {operation} ({status})", failure)
+            raise Retry(failed, retry_after(answer.headers))
+        if (page := errors.of_page(self._base_url, operation, answer, raw)) is not None:
+            raise Retry(page)
+        try:
+            content = _parsed(raw)
+        except ValueError as error:
+            if status >= httpx.codes.BAD_REQUEST:
+                title = errors.page_title(answer, raw)
+                raise self._refused(operation, status, title or "", failure) from error
+            raise Retry(TooMuch(f"{self._base_url} sent a broken answer to {operation}", error)) from error
+        if not isinstance(content, dict):
+            raise Malformed(f"{self._base_url} does not speak the W&B API; check WANDB_BASE_URL", failure)
+        if told := content.get("errors"):
+            raise self._refusal(operation, status, told, failure)
+        if status >= httpx.codes.BAD_REQUEST:
+            raise self._refused(operation, status, "", failure)
+        if within is None:
+            return content
+        data = content.get(within)
+        if not isinstance(data, dict):
+            raise Retry(TooMuch(f"{self._base_url} sent an empty answer to {operation}", failure))
+        return data
+
+    def _refused(self, operation: str, status: int, text: str, failure: httpx.HTTPStatusError) -> CommError:
+        """A refusal that does not come in GraphQL's shape."""
+        kind = Denied if status == httpx.codes.FORBIDDEN else CommError
+        return kind(f"{self._base_url} refused {operation} ({status}{': ' if text else ''}{text})", failure)
+
+    def _refusal(self, operation: str, status: int, errors: Any, failure: httpx.HTTPStatusError) -> Exception:
+        """Sort GraphQL errors, which come with 200 as well as with 4xx, by what can be done about them."""
+        messages = [
+            str(error.get("message", error)) if isinstance(error, dict) else str(error)
+            for error in (errors if isinstance(errors, list) else [errors])
+        ]
+        text = "; ".join(" ".join(message.split()) for message in messages)[:300]
+        low = text.lower()
+        if status == httpx.codes.FORBIDDEN or "permission" in low or "forbidden" in low:
+            return Denied(f"{self._base_url} denies {operation}: {text}", failure)
+        if "cannot query field" in low or "unknown argument" in low or "unknown type" in low or "filter" in low:
+            return FeatureMissing(f"{self._base_url} refuses {operation}: {text}", failure)
+        if status == httpx.codes.NOT_FOUND or "not found" in low or "could not find" in low:
+            return NotFound(f"{self._base_url} has not found it: {text}", failure)
+        message = f"{self._base_url} answered {operation} with an error: {text}"
+        # What it does not explain may be the server's own time limit.
+        return CommError(message, failure) if status in (400, 409, 422) else Retry(TooMuch(message, failure))
+
+    def bad_key(self, failure: BaseException | None) -> AuthError:
+        """The key is nobody's."""
+        source = f" from {self._key_source}" if self._key_source else ""
+        return AuthError(
+            f"{self._base_url} does not accept the API key{source}; run `mirror login` or set WANDB_API_KEY", failure
+        )

@@ -1,0 +1,53 @@
+"""Finds out where the lines of a run lie that has far fewer lines than steps, before windows are made of the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mirror.errors import AuthError, CommError
+from mirror.remote import history
+from mirror.remote.client import Server, Unreachable
+from mirror.remote.history import Window
+from mirror.store.records import ProjectKey
+from mirror.sync import plan
+from mirror.sync.plan import RowSize, Span
+
+LINES = 1000
+"""How many lines of a run are looked at."""
+
+MOST_PIECES = 256
+
+
+async def locate(server: Server, project: ProjectKey, spans: Sequence[Span], size: RowSize) -> list[Span]:
+    """The spans, those that may be uneven cut into pieces of about as many lines each.
+
+    A sample of the lines tells where to cut. Nothing depends on how good the sample is but the number of requests; a
+    span of which there is none stays whole. Raises Unreachable or AuthError.
+    """
+    uneven = [span for span in spans if plan.is_uneven(span, size)]
+    cut: dict[Span, list[Span]] = {}
+    at_once = max(1, min(plan.REQUEST_RUNS, int(size.room) // LINES))
+    for start in range(0, len(uneven), at_once):
+        cut |= await _cut(server, project, uneven[start : start + at_once], size)
+    return [piece for span in spans for piece in cut.get(span, [span])]
+
+
+async def _cut(server: Server, project: ProjectKey, spans: Sequence[Span], size: RowSize) -> dict[Span, list[Span]]:
+    windows = {Window(span.run_id, span.first, span.last + 1, LINES): span for span in spans}
+    try:
+        lines = await history.fetch(server, project, list(windows))
+    except (Unreachable, AuthError):
+        raise
+    except CommError:
+        return {}
+    found = {}
+    for window, span in windows.items():
+        try:
+            steps = history.steps_of(span.run_id, lines[window] or [])
+        except CommError:
+            continue
+        if steps:
+            size.learn(len(steps), sum(map(len, lines[window] or [])))
+            pieces = min(MOST_PIECES, len(steps), 2 * int(span.rows / size.room) + 2)
+            found[span] = plan.cut(span, steps, pieces)
+    return found

@@ -1,0 +1,295 @@
+"""An HTTP server with a limit on its connections, which closes those whose clients keep it waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("mirror.web")
+
+BACKLOG = 512
+"""Connections that the kernel holds until they are accepted."""
+
+_AT_ONCE = 16
+"""Connections accepted in one turn of the loop, so that what was closed meanwhile frees its descriptors."""
+
+_LOOK_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+"""A client in the middle of a request or an answer is closed for another one only after so long without progress."""
+
+_QUIET_SECONDS = 600.0
+"""A flood is over, and the next one is logged again, after so long without one."""
+
+_KEY = "mirror.connection"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the clients of one socket may take. Times are seconds without progress; None for no limit.
+
+    `head` begins with the connection or the end of the last answer, and only a whole request head ends it, however
+    the bytes drip. `body` and `answer` begin again with every byte that the client sends or takes.
+    """
+
+    connections: int
+    head: float = 10.0
+    body: float = 30.0
+    answer: float | None = 60.0
+
+    def within(self, share: int) -> Limits:
+        """The same, with at most one of `share` of the descriptors that this process may open."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = self.connections if soft == resource.RLIM_INFINITY else min(self.connections, soft // share)
+        return replace(self, connections=max(most, 1))
+
+
+class Gate:
+    """Serves an application on a listening socket, within limits.
+
+    When there are too many connections, those that ask nothing are closed, the oldest first, so that whoever asks is
+    answered even then. When all of them are being answered, further ones wait in the kernel. A flood is one line in
+    the log.
+    """
+
+    def __init__(self, name: str, app: ASGIApp, limits: Limits, *, graceful_seconds: int = 1) -> None:
+        self._name = name
+        self._limits = limits
+        self._open: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._listener: socket.socket | None = None
+        self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._look_again: asyncio.TimerHandle | None = None
+        self._flooded_at = float("-inf")
+        self._config = uvicorn.Config(
+            _watched(app),
+            http=H11Protocol,
+            log_config=None,
+            lifespan="off",
+            access_log=False,
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=graceful_seconds,
+        )
+        self._server = _Quiet(self._config)
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        return len(self._open)
+
+    def stop(self) -> None:
+        """Have `serve` end soon; answers under way get a moment."""
+        self._server.should_exit = True
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept connections until `stop` is called, then close everything."""
+        self._config.load()
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
+        self._listener = listener
+        self._resume()
+        try:
+            await self._server.serve(sockets=[])
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._pause()
+        self._listener = None
+        for timer in (self._retry, self._look_again):
+            if timer is not None:
+                timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._open):
+            if connection.made:
+                connection.transport.abort()
+
+    def _accept(self) -> None:
+        """Accept what waits. The loop's own server logs, and tries again, once for each that finds no descriptor."""
+        loop = asyncio.get_running_loop()
+        for _ in range(_AT_ONCE):
+            if self._listener is None or self._server.should_exit:
+                self._pause()
+                return
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._tell_flood(f"no connection to {self._name} can be accepted: {error.strerror or error}")
+                self._pause()
+                self._retry = loop.call_later(_RETRY_SECONDS, self._resume)
+                return
+            accepted.setblocking(False)
+            connection = _Connection(self, self._config, self._server.server_state)
+            self._open.add(connection)
+            task = loop.create_task(self._connect(connection, accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if len(self._open) > self._limits.connections:
+                self._tell_flood(
+                    f"{self._name} has more than {self._limits.connections} connections at once;"
+                    " those that ask nothing are closed"
+                )
+                if not self._make_room():
+                    self._pause()
+                    return
+
+    async def _connect(self, connection: _Connection, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
+        except OSError:
+            # It is gone already.
+            accepted.close()
+            self.forget(connection)
+
+    def _make_room(self) -> bool:
+        """Close the connection that can best be spared; whether there was one."""
+        now = asyncio.get_running_loop().time()
+        spare = [one for one in self._open if one.made and one.can_be_spared(now)]
+        if not spare:
+            return False
+        victim = min(spare, key=lambda one: (one.requests > 0, one.since))
+        self._open.discard(victim)
+        victim.transport.abort()
+        return True
+
+    def forget(self, connection: _Connection) -> None:
+        """The connection is closed."""
+        self._open.discard(connection)
+        if not self._accepting and self._retry is None and len(self._open) <= self._limits.connections:
+            self._resume()
+
+    def look_after(self) -> None:
+        """Look now and then at how long the clients keep the server waiting, as long as there are any."""
+        if self._look_again is None:
+            self._look_again = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._look_again = None
+        now = asyncio.get_running_loop().time()
+        for connection in list(self._open):
+            if connection.made and connection.is_overdue(now, self._limits):
+                connection.transport.abort()
+        if self._open:
+            self.look_after()
+
+    def _resume(self) -> None:
+        self._retry = None
+        if self._listener is not None and not self._accepting:
+            self._accepting = True
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _pause(self) -> None:
+        if self._listener is not None and self._accepting:
+            self._accepting = False
+            asyncio.get_running_loop().remove_reader(self._listener)
+
+    def _tell_flood(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._flooded_at > _QUIET_SECONDS:
+            log.warning("%s; passes and commands go on, further such connections are not logged", reason)
+        self._flooded_at = now
+
+
+class _Connection(H11Protocol):
+    """One connection, and since when the server waits for its client."""
+
+    def __init__(self, gate: Gate, config: uvicorn.Config, state: Any) -> None:
+        super().__init__(config, state, {_KEY: self})
+        self._gate = gate
+        self.made = False
+        self.requests = 0
+        self.busy = 0
+        self.wants_body = False
+        self.since = asyncio.get_running_loop().time()
+        self._unsent = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a request."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.made = True
+        self._gate.look_after()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room for another one."""
+        super().connection_lost(exc)
+        self._gate.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes are progress in the body of a request, not in its head."""
+        if self.wants_body:
+            self.since = asyncio.get_running_loop().time()
+        super().data_received(data)
+
+    def can_be_spared(self, now: float) -> bool:
+        """Whether the server waits for this client, and rather than a little where a request is under way."""
+        unsent = self.transport.get_write_buffer_size()
+        if self.busy or unsent:
+            return bool(self.wants_body or unsent) and now - self.since > _PATIENCE_SECONDS
+        return True
+
+    def is_overdue(self, now: float, limits: Limits) -> bool:
+        """Whether this client kept the server waiting for too long."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self.since = unsent, now
+            return False
+        if unsent:
+            return limits.answer is not None and now - self.since > limits.answer
+        if self.busy:
+            return self.wants_body and now - self.since > limits.body
+        return now - self.since > limits.head
+
+
+def _watched(app: ASGIApp) -> ASGIApp:
+    """The application, whose connections know what they wait for."""
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        connection: _Connection = scope["state"].pop(_KEY)
+        now = asyncio.get_running_loop().time
+        connection.requests += 1
+        connection.busy += 1
+        whole = False
+
+        async def received() -> Message:
+            nonlocal whole
+            if not whole:
+                connection.wants_body, connection.since = True, now()
+            try:
+                message = await receive()
+            finally:
+                connection.wants_body = False
+            whole = whole or not message.get("more_body", False)
+            return message
+
+        try:
+            await app(scope, received, send)
+        finally:
+            connection.busy -= 1
+            connection.since = now()
+
+    return watched
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves the signals to the daemon."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

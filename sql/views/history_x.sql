@@ -1,0 +1,30 @@
+-- Every number with its place on the x axis that define_metric gave its key: the last finite value of `x_key` at or before
+-- the step, null before the first one. Without a definition x is the step.
+-- The window is partitioned by run and key so that conditions on these reach the history itself.
+CREATE OR REPLACE VIEW main.history_x AS
+WITH placed AS (
+    SELECT entity, project, run_id, key, x_key, step, value,
+           last_value(x IGNORE NULLS) OVER (
+               PARTITION BY entity, project, run_id, key ORDER BY step, x IS NULL
+               ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+           ) AS x
+    FROM (
+        SELECT h.entity, h.project, h.run_id, h.key, a.x_key, h.step, h.value, CAST(NULL AS DOUBLE) AS x
+        FROM main.history AS h
+        JOIN store.history_axes AS a ON a.entity = h.entity AND a.project = h.project AND a.run_id = h.run_id AND a.key = h.key
+        WHERE h.value IS NOT NULL
+        UNION ALL
+        SELECT h.entity, h.project, h.run_id, a.key, a.x_key, h.step, NULL, h.value
+        FROM main.history AS h
+        JOIN store.history_axes AS a ON a.entity = h.entity AND a.project = h.project AND a.run_id = h.run_id AND a.x_key = h.key
+        WHERE isfinite(h.value)
+    )
+)
+SELECT h.entity, h.project, h.run_id, h.key, '_step' AS x_key, CAST(h.step AS DOUBLE) AS x, h.step, h.value
+FROM main.history AS h
+LEFT JOIN store.history_axes AS a ON a.entity = h.entity AND a.project = h.project AND a.run_id = h.run_id AND a.key = h.key
+WHERE h.value IS NOT NULL AND a.x_key IS NULL
+UNION ALL
+SELECT entity, project, run_id, key, x_key, x, step, value
+FROM placed
+WHERE value IS NOT NULL;

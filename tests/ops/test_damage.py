@@ -1,0 +1,237 @@
+"""Every file of a home damaged in turn: `doctor` and `verify` tell, and what docs/operations.md says brings all back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.conftest import Bench
+from tests.daemon.test_daemon import add
+from tests.store.test_opening import HOLDER, python
+from tests.store.test_recovery import DAMAGES, deep, flipped
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+CONTENT = {
+    "runs": "select run_id, name, deleted_at is not null, history_rows from runs order by 1",
+    "history": "select run_id, step, key, value from history order by all",
+    "run_changes": "select * from run_changes order by all",
+}
+
+
+@pytest.fixture
+def mirrored(bench):
+    """A mirror of a run that the server has, and of one that it has no more."""
+    add(bench, "one")
+    add(bench, "gone")
+    bench.configure(text='projects = ["team/p"]\n[store]\ntail_values = 1\n')
+    assert bench.here("sync").exit_code == 0
+    bench.world.delete_run("team", "p", "gone")
+    assert bench.here("sync").exit_code == 0
+    bench.home.chmod(0o700)
+    bench.before = content(bench)
+    assert [row[:3] for row in bench.before["runs"]] == [("gone", "gone", True), ("one", "one", False)]
+    return bench
+
+
+def content(bench: Bench):
+    return {name: bench.sql(query) for name, query in CONTENT.items()}
+
+
+def failing(bench: Bench):
+    """The checks of `doctor` that fail, and its exit code."""
+    done = bench.here("doctor", "--json")
+    return done.exit_code, [found["check"] for found in json.loads(done.stdout) if found["level"] == "fail"]
+
+
+def files(bench: Bench):
+    return {path: path.read_bytes() for path in bench.home.rglob("*") if path.is_file() and path.name != "mirror.sock"}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_told_by_doctor_and_verify_and_the_next_sync_goes_on(mirrored, caplog, damage):
+    DAMAGES[damage](mirrored.home / "state.duckdb")
+    before = files(mirrored)
+    assert failing(mirrored) == (1, ["state"])
+    done = mirrored.here("verify", "--json")
+    answer = json.loads(done.stdout)
+    assert (done.exit_code, answer["equal"], answer["projects"][0]["equal"]) == (1, False, True)
+    assert answer["files"].startswith(f"{mirrored.home}/state.duckdb ")
+    assert mirrored.here("verify").stdout == f"differs: {answer['files']}\n"
+    assert files(mirrored) == before, "nothing is changed by looking"
+    assert caplog.messages == []
+    assert mirrored.here("sync").exit_code == 0
+    (line,) = caplog.messages
+    assert ": going on from mirror.duckdb of 20" in line
+    assert content(mirrored) == mirrored.before
+    assert failing(mirrored) == (0, [])
+    assert mirrored.here("verify").exit_code == 0
+
+
+def test_verify_repairs_a_damaged_state(mirrored):
+    deep(mirrored.home / "state.duckdb")
+    done = mirrored.mirror("verify", "--repair")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert ": going on from mirror.duckdb of 20" in done.stderr.splitlines()[0]
+    assert content(mirrored) == mirrored.before
+    assert mirrored.here("verify").exit_code == 0
+
+
+def test_a_daemon_is_asked_about_the_state_that_it_holds(mirrored):
+    mirrored.configure(interval="1h")
+    state = mirrored.home / "state.duckdb"
+    with mirrored.daemon():
+        mirrored.until(lambda: any(line.get("event") == "pass" for line in mirrored.log()))
+        assert failing(mirrored) == (0, [])
+        assert mirrored.here("verify").exit_code == 0
+        deep_copy = mirrored.root / "copy"
+        shutil.copy(state, deep_copy)
+        deep(deep_copy)
+        whole, broken = state.read_bytes(), deep_copy.read_bytes()
+        flipped(state, [place for place in range(len(whole)) if whole[place] != broken[place]])
+        assert failing(mirrored) == (1, ["state"])
+        # By now it has gone on from the published file.
+        assert failing(mirrored) == (0, [])
+        assert mirrored.here("sync").exit_code == 0
+        assert mirrored.here("verify").exit_code == 0
+        assert content(mirrored) == mirrored.before
+
+
+def test_a_state_that_another_process_holds_is_not_said_to_be_whole(mirrored):
+    holder = python(HOLDER, mirrored.home, stdin=-1, stdout=-1)
+    try:
+        assert holder.stdout.readline() == "open\n"
+        found = json.loads(mirrored.here("doctor", "--json").stdout)
+        (state,) = [one for one in found if one["check"] == "state"]
+        assert state["level"] == "warn"
+        assert state["message"].startswith(
+            f"not checked: {mirrored.home}/state.duckdb is held by process {holder.pid};"
+        )
+        assert mirrored.here("verify").stderr.startswith(
+            "another process is syncing; what it published last is verified, and its state is not looked at\n"
+        )
+    finally:
+        holder.communicate()
+
+
+@pytest.mark.parametrize("damage", ["headers", "deep", "cut", "empty"])
+def test_a_damaged_published_file_is_told_and_the_next_sync_publishes_it_anew(mirrored, damage):
+    published = mirrored.home / "mirror.duckdb"
+    published.chmod(0o600)
+    DAMAGES[damage](published)
+    published.chmod(0o444)
+    assert failing(mirrored) == (1, ["mirror"])
+    assert mirrored.here("verify").exit_code == 1
+    assert failing(mirrored) == (1, ["mirror"])
+    assert mirrored.here("sync").exit_code == 0
+    assert content(mirrored) == mirrored.before
+    assert failing(mirrored) == (0, [])
+
+
+SEGMENTS = {
+    "missing": lambda path: path.unlink(),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "flipped": lambda path: flipped(path, [path.stat().st_size // 2]),
+    "footer": lambda path: flipped(path, [path.stat().st_size - 6]),
+}
+
+
+@pytest.mark.parametrize("damage", SEGMENTS)
+def test_a_damaged_segment_is_told_and_repaired(mirrored, damage):
+    path = min((mirrored.home / "history").rglob("*.parquet"))
+    SEGMENTS[damage](path)
+    assert failing(mirrored) == (1, ["segments"])
+    assert mirrored.here("verify").exit_code == 1
+    done = mirrored.here("verify", "--repair")
+    assert done.exit_code == 0, done.stderr
+    assert failing(mirrored) == (0, [])
+    served = [row for row in mirrored.before["history"] if row[0] == "one"]
+    assert [row for row in content(mirrored)["history"] if row[0] == "one"] == served
+    found = json.loads(mirrored.here("doctor", "--json").stdout)
+    unlisted = [one["message"] for one in found if one["check"] == "segments" and one["level"] == "warn"]
+    assert len(unlisted) == (damage != "missing")
+
+
+@pytest.mark.parametrize(
+    "command", [["query", "select count(*) from history"], ["history", "team/p/one"], ["export", "--lake", "lake"]]
+)
+def test_who_reads_a_segment_that_is_gone_is_told_what_to_do(mirrored, command, monkeypatch):
+    monkeypatch.chdir(mirrored.root)
+    path = min((mirrored.home / "history").rglob("*.parquet"))
+    path.unlink()
+    done = mirrored.here(*command)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: a segment of history is missing or damaged (")
+    assert done.stderr.endswith("; run `mirror verify --repair`, which pulls what was in it again\n")
+    assert str(path) in done.stderr
+
+
+def test_a_damaged_segment_is_not_exported_to_a_lake(mirrored):
+    path = min((mirrored.home / "history").rglob("*.parquet"))
+    flipped(path, [100])
+    done = mirrored.here("export", "--lake", str(mirrored.root / "lake"))
+    assert done.exit_code == 1
+    assert done.stderr == f"error: {path} is damaged and is not exported; run `mirror verify --repair`\n"
+
+
+def recipes():
+    """The commands below each heading of "When something is damaged", by heading."""
+    text = OPERATIONS.read_text().partition("## When something is damaged\n")[2]
+    return {
+        part.splitlines()[0]: re.findall(r"^\$ (.+)$", part, re.MULTILINE)
+        for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]
+    }
+
+
+def harmed(bench: Bench, what: str) -> None:
+    """Bring about what a recipe is for."""
+    home = bench.home
+    if what == "`state.duckdb`":
+        deep(home / "state.duckdb")
+    elif what == "`state.duckdb.wal`":
+        (home / "state.duckdb.wal").write_bytes(b"junk" * 1000)
+    elif what == "`mirror.duckdb`":
+        DAMAGES["headers"](home / "mirror.duckdb")
+    elif what == "`history/`":
+        path = min((home / "history").rglob("*.parquet"))
+        flipped(path, [path.read_bytes().index(b"DuckDB")])
+    elif what == "Both databases":
+        deep(home / "state.duckdb")
+        deep(home / "mirror.duckdb", within=2000)
+    elif what == "A restored backup, or a file of another mirror":
+        shutil.copy(home / "state.duckdb", bench.root / "backup")
+        add(bench, "two")
+        assert bench.here("sync").exit_code == 0
+        bench.before = content(bench)
+        (bench.root / "backup").replace(home / "state.duckdb")
+    elif what == "`config.toml`, `web.token`, `mirror.sock`, `mirror.log`":
+        for name in ("web.token", "mirror.sock", "mirror.log"):
+            (home / name).unlink(missing_ok=True)
+    else:
+        raise AssertionError(f"no such damage is made: {what}")
+
+
+@pytest.mark.parametrize("what", recipes())
+def test_the_recipes_for_what_is_damaged_work_as_they_stand(mirrored, what):
+    (mirrored.home / "mirror.duckdb").chmod(0o600)
+    harmed(mirrored, what)
+    for command in recipes()[what]:
+        words = command.replace("$MIRROR_HOME", str(mirrored.home)).split()
+        if words[0] == "mirror":
+            done = mirrored.here(*words[1:])
+            assert done.exit_code == 0, done.stderr
+        else:
+            assert words[0] == "mv"
+            shutil.move(words[1], words[2])
+    found = content(mirrored)
+    if what == "Both databases":
+        # What the server does not have is lost but for the segments.
+        assert [row for row in found["runs"] if not row[2]] == [row for row in mirrored.before["runs"] if not row[2]]
+        assert len(list((mirrored.home / "history").rglob("*.parquet"))) > 1
+    else:
+        assert found == mirrored.before
+    assert mirrored.here("verify").exit_code == 0
