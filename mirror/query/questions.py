@@ -39,10 +39,13 @@ MOST_TEXT = 8_000_000
 """Characters of one answer; the rows that go beyond are left out."""
 
 Arguments = Mapping[str, Any]
-Question = Callable[["DuckDBPyConnection", Arguments], bytes]
+Lists = dict[tuple[str, str], bool]
+"""Whether any run has a list at a key of a document, as far as it was asked of this snapshot."""
+
+Question = Callable[["DuckDBPyConnection", Arguments, Lists], bytes]
 
 
-def sql(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
+def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
     """The answer to a statement `text`: at most `limit` rows as texts; `more` is whether there were others.
 
     Raises QueryError for SQL with an error in it, and for anything but reading.
@@ -53,7 +56,7 @@ def sql(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
     return orjson.dumps({**table, "rows": table["rows"][:most], "more": more})
 
 
-def runs(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
+def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
     """The runs of a `project` that match `conditions`: how many, and `limit` of them from `offset` on, as texts.
 
     Raises FilterError for a filter or `order` that means nothing, UsageError for a column that runs do not have.
@@ -66,12 +69,11 @@ def runs(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
     return orjson.dumps(found)
 
 
-def rids(connection: DuckDBPyConnection, asked: Arguments) -> bytes:
+def rids(connection: DuckDBPyConnection, asked: Arguments, lists: Lists) -> bytes:
     """This mirror's own numbers of the runs that match `conditions`, in order: 8 bytes each, as this machine has them.
 
     Raises FilterError for a filter or `order` that means nothing.
     """
-    lists: dict[tuple[str, str], bool] = {}
 
     def lists_at(doc: str, key: str) -> bool:
         if (doc, key) not in lists:

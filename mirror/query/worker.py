@@ -39,7 +39,7 @@ import duckdb
 from mirror.errors import MirrorError, QueryError, StoreError
 from mirror.home import Home
 from mirror.query.connection import Watched, open_restricted, refusal, version_of
-from mirror.query.questions import MEMORY, NEEDED_TOO_MUCH, OUT_OF_MEMORY, QUESTIONS
+from mirror.query.questions import MEMORY, NEEDED_TOO_MUCH, OUT_OF_MEMORY, QUESTIONS, Lists
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -96,6 +96,7 @@ class Worker:
         self._job: _Job | None = None
         self._lock = threading.Lock()
         self._version = ""
+        self._lists: Lists = {}
         self._connection: DuckDBPyConnection | None = None
 
     def run(self) -> None:
@@ -115,7 +116,7 @@ class Worker:
             with self._newest().cursor() as cursor:
                 job.connection = watched = Watched(cursor)
                 try:
-                    content = QUESTIONS[job.question](watched.as_connection(), job.arguments)
+                    content = QUESTIONS[job.question](watched.as_connection(), job.arguments, self._lists)
                 finally:
                     job.connection = None
                     for made in watched.open[1:]:
@@ -165,7 +166,7 @@ class Worker:
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection, self._version = None, ""
+        self._connection, self._version, self._lists = None, "", {}
 
     def _listen(self) -> None:
         """Take what comes, break off what is cancelled, and end the process for its memory or with its input."""

@@ -92,6 +92,8 @@ class Listener:
 
     async def _serve(self, listener: socket.socket, key: str) -> None:
         snapshots = Snapshots(self._home)
+        # A start takes longer than most questions.
+        snapshots.statements.warm()
         page = application(snapshots, key, self._describe, self._routes)
         both = self._neighbour.beside(page, snapshots) if self._neighbour else page
         gate = Gate("the port of the page", both, LIMITS.within(_SHARE))

@@ -83,7 +83,7 @@ def test_a_recent_sync_that_leaves_nothing_out_is_an_ordinary_one(rig):
 
 def test_a_recent_sync_that_broke_off_is_made_up_for(rig):
     aged(rig)
-    rig.sandbox.faults.add("graphql", times=20, operation="MirrorHistory")
+    rig.sandbox.faults.add("graphql", times=200, operation="MirrorHistory")
     assert rig.sync(since=datetime(2024, 1, 1))["team/p"].failed.keys() == {"y2024", "y2025"}
     rig.sandbox.faults.clear()
     rig.sync(afresh=True)

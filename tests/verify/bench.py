@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -34,7 +35,12 @@ CONTENT = {
 
 
 def populate(world: World) -> World:
-    """Three finished runs of which one has odd values, and a second project."""
+    """Three finished runs of which one has odd values, and a second project, all of an hour ago.
+
+    What changes in the second of a pass may be newer than its cursor.
+    """
+    clock = world.now
+    world.now = lambda: clock() - timedelta(hours=1)
     for run_id, rows in (("aaa", 10), ("bbb", 6)):
         run = world.add_run(
             "team",
@@ -62,6 +68,7 @@ def populate(world: World) -> World:
     odd.log({"x": float("inf"), "big": 3, "list": [1, "two"], "none": None})
     odd.finish()
     world.add_run("team", "q", run_id="ccc", state="finished")
+    world.now = clock
     return world
 
 
