@@ -217,9 +217,12 @@ def _steps(source: HistorySource, run: Logged, wanted: Window) -> list[int]:
 
 
 def described(
-    connection: DuckDBPyConnection, project: Project, runs: Mapping[int, str], heavy: Mapping[int, facts.Heavy]
+    connection: DuckDBPyConnection,
+    project: Project,
+    runs: Mapping[int, Mapping[str, Any]],
+    heavy: Mapping[int, facts.Heavy],
 ) -> dict[int, dict[str, Any]]:
-    """What `historyKeys` answers for runs by their number; nothing for a run without rows.
+    """What `historyKeys` answers for runs by their number, as they were looked up; nothing for one without rows.
 
     Which keys rose alone, and the types of those that are no plain numbers, are as the server told them; of runs that
     it does not know, and of keys that it had not counted yet, they are found out from the values.
@@ -227,8 +230,6 @@ def described(
     here, params = among(list(runs), exactly=True)
     keys = f"SELECT rid, key, rows, last FROM store.history_keys WHERE {here} ORDER BY rid, key"
     rows = connection.execute(keys, params).fetchall()
-    logged = f"SELECT rid, rows, last_step FROM store.run_history WHERE {here}"
-    counts = {rid: (count, last) for rid, count, last in connection.execute(logged, params).fetchall()}
     told = {rid: orjson.loads(heavy[rid][1] or "{}") for rid in runs if rid in heavy and heavy[rid][1]}
     rose = {
         rid: dict.fromkeys(about["falling"], False) | dict.fromkeys(about["monotonic"], True)
@@ -237,7 +238,9 @@ def described(
     found: dict[int, dict[str, Any]] = {}
     unknown: dict[int, list[str]] = {}
     for rid, key, count, last in rows:
-        about = found.setdefault(rid, {"keys": {"_step": None}, "lastStep": counts[rid][1], "sets": []})["keys"]
+        if rid not in found:
+            found[rid] = {"keys": {"_step": None}, "lastStep": runs[rid]["last_step"], "sets": []}
+        about = found[rid]["keys"]
         if rid in told and key in told[rid]["others"]:
             about[key] = told[rid]["others"][key]
         elif rid in rose and last is not None and key in rose[rid]:
@@ -245,9 +248,9 @@ def described(
         else:
             unknown.setdefault(rid, []).append(key)
     for rid, names in unknown.items():
-        found[rid]["keys"] |= _looked_at(connection, project, runs[rid], names)
+        found[rid]["keys"] |= _looked_at(connection, project, runs[rid]["name"], names)
     for rid, entry in found.items():
-        entry["keys"]["_step"] = _of_numbers(counts[rid][0], entry["lastStep"], monotonic=True)
+        entry["keys"]["_step"] = _of_numbers(runs[rid]["historyLineCount"], entry["lastStep"], monotonic=True)
     return found
 
 

@@ -214,8 +214,8 @@ def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fie
         return
     told = facts.heavy(context.connection, [row["rid"] for row in rows])
     if "historyKeys" in fields:
-        names = {row["rid"]: row["name"] for row in rows}
-        context.described |= history.described(context.connection, project["key"], names, told)
+        by_number = {row["rid"]: row for row in rows}
+        context.described |= history.described(context.connection, project["key"], by_number, told)
     if "systemMetrics" in fields:
         for row in rows:
             metrics = told.get(row["rid"], (None, None))[0]
