@@ -23,15 +23,19 @@ class Page:
         self._lock = threading.Lock()
 
     def fact(self, rid: int, column: str) -> Any:
-        """One column of FACTS, or `tags`, or the JSON text of one of DOCUMENTS, of one run."""
+        """One column of FACTS, `tags`, the JSON text of one of DOCUMENTS, or what the server `told`, of one run."""
         values = self._columns.get(column)
         if values is None:
             with self._lock:
                 values = self._columns[column] = self._read(column)
+        if column == "told":
+            return values.get(rid, {})
         return values.get(rid, []) if column == "tags" else values[rid]
 
     def _read(self, column: str) -> dict[int, Any]:
         """The column for every run of the page."""
+        if column == "told":
+            return self.snapshot.told(self._rids)
         return self.snapshot.tags(self._rids) if column == "tags" else self.snapshot.column(column, self._rids)
 
     def document(self, rid: int, name: str) -> Any:

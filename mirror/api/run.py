@@ -201,7 +201,8 @@ class Run:
         username = self._text("username")
         if username is None:
             raise AttributeError(f"the server did not say who started {self._address}")
-        return User(username, _api=self._api)
+        told = self._fact("told").get("user") or {}
+        return User(username, full_name=told.get("name"), _api=self._api)
 
     @property
     def username(self) -> str:
@@ -516,7 +517,7 @@ class Run:
             "summaryMetrics": self.summary_metrics,
             "historyLineCount": self._fact("server_rows"),
             "historyKeys": self.history_keys,
-            "user": {"name": username, "username": username} if username else None,
+            "user": {"name": self.user.name, "username": username} if username else None,
         }
 
     def __getattr__(self, name: str) -> Any:

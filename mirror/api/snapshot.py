@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import NotMirrored, QueryError, StoreError
 from mirror.home import Home
-from mirror.query import files, paths
+from mirror.query import facts, files, paths
 from mirror.query.connection import quiet
 from mirror.query.paths import Project
 from mirror.query.runs import Named, RunQuery, among, holds_list
@@ -203,6 +203,10 @@ class Snapshot:
             found.setdefault(rid, []).append(tag)
         return found
 
+    def told(self, rids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """What the server told of these runs and is kept as it told it, by the names of its API."""
+        return facts.of_runs(self.cursor, rids)
+
     def keys(self, rid: int) -> list[tuple[str, int, int, float | None]]:
         """The history keys of a run: key, rows, last step, last number."""
         return self.cursor.execute(
@@ -221,9 +225,8 @@ class Snapshot:
         return dict.fromkeys(rids, Extent(-1, 0, None)) | {rid: Extent(*told) for rid, *told in rows}
 
     def has_system_metrics(self, address: Address) -> bool:
-        """Whether any run of the same project has system metrics."""
-        sql = "SELECT count(*) FROM (SELECT 1 FROM store.system_metrics WHERE entity = ? AND project = ? LIMIT 1)"
-        return bool(self.cursor.execute(sql, [address.entity, address.project]).fetchall()[0][0])
+        """Whether the system metrics of the run are mirrored, of which there may be none."""
+        return facts.events_held(self.cursor, address.rid)
 
     def metadata(self, rid: int) -> tuple[str | None, bool]:
         """What a run's metadata file holds as JSON text, and whether it is known: whether the file was looked for."""

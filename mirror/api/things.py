@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class User:
-    """Who started a run, or whose key it is. The mirror holds the username alone, which is `name` as well."""
+    """Who started a run, or whose key it is. `name` is the username where the server did not tell another one."""
 
     username: str
     entity: str | None = None
     email: str | None = None
+    full_name: str | None = None
     _api: Api | None = field(default=None, repr=False, compare=False)
 
     teams = asked("teams")
@@ -49,8 +50,8 @@ class User:
 
     @property
     def name(self) -> str:
-        """The username."""
-        return self.username
+        """The name that people see."""
+        return self.full_name or self.username
 
 
 @dataclass(frozen=True)

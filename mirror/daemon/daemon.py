@@ -32,6 +32,7 @@ from mirror.local.watch import Watch, tell
 from mirror.remote import notices
 from mirror.serve import app as serve
 from mirror.store.records import ProjectCursor, ProjectKey
+from mirror.store.writes import Writes
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
 from mirror.sync.engine import PROJECTS_AT_ONCE
@@ -303,6 +304,11 @@ class Daemon:
 
     def _endpoint(self, snapshots: Snapshots) -> ASGIApp:
         """What official clients ask; it goes by the settings of the moment."""
+        loop = asyncio.get_running_loop()
+
+        def look_again(run: tuple[str, str, str]) -> None:
+            loop.call_soon_threadsafe(self._look_again, run)
+
         return serve.application(
             snapshots,
             lambda: credentials.find(self._settings.server.base_url, self._environ).key,
@@ -312,7 +318,17 @@ class Daemon:
                 entity=self._settings.entity,
                 username=self._username,
             ),
+            look_again,
         )
+
+    def _look_again(self, run: tuple[str, str, str]) -> None:
+        """Have the list of a run's files pulled with the next pass."""
+        entity, project, run_id = run
+
+        def write(tx: Writes) -> None:
+            tx.forget_file_lists(ProjectKey(entity, project), [run_id])
+
+        self.start_task(self._context.writer.write(write), f"noting changed files of {'/'.join(run)}")
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
         """Mirror local runs below these folders, or below those of the config."""

@@ -7,14 +7,15 @@ from mirror.filters.fields import Column, Document, Tags, resolve
 from mirror.filters.fragment import Fragment, bound, fragment, joined
 
 DEFAULT_ORDER = "-created_at"
-_TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.run_id ASC"), Fragment("r.rid ASC"))
+_TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.rid ASC"))
+"""The mirror numbers runs in the order in which the server lists them by creation."""
 
 
 def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
     """A complete ORDER BY list over `store.runs AS r`, and the (doc, key) pairs it reads.
 
     Numbers come before text and missing values last in both directions, NaN with the missing. Ties go by creation time,
-    then run id. Refuses what is no field.
+    then in the server's order. Refuses what is no field.
     """
     terms: list[Fragment] = []
     keys: list[tuple[str, str]] = []

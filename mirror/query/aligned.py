@@ -82,11 +82,11 @@ def chunks(
     elsewhere: list[tuple[str, list[Any], list[Any]]] = [
         (one.key, places.to_pylist(), cells(one)[:]) for one, places in aligned.series if places is not None
     ]
-    made = _maker(tuple(name for name, _ in everywhere))
+    made = _maker(tuple(name for name, _ in everywhere)) if everywhere else None
     for start in range(0, len(aligned.steps), CHUNK_ROWS):
         end = min(start + CHUNK_ROWS, len(aligned.steps))
         columns = [values[start:end] for _, values in everywhere]
-        chunk = made(zip(*columns, strict=True)) if columns else [{} for _ in range(end - start)]
+        chunk = made(zip(*columns, strict=True)) if made else [{} for _ in range(end - start)]
         for name, places, values in elsewhere:
             low, high = bisect_left(places, start), bisect_left(places, end)
             for place, value in zip(places[low:high], values[low:high], strict=True):

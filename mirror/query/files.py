@@ -28,22 +28,34 @@ class Asked:
 
 def count(connection: DuckDBPyConnection, rid: int) -> int | None:
     """How many files a run has; None where its list was never taken."""
+    listed_at, number = listed(connection, rid)
+    return None if listed_at is None else number
+
+
+def listed(connection: DuckDBPyConnection, rid: int) -> tuple[datetime | None, int]:
+    """When the list of a run's files was taken last, and how many it holds; None for never."""
     import duckdb
 
     try:
-        found = _counted(connection, rid)
+        found = connection.execute(
+            "SELECT x.listed_at, (SELECT count(*) FROM store.run_files WHERE rid = x.rid) "
+            "FROM store.run_extras AS x WHERE x.rid = ?",
+            [rid],
+        ).fetchall()
     except (duckdb.CatalogException, duckdb.BinderException):
         # The file was published before there were lists.
-        return None
-    return int(found[0][1]) if found and found[0][0] else None
+        return None, 0
+    return (found[0][0], int(found[0][1])) if found else (None, 0)
 
 
-def _counted(connection: DuckDBPyConnection, rid: int) -> list[Any]:
-    return connection.execute(
-        "SELECT x.listed_at IS NOT NULL, (SELECT count(*) FROM store.run_files WHERE rid = x.rid) "
-        "FROM store.run_extras AS x WHERE x.rid = ?",
-        [rid],
+def missing(connection: DuckDBPyConnection, rid: int, names: Sequence[str]) -> bool:
+    """Whether any of these names is not in the list."""
+    wanted = set(names)
+    found = connection.execute(
+        "SELECT count(DISTINCT name) FROM store.run_files WHERE rid = ? AND name IN (SELECT unnest(?::VARCHAR[]))",
+        [rid, list(wanted)],
     ).fetchall()
+    return int(found[0][0]) < len(wanted)
 
 
 def page(

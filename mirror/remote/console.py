@@ -109,7 +109,7 @@ def _page(place: Place, answer: dict[str, Any]) -> Answer:
     first = lines[0][0] if lines else place.first
     head = next(iter(_lines(answer.get("head") or {}, 0)), None)
     # What comes behind an empty page that should not be empty may still be there.
-    page = ConsolePage(place.run_id, first, lines, last=not more and not stuck)
+    page = ConsolePage(place.run_id, first, lines, last=not more and not stuck, labels=_labels(connection))
     return Answer(page, Place(place.run_id, after, behind), head, more, stuck)
 
 
@@ -117,7 +117,7 @@ def _tail(place: Place, answer: dict[str, Any]) -> Answer:
     connection = answer["logLines"] or {}
     count = len(connection.get("edges") or ())
     lines = _lines(connection, max((answer.get("logLineCount") or 0) - count, 0))
-    page = ConsolePage(place.run_id, lines[0][0] if lines else 0, lines, last=True)
+    page = ConsolePage(place.run_id, lines[0][0] if lines else 0, lines, last=True, labels=_labels(connection))
     return Answer(page, Place(place.run_id, None, lines[-1][0] + 1 if lines else 0), None, more=False, stuck=False)
 
 
@@ -134,3 +134,8 @@ def _lines(connection: dict[str, Any], line: int) -> list[ConsoleLine]:
         lines.append((line, moment(node.get("timestamp")), node.get("level") or None, node.get("line") or ""))
         line += 1
     return lines
+
+
+def _labels(connection: dict[str, Any]) -> list[str | None]:
+    """Which of several writers each line is from."""
+    return [edge["node"].get("label") for edge in connection.get("edges") or ()]

@@ -59,10 +59,13 @@ def _file(node: dict[str, Any]) -> RunFile:
     )
 
 
-async def metadata(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, Document]:
+async def metadata(
+    server: Server, project: ProjectKey, run_ids: Sequence[str]
+) -> tuple[dict[str, Document], dict[str, dict[str, Any]]]:
     """The metadata file of each run: their addresses in one request, then the files. A run that is gone is left out.
 
-    One file that cannot be had or read does not keep the others away.
+    One file that cannot be had or read does not keep the others away. Beside them the entry of each file in the list of
+    its run's files, with `fileCount`.
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "names": [METADATA]}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
@@ -73,12 +76,21 @@ async def metadata(server: Server, project: ProjectKey, run_ids: Sequence[str]) 
     answers = {run_id: found.get(f"r{index}") for index, run_id in enumerate(run_ids)}
     present = {run_id: answer for run_id, answer in answers.items() if answer}
     documents = await asyncio.gather(*(_document(server, answer) for answer in present.values()))
-    return dict(zip(present, documents, strict=True))
+    nodes = {run_id: _entry(answer) for run_id, answer in present.items() if _nodes(answer)}
+    return dict(zip(present, documents, strict=True)), nodes
+
+
+def _nodes(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [edge.get("node") or {} for edge in (answer.get("files") or {}).get("edges") or []]
+
+
+def _entry(answer: dict[str, Any]) -> dict[str, Any]:
+    node = {name: value for name, value in _nodes(answer)[0].items() if name != "directUrl"}
+    return {**node, "fileCount": answer.get("fileCount")}
 
 
 async def _document(server: Server, answer: dict[str, Any]) -> Document:
-    edges = (answer.get("files") or {}).get("edges") or []
-    addresses = [(edge.get("node") or {}).get("directUrl") for edge in edges]
+    addresses = [node.get("directUrl") for node in _nodes(answer)]
     if not addresses or not addresses[0]:
         return None
     try:

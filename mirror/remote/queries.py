@@ -15,23 +15,28 @@ HEAD_FIELDS = "name state createdAt heartbeatAt updatedAt historyLineCount"
 """Enough of a run to see that it changed; what a poll asks for."""
 
 RUN_FIELDS = """id name displayName state createdAt heartbeatAt updatedAt group jobType sweepName notes
-  description tags commit host config summaryMetrics historyLineCount historyKeys user { username }"""
+  description tags commit host config summaryMetrics historyLineCount historyKeys user { id name username }"""
 """All that is mirrored of a run but its history."""
 
 DURATION_FIELD = "computeSeconds"
 """Seen in public clients, but in no query of the official SDK; asked for beside RUN_FIELDS while the server has it."""
 
+FACT_FIELDS = ("projectId", "readOnly", "stopped", "exitcode", "systemMetrics")
+"""What is kept for clients of the API as the server tells it."""
+
 OPTIONAL_FIELDS = {
     "runInfo": "runInfo { program args os python gpu gpuCount cpuCount git { commit remote } }",
-    "eventsLineCount": "eventsLineCount",
-    "logLineCount": "logLineCount",
+    **{name: name for name in ("eventsLineCount", "logLineCount", *FACT_FIELDS)},
 }
 """More of the kind, by the name with which a server refuses them."""
+
+KEPT_FIELDS = "name user { id name username } historyKeys"
+"""What is asked for beside OPTIONAL_FIELDS of runs that were mirrored before this was kept."""
 
 KEYS_FIELDS = "name historyKeys"
 """Which keys each run ever logged."""
 
-LINE_FIELDS = "number timestamp level line"
+LINE_FIELDS = "number timestamp level label line"
 PLAIN_LINE_FIELDS = "level line"
 """What older servers have of a console line."""
 
@@ -39,11 +44,16 @@ CONSOLE_PAGES = "useImprovedPagination"
 """Without this argument, which servers before 0.77 lack, `first` is ignored and `after` counts from the end."""
 
 
-def runs(fields: str) -> str:
-    """One page of runs under `filters`, and how many runs there are under `scope`, in one request."""
+def runs(fields: str, root: str = "", project: str = "") -> str:
+    """One page of runs under `filters`, and how many runs there are under `scope`, in one request.
+
+    `root` and `project` are selections that are asked for besides, at the top and of the project.
+    """
     return f"""query MirrorRuns($entity: String!, $project: String!, $scope: JSONString, $filters: JSONString,
     $order: String, $first: Int, $after: String) {{
+  {root}
   project(name: $project, entityName: $entity) {{
+    {project}
     runCount(filters: $scope)
     runs(filters: $filters, order: $order, first: $first, after: $after) {{
       edges {{ node {{ {fields} }} }}
@@ -64,12 +74,13 @@ def history(count: int) -> str:
 
 
 def file_addresses(count: int) -> str:
-    """One file by its name of `count` runs in one request."""
+    """One file by its name of `count` runs in one request, and how many files each has."""
     return _aliased(
         "MirrorFiles",
         count,
         "",
-        "files(names: $names, first: 1) {{ edges {{ node {{ directUrl }} }} }}",
+        "fileCount files(names: $names, first: 1) {{ edges {{ node {{ "
+        "id name directUrl sizeBytes mimetype updatedAt md5 }} }} }}",
         "$names: [String]",
     )
 

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from mirror.addresses import run_page
-from mirror.remote import queries
+from mirror.errors import AuthError, CommError
+from mirror.remote import facts, queries
+from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing, NotFound, Server
-from mirror.remote.errors import SlowAnswer, Unanswered
+from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
 from mirror.remote.lenient import UNREADABLE, loads, numbers, spells_numbers
-from mirror.store.records import ProjectKey, RunRecord
+from mirror.store.records import ProjectKey, RunFacts, RunRecord
 
 GIVE_UP_AFTER = 4
 """So many runs in a row of which the server gives no record: the server is at fault, not the runs."""
@@ -90,27 +92,64 @@ class PageSize:
 
 
 async def heads(
-    server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any]
+    server: Server,
+    project: ProjectKey,
+    *,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    about: About | None = None,
 ) -> AsyncGenerator[Page[RunHead]]:
-    """Pages of what a poll sees of every run that matches `filters`, oldest first."""
-    async with aclosing(_pages(server, project, queries.HEAD_FIELDS, scope, filters, PageSize(MOST_RUNS))) as pages:
+    """Pages of what a poll sees of every run that matches `filters`, oldest first; `about` comes with the first."""
+    size = PageSize(MOST_RUNS)
+    async with aclosing(_pages(server, project, queries.HEAD_FIELDS, scope, filters, size, about)) as pages:
         async for nodes, total, asked_at in pages:
             yield Page([_head(node) for node in nodes], total, asked_at)
 
 
 async def records(
-    server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any], size: PageSize
+    server: Server,
+    project: ProjectKey,
+    *,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    size: PageSize,
+    about: About | None = None,
 ) -> AsyncGenerator[Page[RunRecord]]:
-    """Pages of whole records of every run that matches `filters`, oldest first."""
+    """Pages of whole records of every run that matches `filters`, oldest first; `about` comes with the first."""
+    wanted = _with_optional(server, project, queries.RUN_FIELDS, scope, filters, size, about)
+    async with aclosing(wanted) as pages:
+        async for nodes, total, asked_at in pages:
+            found = [replace(_record(server, project, node), asked_at=asked_at) for node in nodes]
+            yield Page(found, total, asked_at)
+
+
+async def run_facts(
+    server: Server, project: ProjectKey, *, filters: Mapping[str, Any], size: PageSize
+) -> AsyncGenerator[dict[str, RunFacts]]:
+    """Pages of what is kept for clients of the API, of every run that matches `filters`, by run id."""
+    async with aclosing(_with_optional(server, project, queries.KEPT_FIELDS, {}, filters, size, None)) as pages:
+        async for nodes, _, _ in pages:
+            yield {node["name"]: facts.as_far_as_readable(node) for node in nodes}
+
+
+async def _with_optional(
+    server: Server,
+    project: ProjectKey,
+    needed: str,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    size: PageSize,
+    about: About | None,
+) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
+    """Pages of these fields and of the optional ones, as far as the server has them."""
     while True:
         optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
         asked = {name: field for name, field in optional.items() if name not in server.lacks}
-        fields = " ".join([queries.RUN_FIELDS, *asked.values()])
+        fields = " ".join([needed, *asked.values()])
         try:
-            async with aclosing(_pages(server, project, fields, scope, filters, size)) as pages:
-                async for nodes, total, asked_at in pages:
-                    found = [replace(_record(server, project, node), asked_at=asked_at) for node in nodes]
-                    yield Page(found, total, asked_at)
+            async with aclosing(_pages(server, project, fields, scope, filters, size, about)) as pages:
+                async for page in pages:
+                    yield page
         except FeatureMissing as error:
             # A server may have the field but not all that is asked for in it; then its type is named, `RunInfo`.
             refused = {name for name in asked if name.lower() in str(error).lower()}
@@ -162,8 +201,8 @@ async def _pages(
     scope: Mapping[str, Any],
     filters: Mapping[str, Any],
     size: PageSize,
+    about: About | None = None,
 ) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
-    document = queries.runs(fields)
     # Runs in a row of which no answer came, though they were asked for one by one.
     refused: list[Unanswered] = []
 
@@ -186,9 +225,13 @@ async def _pages(
                 "after": after,
             }
             before = server.bytes_received
+            besides = about.asked(server) if about and after is None else None
             try:
+                document = queries.runs(fields, *(besides or ()))
                 data = await server.graphql("MirrorRuns", document, variables, divisible=first > 1)
             except Unanswered as error:
+                if about is not None and besides is not None:
+                    about.failed(server)
                 # Each size costs a slow server its whole time.
                 if size.shrink(32 if isinstance(error, SlowAnswer) else 4):
                     continue
@@ -198,8 +241,20 @@ async def _pages(
                 data = await server.graphql("MirrorRuns", queries.runs(f"id {queries.HEAD_FIELDS}"), variables)
                 for edge in (data.get("project") or {"runs": {"edges": ()}})["runs"]["edges"]:
                     edge["node"][_REFUSED] = error
+                besides = None
+            except CommError as error:
+                if about is None or isinstance(error, Unreachable | AuthError | NotFound):
+                    raise
+                if besides is None:
+                    about.not_to_blame()
+                    raise
+                if not about.refused(server, error):
+                    raise
+                continue
             else:
                 refused.clear()
+            if about is not None and after is None:
+                about.answered(server, data, asked=besides is not None)
             found = data.get("project")
             if found is None:
                 raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
@@ -294,7 +349,8 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
     if (error := node.get(_REFUSED)) is not None:
         bare = {**dict.fromkeys(queries.RUN_FIELDS.split()), **node}
         everything = [name for name in bare.keys() - node.keys() if name.isalpha()]
-        return replace(_read(server, project, bare), unread=_columns_of(everything), flaw=str(error))
+        unread = _columns_of(everything)
+        return replace(_read(server, project, bare), unread=unread, flaw=str(error), facts=None)
     try:
         if _has_plain_types(node):
             return _read(server, project, node)
@@ -313,7 +369,8 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
             problems[field] = f"{field} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     what = ", ".join(problems[field] for field in sorted(problems))
     flaw = f"{server.base_url} sent something of {project}/{node['name']} that cannot be read: {what}"
-    return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw)
+    told = facts.as_far_as_readable({field: sound[field] for field in sound if field not in problems})
+    return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw, facts=told)
 
 
 def _columns_of(fields: Iterable[str]) -> tuple[str, ...]:
@@ -375,6 +432,7 @@ def _read(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRe
         server_events=node.get("eventsLineCount"),
         server_log_lines=node.get("logLineCount"),
         info=info,
+        facts=facts.of(node),
     )
 
 

@@ -58,4 +58,11 @@ def _by_the_old_way(lines: Sequence[LogLine], after: str | None, total: int) -> 
 def _connection(lines: Sequence[LogLine], end: int, more: bool) -> dict[str, Any]:
     fields = ("number", "timestamp", "level", "label", "line")
     edges = [{"node": {name: getattr(line, name) for name in fields}} for line in lines]
-    return {"edges": edges, "pageInfo": {"endCursor": cursor(end - 1) if edges else None, "hasNextPage": more}}
+    start = end - len(lines)
+    info = {
+        "startCursor": cursor(start) if edges else None,
+        "endCursor": cursor(end - 1) if edges else None,
+        "hasNextPage": more,
+        "hasPreviousPage": start > 0,
+    }
+    return {"edges": edges, "pageInfo": info}

@@ -99,5 +99,11 @@ def connection(items: Sequence[Any], after: str | None, first: int | None) -> di
     edges = [{"node": item, "cursor": cursor(index)} for index, item in enumerate(found, start=start)]
     return {
         "edges": edges,
-        "pageInfo": {"endCursor": edges[-1]["cursor"] if edges else None, "hasNextPage": more},
+        "totalCount": len(items),
+        "pageInfo": {
+            "startCursor": edges[0]["cursor"] if edges else None,
+            "endCursor": edges[-1]["cursor"] if edges else None,
+            "hasNextPage": more,
+            "hasPreviousPage": start > 0,
+        },
     }

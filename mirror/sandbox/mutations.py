@@ -137,6 +137,8 @@ def _delete_files(context: Context, given: Input) -> dict[str, Any]:
         run = context.world.find(*path.split("/", 2))
         if run is None or name not in run.files:
             raise Refused(f"file not found: {text}", 404)
+        if given.get("projectId") not in (None, run.project.number):
+            raise Refused(f"project {given['projectId']} has no file {text}", 404)
         del run.files[name]
     context.world.changed()
     return {"success": True}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -32,22 +33,34 @@ def _user(world: World, username: str | None = None) -> dict[str, Any]:
     name = username or world.username
     return {
         "id": _storage_id("User", name),
-        "name": name,
+        "name": " ".join(part.capitalize() for part in name.replace("_", "-").split("-")),
         "username": name,
         "email": f"{name}@example.com",
         "admin": False,
         "flags": "{}",
         "entity": world.entity,
+        "defaultEntity": world.entity,
         "deletedAt": None,
         "apiKeys": {"edges": []},
         "teams": {"edges": [{"node": entity} for entity in world.entities()]},
     }
 
 
+_PROJECT_ORDERS: dict[str, Callable[[Project], Any]] = {
+    **dict.fromkeys(("createdAt", "created_at"), lambda project: project.created_at),
+    **dict.fromkeys(("lastActive", "last_active"), lambda project: project.last_active),
+    "name": lambda project: project.name,
+}
+
+
 def _projects(context: Context, entity: str | None, arguments: Arguments) -> dict[str, Any]:
     wanted = entity or context.world.entity
     found = [project for project in context.world.projects.values() if project.entity == wanted]
-    found.sort(key=lambda project: project.created_at, reverse=(arguments.get("order") or "-").startswith("-"))
+    order = arguments.get("order") or "-createdAt"
+    column = _PROJECT_ORDERS.get(order.lstrip("+-"))
+    if column is None:
+        raise Refused(f"invalid order: {order}", 400)
+    found.sort(key=column, reverse=order.startswith("-"))
     return connection(found, arguments.get("after"), arguments.get("first"))
 
 
@@ -62,6 +75,8 @@ def _server_info(_source: Any, context: Context, _arguments: Arguments) -> dict[
 
 def _run_connection(project: Project, context: Context, arguments: Arguments) -> dict[str, Any]:
     runs = context.listing.runs(project, arguments.get("filters"), arguments.get("order"))
+    if arguments.get("names"):
+        runs = [run for run in runs if run.run_id in arguments["names"]]
     return connection(runs, arguments.get("after"), arguments.get("first"))
 
 
@@ -97,7 +112,8 @@ def _summary(run: Run, _context: Context, arguments: Arguments) -> str:
 def _system_metrics(run: Run, _context: Context, _arguments: Arguments) -> str | None:
     latest: dict[str, Any] = {}
     for line in run.events.lines[-4:]:
-        latest.update(jsontext.read(line))
+        with suppress(ValueError, RecursionError):
+            latest.update(jsontext.read(line))
     return jsontext.write({key: value for key, value in latest.items() if not key.startswith("_")}) if latest else None
 
 
@@ -201,6 +217,7 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "project": lambda _, context, arguments: context.project(arguments),
         "model": lambda _, context, arguments: context.project(arguments),
         "models": lambda _, context, arguments: _projects(context, arguments.get("entityName"), arguments),
+        "projects": lambda _, context, arguments: _projects(context, arguments.get("entityName"), arguments),
         "entity": lambda _, context, arguments: (
             name if (name := arguments.get("name") or context.world.entity) in context.world.entities() else None
         ),
@@ -218,11 +235,14 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
     },
     "Project": {
         "id": lambda project, _, __: project.storage_id,
-        "internalId": lambda project, _, __: str(project.number),
+        "internalId": lambda project, _, __: project.internal_id,
         "name": lambda project, _, __: project.name,
         "entityName": lambda project, _, __: project.entity,
         "entity": lambda project, _, __: project.entity,
         "createdAt": lambda project, _, __: instants.text(project.created_at),
+        "updatedAt": lambda project, _, __: instants.text(project.last_active),
+        "lastActive": lambda project, _, __: instants.text(project.last_active),
+        "totalRuns": lambda project, _, __: len(project.runs),
         "isBenchmark": lambda _, __, ___: False,
         "readOnly": lambda _, __, ___: False,
         "description": lambda project, _, __: project.description,
@@ -233,6 +253,7 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "bucket": _bucket,
         "runCount": lambda project, context, arguments: context.listing.count(project, arguments.get("filters")),
         "runs": _run_connection,
+        "buckets": _run_connection,
         "totalSweeps": lambda project, _, __: len(project.sweeps),
         "sweep": lambda project, _, arguments: project.sweeps.get(arguments["sweepName"]),
         "sweeps": lambda project, _, arguments: connection(
@@ -252,6 +273,7 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "group": lambda run, _, __: run.labels.group,
         "jobType": lambda run, _, __: run.labels.job_type,
         "sweepName": lambda run, _, __: run.labels.sweep,
+        "sweep": lambda run, _, __: run.project.sweeps.get(run.labels.sweep or ""),
         "notes": lambda run, _, __: run.labels.notes,
         "description": lambda run, _, __: run.labels.description,
         "commit": lambda run, _, __: run.labels.commit,

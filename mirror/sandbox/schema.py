@@ -20,6 +20,9 @@ FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "history_keys": ("Run.historyKeys",),
     "history_line_count": ("Run.historyLineCount",),
     "run_count": ("Project.runCount",),
+    "project_activity": ("Project.updatedAt", "Project.lastActive", "Project.totalRuns"),
+    "run_control": ("Run.stopped", "Run.exitcode"),
+    "default_entity": ("User.defaultEntity",),
     "organizations": ("Query.organization", "Entity.organization", "Entity.projects", "Query.entity"),
 }
 FILTER_COLUMNS = {"updated_at_filter": "updatedAt", "heartbeat_at_filter": "heartbeatAt"}

@@ -36,6 +36,16 @@ class Project:
         """The id that the API shows."""
         return base64.b64encode(f"Project:v1:{self.name}:{self.entity}".encode()).decode()
 
+    @property
+    def internal_id(self) -> str:
+        """The number of the project, as the API shows it where it is an id."""
+        return base64.b64encode(f"ProjectInternalId:{self.number}".encode()).decode()
+
+    @property
+    def last_active(self) -> datetime:
+        """When a run of it last changed, or was made."""
+        return max([self.created_at, *(run.heartbeat_at or run.created_at for run in self.runs.values())])
+
 
 class World:
     """All that the server knows. `now` is its clock, a callable that gives naive UTC, and may be replaced.

@@ -10,15 +10,16 @@ import asyncio
 import gzip
 import io
 import logging
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from starlette.applications import Starlette
@@ -30,10 +31,14 @@ from starlette.routing import Route
 from mirror.errors import CommError, MirrorError
 from mirror.query.connection import refusal
 from mirror.serve import documents
-from mirror.serve.documents import Elsewhere, Malformed, Operation, Write
+from mirror.serve.context import Context, RunPath
+from mirror.serve.documents import Better, Elsewhere, Malformed, Operation, Write
+from mirror.serve.files import METADATA, metadata, runs_of
 from mirror.serve.guard import KeyGuard
-from mirror.serve.resolvers import RESOLVERS, Context
+from mirror.serve.resolvers import RESOLVERS, Exports
 from mirror.serve.runs import Listings
+from mirror.serve.signing import Signer
+from mirror.serve.touched import Touched, changed
 from mirror.serve.upstream import PASSED, Upstream
 from mirror.web.snapshots import Snapshots
 from mirror.web.statements import unless_left
@@ -49,6 +54,10 @@ MOST_BYTES = 256 << 20
 
 _TOO_LONG = f"a request holds at most {MOST_BYTES >> 20} MiB"
 _THREADS = 4
+_CLIENTS = ("W&B Public Client", "wandb-core")
+_SCANS = frozenset({"RunParquetHistory", "HistoryPage"})
+T = TypeVar("T")
+
 _TRIES = 3
 """How often a request begins again because of what is published meanwhile."""
 
@@ -74,6 +83,16 @@ class _Published(Exception):
     """A newer snapshot was published meanwhile."""
 
 
+@dataclass(frozen=True)
+class _How:
+    """How a request is to be answered: under which address, until when, and what of the context it sets."""
+
+    base_url: str
+    cancelled: threading.Event
+    alone: bool
+    scans: bool
+
+
 @dataclass
 class Endpoint:
     """The handlers, and what they share."""
@@ -81,6 +100,9 @@ class Endpoint:
     snapshots: Snapshots
     upstream: Upstream
     policy: Callable[[], Policy]
+    signer: Signer
+    look_again: Callable[[RunPath], None] = lambda _: None
+    touched: Touched = field(default_factory=Touched)
     listings: Listings = field(default_factory=Listings)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
     remembered: OrderedDict[bytes, tuple[float, bytes]] = field(default_factory=OrderedDict)
@@ -94,7 +116,7 @@ class Endpoint:
             asked, variables = _asked(body, request.headers.get("content-encoding", ""))
             if asked.roots & _SERVER_KNOWS_BETTER:
                 return await self._better(request, body, asked, variables)
-            return await self._mirrored(request, asked, variables)
+            return await self._answered(request, body, asked, variables)
         except Write:
             return await self._write(request, body)
         except Elsewhere as missing:
@@ -105,25 +127,46 @@ class Endpoint:
     async def rest(self, request: Request) -> Response:
         """Files, and the streams that runs log to."""
         if request.method in ("GET", "HEAD"):
+            content = await self._in_pool(partial(self._file, request.path_params["path"]))
+            if content is not None:
+                return Response(content, media_type="application/json")
             return await self._passed(request, b"", "the content of files stays on the server")
         return await self._write(request, await _body(request))
 
-    async def _mirrored(self, request: Request, asked: Operation, variables: Any) -> Response:
+    async def _answered(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
+        """The mirror's answer, after the server was asked for what has to be known before, or which is better."""
+        try:
+            return await self._mirrored(request, asked, variables)
+        except Exports as unknown:
+            learned = await self._exported(request, body)
+            last = None if learned is None else min(learned, unknown.last_step)
+            self.listings.exported.keep(unknown.version, unknown.rid, (last, time.monotonic()))
+            return await self._mirrored(request, asked, variables, alone=True)
+        except Better:
+            try:
+                return await self._upstream(request, body)
+            except CommError:
+                return await self._mirrored(request, asked, variables, alone=True)
+
+    async def _mirrored(self, request: Request, asked: Operation, variables: Any, *, alone: bool = False) -> Response:
         cancelled = threading.Event()
-        work = partial(self._executed, str(request.base_url).rstrip("/"), asked, variables, cancelled)
+        # Only their newer programs name the operation, and read exported files beside pages of a history.
+        scans = asked.named in _SCANS and request.headers.get("user-agent", "").startswith(_CLIENTS)
+        how = _How(str(request.base_url).rstrip("/"), cancelled, alone=alone, scans=scans)
         return await unless_left(
-            request.receive, asyncio.get_running_loop().run_in_executor(self.pool, work), cancelled
+            request.receive, self._in_pool(partial(self._executed, asked, variables, how)), cancelled
         )
 
-    def _executed(self, base_url: str, asked: Operation, variables: Any, cancelled: threading.Event) -> Response:
+    def _in_pool(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    def _executed(self, asked: Operation, variables: Any, how: _How) -> Response:
         for _ in range(_TRIES):
             with suppress(_Published):
-                return self._of_snapshot(base_url, asked, variables, cancelled, exactly=True)
-        return self._of_snapshot(base_url, asked, variables, cancelled, exactly=False)
+                return self._of_snapshot(asked, variables, how, exactly=True)
+        return self._of_snapshot(asked, variables, how, exactly=False)
 
-    def _of_snapshot(
-        self, base_url: str, asked: Operation, variables: Any, cancelled: threading.Event, *, exactly: bool
-    ) -> Response:
+    def _of_snapshot(self, asked: Operation, variables: Any, how: _How, *, exactly: bool) -> Response:
         """Raises _Published where a list was made from a newer snapshot than the rest, and is to be `exactly` of it."""
         import duckdb
 
@@ -132,7 +175,7 @@ class Endpoint:
         version = self.snapshots.version()
 
         def ask(question: str, arguments: Mapping[str, Any]) -> bytes:
-            found = self.snapshots.statements.ask(question, arguments, SECONDS, cancelled)
+            found = self.snapshots.statements.ask(question, arguments, SECONDS, how.cancelled)
             if exactly and found.version != version:
                 raise _Published
             return found.content
@@ -146,7 +189,13 @@ class Endpoint:
                 policy.entity,
                 policy.username,
                 read_only=not policy.writes,
-                base_url=base_url,
+                base_url=how.base_url,
+                server_url=policy.base_url,
+                alone=how.alone,
+                scans=how.scans,
+                sign=self.signer.sign,
+                touched=self.touched.when,
+                look_again=self.look_again,
             )
             try:
                 data, errors = documents.execute(asked, context, variables, RESOLVERS)
@@ -154,10 +203,32 @@ class Endpoint:
                 raise refusal(error) from error
         return _json({"errors": errors, "data": data} if errors else {"data": data})
 
+    def _file(self, path: str) -> bytes | None:
+        """The content of a file that the mirror holds."""
+        entity, _, rest = path.partition("/")
+        project, _, rest = rest.partition("/")
+        run_id, _, name = rest.partition("/")
+        if name != METADATA:
+            return None
+        with self.snapshots.connection(SECONDS) as connection:
+            return metadata(connection, entity, project, run_id)
+
+    async def _exported(self, request: Request, body: bytes) -> int | None:
+        """Up to which step the server says it has exported a history; None where it has not, or does not answer."""
+        try:
+            told = orjson.loads(bytes((await self._upstream(request, body)).body))
+            found = told["data"]["project"]["run"]["parquetHistory"]
+            steps = [int(row["_step"]) for row in found["liveData"]]
+        except (CommError, ValueError, TypeError, KeyError):
+            return None
+        if not found["parquetUrls"]:
+            return None
+        return min(steps) - 1 if steps else sys.maxsize
+
     async def _better(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
         """The server's answer, or its last one, or what the mirror knows."""
         if PASSED in request.headers:
-            return await self._mirrored(request, asked, variables)
+            return await self._mirrored(request, asked, variables, alone=True)
         told_at, told = self.remembered.get(body, (-_FRESH_SECONDS, b""))
         if time.monotonic() - told_at < _FRESH_SECONDS:
             return Response(told, media_type="application/json")
@@ -166,7 +237,7 @@ class Endpoint:
         except CommError:
             if told:
                 return Response(told, media_type="application/json")
-            return await self._mirrored(request, asked, variables)
+            return await self._mirrored(request, asked, variables, alone=True)
         if found.status_code == 200 and b'"errors"' not in bytes(found.body):
             self.remembered[body] = (time.monotonic(), bytes(found.body))
             while len(self.remembered) > _REMEMBERED:
@@ -179,9 +250,22 @@ class Endpoint:
                 'the mirror takes no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
             )
         try:
-            return await self._upstream(request, body)
+            found = await self._upstream(request, body)
         except CommError as error:
             return _refused(f"changes go to the server: {error}", 400)
+        if request.url.path == "/graphql":
+            await self._in_pool(partial(self._note_files, body))
+        return found
+
+    def _note_files(self, body: bytes) -> None:
+        """Have the lists of files that a change concerns pulled anew."""
+        runs, files = changed(body)
+        if files:
+            with self.snapshots.connection(SECONDS) as connection:
+                runs += runs_of(connection, files)
+        for run in runs:
+            self.touched.note(run)
+            self.look_again(run)
 
     async def _passed(self, request: Request, body: bytes, missing: str) -> Response:
         try:
@@ -194,15 +278,24 @@ class Endpoint:
         return await send(request, body)
 
 
-def application(snapshots: Snapshots, key: Callable[[], str], policy: Callable[[], Policy]) -> Starlette:
-    """The endpoint over these snapshots, for whoever holds the key; key and policy are asked for at each request."""
-    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url), policy)
+def application(
+    snapshots: Snapshots,
+    key: Callable[[], str],
+    policy: Callable[[], Policy],
+    look_again: Callable[[RunPath], None],
+) -> Starlette:
+    """The endpoint over these snapshots, for whoever holds the key; key and policy are asked for at each request.
+
+    `look_again` is told of runs whose list of files is to be pulled with the next pass, from any thread.
+    """
+    signer = Signer()
+    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, look_again)
     return Starlette(
         routes=[
             Route("/graphql", endpoint.graphql, methods=["POST"]),
             Route("/files/{path:path}", endpoint.rest, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
         ],
-        middleware=[Middleware(KeyGuard, key=key)],
+        middleware=[Middleware(KeyGuard, key=key, signer=signer)],
         exception_handlers={MirrorError: _told, Exception: _unexpected},
     )
 
@@ -216,7 +309,7 @@ def _asked(body: bytes, encoding: str) -> tuple[Operation, Any]:
         query, name, given = None, None, None
     if not isinstance(query, str) or not isinstance(given, dict) or not isinstance(name, str | None):
         raise Malformed('send JSON such as {"query": "{ viewer { entity } }", "variables": {}}')
-    asked = documents.operation(query, name)
+    asked = replace(documents.operation(query, name), named=name or "")
     return asked, asked.variables(given)
 
 

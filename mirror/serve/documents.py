@@ -51,6 +51,10 @@ class Elsewhere(MirrorError):
     """The mirror has no answer to this; the real server may have one. The message says what is missing."""
 
 
+class Better(Elsewhere):
+    """The mirror can answer this, but the server knows better while it can be reached."""
+
+
 class Write(Elsewhere):
     """A mutation: only the real server may take it."""
 
@@ -97,6 +101,8 @@ class Operation:
     fields: tuple[Field, ...]
     schema_question: DocumentNode | None = None
     """The whole document, where it asks what the schema holds and nothing else, as some versions of the SDK do."""
+    named: str = ""
+    """The name of the operation, where the request gave it beside the document."""
 
     @cached_property
     def roots(self) -> frozenset[str]:
@@ -136,7 +142,11 @@ def operation(query: str, name: str | None) -> Operation:
 def execute(
     asked: Operation, context: Any, variables: Any, resolvers: Mapping[str, Mapping[str, Resolver]]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The data, and the errors of fields that have none. Elsewhere is not caught: half an answer helps nobody."""
+    """The data, and the errors of fields that have none.
+
+    A field that has no resolver is read from its source; Elsewhere is raised for one that the source lacks, since the
+    mirror does not hold it then. It is not caught: half an answer helps nobody.
+    """
     errors: list[dict[str, Any]] = []
     if asked.schema_question is not None:
         told = execute_sync(_schema(), asked.schema_question, operation_name=_name(asked.node) or None)
@@ -161,11 +171,15 @@ def execute(
     def walk(fields: tuple[Field, ...], source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for field, resolve, arguments in plan(fields):
-            if resolve is None and field.below is None:
-                found[field.key] = source.get(field.name)
-                continue
             try:
-                value = resolve(source, context, field, arguments) if resolve else source.get(field.name)
+                if resolve is None and field.below is None:
+                    found[field.key] = source[field.name]
+                    continue
+                value = resolve(source, context, field, arguments) if resolve else source[field.name]
+            except KeyError:
+                if resolve is not None:
+                    raise
+                raise Elsewhere(f"{field.kind}.{field.name} is not mirrored here") from None
             except Elsewhere:
                 raise
             except MirrorError as error:

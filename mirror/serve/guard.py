@@ -9,10 +9,12 @@ import logging
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mirror.errors import MirrorError
+from mirror.serve.signing import Signer
 from mirror.web.guard import foreign
 
 log = logging.getLogger("mirror.serve")
@@ -22,12 +24,13 @@ class KeyGuard:
     """Lets a request through that names this machine, is not caused by another origin, and carries the API key.
 
     The key comes as official clients send it: HTTP Basic authentication, user `api`. `key` tells the right one, and
-    raises MirrorError where there is none.
+    raises MirrorError where there is none. To read a file, an address that was signed here does in place of the key.
     """
 
-    def __init__(self, app: ASGIApp, key: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, key: Callable[[], str], signer: Signer) -> None:
         self._app = app
         self._key = key
+        self._signer = signer
         self._told = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,10 +39,14 @@ class KeyGuard:
             return
         headers = Headers(scope=scope)
         refused: ASGIApp | None = foreign(scope, headers)
-        if refused is None and (reason := self._unknown(headers)):
+        if refused is None and not self._signed(scope) and (reason := self._unknown(headers)):
             # A client that is told 401 says what to do about the key, and does not try again.
             refused = JSONResponse({"errors": [{"message": reason}], "message": reason}, 401)
         await (refused or self._app)(scope, receive, send)
+
+    def _signed(self, scope: Scope) -> bool:
+        request = HTTPConnection(scope)
+        return scope["method"] in ("GET", "HEAD") and self._signer.holds(raw_path(scope), request.query_params)
 
     def _unknown(self, headers: Headers) -> str:
         try:
@@ -54,6 +61,12 @@ class KeyGuard:
         if hmac.compare_digest(_sent(headers.get("authorization", "")).encode(), f"api:{key}".encode()):
             return ""
         return "the API key is missing or wrong: the mirror wants the one that it mirrors with"
+
+
+def raw_path(scope: Scope) -> str:
+    """The path as it was sent, percent-encoded, without the query."""
+    path: bytes = scope["raw_path"]
+    return path.decode("latin-1").partition("?")[0]
 
 
 def _sent(authorization: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mirror.query import facts
 from mirror.query.aligned import align, chunks
 from mirror.query.paths import Project
 from mirror.query.picked import read, restricted, steps_of, steps_of_all
@@ -122,15 +123,26 @@ def stretch(source: HistorySource, run: Logged, low: int, high: int) -> Stretch:
     return Stretch(low, end, window(source, run, Window(low, end)))
 
 
-def lines(connection: DuckDBPyConnection, run: Logged, series: Sequence[Series]) -> list[str]:
+def lines(
+    connection: DuckDBPyConnection, run: Logged, series: Sequence[Series], exported_to: int | None = None
+) -> list[str]:
     """The rows of these series by rising step; numbers that are not finite are bare tokens.
 
     Nested values are nested again where the run's summary shows that they were logged so; the mirror itself has a
-    dotted key for each, which may also have been logged with its dots.
+    dotted key for each, which may also have been logged with its dots. Up to `exported_to` they stay dotted, as they
+    are in the server's exported files.
     """
     nested = _document(connection, run.rid) if any("." in one.key for one in series) else {}
     paths = {one.key: path for one in series if len(path := _path(nested, one.key)) > 1}
-    return _texts(series, paths)
+    if not paths or exported_to is None:
+        return _texts(series, paths)
+    exported = [one.between(0, exported_to + 1) for one in series]
+    live = [one.between(exported_to + 1, run.last_step + 1) for one in series]
+    return [
+        text
+        for part, dotted in ((exported, True), (live, False))
+        for text in _texts([one for one in part if len(one.steps)], {} if dotted else paths)
+    ]
 
 
 def events(source: HistorySource, project: Project, run_id: str, rid: int, samples: int | None) -> list[str]:
@@ -142,12 +154,6 @@ def events(source: HistorySource, project: Project, run_id: str, rid: int, sampl
     values = source.connection.execute(count, [*project, run_id]).fetchall()[0][0]
     found = read(source, [rid], Scope(samples=most, system=True), values).get(rid, [])
     return _texts(found, {}, step_key=None)
-
-
-def has_events(connection: DuckDBPyConnection, project: Project) -> bool:
-    """Whether system metrics are mirrored of the project."""
-    mirrored = "SELECT 1 FROM system_metrics WHERE entity = ? AND project = ? LIMIT 1"
-    return bool(connection.execute(mirrored, list(project)).fetchall())
 
 
 def latest_events(connection: DuckDBPyConnection, project: Project, run_ids: Sequence[str]) -> dict[str, str]:
@@ -210,53 +216,82 @@ def _steps(source: HistorySource, run: Logged, wanted: Window) -> list[int]:
     return found
 
 
-def described(connection: DuckDBPyConnection, project: Project, runs: Mapping[int, str]) -> dict[int, dict[str, Any]]:
-    """What `historyKeys` answers for runs by their number; nothing for a run without rows."""
-    if not runs:
-        return {}
+def described(
+    connection: DuckDBPyConnection,
+    project: Project,
+    runs: Mapping[int, Mapping[str, Any]],
+    heavy: Mapping[int, facts.Heavy],
+) -> dict[int, dict[str, Any]]:
+    """What `historyKeys` answers for runs by their number, as they were looked up; nothing for one without rows.
+
+    Which keys rose alone, and the types of those that are no plain numbers, are as the server told them; of runs that
+    it does not know, and of keys that it had not counted yet, they are found out from the values.
+    """
     here, params = among(list(runs), exactly=True)
     keys = f"SELECT rid, key, rows, last FROM store.history_keys WHERE {here} ORDER BY rid, key"
     rows = connection.execute(keys, params).fetchall()
-    steps = f"SELECT rid, last_step FROM store.run_history WHERE {here}"
-    last_steps: dict[int, int] = dict(connection.execute(steps, params).fetchall())
-    odd = sorted({key for _, key, _, last in rows if last is None})
-    kinds = _kinds(connection, project, sorted({runs[row[0]] for row in rows if row[3] is None}), odd) if odd else {}
+    told = {rid: orjson.loads(heavy[rid][1] or "{}") for rid in runs if rid in heavy and heavy[rid][1]}
+    rose = {
+        rid: dict.fromkeys(about["falling"], False) | dict.fromkeys(about["monotonic"], True)
+        for rid, about in told.items()
+    }
     found: dict[int, dict[str, Any]] = {}
+    unknown: dict[int, list[str]] = {}
     for rid, key, count, last in rows:
-        told = found.setdefault(rid, {"keys": {"_step": None}, "lastStep": last_steps.get(rid), "sets": []})
-        kind = "number" if last is not None else kinds.get((runs[rid], key), "string")
-        told["keys"][key] = {"typeCounts": [{"type": kind, "count": count}], "previousValue": _plain(last)}
-    for told in found.values():
-        told["keys"]["_step"] = {
-            "typeCounts": [
-                {
-                    "type": "number",
-                    "count": max(
-                        entry["typeCounts"][0]["count"] for key, entry in told["keys"].items() if key != "_step"
-                    ),
-                }
-            ],
-            "monotonic": True,
-            "previousValue": told["lastStep"],
-        }
+        if rid not in found:
+            found[rid] = {"keys": {"_step": None}, "lastStep": runs[rid]["last_step"], "sets": []}
+        about = found[rid]["keys"]
+        if rid in told and key in told[rid]["others"]:
+            about[key] = told[rid]["others"][key]
+        elif rid in rose and last is not None and key in rose[rid]:
+            about[key] = _of_numbers(count, last, monotonic=rose[rid][key])
+        else:
+            unknown.setdefault(rid, []).append(key)
+    for rid, names in unknown.items():
+        found[rid]["keys"] |= _looked_at(connection, project, runs[rid]["name"], names)
+    for rid, entry in found.items():
+        entry["keys"]["_step"] = _of_numbers(runs[rid]["historyLineCount"], entry["lastStep"], monotonic=True)
     return found
 
 
-def _kinds(
-    connection: DuckDBPyConnection, project: Project, run_ids: Sequence[str], keys: Sequence[str]
-) -> dict[tuple[str, str], str]:
-    """The type of what is no number, told by one value of each key."""
+def _of_numbers(count: int, last: float | None, *, monotonic: bool) -> dict[str, Any]:
+    return {
+        "typeCounts": [{"type": "number", "count": count}],
+        "monotonic": monotonic,
+        "previousValue": _plain(last),
+    }
+
+
+def _looked_at(
+    connection: DuckDBPyConnection, project: Project, run_id: str, keys: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The same of these keys, from their values: how many are of which type, and whether they only rose."""
     rows = connection.execute(
         """
-        SELECT run_id, key, any_value(CASE left(text, 1)
-            WHEN '"' THEN 'string' WHEN '[' THEN 'list' WHEN 't' THEN 'boolean' WHEN 'f' THEN 'boolean'
-            WHEN 'n' THEN 'nil' WHEN '{' THEN coalesce(TRY_CAST(text AS JSON) ->> '$._type', 'map') ELSE 'number' END)
-        FROM history WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?)) AND key IN (SELECT unnest(?))
-        GROUP BY run_id, key
+        WITH typed AS (
+            SELECT key, step, value, CASE WHEN text IS NULL THEN 'number' ELSE CASE left(text, 1)
+                WHEN '"' THEN 'string' WHEN '[' THEN 'list' WHEN 't' THEN 'boolean' WHEN 'f' THEN 'boolean'
+                WHEN 'n' THEN 'nil' WHEN '{' THEN coalesce(TRY_CAST(text AS JSON) ->> '$._type', 'map')
+                ELSE 'number' END END AS kind
+            FROM history WHERE entity = ? AND project = ? AND run_id = ? AND key IN (SELECT unnest(?::VARCHAR[]))
+        ), rising AS (
+            SELECT key, step, kind, value, kind = 'number' AND NOT isnan(value)
+                AND value >= coalesce(lag(value) OVER (PARTITION BY key ORDER BY step), value) AS rises
+            FROM typed
+        )
+        SELECT key, kind, count(*), bool_and(coalesce(rises, false)), arg_max(value, step), min(step)
+        FROM rising GROUP BY key, kind ORDER BY key, min(step)
         """,
-        [*project, list(run_ids), list(keys)],
+        [*project, run_id, list(keys)],
     ).fetchall()
-    return {(run_id, key): kind for run_id, key, kind in rows}
+    found: dict[str, dict[str, Any]] = {}
+    for key, kind, count, rises, last, _ in rows:
+        entry = found.setdefault(key, {"typeCounts": [], "monotonic": True, "previousValue": None})
+        entry["typeCounts"].append({"type": kind, "count": count})
+        entry["monotonic"] &= rises
+        if kind == "number":
+            entry["previousValue"] = _plain(last)
+    return found
 
 
 def _document(connection: DuckDBPyConnection, rid: int) -> dict[str, Any]:

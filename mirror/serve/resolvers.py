@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError
-from mirror.query import files
-from mirror.query.paths import Project
-from mirror.query.series import HistorySource, segmented
+from mirror.query import facts
 from mirror.remote.lenient import loads
-from mirror.serve import history, runs
-from mirror.serve.documents import Elsewhere, Field, Resolver
+from mirror.serve import console, files, history, runs
+from mirror.serve.context import Context, path_of
+from mirror.serve.documents import Better, Elsewhere, Field, Resolver
 from mirror.serve.history import AHEAD_VALUES
-from mirror.serve.runs import Ask, Listing, Listings
+from mirror.serve.pages import connection, cursor, place_of, start_of
+from mirror.serve.runs import Listing
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from mirror.query.series import Series
 
 Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]
 
+FRESH = timedelta(days=1)
+"""How old what the server told of itself may be before it is asked again. Passes ask it every few hours."""
 
-T = TypeVar("T")
+ASKED_SECONDS = 600.0
+"""How long the server is not asked again which steps of one run it has exported."""
+
+LIVE_STATES = frozenset({"running", "pending", "preempting"})
 
 _HEAVY = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "historyKeys"})
 """Fields of a run that are read where they are asked for; the others are known of every run that was looked at."""
@@ -40,88 +43,88 @@ AHEAD_BYTES = 1 << 17
 """Runs of a list in which one has larger documents are read one at a time."""
 
 
-@dataclass
-class Context:
-    """One request: the snapshot that it reads, and what several requests share."""
+class Exports(Elsewhere):
+    """Which steps of a run the server has exported is to be asked first; then this is answered by the mirror."""
 
-    connection: DuckDBPyConnection
-    version: str
-    listings: Listings
-    ask: Ask
-    entity: str | None
-    username: str | None
-    read_only: bool = False
-    base_url: str = ""
-    described: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
-        """What an earlier request found in the same snapshot, or is found now."""
-        return self.listings.facts.get(self.version, key, find)
-
-    @property
-    def source(self) -> HistorySource:
-        """Where histories are read."""
-        return HistorySource(self.connection, self.remembered(("segmented",), lambda: segmented(self.connection)))
-
-    def has_events(self, project: Project) -> bool:
-        """Whether system metrics are mirrored of the project."""
-        return self.remembered(("events", project), lambda: history.has_events(self.connection, project))
+    def __init__(self, version: str, rid: int, last_step: int) -> None:
+        super().__init__("which steps are exported")
+        self.version, self.rid, self.last_step = version, rid, last_step
 
 
-def _default_entity(context: Context) -> str | None:
-    """The entity of the settings, else that of the most mirrored projects."""
-    if context.entity:
-        return context.entity
-    found = context.connection.execute(
-        "SELECT entity FROM store.projects GROUP BY entity ORDER BY count(*) DESC, entity LIMIT 1"
-    ).fetchall()
-    return found[0][0] if found else None
+def _viewer(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any] | None:
+    """Whoever holds the key: what the server told of them, or at least what the daemon found out when it signed in."""
+    told: dict[str, Any] | None = context.server[0].get("viewer", {})
+    if told:
+        return told
+    known = {"username": context.username, "entity": context.entity}
+    return {name: value for name, value in known.items() if value is not None}
 
 
-def _viewer(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any]:
-    """Whoever holds the key, as far as the mirror knows."""
-    entity = _default_entity(context)
-    user = _user(context.username or entity) or {"id": "mirror"}
-    found = context.connection.execute("SELECT DISTINCT entity FROM store.projects ORDER BY entity").fetchall()
-    teams = {"edges": [{"node": team} for (team,) in found]}
-    return {**user, "entity": entity, "flags": "{}", "admin": False, "apiKeys": {"edges": []}, "teams": teams}
+def _server_info(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any] | None:
+    """What the server told of itself; what is old is asked again while the server can be reached."""
+    told, age = context.server
+    if "serverInfo" not in told:
+        raise Elsewhere("the server has not told of itself yet")
+    if age > FRESH and not context.alone:
+        raise Better("what the server told of itself is old")
+    info: dict[str, Any] | None = told["serverInfo"]
+    return info
 
 
-def _user(name: str | None) -> dict[str, Any] | None:
-    return None if name is None else {"id": name, "name": name, "username": name}
+def _api_keys(user: Source, context: Context, *_: Any) -> Any:
+    """Secrets, on older servers: the mirror knows at most that there are none. To the SDK null is "not loaded"."""
+    if "apiKeys" in user:
+        return user["apiKeys"]
+    if context.alone:
+        return None
+    raise Better("API keys are not mirrored")
 
 
 def _project(_source: Any, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
-    entity, name = arguments.get("entityName") or _default_entity(context), arguments.get("name")
-    found: list[dict[str, Any]] = []
-    if entity and name:
-        found = context.remembered(("project", entity, name), lambda: runs.projects(context.connection, entity, name))
+    entity, name = arguments.get("entityName") or context.default_entity(), arguments.get("name")
+    found = context.projects(entity, name) if entity and name else []
     if not found:
         raise Elsewhere(f"the project {entity}/{name} is not mirrored")
     return found[0]
 
 
+def _entity(_source: Any, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
+    """What any project of the entity told of it."""
+    name = arguments.get("name") or context.default_entity()
+    found = facts.projects(context.connection, name) if name else []
+    if not found:
+        raise Elsewhere(f"no project of {name} is mirrored")
+    told: dict[str, Any] = next((project["entity"] for project in found if project.get("entity")), {"name": name})
+    return told
+
+
 def _projects(entity: str | None, context: Context, arguments: Arguments) -> dict[str, Any]:
-    wanted = entity or _default_entity(context)
-    found = runs.projects(context.connection, wanted) if wanted else []
+    wanted = entity or context.default_entity()
+    found = facts.projects(context.connection, wanted) if wanted else []
     if not found:
         raise Elsewhere(f"no project of {wanted} is mirrored")
-    if (arguments.get("order") or "-").startswith("+"):
-        found.reverse()
-    start = runs.place_of(arguments["after"])[1] if arguments.get("after") else 0
-    end = start + max(arguments.get("first") or len(found), 0)
-    edges = [{"node": node, "cursor": runs.cursor("projects", place)} for place, node in enumerate(found, start=1)]
-    return _connection(edges[start:end], more=end < len(found))
+    ordered = facts.in_order(found, arguments.get("order"))
+    if ordered is None:
+        raise Elsewhere(f"projects of {wanted} in the order {arguments.get('order')}")
+    start = start_of(arguments)
+    end = start + max(len(ordered) if arguments.get("first") is None else arguments["first"], 0)
+    edges = [{"node": node, "cursor": cursor("projects", place)} for place, node in enumerate(ordered, start=1)]
+    return connection(edges[start:end], start, more=end < len(ordered))
 
 
-def _connection(edges: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    end = edges[-1]["cursor"] if edges else None
-    return {"edges": edges, "pageInfo": {"endCursor": end, "hasNextPage": more}}
+def _entity_name(project: Source, *_: Any) -> str:
+    name: str = project["key"].entity
+    return name
 
 
 def _listing(project: Source, context: Context, arguments: Arguments) -> Listing:
     return context.listings.find(
-        context.ask, context.version, project["key"], arguments.get("filters"), arguments.get("order")
+        context.ask,
+        context.version,
+        project["key"],
+        arguments.get("filters"),
+        arguments.get("order"),
+        [name for name in arguments.get("names") or () if name is not None],
     )
 
 
@@ -133,7 +136,7 @@ def _runs(project: Source, context: Context, asked: Field, arguments: Arguments)
     start = 0
     listing: Listing | None = None
     if arguments.get("after"):
-        name, start = runs.place_of(arguments["after"])
+        name, start = place_of(arguments["after"])
         listing = context.listings.kept(name)
     if listing is None:
         listing = _listing(project, context, arguments)
@@ -147,8 +150,8 @@ def _runs(project: Source, context: Context, asked: Field, arguments: Arguments)
     rows = runs.with_documents(context.connection, [found[rid] for rid in rids if rid in found], fields)
     _describe(context, project, rows, fields)
     places = {rid: place for place, rid in enumerate(rids, start=start + 1)}
-    edges = [{"node": row, "cursor": runs.cursor(listing.name, places[row["rid"]])} for row in rows]
-    return _connection(edges, more=end < len(listing.rids))
+    edges = [{"node": row, "cursor": cursor(listing.name, places[row["rid"]])} for row in rows]
+    return connection(edges, start, more=end < len(listing.rids), total=len(listing.rids))
 
 
 def _block(project: Source, context: Context, listing: Listing, block: int) -> dict[int, dict[str, Any]]:
@@ -206,14 +209,24 @@ def _following(context: Context, what: str, run: Source, fits: Callable[[Sequenc
 
 
 def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fields: frozenset[str]) -> None:
-    """What is known of the logged keys of these runs, in one go for all of them."""
+    """What is known of the logged keys and the system metrics of these runs, in one go for all of them."""
+    if not rows or not fields & {"historyKeys", "systemMetrics"}:
+        return
+    told = facts.heavy(context.connection, [row["rid"] for row in rows])
     if "historyKeys" in fields:
-        names = {row["rid"]: row["name"] for row in rows}
-        context.described |= history.described(context.connection, project["key"], names)
-    if "systemMetrics" in fields and rows and context.has_events(project["key"]):
-        latest = history.latest_events(context.connection, project["key"], [row["name"] for row in rows])
+        by_number = {row["rid"]: row for row in rows}
+        context.described |= history.described(context.connection, project["key"], by_number, told)
+    if "systemMetrics" in fields:
         for row in rows:
-            row["systemMetrics"] = latest.get(row["name"])
+            metrics = told.get(row["rid"], (None, None))[0]
+            if metrics is not None:
+                row["systemMetrics"] = None if metrics == "null" else metrics
+        # A run that the server does not know is described by what was read from its file.
+        local = [row for row in rows if row["rid"] not in told and "systemMetrics" in row]
+        if local:
+            latest = history.latest_events(context.connection, project["key"], [row["name"] for row in local])
+            for row in local:
+                row["systemMetrics"] = latest.get(row["name"])
 
 
 def _logged(run: Source, context: Context) -> history.Logged:
@@ -224,12 +237,24 @@ def _logged(run: Source, context: Context) -> history.Logged:
 def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
     wanted = history.Window(arguments.get("minStep"), arguments.get("maxStep"), arguments.get("samples"))
     logged = _logged(run, context)
+    limit = arguments.get("maxKeyLimit")
+    if limit is not None and 0 <= limit < len(logged.counts):
+        raise Elsewhere(f"the {len(logged.counts)} keys of {'/'.join(path_of(run))} with maxKeyLimit {limit}")
     found = _of_stretch(run, context, logged, wanted)
     if found is None:
         found = _whole(run, context, wanted)
     if found is None:
         found = history.window(context.source, logged, wanted)
-    return history.lines(context.connection, logged, found)
+    exported_to = _exported_to(run, context) if context.scans and wanted.low is not None else None
+    return history.lines(context.connection, logged, found, exported_to)
+
+
+def _exported_to(run: Source, context: Context) -> int | None:
+    """The last step of which official clients read an exported file; None where all of them are live."""
+    learned: tuple[int | None, float] | None = context.listings.exported.peek(context.version, run["rid"])
+    if learned is not None and learned[0] is not None:
+        return learned[0]
+    return context.remembered(("export", run["rid"]), lambda: (facts.exported_to(context.connection, run["rid"]),))[0]
 
 
 def _whole(run: Source, context: Context, wanted: history.Window) -> list[Series] | None:
@@ -267,8 +292,8 @@ def _of_stretch(run: Source, context: Context, logged: history.Logged, wanted: h
 
 
 def _events(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
-    if not context.has_events(run["project"]["key"]):
-        raise Elsewhere(f"system metrics of {run['project']['key']} are not mirrored (sync.system_metrics)")
+    if not facts.events_held(context.connection, run["rid"]):
+        raise Elsewhere(f"system metrics of {'/'.join(path_of(run))} are not mirrored (sync.system_metrics)")
     return history.events(context.source, run["project"]["key"], run["name"], run["rid"], arguments.get("samples"))
 
 
@@ -295,79 +320,84 @@ def _first_step(run: Source, context: Context, *_: Any) -> dict[str, Any]:
 
     Everything counts as live, from the first step on, and is asked for page by page.
     """
+    if context.scans and not context.alone and _may_be_exported(run, context):
+        raise Exports(context.version, run["rid"], run["last_step"])
     first = history.first_step(context.connection, run["rid"])
     return {"parquetUrls": [], "liveData": [] if first is None else [{"_step": first}]}
 
 
-def _file_count(run: Source, context: Context, *_: Any) -> int:
-    found = files.count(context.connection, run["rid"])
-    if found is None:
-        raise Elsewhere(f"the files of {run['project']['key']}/{run['name']} are not mirrored (sync.files)")
-    return found
+def _may_be_exported(run: Source, context: Context) -> bool:
+    """Whether the server may have exported since the last pass what it tells otherwise then: nested values."""
+    exported_to = _exported_to(run, context)
+    learned: tuple[int | None, float] | None = context.listings.exported.peek(context.version, run["rid"])
+    asked = learned is not None and time.monotonic() - learned[1] < ASKED_SECONDS
+    if asked or run["state"] in LIVE_STATES or (exported_to is not None and exported_to >= run["last_step"]):
+        return False
+    return any("." in key for key in _logged(run, context).counts)
 
 
-def _files(run: Source, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
-    _file_count(run, context)
-    start = runs.place_of(arguments["after"])[1] if arguments.get("after") else 0
-    first = arguments.get("first")
-    most = min(runs.MOST_RUNS if first is None else max(first, 0), runs.MOST_RUNS)
-    asked = files.Asked(arguments.get("names") or (), arguments.get("pattern"))
-    found, more = files.page(context.connection, run["rid"], asked, most, start)
-    folder = f"{context.base_url}/files/{quote('/'.join([*run['project']['key'], run['name']]))}"
-    for node in found:
-        # Signed addresses would have expired; these lead to the server by way of the mirror, with the key.
-        node["url"] = node["directUrl"] = f"{folder}/{quote(node['name'])}"
-    edges = [{"node": node, "cursor": runs.cursor("files", place)} for place, node in enumerate(found, start=start + 1)]
-    return _connection(edges, more=more)
+def _summary(run: Source, _context: Context, _field: Field, arguments: Arguments) -> str:
+    if arguments.get("packVersion") and '"histogram"' in (run["summary"] or ""):
+        raise Elsewhere("a summary whose histograms are packed")
+    return runs.summary_text(run, arguments.get("keys"))
 
 
-def _file_url(file: Source, _context: Context, _field: Field, arguments: Arguments) -> Any:
-    if arguments.get("upload"):
-        raise Elsewhere("files are uploaded to the server")
-    return file["url"]
+def _stopped(run: Source, context: Context, *_: Any) -> Any:
+    """Whether somebody has asked the run to stop: its process asks for this, and must not be told what was once so."""
+    if run["state"] in LIVE_STATES and not context.alone:
+        raise Better(f"whether {'/'.join(path_of(run))} is to stop")
+    return _told(run, "stopped")
+
+
+def _told(source: Source, name: str) -> Any:
+    if name not in source:
+        raise Elsewhere(f"{name} is not mirrored here")
+    return source[name]
+
+
+def _read_only(source: Source, context: Context, *_: Any) -> bool:
+    return context.read_only or bool(_told(source, "readOnly"))
 
 
 RESOLVERS: dict[str, dict[str, Resolver]] = {
     "Query": {
         "viewer": _viewer,
-        "serverInfo": lambda *_: {"features": [], "latestLocalVersionInfo": None, "cliVersionInfo": None},
+        "serverInfo": _server_info,
         "project": _project,
         "model": _project,
         "models": lambda _, context, __, arguments: _projects(arguments.get("entityName"), context, arguments),
-        "entity": lambda _, context, __, arguments: arguments.get("name") or _default_entity(context),
+        "projects": lambda _, context, __, arguments: _projects(arguments.get("entityName"), context, arguments),
+        "entity": _entity,
     },
     "Entity": {
-        "id": lambda name, *_: name,
-        "name": lambda name, *_: name,
-        "projects": lambda name, context, _, arguments: _projects(name, context, arguments),
+        "projects": lambda entity, context, _, arguments: _projects(entity["name"], context, arguments),
     },
+    "User": {"apiKeys": _api_keys},
     "Project": {
-        "id": lambda project, *_: runs.own_id("Project", "v1", project["key"].project, project["key"].entity),
-        "internalId": lambda project, *_: str(project["number"]),
         "name": lambda project, *_: project["key"].project,
-        "entityName": lambda project, *_: project["key"].entity,
-        "entity": lambda project, *_: project["key"].entity,
-        "createdAt": lambda project, context, *_: runs.since(context.connection, project["key"]),
-        "isBenchmark": lambda *_: False,
-        "user": lambda *_: None,
-        "readOnly": lambda _, context, *__: context.read_only,
+        "entityName": _entity_name,
+        "readOnly": _read_only,
         "run": _run,
+        "bucket": _run,
         "runCount": _run_count,
         "runs": _runs,
+        "buckets": _runs,
     },
     "Run": {
-        "readOnly": lambda _, context, *__: context.read_only,
+        "readOnly": _read_only,
+        "stopped": _stopped,
+        "sweep": lambda run, *_: {"name": run["sweepName"]} if run["sweepName"] else None,
         "config": lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys")),
         "wandbConfig": lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys")),
-        "summaryMetrics": lambda run, _, __, arguments: runs.summary_text(run, arguments.get("keys")),
+        "summaryMetrics": _summary,
         "historyKeys": lambda run, context, *_: context.described.get(run["rid"]),
-        "user": lambda run, *_: _user(run["username"]),
         "history": _history,
         "events": _events,
         "sampledHistory": _sampled,
         "parquetHistory": _first_step,
-        "fileCount": _file_count,
-        "files": _files,
+        "logLines": console.page,
+        "fileCount": files.count,
+        "files": files.page,
     },
-    "File": {"url": _file_url},
+    "File": {"url": files.url},
 }

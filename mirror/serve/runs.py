@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import threading
 import uuid
@@ -11,12 +9,11 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from mirror.errors import QueryError
+from mirror.query import facts
 from mirror.query.paths import Project
 from mirror.query.runs import among
 from mirror.remote.lenient import dumps, loads
@@ -58,11 +55,15 @@ _PLAIN = {
     "heartbeatAt": "heartbeat_at",
     "updatedAt": "updated_at",
     "computeSeconds": "duration_s",
+    "eventsLineCount": "server_events",
+    "logLineCount": "server_log_lines",
 }
 """What a field of a run is called in the mirror."""
 
 _HEAVY = {"config": ("config", "config_meta"), "wandbConfig": ("config_meta",), "summaryMetrics": ("summary",)}
 _TIMES = ("createdAt", "heartbeatAt", "updatedAt")
+_COUNTS = ("eventsLineCount", "logLineCount")
+"""Fields that some servers do not tell."""
 
 
 _KEY_BYTES = 500
@@ -84,6 +85,7 @@ class Listings:
 
     facts: Memory = field(default_factory=lambda: Memory(KEPT_FACTS))
     blocks: Memory = field(default_factory=lambda: Memory(KEPT_BLOCKS))
+    exported: Memory = field(default_factory=lambda: Memory(KEPT_FACTS))
     stretches: Memory = field(default_factory=lambda: Memory(KEPT_STRETCHES))
     ahead: Memory = field(default_factory=lambda: Memory(KEPT_AHEAD))
     walks: Walks = field(default_factory=lambda: Walks(KEPT_LISTS))
@@ -91,17 +93,26 @@ class Listings:
     _known: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def find(self, ask: Ask, version: str, project: Project, filters: str | None, order: str | None) -> Listing:
+    def find(
+        self,
+        ask: Ask,
+        version: str,
+        project: Project,
+        filters: str | None,
+        order: str | None,
+        names: Sequence[str] = (),
+    ) -> Listing:
         """The list of this snapshot. Raises FilterError for a filter or an order that means nothing."""
-        key = (version, project, filters, order)
+        key = (version, project, filters, order, tuple(names))
         with self._lock:
             kept = self._kept.get(self._known.get(key, ""))
             if kept is not None:
                 self._kept.move_to_end(kept.name)
                 return kept
 
+        conditions = _among(filters, names) if names else filters
         made = Listing(uuid.uuid4().hex[:12], array("q"))
-        made.rids.frombytes(ask("rids", {"project": list(project), "conditions": filters, "order": order}))
+        made.rids.frombytes(ask("rids", {"project": list(project), "conditions": conditions, "order": order}))
         with self._lock:
             self._kept[made.name] = made
             self._known[key] = made.name
@@ -116,36 +127,13 @@ class Listings:
             return self._kept.get(name)
 
 
-def cursor(listing: str, place: int) -> str:
-    """What a page ends with: its list, and how many of it were told by then."""
-    return base64.urlsafe_b64encode(f"{listing}:{place}".encode()).decode()
-
-
-def place_of(text: str) -> tuple[str, int]:
-    """The list and the place that a cursor names. Raises QueryError for one that was not made here."""
+def _among(filters: str | None, names: Sequence[str]) -> str | None:
+    """The filter for runs of these names that pass another one; a filter that is no JSON as it is, to be refused."""
     try:
-        name, _, place = base64.urlsafe_b64decode(text.encode()).decode().partition(":")
-        return name, max(int(place), 0)
-    except (binascii.Error, ValueError):
-        raise QueryError(f"{text[:40]!r} is no cursor of this mirror; ask for the first page again") from None
-
-
-def projects(connection: DuckDBPyConnection, entity: str | None, name: str | None = None) -> list[dict[str, Any]]:
-    """The mirrored projects of an entity, those that were mirrored last before the others; or just the one named."""
-    rows = connection.execute(
-        "SELECT entity, project, number FROM store.projects WHERE entity = ? AND (? IS NULL OR project = ?) "
-        "ORDER BY number DESC",
-        [entity, name, name],
-    ).fetchall()
-    return [{"key": Project(owner, project), "number": number} for owner, project, number in rows]
-
-
-def since(connection: DuckDBPyConnection, project: Project) -> str | None:
-    """When the oldest run of a project began: the mirror does not know when the project itself was made."""
-    found = connection.execute(
-        "SELECT min(created_at) FROM store.runs WHERE entity = ? AND project = ?", list(project)
-    ).fetchall()
-    return _instant(found[0][0])
+        others = [orjson.loads(filters)] if filters else []
+    except orjson.JSONDecodeError:
+        return filters
+    return orjson.dumps({"$and": [*others, {"name": {"$in": list(names)}}]}).decode()
 
 
 def rows_of(connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Sequence[int]) -> list[dict[str, Any]]:
@@ -195,35 +183,55 @@ def _rows(
     if not rows:
         return []
     here, among_these = among([row["rid"] for row in rows])
-    told = connection.execute(
+    counted = connection.execute(
         f"SELECT rid, rows, last_step FROM store.run_history WHERE {here}", among_these
     ).fetchall()
-    logged = {rid: (count, last_step) for rid, count, last_step in told}
+    logged = {rid: (count, last_step) for rid, count, last_step in counted}
     tags: dict[int, list[tuple[int, str]]] = {}
     for rid, *tag in connection.execute(
         f"SELECT rid, position, tag FROM store.run_tags WHERE {here}", among_these
     ).fetchall():
         tags.setdefault(rid, []).append((tag[0], tag[1]))
+    told = facts.of_runs(connection, [row["rid"] for row in rows])
     for row in rows:
         row["project"] = project
-        row["projectId"] = project["number"]
-        row["id"] = row["id"] or own_id("Run", row["name"], *reversed(project["key"]))
+        row.update(told.get(row["rid"], {}) if row["id"] else _local(project, row))
         row["tags"] = [tag for _, tag in sorted(tags.get(row["rid"], []))]
         count, last_step = logged.get(row["rid"], (0, None))
         row["historyLineCount"], row["last_step"] = count or 0, -1 if last_step is None else last_step
         for name in _TIMES:
-            row[name] = _instant(row[name])
+            row[name] = facts.instant(row[name])
         if row["computeSeconds"] is not None:
             row["computeSeconds"] = int(row["computeSeconds"])
+        for name in _COUNTS:
+            if row[name] is None:
+                del row[name]
     return rows
 
 
-def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
-    """The config in W&B's own form: each value wrapped, and `_wandb` beside them."""
+def _local(project: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is to say of a run that the server does not know, since it was read from a local file."""
+    name = row["username"]
+    return {
+        "id": facts.own_id("Run", row["name"], *reversed(project["key"])),
+        "projectId": facts.internal_number(project) or facts.NO_PROJECT,
+        "user": None if name is None else {"id": name, "name": name, "username": name},
+        "readOnly": False,
+        "stopped": False,
+        "systemMetrics": None,
+    }
+
+
+def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
+    """The config in W&B's own form: each value wrapped, and `_wandb` beside them. None for a run that has none."""
+    if row.get("noConfig"):
+        return None
     values: dict[str, Any] = loads(row["config"]) if row["config"] else {}
+    wrapped: dict[str, Any] = {key: {"value": value, "desc": None} for key, value in values.items()}
     if row["config_meta"]:
-        values["_wandb"] = loads(row["config_meta"])
-    wrapped = {key: {"value": value, "desc": None} for key, value in values.items() if keys is None or key in keys}
+        wrapped["_wandb"] = {"value": loads(row["config_meta"])}
+    if keys is not None:
+        wrapped = {key: entry for key, entry in wrapped.items() if key in keys}
     if _NOT_FINITE.search(row["config"] or "") or _NOT_FINITE.search(row["config_meta"] or ""):
         return dumps(wrapped)
     try:
@@ -247,12 +255,3 @@ def summary_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
 
 def _cut(document: Mapping[str, Any], keys: Collection[str] | None) -> str:
     return dumps({key: value for key, value in document.items() if keys is None or key in keys})
-
-
-def own_id(*parts: str) -> str:
-    """An id for what the server does not know: a run that was read from a local file."""
-    return base64.b64encode(":".join(parts).encode()).decode()
-
-
-def _instant(value: datetime | None) -> str | None:
-    return None if value is None else f"{value.isoformat()}Z"

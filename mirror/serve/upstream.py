@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from starlette.responses import Response, StreamingResponse
 from mirror.errors import CommError
 from mirror.remote import errors
 from mirror.remote.errors import NoConnection, SlowAnswer
+from mirror.serve.guard import raw_path
 
 log = logging.getLogger("mirror.serve")
 
@@ -39,9 +41,10 @@ _TOLD = ("content-type", "content-encoding", "content-length", "content-range", 
 
 @dataclass
 class Upstream:
-    """Passes requests on as they came, with the same key. `address` tells the server's base URL."""
+    """Passes requests on as they came, with the key that stands for the same. `address` tells the server's base URL."""
 
     address: Callable[[], str]
+    key: Callable[[], str]
     _resting_until: float = 0.0
 
     async def graphql(self, request: Request, body: bytes) -> Response:
@@ -78,9 +81,12 @@ class Upstream:
         if time.monotonic() < self._resting_until:
             raise NoConnection(f"cannot reach {base_url}; it is asked again in a moment")
         headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
-        headers |= {"authorization": request.headers["authorization"], PASSED: "1"}
-        path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
-        query = f"?{request.url.query}" if request.url.query else ""
+        # Who comes with an address that was signed here has no key, and the server knows nothing of the signature.
+        signed = "authorization" not in request.headers
+        basic = base64.b64encode(f"api:{self.key()}".encode()).decode()
+        headers |= {"authorization": f"Basic {basic}", PASSED: "1"}
+        path = raw_path(request.scope)
+        query = f"?{request.url.query}" if request.url.query and not signed else ""
         patience = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         async with httpx.AsyncClient(verify=self._ssl, timeout=patience) as client:
             try:

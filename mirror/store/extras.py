@@ -29,7 +29,12 @@ _FILE = {
     "updated_at": "TIMESTAMP",
     "md5": "VARCHAR",
 }
-_LINE = {"rid": "BIGINT", "line": "BIGINT", "logged_at": "TIMESTAMP", "level": "VARCHAR", "text": "VARCHAR"}
+_LINE = {
+    "rid": "BIGINT",
+    "line": "BIGINT",
+    "logged_at": "TIMESTAMP",
+    **dict.fromkeys(("level", "text", "label"), "VARCHAR"),
+}
 _COVERED = {"rid": "BIGINT", "first": "BIGINT", "beyond": "BIGINT", "last": "BOOLEAN"}
 
 
@@ -83,6 +88,17 @@ def forget(db: Database, numbers: Iterable[int]) -> None:
     db.run(f"DELETE FROM store.run_extras WHERE {condition}", params)
 
 
+def forget_lists(db: Database, numbers: Iterable[int]) -> None:
+    """Have the lists of files taken again; what is mirrored stays until it is replaced."""
+    condition, params = rids.among(numbers)
+    # Long ago, not never: what is known of them can be told until then.
+    db.run(
+        "UPDATE store.run_extras SET listed_at = TIMESTAMP '1970-01-01', attempts = 0, next_try_at = NULL "
+        f"WHERE listed_at IS NOT NULL AND {condition}",
+        params,
+    )
+
+
 def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
     """Put each page in place of the lines that it covers; a last page also of all lines behind it."""
     numbers = rids.find(db, project, [page.run_id for page in pages])
@@ -91,7 +107,11 @@ def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage])
         (numbers[page.run_id], page.first, max((line[0] + 1 for line in page.lines), default=page.first), page.last)
         for page in present
     ]
-    lines = [(numbers[page.run_id], *line) for page in present for line in page.lines]
+    lines = [
+        (numbers[page.run_id], *line, label)
+        for page in present
+        for line, label in zip(page.lines, page.labels or [None] * len(page.lines), strict=True)
+    ]
     with db.table("covered", columns.table(_COVERED, covered)), db.table("lines", columns.table(_LINE, lines)):
         db.run(
             "DELETE FROM store.console AS c USING covered AS p "

@@ -35,7 +35,7 @@ def save_files(db: Database, found: Sequence[LocalFile]) -> None:
         db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
 
 
-_EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files")
+_EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files", "run_facts", "run_exports")
 
 
 def forget_files(db: Database, paths: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
 from mirror.store.records import ProjectKey, RunRecord
 
-_SHAPE = {"rid": "BIGINT", "info": "VARCHAR", "file": "VARCHAR"}
+_SHAPE = {"rid": "BIGINT", **dict.fromkeys(("info", "file", "node"), "VARCHAR")}
 
 Texts = dict[int, tuple[str | None, str | None]]
 """By rid the JSON text of what the server's fields tell, and of what the file holds."""
@@ -63,6 +63,14 @@ def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[st
             db.run("INSERT INTO store.runs BY NAME SELECT * FROM filled")
 
 
+def put_nodes(db: Database, project: ProjectKey, nodes: Mapping[str, dict[str, Any]]) -> None:
+    """Note the entry of each run's file in the list of files, beside what the file holds."""
+    numbers = rids.find(db, project, nodes)
+    rows = [(rid, json_text(nodes[run_id])) for run_id, rid in numbers.items()]
+    with db.table("entries", columns.table({"rid": "BIGINT", "node": "VARCHAR"}, rows)):
+        db.run("UPDATE store.run_metadata AS m SET node = e.node FROM entries AS e WHERE e.rid = m.rid")
+
+
 def _held(db: Database, numbers: Iterable[int]) -> Texts:
     condition, params = rids.among(numbers)
     rows = db.run(f"SELECT rid, info, file FROM store.run_metadata WHERE {condition}", params)
@@ -73,12 +81,14 @@ def _write(db: Database, texts: Texts) -> None:
     if not texts:
         return
     leaves = LeafColumns()
-    rows = []
+    kept = []
     for rid, (info, file) in texts.items():
         leaves.add(rid, "metadata", _merged(nested.parse(info or "{}"), nested.parse(file or "{}")))
         if info or file:
-            rows.append((rid, info, file))
+            kept.append((rid, info, file))
     condition, params = rids.among(texts)
+    nodes = dict(db.run(f"SELECT rid, node FROM store.run_metadata WHERE {condition}", params))
+    rows = [(rid, info, file, nodes.get(rid) if file else None) for rid, info, file in kept]
     for table in ("run_metadata", "metadata_leaves"):
         db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
     with db.table("documents", columns.table(_SHAPE, rows)), db.table("new_leaves", leaves.table()):

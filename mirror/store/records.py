@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,21 @@ class ProjectKey:
 
     def __str__(self) -> str:
         return f"{self.entity}/{self.project}"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the server tells of a run that is kept as it is told, for clients of the server's API.
+
+    `fields` holds values by the names of the API's fields; a field that is not there was not told. `system_metrics` is
+    JSON text, `keys` what `historyKeys` tells that does not follow from the history: `monotonic`, the keys whose
+    numbers only rose, `falling`, the other keys of numbers, and `others`, the entries of those that did not hold
+    numbers alone. None: not told.
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    system_metrics: str | None = None
+    keys: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class RunRecord:
     asked_at: datetime | None = None
     unread: tuple[str, ...] = ()
     flaw: str | None = None
+    facts: RunFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -163,12 +180,16 @@ ConsoleLine = tuple[int, datetime | None, str | None, str]
 
 @dataclass(frozen=True)
 class ConsolePage:
-    """Console lines of one run from `first` on. No line follows the `last` page."""
+    """Console lines of one run from `first` on. No line follows the `last` page.
+
+    `labels`, one for each line, tell which of several writers it is from; None where the server does not tell.
+    """
 
     run_id: str
     first: int
     lines: list[ConsoleLine]
     last: bool
+    labels: Sequence[str | None] | None = None
 
 
 @dataclass(frozen=True)

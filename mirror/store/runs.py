@@ -9,7 +9,7 @@ from typing import Any
 
 from mirror import nested
 from mirror.addresses import project_page
-from mirror.store import columns, metadata, projects, rids
+from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
@@ -115,6 +115,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
             with db.table("fresh", columns.table(shape, fresh)):
                 db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
     metadata.keep_info(db, {numbers[record.run_id]: record.info for record in records if record.info is not None})
+    facts.keep_runs(db, {numbers[record.run_id]: record.facts for record in records if record.facts is not None})
 
 
 def _with_former(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:

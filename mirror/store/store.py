@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -24,6 +24,7 @@ from mirror.store import (
     compact,
     digests,
     extras,
+    facts,
     history,
     identity,
     local,
@@ -153,6 +154,22 @@ class Store:
     def cursor(self, project: ProjectKey) -> ProjectCursor:
         """How far a project is mirrored."""
         return self._read(lambda db: projects.cursor(db, project))
+
+    def project_facts(self, project: ProjectKey) -> dict[str, Any] | None:
+        """What the server told of a project; None where nothing was."""
+        return self._read(lambda db: facts.of_project(db, project))
+
+    def server_told_at(self, base_url: str) -> datetime | None:
+        """When a server told of itself last."""
+        return self._read(lambda db: facts.server_told_at(db, base_url))
+
+    def runs_without_facts(self, project: ProjectKey) -> list[str]:
+        """The runs on the server of which what clients of its API want was never asked for."""
+        return self._read(lambda db: facts.lacking(db, project))
+
+    def runs_not_exported(self, project: ProjectKey, live_states: Sequence[str]) -> list[str]:
+        """Ended runs with nested values of which it is not known that the server has exported all."""
+        return self._read(lambda db: facts.not_exported(db, project, live_states))
 
     def known_runs(self, project: ProjectKey, run_ids: Collection[str] | None = None) -> dict[str, KnownRun]:
         """What the mirror holds of each run of a project, or of these runs, deleted ones too, by run id."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mirror.store import extras, history, local, mending, metadata, projects, rids, runs, staging, views
+from mirror.store import extras, facts, history, local, mending, metadata, projects, rids, runs, staging, views
 from mirror.store.bulk import Straight
 from mirror.store.database import Database
 from mirror.store.records import (
@@ -18,6 +18,7 @@ from mirror.store.records import (
     ProjectCursor,
     ProjectKey,
     RunExtras,
+    RunFacts,
     RunFile,
     RunRecord,
 )
@@ -183,16 +184,44 @@ class Writes:
         """Put these lists, by run, in place of what was known of their files."""
         extras.put_files(self._db, project, files)
 
-    def put_metadata_files(self, project: ProjectKey, documents: Mapping[str, dict[str, Any] | None]) -> None:
+    def put_metadata_files(
+        self,
+        project: ProjectKey,
+        documents: Mapping[str, dict[str, Any] | None],
+        nodes: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
         """Put what the metadata file of each run holds in place of what it held; None where there is no file.
 
-        Its host and git commit stand in for those that a run itself does not tell.
+        Its host and git commit stand in for those that a run itself does not tell. `nodes` are their entries in the
+        lists of files, as the server tells them.
         """
         metadata.put_files(self._db, project, documents)
+        metadata.put_nodes(self._db, project, nodes or {})
 
     def set_extras(self, entries: Sequence[RunExtras]) -> None:
         """Note how far the system metrics, console and file of these runs are taken, in place of what was noted."""
         extras.save(self._db, entries)
+
+    def keep_project_facts(self, project: ProjectKey, told: Mapping[str, Any]) -> None:
+        """Put what the server tells of the project in place of what it told before."""
+        self.add_project(project)
+        facts.keep_project(self._db, project, told)
+
+    def keep_server_facts(self, base_url: str, told: Mapping[str, Any], *, at: datetime) -> None:
+        """Put what the server tells of itself, and of whoever holds the key, in place of what it told before."""
+        facts.keep_server(self._db, base_url, told, at)
+
+    def keep_run_facts(self, project: ProjectKey, told: Mapping[str, RunFacts]) -> None:
+        """Put what the server tells of these runs, by run id, in place of what it told before."""
+        facts.keep_of_names(self._db, project, told)
+
+    def keep_exports(self, project: ProjectKey, exported: Mapping[str, int]) -> None:
+        """Note up to which step the server has exported the history of these runs, by run id."""
+        facts.keep_exports(self._db, project, exported)
+
+    def forget_file_lists(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Have the lists of files of these runs pulled again; what is mirrored of them stays until then."""
+        extras.forget_lists(self._db, rids.find(self._db, project, run_ids).values())
 
     def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
         """Note how far the project is mirrored now."""

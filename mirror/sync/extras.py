@@ -160,7 +160,7 @@ class _Job:
 
     async def take_files(self, batch: list[RunExtras]) -> None:
         """Take the metadata file of these runs; one that cannot be had is no failure of the pass."""
-        found = await files.metadata(self.context.server, self.project, [run.run_id for run in batch])
+        found, nodes = await files.metadata(self.context.server, self.project, [run.run_id for run in batch])
         documents = {run_id: answer for run_id, answer in found.items() if not isinstance(answer, CommError)}
         entries = []
         for run in batch:
@@ -174,7 +174,7 @@ class _Job:
                 entries.append(replace(run, file=file, attempts=0, next_try_at=None))
 
         def write(tx: Writes) -> None:
-            tx.put_metadata_files(self.project, documents)
+            tx.put_metadata_files(self.project, documents, nodes)
             tx.set_extras(entries)
 
         await self.context.writer.write(write)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from mirror.remote import runs as remote
+from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing, Server
 from mirror.remote.runs import Page, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
@@ -27,12 +28,19 @@ class Listed:
     known_to: datetime | None
 
 
-async def heads(server: Server, project: ProjectKey, *, scope: Mapping[str, Any], filters: Mapping[str, Any]) -> Listed:
+async def heads(
+    server: Server,
+    project: ProjectKey,
+    *,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    about: About | None = None,
+) -> Listed:
     """Every run that matches `filters`."""
     found: dict[str, RunHead] = {}
     first: Page[RunHead] | None = None
     total = 0
-    async with aclosing(remote.heads(server, project, scope=scope, filters=filters)) as pages:
+    async with aclosing(remote.heads(server, project, scope=scope, filters=filters, about=about)) as pages:
         async for page in pages:
             first = first or page
             found.update({head.run_id: head for head in page.runs})
@@ -46,6 +54,7 @@ async def changed(
     cursor: ProjectCursor,
     known: Mapping[str, KnownRun],
     scope: Mapping[str, Any],
+    about: About | None = None,
 ) -> Listed:
     """The runs that may have changed since the cursor; all of them where there is none.
 
@@ -53,8 +62,8 @@ async def changed(
     then what changed behind the cursor.
     """
     if cursor.covered_to is None:
-        return await heads(server, project, scope=scope, filters=scope)
-    listed = await _since(server, project, cursor, known, scope)
+        return await heads(server, project, scope=scope, filters=scope, about=about)
+    listed = await _since(server, project, cursor, known, scope, about)
     if listed.known_to is not None and cursor.covered_to > listed.known_to + plan.OVERLAP:
         return await heads(server, project, scope=scope, filters=scope)
     return listed
@@ -66,15 +75,17 @@ async def _since(
     cursor: ProjectCursor,
     known: Mapping[str, KnownRun],
     scope: Mapping[str, Any],
+    about: About | None,
 ) -> Listed:
     live = plan.live(known)
     if "updatedAt filter" not in server.lacks:
         try:
-            return await heads(server, project, scope=scope, filters=plan.poll_filter(cursor, live, scope))
+            filters = plan.poll_filter(cursor, live, scope)
+            return await heads(server, project, scope=scope, filters=filters, about=about)
         except FeatureMissing:
             server.lacks.add("updatedAt filter")
     filters = plan.poll_filter(cursor, live, scope, by_update=False)
-    return await heads(server, project, scope=scope, filters=filters)
+    return await heads(server, project, scope=scope, filters=filters, about=about)
 
 
 async def present(server: Server, project: ProjectKey, run_ids: Sequence[str], scope: Mapping[str, Any]) -> set[str]:

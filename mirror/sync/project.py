@@ -13,11 +13,12 @@ from math import nan
 
 from mirror.errors import MirrorError
 from mirror.remote import runs as remote
+from mirror.remote.about import About
 from mirror.remote.client import NotFound
 from mirror.remote.runs import Page, PageSize, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.writes import Writes
-from mirror.sync import extras, globs, history, listing, plan
+from mirror.sync import extras, facts, globs, history, listing, plan
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import bare, is_of_data, unexpected
 from mirror.sync.listing import Listed
@@ -54,6 +55,7 @@ async def sync_project(
             await one_pass.take_recent(since)
         else:
             await one_pass.take_changed(afresh=afresh)
+        await one_pass.keep_facts()
         await one_pass.pull_the_rest()
     except MirrorError as error:
         one_pass.result.error = str(error)
@@ -115,9 +117,12 @@ class _Pass:
         self.moved: dict[str, object] = {}
         self.among: set[str] | None = None
         self.seen: set[str] | None = None
+        self.about: About | None = None
+        self.listed_all = False
 
     async def begin(self) -> None:
         """Read what the mirror holds. A project enters the store once the server has shown that it exists."""
+        self.about = await facts.due(self.context)
         self.known, (self.mirrored, _), self.cursor = await self.context.writer.read(
             lambda store: (
                 store.unsettled_runs(self.project),
@@ -168,7 +173,9 @@ class _Pass:
         if everything and (afresh or not self.mirrored):
             total = await self._take(self.scope)
         else:
-            listed = await listing.changed(self.context.server, self.project, self.cursor, self.known, self.scope)
+            listed = await listing.changed(
+                self.context.server, self.project, self.cursor, self.known, self.scope, self.about
+            )
             total = listed.total
             self.seen = {head.run_id for head in listed.runs}
             await self._look_up(self.seen)
@@ -210,7 +217,7 @@ class _Pass:
         held: list[RunRecord] | None = None
         total = 0
         newest = begun = None
-        async with aclosing(self._records(self.scope, filters)) as pages:
+        async with aclosing(self._records(self.scope, filters, self.about)) as pages:
             async for page in pages:
                 if held is None:
                     self.context.progress.runs_expected(self.project, page.total)
@@ -223,8 +230,12 @@ class _Pass:
         await self._upsert(held or [], plan.covered([], begun, newest))
         return total
 
-    def _records(self, scope: dict[str, object], filters: dict[str, object]) -> AsyncGenerator[Page[RunRecord]]:
-        return remote.records(self.context.server, self.project, scope=scope, filters=filters, size=self.size)
+    def _records(
+        self, scope: dict[str, object], filters: dict[str, object], about: About | None = None
+    ) -> AsyncGenerator[Page[RunRecord]]:
+        return remote.records(
+            self.context.server, self.project, scope=scope, filters=filters, size=self.size, about=about
+        )
 
     async def _found(self, scope: dict[str, object], filters: dict[str, object]) -> list[RunRecord]:
         found: list[RunRecord] = []
@@ -341,6 +352,7 @@ class _Pass:
 
     async def _reconcile(self) -> None:
         """List every run: take those with silent edits, mark those that are gone."""
+        self.listed_all = True
         await self._read_known()
         listed = await self._heads(self.scope)
         ids = self.seen = {head.run_id for head in listed.runs}
@@ -378,6 +390,12 @@ class _Pass:
         await self.context.writer.write(lambda tx: tx.mark_deleted(self.project, run_ids, at=now))
         self.result.deleted += len(run_ids)
 
+    async def keep_facts(self) -> None:
+        """Keep what came with the runs of the project and of the server, and ask for what an older program left out."""
+        if self.about is not None:
+            await facts.keep(self.context, self.project, self.about)
+        await facts.complete(self.context, self.project)
+
     async def pull_the_rest(self) -> None:
         """Pull what is missing of the history of the runs that this pass is about, and of what else is asked for."""
         now = utc_now()
@@ -404,6 +422,8 @@ class _Pass:
         for run in about:
             if run.error and run.run_id not in self.result.failed and run.next_try_at and plan.waits(run, now):
                 self.result.failed[run.run_id] = f"{run.error} (next try at {run.next_try_at:%Y-%m-%d %H:%M} UTC)"
+        if self.context.scope.history:
+            await facts.find_exports(self.context, self.project, None if self.listed_all else sorted(self.changed))
         await extras.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
 
     async def _doubtful(self, besides: Collection[str]) -> list[plan.Need]:

@@ -189,6 +189,13 @@ def test_system_metrics(both: Any) -> None:
         assert same(theirs.history(stream="system", pandas=False), ours.history(stream="system", pandas=False))
 
 
+def test_no_system_metrics_are_no_rows(both: Any) -> None:
+    """Not an error, and not a failure of the function that makes rows."""
+    for theirs, ours in pairs(both, "oddities"):
+        assert theirs.history(stream="system", pandas=False) == ours.history(stream="system", pandas=False) == []
+        assert ours.history(stream="system").empty
+
+
 def test_histories_of_many_runs(both: Any) -> None:
     """One list, or one frame, with the run ids."""
     wanted = {"config.lr": {"$gt": 0.002}}

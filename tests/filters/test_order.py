@@ -1,4 +1,4 @@
-"""The order of runs: numbers before text, missing values last both ways, ties by creation time and run id."""
+"""The order of runs: numbers before text, missing values last both ways, ties by creation time and the order of arrival."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ RUNS = [
     {"run_id": "i", "created_at": SAME, "summary": {"acc": "Low"}},
 ]
 CASES = [
-    (None, "efhidcbag"),
-    ("-created_at", "efhidcbag"),
-    ("created_at", "abcdefhig"),
-    ("+createdAt", "abcdefhig"),
-    ("summary_metrics.acc", "gadibcefh"),
-    ("-summary_metrics.acc", "dagbicefh"),
-    ("+summary.acc", "gadibcefh"),
-    ("config.opt.lr", "bacdefhig"),
-    ("-config.opt.value.lr", "abcdefhig"),
+    (None, "fehidcbag"),
+    ("-created_at", "fehidcbag"),
+    ("created_at", "abcdfehig"),
+    ("+createdAt", "abcdfehig"),
+    ("summary_metrics.acc", "gadibcfeh"),
+    ("-summary_metrics.acc", "dagbicfeh"),
+    ("+summary.acc", "gadibcfeh"),
+    ("config.opt.lr", "bacdfehig"),
+    ("-config.opt.value.lr", "abcdfehig"),
     ("duration", "fabcdehig"),
     ("-duration", "afbcdehig"),
     ("-display_name,-name", "hgifedcba"),
-    ("display_name, -created_at", "hgefidcba"),
+    ("display_name, -created_at", "hgfeidcba"),
     ("tags", "edabcfhig"),
     ("-tags.1", "eabcdfhig"),
     ("-name", "ihgfedcba"),

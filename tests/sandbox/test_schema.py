@@ -24,6 +24,9 @@ CLIENT_ELSEWHERE = {
 # What other public clients of the API ask for.
 OTHER_CLIENTS = {
     "GitInfo.remote", "Run.computeSeconds", "Run.runInfo", "RunInfo.args", "RunInfo.cpuCount", "RunInfo.git", "RunInfo.gpu", "RunInfo.gpuCount", "RunInfo.os", "RunInfo.python",
+    "RunInfo.codeSaved", "RunInfo.colab", "RunInfo.executable",
+    "PageInfo.hasPreviousPage", "PageInfo.startCursor", "Project.buckets", "Project.lastActive",
+    "Run.history.maxKeyLimit", "Run.summaryMetrics.packVersion", "User.defaultEntity",
 }  # fmt: skip
 
 

@@ -23,7 +23,9 @@ def tell(name, value):
 
 api = wandb.Api(timeout=20)
 tell("viewer", [api.viewer.username, api.default_entity])
-tell("projects", sorted(project.name for project in api.projects("my-team")))
+tell("viewer's name", [api.viewer.name, api.viewer.id, api.viewer.email, api.viewer.teams, api.viewer.api_keys])
+for project in api.projects("my-team"):
+    tell(f"project {project.name}", [project.id, project.created_at, project.is_benchmark, project.owner.name])
 for path in PROJECTS:
     runs = api.runs(path, per_page=3)
     tell("length", [len(runs), [run.id for run in runs[1:4]], runs[0].id])
@@ -32,6 +34,8 @@ for path in PROJECTS:
         tell(
             run.id, [*labels, run.created_at, run.heartbeat_at, run.commit, run.user.username, run.storage_id, run.path]
         )
+        tell(f"{run.id} user", [run.user.name, run.user.username, run._project_internal_id, run.read_only])
+        tell(f"{run.id} system", [run.system_metrics, run.history(stream="system", pandas=False)])
         tell(f"{run.id} config", run.config)
         tell(f"{run.id} raw config", run.rawconfig)
         tell(f"{run.id} summary", run.summary._json_dict)

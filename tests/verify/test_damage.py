@@ -446,7 +446,7 @@ def test_the_console_is_compared_when_it_is_mirrored(bench):
     bench.damage(
         "update store.console set text = 'other' where rid = {run} and line in (3, 1100)",
         "delete from store.console where rid = {run} and line = 7",
-        "insert into store.console select rid, 1203, null, null, 'too many' from store.runs where run_id = 'aaa'",
+        "insert into store.console (rid, line, logged_at, level, text) select rid, 1203, null, null, 'too many' from store.runs where run_id = 'aaa'",
     )
     code, lines = bench.verify("--deep")
     assert (code, lines) == (
