@@ -12,7 +12,7 @@ import typer
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.sync import Paths
-from mirror.errors import StoreBusy, StoreError, SyncError, UsageError, one_line
+from mirror.errors import StoreBusy, StoreError, SyncError, UsageError, named, one_line
 
 if TYPE_CHECKING:
     from mirror.config import Settings
@@ -218,7 +218,7 @@ class _Command:
 
 
 def _failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = [f"{result['project']}: {result['error']}" for result in results if result["error"]]
+    told = [named(result["project"], result["error"]) for result in results if result["error"]]
     return told + [
         f"{result['project']}/{run_id}: {error}"
         for result in results
@@ -241,7 +241,7 @@ def _show(answer: _Answer) -> None:
     for verdict in answer.verdicts:
         _list(verdict)
         if verdict.error:
-            failure = SyncError(f"{verdict.project}: {verdict.error}")
+            failure = SyncError(named(verdict.project, verdict.error))
             failure.exit_code = verdict.exit_code
             fail(failure)
             continue
