@@ -326,7 +326,7 @@ def test_what_cannot_be_verified_is_one_line_and_an_exit_code(own, monkeypatch):
     ]
     code, line = fails("team/none")
     assert code == 1
-    assert line.startswith("error: team/none: team/none is not on http")
+    assert line.startswith("error: team/none is not on http")
     assert fails("nothing")[0] == 2
     monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
     code, line = fails("team/q")
