@@ -96,6 +96,7 @@ class _Command:
         if not self.settings.projects:
             raise UsageError(f"nothing to verify: name a PATH, or add projects to {given.home.config} (`mirror init`)")
         self.deep = deep
+        self.all_segments = not paths
         self.control: Control | None = Control.find(given.home.socket)
 
     async def run(self, *, repair: bool) -> _Answer:
@@ -185,7 +186,14 @@ class _Command:
             with bars() as progress:
                 scope = scope_of(self.settings)
                 return await engine.verify(
-                    server, self.given.home, scope, wanted, progress, deep=self.deep, patterns=patterns
+                    server,
+                    self.given.home,
+                    scope,
+                    wanted,
+                    progress,
+                    deep=self.deep,
+                    patterns=patterns,
+                    all_segments=self.all_segments,
                 )
 
     async def _repair_here(self, differing: Sequence[Verdict]) -> tuple[Mapping[str, Sequence[str]], list[str]]:

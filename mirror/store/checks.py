@@ -49,15 +49,16 @@ class Damage:
     lost: tuple[str, ...] = ()
 
 
-def segment_damage(db: Database, folder: Path, project: ProjectKey) -> dict[str, Damage]:
+def segment_damage(db: Database, folder: Path, project: ProjectKey, *, others: bool = True) -> dict[str, Damage]:
     """The segments that are not as they were written, by path: those of the project are read through.
 
     Of other projects' segments only size and footer are looked at; the history view fails for everybody when one is
-    missing. What they held is lost to their own projects.
+    missing. What they held is lost to their own projects. Without `others` they are left out.
     """
     listed = db.run(
         "SELECT segment_id, path, entity, project, value_count, bytes FROM store.segments "
-        "WHERE retired_at IS NULL ORDER BY segment_id"
+        "WHERE retired_at IS NULL AND (? OR (entity = ? AND project = ?)) ORDER BY segment_id",
+        [others, project.entity, project.project],
     )
     digests = segments.digests(db.run)
     broken: dict[str, Damage] = {}

@@ -128,6 +128,24 @@ def test_a_lost_segment_of_another_project_is_told_too(bench):
     assert lines[0].startswith("differs: team/q segment: mirror has no file, should be a Parquet file of ")
 
 
+def test_segments_of_projects_that_are_not_in_the_config_are_read_through_when_no_path_is_given(bench):
+    path = segments(bench)
+    bench.sync("team/q")
+    bench.home.config.write_text(bench.home.config.read_text().replace("team/p", "team/q"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    code, lines = bench.verify()
+    assert (code, [line.split(",")[0] for line in lines]) == (
+        1,
+        ["differs: team/p segment: mirror has a file that was changed since it was written"],
+    )
+    assert bench.verify("team/q") == (0, [])
+    done = bench.cli("verify", "--repair")
+    assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+    assert [f"repaired team/p/{run_id}: pulled again" in done.stderr for run_id in ("aaa", "bbb", "odd")] == [True] * 3
+    assert bench.verify("team/p", "--deep") == (0, [])
+
+
 LOST = (
     "warning: the history of team/p/aaa was in a damaged segment, and the server does not have it: what could be read is "
     "kept, and may lack values"

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from mirror.home import Home
 from mirror.patterns import fitting
 from mirror.remote.client import Server
-from mirror.store import projects
+from mirror.store import checks, projects
 from mirror.store import reader as store
+from mirror.store.reader import Reader
 from mirror.store.records import ProjectKey
 from mirror.sync.context import Context, PassResult, Progress, Scope
 from mirror.sync.project import sync_project
 from mirror.sync.targets import Pattern, Target
-from mirror.sync.verify.findings import Finding, Level, Verdict
+from mirror.sync.verify.findings import Finding, Level, Verdict, of_damage
 from mirror.sync.verify.project import verify_project
 
 RUNS_AT_ONCE = 200
@@ -29,10 +30,13 @@ async def verify(
     *,
     deep: bool,
     patterns: Sequence[Pattern] = (),
+    all_segments: bool = False,
 ) -> list[Verdict]:
     """Compare each target with the server, over one snapshot of the published file. Nothing is written.
 
-    Mirrored projects that fit one of the `patterns`, from which the targets were made, and are no target are told too.
+    Mirrored projects that match one of the `patterns`, from which the targets were made, and are no target are reported
+    too. With `all_segments`, the segments of all other projects are read through as well, and a project whose segments
+    are damaged has a verdict that says so.
 
     Raises StoreError when there is no published file, or when it cannot be read.
     """
@@ -42,7 +46,21 @@ async def verify(
         wanted = {target.project for target in targets}
         known = wanted | set(projects.everything(reader))
         meant = {project for pattern in patterns if pattern.wild for project in _meant(pattern, known)}
-        return verdicts + [_gone(project, deep) for project in sorted(meant - wanted, key=str)]
+        verdicts += [_gone(project, deep) for project in sorted(meant - wanted, key=str)]
+        if all_segments:
+            for project in sorted(known - wanted - meant, key=str):
+                verdicts += _damaged(reader, project, deep)
+        return verdicts
+
+
+def _damaged(reader: Reader, project: ProjectKey, deep: bool) -> list[Verdict]:
+    """The verdict about a project that is not compared with the server, if some of its segments are damaged."""
+    broken = checks.segment_damage(reader, reader.home.history, project, others=False)
+    held = store.mirrored(reader, project)
+    if not broken or held is None:
+        return []
+    alone = frozenset(run_id for run_id, run in held.known.items() if run.deleted or run.local)
+    return [Verdict(project, deep, findings=[of_damage(one) for one in broken.values()], alone=alone)]
 
 
 def _meant(pattern: Pattern, known: Iterable[ProjectKey]) -> list[ProjectKey]:
