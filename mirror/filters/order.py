@@ -7,6 +7,8 @@ from mirror.filters.fields import Column, Document, Tags, resolve
 from mirror.filters.fragment import Fragment, bound, fragment, joined
 
 DEFAULT_ORDER = "-created_at"
+MAX_PARTS = 16
+"""Fields of one order. DuckDB plans 16 config keys in 0.1 s, 32 in 2 s, 48 in 14 s (measured with 2.0)."""
 _TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.rid ASC"))
 """The mirror numbers runs in the order in which the server lists them by creation."""
 
@@ -21,7 +23,10 @@ def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
     keys: list[tuple[str, str]] = []
     if not isinstance(order, str):
         raise FilterError(f"order {order!r}: an order is text, such as '-created_at'")
-    for part in order.split(","):
+    parts = order.split(",")
+    if len(parts) > MAX_PARTS:
+        raise FilterError(f"order {order[:40]!r}... has {len(parts)} fields; an order has at most {MAX_PARTS}")
+    for part in parts:
         name = part.strip()
         direction = "DESC" if name.startswith("-") else "ASC"
         if name[:1] in ("+", "-"):

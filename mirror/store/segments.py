@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -219,16 +219,33 @@ def _fitting(segments: Sequence[_Segment]) -> list[_Segment]:
     return list(segments)
 
 
+def check(db: Database, folder: Path, paths: Iterable[str]) -> None:
+    """Compare segments with their digests before their values are written to another place, where no digest shows it.
+
+    Raises StoreError for the first that is damaged.
+    """
+    noted = digests(db.run)
+    for path in paths:
+        if path in noted and files.digest(folder / path) != noted[path]:
+            raise StoreError(f"{folder / path} is damaged and is not copied; run `mirror verify --repair`")
+
+
+def check_run(db: Database, folder: Path, project: ProjectKey, run_id: str) -> None:
+    """The same for all segments that hold values of a run."""
+    found = db.run(
+        "SELECT path FROM store.segments JOIN store.segment_runs AS g USING (segment_id) "
+        "WHERE entity = ? AND project = ? AND g.run_id = ? AND NOT g.replaced AND retired_at IS NULL",
+        [project.entity, project.project, run_id],
+    )
+    check(db, folder, [path for (path,) in found])
+
+
 def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segment]) -> None:
     """Write the sources as one, without the values of replaced runs; nothing when no value is left."""
     level = sources[0].level + (len(sources) > 1)
     ids = [source.segment_id for source in sources]
     left = sum(source.left for source in sources)
-    noted = digests(db.run)
-    for source in sources if left else ():
-        # What is damaged would be damaged in the merged one, and fit its digest there.
-        if source.path in noted and files.digest(folder / source.path) != noted[source.path]:
-            raise StoreError(f"{folder / source.path} is damaged and is not merged; run `mirror verify --repair`")
+    check(db, folder, [source.path for source in sources] if left else [])
     path = place(db, folder, key, level, lambda target: _merge_to(db, folder, target, sources)) if left else None
     with db.transaction():
         if path:

@@ -7,7 +7,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mirror.store import extras, facts, history, local, mending, metadata, projects, rids, runs, staging, views
+from mirror.store import (
+    extras,
+    facts,
+    history,
+    local,
+    mending,
+    metadata,
+    projects,
+    rids,
+    runs,
+    segments,
+    staging,
+    views,
+)
 from mirror.store.bulk import Straight
 from mirror.store.database import Database
 from mirror.store.records import (
@@ -100,7 +113,9 @@ class Writes:
         self._views_changed |= changed
 
     def cut_history(self, project: ProjectKey, run_id: str, *, last_step: int) -> None:
-        """Drop what is mirrored of the run's history behind a step."""
+        """Drop what is mirrored of the run's history behind a step. Raises StoreError where a segment is damaged."""
+        if last_step >= 0:
+            segments.check_run(self._db, self._folder, project, run_id)
         self._views_changed |= staging.cut(self._db, project, run_id, last_step, self._straight())
 
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:

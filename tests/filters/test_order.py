@@ -58,6 +58,10 @@ def test_runs_come_in_this_order(runs, order, expected):
     ("order", "message"),
     [
         ("", "order '' has an empty part; write fields such as '-created_at,config.lr'"),
+        (
+            ",".join(["config.learning_rate"] * 17),
+            "order 'config.learning_rate,config.learning_rat'... has 17 fields; an order has at most 16",
+        ),
         ("created_at,", "order 'created_at,' has an empty part; write fields such as '-created_at,config.lr'"),
         ("-config", "order '-config': 'config' names no key; write config.<key>"),
         (

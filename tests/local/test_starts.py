@@ -247,3 +247,22 @@ def test_a_run_record_of_an_update_is_no_new_start(home, sql, tmp_path):
     file.add(run=again).lines(2, 4)
     ingest(home, tmp_path)
     assert sql("select history_rows, notes from runs") == [(4, "later")]
+
+
+def test_values_of_a_damaged_segment_are_not_copied_when_a_start_goes_on_from_an_earlier_step(home, cli, sql, tmp_path):
+    start(tmp_path, 0).lines(0, 40).exit(1)
+    home.config.parent.mkdir(parents=True, exist_ok=True)
+    home.config.write_text("[store]\ntail_values = 10\n")
+    assert cli("ingest", str(tmp_path)).exit_code == 0
+    (segment,) = home.history.rglob("*.parquet")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
+    start(tmp_path, 1).lines(20, 30).exit()
+    done = cli("ingest", str(tmp_path))
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (
+        1,
+        f"error: {segment} is damaged and is not copied; run `mirror verify --repair`",
+    )
+    segment.write_bytes(whole)
+    assert cli("ingest", str(tmp_path)).exit_code == 0
+    assert losses(sql) == curve(*((step, step) for step in range(30)))

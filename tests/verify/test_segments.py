@@ -195,7 +195,7 @@ def test_a_damaged_segment_is_not_merged(bench, caplog):
         assert store.REPLACED_SHARE <= 0.3
         with pytest.raises(StoreError) as refused:
             opened.tend()
-        assert str(refused.value) == f"{path} is damaged and is not merged; run `mirror verify --repair`"
+        assert str(refused.value) == f"{path} is damaged and is not copied; run `mirror verify --repair`"
     finally:
         opened.close()
 
