@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError
+from mirror.query import twins
 from mirror.query.connection import refusal
 from mirror.query.result import Result, Rows
 
@@ -23,11 +24,14 @@ _ALLOWED = "SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
 def select(connection: DuckDBPyConnection, text: str) -> Result | Rows:
     """Take one reading statement. EXPLAIN is run at once; anything else when the result is read.
 
-    Raises QueryError for text with an error, with its place; for several statements; and for anything that could
-    write. Every statement runs as a subquery: DuckDB 2.0 counts `WITH x AS (COPY ... TO ...)` as a SELECT, but
-    refuses it anywhere but at the top.
+    Raises QueryError for text with an error, with its place; for several statements; for anything that could write;
+    and for a name that DuckDB would read as another one's, since it ignores case. Every statement runs as a subquery:
+    DuckDB 2.0 counts `WITH x AS (COPY ... TO ...)` as a SELECT, but refuses it anywhere but at the top.
     """
     kind = _kind(connection, text)
+    twins.refuse(
+        connection, {token[0][1:-1].replace('""', '"') for token in _TOKEN.finditer(text) if token[0][0] == '"'}
+    )
     if kind == "SELECT":
         return Result(connection, _without_end(text))
     explained = _EXPLAIN.fullmatch(text) if kind == "EXPLAIN" else None

@@ -94,11 +94,26 @@ def test_histories_and_runs_tell_spellings_apart(ask: Any, twins: Home) -> None:
     assert [api.run(f"team/{path}").config["LR"] for path in ("Pro/a", "Pro/A", "pro/a")] == [10.0, 20.0, 11.0]
 
 
+def test_sql_that_would_read_the_other_spelling_is_refused_and_the_right_name_given(
+    ask: Any, cli: Any, twins: Home
+) -> None:
+    for text, wrong, what in (
+        ('select * from "team/pro"', "team/pro", 'the relation of this project is "team/pro_2"'),
+        ('select "config.lr" from "team/Pro"', "config.lr", 'the column of this key is "config.lr_2"'),
+        ('select w."config.lr" as x from "TEAM/PRO" as w', "config.lr", 'the column of this key is "config.lr_2"'),
+    ):
+        done = cli("query", text)
+        told = f'"{wrong}" would read another spelling, since SQL ignores case: {what}'
+        assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"error: {told}\n")
+    plain = """select "config.LR" as lr, '"team/pro"' as text from "team/Pro" order by run_id desc limit 1"""
+    assert ask("query", plain) == [{"lr": 10.0, "text": '"team/pro"'}]
+
+
 def test_relations_of_both_projects_are_exported(ask: Any, cli: Any, tmp_path: Path) -> None:
     """Under the names that they have in the mirror, alone or together."""
     of_lower = 'select "config.LR", "config.lr_2" from "team/pro_2" order by run_id desc'
     assert ask("query", of_lower) == [{"config.LR": 11.0, "config.lr_2": 2.0}, {"config.LR": 20.0, "config.lr_2": None}]
-    assert ask("query", 'select distinct project from "team/pro"') == [{"project": "Pro"}]
+    assert ask("query", 'select distinct project from "team/Pro"') == [{"project": "Pro"}]
     for paths, relations in (([], ["team/Pro", "team/pro_2"]), (["team/pro"], ["team/pro_2"])):
         file = tmp_path / "exported.duckdb"
         assert cli("export", *paths, "--duckdb", str(file)).exit_code == 0

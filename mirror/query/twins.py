@@ -1,0 +1,47 @@
+"""Names in people's SQL that DuckDB would read as another name, since it ignores case."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from mirror.errors import QueryError
+from mirror.store.names import folded, identifier
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_RELATIONS = """
+    SELECT p.entity || '/' || p.project, m.value FROM store.projects AS p
+    JOIN store.meta AS m ON m.key = 'name of store.wide_' || p.number
+"""
+_COLUMNS = """
+    SELECT c.doc || '.' || c.key, c.name FROM store.wide_columns AS c
+    JOIN store.meta AS m ON m.key = 'name of store.wide_' || c.project_number
+    WHERE c.doc || '.' || c.key <> c.name AND list_contains(?::VARCHAR[], c.doc || '.' || c.key)
+    AND list_contains(?::VARCHAR[], m.value)
+"""
+
+
+def refuse(connection: DuckDBPyConnection, names: Collection[str]) -> None:
+    """Raise QueryError where a quoted name is a project or a key whose relation or column is called otherwise.
+
+    A name that differs from another one in case alone has a number behind it (docs/relations.md), and SQL with the
+    name itself would read the other one's rows or values.
+    """
+    if not any("/" in name for name in names):
+        return
+    relations = dict(connection.execute(_RELATIONS).fetchall())
+    for name in names:
+        if relations.get(name, name) != name:
+            raise _misread(name, relations[name], "the relation of this project")
+    named = {folded(name) for name in names}
+    used = [relation for relation in relations.values() if folded(relation) in named]
+    for key, column in connection.execute(_COLUMNS, [list(names), used]).fetchall():
+        raise _misread(key, column, "the column of this key")
+
+
+def _misread(name: str, right: str, what: str) -> QueryError:
+    return QueryError(
+        f"{identifier(name)} would read another spelling, since SQL ignores case: {what} is {identifier(right)}"
+    )
