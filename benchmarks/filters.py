@@ -29,7 +29,7 @@ from typing import Any
 import duckdb
 
 from mirror.filters import compile as compile_filter
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store import sorting
 from mirror.store.records import ProjectKey, RunRecord
 from mirror.store.store import Store

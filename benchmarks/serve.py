@@ -25,7 +25,7 @@ from pathlib import Path
 
 import duckdb
 
-from mirror.daemon.client import Control
+from mirror.control import Control
 from mirror.sandbox import Sandbox, World
 
 EXPORT = """[

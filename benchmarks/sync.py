@@ -33,9 +33,9 @@ from typing import Any
 import duckdb
 import httpx
 
-from mirror.home import Home
 from mirror.remote.client import Server
 from mirror.sandbox import World
+from mirror.settings.home import Home
 from mirror.store.records import ProjectKey
 from mirror.store.store import Store
 from mirror.sync import engine

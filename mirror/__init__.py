@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import CommError, FilterError, MirrorError, NotMirrored, StoreError
-from mirror.home import Home
+from mirror.settings.home import Home
 
 if TYPE_CHECKING:
     import duckdb

@@ -83,7 +83,7 @@ class Demo:
     def _claim_home(self) -> None:
         if self.home.is_symlink() or (self.home.exists() and self.home.stat().st_uid != os.getuid()):
             raise MirrorError(f"{self.home} belongs to somebody else; remove it or set TMPDIR")
-        from mirror.daemon.client import Control
+        from mirror.control import Control
 
         if Control.find(self.home / "mirror.sock"):
             raise MirrorError(f"another demo runs in {self.home}; end it first")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mirror.home import Home
+from mirror.settings.home import Home
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 
 from mirror.addresses import path_of
 from mirror.api.official import asked_of_server, asks
-from mirror.api.page import RunPage
+from mirror.api.projects import Project, Projects, Sweep, User
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
-from mirror.api.snapshot import Snapshot
-from mirror.api.things import Project, Projects, Sweep, User
 from mirror.errors import ArgumentError, NotMirrored
-from mirror.home import Home
+from mirror.settings.home import Home
+from mirror.snapshot.runs import RunPage
+from mirror.snapshot.snapshot import Snapshot
 from mirror.version import VERSION
 
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
@@ -343,7 +343,7 @@ def _age(given: str | float | None) -> timedelta | None:
     """A time span as people write it: "90s", "5m", "2h", or seconds."""
     if given is None:
         return None
-    from mirror.config_values import Impossible, seconds
+    from mirror.settings.values import Impossible, seconds
 
     try:
         span = float(given) if isinstance(given, int | float) else seconds(given)

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import ArgumentError
-from mirror.remote.lenient import dumps
 from mirror.store.records import ProjectKey
+from mirror.wandb_json import dumps
 
 if TYPE_CHECKING:
     from mirror.api.run import Run
     from mirror.api.session import Session
-    from mirror.api.snapshot import Address, Snapshot
     from mirror.remote.client import Server
     from mirror.remote.mutations import Edit
+    from mirror.snapshot.snapshot import Address, Snapshot
 
 _TEXTS = {"name": "name", "notes": "notes", "description": "description", "group_name": "group", "job_type": "job_type"}
 _OWN = ("_wandb",)
@@ -141,8 +141,8 @@ def _project(address: Address) -> ProjectKey:
 
 def preview(snapshot: Snapshot, address: Address, edit: Edit) -> list[tuple[str, str, str]]:
     """What the edit would change of the run as the mirror holds it: field, old and new value as JSON."""
-    from mirror.api.page import Page
     from mirror.remote.mutations import document_after, tags_after
+    from mirror.snapshot.runs import Page
 
     page = Page(snapshot, [address.rid])
     before: dict[str, Any] = {field: page.fact(address.rid, column) for column, field in _TEXTS.items()}

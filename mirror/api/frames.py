@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from mirror.errors import ArgumentError, MissingPackage
-from mirror.query.aligned import Aligned, rows, table
-from mirror.query.series import Series
+from mirror.snapshot.rows import Aligned, rows, table
+from mirror.snapshot.series import Series
 
 if TYPE_CHECKING:
     import pyarrow as pa

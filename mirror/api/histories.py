@@ -10,12 +10,12 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from mirror.api.snapshot import Address, Extent, Snapshot
 from mirror.errors import ArgumentError, QueryError
-from mirror.query.aligned import Aligned, align, chunks
-from mirror.query.paths import nearest_of
-from mirror.query.picked import read
-from mirror.query.series import Scope, Series
+from mirror.snapshot.paths import nearest_of
+from mirror.snapshot.rows import Aligned, align, chunks
+from mirror.snapshot.sampling import read
+from mirror.snapshot.series import Scope, Series
+from mirror.snapshot.snapshot import Address, Extent, Snapshot
 
 STEP = "_step"
 

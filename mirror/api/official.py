@@ -29,7 +29,7 @@ def connect(session: Session) -> Any:
         import wandb
     except ImportError as error:
         raise MissingPackage("this is asked of the server by the official client: `pip install wandb`") from error
-    from mirror import credentials
+    from mirror.settings import credentials
 
     server = session.settings.server
     key = credentials.find(server.base_url, session.environ).key

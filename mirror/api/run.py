@@ -15,18 +15,18 @@ from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled
 from mirror.api.official import asked, asked_of_server, asks
-from mirror.api.page import RunPage
-from mirror.api.snapshot import Address
+from mirror.api.projects import Sweep, User
 from mirror.api.summary import Summary
-from mirror.api.things import Sweep, User
 from mirror.api.unsaved import Unsaved, carry_over, unsaved
 from mirror.errors import ArgumentError, CommError, UsageError
-from mirror.remote.lenient import loads
+from mirror.snapshot.runs import RunPage
+from mirror.snapshot.snapshot import Address
+from mirror.wandb_json import loads
 
 if TYPE_CHECKING:
     from mirror.api.api import Api
-    from mirror.query.runs import Named
     from mirror.remote.mutations import Edit
+    from mirror.snapshot.run_query import Named
 
 ENDED = ("finished", "crashed", "failed", "killed")
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from mirror.api import frames
 from mirror.api.display import rows
 from mirror.api.histories import Reader, sampled
-from mirror.api.page import RunPage
 from mirror.api.run import Run
 from mirror.errors import ArgumentError
-from mirror.query.aligned import table
-from mirror.query.paths import Project
+from mirror.snapshot.paths import Project
+from mirror.snapshot.rows import table
+from mirror.snapshot.runs import RunPage
 
 if TYPE_CHECKING:
     from mirror.api.api import Api
-    from mirror.api.snapshot import Snapshot
+    from mirror.snapshot.snapshot import Snapshot
 
 MOST_RUNS = 5000
 """Runs in the pages of a loop behind the first one: whoever goes on mostly goes on to the end."""

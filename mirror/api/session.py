@@ -12,11 +12,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.errors import AuthError, CommError, MirrorError, SyncError, UsageError, named
-from mirror.home import Home
+from mirror.settings.home import Home
 
 if TYPE_CHECKING:
-    from mirror.config import Settings
     from mirror.remote.client import Server
+    from mirror.settings.settings import Settings
     from mirror.sync.context import PassResult
 
 Result = TypeVar("Result")
@@ -39,7 +39,7 @@ class Session:
         return self._settings(())
 
     def _settings(self, paths: Sequence[str]) -> Settings:
-        from mirror.config import load
+        from mirror.settings.settings import load
 
         settings = load(self.home, self.environ, paths)
         if self._timeout is None:
@@ -76,7 +76,7 @@ class Session:
         CommError when the server could not be had, SyncError for what else went wrong, StoreBusy when another process
         writes to this home. Runs that had to be set aside are warned of.
         """
-        from mirror.daemon.client import Control
+        from mirror.control import Control
 
         control = Control.find(self.home.socket)
         if control is not None:

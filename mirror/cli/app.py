@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from mirror.cli import messages
 from mirror.cli.invocation import Invocation
-from mirror.home import Home
+from mirror.settings.home import Home
 
 # Every command in the order of the help: its module, and the function or the typer.Typer that it is.
 COMMANDS = {

@@ -12,12 +12,12 @@ from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.cli.output import Output, write_result
 from mirror.errors import CommError
 from mirror.filters.parse import read_json
-from mirror.query.connection import connected
-from mirror.query.paths import find_projects, projects
-from mirror.query.result import Rows
-from mirror.query.runs import RunQuery
 from mirror.remote import runs as remote
 from mirror.remote.client import FeatureMissing
+from mirror.snapshot.connection import connected
+from mirror.snapshot.paths import find_projects, projects
+from mirror.snapshot.result import Rows
+from mirror.snapshot.run_query import RunQuery
 from mirror.store.leaves import json_text
 from mirror.store.records import ProjectKey, RunRecord
 from mirror.sync.session import connect

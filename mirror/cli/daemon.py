@@ -33,7 +33,7 @@ def daemon(
 
 
 def _tell_running(given: Invocation, *, stop: bool) -> None:
-    from mirror.daemon.client import Control
+    from mirror.control import Control
 
     control = Control.find(given.home.socket)
     if control is None:

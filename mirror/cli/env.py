@@ -21,9 +21,9 @@ def env(
     uses, which is not printed itself, and WANDB_APP_URL to where the server shows its pages. The mirror's
     own commands still talk to the real server.
     """
-    from mirror import credentials
     from mirror.addresses import app_url
-    from mirror.daemon.client import Control
+    from mirror.control import Control
+    from mirror.settings import credentials
 
     given = invocation(context)
     settings = given.settings()

@@ -32,7 +32,7 @@ def ingest(
     server; a run that the server turns out to have as well is taken over from there. Damaged places
     are skipped and told.
     """
-    from mirror.daemon.client import Control
+    from mirror.control import Control
 
     given = invocation(context)
     started = time.monotonic()

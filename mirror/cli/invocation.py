@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mirror.home import Home
+from mirror.settings.home import Home
 
 if TYPE_CHECKING:
     import typer
 
-    from mirror.config import Settings
+    from mirror.settings.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Invocation:
 
     def settings(self, projects: Sequence[str] = ()) -> Settings:
         """Read the config. Raises ConfigError."""
-        from mirror.config import load
+        from mirror.settings.settings import load
 
         return load(self.home, self.environ, projects)
 

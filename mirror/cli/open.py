@@ -24,7 +24,7 @@ def open_page(
     """
     import webbrowser
 
-    from mirror.daemon.client import Control
+    from mirror.control import Control
     from mirror.web import token
 
     given = invocation(context)

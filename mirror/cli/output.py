@@ -17,7 +17,7 @@ from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.errors import StoreError, UsageError
 from mirror.query.batches import Batches
 from mirror.query.formats import EXTENSIONS, FORMATS
-from mirror.query.result import Result, Rows
+from mirror.snapshot.result import Result, Rows
 
 TERMINAL_ROWS = 100
 """How many rows a table on a terminal has when nobody says how many it is to have."""
@@ -61,7 +61,7 @@ def choose(format_name: str | None, *, json: bool = False, csv: bool = False, fi
     if len(set(named)) > 1:
         raise UsageError(f"one format at a time, not {' and '.join(dict.fromkeys(named))}")
     if named and named[0] not in FORMATS:
-        from mirror.config_file import nearest
+        from mirror.settings.file import nearest
 
         raise UsageError(f'unknown format "{named[0]}": {nearest(named[0], FORMATS)}')
     if named:

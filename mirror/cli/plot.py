@@ -52,9 +52,9 @@ def plot(
     A curve a run; with --group-by a curve a group: the mean of its runs, with the band in which the mean lies with 95%
     confidence. Files need matplotlib: pip install 'wandb-mirror[plot]'.
     """
-    from mirror.api.snapshot import Snapshot
     from mirror.plot import figure, terminal
     from mirror.plot.read import charts
+    from mirror.snapshot.snapshot import Snapshot
 
     if file is not None:
         figure.kind_of(file)

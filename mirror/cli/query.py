@@ -15,8 +15,8 @@ from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, O
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirror.query.paths import Project
-    from mirror.query.places import Place
+    from mirror.query.lake_target import Place
+    from mirror.snapshot.paths import Project
 
 _COMPARABLE = ("--filter", "--project", "--compare")
 
@@ -120,9 +120,9 @@ def history(
     """
     from dataclasses import replace
 
-    from mirror.query import history as histories
-    from mirror.query.connection import connected
-    from mirror.query.paths import find_run
+    from mirror.query import run_table as histories
+    from mirror.snapshot.connection import connected
+    from mirror.snapshot.paths import find_run
 
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
@@ -157,14 +157,14 @@ def export(
     the files that belong together. It holds the named projects, whole.
     """
     from mirror.query import export as exports
-    from mirror.query import places
+    from mirror.query import lake_target
 
     if format_name not in ("parquet", "csv"):
         raise UsageError(f'unknown format "{format_name}": known: parquet, csv')
     if folder is None and database is None and lake is None:
         raise UsageError("where to? give -o DIR, --duckdb FILE or --lake DIR")
     given = invocation(ctx)
-    place = places.find(lake) if lake is not None else None
+    place = lake_target.find(lake) if lake is not None else None
     chosen, runs = _scope(given, paths or [])
     if place is not None:
         if runs:
@@ -197,7 +197,7 @@ def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output
     from dataclasses import replace
 
     from mirror.query import sql
-    from mirror.query.connection import connected
+    from mirror.snapshot.connection import connected
 
     text = sys.stdin.read() if text == "-" else text
     with connected(given.home) as connection:
@@ -221,8 +221,8 @@ def _runs(
     count: bool,
     explain: bool,
 ) -> None:
-    from mirror.query.connection import connected
-    from mirror.query.runs import RunQuery
+    from mirror.snapshot.connection import connected
+    from mirror.snapshot.run_query import RunQuery
 
     columns = [column.strip() for column in select.split(",") if column.strip()] if select else []
     with connected(given.home) as connection:
@@ -240,7 +240,7 @@ def _runs(
 
 def _write_count(rows: int, output: Output) -> None:
     """The bare number, unless a format was asked for."""
-    from mirror.query.result import Rows
+    from mirror.snapshot.result import Rows
 
     if output.named:
         write_result(Rows(["count"], [(rows,)]), output)
@@ -252,7 +252,7 @@ def _write_explanation(found: dict[str, Any], output: Output) -> None:
     """The SQL with its parameters as comments, then a table of clauses."""
     import json
 
-    from mirror.query.result import Rows
+    from mirror.snapshot.result import Rows
 
     if output.format in ("json", "jsonl"):
         write_text(json.dumps(found, ensure_ascii=False, default=str) + "\n")
@@ -268,8 +268,8 @@ def _write_explanation(found: dict[str, Any], output: Output) -> None:
 
 def _scope(given: Invocation, paths: Sequence[str]) -> tuple[list[Project], list[tuple[Project, str]]]:
     """The projects and the runs that paths name: whole projects, or runs, not both."""
-    from mirror.query.connection import connected
-    from mirror.query.paths import find_projects, find_run, projects
+    from mirror.snapshot.connection import connected
+    from mirror.snapshot.paths import find_projects, find_run, projects
 
     with connected(given.home) as connection:
         runs = [path for path in paths if path.strip("/").count("/") >= 2]

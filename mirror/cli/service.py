@@ -262,7 +262,7 @@ def _service(given: Invocation, name: str) -> units.Service:
 
 def _check_key(given: Invocation) -> str | None:
     """What is wrong when the service would find no key."""
-    from mirror import credentials
+    from mirror.settings import credentials
 
     base_url = given.settings().server.base_url
     try:

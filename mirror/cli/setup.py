@@ -14,7 +14,7 @@ from mirror.cli.messages import say, warn
 from mirror.errors import AuthError, ConfigError, MirrorError, StoreError, UsageError
 
 if TYPE_CHECKING:
-    from mirror.config import Settings
+    from mirror.settings.settings import Settings
 
 
 def init(
@@ -26,7 +26,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
 ) -> None:
     """Write a commented config file; asks for projects when none is given."""
-    from mirror.config import project_patterns, render
+    from mirror.settings.settings import project_patterns, render
 
     given = invocation(ctx)
     path = given.home.config
@@ -65,7 +65,7 @@ def login(
     check: Annotated[bool, typer.Option("--check/--no-check", help="Ask the server whether it takes the key.")] = True,
 ) -> None:
     """Check an API key against the server and store it as `wandb login` does: in netrc, 0600."""
-    from mirror.credentials import store_key, valid_form
+    from mirror.settings.credentials import store_key, valid_form
 
     given = invocation(ctx)
     settings = given.settings()
@@ -110,7 +110,7 @@ def _whose(settings: Settings, key: str) -> str:
 
 
 def _login_hint(given: Invocation) -> str:
-    from mirror.credentials import find
+    from mirror.settings.credentials import find
 
     try:
         find(given.settings().server.base_url, given.environ)

@@ -15,8 +15,8 @@ from mirror.cli.messages import ExitCode, leave, say
 from mirror.errors import AuthError, ConfigError, MirrorError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from mirror.config import Settings
     from mirror.query.health import Verdict
+    from mirror.settings.settings import Settings
 
 COLUMNS = ("project", "runs", "running", "history rows", "last success", "lag", "set aside", "last error")
 
@@ -86,10 +86,10 @@ def status(
 
 def _check(given: Invocation, max_age: str | None, file: Path | None, *, as_json: bool) -> None:
     """One line a project and a problem, and the exit code of the worst."""
-    from mirror.config import Settings
-    from mirror.config_values import Impossible, interval
     from mirror.query.health import judge
     from mirror.query.status import project_status
+    from mirror.settings.settings import Settings
+    from mirror.settings.values import Impossible, interval
 
     try:
         allowed = None if max_age is None else interval(max_age)
@@ -174,7 +174,7 @@ def _but(problems: Sequence[dict[str, str]], message: str) -> list[dict[str, str
 
 def _server(given: Invocation, settings: Settings | None) -> dict[str, Any]:
     """The server and the source of the key; never the key. All null where the config, which may name it, is invalid."""
-    from mirror import credentials
+    from mirror.settings import credentials
 
     if settings is None:
         return {"base_url": None, "credential": None, "credential_error": None}
@@ -186,7 +186,7 @@ def _server(given: Invocation, settings: Settings | None) -> dict[str, Any]:
 
 
 def _daemon(given: Invocation) -> dict[str, Any]:
-    from mirror.daemon.client import Control
+    from mirror.control import Control
 
     try:
         control = Control.find(given.home.socket)

@@ -16,7 +16,7 @@ from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mirror.config import Settings
+    from mirror.settings.settings import Settings
     from mirror.sync.context import Progress
     from mirror.sync.preview import Preview
     from mirror.sync.targets import Pattern
@@ -89,7 +89,7 @@ def _since(text: str | None, paths: Sequence[str]) -> datetime | None:
     """The time that --since means, naive UTC."""
     if text is None:
         return None
-    from mirror.config_values import Impossible, moment_before
+    from mirror.settings.values import Impossible, moment_before
     from mirror.sync import targets
     from mirror.sync.context import utc_now
 
@@ -121,7 +121,7 @@ def flush(
 
 
 def _seconds(timeout: str | None) -> float | None:
-    from mirror.config_values import Impossible, interval
+    from mirror.settings.values import Impossible, interval
 
     try:
         return None if timeout is None else interval(timeout)
@@ -139,7 +139,7 @@ def _work(
     limit: float | None = None,
 ) -> None:
     from mirror.cli.progress import bars, replay
-    from mirror.daemon.client import Control
+    from mirror.control import Control
 
     given = invocation(context)
     settings, patterns = _patterns(given, action, paths)
@@ -215,7 +215,7 @@ def _patterns(given: Invocation, action: str, paths: Sequence[str]) -> tuple[Set
 
 def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, output: Output) -> None:
     """Print one row a project, then what failed; the exit code is the worst of them."""
-    from mirror.query.result import Rows
+    from mirror.snapshot.result import Rows
 
     found = asyncio.run(_previews(given, paths, since))
     good = [one for one in found if not one.error]

@@ -14,8 +14,8 @@ from mirror.cli.output import write_text
 from mirror.errors import MirrorError, UsageError
 
 if TYPE_CHECKING:
-    from mirror.api.snapshot import Address, Snapshot
     from mirror.remote.mutations import Edit
+    from mirror.snapshot.snapshot import Address, Snapshot
 
 
 def update(
@@ -94,7 +94,7 @@ def _pair(text: str, option: str) -> tuple[str, Any]:
 def _chosen(
     given: Invocation, runs: Sequence[str], filter_: str | None, project: str | None
 ) -> tuple[Snapshot, list[Address]]:
-    from mirror.api.snapshot import Snapshot
+    from mirror.snapshot.snapshot import Snapshot
 
     if bool(runs) == (filter_ is not None):
         raise UsageError("which runs? name them, or give --filter JSON with --project E/P")

@@ -15,9 +15,9 @@ from mirror.cli.sync import Paths
 from mirror.errors import StoreBusy, StoreError, SyncError, UsageError, named, one_line
 
 if TYPE_CHECKING:
-    from mirror.config import Settings
-    from mirror.daemon.client import Control
-    from mirror.sync.verify.findings import Finding, Verdict
+    from mirror.control import Control
+    from mirror.settings.settings import Settings
+    from mirror.verify.findings import Finding, Verdict
 
 MOST_LINES = 20
 """Lines of one run that are shown; --json has all of them."""
@@ -89,7 +89,7 @@ class _Command:
     """One run of the command."""
 
     def __init__(self, given: Invocation, paths: Sequence[str], *, deep: bool) -> None:
-        from mirror.daemon.client import Control
+        from mirror.control import Control
 
         self.given = given
         self.settings: Settings = given.settings(paths)
@@ -176,7 +176,7 @@ class _Command:
         from mirror.cli.progress import bars
         from mirror.sync import targets
         from mirror.sync.session import connect, scope_of
-        from mirror.sync.verify import engine
+        from mirror.verify import engine
 
         patterns = [targets.parse(path, self.settings.entity) for path in self.settings.projects]
         async with connect(self.settings, self.given.environ) as server:
@@ -199,7 +199,7 @@ class _Command:
     async def _repair_here(self, differing: Sequence[Verdict]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
         from mirror.cli.progress import bars
         from mirror.sync.session import open_context
-        from mirror.sync.verify import engine
+        from mirror.verify import engine
 
         flush = {verdict.project: verdict.to_flush() for verdict in differing}
         with bars() as progress:
@@ -235,7 +235,7 @@ def _failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _differences(verdict: Verdict) -> list[Finding]:
-    from mirror.sync.verify.findings import Level
+    from mirror.verify.findings import Level
 
     return verdict.of(Level.DIFFERS)
 
@@ -287,7 +287,7 @@ def _show_repair(answer: _Answer) -> None:
 
 
 def _summary(verdict: Verdict) -> str:
-    from mirror.sync.verify.findings import Level
+    from mirror.verify.findings import Level
 
     parts = [
         _some(verdict.runs, "run", "runs"),

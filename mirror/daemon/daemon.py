@@ -14,23 +14,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mirror import config, credentials
 from mirror.daemon import descriptors, logs, metrics, problems, sources
 from mirror.daemon.address import address, problem
 from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
-from mirror.daemon.ledger import Ledger, kept_running, stamp
 from mirror.daemon.notify import Notifier
-from mirror.daemon.places import Places, is_backfill
+from mirror.daemon.outcomes import Ledger, kept_running, stamp
 from mirror.daemon.problems import Problem
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
+from mirror.daemon.slots import Places, is_backfill
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError, named
-from mirror.home import Home
 from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
 from mirror.remote import notices
 from mirror.serve import app as serve
+from mirror.settings import credentials
+from mirror.settings import settings as config
+from mirror.settings.home import Home
+from mirror.snapshot.pool import Snapshots
 from mirror.store.records import ProjectCursor, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import targets
@@ -42,7 +44,6 @@ from mirror.sync.targets import Target
 from mirror.version import VERSION
 from mirror.web.gate import Gate, Limits
 from mirror.web.listener import Listener, Neighbour
-from mirror.web.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

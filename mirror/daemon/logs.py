@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from typing import IO, Any
 
 from mirror.errors import MirrorError, one_line
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.sync.context import PassResult
 
 LOG_BYTES = 10_000_000

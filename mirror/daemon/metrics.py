@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.daemon.problems import KINDS
 from mirror.errors import MirrorError
-from mirror.home import Home
 from mirror.query.health import ahead
 from mirror.query.status import project_status
+from mirror.settings.home import Home
 from mirror.version import VERSION
 
 if TYPE_CHECKING:

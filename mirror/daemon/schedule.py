@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from mirror.config import SyncSettings
+from mirror.settings.settings import SyncSettings
 from mirror.store.records import ProjectKey
 
 JITTER = 0.1

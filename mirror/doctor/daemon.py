@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mirror.config import Settings
+from mirror.control import Control
 from mirror.daemon import address
-from mirror.daemon.client import Control
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import MirrorError
-from mirror.home import Home
 from mirror.query.health import judge
 from mirror.query.status import project_status
+from mirror.settings.home import Home
+from mirror.settings.settings import Settings
 from mirror.version import VERSION
 
 _ADVICE = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mirror import config
 from mirror.doctor import daemon, files, server
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import ConfigError
-from mirror.home import Home
+from mirror.settings import settings as config
+from mirror.settings.home import Home
 from mirror.version import VERSION
 
 

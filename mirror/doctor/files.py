@@ -8,12 +8,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirror.config import Settings
-from mirror.daemon.client import Control
+from mirror.control import Control
 from mirror.doctor import segments
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import MirrorError, StoreBusy, StoreError
-from mirror.home import Home
+from mirror.settings.home import Home
+from mirror.settings.settings import Settings
 from mirror.store import aside, integrity
 
 SPARE_BYTES = 1_000_000_000

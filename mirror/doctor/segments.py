@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import StoreError
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store import checks, reader
 from mirror.store import segments as store
 

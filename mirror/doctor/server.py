@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 
 import httpx
 
-from mirror import credentials
-from mirror.config import Settings
-from mirror.credentials import Credential
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import AuthError, CommError
 from mirror.patterns import fitting
-from mirror.remote import console, exports, queries, runs
+from mirror.remote import console, parquet_history, queries, runs
 from mirror.remote.client import FeatureMissing, NotFound, Patience, Server
+from mirror.settings import credentials
+from mirror.settings.credentials import Credential
+from mirror.settings.settings import Settings
 from mirror.store.records import ProjectKey
 from mirror.sync.targets import parse
 
@@ -31,7 +31,7 @@ _NOBODY = {"name": "no run is called so"}
 _USES = {
     "updatedAt filter": "edits that move no heartbeat are found by the full listing alone",
     "computeSeconds": "duration_s stays empty",
-    exports.FEATURE: "long histories are pulled in pages",
+    parquet_history.FEATURE: "long histories are pulled in pages",
     queries.CONSOLE_PAGES: "of a console it gives the end alone",
 }
 
@@ -150,7 +150,7 @@ async def _features(server: Server, project: ProjectKey) -> Finding:
             server.lacks.add("updatedAt filter")
         async for _ in runs.records(server, project, scope={}, filters=_NOBODY, size=runs.PageSize(1)):
             pass
-        await exports.find(server, project, [_NOBODY["name"]])
+        await parquet_history.find(server, project, [_NOBODY["name"]])
         await console.fetch(server, project, [console.Place(_NOBODY["name"])])
     except CommError as error:
         return warn("features", f"the server was asked what it can do, and failed: {error}", "try again later")

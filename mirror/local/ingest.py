@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mirror.config import Settings
 from mirror.local import commits, files
 from mirror.local.blocks import NotReadable
 from mirror.local.commits import Change, Drop, FileResult, RunKey, key_of
@@ -17,6 +16,7 @@ from mirror.local.known import COPY, REPLACED, Known
 from mirror.local.reader import Identity, Options, Piece, Reader, around, identify, same_start
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
 from mirror.local.run import record
+from mirror.settings.settings import Settings
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.runs import LIVE_STATES
 from mirror.store.store import Store

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from mirror.local import wire
-from mirror.local.items import items, path
+from mirror.local import protobuf
+from mirror.local.protobuf_items import items, path
 from mirror.local.reading import (
     LATEST,
     STEPS,
@@ -129,9 +129,9 @@ def _step(body: bytes, text: bytes | None) -> int | None:
         if not 0 <= step < STEPS:
             raise Unreadable(f"history step {shown(text)}: it is no number of a step")
         return step
-    for number, content in wire.fields(body):
+    for number, content in protobuf.fields(body):
         if number == 2 and isinstance(content, bytes):
-            return next((wire.signed(num) for field, num in wire.fields(content) if isinstance(num, int)), 0)
+            return next((protobuf.signed(num) for field, num in protobuf.fields(content) if isinstance(num, int)), 0)
     return None
 
 
@@ -170,7 +170,7 @@ def _json(value: Any) -> bytes:
 
 def stats(reading: Reading, body: bytes, lines: Lines) -> None:
     """System metrics as the line that the server is sent."""
-    time = next((value for number, value in wire.fields(body) if number == 2 and isinstance(value, bytes)), b"")
+    time = next((value for number, value in protobuf.fields(body) if number == 2 and isinstance(value, bytes)), b"")
     members = {b'"system.' + orjson.dumps(path(raw)[-1])[1:] + b":": text for raw, text in items(body, 3).items()}
     seconds, nanos = seconds_of(time)
     began = moment(reading.first_started_at)

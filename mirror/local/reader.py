@@ -11,11 +11,11 @@ from zlib import crc32
 from mirror.errors import CommError
 from mirror.local import beside, blocks, files
 from mirror.local.console import Console, Line
+from mirror.local.protobuf import Malformed
 from mirror.local.reading import Lines, Reading
 from mirror.local.run import apply
 from mirror.local.values import Unreadable, shown, value
-from mirror.local.wire import Malformed
-from mirror.remote.columns import KeyGlobs, parse, parse_events
+from mirror.remote.json_history import KeyGlobs, parse, parse_events
 from mirror.store.records import ConsolePage, HistoryPage, LocalFile
 
 if TYPE_CHECKING:

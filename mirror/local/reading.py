@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from mirror.local import wire
+from mirror.local import protobuf
 from mirror.local.console import Console
 from mirror.local.tree import Tree
-from mirror.remote.lenient import dumps, loads
+from mirror.wandb_json import dumps, loads
 
 LATEST = 32_503_680_000
 """Seconds up to the year 3000; what lies behind is no time."""
@@ -119,7 +119,7 @@ def seen(reading: Reading, seconds: float | None) -> None:
 
 def texts_of(message: bytes) -> dict[int, str]:
     """The texts of a message that are not empty, by their field."""
-    return {number: text_of(value) for number, value in wire.fields(message) if isinstance(value, bytes) and value}
+    return {number: text_of(value) for number, value in protobuf.fields(message) if isinstance(value, bytes) and value}
 
 
 def text_of(value: bytes) -> str:
@@ -129,7 +129,7 @@ def text_of(value: bytes) -> str:
 
 def seconds_of(message: bytes) -> tuple[int, int]:
     """A google.protobuf.Timestamp as seconds and nanoseconds."""
-    values = {number: wire.signed(value) for number, value in wire.fields(message) if isinstance(value, int)}
+    values = {number: protobuf.signed(value) for number, value in protobuf.fields(message) if isinstance(value, int)}
     return values.get(1, 0), values.get(2, 0)
 
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from fnmatch import translate
 from typing import Any
 
-from mirror.local import wire
+from mirror.local import protobuf
 from mirror.local.beside import fill
-from mirror.local.items import items, path
 from mirror.local.lines import NO_VALUE, history, stats
+from mirror.local.protobuf_items import items, path
 from mirror.local.reading import (
     STEPS,
     Lines,
@@ -31,8 +31,8 @@ from mirror.local.reading import (
 from mirror.local.tree import Tree, flat
 from mirror.local.values import Unreadable, check_name, shown
 from mirror.local.values import value as value_of
-from mirror.remote.lenient import dumps, numbers
 from mirror.store.records import RunRecord
+from mirror.wandb_json import dumps, numbers
 
 HISTORY, SUMMARY, OUTPUT, CONFIG, STATS, METRIC, OUTPUT_RAW = 2, 3, 4, 5, 7, 12, 13
 RUN, EXIT, PREEMPTING, ENVIRONMENT, OUTPUT_LOGGER = 17, 18, 23, 26, 27
@@ -61,7 +61,7 @@ def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None, *, o
     there a start takes the place of the former ones, OutOfOrder for a line of an `older` start, and Malformed or
     IndexError for what is no record.
     """
-    for number, body in wire.fields(record):
+    for number, body in protobuf.fields(record):
         if not isinstance(body, bytes):
             continue
         if number == HISTORY:
@@ -161,7 +161,7 @@ def _run(reading: Reading, body: bytes, lines: Lines) -> None:
     began = reading.started_at
     resumed = False
     branch = None
-    for number, value in wire.fields(body):
+    for number, value in protobuf.fields(body):
         if not isinstance(value, bytes):
             resumed |= number in (_STARTING_STEP, _RESUMED, _RESUME) and value > 0
             continue
@@ -200,8 +200,8 @@ def _run(reading: Reading, body: bytes, lines: Lines) -> None:
 
 def _branch(message: bytes) -> tuple[str, int] | None:
     """The run and the step from which a run goes on: its own when it was rewound, another's when it was forked."""
-    values = {number: value for number, value in wire.fields(message) if isinstance(value, bytes)}
-    step = wire.double(values.get(2, bytes(8)))
+    values = {number: value for number, value in protobuf.fields(message) if isinstance(value, bytes)}
+    step = protobuf.double(values.get(2, bytes(8)))
     if values.get(3, b"_step") != b"_step" or not -1 <= step < STEPS:
         return None
     return text_of(values.get(1, b"")), int(step)
@@ -224,9 +224,9 @@ def _config(reading: Reading, body: bytes, lines: Lines) -> None:
 
 def _metric(reading: Reading, body: bytes) -> None:
     """A metric that is defined to have no summary, or to have one."""
-    found = {number: value for number, value in wire.fields(body) if isinstance(value, bytes)}
+    found = {number: value for number, value in protobuf.fields(body) if isinstance(value, bytes)}
     name = text_of(found.get(1, b"")) or text_of(found.get(2, b""))
-    none = any(number == 6 and value for number, value in wire.fields(found.get(7, b"")))
+    none = any(number == 6 and value for number, value in protobuf.fields(found.get(7, b"")))
     if name:
         glob = name if 1 not in found else "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
         reading.unsummarised = [known for known in reading.unsummarised if known != glob] + [glob] * none
@@ -244,7 +244,7 @@ def _summary(reading: Reading, body: bytes) -> None:
 
 def _output(reading: Reading, body: bytes) -> None:
     """Console output: 0, which is not written, is stderr."""
-    found = dict(wire.fields(body))
+    found = dict(protobuf.fields(body))
     at = None
     if isinstance(time := found.get(2), bytes):
         seconds, nanos = seconds_of(time)
@@ -257,18 +257,18 @@ def _output(reading: Reading, body: bytes) -> None:
 
 def _log(reading: Reading, body: bytes) -> None:
     """Lines that a script wrote to the log of the run itself."""
-    for number, text in wire.fields(body):
+    for number, text in protobuf.fields(body):
         if reading.console is not None and number == 1 and isinstance(text, bytes):
             reading.console.add(text_of(text), None)
 
 
 def _exit(reading: Reading, body: bytes) -> None:
-    values = {number: value for number, value in wire.fields(body) if isinstance(value, int)}
+    values = {number: value for number, value in protobuf.fields(body) if isinstance(value, int)}
     if values.get(3):
         # A secondary process of a shared run ended; the run goes on.
         return
-    reading.exit_code = wire.signed(values.get(1, 0))
-    reading.runtime = wire.signed(values.get(2, 0))
+    reading.exit_code = protobuf.signed(values.get(1, 0))
+    reading.runtime = protobuf.signed(values.get(2, 0))
 
 
 _INFO = {1: "os", 2: "python", 6: "program", 18: "gpu", 16: "cpu_count", 19: "gpu_count"}
@@ -278,7 +278,7 @@ _ARGS = 5
 def _environment(reading: Reading, body: bytes) -> None:
     """How the run was started, under the names that `wandb-metadata.json` has."""
     args = []
-    for number, value in wire.fields(body):
+    for number, value in protobuf.fields(body):
         if name := _INFO.get(number):
             reading.info[name] = text_of(value) if isinstance(value, bytes) else value
         elif number == _ARGS and isinstance(value, bytes):

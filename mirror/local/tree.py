@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from mirror.local.items import Path, path
+from mirror.local.protobuf_items import Path, path
 from mirror.local.values import Unreadable, check_name, shown, value
 
 

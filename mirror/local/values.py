@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mirror.remote.lenient import loads
+from mirror.wandb_json import loads
 
 DEEPEST = 300
 """How deep a value may be nested. Python's own reader takes about three times as many, its writers less."""

@@ -13,11 +13,11 @@ from typing import Any
 
 from watchfiles import Change, awatch
 
-from mirror.config import Settings
 from mirror.errors import MirrorError
 from mirror.local import files
 from mirror.local.commits import FileResult
 from mirror.local.ingest import Ingest, options_of
+from mirror.settings.settings import Settings
 from mirror.sync.writer import Writer
 
 log = logging.getLogger("mirror.local")

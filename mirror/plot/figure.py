@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.errors import MissingPackage, UsageError
-from mirror.plot.curves import Chart
+from mirror.plot.groups import Chart
 
 KINDS = (".png", ".svg", ".pdf", ".html")
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from mirror.api.histories import STEP, Reader
-from mirror.api.page import Page
-from mirror.api.snapshot import Address, Snapshot
 from mirror.errors import QueryError, UsageError
-from mirror.plot import curves
-from mirror.plot.curves import Chart, Curve, Points
-from mirror.query.aligned import align, rows
-from mirror.query.curves import axis_of, placed
-from mirror.query.paths import nearest_of
-from mirror.query.series import Scope
+from mirror.plot import groups
+from mirror.plot.groups import Chart, Curve, Points
+from mirror.snapshot.downsample import axis_of, placed
+from mirror.snapshot.paths import nearest_of
+from mirror.snapshot.rows import align, rows
+from mirror.snapshot.runs import Page
+from mirror.snapshot.series import Scope
+from mirror.snapshot.snapshot import Address, Snapshot
 
 MOST_CURVES = 26
 
@@ -68,8 +68,8 @@ def _chart(
         if over_key is None:
             points = _points(reader, address, key, samples)
         else:
-            points = curves.finite(over_key.get((address.key, address.run_id), ()))
-        points = curves.smoothed(points, smooth)
+            points = groups.finite(over_key.get((address.key, address.run_id), ()))
+        points = groups.smoothed(points, smooth)
         if points:
             lines.setdefault(labels[address], []).append(points)
     if not lines:
@@ -79,12 +79,12 @@ def _chart(
     if len(lines) > MOST_CURVES:
         more = "; --group-by config.KEY draws one curve a group" if not grouped else ""
         raise UsageError(f"{len(lines)} curves are too many for one chart, {MOST_CURVES} fit{more}")
-    drawn = [curves.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
+    drawn = [groups.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
     return Chart(key, x, drawn)
 
 
 def _each(lines: dict[str, list[Points]]) -> list[Curve]:
-    return [curves.single(label, points) for label, found in lines.items() for points in found]
+    return [groups.single(label, points) for label, found in lines.items() for points in found]
 
 
 def _points(reader: Reader, address: Address, key: str, samples: int) -> Points:
@@ -92,7 +92,7 @@ def _points(reader: Reader, address: Address, key: str, samples: int) -> Points:
         raise UsageError(f"--keys {STEP}: the step is an axis, not a curve")
     found = reader.series(address.rid, Scope(keys=(key,), samples=samples, whole=True))
     pairs = ((row.get(STEP), row.get(key)) for row in rows(align(found)))
-    return curves.finite((float(a), float(b)) for a, b in pairs if _number(a) and _number(b))
+    return groups.finite((float(a), float(b)) for a, b in pairs if _number(a) and _number(b))
 
 
 def _number(value: Any) -> TypeGuard[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mirror.plot.curves import Chart, Curve
+from mirror.plot.groups import Chart, Curve
 
 COLOURS = (75, 208, 114, 204, 141, 180, 80, 221, 247, 169)
 """Of the 256 that terminals know: readable on dark and on light grounds."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror.query.result import Texts, guarded
+from mirror.snapshot.result import Texts, guarded
 
 if TYPE_CHECKING:
     import pyarrow as pa

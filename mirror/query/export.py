@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError, names_segment, unreadable
-from mirror.home import Home
-from mirror.query.connection import quiet
-from mirror.query.paths import Project, scope
+from mirror.settings.home import Home
+from mirror.snapshot.connection import quiet
+from mirror.snapshot.paths import Project, scope
 from mirror.store.names import told_apart
 
 if TYPE_CHECKING:

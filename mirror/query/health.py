@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mirror.config import Settings
 from mirror.patterns import fitting
+from mirror.settings.settings import Settings
 
 MISSED = 3
 """How many intervals may pass without a good pass."""

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
-from mirror.home import Home
 from mirror.query.export import RELATIONS, opened
-from mirror.query.paths import Project
-from mirror.query.places import Place
+from mirror.query.lake_target import Place
+from mirror.settings.home import Home
+from mirror.snapshot.paths import Project
 from mirror.store import files, segments, views
 from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mirror.query.paths import Project
-from mirror.query.result import Result, Rows
-from mirror.query.runs import RunQuery, holds_list
 from mirror.query.sql import select
+from mirror.snapshot.paths import Project
+from mirror.snapshot.result import Result, Rows
+from mirror.snapshot.run_query import RunQuery, holds_list
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError
 from mirror.query import twins
-from mirror.query.connection import refusal
-from mirror.query.result import Result, Rows
+from mirror.snapshot.connection import refusal
+from mirror.snapshot.result import Result, Rows
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

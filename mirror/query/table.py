@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mirror.query.formats import visible
-from mirror.query.result import Texts
+from mirror.snapshot.result import Texts
 
 NULL = "∅"
 _GAP = "  "

@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from mirror.errors import MirrorError, QueryError, StoreError
-from mirror.home import Home
-from mirror.query.connection import Watched, open_restricted, refusal, version_of
 from mirror.query.questions import MEMORY, NEEDED_TOO_MUCH, OUT_OF_MEMORY, QUESTIONS, Lists
+from mirror.settings.home import Home
+from mirror.snapshot.connection import Watched, open_restricted, refusal, version_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -19,8 +19,8 @@ from mirror.remote.errors import (
     SlowAnswer,
     TooMuch,
 )
-from mirror.remote.lenient import loads
 from mirror.remote.limits import retry_after
+from mirror.wandb_json import loads
 
 
 class Retry(Exception):

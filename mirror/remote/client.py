@@ -19,7 +19,7 @@ import httpx
 import orjson
 
 from mirror.addresses import app_of
-from mirror.remote import errors, notices, patience
+from mirror.remote import errors, notices, retry_policy
 from mirror.remote.answers import Reader, Retry
 from mirror.remote.clock import ServerClock
 from mirror.remote.errors import (
@@ -34,7 +34,7 @@ from mirror.remote.errors import (
     Unreachable,
 )
 from mirror.remote.limits import Limiter, asking_for, retry_after
-from mirror.remote.patience import Effort, Patience
+from mirror.remote.retry_policy import Effort, Patience
 from mirror.remote.sink import Sink, Source
 from mirror.version import VERSION
 
@@ -146,7 +146,7 @@ class Server:
 
         Within such a block the outer one holds, unless time is to be counted `anew`.
         """
-        return patience.shared(self._patience.seconds, anew=anew)
+        return retry_policy.shared(self._patience.seconds, anew=anew)
 
     async def graphql(
         self,
@@ -213,7 +213,7 @@ class Server:
         Patience counts from the first failure: waiting for one's turn is none.
         """
         scheme, host, path, *_ = urlsplit(address or self.base_url)
-        effort = patience.current(self._patience.seconds)
+        effort = retry_policy.current(self._patience.seconds)
         part = effort.began is not None
         attempt = 0
         while True:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mirror.remote import queries
-from mirror.remote.lenient import UNREADABLE, dumps, loads
 from mirror.store.records import RunFacts
+from mirror.wandb_json import UNREADABLE, dumps, loads
 
 _PLAIN = (*(name for name in queries.FACT_FIELDS if name != "systemMetrics"), "user", "runInfo")
 

@@ -9,9 +9,9 @@ from typing import Any
 from mirror.errors import AuthError, CommError
 from mirror.remote import queries
 from mirror.remote.client import NotFound, Server
-from mirror.remote.lenient import UNREADABLE, loads
 from mirror.remote.runs import moment
 from mirror.store.records import ProjectKey, RunFile
+from mirror.wandb_json import UNREADABLE, loads
 
 PAGE_FILES = 500
 """Files of a run in one answer."""

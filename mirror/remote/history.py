@@ -16,8 +16,8 @@ from mirror.errors import AuthError, CommError
 from mirror.remote import queries
 from mirror.remote.client import Server
 from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
-from mirror.remote.lenient import UNREADABLE, loads, unreadable
 from mirror.store.records import ProjectKey
+from mirror.wandb_json import UNREADABLE, loads, unreadable
 
 SMALL_STEPS = 1000
 """A question for so many steps may be about what runs now; one for more is a backfill, and goes last."""

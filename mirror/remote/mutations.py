@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from mirror.errors import CommError
 from mirror.remote.client import NotFound, Server
-from mirror.remote.lenient import dumps
 from mirror.remote.runs import PageSize, records
 from mirror.store.records import ProjectKey, RunRecord
+from mirror.wandb_json import dumps
 
 UPSERT = """mutation UpsertBucket($id: String!, $displayName: String, $notes: String, $description: String,
     $tags: [String!], $groupName: String, $jobType: String, $config: JSONString, $summaryMetrics: JSONString) {

@@ -17,8 +17,8 @@ from mirror.remote import facts, queries
 from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing, NotFound, Server
 from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
-from mirror.remote.lenient import UNREADABLE, loads, numbers, spells_numbers
 from mirror.store.records import ProjectKey, RunFacts, RunRecord
+from mirror.wandb_json import UNREADABLE, loads, numbers, spells_numbers
 
 GIVE_UP_AFTER = 4
 """So many runs in a row of which the server gives no record: the server is at fault, not the runs."""

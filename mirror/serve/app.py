@@ -29,7 +29,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mirror.errors import CommError, MirrorError
-from mirror.query.connection import refusal
 from mirror.serve import documents
 from mirror.serve.context import Context, RunPath
 from mirror.serve.documents import Better, Elsewhere, Malformed, Operation, Write
@@ -40,7 +39,8 @@ from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed
 from mirror.serve.upstream import PASSED, Upstream
-from mirror.web.snapshots import Snapshots
+from mirror.snapshot.connection import refusal
+from mirror.snapshot.pool import Snapshots
 from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mirror.query import facts
-from mirror.query.paths import Project
-from mirror.query.series import HistorySource, segmented
 from mirror.serve.runs import Ask, Listings
+from mirror.snapshot import facts
+from mirror.snapshot.paths import Project
+from mirror.snapshot.series import HistorySource, segmented
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import orjson
 
-from mirror.query import files
 from mirror.serve import runs
 from mirror.serve.context import Context, RunPath, path_of
 from mirror.serve.documents import Better, Elsewhere, Field
 from mirror.serve.pages import connection, cursor, start_of
+from mirror.snapshot import files
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mirror.query import facts
-from mirror.query.aligned import align, chunks
-from mirror.query.paths import Project
-from mirror.query.picked import read, restricted, steps_of, steps_of_all
-from mirror.query.picked import sampled as sampled_steps
-from mirror.query.runs import among
-from mirror.query.series import HistorySource, Numbers, Scope, Series, whole
-from mirror.remote.lenient import loads
+from mirror.snapshot import facts
+from mirror.snapshot.paths import Project
+from mirror.snapshot.rows import align, chunks
+from mirror.snapshot.run_query import among
+from mirror.snapshot.sampling import read, restricted, steps_of, steps_of_all
+from mirror.snapshot.sampling import sampled as sampled_steps
+from mirror.snapshot.series import HistorySource, Numbers, Scope, Series, whole
+from mirror.wandb_json import loads
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

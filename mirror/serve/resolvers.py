@@ -9,17 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError
-from mirror.query import facts
-from mirror.remote.lenient import loads
 from mirror.serve import console, files, history, runs
 from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Better, Elsewhere, Field, Resolver
 from mirror.serve.history import AHEAD_VALUES
 from mirror.serve.pages import connection, cursor, place_of, start_of
 from mirror.serve.runs import Listing
+from mirror.snapshot import facts
+from mirror.wandb_json import loads
 
 if TYPE_CHECKING:
-    from mirror.query.series import Series
+    from mirror.snapshot.series import Series
 
 Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from mirror.query import facts
-from mirror.query.paths import Project
-from mirror.query.runs import among
-from mirror.remote.lenient import dumps, loads
-from mirror.serve.ahead import Memory, Walks
+from mirror.snapshot import facts
+from mirror.snapshot.paths import Project
+from mirror.snapshot.prefetch import Memory, Walks
+from mirror.snapshot.run_query import among
+from mirror.wandb_json import dumps, loads
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mirror.home import Home
+from mirror.settings.home import Home
 
 
 def folder(home: Home) -> Path:

@@ -15,7 +15,7 @@ from mirror.store import segments
 from mirror.store.database import Database
 from mirror.store.history import Block
 from mirror.store.records import ProjectKey
-from mirror.store.stretches import Stretch, write
+from mirror.store.segment_writer import Stretch, write
 
 FEWEST = 500_000
 """So many values at once are worth a segment; fewer would leave many small files."""

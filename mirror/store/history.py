@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mirror.errors import StoreError
-from mirror.series import arrange, summarise
+from mirror.metrics import arrange, summarise
 from mirror.store import columns, rids
 from mirror.store.database import Database
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey

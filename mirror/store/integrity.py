@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from mirror.errors import StoreBusy, StoreDamaged, StoreError
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store import sqlfiles
 from mirror.store.database import MEMORY_LIMIT, opening_error, reason, scan
 from mirror.store.identity import Identity, look, of, refuse_stranger

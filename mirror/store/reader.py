@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from mirror.errors import StoreError, unreadable
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store import projects, runs
 from mirror.store.database import MEMORY_LIMIT, Database
 from mirror.store.names import literal

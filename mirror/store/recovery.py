@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from mirror.errors import StoreDamaged, StoreError
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store import aside, files, integrity
 from mirror.store.database import log_file, log_files
 from mirror.store.names import literal

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from mirror.errors import StoreError
-from mirror.store import columns, files, merging, views
+from mirror.store import columns, files, segment_merge, views
 from mirror.store.database import Database
-from mirror.store.merging import Source, Unsuitable
 from mirror.store.names import literal, pattern
 from mirror.store.records import ProjectKey
+from mirror.store.segment_merge import Source, Unsuitable
 
 logger = logging.getLogger(__name__)
 
@@ -273,7 +273,7 @@ def _merge_to(db: Database, folder: Path, target: Path, sources: Sequence[_Segme
     ):
         without.setdefault(segment_id, set()).add(run_id)
     try:
-        merging.merge(target, [Source(folder / one.path, without.get(one.segment_id, ())) for one in sources])
+        segment_merge.merge(target, [Source(folder / one.path, without.get(one.segment_id, ())) for one in sources])
     except Unsuitable:
         listed = ", ".join(pattern(folder / source.path) for source in sources)
         kept = f"""

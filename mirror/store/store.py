@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 import duckdb
 
 from mirror.errors import StoreDamaged
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store import (
     aside,
     blocks,
     checks,
     compact,
     digests,
-    extras,
     facts,
     history,
     identity,
@@ -38,6 +37,7 @@ from mirror.store import (
     views,
     wide,
 )
+from mirror.store import console as extras
 from mirror.store.database import (
     Database,
     disk_full,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mirror.store import (
-    extras,
+    console,
     facts,
     history,
     local,
-    mending,
     metadata,
     projects,
+    repair,
     rids,
     runs,
     segments,
@@ -123,7 +123,7 @@ class Writes:
 
         Also what else is mirrored of them: system metrics, console, metadata file, list of files.
         """
-        extras.forget(self._db, rids.find(self._db, project, run_ids).values())
+        console.forget(self._db, rids.find(self._db, project, run_ids).values())
         self.refresh_history(project, run_ids)
 
     def refresh_history(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
@@ -193,11 +193,11 @@ class Writes:
 
     def put_console(self, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
         """Put each page in place of the lines that it covers; a last page also of all that follow."""
-        extras.put_console(self._db, project, pages)
+        console.put_console(self._db, project, pages)
 
     def put_file_lists(self, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
         """Put these lists, by run, in place of what was known of their files."""
-        extras.put_files(self._db, project, files)
+        console.put_files(self._db, project, files)
 
     def put_metadata_files(
         self,
@@ -215,7 +215,7 @@ class Writes:
 
     def set_extras(self, entries: Sequence[RunExtras]) -> None:
         """Note how far the system metrics, console and file of these runs are taken, in place of what was noted."""
-        extras.save(self._db, entries)
+        console.save(self._db, entries)
 
     def keep_project_facts(self, project: ProjectKey, told: Mapping[str, Any]) -> None:
         """Put what the server tells of the project in place of what it told before."""
@@ -236,7 +236,7 @@ class Writes:
 
     def forget_file_lists(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
         """Have the lists of files of these runs pulled again; what is mirrored of them stays until then."""
-        extras.forget_lists(self._db, rids.find(self._db, project, run_ids).values())
+        console.forget_lists(self._db, rids.find(self._db, project, run_ids).values())
 
     def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
         """Note how far the project is mirrored now."""
@@ -259,6 +259,6 @@ class Writes:
         projects.record_failure(self._db, project, error, at)
 
     def mend(self, project: ProjectKey) -> list[str]:
-        """Bring what disagrees within the store in line, and tell what was done; see mirror.store.mending."""
+        """Bring what disagrees within the store in line, and tell what was done; see mirror.store.repair."""
         self.written.add(project)
-        return mending.mend(self._db, self._folder, project)
+        return repair.mend(self._db, self._folder, project)

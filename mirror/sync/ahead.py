@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mirror.remote.history import Window
-from mirror.sync.batch import Batch
+from mirror.sync.history_batch import Batch
 
 Fetch = Callable[[list[Window]], Coroutine[Any, Any, Batch]]
 

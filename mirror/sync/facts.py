@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from mirror.remote import exports
+from mirror.remote import parquet_history
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import PageSize
@@ -59,13 +59,13 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
 
     Of these runs, or of all where `among` is None. A server that exports nothing is not asked.
     """
-    if exports.FEATURE in context.server.lacks or not (among is None or among):
+    if parquet_history.FEATURE in context.server.lacks or not (among is None or among):
         return
     wanted = await context.writer.read(lambda store: store.runs_not_exported(project, plan.LIVE_STATES))
     wanted = [run_id for run_id in wanted if among is None or run_id in among]
     for start in range(0, len(wanted), plan.REQUEST_RUNS):
         names = wanted[start : start + plan.REQUEST_RUNS]
-        found = await exports.find(context.server, project, names)
+        found = await parquet_history.find(context.server, project, names)
         known = await context.writer.read(lambda store, names=names: store.known_runs(project, names))  # type: ignore[misc]
         told = {
             run_id: (min(export.live_steps) - 1 if export.live_steps else run.server_last_step or 0)

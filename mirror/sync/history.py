@@ -9,18 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 from mirror.errors import CommError
-from mirror.remote.columns import KeyGlobs, parse
 from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
-from mirror.remote.lenient import unreadable
+from mirror.remote.json_history import KeyGlobs, parse
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import mark, plan
 from mirror.sync.ahead import in_order
-from mirror.sync.batch import Batch
 from mirror.sync.context import Context, PassResult, utc_now
-from mirror.sync.exported import Exported
 from mirror.sync.flaws import is_of_data
+from mirror.sync.history_batch import Batch
+from mirror.sync.parquet_history import Exported
 from mirror.sync.scout import locate
+from mirror.wandb_json import unreadable
 
 AHEAD = 4
 """Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""

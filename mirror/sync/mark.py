@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isnan
 from typing import Any
 
-from mirror.remote.columns import KeyGlobs
+from mirror.remote.json_history import KeyGlobs
 from mirror.store.records import HistoryMark, HistoryPage
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mirror.remote.columns import KeyGlobs
 from mirror.remote.history import MOST_SAMPLES, Window
+from mirror.remote.json_history import KeyGlobs
 from mirror.remote.runs import Page, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 

@@ -15,7 +15,8 @@ from mirror.remote.runs import MOST_RUNS, PageSize, RunHead
 from mirror.store import published
 from mirror.store.published import Mirrored
 from mirror.store.records import KnownRun, ProjectKey
-from mirror.sync import globs, listing, plan
+from mirror.sync import heads as listing
+from mirror.sync import key_scope, plan
 from mirror.sync.context import Scope, utc_now
 from mirror.sync.targets import Target
 
@@ -137,7 +138,7 @@ class _Look:
             return published.key_rows(self.path, self.project, names)
 
         changed = (former, self.scope.history)
-        return set(await globs.lacking(self.server, self.project, self.known, changed, key_rows))
+        return set(await key_scope.lacking(self.server, self.project, self.known, changed, key_rows))
 
 
 def _told(look: _Look, heads: list[RunHead], again: set[str], listed_in: int) -> Preview:

@@ -18,10 +18,11 @@ from mirror.remote.client import NotFound
 from mirror.remote.runs import Page, PageSize, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.writes import Writes
-from mirror.sync import extras, facts, globs, history, listing, plan
+from mirror.sync import console_and_files, facts, history, key_scope, plan
+from mirror.sync import heads as listing
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import bare, is_of_data, unexpected
-from mirror.sync.listing import Listed
+from mirror.sync.heads import Listed
 
 log = logging.getLogger("mirror.sync")
 
@@ -145,7 +146,7 @@ class _Pass:
         if former is not None and plan.widened(former, self.context.scope.history):
             writer = self.context.writer
             await self._read_known()
-            again = await globs.lacking(
+            again = await key_scope.lacking(
                 self.context.server,
                 self.project,
                 self.known,
@@ -424,7 +425,7 @@ class _Pass:
                 self.result.failed[run.run_id] = f"{run.error} (next try at {run.next_try_at:%Y-%m-%d %H:%M} UTC)"
         if self.context.scope.history:
             await facts.find_exports(self.context, self.project, None if self.listed_all else sorted(self.changed))
-        await extras.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
+        await console_and_files.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
 
     async def _doubtful(self, besides: Collection[str]) -> list[plan.Need]:
         """Runs that ended with as many lines and the last step of before, though their process spoke meanwhile.

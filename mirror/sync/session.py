@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
-from mirror import credentials
 from mirror.addresses import app_url
-from mirror.config import Settings
 from mirror.errors import AuthError
-from mirror.home import Home
 from mirror.remote.client import Patience, Server
+from mirror.settings import credentials
+from mirror.settings.home import Home
+from mirror.settings.settings import Settings
 from mirror.store.store import Store
 from mirror.sync.context import Context, Progress, Scope, Silent
 from mirror.sync.writer import Writer

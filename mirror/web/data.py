@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import UsageError
 from mirror.filters.fields import COLUMNS
-from mirror.query.curves import curves, logged_keys
-from mirror.query.paths import Project, find_projects, find_run
 from mirror.query.status import projects as mirrored
+from mirror.snapshot.downsample import curves, logged_keys
+from mirror.snapshot.paths import Project, find_projects, find_run
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -112,7 +112,7 @@ def history(
     points: int,
     mean: bool,
 ) -> list[dict[str, Any]]:
-    """The curves of these keys and runs, as `mirror.query.curves` draws them."""
+    """The curves of these keys and runs, as `mirror.snapshot.downsample` draws them."""
     if not 2 <= points <= MOST_POINTS:
         raise UsageError(f"points must be from 2 to {MOST_POINTS}")
     chosen = _runs(paths)

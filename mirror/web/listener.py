@@ -13,11 +13,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mirror.errors import MirrorError
-from mirror.home import Home
+from mirror.settings.home import Home
+from mirror.snapshot.pool import IDLE_SECONDS, Snapshots
 from mirror.web import token
 from mirror.web.app import application
 from mirror.web.gate import Gate, Limits
-from mirror.web.snapshots import IDLE_SECONDS, Snapshots
 
 log = logging.getLogger("mirror.web")
 

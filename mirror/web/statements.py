@@ -24,8 +24,8 @@ from starlette.types import Receive
 
 from mirror import errors
 from mirror.errors import MirrorError, QueryError, StoreError, TimedOut
-from mirror.home import Home
 from mirror.query.questions import NEEDED_TOO_MUCH, OUT_OF_MEMORY
+from mirror.settings.home import Home
 
 WORKERS = 3
 """Questions answered at once; further ones wait."""

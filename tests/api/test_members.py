@@ -13,10 +13,10 @@ from wandb.apis.public.summary import HTTPSummary
 
 from mirror.api.api import Api
 from mirror.api.files import File, Files
+from mirror.api.projects import Project, Projects, Sweep, User
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.summary import Summary
-from mirror.api.things import Project, Projects, Sweep, User
 
 OURS = {
     "Api": (public.Api, Api),

@@ -17,8 +17,8 @@ import pytest
 import mirror
 from mirror.api import histories as reading
 from mirror.errors import ArgumentError, MissingPackage, QueryError
-from mirror.query import picked
 from mirror.sandbox import World, sample
+from mirror.snapshot import sampling
 from tests.api.conftest import Bench, bench
 
 pytestmark = pytest.mark.xdist_group("small sample")
@@ -307,7 +307,7 @@ def test_samples_are_the_same_however_they_are_picked(mirrored: Bench, monkeypat
 
     arrow = histories()
     assert max(map(len, arrow)) > 7
-    monkeypatch.setattr(picked, "MOST_VALUES", 0)
+    monkeypatch.setattr(sampling, "MOST_VALUES", 0)
     assert histories() == arrow
     monkeypatch.setattr(reading, "DENSE_VALUES", 0)
     assert histories() == arrow

@@ -247,7 +247,7 @@ def test_a_write_that_is_not_mirrored_yet_says_so(small: Bench, api: Any) -> Non
     run = api.run(PATH)
     run.notes = "done"
     script = (
-        "import sys; from pathlib import Path; from mirror.home import Home; from mirror.store.store import Store\n"
+        "import sys; from pathlib import Path; from mirror.settings.home import Home; from mirror.store.store import Store\n"
         "root = Path(sys.argv[1]); store = Store.open(Home(root, root / 'config.toml')); print('open', flush=True)\n"
         "sys.stdin.read(); store.close()"
     )

@@ -14,8 +14,8 @@ import duckdb
 import pytest
 
 from mirror.query import lake
-from mirror.query.paths import Project
-from mirror.query.places import Folder
+from mirror.query.lake_target import Folder
+from mirror.snapshot.paths import Project
 from mirror.store import sqlfiles
 from tests.bi.conftest import QUERIES
 from tests.query.conftest import publish

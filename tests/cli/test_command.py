@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from mirror.cli.app import COMMANDS
-from mirror.home import Home
+from mirror.settings.home import Home
 
 HEAVY = ["duckdb", "_duckdb", "httpx", "rich", "pyarrow", "starlette", "apscheduler", "graphql", "pandas", "orjson"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mirror.config import load
-from mirror.home import Home
 from mirror.sandbox import Sandbox, World
+from mirror.settings.home import Home
+from mirror.settings.settings import load
 
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mirror.config import SECTIONS, Settings, load, render
 from mirror.errors import ConfigError
-from mirror.home import Home
+from mirror.settings.home import Home
+from mirror.settings.settings import SECTIONS, Settings, load, render
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 NO_KEY_HERE = "a key is never kept in the config; remove it, and run `mirror login` or set WANDB_API_KEY"

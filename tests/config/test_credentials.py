@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mirror.credentials import Credential, find, store_key, valid_form
 from mirror.errors import AuthError
+from mirror.settings.credentials import Credential, find, store_key, valid_form
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"

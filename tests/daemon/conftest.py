@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from mirror.daemon.client import Control
+from mirror.control import Control
 from mirror.sandbox import Sandbox, World
 from tests.conftest import InProcess
 

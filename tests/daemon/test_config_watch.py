@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mirror.daemon.client import Control
+from mirror.control import Control
 from tests.daemon.test_daemon import add
 
 TOLD_ALONE = "import mirror.daemon.sources as sources; sources.LOOK = 3600.0"

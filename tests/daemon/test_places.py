@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mirror.daemon.places import Places, is_backfill
+from mirror.daemon.slots import Places, is_backfill
 from mirror.store.records import ProjectCursor
 from mirror.sync.context import PassResult
 from mirror.sync.engine import PROJECTS_AT_ONCE

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from mirror.filters import compile as compile_filter
-from mirror.query.runs import holds_list
+from mirror.snapshot.run_query import holds_list
 from mirror.store.leaves import LeafColumns
 
 MIGRATION = Path(__file__).parents[2] / "sql" / "migrations" / "0001_initial.sql"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from wandb.proto import wandb_internal_pb2 as pb
 
-from mirror.config import Settings
-from mirror.home import Home
 from mirror.local import files
 from mirror.local.ingest import Ingest
 from mirror.local.reader import Options
+from mirror.settings.home import Home
+from mirror.settings.settings import Settings
 from mirror.sync.session import open_writer
 
 HEADER = b":W&B\xe1\xbe\x00"

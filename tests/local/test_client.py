@@ -17,8 +17,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from mirror.home import Home
 from mirror.sandbox import Sandbox, World
+from mirror.settings.home import Home
 from tests.local.kit import ingest
 from tests.sandbox import official
 from tests.sync.rig import Rig

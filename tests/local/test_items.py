@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.local.items import items, path
-from mirror.local.wire import Malformed
+from mirror.local.protobuf import Malformed
+from mirror.local.protobuf_items import items, path
 from tests.local.kit import pb
 
 KEYS = st.sampled_from(["loss", "a", "val/acc", "é", "k" * 126, "k" * 127, "k" * 130, "x\x82\x01y", "", "\n"])

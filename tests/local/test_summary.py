@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirror.local.items import items
+from mirror.local.protobuf_items import items
 from mirror.local.tree import Tree
 from tests.local.kit import ingest, pb, real_run, run_file
 

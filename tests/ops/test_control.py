@@ -191,8 +191,8 @@ def test_time_limits_that_mean_nothing_are_usage_errors(bench):
 
 
 def test_a_daemon_that_does_not_answer_is_told_of_and_not_waited_for(bench, monkeypatch):
-    monkeypatch.setattr("mirror.daemon.client.PATIENCE", 0.5)
-    monkeypatch.setattr("mirror.daemon.client.RELOAD_PATIENCE", 0.5)
+    monkeypatch.setattr("mirror.control.PATIENCE", 0.5)
+    monkeypatch.setattr("mirror.control.RELOAD_PATIENCE", 0.5)
     bench.configure(interval="1h")
     with bench.daemon() as daemon:
         daemon.send_signal(signal.SIGSTOP)

@@ -184,7 +184,7 @@ def test_a_watcher_that_breaks_is_started_again(bench):
     """What runs beside the passes has no scheduler to restart it."""
     bench.configure(interval="1h")
     prelude = """
-import mirror.daemon.daemon as daemon, mirror.daemon.ledger as ledger
+import mirror.daemon.daemon as daemon, mirror.daemon.outcomes as ledger
 ledger.CRASH_PAUSE = 0.1
 watch, times = daemon.sources.changes, []
 def failing(*arguments, **options):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mirror.daemon.client import Control
+from mirror.control import Control
 from tests.daemon.test_daemon import add
 
 

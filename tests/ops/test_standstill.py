@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from mirror.daemon.client import Control
+from mirror.control import Control
 from mirror.sync import project
 from mirror.sync.context import utc_now
 from tests.daemon.test_daemon import add

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mirror.plot import curves, terminal
-from mirror.plot.curves import Chart, Curve
+from mirror.plot import groups, terminal
+from mirror.plot.groups import Chart, Curve
 from mirror.sandbox import sample
 from tests.api.conftest import Bench, bench
 from tests.conftest import InProcess
@@ -82,27 +82,27 @@ def test_groups_are_means_with_a_band(cli: Any, mirrored: Bench) -> None:
 def test_the_mean_and_its_interval() -> None:
     """Student's t over the runs that were logged at each place."""
     members = [[(float(x), float(x + seed)) for x in range(3 + seed)] for seed in range(3)]
-    made = curves.mean("g", members)
+    made = groups.mean("g", members)
     assert (made.runs, made.x) == (3, [0.0, 1.0, 2.0, 3.0, 4.0])
     assert made.y == [1.0, 2.0, 3.0, 4.5, 6.0]
     half = 4.303 * statistics.stdev([0, 1, 2]) / math.sqrt(3)
     assert made.high[0] - made.y[0] == pytest.approx(half)
     assert made.y[3] - made.low[3] == pytest.approx(12.706 * statistics.stdev([4, 5]) / math.sqrt(2))
     assert (made.low[4], made.high[4]) == (6.0, 6.0)
-    assert curves.mean("one", [[(0.0, 1.0)], []]) == Curve("one", 1, [0.0], [1.0])
+    assert groups.mean("one", [[(0.0, 1.0)], []]) == Curve("one", 1, [0.0], [1.0])
 
 
 def test_runs_are_read_between_their_points() -> None:
     """By straight lines, and nowhere outside of them."""
-    made = curves.mean("g", [[(0.0, 0.0), (4.0, 8.0)], [(2.0, 0.0), (6.0, 4.0)]])
+    made = groups.mean("g", [[(0.0, 0.0), (4.0, 8.0)], [(2.0, 0.0), (6.0, 4.0)]])
     assert (made.x, made.y) == ([0.0, 2.0, 4.0, 6.0], [0.0, 2.0, 5.0, 4.0])
 
 
 def test_smoothing_starts_at_the_first_value() -> None:
     """Without leaning to zero."""
     points = [(0.0, 2.0), (1.0, 4.0), (2.0, 4.0)]
-    assert curves.smoothed(points, 0.0) == points
-    assert [round(y, 6) for _, y in curves.smoothed(points, 0.5)] == [2.0, 3.333333, 3.714286]
+    assert groups.smoothed(points, 0.0) == points
+    assert [round(y, 6) for _, y in groups.smoothed(points, 0.5)] == [2.0, 3.333333, 3.714286]
 
 
 def test_pictures(cli: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store.records import HistoryPage, ProjectKey, RunRecord
 from mirror.store.store import Store
 

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 import mirror as package
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store.records import ProjectKey
 from mirror.store.store import Store
 from tests.query.conftest import SYNCED, page, run

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from mirror.query.connection import connected
-from mirror.query.curves import Curve, axis_of, curves, logged_keys, placed
-from mirror.query.paths import Project
+from mirror.snapshot.connection import connected
+from mirror.snapshot.downsample import Curve, axis_of, curves, logged_keys, placed
+from mirror.snapshot.paths import Project
 from mirror.store.store import Store
 from tests.query.conftest import NLP as NLP_KEY
 from tests.query.conftest import SYNCED, page
@@ -23,7 +23,7 @@ LONG[1500] = math.nan
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory):
-    from mirror.home import Home
+    from mirror.settings.home import Home
 
     data = tmp_path_factory.mktemp("curves") / "mirror"
     home = Home(data, data / "config.toml")

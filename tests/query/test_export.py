@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from pyarrow import parquet
 
-from mirror.home import Home
+from mirror.settings.home import Home
 
 FILES = [
     "config_values",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mirror.query.connection import connected
-from mirror.query.runs import RunQuery
 from mirror.sandbox import World
 from mirror.sandbox.filters import compile_filter
+from mirror.snapshot.connection import connected
+from mirror.snapshot.run_query import RunQuery
 from tests.sync.rig import Rig
 from tests.sync.rig import rig as make_rig
 

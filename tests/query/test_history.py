@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mirror.home import Home
+from mirror.settings.home import Home
 
 
 def test_history_is_wide_and_complete(mirror: Any) -> None:

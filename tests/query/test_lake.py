@@ -12,11 +12,11 @@ import duckdb
 import pytest
 
 from mirror.errors import StoreError
-from mirror.home import Home
 from mirror.query import lake
 from mirror.query.export import RELATIONS
-from mirror.query.paths import Project
-from mirror.query.places import Folder
+from mirror.query.lake_target import Folder
+from mirror.settings.home import Home
+from mirror.snapshot.paths import Project
 from mirror.store.names import literal
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, opened, run, write

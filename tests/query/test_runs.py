@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store.store import Store
 from tests.query.conftest import NLP, SYNCED, VISION, run
 

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from mirror.home import Home
+from mirror.settings.home import Home
 
 ALLOWED = "is refused, the mirror is only read: use SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
 

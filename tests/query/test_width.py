@@ -17,8 +17,9 @@ import pytest
 from pyarrow import parquet
 
 import mirror as package
-from mirror.home import Home
-from mirror.query import history, runs
+from mirror.query import run_table
+from mirror.settings.home import Home
+from mirror.snapshot import run_query
 from mirror.store.records import HistoryPage
 from mirror.store.store import Store
 from tests.query.conftest import SYNCED, VISION, run
@@ -121,7 +122,7 @@ def test_hundreds_of_selected_keys_are_found_as_few_are(
         **dict(zip(names, [True, 9007199254740993, [1, {"a": 2}], {"b": {"c": 1}}, "x", *plain], strict=True)),
     }
     assert [rows[1][name] for name in names[:6]] == [None, 9007199254740993, None, {"b": {"c": 1}}, None, 2.5]
-    monkeypatch.setattr(runs, "FEW_LEAVES", LEAVES)
+    monkeypatch.setattr(run_query, "FEW_LEAVES", LEAVES)
     assert answers(names[:100], wide.data / "few.parquet")[2].equals(found[2].select(["run_id", *names[:100]]))
     _, memory = measured(wide, "query", "--project", "team/vision", "--select", ",".join(names), "--csv")
     assert memory < MOST_MB
@@ -139,8 +140,8 @@ def test_where_a_history_is_cut_does_not_show(
     """It is read in stretches and written in batches; both of one row give the same as one of all."""
     whole = mirror("history", "alpha", *arguments, "--format", format_name)
     assert whole.exit_code == 0
-    monkeypatch.setattr(history, "VALUES_AT_ONCE", 1)
-    monkeypatch.setattr(history, "CELLS_AT_ONCE", 1)
+    monkeypatch.setattr(run_table, "VALUES_AT_ONCE", 1)
+    monkeypatch.setattr(run_table, "CELLS_AT_ONCE", 1)
     assert mirror("history", "alpha", *arguments, "--format", format_name) == whole
     monkeypatch.setenv("MIRROR_HOME", str(segmented.data))
     assert mirror("history", "alpha", *arguments, "--format", format_name) == whole

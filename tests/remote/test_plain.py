@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from mirror.remote.columns import KeyGlobs, parse
-from mirror.remote.plain import parse_plain
+from mirror.remote.json_history import KeyGlobs, parse
+from mirror.remote.json_history_fast import parse_plain
 
 EVERYTHING = KeyGlobs(["*"])
 
@@ -46,7 +46,7 @@ def values(page):
 def test_plain_lines_give_the_same_either_way(monkeypatch, change):
     texts = lines(change)
     fast = parse_plain("r", texts, EVERYTHING, whole_to=1000)
-    monkeypatch.setattr("mirror.remote.columns.parse_plain", lambda *_, **__: None)
+    monkeypatch.setattr("mirror.remote.json_history.parse_plain", lambda *_, **__: None)
     exact = parse("r", texts, EVERYTHING, whole_to=1000)
     assert values(fast) == values(exact)
     assert (fast.rows, fast.last_step) == (exact.rows, exact.last_step) == (200, 1000)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mirror.daemon.client import Control
+from mirror.control import Control
 from mirror.sandbox import Sandbox, World
 from tests.daemon.conftest import Bench
 from tests.sandbox import official

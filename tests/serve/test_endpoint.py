@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from mirror.config import load
 from mirror.sandbox import World
+from mirror.settings.settings import load
 from tests.serve.conftest import Served, served
 
 pytestmark = pytest.mark.xdist_group("endpoint")
@@ -293,7 +293,7 @@ def test_env_prints_what_a_shell_needs(live: Served) -> None:
 
 
 def test_the_mirror_itself_never_takes_its_own_address_for_the_server(live: Served) -> None:
-    from mirror.home import Home
+    from mirror.settings.home import Home
 
     environ = {
         "MIRROR_HOME": str(live.home / "none"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.store.records import HistoryPage, ProjectKey, RunRecord
 from mirror.store.store import Store
 

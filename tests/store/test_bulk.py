@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mirror.errors import StoreError
-from mirror.series import arrange, summarise
-from mirror.store import bulk, checks, staging, stretches
+from mirror.metrics import arrange, summarise
+from mirror.store import bulk, checks, segment_writer, staging
 from mirror.store.records import HistoryPage, ProjectKey
 from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, write
 
@@ -65,7 +65,7 @@ def test_what_is_still_to_come_counts_towards_outgrowing_the_tail(tmp_path):
 
 
 def test_a_segment_is_in_the_order_of_key_run_and_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(stretches, "ROW_GROUP", 16)
+    monkeypatch.setattr(segment_writer, "ROW_GROUP", 16)
     with opened(tmp_path, tail_values=0) as store:
         write(store, run("b"), run("a"))
         write(store, history=[mixed("b", 0), mixed("a", 0), mixed("b", 10)])

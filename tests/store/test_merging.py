@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mirror.store import merging, segments, stretches
-from mirror.store.merging import Source, Unsuitable
+from mirror.store import segment_merge, segment_writer, segments
 from mirror.store.names import literal
+from mirror.store.segment_merge import Source, Unsuitable
 from tests.store.kit import PROJECT, curve, opened, read, run, settle, write
 
 SHAPE = {"run_id": pa.string(), "key": pa.string(), "step": pa.int64(), "value": pa.float64(), "text": pa.string()}
@@ -40,8 +40,8 @@ def everything(paths, where="true"):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(merging, "BATCH_ROWS", 256)
-    monkeypatch.setattr(stretches, "ROW_GROUP", 512)
+    monkeypatch.setattr(segment_merge, "BATCH_ROWS", 256)
+    monkeypatch.setattr(segment_writer, "ROW_GROUP", 512)
 
 
 def test_a_merge_holds_the_same_in_order(tmp_path):
@@ -55,7 +55,7 @@ def test_a_merge_holds_the_same_in_order(tmp_path):
                 rows[number] += values(run_id, key, sorted(dice.sample(range(first, first + 3000), 400)))
     paths = [segment(tmp_path / f"{number}.parquet", some) for number, some in rows.items()]
     target = tmp_path / "merged.parquet"
-    merging.merge(target, [Source(path, {"b"} if path == paths[2] else ()) for path in reversed(paths)])
+    segment_merge.merge(target, [Source(path, {"b"} if path == paths[2] else ()) for path in reversed(paths)])
     merged = pq.ParquetFile(target)
     found = [tuple(row.values()) for row in merged.read(columns=list(SHAPE)).to_pylist()]
     assert found == everything(paths, f"NOT (run_id = 'b' AND filename = {literal(paths[2])})")
@@ -68,19 +68,19 @@ def test_stretches_that_overlap_are_not_merged(tmp_path):
         segment(tmp_path / f"{start}.parquet", values("a", "loss", range(start, start + 2000, 2))) for start in (0, 1)
     ]
     with pytest.raises(Unsuitable):
-        merging.merge(tmp_path / "merged.parquet", [Source(path) for path in paths])
+        segment_merge.merge(tmp_path / "merged.parquet", [Source(path) for path in paths])
 
 
 def test_short_stretches_are_not_merged(tmp_path):
     rows = [row for number in range(2000) for row in values(f"r{number:04d}", "loss", range(3))]
     path = segment(tmp_path / "one.parquet", rows)
     with pytest.raises(Unsuitable):
-        merging.merge(tmp_path / "merged.parquet", [Source(path)])
+        segment_merge.merge(tmp_path / "merged.parquet", [Source(path)])
 
 
 def test_what_cannot_be_merged_is_sorted(tmp_path, monkeypatch):
     monkeypatch.setattr(segments, "MERGE", 4)
-    monkeypatch.setattr(merging, "LOOKED_AT", 10)
+    monkeypatch.setattr(segment_merge, "LOOKED_AT", 10)
     with opened(tmp_path, tail_values=0) as store:
         names = [f"r{number}" for number in range(30)]
         write(store, *map(run, names))

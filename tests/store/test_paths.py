@@ -7,7 +7,7 @@ import shutil
 import duckdb
 import pytest
 
-from mirror.query.connection import connected
+from mirror.snapshot.connection import connected
 from mirror.store import checks
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey

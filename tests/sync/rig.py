@@ -9,10 +9,10 @@ from pathlib import Path
 
 import duckdb
 
-from mirror.home import Home
 from mirror.remote import history
 from mirror.remote.client import Patience, Server, TooMuch
 from mirror.sandbox import Sandbox, World
+from mirror.settings.home import Home
 from mirror.store.store import Store
 from mirror.sync import engine
 from mirror.sync.context import Context, Scope

@@ -7,16 +7,16 @@ import math
 import pytest
 
 from mirror.errors import CommError
-from mirror.remote import exports as remote_exports
+from mirror.remote import parquet_history as remote_exports
 from mirror.sandbox import Sandbox, World
 from mirror.sandbox import parquet as sandbox_parquet
-from mirror.sync import exported, history
+from mirror.sync import history, parquet_history
 from tests.sync.rig import Rig
 
 
 @pytest.fixture(autouse=True)
 def _few_rows_are_enough(monkeypatch):
-    monkeypatch.setattr(exported, "FEWEST_ROWS", 10)
+    monkeypatch.setattr(parquet_history, "FEWEST_ROWS", 10)
 
 
 def logged(world: World, run_id: str, steps: range, **more):
@@ -41,7 +41,7 @@ def everything(rig: Rig):
 def mirrored_by_lines(tmp_path, sandbox, monkeypatch):
     """What a mirror holds that uses no exports."""
     with monkeypatch.context() as patch:
-        patch.setattr(exported, "FEWEST_ROWS", 10**9)
+        patch.setattr(parquet_history, "FEWEST_ROWS", 10**9)
         rig = Rig(tmp_path / "lines", sandbox)
         assert rig.sync()["team/p"].failed == {}
         return everything(rig)
@@ -53,8 +53,8 @@ def requests(sandbox, name):
 
 @pytest.mark.parametrize("in_memory", [0, 10**6])
 def test_files_and_live_steps_together_are_what_the_lines_are(tmp_path, monkeypatch, in_memory):
-    monkeypatch.setattr(exported, "IN_MEMORY", in_memory)
-    monkeypatch.setattr("mirror.remote.exports.PAGE_VALUES", 50)
+    monkeypatch.setattr(parquet_history, "IN_MEMORY", in_memory)
+    monkeypatch.setattr("mirror.remote.parquet_history.PAGE_VALUES", 50)
     with Sandbox(World()) as sandbox:
         whole = logged(sandbox.world, "whole", range(0, 5000, 2))
         for upto in (1001, 2500, 4999):
@@ -184,9 +184,9 @@ def spooled(rig):
 
 def on_disk(monkeypatch):
     """Let every file go through the disk, and be read page by page."""
-    monkeypatch.setattr(exported, "SMALL_BYTES", 0)
-    monkeypatch.setattr(exported, "IN_MEMORY", 0)
-    monkeypatch.setattr("mirror.remote.exports.PAGE_VALUES", 50)
+    monkeypatch.setattr(parquet_history, "SMALL_BYTES", 0)
+    monkeypatch.setattr(parquet_history, "IN_MEMORY", 0)
+    monkeypatch.setattr("mirror.remote.parquet_history.PAGE_VALUES", 50)
 
 
 def two_files(sandbox, run_id="r"):

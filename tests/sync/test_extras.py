@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from mirror.remote import console
-from mirror.sync import extras, plan
+from mirror.sync import console_and_files, plan
 from mirror.sync.context import utc_now
 from tests.sync.rig import rig as make_rig
 from tests.sync.test_passes import add
@@ -173,7 +173,7 @@ def test_a_console_that_broke_off_goes_on_and_nothing_is_doubled(rig, monkeypatc
     async def fails_at_the_third(server, project, places, **options):
         asked.append(places)
         if len(asked) == 3:
-            raise extras.CommError("broke off")
+            raise console_and_files.CommError("broke off")
         return await real(server, project, places, **options)
 
     monkeypatch.setattr(console, "fetch", fails_at_the_third)
@@ -380,12 +380,15 @@ def test_system_metrics_that_a_broken_pass_left_out_come_with_the_next(rig):
 
 def test_a_request_holds_as_many_runs_as_their_lines_allow():
     def run(number, lines):
-        return extras.RunExtras(number, f"run{number}", "finished", server_events=lines)
+        return console_and_files.RunExtras(number, f"run{number}", "finished", server_events=lines)
 
     many = [run(number, 3_000) for number in range(7)] + [run(7, 50_000), run(8, 1)]
-    batches = list(extras._batches(many, extras._event_lines))
+    batches = list(console_and_files._batches(many, console_and_files._event_lines))
     assert [[one.rid for one in batch] for batch in batches] == [[0, 1, 2], [3, 4, 5], [6], [7], [8]]
-    assert [len(batch) for batch in extras._batches([run(n, 0) for n in range(120)], extras._event_lines)] == [
+    assert [
+        len(batch)
+        for batch in console_and_files._batches([run(n, 0) for n in range(120)], console_and_files._event_lines)
+    ] == [
         50,
         50,
         20,
@@ -466,6 +469,6 @@ def test_a_list_of_files_that_cannot_be_had_is_tried_again_later(rig, monkeypatc
     rig.sandbox.faults.clear()
     rig.sync(files=True)
     assert listed(rig) == [], "its turn is in a minute"
-    monkeypatch.setattr(extras, "utc_now", lambda: utc_now() + timedelta(hours=1))
+    monkeypatch.setattr(console_and_files, "utc_now", lambda: utc_now() + timedelta(hours=1))
     assert rig.sync(files=True)["team/p"].failed == {}
     assert listed(rig, "run_id, name") == [("one", "a.txt")]

@@ -13,7 +13,7 @@ from mirror import nested
 from mirror.query import status
 from mirror.remote import answers, errors
 from mirror.sandbox.run import wrapped
-from mirror.sync import extras
+from mirror.sync import console_and_files
 from mirror.sync import project as passes
 from mirror.sync.context import utc_now
 from tests.sync.rig import HASTY
@@ -184,7 +184,7 @@ def test_a_metadata_file_that_cannot_be_read_keeps_no_other_away(rig):
 def test_a_console_that_cannot_be_read_sets_its_run_aside(three, monkeypatch, what):
     for name in ("aaa", "bad", "zzz"):
         three.world.run("team", "p", name).write_console(0, ["hello"])
-    fetch = extras.console.fetch
+    fetch = console_and_files.console.fetch
 
     async def broken(server, project, places, **more):
         found = await fetch(server, project, places, **more)
@@ -195,7 +195,7 @@ def test_a_console_that_cannot_be_read_sets_its_run_aside(three, monkeypatch, wh
                 answer.page.lines[:] = [(2**70, None, None, "x")]
         return found
 
-    monkeypatch.setattr(extras.console, "fetch", broken)
+    monkeypatch.setattr(console_and_files.console, "fetch", broken)
     result = three.sync(console=True)["team/p"]
     assert (result.error, list(result.failed)) == (None, ["bad"])
     assert three.sql("select run_id, text from console order by 1") == [("aaa", "hello"), ("zzz", "hello")]

@@ -13,8 +13,8 @@ from mirror.remote.errors import SlowAnswer
 from mirror.remote.history import Window
 from mirror.sync import history, plan
 from mirror.sync.ahead import in_order
-from mirror.sync.batch import Batch
 from mirror.sync.engine import PROJECTS_AT_ONCE
+from mirror.sync.history_batch import Batch
 from tests.remote.network import dropping
 from tests.sync.rig import HASTY
 from tests.sync.test_passes import add

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.errors import StoreError
-from mirror.home import Home
+from mirror.settings.home import Home
 
 TABLES = "select path, value_count, bytes from store.segments where retired_at is null"
 

@@ -10,7 +10,7 @@ import pytest
 
 from mirror.sandbox.run import TELEMETRY, wrapped
 from mirror.store.store import Store
-from mirror.sync.verify import history
+from mirror.verify import history
 from tests.sync.rig import silence, spoil
 
 SILENT = "edited on the server without moving a timestamp, or changed in the file"

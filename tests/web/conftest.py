@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mirror.daemon.client import Control
+from mirror.control import Control
 from mirror.sandbox import Sandbox, World
 from tests.daemon.conftest import Bench, bench
 

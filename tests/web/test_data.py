@@ -12,10 +12,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from mirror.errors import StoreError
-from mirror.home import Home
-from mirror.web import snapshots as module
+from mirror.settings.home import Home
+from mirror.snapshot import pool as module
+from mirror.snapshot.pool import Snapshots
 from mirror.web.app import application
-from mirror.web.snapshots import Snapshots
 from tests.query.conftest import published, segmented  # noqa: F401 - fixtures
 from tests.web.conftest import log_curve
 

@@ -7,9 +7,9 @@ import socket
 import httpx
 import pytest
 
-from mirror.config import load
-from mirror.daemon.client import Control
+from mirror.control import Control
 from mirror.errors import ConfigError
+from mirror.settings.settings import load
 
 
 def http_of(bench):

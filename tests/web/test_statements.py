@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from mirror.errors import QueryError, StoreError, TimedOut
-from mirror.home import Home
+from mirror.settings.home import Home
+from mirror.snapshot.pool import Snapshots
 from mirror.web import statements as module
 from mirror.web.app import application
-from mirror.web.snapshots import Snapshots
 from mirror.web.statements import Abandoned, Statements
 from tests.query.conftest import published  # noqa: F401 - a fixture
 
@@ -219,7 +219,7 @@ def test_workers_end_with_the_process_that_asks_even_when_it_is_killed(own):
     code = f"""
 import sys, threading, time
 from pathlib import Path
-from mirror.home import Home
+from mirror.settings.home import Home
 from mirror.web.statements import Statements
 asked = Statements(Home(Path({str(own.data)!r}), Path("config.toml")))
 asked.ask("sql", {{"text": "select 1", "limit": 1}}, 60)

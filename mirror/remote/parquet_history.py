@@ -1,0 +1,213 @@
+"""History that the server has exported to Parquet: found, downloaded, and read without a Python object a value.
+
+A file is wide, a column a key. Signed addresses expire, and their order says nothing; files may overlap, and steps may
+be missing from them, so what they hold is checked before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from mirror.errors import CommError
+from mirror.remote import queries
+from mirror.remote.client import FeatureMissing, Server
+from mirror.remote.json_history import KeyGlobs
+from mirror.remote.json_history_fast import EXACT, page_of, series_of
+from mirror.remote.sink import Source
+from mirror.store.records import HistoryPage, ProjectKey
+from mirror.wandb_json import UNREADABLE, loads, unreadable
+
+FEATURE = "parquetHistory"
+
+PAGE_VALUES = 500_000
+"""About so many values in one page, whatever the size of a file; this bounds the memory."""
+
+
+STEPS_AT_ONCE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Export:
+    """Where a run's exported history lies, and the steps that are not exported yet."""
+
+    urls: tuple[str, ...]
+    live_steps: tuple[int, ...]
+
+
+async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, Export]:
+    """The exports of those of the runs that have any, in one request; a server without the feature is asked once."""
+    if FEATURE in server.lacks or not run_ids:
+        return {}
+    variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
+    variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
+    try:
+        document = queries.exports(len(run_ids))
+        data = await server.graphql("MirrorExports", document, variables, bulk=True, divisible=True)
+    except FeatureMissing:
+        server.lacks.add(FEATURE)
+        return {}
+    found = data.get("project") or {}
+    exports = {}
+    for index, run_id in enumerate(run_ids):
+        answer = (found.get(f"r{index}") or {}).get("parquetHistory") or {}
+        if urls := answer.get("parquetUrls"):
+            exports[run_id] = Export(tuple(urls), tuple(sorted(map(_step, answer.get("liveData") or ()))))
+    return exports
+
+
+def _step(row: Any) -> int:
+    try:
+        return int((loads(row) if isinstance(row, str) else row)["_step"])
+    except UNREADABLE as error:
+        raise unreadable("a live step of an export", error) from error
+
+
+@dataclass(frozen=True)
+class Part:
+    """A downloaded file, the steps that it is to give, `first` to `last`, and how many rows and values these are."""
+
+    source: Source
+    first: int
+    last: int
+    rows: int
+    values: int
+
+
+def parts(sources: Sequence[Source], first: int, keys: KeyGlobs) -> list[Part] | None:
+    """The files in the order of their steps, without steps before `first` and without those of an earlier file.
+
+    None where they cannot be taken as they are: a key holds something else than numbers (an export does not tell text
+    from JSON), integers past 2^53, steps do not rise, or files are interleaved.
+    """
+    import pyarrow as pa
+
+    found: list[Part] = []
+    for source in sources:
+        try:
+            with _opened(source) as file:
+                columns = sum(name in keys for name in file.schema_arrow.names)
+                extent = _extent(file, first) if _is_plain(file, keys) else None
+        except (pa.ArrowException, OSError):
+            return None
+        if extent is None:
+            return None
+        begin, last, rows = extent
+        if rows:
+            found.append(Part(source, begin, last, rows, rows * columns))
+    found.sort(key=lambda part: (part.first, part.last))
+    return found if all(one.last < other.first for one, other in pairwise(found)) else _without_doubles(found)
+
+
+def _opened(source: Source) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
+
+
+def _extent(file: Any, first: int) -> tuple[int, int, int] | None:
+    """The first and last step from `first` on, and how many there are; None where steps do not rise."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    begin, last, rows = first, -1, 0
+    for batch in file.iter_batches(batch_size=STEPS_AT_ONCE, columns=["_step"], use_threads=False):
+        steps: Any = batch.column("_step").cast(pa.int64())
+        if not len(steps):
+            continue
+        if (
+            steps.null_count
+            or steps[0].as_py() <= last
+            or not pc.all(pc.greater(steps[1:], steps[:-1]), min_count=0).as_py()
+        ):
+            return None
+        fresh = steps if steps[0].as_py() >= first else steps.filter(_from(first, steps))
+        last = steps[-1].as_py()
+        if len(fresh):
+            begin = begin if rows else fresh[0].as_py()
+            rows += len(fresh)
+    return begin, last, rows
+
+
+def _without_doubles(overlapping: Sequence[Part]) -> list[Part] | None:
+    """Each file without the steps of the one before; None where a step would be lost by that."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    taken: list[Part] = []
+    seen = []
+    for part in overlapping:
+        with _opened(part.source) as file:
+            steps: Any = file.read(columns=["_step"], use_threads=False)["_step"].combine_chunks().cast(pa.int64())
+        seen.append(steps.filter(_from(part.first, steps)))
+        fresh = steps.filter(_from(taken[-1].last + 1 if taken else part.first, steps))
+        if len(fresh):
+            columns = part.values // part.rows
+            taken.append(Part(part.source, fresh[0].as_py(), fresh[-1].as_py(), len(fresh), len(fresh) * columns))
+    return taken if sum(part.rows for part in taken) == len(pc.unique(pa.chunked_array(seen))) else None
+
+
+def _from(first: int, steps: Any) -> Any:
+    """Which of the steps are `first` or later."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.greater_equal(steps, pa.scalar(first, pa.int64()))
+
+
+def _is_plain(file: Any, keys: KeyGlobs) -> bool:
+    """Whether the file has steps, and plain numbers under every key that is wanted."""
+    import pyarrow as pa
+
+    names = file.schema_arrow.names
+    for place, field in enumerate(file.schema_arrow):
+        if pa.types.is_nested(field.type):
+            return False
+        if field.name not in keys and field.name != "_step":
+            continue
+        if pa.types.is_integer(field.type):
+            if field.name != "_step" and not all(
+                _is_exact(file.metadata.row_group(group).column(place)) for group in range(file.num_row_groups)
+            ):
+                return False
+        elif not pa.types.is_floating(field.type):
+            return False
+    return "_step" in names
+
+
+def _is_exact(chunk: Any) -> bool:
+    """Whether the integers of a column chunk are known to lie within what a DOUBLE holds exactly."""
+    told = chunk.statistics
+    if told is None or not told.has_min_max:
+        return bool(told is not None and told.num_values == 0)
+    return bool(-EXACT <= told.min <= told.max <= EXACT)
+
+
+def pages(run_id: str, part: Part, keys: KeyGlobs) -> Iterator[HistoryPage]:
+    """The values of a file, some rows a page. Raises CommError for a file that cannot be read."""
+    import pyarrow as pa
+
+    try:
+        with _opened(part.source) as file:
+            names = [name for name in file.schema_arrow.names if name == "_step" or name in keys]
+            rows = max(1000, PAGE_VALUES // len(names))
+            for whole in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
+                batch, steps = whole, whole.column("_step").cast(pa.int64())
+                if not len(steps) or steps[-1].as_py() < part.first:
+                    continue
+                if steps[0].as_py() < part.first:
+                    batch = whole.filter(_from(part.first, steps))
+                    steps = batch.column("_step").cast(pa.int64())
+                series = []
+                for name in names:
+                    column = batch.column(name)
+                    if name != "_step" and column.null_count < len(column):
+                        one = series_of(name, steps, column)
+                        assert one is not None, "parts() has looked at the integers"
+                        series.append(one)
+                yield page_of(run_id, series, rows=len(steps), last_step=steps[-1].as_py())
+    except (pa.ArrowException, OSError) as error:
+        raise CommError(f"the export of {run_id} cannot be read ({error})", error) from error

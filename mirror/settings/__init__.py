@@ -1,0 +1,1 @@
+"""Where the mirror lives, its config file and its credentials."""

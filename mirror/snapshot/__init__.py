@@ -1,0 +1,1 @@
+"""The one way to read the published file: opening, runs by filter, histories as columns, samples."""

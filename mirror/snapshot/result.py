@@ -1,0 +1,230 @@
+"""The answer to a query. DuckDB writes every value as text or JSON; Python only lays the texts out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mirror.snapshot.connection import refusal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+Texts = tuple[str | None, ...]
+
+_BATCH = 4096
+_NUMERIC = re.compile(
+    r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|BIGNUM|DOUBLE|FLOAT|DECIMAL\b.*|NUMBER", re.IGNORECASE | re.DOTALL
+)
+_BARE = re.compile(r'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity|nan|inf)\b')
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A query over one connection, run once for each way it is read.
+
+    `sql` can stand as a subquery; it begins on the second line of the statement, as errors in it are told.
+    Columns of the same name are numbered, in every format alike, unless there are `labels` to show instead of names.
+    `documents` are the places of text columns that hold JSON. `every` counts all rows where `sql` itself is limited.
+    """
+
+    connection: DuckDBPyConnection
+    sql: str
+    params: Sequence[Any] = ()
+    labels: Sequence[str] = ()
+    documents: frozenset[int] = frozenset()
+    limit: int | None = None
+    every: tuple[str, Sequence[Any]] | None = None
+    _header: list[tuple[str, str]] = field(default_factory=list, repr=False)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names, in order."""
+        return list(self.labels) or [name for name, _ in self.header()]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers."""
+        return [_NUMERIC.fullmatch(kind) is not None for _, kind in self.header()]
+
+    def header(self) -> list[tuple[str, str]]:
+        """Names and DuckDB types, without running the query. Raises QueryError for a query that makes no sense."""
+        if not self._header:
+            cursor = self._run(f"SELECT * FROM (\n{self.sql}\n) LIMIT 0")
+            self._header.extend((str(name), str(kind)) for name, kind, *_ in cursor.description or ())
+            cursor.fetchall()
+        return self._header
+
+    def texts(self) -> Iterator[Texts]:
+        """Every row as DuckDB writes its values, None for NULL."""
+        return self._rows("CAST(COLUMNS(*) AS VARCHAR)")
+
+    def json_texts(self) -> Iterator[str]:
+        """Every row as one JSON object. JSON knows no NaN: those are the strings "NaN", "Infinity", "-Infinity"."""
+        if not self.labels and not self.documents:
+            alias = _quoted(_unused("row", self.columns))
+            rows = self._rows(f"CAST(to_json({alias}) AS VARCHAR)", f" AS {alias}")
+        else:
+            pairs = []
+            for place, (name, _) in enumerate(self.header()):
+                value = f"CAST({_quoted(name)} AS JSON)" if place in self.documents else _quoted(name)
+                pairs.append(f"?, {value}")
+            rows = self._rows(f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)", "", self.columns)
+        return (
+            _BARE.sub(_quote_bare, text) if "NaN" in text or "nf" in text or "nan" in text else text for (text,) in rows
+        )
+
+    def count(self) -> int:
+        """How many rows there are, whatever the limit."""
+        if self.every is not None:
+            return int(self.connection.execute(*self.every).fetchall()[0][0])
+        cursor = self._run(f"SELECT count(*) FROM (\n{self.sql}\n)")
+        return int(guarded(cursor, cursor.fetchall)[0][0])
+
+    def arrow(self) -> pa.RecordBatchReader:
+        """The values with their types."""
+        import pyarrow as pa
+
+        limit = "" if self.limit is None else f" LIMIT {self.limit}"
+        statement = f"SELECT * FROM (\n{self.sql}\n){limit}"
+        cursor = self.connection.cursor()
+        relation = guarded(cursor, lambda: cursor.sql(statement, params=list(self.params) or None))
+        reader: pa.RecordBatchReader = guarded(cursor, lambda: relation.to_arrow_reader(100_000))
+        labels = self.labels or reader.schema.names
+        schema = pa.schema([field.with_name(label) for field, label in zip(reader.schema, labels, strict=True)])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            while (batch := guarded(cursor, lambda: next(reader, None))) is not None:
+                yield batch.rename_columns(schema.names)
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _rows(self, expression: str, alias: str = "", params: Sequence[Any] = ()) -> Iterator[Any]:
+        limit = "" if self.limit is None else f" LIMIT {self.limit}"
+        cursor = self._run(f"SELECT {expression} FROM (\n{self.sql}\n){alias}{limit}", params)
+        # The first rows are fetched at once: a query that fails is to fail before its header is written.
+        first = guarded(cursor, lambda: cursor.fetchmany(_BATCH))
+        return self._batches(cursor, first)
+
+    def _batches(self, cursor: DuckDBPyConnection, rows: list[Any]) -> Iterator[Any]:
+        while rows:
+            yield from rows
+            rows = guarded(cursor, lambda: cursor.fetchmany(_BATCH))
+
+    def _run(self, statement: str, first: Sequence[Any] = ()) -> DuckDBPyConnection:
+        # A cursor of its own: in DuckDB 2.0 one that has not been read to its end blocks the connection.
+        cursor = self.connection.cursor()
+        return guarded(cursor, lambda: cursor.execute(statement, [*first, *self.params]))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An answer that is already there, as Python values; it reads like a `Result`."""
+
+    columns: list[str]
+    rows: Sequence[Sequence[Any]]
+    limit: int | None = None
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers."""
+        columns = list(zip(*self.rows, strict=True)) or [() for _ in self.columns]
+        return [
+            any(type(value) in (int, float) for value in column)
+            and all(value is None or type(value) in (int, float) for value in column)
+            for column in columns
+        ]
+
+    def texts(self) -> Iterator[Texts]:
+        """Every row as text, None for None."""
+        for row in self.rows[: self.limit]:
+            yield tuple(_text(value) for value in row)
+
+    def json_texts(self) -> Iterator[str]:
+        """Every row as one JSON object."""
+        import json
+
+        for row in self.rows[: self.limit]:
+            text = json.dumps(
+                dict(zip(self.columns, row, strict=True)), ensure_ascii=False, separators=(",", ":"), default=str
+            )
+            yield _BARE.sub(_quote_bare, text)
+
+    def count(self) -> int:
+        """How many rows there are, whatever the limit."""
+        return len(self.rows)
+
+    def arrow(self) -> pa.RecordBatchReader:
+        """The values with the types that Arrow sees in them."""
+        import pyarrow as pa
+
+        table = pa.table(
+            {name: [row[index] for row in self.rows[: self.limit]] for index, name in enumerate(self.columns)}
+        )
+        return table.to_reader()
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
+    """Run something of DuckDB's; its errors become one line, and Ctrl-C stops it.
+
+    DuckDB 2.0 does not look for signals while it works, so it works in a thread and the caller waits.
+    """
+    import threading
+
+    import duckdb
+
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(action())
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+        finally:
+            ended.set()
+
+    # An event, since a thread can't be joined again after Ctrl-C broke off the first try.
+    ended = threading.Event()
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        ended.wait()
+    except KeyboardInterrupt:
+        cursor.interrupt()
+        ended.wait()
+        raise
+    if done:
+        return done[0]
+    (error,) = failed
+    if isinstance(error, duckdb.Error):
+        raise refusal(error, first_line=2) from error
+    raise error
+
+
+def _quote_bare(match: re.Match[str]) -> str:
+    token = match[0]
+    if token.startswith('"'):
+        return token
+    sign = "-" if token.startswith("-") else ""
+    return f'"{sign}{"NaN" if token.lstrip("-").lower()[0] == "n" else "Infinity"}"'
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _unused(name: str, columns: Sequence[str]) -> str:
+    taken = {column.lower() for column in columns}
+    while name in taken:
+        name += "_"
+    return name

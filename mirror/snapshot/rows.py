@@ -1,0 +1,144 @@
+"""The series of one run over common steps: rows as dictionaries, and tables."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from mirror.snapshot.series import Numbers, Series, whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_ROWS = 500
+"""Rows that are made at once: short-lived dictionaries are taken from memory that is used again and again."""
+
+MAKERS = 256
+"""Sets of keys whose rows have a function of their own."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The series of one run over common steps. `places` of a series are where its values stand; None: everywhere."""
+
+    steps: pa.Array[Any]
+    series: tuple[tuple[Series, pa.Array[Any] | None], ...]
+
+
+def align(series: Sequence[Series]) -> Aligned:
+    """Bring the series of one run to common steps."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not series:
+        return Aligned(pa.array([], pa.int64()), ())
+    steps = max((one.steps for one in series), key=len)
+    places: list[Any] = []
+    for one in series:
+        if one.steps.equals(steps):
+            places.append(None)
+            continue
+        at: Any = pc.index_in(one.steps, value_set=steps)
+        if at.null_count:
+            every: Any = pc.unique(pa.concat_arrays([other.steps for other in series]))
+            every = every.take(pc.sort_indices(every))
+            return Aligned(every, tuple((other, _places(other, every)) for other in series))
+        places.append(at)
+    return Aligned(steps, tuple(zip(series, places, strict=True)))
+
+
+def _places(one: Series, steps: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return None if len(one.steps) == len(steps) else pc.index_in(one.steps, value_set=steps)
+
+
+def rows(aligned: Aligned, step_key: str | None = "_step") -> Iterator[dict[str, Any]]:
+    """One dictionary a step, of what was logged there; keys in the order of the series, those of every step first."""
+    return chain.from_iterable(chunks(aligned, step_key))
+
+
+Cells = Callable[[Series], Numbers | list[Any]]
+"""Tells the values of a series, one for each of its steps, to be cut into slices that are lists."""
+
+
+def plain_cells(one: Series) -> Numbers | list[Any]:
+    """The values as Python knows them from JSON."""
+    numbers = one.numbers()
+    return one.python() if numbers is None else Numbers.of(numbers)
+
+
+def chunks(
+    aligned: Aligned, step_key: str | None = "_step", cells: Cells = plain_cells
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows, CHUNK_ROWS at a time."""
+    everywhere = [(one.key, cells(one)) for one, places in aligned.series if places is None]
+    if step_key is not None:
+        everywhere.insert(0, (step_key, Numbers.of(aligned.steps)))
+    elsewhere: list[tuple[str, list[Any], list[Any]]] = [
+        (one.key, places.to_pylist(), cells(one)[:]) for one, places in aligned.series if places is not None
+    ]
+    made = _maker(tuple(name for name, _ in everywhere)) if everywhere else None
+    for start in range(0, len(aligned.steps), CHUNK_ROWS):
+        end = min(start + CHUNK_ROWS, len(aligned.steps))
+        columns = [values[start:end] for _, values in everywhere]
+        chunk = made(zip(*columns, strict=True)) if made else [{} for _ in range(end - start)]
+        for name, places, values in elsewhere:
+            low, high = bisect_left(places, start), bisect_left(places, end)
+            for place, value in zip(places[low:high], values[low:high], strict=True):
+                chunk[place - start][name] = value
+        yield chunk
+
+
+@lru_cache(MAKERS)
+def _maker(names: tuple[str, ...]) -> Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]]:
+    """A function that makes dictionaries with these keys of tuples of their values.
+
+    Written out as one display of constant keys, a dictionary takes half the time of `dict(zip(names, values))`, since
+    it is made in its final size. The names enter as literals that `repr` quotes, and nothing else does.
+    """
+    values = [f"v{place}" for place in range(len(names))]
+    items = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
+    made: Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]] = eval(  # noqa: S307
+        f"lambda rows: [{{{items}}} for {', '.join(values)}, in rows]", {"__builtins__": {}}
+    )
+    return made
+
+
+def table(aligned: Aligned, step_key: str | None = "_step") -> pa.Table:
+    """A column a key. Numbers are int64 or double; a key of texts or of booleans alone is a column of those.
+
+    Any other key is a column of JSON text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns: dict[str, Any] = {} if step_key is None else {step_key: aligned.steps}
+    for one, places in aligned.series:
+        numbers = one.numbers()
+        column = _typed(one) if numbers is None else numbers
+        if places is not None:
+            back: Any = pc.index_in(aligned.steps, value_set=one.steps)
+            column = column.take(back)
+        columns[one.key] = column
+    return pa.table(columns)
+
+
+def _typed(one: Series) -> Any:
+    """A column of values that are no plain numbers."""
+    import pyarrow as pa
+
+    values = one.python()
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds <= {str}:
+        return pa.array(values, pa.string())
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    assert one.texts is not None
+    numbers = [repr(whole(value)) if value is not None else None for value in one.values.to_pylist()]
+    texts: list[str | None] = one.texts.to_pylist()
+    return pa.array([text if text is not None else number for text, number in zip(texts, numbers, strict=True)])

@@ -1,0 +1,86 @@
+"""Compares the console output of runs with what the server gives now, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from mirror.remote import console as remote
+from mirror.remote import queries
+from mirror.remote.client import Server
+from mirror.remote.console import Place
+from mirror.store import columns
+from mirror.store.reader import Reader
+from mirror.store.records import ConsolePage, ProjectKey
+from mirror.verify.findings import Finding, Level
+
+AT_ONCE = 10
+"""Runs in one request; with console.PAGE_LINES this bounds the memory."""
+
+_LINE = {"line": "BIGINT", "logged_at": "TIMESTAMP", "level": "VARCHAR", "text": "VARCHAR"}
+
+
+@dataclass
+class _Count:
+    """Lines on both sides, and how many of them are not the same."""
+
+    here: int = 0
+    there: int = 0
+    differ: int = 0
+
+
+async def compare(
+    server: Server, reader: Reader, project: ProjectKey, run_ids: Sequence[str]
+) -> AsyncGenerator[tuple[str, Finding]]:
+    """A finding for each run whose console is not the server's.
+
+    Lines before the first that the server gives are not compared: it drops those far back, and older servers give the
+    end alone.
+    """
+    for start in range(0, len(run_ids), AT_ONCE):
+        counts: dict[str, _Count] = {}
+        groups = deque([[Place(run_id) for run_id in run_ids[start : start + AT_ONCE]]])
+        while groups:
+            places = groups.popleft()
+            following = []
+            for place, answer in (await remote.fetch(server, project, places)).items():
+                if answer is None:
+                    continue
+                if answer.stuck and len(places) > 1:
+                    groups.append([place])
+                    continue
+                count = counts.setdefault(place.run_id, _Count())
+                await asyncio.to_thread(_compare, reader, project, answer.page, not answer.more, count)
+                if answer.more:
+                    following.append(answer.behind)
+            if following:
+                groups.append(following)
+        part = queries.CONSOLE_PAGES in server.lacks
+        for run_id, count in counts.items():
+            if count.differ:
+                cause = "taken before the run was resumed or went on, or changed in the file"
+                here, there = f"{count.here:,} lines", f"{count.there:,} lines, {count.differ:,} of them other ones"
+                where = "console, its end" if part else "console"
+                yield run_id, Finding(Level.DIFFERS, run_id, where, here, there, cause, flush=(run_id,))
+
+
+def _compare(reader: Reader, project: ProjectKey, page: ConsolePage, last: bool, count: _Count) -> None:
+    """Hold a page against the mirror's lines from its first on; behind the last page no line should follow."""
+    beyond = page.lines[-1][0] + 1 if page.lines else page.first
+    with reader.table("told", columns.table(_LINE, page.lines)):
+        [(here, there, differ)] = reader.run(
+            """
+            SELECT count(h.line), count(t.line), count(*) FILTER (
+                WHERE h.line IS NULL OR t.line IS NULL OR h.logged_at IS DISTINCT FROM t.logged_at
+                      OR h.level IS DISTINCT FROM t.level OR h.text IS DISTINCT FROM t.text)
+            FROM (SELECT line, logged_at, level, text FROM console
+                  WHERE entity = ? AND project = ? AND run_id = ? AND line >= ? AND (? OR line < ?)) AS h
+            FULL JOIN told AS t USING (line)
+            """,
+            [project.entity, project.project, page.run_id, page.first, last, beyond],
+        )
+    count.here += here
+    count.there += there
+    count.differ += differ

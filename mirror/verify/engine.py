@@ -1,0 +1,92 @@
+"""Verifies many projects, and repairs what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mirror.patterns import fitting
+from mirror.remote.client import Server
+from mirror.settings.home import Home
+from mirror.store import checks, projects
+from mirror.store import reader as store
+from mirror.store.reader import Reader
+from mirror.store.records import ProjectKey
+from mirror.sync.context import Context, PassResult, Progress, Scope
+from mirror.sync.project import sync_project
+from mirror.sync.targets import Pattern, Target
+from mirror.verify.findings import Finding, Level, Verdict, of_damage
+from mirror.verify.project import verify_project
+
+RUNS_AT_ONCE = 200
+"""Runs that are pulled again in one pass of a repair."""
+
+
+async def verify(
+    server: Server,
+    home: Home,
+    scope: Scope,
+    targets: Sequence[Target],
+    progress: Progress,
+    *,
+    deep: bool,
+    patterns: Sequence[Pattern] = (),
+    all_segments: bool = False,
+) -> list[Verdict]:
+    """Compare each target with the server, over one snapshot of the published file. Nothing is written.
+
+    Mirrored projects that match one of the `patterns`, from which the targets were made, and are no target are reported
+    too. With `all_segments`, the segments of all other projects are read through as well, and a project whose segments
+    are damaged has a verdict that says so.
+
+    Raises StoreError when there is no published file, or when it cannot be read.
+    """
+    progress.projects_expected(len(targets))
+    with store.opened(home) as reader:
+        verdicts = [await verify_project(server, reader, scope, target, progress, deep=deep) for target in targets]
+        wanted = {target.project for target in targets}
+        known = wanted | set(projects.everything(reader))
+        meant = {project for pattern in patterns if pattern.wild for project in _meant(pattern, known)}
+        verdicts += [_gone(project, deep) for project in sorted(meant - wanted, key=str)]
+        if all_segments:
+            for project in sorted(known - wanted - meant, key=str):
+                verdicts += _damaged(reader, project, deep)
+        return verdicts
+
+
+def _damaged(reader: Reader, project: ProjectKey, deep: bool) -> list[Verdict]:
+    """The verdict about a project that is not compared with the server, if some of its segments are damaged."""
+    broken = checks.segment_damage(reader, reader.home.history, project, others=False)
+    held = store.mirrored(reader, project)
+    if not broken or held is None:
+        return []
+    alone = frozenset(run_id for run_id, run in held.known.items() if run.deleted or run.local)
+    return [Verdict(project, deep, findings=[of_damage(one) for one in broken.values()], alone=alone)]
+
+
+def _meant(pattern: Pattern, known: Iterable[ProjectKey]) -> list[ProjectKey]:
+    names = fitting(pattern.project, (project.project for project in known if project.entity == pattern.entity))
+    return [ProjectKey(pattern.entity, name) for name in names]
+
+
+def _gone(project: ProjectKey, deep: bool) -> Verdict:
+    cause = "deleted or renamed on the server, or the key may no longer read it; what is mirrored stays"
+    finding = Finding(Level.DIFFERS, None, "project", "a project", "no such project", cause)
+    return Verdict(project, deep, findings=[finding])
+
+
+async def repair(
+    context: Context, damaged: Sequence[ProjectKey], flush: Mapping[ProjectKey, Sequence[str]]
+) -> tuple[dict[str, list[str]], list[PassResult]]:
+    """Bring what disagrees within the store in line, then pull these runs afresh; what was done of both.
+
+    What is committed is published before this returns.
+    """
+    mended = {str(project): await context.writer.mend(project) for project in damaged}
+    results = []
+    for project, run_ids in flush.items():
+        for start in range(0, len(run_ids), RUNS_AT_ONCE):
+            names = run_ids[start : start + RUNS_AT_ONCE]
+            results.append(await sync_project(context, project, run_ids=names, afresh=True))
+    await context.writer.settle()
+    await context.writer.publish()
+    return mended, results

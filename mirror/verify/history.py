@@ -1,0 +1,251 @@
+"""Reads history again and compares every value with the mirror's, in DuckDB, some windows at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirror.errors import CommError
+from mirror.remote.client import Server
+from mirror.remote.history import Answer, HistoryReader, Window
+from mirror.remote.json_history import KeyGlobs, parse
+from mirror.store import columns
+from mirror.store.checks import HISTORY
+from mirror.store.reader import Reader
+from mirror.store.records import HistoryPage, ProjectKey
+from mirror.sync import plan
+from mirror.sync.ahead import in_order
+from mirror.sync.history_batch import Batch
+from mirror.sync.scout import locate
+
+AHEAD = 3
+"""Answers that may wait to be compared; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
+
+VALUES = 1_000_000
+"""How many values are compared in one go."""
+
+_SHOWN = "CASE WHEN {0}.run_id IS NULL THEN 'no value' ELSE coalesce({0}.text, CAST({0}.value AS VARCHAR)) END"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Whole rows that only one side has, at one place of a run."""
+
+    rows: int
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        if self.rows == 1:
+            return f"1 row at step {self.first}"
+        return f"{self.rows:,} rows between steps {self.first} and {self.last}"
+
+    def and_(self, other: Rows | None) -> Rows:
+        """Both together."""
+        if other is None:
+            return self
+        return Rows(self.rows + other.rows, min(self.first, other.first), max(self.last, other.last))
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values of one key that differ, and the first of them on both sides."""
+
+    values: int
+    first: int
+    mirror: str
+    server: str
+
+    def and_(self, other: Values | None) -> Values:
+        """Both together."""
+        if other is None:
+            return self
+        head = min(self, other, key=lambda one: one.first)
+        return Values(self.values + other.values, head.first, head.mirror, head.server)
+
+
+@dataclass
+class Compared:
+    """How a run's history compares: `missing` and `extra` rows by place, differing values by key and kind."""
+
+    lines: int = 0
+    values: int = 0
+    missing: dict[str, Rows] = field(default_factory=dict)
+    extra: dict[str, Rows] = field(default_factory=dict)
+    differ: dict[tuple[str, str], Values] = field(default_factory=dict)
+    error: CommError | None = None
+    gone: bool = False
+
+    @property
+    def same(self) -> bool:
+        """Whether every value was read and is equal."""
+        return not (self.missing or self.extra or self.differ or self.error or self.gone)
+
+
+async def compare(
+    server: Server,
+    reader: Reader,
+    project: ProjectKey,
+    spans: Sequence[plan.Span],
+    globs: Sequence[str],
+    rows_done: Callable[[int], None],
+) -> dict[str, Compared]:
+    """Compare the steps of each span; the findings by run.
+
+    A run that cannot be read carries its error. Raises Unreachable or AuthError when nothing more can be had at all.
+    """
+    keys = KeyGlobs(globs)
+    found = {span.run_id: Compared() for span in spans}
+    gathered = Batch([])
+    async with aclosing(_in_order(server, project, spans, keys)) as answers:
+        async for answer in answers:
+            gathered.add(answer)
+            rows_done(sum(page.rows for _, page in answer.pages))
+            if gathered.values >= VALUES:
+                await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
+                gathered = Batch([])
+    if gathered.windows:
+        await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
+    return found
+
+
+async def _in_order(
+    server: Server, project: ProjectKey, spans: Sequence[plan.Span], keys: KeyGlobs
+) -> AsyncGenerator[Batch]:
+    size = plan.RowSize()
+    reader = HistoryReader(server, project, [span.run_id for span in spans])
+
+    async def ask(windows: list[Window]) -> Batch:
+        return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
+
+    jobs = plan.requests(await locate(server, project, spans, size), size)
+    answers = in_order(jobs, ask, ahead=AHEAD, in_trouble=reader.in_trouble, dropped=frozenset())
+    async with aclosing(answers):
+        async for batch in answers:
+            yield batch
+
+
+def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSize) -> Batch:
+    answer = Batch(list(windows), failed=read.failed)
+    for window, texts in read.lines.items():
+        if texts is None:
+            answer.gone.append(window.run_id)
+            continue
+        size.learn(len(texts), sum(map(len, texts)))
+        try:
+            answer.pages.append((window, parse(window.run_id, texts, keys)))
+        except CommError as error:
+            answer.failed[window.run_id] = error
+    return answer
+
+
+def _compare(reader: Reader, project: ProjectKey, answer: Batch, keys: KeyGlobs, found: dict[str, Compared]) -> None:
+    """Hold the pages against what the mirror shows of the same windows."""
+    for run_id, error in answer.failed.items():
+        found[run_id].error = error
+    for run_id in answer.gone:
+        found[run_id].gone = True
+    pages = [(window, page) for window, page in answer.pages if window.run_id not in answer.failed]
+    if not pages:
+        return
+    for window, page in pages:
+        found[window.run_id].lines += page.rows
+        found[window.run_id].values += page.values.num_rows
+    with (
+        reader.table(
+            "windows", columns.table({"run_id": "VARCHAR", "first": "BIGINT", "stop": "BIGINT"}, _joined(pages))
+        ),
+        reader.table("told", _told(pages)),
+    ):
+        _hold(reader, project, sorted({window.run_id for window, _ in pages}), keys)
+        _differences(reader, project, found)
+
+
+def _joined(pages: Sequence[tuple[Window, HistoryPage]]) -> list[tuple[str, int, int]]:
+    """The windows, those that follow each other as one."""
+    joined: list[tuple[str, int, int]] = []
+    for window, _ in pages:
+        if joined and joined[-1][0] == window.run_id and joined[-1][2] == window.first:
+            joined[-1] = (window.run_id, joined[-1][1], window.end)
+        else:
+            joined.append((window.run_id, window.first, window.end))
+    return joined
+
+
+def _told(pages: Sequence[tuple[Window, HistoryPage]]) -> Any:
+    import pyarrow as pa
+
+    pieces = []
+    for window, page in pages:
+        values = page.values
+        key: Any = values["key"]
+        key = key if pa.types.is_dictionary(key.type) else key.dictionary_encode()
+        run = pa.repeat(pa.scalar(window.run_id), values.num_rows)
+        rest = [values["step"], key, values["value"], values["text"]]
+        pieces.append(pa.table([run, *rest], names=["run_id", "step", "key", "value", "text"]))
+    return pa.concat_tables(pieces).unify_dictionaries()
+
+
+def _hold(reader: Reader, project: ProjectKey, run_ids: Sequence[str], keys: KeyGlobs) -> None:
+    """Lay what the mirror shows of the windows beside what the server told."""
+    reader.run(
+        f"""
+        CREATE OR REPLACE TEMP TABLE held AS
+        SELECT h.run_id, h.step, h.key, h.value, h.text FROM {HISTORY} AS h
+        JOIN windows AS w ON w.run_id = h.run_id AND h.step >= w.first AND h.step < w.stop
+        WHERE h.entity = ? AND h.project = ? AND h.run_id IN (SELECT unnest(?::VARCHAR[]))
+        """,
+        [project.entity, project.project, list(run_ids)],
+    )
+    if not keys.everything:
+        other = [key for (key,) in reader.run("SELECT DISTINCT key FROM held") if key not in keys]
+        reader.run("DELETE FROM held WHERE key IN (SELECT unnest(?::VARCHAR[]))", [other])
+
+
+def _differences(reader: Reader, project: ProjectKey, found: dict[str, Compared]) -> None:
+    here, there = _SHOWN.format("h"), _SHOWN.format("t")
+    reader.run(
+        f"""
+        CREATE OR REPLACE TEMP TABLE differ AS
+        SELECT coalesce(h.run_id, t.run_id) AS run_id, coalesce(h.step, t.step) AS step, coalesce(h.key, t.key) AS key,
+               CASE WHEN h.run_id IS NULL THEN 'missing' WHEN t.run_id IS NULL THEN 'extra' ELSE 'changed' END AS kind,
+               {here} AS here, {there} AS there
+        FROM held AS h FULL JOIN told AS t ON t.run_id = h.run_id AND t.key = h.key AND t.step = h.step
+        WHERE h.run_id IS NULL OR t.run_id IS NULL
+              OR h.value IS DISTINCT FROM t.value OR h.text IS DISTINCT FROM t.text
+        """
+    )
+    if not reader.value("SELECT count(*) FROM differ"):
+        return
+    reader.run(
+        f"""
+        CREATE OR REPLACE TEMP TABLE odd_rows AS
+        SELECT s.run_id, s.step, s.kind,
+               CASE WHEN e.first IS NULL OR s.step < e.first THEN 'start' WHEN s.step > e.last THEN 'end'
+                    ELSE 'middle' END AS place
+        FROM (
+            SELECT run_id, step, 'missing' AS kind FROM (SELECT DISTINCT run_id, step FROM told) ANTI JOIN held
+                USING (run_id, step)
+            UNION ALL
+            SELECT run_id, step, 'extra' AS kind FROM (SELECT DISTINCT run_id, step FROM held) ANTI JOIN told
+                USING (run_id, step)
+        ) AS s LEFT JOIN (
+            SELECT run_id, min(step) AS first, max(step) AS last FROM {HISTORY}
+            WHERE entity = ? AND project = ? AND run_id IN (SELECT DISTINCT run_id FROM differ) GROUP BY run_id
+        ) AS e ON e.run_id = s.run_id
+        """,
+        [project.entity, project.project],
+    )
+    rows = reader.run("SELECT run_id, kind, place, count(*), min(step), max(step) FROM odd_rows GROUP BY ALL")
+    for run_id, kind, place, *what in rows:
+        place_of = found[run_id].missing if kind == "missing" else found[run_id].extra
+        place_of[place] = Rows(*what).and_(place_of.get(place))
+    values = reader.run(
+        "SELECT run_id, key, kind, count(*), min(step), arg_min(here, step), arg_min(there, step) "
+        "FROM differ ANTI JOIN odd_rows USING (run_id, step) GROUP BY run_id, key, kind ORDER BY run_id, key, kind"
+    )
+    for run_id, key, kind, *what in values:
+        found[run_id].differ[key, kind] = Values(*what).and_(found[run_id].differ.get((key, kind)))
