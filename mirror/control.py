@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-from mirror.daemon.address import address
 from mirror.errors import CommError, ConfigError, MirrorError, SyncError, TimedOut
+from mirror.settings.socket_path import address
 
 PATIENCE = 15.0
 """Seconds in which a daemon answers what needs no work."""

@@ -2,86 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
 from mirror.errors import ArgumentError, QueryError
 from mirror.snapshot.paths import nearest_of
+from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import Aligned, align, chunks
-from mirror.snapshot.sampling import read
 from mirror.snapshot.series import Scope, Series
-from mirror.snapshot.snapshot import Address, Extent, Snapshot
+from mirror.snapshot.snapshot import Address, Snapshot
 
 STEP = "_step"
 
-TOGETHER = 200
-"""Runs of a list that are looked up together; for one it would take as long."""
-
-AHEAD_VALUES = 2_000_000
-"""How many values are read at once for a loop over runs: one query for twenty runs costs little more than for one."""
-
-DENSE_VALUES = 50_000
-"""From so many values on the rows of a sample are found by a key that every row has."""
-
 WINDOW_VALUES = 2_000_000
 """The most of a run's values that a scan holds at once."""
-
-
-class Reader:
-    """Reads the history of the runs of a list. A loop over them is noticed, and served with what was read ahead."""
-
-    def __init__(self, snapshot: Snapshot, rids: Sequence[int]) -> None:
-        self.snapshot = snapshot
-        self._rids = rids
-        self._ahead: dict[int, list[Series]] = {}
-        self._scope: Scope | None = None
-        self._last = -1
-        self._lock = threading.Lock()
-        self._extents: dict[int, Extent] = {}
-
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        return {rid: place for place, rid in enumerate(self._rids)}
-
-    def series(self, rid: int, scope: Scope) -> list[Series]:
-        """The series of one run."""
-        with self._lock:
-            place = self._places[rid]
-            follows = scope == self._scope and place == self._last + 1
-            self._scope, self._last = scope, place
-            if not follows:
-                self._ahead = {}
-            elif rid in self._ahead:
-                return self._ahead.pop(rid)
-            wanted = self._following(place) if follows else [rid]
-            values = 0 if scope.system else sum(self.extent(other).values for other in wanted)
-            if len(wanted) == 1 and scope.picks and not scope.system and values >= DENSE_VALUES:
-                scope = replace(scope, dense=self.extent(rid).dense)
-            found = read(self.snapshot.history, wanted, scope, values)
-            self._ahead = {other: found.get(other, []) for other in wanted}
-            return self._ahead.pop(rid)
-
-    def extent(self, rid: int) -> Extent:
-        """How much history a run has."""
-        if rid not in self._extents:
-            start = self._places[rid] // TOGETHER * TOGETHER
-            self._extents |= self.snapshot.extents(self._rids[start : start + TOGETHER])
-        return self._extents[rid]
-
-    def _following(self, place: int) -> Sequence[int]:
-        """This run and as many behind it as are worth one query."""
-        candidates = self._rids[place : place + TOGETHER]
-        total = 0
-        for count, rid in enumerate(candidates):
-            total += self.extent(rid).values
-            if count and total > AHEAD_VALUES:
-                return candidates[:count]
-        return candidates
 
 
 def sampled(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from mirror.api import frames
 from mirror.api.display import rows
-from mirror.api.histories import Reader, sampled
+from mirror.api.histories import sampled
 from mirror.api.run import Run
 from mirror.errors import ArgumentError
 from mirror.snapshot.paths import Project
+from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import table
 from mirror.snapshot.runs import RunPage
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.daemon import descriptors, logs, metrics, problems, sources
-from mirror.daemon.address import address, problem
 from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
 from mirror.daemon.notify import Notifier
@@ -32,7 +31,7 @@ from mirror.serve import app as serve
 from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
-from mirror.snapshot.pool import Snapshots
+from mirror.settings.socket_path import address, problem
 from mirror.store.records import ProjectCursor, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import targets
@@ -44,6 +43,7 @@ from mirror.sync.targets import Target
 from mirror.version import VERSION
 from mirror.web.gate import Gate, Limits
 from mirror.web.listener import Listener, Neighbour
+from mirror.web.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mirror.control import Control
-from mirror.daemon import address
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import MirrorError
 from mirror.query.health import judge
 from mirror.query.status import project_status
+from mirror.settings import socket_path
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings
 from mirror.version import VERSION
@@ -28,7 +28,7 @@ _ADVICE = {
 
 def check(home: Home, settings: Settings) -> Iterator[Finding]:
     """The socket's path, the daemon, and the freshness of what the config names."""
-    if reason := address.problem(home.socket):
+    if reason := socket_path.problem(home.socket):
         yield fail("socket", reason, "use a shorter MIRROR_HOME; no daemon can run in this one")
     yield from _daemon(home)
     yield from _freshness(home, settings)

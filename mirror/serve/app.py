@@ -40,7 +40,7 @@ from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed
 from mirror.serve.upstream import PASSED, Upstream
 from mirror.snapshot.connection import refusal
-from mirror.snapshot.pool import Snapshots
+from mirror.web.snapshots import Snapshots
 from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")

@@ -16,16 +16,13 @@ from mirror.snapshot import facts
 from mirror.snapshot.paths import Project
 from mirror.snapshot.rows import align, chunks
 from mirror.snapshot.run_query import among
-from mirror.snapshot.sampling import read, restricted, steps_of, steps_of_all
+from mirror.snapshot.sampling import DENSE_VALUES, read, restricted, steps_of, steps_of_all
 from mirror.snapshot.sampling import sampled as sampled_steps
 from mirror.snapshot.series import HistorySource, Numbers, Scope, Series, whole
 from mirror.wandb_json import loads
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-DENSE_VALUES = 50_000
-"""From so many values on the rows of a sample are found by a key that every row has."""
 
 AHEAD_VALUES = 250_000
 """How many values of a history that is asked for page by page are read at once."""

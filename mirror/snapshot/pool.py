@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from mirror.errors import MirrorError, QueryError, StoreError, TimedOut
 from mirror.settings.home import Home
 from mirror.snapshot.connection import Watched, open_restricted, version_of
-from mirror.web.statements import Statements
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -45,7 +44,7 @@ class _Open:
     idle_since: float = 0.0
 
 
-class Snapshots:
+class SnapshotPool:
     """Hands out connections to the newest snapshot. Safe to be used by several threads."""
 
     def __init__(self, home: Home) -> None:
@@ -54,8 +53,6 @@ class Snapshots:
         self._closing = threading.Event()
         self._limits = _Limits(self._closing)
         self._current: _Open | None = None
-        self.statements = Statements(home)
-        """Answers what people ask in their own words, in processes of their own."""
 
     def version(self) -> str:
         """What changes with every publishing; empty before the first. Opens nothing."""
@@ -90,7 +87,6 @@ class Snapshots:
     def close(self) -> None:
         """Break off every query and close the snapshot as soon as nobody uses it, so that the process can end."""
         self._closing.set()
-        self.statements.close()
         with self._lock:
             last, self._current = self._current, None
             done = last is not None and not last.users

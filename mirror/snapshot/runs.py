@@ -6,8 +6,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from mirror.api.histories import Reader
 from mirror.snapshot.paths import Project
+from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.snapshot import Snapshot
 from mirror.wandb_json import loads
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 MOST_VALUES = 2_000_000
 """Of more than these DuckDB picks the rows, which takes longer and no memory."""
 
+DENSE_VALUES = 50_000
+"""From so many values on the rows of a sample are found by a key that every row has."""
+
 
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
     """As `mirror.snapshot.series.read`, and sooner where rows are picked of no more than MOST_VALUES."""

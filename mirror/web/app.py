@@ -34,9 +34,9 @@ from starlette.routing import BaseRoute, Route
 from mirror.errors import MirrorError, StoreError, TimedOut, UsageError
 from mirror.query.questions import MOST_ROWS
 from mirror.snapshot.connection import refusal
-from mirror.snapshot.pool import Snapshots
 from mirror.web import assets, data
 from mirror.web.guard import Guard
+from mirror.web.snapshots import Snapshots
 from mirror.web.statements import Abandoned, unless_left
 
 if TYPE_CHECKING:

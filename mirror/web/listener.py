@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mirror.errors import MirrorError
 from mirror.settings.home import Home
-from mirror.snapshot.pool import IDLE_SECONDS, Snapshots
+from mirror.snapshot.pool import IDLE_SECONDS
 from mirror.web import token
 from mirror.web.app import application
 from mirror.web.gate import Gate, Limits
+from mirror.web.snapshots import Snapshots
 
 log = logging.getLogger("mirror.web")
 

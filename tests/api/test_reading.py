@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 import mirror
-from mirror.api import histories as reading
 from mirror.errors import ArgumentError, MissingPackage, QueryError
 from mirror.sandbox import World, sample
+from mirror.snapshot import prefetch as reading
 from mirror.snapshot import sampling
 from tests.api.conftest import Bench, bench
 

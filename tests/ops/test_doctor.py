@@ -174,7 +174,7 @@ def test_a_home_whose_socket_would_have_too_long_a_path_is_told_where_no_other_w
     home = bench.root / ("x" * 100)
     found = findings(bench, code=0, MIRROR_HOME=str(home))
     assert "socket" not in found
-    monkeypatch.setattr("mirror.daemon.address._DESCRIPTORS", bench.root / "no such folder")
+    monkeypatch.setattr("mirror.settings.socket_path._DESCRIPTORS", bench.root / "no such folder")
     found = findings(bench, code=1, MIRROR_HOME=str(home))
     ((level, message, advice),) = found["socket"]
     assert (level, advice) == ("fail", "use a shorter MIRROR_HOME; no daemon can run in this one")

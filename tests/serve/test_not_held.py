@@ -13,7 +13,7 @@ import pytest
 
 from mirror.sandbox import Sandbox, World
 from mirror.serve.app import Policy, application
-from mirror.snapshot.pool import Snapshots
+from mirror.web.snapshots import Snapshots
 from tests.sync.rig import Rig
 
 Ask = Callable[[str], Any]

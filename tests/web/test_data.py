@@ -14,8 +14,8 @@ from starlette.routing import Route
 from mirror.errors import StoreError
 from mirror.settings.home import Home
 from mirror.snapshot import pool as module
-from mirror.snapshot.pool import Snapshots
 from mirror.web.app import application
+from mirror.web.snapshots import Snapshots
 from tests.query.conftest import published, segmented  # noqa: F401 - fixtures
 from tests.web.conftest import log_curve
 

@@ -18,9 +18,9 @@ import pytest
 
 from mirror.errors import QueryError, StoreError, TimedOut
 from mirror.settings.home import Home
-from mirror.snapshot.pool import Snapshots
 from mirror.web import statements as module
 from mirror.web.app import application
+from mirror.web.snapshots import Snapshots
 from mirror.web.statements import Abandoned, Statements
 from tests.query.conftest import published  # noqa: F401 - a fixture
 
