@@ -42,12 +42,9 @@ def connect() -> duckdb.DuckDBPyConnection:
     It shows one consistent snapshot; connect again for a newer one, after closing this one. Raises StoreError when
     nothing was mirrored yet.
     """
-    import duckdb
+    from mirror.snapshot.connection import open_plain
 
-    published = Home.find(os.environ).published
-    if not published.exists():
-        raise StoreError(f"there is no {published}; run `mirror sync` first")
-    return duckdb.connect(str(published), read_only=True)
+    return open_plain(Home.find(os.environ).published)
 
 
 def __getattr__(name: str) -> Any:

@@ -92,12 +92,21 @@ class MissingPackage(MirrorError, ImportError):
 SEGMENT_ADVICE = "run `mirror verify --repair`, which pulls what was in it again"
 
 
-def unreadable(path: object, error: BaseException) -> StoreError:
-    """What it means that DuckDB cannot read the published file, or a segment of history that it lists."""
+def nothing_mirrored(path: object) -> StoreError:
+    """The error of a reader where nothing was published yet."""
+    return StoreError(f"nothing mirrored yet ({path} does not exist): run `mirror sync`")
+
+
+PUBLISH_AGAIN = "`mirror sync` publishes it again"
+NEXT_PUBLISHES = "the next pass publishes it again"
+
+
+def unreadable(path: object, error: BaseException, advice: str = PUBLISH_AGAIN) -> StoreError:
+    """The error of a reader where DuckDB cannot read the published file, or a segment of history that it lists."""
     reason = str(error).splitlines()[0]
     if names_segment(reason):
         return StoreError(f"a segment of history is missing or damaged ({reason}); {SEGMENT_ADVICE}")
-    return StoreError(f"cannot read {path} ({reason}); `mirror sync` publishes it anew")
+    return StoreError(f"cannot read {path} ({reason}); {advice}")
 
 
 def names_segment(reason: str) -> bool:

@@ -255,7 +255,7 @@ async def _previews(given: Invocation, paths: Sequence[str], since: datetime | N
 
         async def one(target: targets.Target) -> Preview:
             async with places:
-                return await preview(server, scope_of(settings), given.home.published, target, since)
+                return await preview(server, scope_of(settings), given.home, target, since)
 
         wanted = await targets.expand(server, patterns, failed)
         if not wanted and not failed:

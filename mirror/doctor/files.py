@@ -11,9 +11,10 @@ from pathlib import Path
 from mirror.control import Control
 from mirror.doctor import segments
 from mirror.doctor.findings import Finding, fail, ok, warn
-from mirror.errors import MirrorError, StoreBusy, StoreError
+from mirror.errors import PUBLISH_AGAIN, MirrorError, StoreBusy, StoreError
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings
+from mirror.snapshot.connection import opened
 from mirror.store import aside, integrity
 
 SPARE_BYTES = 1_000_000_000
@@ -103,19 +104,13 @@ def _published(home: Home, settings: Settings) -> Iterator[Finding]:
             f"{log} was left by a client that opened the published file for writing",
             "open it with -readonly (read_only=True); the next publication removes it",
         )
-    import duckdb
-
     try:
         integrity.check(home.published)
-        with duckdb.connect(str(home.published), read_only=True) as connection:
+        with opened(home.published) as connection:
             runs = connection.execute("select count(*) from runs").fetchall()[0][0]
             noted = connection.execute("select value from store.meta where key = 'storage_version'").fetchall()
     except StoreError as error:
-        yield fail("mirror", str(error), "`mirror sync` publishes it anew")
-        return
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        yield fail("mirror", f"{home.published} cannot be read ({reason})", "`mirror sync` publishes it anew")
+        yield fail("mirror", str(error).removesuffix(f"; {PUBLISH_AGAIN}"), PUBLISH_AGAIN)
         return
     written, wanted = (noted[0][0] if noted else "unknown"), settings.publish.storage_version
     count = f"{runs:,} {'run' if runs == 1 else 'runs'}"
@@ -123,11 +118,11 @@ def _published(home: Home, settings: Settings) -> Iterator[Finding]:
     if written == wanted:
         yield ok("mirror", text)
     else:
-        yield warn("mirror", f"{text}; the config wants {wanted}", "the next start of a daemon or sync writes it anew")
+        yield warn("mirror", f"{text}; the config wants {wanted}", "the next start of a daemon or sync rewrites it")
 
 
 def _space(home: Home) -> Finding:
-    """Publishing needs the state file's size once more, and writing it anew needs that again."""
+    """Publishing needs the state file's size once more, and rewriting it needs that again."""
     size = _size(home.state)
     free = shutil.disk_usage(home.data).free
     text = f"{free / 1e9:,.1f} GB free where {home.data} lies, state file {size / 1e6:,.1f} MB"

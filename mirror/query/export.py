@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError, names_segment, unreadable
 from mirror.settings.home import Home
-from mirror.snapshot.connection import quiet
+from mirror.snapshot.connection import open_plain, quiet
 from mirror.snapshot.paths import Project, scope
 from mirror.store.names import told_apart
 
@@ -116,7 +116,7 @@ def opened(home: Home) -> Iterator[DuckDBPyConnection]:
     import duckdb
 
     try:
-        with duckdb.connect(str(home.published), read_only=True) as connection:
+        with open_plain(home.published) as connection:
             quiet(connection)
             connection.execute("SET TimeZone = 'UTC'").fetchall()
             yield connection

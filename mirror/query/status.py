@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import StoreError
+from mirror.snapshot.connection import opened
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -77,14 +77,8 @@ def wide_faults(published: Path) -> list[dict[str, Any]]:
 def _read(published: Path, look: Callable[[DuckDBPyConnection], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     if not published.exists():
         return []
-    import duckdb
-
-    try:
-        with duckdb.connect(str(published), read_only=True) as connection:
-            return look(connection)
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"{published} cannot be read ({reason}); `mirror sync` publishes it anew") from error
+    with opened(published) as connection:
+        return look(connection)
 
 
 def _fetch(connection: DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:

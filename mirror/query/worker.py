@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mirror.errors import MirrorError, QueryError, StoreError
+from mirror.errors import NEXT_PUBLISHES, MirrorError, QueryError, unreadable
 from mirror.query.questions import MEMORY, NEEDED_TOO_MUCH, OUT_OF_MEMORY, QUESTIONS, Lists
 from mirror.settings.home import Home
 from mirror.snapshot.connection import Watched, open_restricted, refusal, version_of
@@ -159,8 +159,7 @@ class Worker:
         except duckdb.OutOfMemoryException:
             raise
         except (OSError, duckdb.Error) as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"cannot read {path} ({reason}); the next pass publishes it anew") from error
+            raise unreadable(path, error, NEXT_PUBLISHES) from error
         return self._connection
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""A connection to the published file that can read it, and nothing else on the machine."""
+"""The ways to open the published file: for our own statements, for people's, and beside other databases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mirror.errors import SEGMENT_ADVICE, QueryError, names_segment, unreadable
+from mirror.errors import SEGMENT_ADVICE, QueryError, names_segment, nothing_mirrored, unreadable
 from mirror.settings.home import Home
 from mirror.store.names import escaped
 
@@ -23,17 +23,66 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
+def open_plain(path: Path) -> DuckDBPyConnection:
+    """Open the published file read-only, for statements of our own or for a caller that may do as it likes.
+
+    The caller closes it. Raises StoreError when nothing was published yet, or when the file cannot be read.
+    """
+    if not path.exists():
+        raise nothing_mirrored(path)
+    import duckdb
+
+    try:
+        return duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise unreadable(path, error) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[DuckDBPyConnection]:
+    """The same until the end of the block, with times in UTC. An error of a statement in the block is a StoreError."""
+    import duckdb
+
+    with open_plain(path) as connection:
+        try:
+            quiet(connection)
+            connection.execute("SET TimeZone = 'UTC'").fetchall()
+            yield connection
+        except duckdb.Error as error:
+            raise unreadable(path, error) from error
+
+
+def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
+    """Open the published file as the database `mirror` of a DuckDB instance of its own; the caller closes it.
+
+    A second connection to one path would be given the database that is open already, however often the file was
+    replaced. What does not fit in memory goes to the folder `spill`. Raises as `open_plain`.
+    """
+    if not path.exists():
+        raise nothing_mirrored(path)
+    import duckdb
+
+    try:
+        connection = duckdb.connect()
+        connection.execute(f"ATTACH {_literal(str(path))} AS mirror (READ_ONLY)").fetchall()
+        connection.execute(f"SET temp_directory = {_literal(spill)}").fetchall()
+        quiet(connection)
+    except duckdb.Error as error:
+        raise unreadable(path, error) from error
+    return connection
+
+
 @contextmanager
 def connected(home: Home) -> Iterator[DuckDBPyConnection]:
     """Open the published file read-only, for text that people write, and close it after the block.
 
     The connection reads the file and its history segments; other files, the network, extensions, settings and Python
-    variables are out of its reach. Times are UTC. Raises QueryError when nothing was published yet, StoreError when
-    the file cannot be read or is not as it should be. It is `mirror.query.sql` that keeps statements from writing
+    variables are out of its reach. Times are UTC. Raises StoreError when nothing was published yet, and when the file
+    cannot be read or is not as it should be. It is `mirror.query.sql` that keeps statements from writing
     into the history folder.
     """
     if not home.published.exists():
-        raise QueryError(f"nothing mirrored yet ({home.published} does not exist): run `mirror sync`")
+        raise nothing_mirrored(home.published)
     import duckdb
 
     # Two readers that share one folder for what memory cannot hold overwrite each other's files.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirror.errors import MirrorError, QueryError, StoreError, TimedOut
+from mirror.errors import NEXT_PUBLISHES, MirrorError, QueryError, StoreError, TimedOut, unreadable
 from mirror.settings.home import Home
 from mirror.snapshot.connection import Watched, open_restricted, version_of
 
@@ -131,8 +131,7 @@ class SnapshotPool:
         except FileNotFoundError:
             raise QueryError("nothing is mirrored yet") from None
         except (OSError, duckdb.Error) as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"cannot read {published} ({reason}); the next pass publishes it anew") from error
+            raise unreadable(published, error, NEXT_PUBLISHES) from error
         finally:
             name.unlink(missing_ok=True)
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mirror.errors import NotMirrored, QueryError, StoreError
+from mirror.errors import NotMirrored, QueryError
 from mirror.settings.home import Home
 from mirror.snapshot import facts, files, paths
-from mirror.snapshot.connection import quiet
+from mirror.snapshot.connection import open_attached
 from mirror.snapshot.paths import Project
 from mirror.snapshot.run_query import Named, RunQuery, among, holds_list
 from mirror.snapshot.series import HistorySource, segmented
@@ -79,21 +79,9 @@ class Snapshot:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        if not home.published.exists():
-            raise StoreError(f"nothing mirrored yet ({home.published} does not exist): run `mirror sync`")
-        import duckdb
-
-        try:
-            # Attached, not connected to: DuckDB gives a second connection to one path the database that is open.
-            self._connection = duckdb.connect()
-            self._connection.execute(f"ATTACH {_literal(str(home.published))} AS mirror (READ_ONLY)").fetchall()
-            # Two readers that share one folder for what memory cannot hold overwrite each other's files.
-            spill = f"{home.published}.tmp-{os.getpid()}-{next(_numbers)}" if os.access(home.data, os.W_OK) else ""
-            self._connection.execute(f"SET temp_directory = {_literal(spill)}").fetchall()
-            quiet(self._connection)
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"cannot read {home.published} ({reason}); `mirror sync` publishes it anew") from error
+        # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+        spill = f"{home.published}.tmp-{os.getpid()}-{next(_numbers)}" if os.access(home.data, os.W_OK) else ""
+        self._connection = open_attached(home.published, spill=spill)
         self._local = threading.local()
         self._lists: dict[tuple[str, str], bool] = {}
         self._names: dict[int, Named] = {}
@@ -258,7 +246,3 @@ class Snapshot:
         """What is mirrored of these files of a run, as W&B tells it but for addresses; None where the list is not."""
         count = files.count(self.cursor, rid)
         return None if count is None else files.page(self.cursor, rid, files.Asked(names, pattern), count)[0]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
-from mirror.errors import StoreError, unreadable
+from mirror.errors import nothing_mirrored, unreadable
 from mirror.settings.home import Home
 from mirror.store import projects, runs
 from mirror.store.database import MEMORY_LIMIT, Database
 from mirror.store.names import literal
-from mirror.store.records import KnownRun, ProjectKey
+from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
+
+_SIZES = """
+    SELECT avg(length(config) + length(summary)),
+           (SELECT sum(k.rows) FROM store.history_keys AS k JOIN store.runs AS r ON r.rid = k.rid
+            WHERE r.entity = $entity AND r.project = $project)
+           / nullif((SELECT sum(h.rows) FROM store.run_history AS h JOIN store.runs AS r ON r.rid = h.rid
+            WHERE r.entity = $entity AND r.project = $project), 0)
+    FROM store.runs WHERE entity = $entity AND project = $project
+"""
+
+_KEY_ROWS = """
+    SELECT r.run_id, k.key, k.rows FROM store.history_keys AS k JOIN store.runs AS r ON r.rid = k.rid
+    WHERE r.entity = ? AND r.project = ? AND r.run_id IN (SELECT unnest(?::VARCHAR[]))
+"""
 
 
 class Reader(Database):
@@ -29,7 +42,7 @@ class Reader(Database):
         self.path = home.published
         self.rids = {}
         if not self.path.exists():
-            raise StoreError(f"nothing mirrored yet ({self.path} does not exist): run `mirror sync`")
+            raise nothing_mirrored(self.path)
         # Two readers that share one folder for what memory cannot hold overwrite each other's files.
         self._spill = home.data / f".{self.path.name}.spill-{os.getpid()}"
         try:
@@ -63,15 +76,40 @@ def opened(home: Home) -> Iterator[Reader]:
 class Mirrored:
     """What the file holds of a project, its documents and values aside."""
 
-    known: dict[str, KnownRun]
-    covered_to: datetime | None
+    known: Mapping[str, KnownRun] = field(default_factory=dict)
+    cursor: ProjectCursor = field(default_factory=ProjectCursor)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Means over the mirrored runs of a project; None where there are none.
+
+    `document_bytes` is config and summary of a run as JSON, `row_values` the values of a history line.
+    """
+
+    document_bytes: float | None = None
+    row_values: float | None = None
 
 
 def mirrored(reader: Reader, project: ProjectKey) -> Mirrored | None:
     """What the file holds of a project; None for a project that is not mirrored."""
     if projects.find(reader, project) is None:
         return None
-    return Mirrored(runs.known(reader, project), projects.cursor(reader, project).covered_to)
+    return Mirrored(runs.known(reader, project), projects.cursor(reader, project))
+
+
+def sizes(reader: Reader, project: ProjectKey) -> Sizes:
+    """How large the documents and history lines of a project are."""
+    found = reader.run(_SIZES, {"entity": project.entity, "project": project.project})[0]
+    return Sizes(*(None if size is None else float(size) for size in found))
+
+
+def key_rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many values are mirrored of each history key, by run."""
+    found: dict[str, dict[str, int]] = {}
+    for run_id, key, count in reader.run(_KEY_ROWS, [project.entity, project.project, list(run_ids)]):
+        found.setdefault(run_id, {})[key] = count
+    return found
 
 
 def rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,6 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-import mirror
-
 
 @cache
 def read(folder: str) -> dict[str, str]:
@@ -22,5 +20,6 @@ def read(folder: str) -> dict[str, str]:
 
 def _root() -> Traversable:
     """A wheel carries the folder inside the package; in the source tree it lies beside it."""
-    packaged = files(mirror) / "sql"
-    return packaged if packaged.is_dir() else Path(str(files(mirror))).parent / "sql"
+    package = files("mirror")
+    packaged = package / "sql"
+    return packaged if packaged.is_dir() else Path(str(package)).parent / "sql"

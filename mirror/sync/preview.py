@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from mirror.errors import MirrorError
 from mirror.remote.client import NotFound, Server
 from mirror.remote.runs import MOST_RUNS, PageSize, RunHead
-from mirror.store import published
-from mirror.store.published import Mirrored
+from mirror.settings.home import Home
+from mirror.store import reader as store
+from mirror.store.reader import Mirrored, Sizes
 from mirror.store.records import KnownRun, ProjectKey
 from mirror.sync import heads as listing
 from mirror.sync import key_scope, plan
@@ -48,15 +48,14 @@ class Preview:
     exit_code: int = 0
 
 
-async def preview(server: Server, scope: Scope, path: Path, target: Target, since: datetime | None = None) -> Preview:
-    """Ask the server what it asks of a pass, but for records and history; `path` is the published file.
+async def preview(server: Server, scope: Scope, home: Home, target: Target, since: datetime | None = None) -> Preview:
+    """Ask the server what it asks of a pass, but for records and history.
 
     Never raises for what went wrong with the project.
     """
     requests = server.count_requests()
     try:
-        mirrored = published.mirrored(path, target.project)
-        look = _Look(server, scope, path, target, mirrored)
+        look = _Look(server, scope, home, target, *_published(home, target.project))
         heads = await look.heads(since)
         again = await look.lacking_keys()
     except MirrorError as error:
@@ -64,16 +63,27 @@ async def preview(server: Server, scope: Scope, path: Path, target: Target, sinc
     return _told(look, heads, again, requests.total())
 
 
+def _published(home: Home, project: ProjectKey) -> tuple[Mirrored, Sizes]:
+    """What the published file holds of the project; nothing where nothing was published yet."""
+    if not home.published.exists():
+        return Mirrored(), Sizes()
+    with store.opened(home) as reader:
+        return store.mirrored(reader, project) or Mirrored(), store.sizes(reader, project)
+
+
 class _Look:
     """One project, seen from outside."""
 
-    def __init__(self, server: Server, scope: Scope, path: Path, target: Target, mirrored: Mirrored) -> None:
+    def __init__(
+        self, server: Server, scope: Scope, home: Home, target: Target, mirrored: Mirrored, sizes: Sizes
+    ) -> None:
         self.server = server
         self.scope = scope
-        self.path = path
+        self.home = home
         self.project = target.project
         self.run_ids = target.run_ids
         self.mirrored = mirrored
+        self.sizes = sizes
         self.known: Mapping[str, KnownRun] = mirrored.known
         self.gone: list[str] = []
         self.partly = bool(target.run_ids)
@@ -135,7 +145,8 @@ class _Look:
             return set()
 
         async def key_rows(names: Any) -> dict[str, dict[str, int]]:
-            return published.key_rows(self.path, self.project, names)
+            with store.opened(self.home) as reader:
+                return store.key_rows(reader, self.project, names)
 
         changed = (former, self.scope.history)
         return set(await key_scope.lacking(self.server, self.project, self.known, changed, key_rows))
@@ -145,8 +156,9 @@ def _told(look: _Look, heads: list[RunHead], again: set[str], listed_in: int) ->
     mirrored = look.mirrored
     rows = _rows(look, heads, again) if look.scope.history else {}
     lines = sum(rows.values())
-    line_bytes = 400.0 if mirrored.row_values is None else mirrored.row_values * VALUE_BYTES
-    documents = DOCUMENT_BYTES if mirrored.document_bytes is None else mirrored.document_bytes
+    sizes = look.sizes
+    line_bytes = 400.0 if sizes.row_values is None else sizes.row_values * VALUE_BYTES
+    documents = DOCUMENT_BYTES if sizes.document_bytes is None else sizes.document_bytes
     record = RECORD_BYTES + documents
     asked = listed_in + _pages(len(heads), record)
     if not look.partly and mirrored.cursor.covered_to is None and not look.known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -74,7 +74,7 @@ class _Verification:
         self.progress = progress
         self.keys = KeyGlobs(scope.history)
         self.verdict = Verdict(target.project, deep)
-        self.held = Mirrored({}, None)
+        self.held = Mirrored()
         self.damaged: dict[str, list[Damage]] = {}
         self.of_run: dict[str, list[Finding]] = {}
         self.looks: dict[str, _Look] = {}
@@ -213,7 +213,7 @@ class _Verification:
 
     def _missing(self, record: RunRecord) -> None:
         """A run that the mirror lacks: new since the last pass, or never taken."""
-        covered, run_id = self.held.covered_to, record.run_id
+        covered, run_id = self.held.cursor.covered_to, record.run_id
         newest = plan.newest([record], None)
         if covered is None or (newest is not None and newest > covered):
             cause = "new on the server after the last pass; run `mirror sync`"
@@ -250,7 +250,7 @@ class _Verification:
             if told.get(key, 0) != counts.get(key, 0):
                 yield f"the server counts {told.get(key, 0):,} values of {key}"
 
-    async def _find(self, listed: dict[str, RunRecord], known: dict[str, KnownRun]) -> None:
+    async def _find(self, listed: dict[str, RunRecord], known: Mapping[str, KnownRun]) -> None:
         """Runs that the mirror shows and the server did not list. Each is asked for by name."""
         names = [name for name in (self.run_ids or known) if name not in listed]
         alone = {name for name in names if name in known and (known[name].deleted or known[name].local)}

@@ -91,7 +91,7 @@ def test_files_that_are_not_as_they_should_be(mirrored):
     (mirrored.home / "mirror.duckdb").unlink()
     (mirrored.home / "mirror.duckdb").write_bytes(b"\0" * 20_000)
     ((level, message, advice),) = findings(mirrored, code=1)["mirror"]
-    assert (level, advice) == ("fail", "`mirror sync` publishes it anew")
+    assert (level, advice) == ("fail", "`mirror sync` publishes it again")
     assert message.startswith(f"{mirrored.home / 'mirror.duckdb'} is damaged (")
 
 

@@ -210,7 +210,7 @@ def test_a_damaged_file_is_named(cli: Any, home: Home, content: bytes) -> None:
     assert outcome.stderr.count("\n") == 1
     if content:
         assert outcome.stderr.startswith(f"error: cannot read {home.published} (")
-        assert outcome.stderr.endswith("; `mirror sync` publishes it anew\n")
+        assert outcome.stderr.endswith("; `mirror sync` publishes it again\n")
 
 
 def test_what_memory_cannot_hold_goes_beside_the_mirror_and_away(
