@@ -117,6 +117,7 @@ contracts: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/reference.py --check
+	$(BIN)/python docs/rooms.py --check
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sync.py
@@ -129,6 +130,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/rooms.py
 
 lock: $(VENV)/.dev
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.txt

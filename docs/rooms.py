@@ -1,10 +1,10 @@
-"""Draws the rooms of the code into docs/architecture.md, from the contracts and imports; --check: is it current?"""
+"""Draws the rooms of the code into docs/architecture.md, from contracts and imports; --check only compares."""
 
 from __future__ import annotations
 
 import sys
 import tomllib
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import grimp
@@ -72,7 +72,9 @@ def picture() -> str:
         lines.append("    direction LR")
         lines += [f"    {room}" for room in floor]
         lines.append("  end")
-    lines += [f"  {importer} --> {imported}" for importer, imported in shortest(imports(sum(levels, [])))]
+    lines += [
+        f"  {importer} --> {imported}" for importer, imported in shortest(imports(list(chain.from_iterable(levels))))
+    ]
     return "\n".join([*lines, "```"])
 
 

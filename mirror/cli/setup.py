@@ -97,11 +97,11 @@ def _whose(settings: Settings, key: str) -> str:
     """Who the server says the key belongs to. Raises AuthError for a key that is nobody's."""
     import asyncio
 
-    from mirror.remote.client import Patience, Server
+    from mirror.remote.client import RetryPolicy, Server
 
     async def ask() -> str:
-        patience = Patience(attempts=3, seconds=settings.server.timeout)
-        async with Server(settings.server.base_url, key, timeout=settings.server.timeout, patience=patience) as server:
+        retry = RetryPolicy(attempts=3, seconds=settings.server.timeout)
+        async with Server(settings.server.base_url, key, timeout=settings.server.timeout, retry=retry) as server:
             viewer = await server.viewer()
         name, entity = viewer.get("username"), viewer.get("entity")
         return f"{name} ({entity}): " if entity and entity != name else f"{name}: "

@@ -14,7 +14,7 @@ from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import AuthError, CommError
 from mirror.patterns import fitting
 from mirror.remote import console, parquet_history, queries, runs
-from mirror.remote.client import FeatureMissing, NotFound, Patience, Server
+from mirror.remote.client import FeatureMissing, NotFound, RetryPolicy, Server
 from mirror.settings import credentials
 from mirror.settings.credentials import Credential
 from mirror.settings.settings import Settings
@@ -62,7 +62,7 @@ async def _ask(settings: Settings, credential: Credential) -> list[Finding]:
         credential.key,
         key_source=credential.source,
         timeout=timeout,
-        patience=Patience(attempts=3, connects=2, seconds=timeout),
+        retry=RetryPolicy(attempts=3, connects=2, seconds=timeout),
     ) as server:
         found = [await _clock(settings)]
         try:
@@ -147,14 +147,14 @@ async def _features(server: Server, project: ProjectKey) -> Finding:
             async for _ in runs.heads(server, project, scope={}, filters=since):
                 pass
         except FeatureMissing:
-            server.lacks.add("updatedAt filter")
+            server.missing_features.add("updatedAt filter")
         async for _ in runs.records(server, project, scope={}, filters=_NOBODY, size=runs.PageSize(1)):
             pass
         await parquet_history.find(server, project, [_NOBODY["name"]])
         await console.fetch(server, project, [console.Place(_NOBODY["name"])])
     except CommError as error:
         return warn("features", f"the server was asked what it can do, and failed: {error}", "try again later")
-    if not server.lacks:
+    if not server.missing_features:
         return ok("features", "the server has everything that can be used")
-    lacking = "; ".join(f"no {name}: {_USES.get(name, 'done another way')}" for name in sorted(server.lacks))
+    lacking = "; ".join(f"no {name}: {_USES.get(name, 'done another way')}" for name in sorted(server.missing_features))
     return ok("features", f"the server is older or smaller: {lacking}")

@@ -46,7 +46,7 @@ _FIELDS: dict[str, dict[str, str | None]] = {
 _REFUSED = re.compile(r"""field ["'`](\w+)["'`] on type ["'`](\w+)["'`]""", re.IGNORECASE)
 
 LACK = "about"
-"""In `Server.lacks`: a server that answers for runs, but not together with any of this."""
+"""In `Server.missing_features`: a server that answers for runs, but not together with any of this."""
 
 _SUSPECT = "about: left out of a request that was answered after it had failed"
 _NOT_NOW = "about: not with the next request"
@@ -64,21 +64,23 @@ class About:
 
     def asked(self, server: Server) -> tuple[str, str] | None:
         """The selections at the top and within the project; None where nothing is to be asked."""
-        if self._off or {LACK, _NOT_NOW} & server.lacks:
+        if self._off or {LACK, _NOT_NOW} & server.missing_features:
             return None
         root = ""
         if self.server_too:
-            viewer = f"{_selected('User', server.lacks)} {_selected('Viewer', server.lacks)}"
+            viewer = f"{_selected('User', server.missing_features)} {_selected('Viewer', server.missing_features)}"
             root = f"viewer {{ {viewer} }}"
-            if "Query.serverInfo" not in server.lacks and (info := _selected("ServerInfo", server.lacks)):
+            if "Query.serverInfo" not in server.missing_features and (
+                info := _selected("ServerInfo", server.missing_features)
+            ):
                 root += f" serverInfo {{ {info} }}"
-        return root, _selected("Project", server.lacks)
+        return root, _selected("Project", server.missing_features)
 
     def refused(self, server: Server, error: Exception) -> bool:
         """Take note that the server did not answer; True where it may if it is asked again, without what it refused."""
         named = {self._name(kind, field) for field, kind in _REFUSED.findall(str(error))}
-        ours = {name for name in named if name and name not in server.lacks}
-        server.lacks |= ours
+        ours = {name for name in named if name and name not in server.missing_features}
+        server.missing_features |= ours
         if ours or named:
             return bool(ours)
         if isinstance(error, FeatureMissing | Denied):
@@ -89,7 +91,7 @@ class About:
     def failed(self, server: Server) -> None:
         """Take note that no answer came, for whatever reason; what is asked again is asked without any of this."""
         self._off = True
-        server.lacks.add(_NOT_NOW)
+        server.missing_features.add(_NOT_NOW)
 
     def not_to_blame(self) -> None:
         """Take note that the server refuses the same without any of this."""
@@ -99,13 +101,13 @@ class About:
         """Keep what was told."""
         if not asked:
             # Twice in a row is no accident.
-            again = _NOT_NOW in server.lacks and _SUSPECT in server.lacks
-            server.lacks |= ({LACK} if self._unnamed or again else set()) | (
-                {_SUSPECT} if _NOT_NOW in server.lacks else set()
+            again = _NOT_NOW in server.missing_features and _SUSPECT in server.missing_features
+            server.missing_features |= ({LACK} if self._unnamed or again else set()) | (
+                {_SUSPECT} if _NOT_NOW in server.missing_features else set()
             )
-            server.lacks.discard(_NOT_NOW)
+            server.missing_features.discard(_NOT_NOW)
             return
-        server.lacks.discard(_SUSPECT)
+        server.missing_features.discard(_SUSPECT)
         project = {name: data["project"][name] for name in _FIELDS["Project"] if name in (data.get("project") or {})}
         self.project = _without_keys(project) or None
         if self.server_too:

@@ -34,7 +34,7 @@ from mirror.remote.errors import (
     Unreachable,
 )
 from mirror.remote.limits import Limiter, asking_for, retry_after
-from mirror.remote.retry_policy import Effort, Patience
+from mirror.remote.retry_policy import Effort, RetryPolicy
 from mirror.remote.sink import Sink, Source
 from mirror.version import VERSION
 
@@ -42,7 +42,7 @@ __all__ = [
     "MOST_BYTES",
     "FeatureMissing",
     "NotFound",
-    "Patience",
+    "RetryPolicy",
     "Server",
     "TooMuch",
     "Unanswered",
@@ -93,7 +93,7 @@ class Server:
         key_source: str = "",
         timeout: float = 30.0,
         max_concurrency: int = 8,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         app_url: str | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
@@ -102,12 +102,12 @@ class Server:
         self.requests: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.bytes_received = 0
-        self.lacks: set[str] = set()
+        self.missing_features: set[str] = set()
         """What this server was found not to have; asked for once only."""
         self.limiter = Limiter(max_concurrency)
         self.clock = ServerClock()
         self._reader = Reader(self.base_url, key_source)
-        self._patience = patience or Patience()
+        self._retry = retry or RetryPolicy()
         self._http = httpx.AsyncClient(
             verify=_certificates(),
             auth=httpx.BasicAuth("api", key),
@@ -146,7 +146,7 @@ class Server:
 
         Within such a block the outer one holds, unless time is to be counted `anew`.
         """
-        return retry_policy.shared(self._patience.seconds, anew=anew)
+        return retry_policy.shared(self._retry.seconds, anew=anew)
 
     async def graphql(
         self,
@@ -208,12 +208,12 @@ class Server:
         divisible: bool = False,
         address: str | None = None,
     ) -> Result:
-        """Ask, and ask again with backoff while the failure may pass and patience lasts. `address` is that of a file.
+        """Ask, and ask again with backoff while the failure may pass and the retry policy allows it.
 
-        Patience counts from the first failure: waiting for one's turn is none.
+        `address` is that of a file. Time counts from the first failure: waiting for one's turn is none.
         """
         scheme, host, path, *_ = urlsplit(address or self.base_url)
-        effort = retry_policy.current(self._patience.seconds)
+        effort = retry_policy.current(self._retry.seconds)
         part = effort.began is not None
         attempt = 0
         while True:
@@ -233,9 +233,9 @@ class Server:
                     failure, after = errors.of_transport(f"{scheme}://{host}", what, late), None
                 attempt += 1
                 self.retries[operation] += 1
-                wait = max(self._patience.wait(attempt - 1), after or 0.0)
+                wait = max(self._retry.wait(attempt - 1), after or 0.0)
                 effort.failed(failure, wait)
-                most = self._patience.tries(failure, divisible=divisible, part=part) if errors.passes(failure) else 1
+                most = self._retry.tries(failure, divisible=divisible, part=part) if errors.passes(failure) else 1
                 if attempt >= most or not effort.allows(failure, wait):
                     if isinstance(failure, NoConnection):
                         self._resting[host] = (time.monotonic() + REST_SECONDS, failure)
@@ -251,7 +251,7 @@ class Server:
         """Say what is wrong, and the longest that this is tried again."""
         each = self._timeout if isinstance(failure, SlowAnswer) else min(self._timeout, CONNECT_SECONDS)
         each = each if isinstance(failure, SlowAnswer | NoConnection) else 0.0
-        rest = wait + each + sum(self._patience.longest(later) + each for later in range(attempt, most - 1))
+        rest = wait + each + sum(self._retry.longest(later) + each for later in range(attempt, most - 1))
         seconds = max(1.0, min(rest, max(effort.left, wait + each)))
         notices.tell(self._notices, failure, f"{failure}; trying again for up to {seconds:.0f} s")
 

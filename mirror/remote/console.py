@@ -62,17 +62,17 @@ async def fetch(
     data = await _ask(server, len(places), variables, heads=heads)
     found = data.get("project") or {}
     answers = [found.get(f"r{index}") for index in range(len(places))]
-    make = _tail if queries.CONSOLE_PAGES in server.lacks else _page
+    make = _tail if queries.CONSOLE_PAGES in server.missing_features else _page
     return {place: make(place, answer) if answer else None for place, answer in zip(places, answers, strict=True)}
 
 
 async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: bool) -> dict[str, Any]:
-    lacks = server.lacks
+    missing = server.missing_features
     while True:
-        plain = "LogLine.number" in lacks
+        plain = "LogLine.number" in missing
         fields = queries.PLAIN_LINE_FIELDS if plain else queries.LINE_FIELDS
-        counted = "name" if "logLineCount" in lacks else "logLineCount"
-        if queries.CONSOLE_PAGES in lacks:
+        counted = "name" if "logLineCount" in missing else "logLineCount"
+        if queries.CONSOLE_PAGES in missing:
             document, first = queries.log_tails(count, fields, counted), TAIL_LINES
             sent = {name: value for name, value in variables.items() if not name.startswith("after")}
         else:
@@ -84,10 +84,10 @@ async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: 
         except FeatureMissing as error:
             names = {queries.CONSOLE_PAGES: queries.CONSOLE_PAGES, "logLineCount": "logLineCount"}
             names["LogLine.number"] = "LogLine"
-            refused = {name for name, word in names.items() if word in str(error)} - lacks
+            refused = {name for name, word in names.items() if word in str(error)} - missing
             if not refused:
                 raise
-            lacks |= refused
+            missing |= refused
             if queries.CONSOLE_PAGES in refused:
                 log.warning(
                     "%s is older than 0.77 and gives only the end of a console; longer ones are mirrored in part",

@@ -39,7 +39,7 @@ class Export:
 
 async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, Export]:
     """The exports of those of the runs that have any, in one request; a server without the feature is asked once."""
-    if FEATURE in server.lacks or not run_ids:
+    if FEATURE in server.missing_features or not run_ids:
         return {}
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
@@ -47,7 +47,7 @@ async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> d
         document = queries.exports(len(run_ids))
         data = await server.graphql("MirrorExports", document, variables, bulk=True, divisible=True)
     except FeatureMissing:
-        server.lacks.add(FEATURE)
+        server.missing_features.add(FEATURE)
         return {}
     found = data.get("project") or {}
     exports = {}

@@ -14,7 +14,7 @@ from mirror.remote.limits import LONGEST_PAUSE
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to insist: attempts, seconds in all, and the first and the longest wait between two attempts.
 
     `attempts` is for what may pass by itself, such as a 5xx; `connects` for a server that cannot be reached or does

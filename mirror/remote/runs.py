@@ -144,7 +144,7 @@ async def _with_optional(
     """Pages of these fields and of the optional ones, as far as the server has them."""
     while True:
         optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
-        asked = {name: field for name, field in optional.items() if name not in server.lacks}
+        asked = {name: field for name, field in optional.items() if name not in server.missing_features}
         fields = " ".join([needed, *asked.values()])
         try:
             async with aclosing(_pages(server, project, fields, scope, filters, size, about)) as pages:
@@ -155,7 +155,7 @@ async def _with_optional(
             refused = {name for name in asked if name.lower() in str(error).lower()}
             if not refused:
                 raise
-            server.lacks |= refused
+            server.missing_features |= refused
         else:
             return
 

@@ -59,7 +59,7 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
 
     Of these runs, or of all where `among` is None. A server that exports nothing is not asked.
     """
-    if parquet_history.FEATURE in context.server.lacks or not (among is None or among):
+    if parquet_history.FEATURE in context.server.missing_features or not (among is None or among):
         return
     wanted = await context.writer.read(lambda store: store.runs_not_exported(project, plan.LIVE_STATES))
     wanted = [run_id for run_id in wanted if among is None or run_id in among]

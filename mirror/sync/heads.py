@@ -78,12 +78,12 @@ async def _since(
     about: About | None,
 ) -> Listed:
     live = plan.live(known)
-    if "updatedAt filter" not in server.lacks:
+    if "updatedAt filter" not in server.missing_features:
         try:
             filters = plan.poll_filter(cursor, live, scope)
             return await heads(server, project, scope=scope, filters=filters, about=about)
         except FeatureMissing:
-            server.lacks.add("updatedAt filter")
+            server.missing_features.add("updatedAt filter")
     filters = plan.poll_filter(cursor, live, scope, by_update=False)
     return await heads(server, project, scope=scope, filters=filters, about=about)
 

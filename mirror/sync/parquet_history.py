@@ -133,7 +133,7 @@ class Exported:
             raise
         except (NoConnection, Unanswered) as error:
             # Storage is another host, which a network may not let through: waiting for it once is enough.
-            self._context.server.lacks.add(parquet_history.FEATURE)
+            self._context.server.missing_features.add(parquet_history.FEATURE)
             log.warning("exported histories are not used any more: %s", error)
         except (CommError, *UNREADABLE) as error:
             log.info("%s/%s: its exported history is not used: %s", self._project, span.run_id, error)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from mirror.addresses import app_url
 from mirror.errors import AuthError
-from mirror.remote.client import Patience, Server
+from mirror.remote.client import RetryPolicy, Server
 from mirror.settings import credentials
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings
@@ -53,7 +53,7 @@ def connect(settings: Settings, environ: Mapping[str, str], *, key_needed: bool 
         timeout=server.timeout,
         max_concurrency=server.max_concurrency,
         app_url=app_url(server.base_url, environ),
-        patience=Patience(seconds=max(Patience.seconds, TIMES_TIMEOUT * server.timeout)),
+        retry=RetryPolicy(seconds=max(RetryPolicy.seconds, TIMES_TIMEOUT * server.timeout)),
     )
 
 

@@ -57,7 +57,7 @@ async def compare(
                     following.append(answer.behind)
             if following:
                 groups.append(following)
-        part = queries.CONSOLE_PAGES in server.lacks
+        part = queries.CONSOLE_PAGES in server.missing_features
         for run_id, count in counts.items():
             if count.differ:
                 cause = "taken before the run was resumed or went on, or changed in the file"

@@ -12,7 +12,7 @@ from tests.sync.rig import HASTY
 
 def test_a_server_that_is_down_is_asked_again_when_it_said_by_nobody_sooner():
     async def go(sandbox):
-        async with Server(sandbox.url, sandbox.key, patience=HASTY) as server:
+        async with Server(sandbox.url, sandbox.key, retry=HASTY) as server:
             begun = time.monotonic()
             asked = asyncio.create_task(server.viewer())
             while not sandbox.faults.counts["503"]:  # noqa: ASYNC110 - the sandbox runs in another thread

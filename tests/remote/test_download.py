@@ -22,9 +22,9 @@ def sandbox():
         yield server
 
 
-def fetch(sandbox, change=lambda url: url, patience=HASTY, **options):
+def fetch(sandbox, change=lambda url: url, retry=HASTY, **options):
     async def go():
-        async with Server(sandbox.url, sandbox.key, patience=patience) as server:
+        async with Server(sandbox.url, sandbox.key, retry=retry) as server:
             data = await server.graphql("Files", FILES, {})
             url = data["project"]["run"]["files"]["edges"][0]["node"]["directUrl"]
             return await server.download(change(url), **options)
@@ -47,7 +47,7 @@ def test_a_fault_that_passes_changes_nothing(sandbox, kind):
 def test_a_fault_that_stays_is_too_much(sandbox):
     sandbox.faults.add("500", times=None, operation="file")
     with pytest.raises(TooMuch, match=r"/storage/files/team/p/one/notes\.txt was not given \(500\)$"):
-        fetch(sandbox, patience=replace(HASTY, attempts=2))
+        fetch(sandbox, retry=replace(HASTY, attempts=2))
 
 
 def test_an_expired_address_is_refused_at_once_and_its_signature_is_not_told(sandbox):

@@ -40,11 +40,11 @@ def sandbox():
         yield server
 
 
-def asked(url, key="k", *, timeout=0.3, patience=BRIEF, ask=None):
+def asked(url, key="k", *, timeout=0.3, retry=BRIEF, ask=None):
     """The error of a question, the seconds it took, and how often the question was sent."""
 
     async def go():
-        async with Server(url, key, timeout=timeout, patience=patience) as server:
+        async with Server(url, key, timeout=timeout, retry=retry) as server:
             began = time.monotonic()
             with pytest.raises(CommError) as raised:
                 await (ask or Server.viewer)(server)
@@ -97,7 +97,7 @@ def test_a_server_that_drops_packets_cannot_be_connected_to_and_is_soon_left_alo
 
 def test_what_was_found_out_about_a_host_is_not_found_out_again_by_every_request():
     async def go(url):
-        async with Server(url, "k", timeout=0.3, patience=BRIEF) as server:
+        async with Server(url, "k", timeout=0.3, retry=BRIEF) as server:
             for _ in range(5):
                 with pytest.raises(NoConnection, match="cannot reach"):
                     await server.viewer()
@@ -205,8 +205,8 @@ def test_an_answer_that_is_too_large_is_broken_off(sandbox, monkeypatch):
 
 def test_a_question_and_its_smaller_forms_share_one_time():
     async def go(sandbox):
-        patience = replace(HASTY, seconds=0.5, slow=100)
-        async with Server(sandbox.url, sandbox.key, timeout=0.2, patience=patience) as server:
+        retry = replace(HASTY, seconds=0.5, slow=100)
+        async with Server(sandbox.url, sandbox.key, timeout=0.2, retry=retry) as server:
             began = time.monotonic()
             with server.together() as effort:
                 while not effort.over:
@@ -229,9 +229,7 @@ def test_what_is_wrong_is_told_at_the_first_failure_once_and_for_how_long_it_is_
     with caplog.at_level(logging.WARNING, "mirror.remote"):
 
         async def go():
-            async with Server(
-                sandbox.url, sandbox.key, patience=replace(HASTY, first_wait=0.1, longest_wait=10)
-            ) as one:
+            async with Server(sandbox.url, sandbox.key, retry=replace(HASTY, first_wait=0.1, longest_wait=10)) as one:
                 await asyncio.gather(*(one.viewer() for _ in range(3)))
 
         asyncio.run(go())
@@ -244,7 +242,7 @@ def test_what_passes_at_once_is_not_worth_a_word(sandbox, caplog):
     sandbox.faults.add("502", times=2)
 
     async def go():
-        async with Server(sandbox.url, sandbox.key, patience=HASTY) as one:
+        async with Server(sandbox.url, sandbox.key, retry=HASTY) as one:
             await one.viewer()
 
     with caplog.at_level(logging.WARNING, "mirror.remote"):

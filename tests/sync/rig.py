@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from mirror.remote import history
-from mirror.remote.client import Patience, Server, TooMuch
+from mirror.remote.client import RetryPolicy, Server, TooMuch
 from mirror.sandbox import Sandbox, World
 from mirror.settings.home import Home
 from mirror.store.store import Store
@@ -19,7 +19,7 @@ from mirror.sync.context import Context, Scope
 from mirror.sync.targets import expand, not_listed, parse
 from mirror.sync.writer import Writer
 
-HASTY = Patience(attempts=6, seconds=20, first_wait=0.01, longest_wait=0.05)
+HASTY = RetryPolicy(attempts=6, seconds=20, first_wait=0.01, longest_wait=0.05)
 
 
 class Rig:
@@ -30,7 +30,7 @@ class Rig:
         self.sandbox = sandbox
         self.world: World = sandbox.world
         self.scope = scope or Scope()
-        self.patience = HASTY
+        self.retry = HASTY
         self.tail_values = 10_000_000
         self.timeout = 10.0
 
@@ -39,7 +39,7 @@ class Rig:
         return asyncio.run(self._sync(paths or ("team/p",), afresh, since, replace(self.scope, **scope)))
 
     async def _sync(self, paths, afresh, since, scope):
-        server = Server(self.sandbox.url, self.sandbox.key, timeout=self.timeout, patience=self.patience)
+        server = Server(self.sandbox.url, self.sandbox.key, timeout=self.timeout, retry=self.retry)
         store = Store.open(self.home, tail_values=self.tail_values)
         writer = Writer(store, publish_interval=3600)
         try:

@@ -461,7 +461,7 @@ def test_many_files_come_in_pages_and_those_of_live_runs_now_and_then(rig, monke
 
 def test_a_list_of_files_that_cannot_be_had_is_tried_again_later(rig, monkeypatch):
     add(rig, "one").add_file("a.txt", "hello")
-    rig.patience = replace(rig.patience, attempts=1)
+    rig.retry = replace(rig.retry, attempts=1)
     rig.sandbox.faults.add("graphql", times=None, operation="MirrorFileLists")
     result = rig.sync(files=True)["team/p"]
     assert "its list of files could not be read" in result.failed["one"]

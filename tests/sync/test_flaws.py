@@ -218,7 +218,7 @@ def test_odd_texts_are_mirrored_wherever_they_are(rig):
 
 def test_a_run_of_which_the_server_gives_no_record_is_set_aside(three, monkeypatch):
     """As one whose record is too much for it, or spoils every answer that it is in."""
-    three.patience = type(HASTY)(attempts=2, seconds=20, first_wait=0.01, longest_wait=0.02)
+    three.retry = type(HASTY)(attempts=2, seconds=20, first_wait=0.01, longest_wait=0.02)
     read = answers.Reader.read
 
     def fails(self, operation, answer, raw, **more):

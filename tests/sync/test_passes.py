@@ -262,7 +262,7 @@ def test_an_interrupted_flush_is_finished_by_the_next_pass(rig):
     for index in range(3):
         add(rig, f"run{index}", rows=50)
     rig.sync()
-    rig.patience = replace(HASTY, attempts=1, connects=1)
+    rig.retry = replace(HASTY, attempts=1, connects=1)
     rig.sandbox.faults.add("503", times=None, operation="MirrorHistory")
     failed = rig.sync(afresh=True)["team/p"]
     assert set(failed.failed) == {"run0", "run1", "run2"}
@@ -276,7 +276,7 @@ def test_an_interrupted_flush_is_finished_by_the_next_pass(rig):
 def test_a_server_that_gives_no_history_for_now_is_soon_left_alone(rig):
     for index in range(12):
         add(rig, f"run{index}", rows=50)
-    rig.patience = replace(HASTY, attempts=1)
+    rig.retry = replace(HASTY, attempts=1)
     rig.sandbox.faults.add("500", times=None, operation="MirrorHistory")
     failed = rig.sync()["team/p"]
     assert "4 runs in a row gave no history" in str(failed.error)

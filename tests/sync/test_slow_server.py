@@ -23,7 +23,7 @@ from tests.sync.test_passes import add
 @pytest.fixture
 def hasty(rig):
     rig.timeout = 0.8
-    rig.patience = replace(HASTY, seconds=30)
+    rig.retry = replace(HASTY, seconds=30)
     return rig
 
 
@@ -93,7 +93,7 @@ def test_answers_come_as_they_are_ready_but_those_of_one_run_in_order():
 
 
 def test_runs_that_there_was_no_time_to_ask_for_are_set_aside_for_later(hasty):
-    hasty.patience = replace(HASTY, seconds=0.5)
+    hasty.retry = replace(HASTY, seconds=0.5)
     for index in range(30):
         add(hasty, f"run{index:02}", rows=5)
     for index in (0, 5, 9, 14):
@@ -117,7 +117,7 @@ def test_a_list_of_runs_that_does_not_come_is_given_up_after_few_sizes(hasty):
 
 
 def test_many_projects_of_a_server_that_drops_packets_cost_as_much_as_one(hasty, monkeypatch):
-    hasty.patience = replace(HASTY, connects=3)
+    hasty.retry = replace(HASTY, connects=3)
     paths = [f"team/p{index}" for index in range(12)]
     with dropping() as url:
         monkeypatch.setattr(type(hasty.sandbox), "url", property(lambda _: url))
