@@ -119,6 +119,52 @@ def is_new(head: RunHead, known: KnownRun | None) -> bool:
     return not known.flawed and (head.state, head.server_rows) != (known.state, known.server_rows)
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a listing leads to: the runs whose records are pulled, and how many of them the mirror does not have now."""
+
+    pull: list[str]
+    added: int
+
+
+def decide(
+    known: Mapping[str, KnownRun], heads: Iterable[RunHead], *, server_now: datetime | None, now: datetime
+) -> Decision:
+    """Decide from what is mirrored and what the server listed; `server_now` is None where it does not tell its clock.
+
+    The listed runs that differ come first, in their order; then the mirrored ones that may have changed unseen, or
+    whose record could not be read and is due to be asked for again.
+    """
+    listed = {head.run_id: head for head in heads}
+    pull = [run_id for run_id, head in listed.items() if is_new(head, known.get(run_id))]
+    taken = set(pull)
+    again = [
+        run.run_id
+        for run in known.values()
+        if run.run_id not in taken and (is_unsure(run, server_now) or is_flawed(run, now))
+    ]
+    missing = sum(run_id not in known or known[run_id].deleted for run_id in pull)
+    return Decision(pull + again, missing)
+
+
+def lists_all(
+    cursor: ProjectCursor, *, filters: str, interval: float, on_server: int, total: int, now: datetime
+) -> bool:
+    """Whether every run of the project is listed to find silent edits and deleted runs.
+
+    When the interval since the last such listing has passed, after another filter, and when the mirror takes another
+    number of runs to be `on_server` than the `total` that the server counts and no listing could explain.
+    """
+    at = cursor.reconciled_at
+    due = at is not None and (has_passed(at, interval, now) or cursor.filters != filters)
+    return due or total not in (on_server, cursor.unexplained_runs)
+
+
+def gone(known: Mapping[str, KnownRun], listed: Collection[str]) -> list[str]:
+    """The mirrored runs that a listing of all runs did not bring; each is asked for by name before it is given up."""
+    return [run.run_id for run in known.values() if not run.deleted and not run.local and run.run_id not in listed]
+
+
 def is_flawed(known: KnownRun, now: datetime) -> bool:
     """Whether the run's record is to be asked for once more since some of it could not be read."""
     return known.flawed and not known.deleted and not waits(known, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -105,25 +105,34 @@ class _Look:
             found = (await listing.heads(self.server, self.project, scope=filters, filters=recent)).runs
             return self._new(found)
         listed = await listing.changed(self.server, self.project, cursor, self.known, filters)
-        found, new = listed.runs, self._new(listed.runs)
-        if self._would_reconcile(new, listed.total):
+        found = listed.runs
+        decision = plan.decide(self.known, found, server_now=listed.known_to, now=utc_now())
+        if plan.lists_all(
+            cursor,
+            filters=self.scope.filters_text,
+            interval=self.scope.reconcile_interval,
+            on_server=sum(not run.deleted and not run.local for run in self.known.values()) + decision.added,
+            total=listed.total,
+            now=utc_now(),
+        ):
             if cursor.covered_to is not None:
                 found = (await listing.heads(self.server, self.project, scope=filters, filters=filters)).runs
             await self._find_gone(found)
-        return self._new(found)
+        return self._new(found) + await self._unlisted(decision.pull, found)
 
     def _new(self, found: Iterable[RunHead]) -> list[RunHead]:
         return [head for head in found if plan.is_new(head, self.known.get(head.run_id))]
 
-    def _would_reconcile(self, new: list[RunHead], total: int) -> bool:
-        cursor = self.mirrored.cursor
-        at = cursor.reconciled_at
-        known = sum(not run.deleted and not run.local for run in self.known.values())
-        after = known + sum(self.is_added(head) for head in new)
-        late = at is not None and (
-            plan.has_passed(at, self.scope.reconcile_interval, utc_now()) or cursor.filters != self.scope.filters_text
-        )
-        return late or total not in (after, cursor.unexplained_runs)
+    async def _unlisted(self, pull: Sequence[str], found: Iterable[RunHead]) -> list[RunHead]:
+        """The heads of runs that a pass would pull although the server did not list them as changed."""
+        here = {head.run_id: head for head in found}
+        new = {head.run_id for head in self._new(here.values())}
+        again = [run_id for run_id in pull if run_id in self.known and run_id not in new]
+        if missing := [run_id for run_id in again if run_id not in here]:
+            names = {"name": {"$in": missing}}
+            listed = await listing.heads(self.server, self.project, scope=self.scope.filters, filters=names)
+            here |= {head.run_id: head for head in listed.runs}
+        return [here[run_id] for run_id in again if run_id in here]
 
     def is_added(self, head: RunHead) -> bool:
         """Whether the run would be there that is not now."""
@@ -132,9 +141,7 @@ class _Look:
 
     async def _find_gone(self, found: Iterable[RunHead]) -> None:
         ids = {head.run_id for head in found}
-        suspects = [
-            run.run_id for run in self.known.values() if not run.deleted and not run.local and run.run_id not in ids
-        ]
+        suspects = plan.gone(self.known, ids)
         present = await listing.present(self.server, self.project, suspects, self.scope.filters)
         self.gone = [run_id for run_id in suspects if run_id not in present]
 

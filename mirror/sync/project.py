@@ -181,9 +181,7 @@ class _Pass:
             self.seen = {head.run_id for head in listed.runs}
             await self._look_up(self.seen)
             covered_to = plan.covered(listed.runs, listed.known_to, covered_to)
-            wanted = self._new(listed.runs)
-            wanted += self._unsure(listed.known_to, besides=wanted)
-            if wanted:
+            if wanted := plan.decide(self.known, listed.runs, server_now=listed.known_to, now=utc_now()).pull:
                 await self._take_by_name(wanted, covered_to)
             elif covered_to != self.cursor.covered_to:
                 await self._move_cursor(covered_to)
@@ -200,15 +198,6 @@ class _Pass:
 
     def _new(self, heads: Iterable[RunHead]) -> list[str]:
         return [head.run_id for head in heads if plan.is_new(head, self.known.get(head.run_id))]
-
-    def _unsure(self, now: datetime | None, *, besides: Collection[str]) -> list[str]:
-        """Runs that are taken once more: what was told of them may have changed unseen, or could not be read."""
-        others, here = set(besides), utc_now()
-        return [
-            run.run_id
-            for run in self.known.values()
-            if run.run_id not in others and (plan.is_unsure(run, now) or plan.is_flawed(run, here))
-        ]
 
     async def _heads(self, filters: dict[str, object]) -> Listed:
         return await listing.heads(self.context.server, self.project, scope=self.scope, filters=filters)
@@ -336,12 +325,17 @@ class _Pass:
 
     async def _reconcile_if_due(self, total: int) -> None:
         """A full listing when its time has come; at once after another filter, or when the server counts other runs."""
-        at = self.cursor.reconciled_at
-        due = at is not None and plan.has_passed(at, self.context.scope.reconcile_interval, utc_now())
-        due |= at is not None and self.cursor.filters != self.context.scope.filters_text
-        if due or (await self._on_server() != total and total != self.cursor.unexplained_runs):
+        scope = self.context.scope
+        if plan.lists_all(
+            self.cursor,
+            filters=scope.filters_text,
+            interval=scope.reconcile_interval,
+            on_server=await self._on_server(),
+            total=total,
+            now=utc_now(),
+        ):
             await self._reconcile()
-        elif at is None:
+        elif self.cursor.reconciled_at is None:
             await self._reconciled(None)
 
     async def _read_known(self) -> None:
@@ -357,9 +351,7 @@ class _Pass:
         await self._read_known()
         listed = await self._heads(self.scope)
         ids = self.seen = {head.run_id for head in listed.runs}
-        suspects = [
-            run.run_id for run in self.known.values() if not run.deleted and not run.local and run.run_id not in ids
-        ]
+        suspects = plan.gone(self.known, ids)
         wanted = self._new(listed.runs)
         # A listing that changes while it is paged may miss a run, so each is asked for by name before it is given up.
         if suspects:
