@@ -1,6 +1,6 @@
 """A process that answers questions of people, and may be killed at any time.
 
-It is started by `mirror.web.statements` and speaks with it over its standard input and output. A frame is a letter, the
+It is started by `mirror.web.worker` and speaks with it over its standard input and output. A frame is a letter, the
 length in four bytes, and the content. To the worker go
 
     A   {"id", "question", "arguments"}   answer this

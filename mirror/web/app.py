@@ -37,7 +37,8 @@ from mirror.snapshot.connection import refusal
 from mirror.web import assets, data
 from mirror.web.guard import Guard
 from mirror.web.snapshots import Snapshots
-from mirror.web.statements import Abandoned, unless_left
+from mirror.web.statements import unless_left
+from mirror.web.worker import Abandoned
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -72,54 +73,88 @@ def application(
 ) -> Starlette:
     """The page over these snapshots, with `routes` of others beside it behind the same guard.
 
-    `describe` tells of the daemon: values for JSON, which should change only when there is something new.
+    `describe` returns what the page shows of the daemon: values for JSON, which should change only when there is
+    something new. `seconds` is how long a query may take.
     """
-    pool = ThreadPoolExecutor(_QUERY_THREADS, thread_name_prefix="web")
-    # Of their own each: whoever waits for a worker keeps nothing else waiting.
-    lists = ThreadPoolExecutor(_LIST_THREADS, thread_name_prefix="web-lists")
-    statements = ThreadPoolExecutor(_STATEMENT_THREADS, thread_name_prefix="web-statements")
+    page = _Page(snapshots, describe, seconds)
 
-    def in_pool(work: Callable[[], Response]) -> Awaitable[Response]:
-        return asyncio.get_running_loop().run_in_executor(pool, partial(_guarded, work))
+    def get(path: str, handler: Handler) -> Route:
+        return Route(path, handler, methods=["GET"])
 
-    def in_worker(
-        request: Request, threads: ThreadPoolExecutor, question: str, arguments: Mapping[str, Any]
+    return Starlette(
+        routes=[
+            get("/", page.asset),
+            get("/api/state", page.state),
+            get("/api/keys", page.keys),
+            get("/api/runs", page.runs),
+            get("/api/run", page.run),
+            get("/api/history/keys", page.history_keys),
+            get("/api/history", page.history),
+            Route("/api/sql", page.sql, methods=["POST"]),
+            *routes,
+            get("/{name}", page.asset),
+        ],
+        middleware=[Middleware(Guard, token=token)],
+        exception_handlers={MirrorError: _told, Exception: _unexpected},
+    )
+
+
+class _Page:
+    """The handlers of the page, and the threads that they work in."""
+
+    def __init__(self, snapshots: Snapshots, describe: Callable[[], Mapping[str, Any]], seconds: float) -> None:
+        self._snapshots = snapshots
+        self._describe = describe
+        self._seconds = seconds
+        self._pool = ThreadPoolExecutor(_QUERY_THREADS, thread_name_prefix="web")
+        # Separate pools: a request that waits for a worker blocks no other kind of request.
+        self._lists = ThreadPoolExecutor(_LIST_THREADS, thread_name_prefix="web-lists")
+        self._statements = ThreadPoolExecutor(_STATEMENT_THREADS, thread_name_prefix="web-statements")
+
+    def _in_pool(self, work: Callable[[], Response]) -> Awaitable[Response]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, partial(_guarded, work))
+
+    def _in_worker(
+        self, request: Request, threads: ThreadPoolExecutor, question: str, arguments: Mapping[str, Any]
     ) -> Awaitable[Response]:
         cancelled = threading.Event()
 
         def work() -> Response:
-            found = snapshots.statements.ask(question, arguments, seconds, cancelled)
+            found = self._snapshots.statements.ask(question, arguments, self._seconds, cancelled)
             return _sent(request, found.content, f'"{found.version}"' if request.method == "GET" else "")
 
         return unless_left(request.receive, asyncio.get_running_loop().run_in_executor(threads, work), cancelled)
 
-    def answer(request: Request, read: Read, etag: str = "") -> Awaitable[Response]:
+    def _answer(self, request: Request, read: Read, etag: str = "") -> Awaitable[Response]:
         def work() -> Response:
-            with snapshots.connection(seconds) as connection:
+            with self._snapshots.connection(self._seconds) as connection:
                 return _json(request, read(connection), etag)
 
-        return in_pool(work)
+        return self._in_pool(work)
 
-    async def of_snapshot(request: Request, read: Read) -> Response:
-        etag = f'"{snapshots.version()}"'
-        return _unchanged(request, etag) or await answer(request, read, etag)
+    async def _of_snapshot(self, request: Request, read: Read) -> Response:
+        etag = f'"{self._snapshots.version()}"'
+        return _unchanged(request, etag) or await self._answer(request, read, etag)
 
-    async def state(request: Request) -> Response:
-        daemon = dict(describe())
-        version = snapshots.version()
+    async def state(self, request: Request) -> Response:
+        """GET /api/state."""
+        daemon = dict(self._describe())
+        version = self._snapshots.version()
         etag = f'"{version}-{zlib.crc32(json.dumps(daemon, default=str).encode()):x}"'
         if unchanged := _unchanged(request, etag):
             return unchanged
         told = {"snapshot": version, "daemon": daemon, "projects": []}
         if not version:
             return _json(request, told, etag)
-        return await answer(request, lambda connection: told | {"projects": data.projects(connection)}, etag)
+        return await self._answer(request, lambda connection: told | {"projects": data.projects(connection)}, etag)
 
-    async def keys(request: Request) -> Response:
+    async def keys(self, request: Request) -> Response:
+        """GET /api/keys."""
         project = _needed(request, "project")
-        return await of_snapshot(request, lambda connection: data.keys(connection, project))
+        return await self._of_snapshot(request, lambda connection: data.keys(connection, project))
 
-    async def runs(request: Request) -> Response:
+    async def runs(self, request: Request) -> Response:
+        """GET /api/runs."""
         asked = request.query_params
         question = {
             "project": _needed(request, "project"),
@@ -129,18 +164,21 @@ def application(
             "offset": _number(request, "offset", 0),
             "limit": _number(request, "limit", 100),
         }
-        etag = f'"{snapshots.version()}"'
-        return _unchanged(request, etag) or await in_worker(request, lists, "runs", question)
+        etag = f'"{self._snapshots.version()}"'
+        return _unchanged(request, etag) or await self._in_worker(request, self._lists, "runs", question)
 
-    async def run(request: Request) -> Response:
+    async def run(self, request: Request) -> Response:
+        """GET /api/run."""
         path = _needed(request, "run")
-        return await of_snapshot(request, lambda connection: data.run(connection, path))
+        return await self._of_snapshot(request, lambda connection: data.run(connection, path))
 
-    async def history_keys(request: Request) -> Response:
+    async def history_keys(self, request: Request) -> Response:
+        """GET /api/history/keys."""
         paths = request.query_params.getlist("run")
-        return await of_snapshot(request, lambda connection: data.history_keys(connection, paths))
+        return await self._of_snapshot(request, lambda connection: data.history_keys(connection, paths))
 
-    async def history(request: Request) -> Response:
+    async def history(self, request: Request) -> Response:
+        """GET /api/history."""
         asked = request.query_params
         read = partial(
             data.history,
@@ -150,9 +188,10 @@ def application(
             points=_number(request, "points", 500),
             mean=asked.get("mean") == "true",
         )
-        return await of_snapshot(request, read)
+        return await self._of_snapshot(request, read)
 
-    async def sql(request: Request) -> Response:
+    async def sql(self, request: Request) -> Response:
+        """POST /api/sql."""
         try:
             body = json.loads(await _body(request))
             text, limit = body["sql"], body.get("limit", MOST_ROWS)
@@ -160,33 +199,14 @@ def application(
             text, limit = None, None
         if not isinstance(text, str) or type(limit) is not int:
             raise UsageError('send JSON such as {"sql": "select 1", "limit": 100}')
-        return await in_worker(request, statements, "sql", {"text": text, "limit": limit})
+        return await self._in_worker(request, self._statements, "sql", {"text": text, "limit": limit})
 
-    async def asset(request: Request) -> Response:
+    async def asset(self, request: Request) -> Response:
+        """GET / and the files of the page."""
         name = request.path_params.get("name", "index.html")
         # The page asks for runs next.
-        snapshots.statements.warm()
-        return await in_pool(lambda: _asset(request, name))
-
-    def get(path: str, handler: Handler) -> Route:
-        return Route(path, handler, methods=["GET"])
-
-    return Starlette(
-        routes=[
-            get("/", asset),
-            get("/api/state", state),
-            get("/api/keys", keys),
-            get("/api/runs", runs),
-            get("/api/run", run),
-            get("/api/history/keys", history_keys),
-            get("/api/history", history),
-            Route("/api/sql", sql, methods=["POST"]),
-            *routes,
-            get("/{name}", asset),
-        ],
-        middleware=[Middleware(Guard, token=token)],
-        exception_handlers={MirrorError: _told, Exception: _unexpected},
-    )
+        self._snapshots.statements.warm()
+        return await self._in_pool(lambda: _asset(request, name))
 
 
 async def _body(request: Request) -> bytes:

@@ -19,9 +19,11 @@ import pytest
 from mirror.errors import QueryError, StoreError, TimedOut
 from mirror.settings.home import Home
 from mirror.web import statements as module
+from mirror.web import worker as process
 from mirror.web.app import application
 from mirror.web.snapshots import Snapshots
-from mirror.web.statements import Abandoned, Statements
+from mirror.web.statements import Statements
+from mirror.web.worker import Abandoned
 from tests.query.conftest import published  # noqa: F401 - a fixture
 
 LONG = "select count(*) from range(100000000) a, range(100000) b where a.range + b.range = 7"
@@ -182,7 +184,7 @@ def test_the_time_of_who_takes_a_stream_does_not_count(asked, monkeypatch):
             return time.monotonic() + self.ahead
 
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(process, "time", clock)
     reading = asked.stream("sql", {"text": "select repeat('x', 5000000)", "limit": 1}, 60)
     taken = len(next(reading))
     clock.ahead = 1000.0
@@ -209,7 +211,7 @@ def test_a_worker_that_dies_is_told_and_replaced(asked):
 
 
 def test_a_worker_that_does_not_start_says_why(asked, monkeypatch):
-    monkeypatch.setattr(module.sys, "path", [])
+    monkeypatch.setattr(process.sys, "path", [])
     with pytest.raises(StoreError, match=r"the process that answers statements does not start \(exit code 1: .*mirror"):
         asked.rows("select 1")
 
