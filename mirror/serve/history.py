@@ -69,6 +69,14 @@ class Logged:
         """How many values the run holds from step `low` on, to `high` exclusive, if they lie evenly."""
         return self.values * (high - low) // (self.last_step + 1) if self.last_step >= 0 else 0
 
+    def values_of(self, wanted: Window) -> int:
+        """The same of a window, of which no more rows are told than are asked for."""
+        low = max(wanted.low or 0, 0)
+        high = self.last_step + 1 if wanted.high is None else min(wanted.high, self.last_step + 1)
+        between = self.values_between(low, max(high, low))
+        most = between if wanted.samples is None else self.values * max(wanted.samples, 0) // max(self.rows, 1)
+        return min(between, most)
+
     @property
     def dense(self) -> str | None:
         """A key that every row has, as `_timestamp`: its steps are all steps, and quick to read."""
