@@ -80,9 +80,10 @@ def in_order(found: Sequence[Facts], order: str | None) -> list[Facts] | None:
     """
     text = order or "-createdAt"
     column = _ORDERS.get(text.lstrip("+-"))
-    if column is None or not all(column in facts and "internalId" in facts for facts in found):
+    named = [{**facts, "name": facts["key"].project} for facts in found]
+    if column is None or not all(column in facts and "internalId" in facts for facts in named):
         return None
-    numbered = sorted(found, key=lambda facts: internal_number(facts) or 0)
+    numbered = sorted(named, key=lambda facts: internal_number(facts) or 0)
     return sorted(numbered, key=lambda facts: facts[column] or "", reverse=text.startswith("-"))
 
 

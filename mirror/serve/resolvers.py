@@ -448,9 +448,10 @@ def _held(name: str, resolve: Resolver) -> Resolver:
 
 
 def _summary(run: Source, _context: Context, _field: Field, arguments: Arguments) -> str | None:
-    if arguments.get("packVersion") and '"histogram"' in (run["summary"] or ""):
+    text = runs.summary_text(run, arguments.get("keys"))
+    if arguments.get("packVersion") and '"histogram"' in (text or ""):
         raise Elsewhere("a summary whose histograms are packed")
-    return runs.summary_text(run, arguments.get("keys"))
+    return text
 
 
 def _stopped(run: Source, context: Context, *_: Any) -> Any:
