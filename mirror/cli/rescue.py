@@ -160,7 +160,9 @@ def _show_sent(sent: Sent) -> None:
     parts = [some(sent.rows, "row", "rows")] if sent.rows else []
     parts += [some(sent.summary, "summary value", "summary values")] if sent.summary else []
     if parts:
-        say(f"sent {sent.path}: {' and '.join(parts)}; it is {sent.state}")
+        say(f"sent {sent.path}: {' and '.join(parts)}")
+    if sent.state != sent.before:
+        warn(f"{sent.path} was {sent.before} and is {sent.state} now: the server did not take its former state")
     if sent.error:
         warn(f"not sent{' whole' if parts else ''}: {named(sent.path, sent.error)}")
 
@@ -169,7 +171,7 @@ def _show_upload(answer: _Answer) -> None:
     before = sum(len(differences(one.verdict)) for one in answer.before or ())
     told = some(before, "difference", "differences")
     if answer.offered:
-        say(f"dry run: {told}; nothing was sent, {some(len(answer.offered), 'run', 'runs')} would be")
+        say(f"dry run: nothing was sent; {some(len(answer.offered), 'run', 'runs')} would be sent what the lines say")
     elif not answer.sent:
         say(f"{told}; nothing of it can be sent" if before else "nothing to send")
     else:

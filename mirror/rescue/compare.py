@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from mirror.errors import MirrorError
@@ -91,7 +92,7 @@ class _Comparison:
             self.verdict.findings += self.found[run_id]
         return looks
 
-    def _paths(self, run_id: str) -> list[Any]:
+    def _paths(self, run_id: str) -> list[Path]:
         return self.files.paths[self.project, run_id]
 
     async def _records(self, names: Sequence[str]) -> tuple[dict[str, RunRecord], str]:
@@ -108,8 +109,7 @@ class _Comparison:
         return found, "no such run"
 
     def _lost(self, known: KnownRun, missing: str) -> None:
-        folders = " ".join(shlex.quote(str(path.parent)) for path in self._paths(known.run_id))
-        cause = f"`wandb sync {folders}` uploads it, unless it was deleted there"
+        cause = f"`{_sync_command(self._paths(known.run_id))}` uploads it, unless it was deleted there"
         file = f"a {known.state} run of {_some(known.rows, 'row')}"
         self._note(Level.DIFFERS, known.run_id, "run", file, missing, cause)
 
@@ -130,6 +130,7 @@ class _Comparison:
             spans,
             ("*",),
             lambda rows: self.progress.rows_done(self.project, rows),
+            ordered=False,
         )
         for look in looks:
             look.compared = found.get(look.known.run_id, look.compared)
@@ -169,10 +170,24 @@ class _Comparison:
         self.found.setdefault(run_id, []).extend(findings)
 
 
+def _sync_command(paths: Sequence[Path]) -> str:
+    """How the official client uploads these files; it leaves out what it has uploaded before, and online runs."""
+    options = []
+    if not all(path.parent.name.startswith("offline-") for path in paths):
+        options.append("--include-online")
+    if any(path.with_suffix(".wandb.synced").exists() for path in paths):
+        options.append("--include-synced")
+    return shlex.join(["wandb", "sync", *options, *(str(path.parent) for path in paths)])
+
+
 def _is_live(look: Look) -> bool:
     """Whether the run goes on, so that what one side lacks may still come."""
     return look.record.state not in ENDED and look.known.state in LIVE_STATES
 
+
+NO_VALUE = "no value"
+MOST_VALUES = 3
+"""So many lost values of a summary are told one by one."""
 
 _ON_THE_WAY = "the run goes on, and has still to write or send it"
 _MISSING = {
@@ -233,25 +248,37 @@ def _of_values(look: Look) -> Iterator[Finding]:
 
 
 def _of_summary(look: Look, row: dict[str, Any]) -> Iterator[Finding]:
+    """What differs of the summary, many lost values as one."""
     run_id = look.known.run_id
     theirs = expected([look.record])[run_id]["summary"]
-    for found in runs.fields(run_id, {"summary": row["summary"]}, {"summary": theirs}):
+    differing = [
+        found
+        for found in runs.fields(run_id, {"summary": row["summary"]}, {"summary": theirs})
+        # How long the run took by W&B's own count, which the server goes on with until the run's end.
+        if not found.field.startswith("summary._wandb") or found.expected == NO_VALUE
+    ]
+    lost = [found for found in differing if found.expected == NO_VALUE]
+    if len(lost) > MOST_VALUES:
+        differing = [found for found in differing if found.expected != NO_VALUE]
+        names = ", ".join(found.field.removeprefix("summary.") for found in lost[:MOST_VALUES])
+        level, cause = (Level.BEHIND, _ON_THE_WAY) if _is_live(look) else (Level.DIFFERS, f"lost there; {_offer(look)}")
+        file = f"{len(lost):,} values ({names}, ...)"
+        yield Difference(level, run_id, "summary", file, "none of them", cause)
+    for found in differing:
         key, level = found.field.removeprefix("summary."), Level.DIFFERS
-        if key == "_wandb" or key.startswith("_wandb."):
-            continue
         if _is_live(look):
             level, cause = Level.BEHIND, _ON_THE_WAY
         elif any(key == name or key.startswith(f"{name}.") for name in look.summary):
-            cause = f"lost there, or older; {_offer(look)}"
-        elif found.mirror == "no value":
+            cause = f"{'lost' if found.expected == NO_VALUE else 'older'} there; {_offer(look)}"
+        elif found.mirror == NO_VALUE:
             cause = "not in the file"
         else:
-            cause = "the server's is as new or newer, or was edited there, and stays"
+            cause = "as new there as in the file, newer or edited; it stays"
         yield Difference(level, run_id, found.field, found.mirror, found.expected, cause)
 
 
 def _offer(look: Look) -> str:
-    return "`--upload` sends it" if look.refused is None else f"not sent: {look.refused}"
+    return "`--upload` sends what is missing" if look.refused is None else f"not sent: {look.refused}"
 
 
 def _end(look: Look) -> int:

@@ -25,7 +25,7 @@ def lost(reader: Reader, project: ProjectKey, record: RunRecord, file: Mapping[s
     nobody can have edited, or that is what the run logged up to the server's `last` step. All others stay.
     """
     theirs = record.summary
-    fresh = {key: value for key, value in file.items() if key != "_wandb" and key not in theirs}
+    fresh = {key: value for key, value in file.items() if key not in theirs}
     other = {key: value for key, value in file.items() if key in theirs and not _same(value, theirs[key])}
     other.pop("_wandb", None)
     if other and _is_newer(file, theirs):

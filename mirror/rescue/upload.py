@@ -24,7 +24,7 @@ WAITS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass
 class Sent:
-    """What one run was sent. `error` is why something was not; `state` is the run's state now.
+    """What one run was sent. `error` is why something was not; `before` and `state` are its states, then and now.
 
     `unreachable` tells that no other run can be sent anything now.
     """
@@ -32,6 +32,7 @@ class Sent:
     path: str
     rows: int = 0
     summary: int = 0
+    before: str = ""
     state: str = ""
     error: str | None = None
     exit_code: int = 0
@@ -43,7 +44,7 @@ async def send(server: Server, look: Look) -> Sent:
 
     A run that moved since it was compared is left alone. The server's own line count says where the rows go.
     """
-    sent = Sent(look.path, state=look.record.state)
+    sent = Sent(look.path, before=look.record.state, state=look.record.state)
     try:
         await _send(server, look, sent)
     except OSError as error:

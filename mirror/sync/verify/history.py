@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from mirror.errors import CommError
 from mirror.remote.client import Server
 from mirror.remote.columns import KeyGlobs, parse
 from mirror.remote.history import Answer, HistoryReader, Window
+from mirror.remote.lenient import loads
 from mirror.store import columns
 from mirror.store.checks import HISTORY
 from mirror.store.reader import Reader
@@ -97,8 +99,10 @@ async def compare(
     spans: Sequence[plan.Span],
     globs: Sequence[str],
     rows_done: Callable[[int], None],
+    *,
+    ordered: bool = True,
 ) -> dict[str, Compared]:
-    """Compare the steps of each span; the findings by run.
+    """Compare the steps of each span; the findings by run. Unless `ordered`, the members of objects may change places.
 
     A run that cannot be read carries its error. Raises Unreachable or AuthError when nothing more can be had at all.
     """
@@ -110,10 +114,10 @@ async def compare(
             gathered.add(answer)
             rows_done(sum(page.rows for _, page in answer.pages))
             if gathered.values >= VALUES:
-                await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
+                await asyncio.to_thread(_compare, reader, project, gathered, keys, found, ordered=ordered)
                 gathered = Batch([])
     if gathered.windows:
-        await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
+        await asyncio.to_thread(_compare, reader, project, gathered, keys, found, ordered=ordered)
     return found
 
 
@@ -147,7 +151,15 @@ def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSi
     return answer
 
 
-def _compare(reader: Reader, project: ProjectKey, answer: Batch, keys: KeyGlobs, found: dict[str, Compared]) -> None:
+def _compare(
+    reader: Reader,
+    project: ProjectKey,
+    answer: Batch,
+    keys: KeyGlobs,
+    found: dict[str, Compared],
+    *,
+    ordered: bool,
+) -> None:
     """Hold the pages against what the mirror shows of the same windows."""
     for run_id, error in answer.failed.items():
         found[run_id].error = error
@@ -174,7 +186,8 @@ def _compare(reader: Reader, project: ProjectKey, answer: Batch, keys: KeyGlobs,
             # What only the mirror has behind the rows so far does not lie behind these.
             if (waiting := found[run_id].extra.pop("end", None)) is not None:
                 _add_extra(found[run_id], "middle" if run_id in earlier else "start", waiting)
-        _differences(reader, project, found, earlier)
+        _lay_differences(reader, ordered=ordered)
+        _count_differences(reader, project, found, earlier)
 
 
 def _add_extra(compared: Compared, place: str, rows: Rows) -> None:
@@ -222,8 +235,7 @@ def _hold(reader: Reader, project: ProjectKey, run_ids: Sequence[str], keys: Key
         reader.run("DELETE FROM held WHERE key IN (SELECT unnest(?::VARCHAR[]))", [other])
 
 
-def _differences(reader: Reader, project: ProjectKey, found: dict[str, Compared], earlier: Collection[str]) -> None:
-    """Add what differs. Of the runs in `earlier` the server gave rows before these."""
+def _lay_differences(reader: Reader, *, ordered: bool) -> None:
     here, there = _SHOWN.format("h"), _SHOWN.format("t")
     reader.run(
         f"""
@@ -236,6 +248,28 @@ def _differences(reader: Reader, project: ProjectKey, found: dict[str, Compared]
               OR h.value IS DISTINCT FROM t.value OR h.text IS DISTINCT FROM t.text
         """
     )
+    if ordered:
+        return
+    objects = reader.run(
+        "SELECT rowid, here, there FROM differ WHERE kind = 'changed' AND left(here, 1) IN ('{', '[') "
+        "AND left(there, 1) = left(here, 1)"
+    )
+    same = [number for number, here, there in objects if _sorted(here) == _sorted(there)]
+    reader.run("DELETE FROM differ WHERE rowid IN (SELECT unnest(?::BIGINT[]))", [same])
+
+
+def _sorted(text: str) -> str:
+    """A JSON text with its members in order; the text itself where it is none."""
+    try:
+        return json.dumps(loads(text), sort_keys=True)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _count_differences(
+    reader: Reader, project: ProjectKey, found: dict[str, Compared], earlier: Collection[str]
+) -> None:
+    """Add what differs. Of the runs in `earlier` the server gave rows before these."""
     if not reader.value("SELECT count(*) FROM differ"):
         return
     reader.run(
