@@ -76,7 +76,7 @@ def history(reading: Reading, body: bytes, lines: Lines, shift: int | None, *, o
     # Sorted, since the client writes them in any order, and lines with the same order are parsed faster.
     text = b",".join([name + members[name] for name in sorted(members)])
     lines.history.append((b"{" + text + b"}").decode("utf-8", "replace"))
-    if lines.sent is not None:
+    if lines.sent is not None and step > lines.behind:
         line = _json({**_tree(found), "_step": str(step).encode()})
         lines.sent.append((step, line.decode("utf-8", "replace")))
     return shift

@@ -257,24 +257,32 @@ def _of_summary(look: Look, row: dict[str, Any]) -> Iterator[Finding]:
         # How long the run took by W&B's own count, which the server goes on with until the run's end.
         if not found.field.startswith("summary._wandb") or found.expected == NO_VALUE
     ]
-    lost = [found for found in differing if found.expected == NO_VALUE]
+    lost = [found for found in differing if found.expected == NO_VALUE and _is_sent(look, found)]
     if len(lost) > MOST_VALUES:
-        differing = [found for found in differing if found.expected != NO_VALUE]
+        differing = [found for found in differing if found not in lost]
         names = ", ".join(found.field.removeprefix("summary.") for found in lost[:MOST_VALUES])
         level, cause = (Level.BEHIND, _ON_THE_WAY) if _is_live(look) else (Level.DIFFERS, f"lost there; {_offer(look)}")
         file = f"{len(lost):,} values ({names}, ...)"
         yield Difference(level, run_id, "summary", file, "none of them", cause)
     for found in differing:
-        key, level = found.field.removeprefix("summary."), Level.DIFFERS
+        level = Level.DIFFERS
         if _is_live(look):
             level, cause = Level.BEHIND, _ON_THE_WAY
-        elif any(key == name or key.startswith(f"{name}.") for name in look.summary):
+        elif _is_sent(look, found):
             cause = f"{'lost' if found.expected == NO_VALUE else 'older'} there; {_offer(look)}"
         elif found.mirror == NO_VALUE:
             cause = "not in the file"
+        elif found.expected == NO_VALUE:
+            cause = "lost or deleted there, where the run was edited since; it stays so"
         else:
             cause = "as new there as in the file, newer or edited; it stays"
         yield Difference(level, run_id, found.field, found.mirror, found.expected, cause)
+
+
+def _is_sent(look: Look, found: Finding) -> bool:
+    """Whether a value of the summary is among those that the server is to get."""
+    key = found.field.removeprefix("summary.")
+    return any(key == name or key.startswith(f"{name}.") for name in look.summary)
 
 
 def _offer(look: Look) -> str:

@@ -17,18 +17,28 @@ MOST_LINE = 10 << 20
 """Bytes of a line above which the client sends none (`FileStreamMaxLineBytes` in github:wandb/wandb)."""
 
 
-def behind(paths: Sequence[Path], step: int) -> Iterator[tuple[int, str]]:
-    """Rows behind a step by rising step, each with its line; those that the client would not send are left out.
+class Rows:
+    """The rows of a run's files behind a step. `left_out` counts those that the client would not send either."""
 
-    `paths` are the run's files in the order of its starts. Raises OSError and NotReadable.
-    """
-    last = step
-    reading = Reading()
-    for path, limit in zip(paths, _limits(paths), strict=True):
-        for at, line in _lines(path, reading):
-            if last < at <= limit and len(line) <= MOST_LINE and _is_sound(line):
+    def __init__(self, paths: Sequence[Path], step: int) -> None:
+        """`paths` are the run's files in the order of its starts."""
+        self._paths = paths
+        self._step = step
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Their lines by rising step. Raises OSError and NotReadable."""
+        last = self._step
+        reading = Reading()
+        for path, limit in zip(self._paths, _limits(self._paths), strict=True):
+            for at, line in _lines(path, reading, last):
+                if not last < at <= limit:
+                    continue
+                if len(line) > MOST_LINE or not _is_sound(line):
+                    self.left_out += 1
+                    continue
                 last = at
-                yield at, line
+                yield line
 
 
 def _limits(paths: Sequence[Path]) -> list[int]:
@@ -37,7 +47,7 @@ def _limits(paths: Sequence[Path]) -> list[int]:
     if len(paths) > 1:
         reading = Reading()
         for index, path in enumerate(paths):
-            for _ in _lines(path, reading):
+            for _ in _lines(path, reading, 2**63):
                 pass
             if (cut := reading.cut) is not None:
                 reading.cut = None
@@ -45,13 +55,13 @@ def _limits(paths: Sequence[Path]) -> list[int]:
     return limits
 
 
-def _lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Every row of one file, behind those that `reading` has seen of its run."""
+def _lines(path: Path, reading: Reading, step: int) -> Iterator[tuple[int, str]]:
+    """The rows of one file behind a step; `reading` has seen the run's files before it."""
     shift: int | None = None
     with files.opened(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         for framed in blocks.records(stream, 0, size, blocks.Tally()):
-            lines = Lines(sent=[])
+            lines = Lines(sent=[], behind=step)
             try:
                 shift = apply(reading, framed.payload, lines, shift)
             except (Unreadable, Malformed, IndexError):

@@ -21,15 +21,20 @@ _AFTERWARDS = timedelta(seconds=1)
 def lost(reader: Reader, project: ProjectKey, record: RunRecord, file: Mapping[str, Any], last: int) -> dict[str, Any]:
     """The top-level values that the server is to get.
 
-    Those that it lacks, and those in place of older ones: where the file's summary is of a later time, a value that
-    nobody can have edited, or that is what the run logged up to the server's `last` step. All others stay.
+    Those that it lacks, unless somebody may have deleted them: the server's summary is as new as the file's, and the
+    run
+    was edited since. And those in place of older ones: where the file's summary is newer, a value that nobody can have
+    edited, or that is what the run logged up to the server's `last` step. All others stay.
     """
     theirs = record.summary
     fresh = {key: value for key, value in file.items() if key not in theirs}
     other = {key: value for key, value in file.items() if key in theirs and not _same(value, theirs[key])}
     other.pop("_wandb", None)
-    if other and _is_newer(file, theirs):
-        if _was_edited(record):
+    newer, edited = _is_newer(file, theirs), _was_edited(record)
+    if edited and not newer:
+        return {}
+    if other and newer:
+        if edited:
             stale = _as_logged(reader, project, record.run_id, theirs, [*other], last)
             other = {key: value for key, value in other.items() if key in OWN or key in stale}
         fresh |= {key: _over(value, theirs[key]) for key, value in other.items()}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mirror.errors import AuthError, CommError, MirrorError
 from mirror.local.blocks import NotReadable
 from mirror.remote import mutations
 from mirror.remote.client import Server, Unreachable
-from mirror.rescue import rows
 from mirror.rescue.findings import Look
+from mirror.rescue.rows import Rows
 from mirror.store.records import RunRecord
 
 REQUEST_BYTES = 4 << 20
@@ -78,16 +78,19 @@ async def _send_rows(server: Server, look: Look, record: RunRecord, sent: Sent) 
     last = -1 if look.compared.last is None else look.compared.last
     # The code of another failure than the file's is not known.
     code = 0 if record.state == "finished" else look.exit_code or 1
-    requests = _requests(rows.behind(look.paths, last))
+    found = Rows(look.paths, last)
+    requests = _requests(found)
     while lines := await asyncio.to_thread(next, requests, None):
         await mutations.append_lines(server, record, record.server_rows + sent.rows, lines, code=code)
         sent.rows += len(lines)
+    if found.left_out:
+        sent.error, sent.exit_code = f"{found.left_out:,} rows have more than 10 MiB or are no JSON: not taken there", 1
 
 
-def _requests(found: Iterator[tuple[int, str]]) -> Iterator[Sequence[str]]:
+def _requests(found: Iterable[str]) -> Iterator[Sequence[str]]:
     lines: list[str] = []
     size = 0
-    for _, line in found:
+    for line in found:
         if lines and (size + len(line) > REQUEST_BYTES or len(lines) >= REQUEST_LINES):
             yield lines
             lines, size = [], 0

@@ -126,6 +126,34 @@ def test_an_older_summary_is_brought_up_to_date_and_a_persons_values_stay(verify
     assert verify("--upload")[2][-1] == "2 differences; nothing of it can be sent"
 
 
+def test_what_may_have_been_deleted_on_the_server_is_not_sent_again(verify, pair):
+    """Its summary is as new as the file's, and somebody edited the run since."""
+    pair.run.set_summary({key: value for key, value in pair.run.summary.items() if key != "acc"})
+    pair.run.updated_at = pair.run.heartbeat_at + timedelta(minutes=5)
+    code, lines, errors = verify("--upload")
+    cause = "lost or deleted there, where the run was edited since; it stays so"
+    assert (code, told(lines)) == (1, [f"summary.acc: the file has 9, the server has no value ({cause})"])
+    assert errors[-1] == "1 difference; nothing of it can be sent"
+    pair.run.updated_at = pair.run.heartbeat_at
+    assert verify("--upload")[:2] == (0, [])
+
+
+def test_rows_that_no_server_takes_are_left_out_and_counted(verify, tmp_path, server):
+    pair = Pair(tmp_path / "wandb", server.world).lines(0, 2)
+    pair.log(2, text="x" * (11 << 20)).lines(3, 4).ended()
+    pair.lose_behind(0)
+    code, lines, errors = verify("--upload")
+    gap = "lost there; they cannot be sent, since it only takes rows behind its last step, 3"
+    assert (code, told(lines)) == (
+        1,
+        [f"history rows: the file has 1 row at step 2, the server has none of them, in the middle ({gap})"],
+    )
+    assert errors[:2] == [
+        "sent team/p/r1: 2 rows",
+        "warning: not sent whole: team/p/r1: 1 rows have more than 10 MiB or are no JSON: not taken there",
+    ]
+
+
 def refused(verify, pair, server):
     """Nothing is sent; the reason that is told."""
     before = list(pair.run.history.lines)
