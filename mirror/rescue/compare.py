@@ -187,7 +187,7 @@ def _is_live(look: Look) -> bool:
 
 NO_VALUE = "no value"
 MOST_VALUES = 3
-"""So many lost values of a summary are told one by one."""
+"""So many lost values of a summary are told one by one, and so many older ones."""
 
 _ON_THE_WAY = "the run goes on, and has still to write or send it"
 _MISSING = {
@@ -223,13 +223,20 @@ def _of_rows(look: Look) -> Iterator[Finding]:
         yield Difference(level, run_id, "history rows", f"none of them, {_WHERE[place]}", f"{rows}", cause)
     for place, rows in sorted(compared.extra.items()):
         level = Level.DIFFERS
-        if place != "end":
+        if place != "end" and not live and look.record.server_rows > compared.lines:
+            cause = "not given by the server, which counts more rows than it gives: some may be there more than once"
+        elif place != "end":
             cause = f"lost there; they cannot be sent, since it only takes rows behind its last step, {compared.last}"
         elif live:
             level, cause = Level.BEHIND, _ON_THE_WAY
         else:
             cause = f"lost there; {_offer(look)}"
         yield Difference(level, run_id, "history rows", f"{rows}", f"none of them, {_WHERE[place]}", cause)
+    counted = look.record.server_rows
+    if counted > compared.lines and not live:
+        server = f"{_some(compared.lines, 'row')} and counts {counted:,}"
+        cause = "its count is wrong, or some steps are there more than once, as after `wandb sync` of a file it had"
+        yield Difference(Level.NOTE, run_id, "history rows", f"{look.known.rows:,}", server, cause)
 
 
 _WHERE = {"start": "at the start", "middle": "in the middle", "end": "at the end"}
@@ -248,7 +255,7 @@ def _of_values(look: Look) -> Iterator[Finding]:
 
 
 def _of_summary(look: Look, row: dict[str, Any]) -> Iterator[Finding]:
-    """What differs of the summary, many lost values as one."""
+    """What differs of the summary; many values that are to be sent are one finding."""
     run_id = look.known.run_id
     theirs = expected([look.record])[run_id]["summary"]
     differing = [
@@ -257,19 +264,21 @@ def _of_summary(look: Look, row: dict[str, Any]) -> Iterator[Finding]:
         # How long the run took by W&B's own count, which the server goes on with until the run's end.
         if not found.field.startswith("summary._wandb") or found.expected == NO_VALUE
     ]
-    lost = [found for found in differing if found.expected == NO_VALUE and _is_sent(look, found)]
-    if len(lost) > MOST_VALUES:
-        differing = [found for found in differing if found not in lost]
-        names = ", ".join(found.field.removeprefix("summary.") for found in lost[:MOST_VALUES])
-        level, cause = (Level.BEHIND, _ON_THE_WAY) if _is_live(look) else (Level.DIFFERS, f"lost there; {_offer(look)}")
-        file = f"{len(lost):,} values ({names}, ...)"
-        yield Difference(level, run_id, "summary", file, "none of them", cause)
+    for what, server in (("lost", "none of them"), ("older", "older ones")):
+        alike = [found for found in differing if _is_sent(look, found) and what == _what(found)]
+        if len(alike) > MOST_VALUES:
+            differing = [found for found in differing if found not in alike]
+            names = ", ".join(found.field.removeprefix("summary.") for found in alike[:MOST_VALUES])
+            level, cause = Level.DIFFERS, f"{what} there; {_offer(look)}"
+            if _is_live(look):
+                level, cause = Level.BEHIND, _ON_THE_WAY
+            yield Difference(level, run_id, "summary", f"{len(alike):,} values ({names}, ...)", server, cause)
     for found in differing:
         level = Level.DIFFERS
         if _is_live(look):
             level, cause = Level.BEHIND, _ON_THE_WAY
         elif _is_sent(look, found):
-            cause = f"{'lost' if found.expected == NO_VALUE else 'older'} there; {_offer(look)}"
+            cause = f"{_what(found)} there; {_offer(look)}"
         elif found.mirror == NO_VALUE:
             cause = "not in the file"
         elif found.expected == NO_VALUE:
@@ -277,6 +286,11 @@ def _of_summary(look: Look, row: dict[str, Any]) -> Iterator[Finding]:
         else:
             cause = "as new there as in the file, newer or edited; it stays"
         yield Difference(level, run_id, found.field, found.mirror, found.expected, cause)
+
+
+def _what(found: Finding) -> str:
+    """What became of a value of the summary that the server is to get."""
+    return "lost" if found.expected == NO_VALUE else "older"
 
 
 def _is_sent(look: Look, found: Finding) -> bool:

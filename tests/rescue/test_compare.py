@@ -85,6 +85,38 @@ def test_rows_that_only_the_server_has(verify, tmp_path, server):
     )
 
 
+def test_rows_that_the_server_has_twice(verify, pair):
+    """`wandb sync` of a file that is on the server already puts all of its rows behind those that are there.
+
+    Asked for ten steps, the server draws ten of its fourteen rows, so that some steps seem to be missing.
+    """
+    pair.run.history.rebuild([*pair.run.history.lines, *pair.run.history.lines[:4]])
+    code, lines, _ = verify()
+    given = "history rows: the file has 10, the server has "
+    count = "its count is wrong, or some steps are there more than once, as after `wandb sync` of a file it had"
+    seems = "not given by the server, which counts more rows than it gives: some may be there more than once"
+    assert (
+        code,
+        lines[-1].startswith(f"note: team/p/r1 {given}"),
+        lines[-1].endswith(f" and counts 14 ({count})"),
+    ) == (
+        1,
+        True,
+        True,
+    )
+    assert {line.rpartition(" (")[2] for line in told(lines[:-1]) if "middle" in line} <= {f"{seems})"}
+
+
+def test_an_older_summary_is_one_line(verify, pair):
+    pair.run.set_summary(dict.fromkeys(pair.run.summary, 1))
+    assert told(verify()[1]) == [
+        (
+            "summary: the file has 4 values (loss, acc, _step, ...), the server has older ones (older there; `--upload` "
+            "sends what is missing)"
+        )
+    ]
+
+
 def test_values_are_compared_one_by_one(verify, tmp_path, server):
     """NaN, infinities, integers past 2^53, nested keys, objects whose members stand in another order."""
     pair = Pair(tmp_path / "wandb", server.world)
