@@ -13,7 +13,7 @@ import typer
 
 from mirror.cli.invocation import Invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
-from mirror.cli.verify import differences, show_findings, some, summary_of
+from mirror.cli.verify import compared_of, cost_of, differences, show_findings, some
 from mirror.errors import SyncError, UsageError, named
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mirror.rescue.findings import Comparison, Look
     from mirror.rescue.gather import Gathered
     from mirror.rescue.upload import Sent
+    from mirror.sync.verify.findings import Verdict
 
 
 @dataclass
@@ -149,11 +150,22 @@ def _show(answer: _Answer) -> None:
             failure.exit_code = one.verdict.exit_code
             fail(failure)
             continue
-        say(f"{one.verdict.project}: {summary_of(one.verdict)}")
+        say(f"{one.verdict.project}: {_summary(one.verdict)}")
     if answer.before is not None:
         _show_upload(answer)
     if not answer.comparisons:
         say(f"{some(len(answer.results), 'file', 'files')}, and no run in them")
+
+
+def _summary(verdict: Verdict) -> str:
+    from mirror.sync.verify.findings import Level
+
+    compared, cost = compared_of(verdict), cost_of(verdict)
+    live = len({found.run_id for found in verdict.of(Level.BEHIND)})
+    late = f", but for {some(live, 'run that goes', 'runs that go')} on" if live else ""
+    if not verdict.equal:
+        return f"{some(len(differences(verdict)), 'difference', 'differences')} in {compared}{late} ({cost})"
+    return f"{compared} equal the server's, value by value{late} ({cost})"
 
 
 def _show_sent(sent: Sent) -> None:

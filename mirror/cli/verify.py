@@ -267,7 +267,7 @@ def _show(answer: _Answer) -> None:
             failure.exit_code = verdict.exit_code
             fail(failure)
             continue
-        say(f"{verdict.project}: {summary_of(verdict)}")
+        say(f"{verdict.project}: {_summary(verdict)}")
 
 
 def show_findings(verdict: Verdict) -> None:
@@ -301,18 +301,26 @@ def _show_repair(answer: _Answer) -> None:
     say(f"{some(before, 'difference', 'differences')} before the repair, {after:,} after it")
 
 
-def summary_of(verdict: Verdict) -> str:
-    """What was compared, what of it differs, and what it cost."""
-    from mirror.sync.verify.findings import Level
-
+def compared_of(verdict: Verdict) -> str:
+    """What was compared."""
     parts = [
         some(verdict.runs, "run", "runs"),
         some(verdict.rows, "history row", "history rows"),
         some(verdict.keys, "key", "keys"),
         some(verdict.values, "value", "values"),
     ]
-    compared = f"{', '.join(parts[:-1])} and {parts[-1]}"
-    cost = f"{some(verdict.requests, 'request', 'requests')}, {verdict.seconds:.1f} s"
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def cost_of(verdict: Verdict) -> str:
+    """What it cost."""
+    return f"{some(verdict.requests, 'request', 'requests')}, {verdict.seconds:.1f} s"
+
+
+def _summary(verdict: Verdict) -> str:
+    from mirror.sync.verify.findings import Level
+
+    compared, cost = compared_of(verdict), cost_of(verdict)
     behind = len(verdict.of(Level.BEHIND))
     late = f"; {some(behind, 'run', 'runs')} moved on since the last pass" if behind else ""
     if not verdict.equal:
