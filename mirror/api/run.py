@@ -345,6 +345,16 @@ class Run:
         found: dict[str, Any] = asked_of_server(lambda: self._official.system_metrics)
         return found
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the key may not edit it. Raises CommError where neither the mirror nor the server tells."""
+        return bool(self._named("readOnly"))
+
+    @property
+    def project_id(self) -> Any:
+        """The server's own number of the project. Raises CommError as `read_only`."""
+        return self._named("projectId")
+
     def console_logs(self, *, per_page: int = 1000, last: int | None = None) -> Any:
         """The lines of its console, oldest first, each with number, timestamp, level, label and content.
 
@@ -530,15 +540,13 @@ class Run:
         return fields
 
     def _named(self, name: str) -> Any:
-        """One of these fields; one that is not mirrored is asked of the server. Raises KeyError and CommError."""
+        """One of these fields; one that is not mirrored is asked of the server. Raises CommError, and KeyError."""
         if name == "systemMetrics":
             return self.system_metrics
         if name not in _TOLD:
             return _FIELDS[name](self)
         told = self._fact("told")
-        if name not in told and self.storage_id:
-            return asked_of_server(lambda: getattr(self._official, name))
-        return told[name]
+        return told[name] if name in told else asked_of_server(lambda: getattr(self._official, name))
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):

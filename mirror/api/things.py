@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from mirror.api.runs import Runs
 
 _OF_PROJECT = ("createdAt", "isBenchmark")
-"""What the official client knows of a project besides its named members."""
+"""Fields of a project that the official client has under the server's names, too."""
 
 _OF_SWEEP = (
     *("displayName", "method", "description", "bestLoss", "createdAt", "updatedAt", "runCount", "runCountExpected"),
 )
-"""The same of a sweep."""
+"""Fields of a sweep that the official client has as attributes."""
 
 
 @dataclass(frozen=True, repr=False)
 class Project:
-    """A mirrored project. Besides what is listed it has `created_at` and `is_benchmark`, as the server told them."""
+    """A mirrored project."""
 
     entity: str
     name: str
@@ -44,6 +44,17 @@ class Project:
         """The server's own id of the project. Raises CommError where the mirror does not hold it, nor the server."""
         found: str = self._fact("id")
         return found
+
+    @property
+    def created_at(self) -> str:
+        """When it was created: ISO 8601, UTC. Raises CommError as `id`."""
+        time: str = self._fact("createdAt")
+        return time
+
+    @property
+    def is_benchmark(self) -> bool:
+        """Whether it is a benchmark. Raises CommError as `id`."""
+        return bool(self._fact("isBenchmark"))
 
     @property
     def owner(self) -> User:

@@ -12,6 +12,7 @@ import wandb
 import mirror
 from mirror.sandbox import sample
 from tests.api.conftest import Bench, bench
+from tests.conftest import InProcess
 
 pytestmark = pytest.mark.xdist_group("official")
 
@@ -34,6 +35,10 @@ def told(api: Any) -> dict[str, Any]:
         "users": [
             (repr(run.user), run.user.name, run.user.username, run.user.teams, run.user.api_keys) for run in runs
         ],
+        "console": [
+            (line.number, line.timestamp, line.level, line.label, line.content)
+            for line in api.run("my-team/vision/measured").console_logs()
+        ],
         "rawconfig": [run.rawconfig for run in map(api.run, (f"my-team/vision/{run.id}" for run in runs))],
     }
 
@@ -45,6 +50,7 @@ def cut_off() -> Iterator[tuple[dict[str, Any], Bench]]:
     run = world.add_run("my-team", "vision", run_id="measured")
     run.log({"loss": 1.0})
     run.log_system({"system.cpu": 12.5, "system.gpu.0.temp": 61.0})
+    run.write_console(0, ["2025-03-03T12:00:00.500000 started", "ERROR 2025-03-03T12:01:00.500000 [rank1] broken"])
     run.finish()
     other = world.add_run("acme", "vision", run_id="other")
     other.finish()
@@ -61,6 +67,7 @@ def test_what_the_mirror_holds_it_tells_without_the_server(cut_off: tuple[dict[s
     ours = told(mirror.Api(timeout=1))
     assert ours == theirs
     assert [run for run in ours["runs"] if run["system_metrics"]] != []
+    assert [line[2:] for line in ours["console"]] == [("", "", "started"), ("error", "rank1", "broken")]
 
 
 def test_an_attribute_that_was_not_told_is_none(cut_off: tuple[dict[str, Any], Bench]) -> None:
@@ -109,4 +116,29 @@ def test_a_frame_that_is_hidden_has_a_button_that_shows_it(api: Any) -> None:
     assert project.to_html(100, hidden=True).replace("&amp;", "&") == theirs.replace("'http", '"http').replace(
         "=true' style='", '=true" style="'
     ).replace("none;'></iframe>", 'none;"></iframe>')
+    wandb.teardown()
+
+
+def test_the_axis_of_define_metric_plays_no_part_in_history(small: Bench) -> None:
+    """Nor does it in the official client: with `x_axis` only rows that hold it count. The command follows it."""
+    defined = {"m": [{"1": "epoch", "6": [3]}, {"2": "val/*", "5": 1, "6": [2, 3], "7": [1]}]}
+    run = small.world.add_run("my-team", "vision", run_id="axes", config={}, wandb_config=defined)
+    for row in ({"epoch": 1}, {"val/loss": 0.5}, {"epoch": 2, "val/loss": 0.25}, {"loss": 3.0}, {"val/loss": 0.125}):
+        run.log(row)
+    run.finish()
+    small.rig.sync("my-team/vision")
+    theirs, ours = (api.run("my-team/vision/axes") for api in (wandb.Api(timeout=20), mirror.Api()))
+    whole = [{"_step": 1, "val/loss": 0.5}, {"_step": 2, "val/loss": 0.25}, {"_step": 4, "val/loss": 0.125}]
+    for keys, expected in (
+        (["val/loss"], whole),
+        (["epoch", "val/loss"], [{"_step": 2, "epoch": 2, "val/loss": 0.25}]),
+    ):
+        assert theirs.history(keys=keys, pandas=False) == ours.history(keys=keys, pandas=False) == expected
+        assert list(theirs.scan_history(keys=keys)) == list(ours.scan_history(keys=keys)) == expected
+    over = [{"epoch": 2, "val/loss": 0.25}]
+    for one in (theirs, ours):
+        assert one.history(keys=["val/loss"], x_axis="epoch", pandas=False) == over
+    assert list(ours.history(keys=["val/loss"]).columns) == ["_step", "val/loss"]
+    shown = InProcess()("history", "my-team/vision/axes", "--keys", "val/loss").stdout
+    assert shown == "step\tepoch\tval/loss\n1\t1.0\t0.5\n2\t2.0\t0.25\n4\t2.0\t0.125\n"
     wandb.teardown()
