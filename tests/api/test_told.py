@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
 
 import mirror
+from mirror.home import Home
 from mirror.sandbox import sample
 from tests.api.conftest import Bench, bench
 from tests.conftest import InProcess
+from tests.local.kit import ingest, run_file
 
 pytestmark = pytest.mark.xdist_group("official")
 
@@ -117,6 +120,18 @@ def test_a_frame_that_is_hidden_has_a_button_that_shows_it(api: Any) -> None:
         "=true' style='", '=true" style="'
     ).replace("none;'></iframe>", 'none;"></iframe>')
     wandb.teardown()
+
+
+def test_a_run_that_no_server_has_is_described_by_its_file(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path / "home" / "config.toml")
+    file = run_file(tmp_path / "wandb", entity="team", project="p").lines(0, 3)
+    file.stats(1, cpu=10.0).stats(2, cpu=12.5).exit()
+    assert [result.error for result in ingest(home, tmp_path / "wandb", system_metrics=True)] == [None]
+    run = mirror.Api(home=home.data, timeout=1).run("team/p/r1")
+    assert run.system_metrics == run.systemMetrics == {"system.cpu": 12.5}
+    assert run.history_keys["keys"]["loss"] == {
+        "typeCounts": [{"type": "number", "count": 3}], "monotonic": False, "previousValue": 1 / 3,
+    }  # fmt: skip
 
 
 def test_the_axis_of_define_metric_plays_no_part_in_history(small: Bench) -> None:
