@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from mirror.addresses import path_of
 from mirror.api.official import asked_of_server, asks
 from mirror.api.page import RunPage
+from mirror.api.people import User
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
 from mirror.api.snapshot import Snapshot
-from mirror.api.things import Project, Projects, Sweep, User
-from mirror.errors import ArgumentError, NotMirrored
+from mirror.api.things import Project, Projects, Sweep
+from mirror.errors import ArgumentError, CommError, NotMirrored, StoreError
 from mirror.home import Home
+from mirror.query.paths import Project as ProjectName
 from mirror.version import VERSION
 
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
@@ -113,7 +116,7 @@ class Api:
         key = ("runs", text, repr(filters), order, per_page, deleted)
         if key not in self._known:
             self._pull_if_old(text)
-            name = self._view().project(text, self.settings["entity"])
+            name = self._project(text)
             if self._pull_if_old(str(name)):
                 name = self._view().project(str(name), None)
             self._looked_at[str(name)] = None
@@ -131,15 +134,14 @@ class Api:
 
     def project(self, name: str, entity: str | None = None) -> Project:
         """One mirrored project. Raises NotMirrored."""
-        found = self._view().project(f"{entity}/{name}" if entity else name, self.settings["entity"])
-        return Project(*found, self)
+        return Project(*self._project(f"{entity}/{name}" if entity else name), self)
 
     def sweep(self, path: str) -> Sweep:
         """A sweep, by "entity/project/sweep_id" or "project/sweep_id". Raises NotMirrored for one without runs."""
         parts = path.replace("/sweeps/", "/").strip("/ ").split("/")
         if len(parts) not in (2, 3):
             raise ArgumentError(f"{path!r} is no sweep: write entity/project/sweep_id")
-        name = self._view().project("/".join(parts[:-1]), self.settings["entity"])
+        name = self._project("/".join(parts[:-1]))
         found = Sweep(*name, parts[-1], self)
         if not len(found.runs):
             raise NotMirrored(f"no run of a sweep {parts[-1]} in {name} is mirrored", LookupError(parts[-1]))
@@ -193,19 +195,30 @@ class Api:
 
     @property
     def viewer(self) -> User:
-        """Who the API key belongs to, asked of the server once. Raises CommError."""
+        """Who the API key belongs to: as the server told the last pass, else asked of it. Raises CommError."""
         if self._viewer is None:
-            told = self.session.ask(lambda server: server.viewer())
-            self._viewer = User(told["username"], told.get("entity"), _api=self)
+            told = self._viewer_told()
+            if told is None:
+                told = self.session.ask(lambda server: server.viewer())
+            self._viewer = User(told, lambda: self._official.viewer, whole=True)
         return self._viewer
 
     @property
     def default_entity(self) -> str | None:
-        """The entity of paths without one: what was set, else the only one that is mirrored, else the viewer's."""
+        """The entity of paths without one: what was set, else the viewer's, as the mirror holds it or the server says.
+
+        Where neither is to be had, the only one that is mirrored. Raises CommError.
+        """
         if self.settings["entity"]:
             return self.settings["entity"]
-        entities = {name.entity for name in self._view().projects}
-        return entities.pop() if len(entities) == 1 else self.viewer.entity
+        try:
+            entity: str | None = getattr(self.viewer, "entity", None)
+        except CommError:
+            entities = {name.entity for name in self._view().projects}
+            if len(entities) != 1:
+                raise
+            entity = entities.pop()
+        return entity
 
     @property
     def user_agent(self) -> str:
@@ -284,6 +297,29 @@ class Api:
     @property
     def _official(self) -> Any:
         return self.session.official
+
+    def _viewer_told(self) -> dict[str, Any] | None:
+        """Who holds the key, as the server told the last pass; None where it did not, or nothing is mirrored yet."""
+        with suppress(StoreError):
+            found: dict[str, Any] | None = self._view().server(self.session.settings.server.base_url).get("viewer")
+            return found or None
+        return None
+
+    def _project(self, text: str) -> ProjectName:
+        """The mirrored project of a path; of one that several entities have, the viewer's. Raises NotMirrored."""
+        set_entity = self.settings["entity"]
+        owners = {name.entity for name in self._view().projects if name.project == text}
+        if set_entity is None and len(owners) > 1 and (entity := (self._viewer_told() or {}).get("entity")) in owners:
+            set_entity = entity
+        return self._view().project(text, set_entity)
+
+    def facts_of(self, entity: str, project: str) -> Mapping[str, Any]:
+        """What the server told of a mirrored project, by the names of its API."""
+        key = ("project", entity, project)
+        if key not in self._known:
+            self._known[key] = self._view().project_facts(entity, project)
+        told: Mapping[str, Any] = self._known[key]
+        return told
 
     # For runs
 
