@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def frame(url: str | None, height: int, *, hidden: bool) -> str:
-    """A frame that shows a page of the app."""
+def frame(url: str | None, height: int, *, hidden: bool, what: str = "run") -> str:
+    """A frame that shows a page of the app; one that is `hidden` has a button before it that shows it."""
     style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
-    return f'<iframe src="{html.escape(url or "")}?jupyter=true" style="{style}"></iframe>'
+    show = "this.nextSibling.style.display='block';this.style.display='none'"
+    button = f'<button onclick="{show}">Show the {what}</button>' if hidden else ""
+    return f'{button}<iframe src="{html.escape(url or "")}?jupyter=true" style="{style}"></iframe>'
 
 
 def rows(header: Sequence[str], cells: Sequence[Sequence[Any]], more: int) -> str:

@@ -14,11 +14,12 @@ from mirror.api.display import display, frame
 from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled
-from mirror.api.official import asked, asked_of_server, asks
+from mirror.api.official import asked_of_server, asks
 from mirror.api.page import RunPage
 from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
-from mirror.api.things import Sweep, User
+from mirror.api.sweeps import Sweep
+from mirror.api.things import User
 from mirror.api.unsaved import Unsaved, carry_over, unsaved
 from mirror.errors import ArgumentError, CommError, UsageError
 from mirror.remote.lenient import loads
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from mirror.remote.mutations import Edit
 
 ENDED = ("finished", "crashed", "failed", "killed")
+
+_AS_TOLD = ("readOnly", "projectId")
+"""Fields that are kept as the server told them, and asked of it where it did not."""
 
 
 class Run:
@@ -316,7 +320,15 @@ class Run:
 
     beta_scan_history = scan_history
     download_history_exports = asks("download_history_exports")
-    system_metrics = asked("system_metrics")
+
+    @property
+    def system_metrics(self) -> dict[str, Any]:
+        """The latest system metrics, as the server told them with the run; else the server is asked."""
+        text = self._page.snapshot.system_metrics(self._row[0])
+        if text is None:
+            told: dict[str, Any] = asked_of_server(lambda: self._official.system_metrics)
+            return told
+        return loads(text) or {}
 
     def console_logs(self, *, per_page: int = 1000, last: int | None = None) -> Any:
         """The lines of its console, oldest first, each with number, timestamp, level, label and content.
@@ -495,7 +507,7 @@ class Run:
     @property
     def _attrs(self) -> dict[str, Any]:
         """The fields under the names that the server's API gives them."""
-        username = self._text("username")
+        username, told = self._text("username"), self._fact("told")
         return {
             "id": self.storage_id,
             "name": self.id,
@@ -518,15 +530,20 @@ class Run:
             "historyLineCount": self._fact("server_rows"),
             "historyKeys": self.history_keys,
             "user": {"name": self.user.name, "username": username} if username else None,
+            **{name: told[name] for name in _AS_TOLD if name in told},
         }
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
             first, *others = name.split("_")
             wanted = first + "".join(word.title() for word in others)
+            if wanted == "systemMetrics":
+                return self.system_metrics
             attrs = self._attrs
             if wanted in attrs:
                 return attrs[wanted]
+            if wanted in _AS_TOLD:
+                return asked_of_server(lambda: getattr(self._official, wanted))
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:

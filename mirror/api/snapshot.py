@@ -126,6 +126,8 @@ class Snapshot:
         """The mirrored project of "entity/project", or of a project alone. Raises NotMirrored."""
         try:
             found = paths.find_projects(self.cursor, [text], entity, self.projects)
+        except paths.Ambiguous as error:
+            raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
         if len(found) > 1:
@@ -141,6 +143,8 @@ class Snapshot:
         """The run of a path or of a run id that one project alone has. Raises NotMirrored."""
         try:
             project, run_id = paths.find_run(self.cursor, text, entity)
+        except paths.Ambiguous as error:
+            raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
         rid, gone = self.cursor.execute(
@@ -224,6 +228,10 @@ class Snapshot:
         ).fetchall()
         return dict.fromkeys(rids, Extent(-1, 0, None)) | {rid: Extent(*told) for rid, *told in rows}
 
+    def system_metrics(self, rid: int) -> str | None:
+        """The latest system metrics of a run as the server told them, a JSON text; None where it did not."""
+        return facts.heavy(self.cursor, [rid]).get(rid, (None, None))[0]
+
     def has_system_metrics(self, address: Address) -> bool:
         """Whether the system metrics of the run are mirrored, of which there may be none."""
         return facts.events_held(self.cursor, address.rid)
@@ -246,12 +254,14 @@ class Snapshot:
             return None
         newest = "" if last is None else " ORDER BY line DESC LIMIT ?"
         lines = f"SELECT * FROM store.console WHERE rid = ?{newest}"
+        # By its place, since a file that an older program published has no column for it.
         found = self.cursor.execute(
-            f"SELECT line, logged_at, level, text FROM ({lines}) ORDER BY line",
+            f"SELECT line, logged_at, level, text, COLUMNS('^(label|rid)$') FROM ({lines}) ORDER BY line",
             [rid, *([] if last is None else [last])],
         ).fetchall()
         return [
-            ConsoleLine(line, at and at.replace(tzinfo=UTC), level or "", "", text) for line, at, level, text in found
+            ConsoleLine(line, at and at.replace(tzinfo=UTC), level or "", labels[-1] or "" if labels[1:] else "", text)
+            for line, at, level, text, *labels in found
         ]
 
     def files(self, rid: int, names: Sequence[str], pattern: str | None) -> list[dict[str, Any]] | None:
