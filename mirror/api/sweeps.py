@@ -128,11 +128,8 @@ class Sweep:
             return None
         told: dict[str, Any] = {}
         if query is not None:
-            told = asked_of_server(
-                lambda: found._official.get(  # noqa: SLF001
-                    api.session.official, found.entity, found.project, found.id, query=query, **kwargs
-                )
-            )._attrs
+            whose = (api.session.official, found.entity, found.project, found.id)
+            told = asked_of_server(lambda: found._official.get(*whose, query=query, **kwargs)._attrs)  # noqa: SLF001
         return cls(found.entity, found.project, found.id, api, told, order or "+created_at")
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:

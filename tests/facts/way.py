@@ -13,9 +13,6 @@ from typing import Any
 
 Ask = Callable[["Way"], Any]
 
-ERRORS = ("CommError", "ValueError", "KeyError", "IndexError", "AttributeError", "StopIteration")
-"""What a script for the official client may catch."""
-
 
 class Way:
     """How a script reaches W&B here: "server" and "endpoint" by `wandb.Api`, "mirror" by `mirror.Api`."""
@@ -36,20 +33,29 @@ class Way:
         """A fresh `Api`; settings such as `entity` are its overrides."""
         return self.module.Api(settings)
 
+    def run(self, run_id: str, **settings: Any) -> Any:
+        """A run of this way's own project, opened afresh."""
+        return self.api(**settings).run(f"{self.project}/{run_id}")
+
+    @property
+    def project(self) -> str:
+        """Each way changes runs of a project of its own, which are the same at first."""
+        return f"team/by-{self.name}"
+
     def deleting(self) -> Any:
         """An `Api` that may delete runs."""
         return self.module.Api(allow_delete=True) if self.name == "mirror" else self.module.Api()
 
-    def caught(self, work: Callable[[], Any]) -> list[str]:
-        """Which of ERRORS, and "Error" for the official client's own, catch what this raises; [] where it does not."""
+    def caught(self, work: Callable[..., Any], *given: Any, kind: str = "CommError", **more: Any) -> str | None:
+        """`kind` where `except kind` catches what this raises, else what it raises; None where it raises nothing."""
         try:
-            work()
+            work(*given, **more)
         except Exception as error:  # noqa: BLE001
-            kinds = {kind.__name__ for kind in type(error).__mro__} & set(ERRORS)
+            kinds = {one.__name__ for one in type(error).__mro__}
             if isinstance(error, self._comm_error):
                 kinds.add("CommError")
-            return sorted(kinds) or [type(error).__name__]
-        return []
+            return kind if kind in kinds else type(error).__name__
+        return None
 
     def said(self, work: Callable[[], Any]) -> str:
         """What the error that this raises says."""

@@ -9,12 +9,16 @@ from mirror.sandbox.sweep import Sweep
 
 NOON = datetime(2026, 3, 1, 12)
 
+WAYS = ("server", "endpoint", "mirror")
+"""The official client on the server, the official client on the mirror's endpoint, and the mirror's Python API."""
+
 GRID = "name: a grid\nmethod: grid\nmetric: {name: loss, goal: minimize}\nparameters: {lr: {values: [1, 2, 3]}}\n"
 NAMELESS = "method: random\nparameters: {lr: {min: 0, max: 1}}\n"
 WAITING = "name: as configured\nmethod: bayes\nmetric: {name: acc, goal: maximize}\nparameters: {lr: {values: [1]}}\n"
 
 
-def world() -> World:
+def readable() -> World:
+    """For scripts that change nothing."""
     made = World(username="ada", entity="team")
     for index in range(4):
         run = made.add_run(
@@ -57,14 +61,18 @@ def world() -> World:
         ],
     )
     for name, exported in (("scanned", None), ("exported", 2), ("partly", 1)):
-        run = made.add_run("team", "p", run_id=name)
+        run = made.add_run("team", "p", run_id=name, created_at=NOON)
         rows = zip((0.5, 0.75, 0.9), (1.0, 0.5, 0.1), strict=True)
         run.log_many({"acc": acc, "loss": loss, "_timestamp": 1.77e9} for acc, loss in rows)
         run.finish()
         if exported is not None:
             run.export_history(exported)
-    made.add_run("team", "p", run_id="long").log_many({"acc": step} for step in range(10))
-    made.add_run("team", "p", run_id="gaps").log_many({"_step": step, "acc": step} for step in (2, 3, 45))
+    made.add_run("team", "p", run_id="long", created_at=NOON).log_many({"acc": step} for step in range(10))
+    made.add_run("team", "p", run_id="gaps", created_at=NOON).log_many(
+        {"_step": step, "acc": step} for step in (2, 3, 45)
+    )
+    for run_id in ("long", "gaps"):
+        made.run("team", "p", run_id).finish()
     for run_id in ("plain", "control", "empty"):
         made.add_run("team", "odd", run_id=run_id, created_at=NOON).finish()
     made.run("team", "odd", "plain").spoilt = {"config": '{"test": "test"}', "summaryMetrics": '{"test": "test"}'}
@@ -77,15 +85,45 @@ def world() -> World:
     made.add_project("team", "hollow", created_at=NOON)
     sweeps = made.add_project("team", "swept", created_at=NOON).sweeps
     for number in range(3):
-        run = made.add_run("team", "swept", run_id=f"s{number}", sweep="grid0" if number else "grid0", created_at=NOON)
+        run = made.add_run("team", "swept", run_id=f"s{number}", sweep="grid0", created_at=NOON)
         run.log({"loss": 3.0 - number, "acc": number})
         run.finish()
-    run = made.add_run("team", "swept", run_id="n0", sweep="nameless")
-    run.log({"loss": 1.0})
-    run.finish()
+    for number in range(2):
+        run = made.add_run(
+            "team", "swept", run_id=f"n{number}", sweep="nameless", created_at=NOON.replace(hour=13 + number)
+        )
+        run.log({"loss": 1.0})
+        run.finish()
     sweeps["grid0"] = Sweep("grid0", "team", "swept", NOON, GRID, method="grid", expected_runs=3)
     sweeps["nameless"] = Sweep("nameless", "team", "swept", NOON, NAMELESS, state="RUNNING")
     sweeps["waiting"] = Sweep(
         *("waiting", "team", "swept", NOON, WAITING), method="bayes", state="PENDING", display_name="as renamed"
     )
+    return made
+
+
+def changeable() -> World:
+    """A project for each way, all of them the same."""
+    made = World(username="ada", entity="team")
+    for way in WAYS:
+        home = ("team", f"by-{way}")
+        for run_id in ("edited", "saved", "untouched", "summed", "trimmed", "doomed", "doomed too", "retried", "lost"):
+            run = made.add_run(
+                *home,
+                run_id=run_id,
+                name="as begun",
+                config={"foo": "not bar", "gone": 1},
+                notes="before",
+                tags=["old"],
+            )
+            run.log({"acc": 1, "loss": 0})
+            run.set_summary({"acc": 1, "loss": 0})
+            run.finish("crashed" if run_id == "lost" else "finished")
+        for run_id in ("live", "stopped"):
+            made.add_run(*home, run_id=run_id, config={})
+        made.add_run(*home, run_id="swept", config={}, sweep="sw1")
+        for run_id in ("filed", "shrinking", "shrink0", "shrink1"):
+            made.add_run(*home, run_id=run_id, config={}).add_file("old.txt", "as it was")
+        made.add_run(*home, run_id="climbing", config={})
+        made.projects[home].sweeps["sw1"] = Sweep("sw1", *home, NOON, GRID, method="grid")
     return made
