@@ -70,7 +70,7 @@ def until(wanted: Any, ask: Callable[[], Any], seconds: float = 20.0) -> Any:
     """What is answered, once it is what is `wanted`, or when the time is over."""
     limit = time.monotonic() + seconds
     while (found := plain(ask())) != wanted and time.monotonic() < limit:
-        time.sleep(0.1)
+        time.sleep(0.3)
     return found
 
 

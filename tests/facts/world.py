@@ -122,8 +122,11 @@ def changeable() -> World:
         for run_id in ("live", "stopped"):
             made.add_run(*home, run_id=run_id, config={})
         made.add_run(*home, run_id="swept", config={}, sweep="sw1")
-        for run_id in ("filed", "shrinking", "shrink0", "shrink1"):
-            made.add_run(*home, run_id=run_id, config={}).add_file("old.txt", "as it was")
-        made.add_run(*home, run_id="climbing", config={})
+        for run_id in ("filed", "shrinking", "shrink0", "shrink1", "climbing"):
+            run = made.add_run(*home, run_id=run_id, config={})
+            if run_id != "climbing":
+                run.add_file("old.txt", "as it was")
+            if run_id != "shrinking":
+                run.finish()
         made.projects[home].sweeps["sw1"] = Sweep("sw1", *home, NOON, GRID, method="grid")
     return made
