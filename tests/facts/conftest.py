@@ -60,6 +60,11 @@ def asked(site: Served, script: str, **more: str) -> Answers:
                 process.wait()
 
 
+def of_old_server(old: Served) -> dict[str, str]:
+    """Where scripts find a server of an older version, its mirror and the endpoint over that."""
+    return {"FACTS_OLD_SERVER": old.server.url, "FACTS_OLD_ENDPOINT": old.address.url, "FACTS_OLD_HOME": str(old.home)}
+
+
 def told(answers: Answers, name: str) -> dict[str, Any]:
     """What each way answers to one question."""
     return {way: answers[way][name] for way in WAYS}

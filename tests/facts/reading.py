@@ -833,5 +833,28 @@ def a_run_without_console(way: Way) -> Any:
     return list(way.default.run("team/odd/empty").console_logs())
 
 
+# A server of an older version
+
+
+@fact
+def sweeps_where_they_cannot_be_filtered(way: Way) -> Any:
+    """Their list still comes; a filter is refused, and not left out."""
+    project = way.old().project("p", "team")
+    refused = way.caught(lambda: list(project.sweeps(filters={"name": "sw1"}))) is not None
+    return [[sweep.id for sweep in project.sweeps()], refused]
+
+
+@fact
+def a_server_that_takes_no_runs_for_sweeps(way: Way) -> Any:
+    sweep = way.old().sweep("team/p/sw1")
+    return [sweep.name, way.caught(sweep.enqueue_run, {"lr": {"value": 1}}) is not None]
+
+
+@fact
+def a_server_that_changes_no_states(way: Way) -> Any:
+    run = way.old().run("team/p/run0")
+    return [way.caught(run.update_state, "pending"), run.state]
+
+
 if __name__ == "__main__":
     main(ASKED)

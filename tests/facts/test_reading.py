@@ -10,8 +10,8 @@ import pytest
 
 from mirror.sandbox import instants
 from mirror.sandbox.run import TELEMETRY
-from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, told
-from tests.facts.world import WAYS, readable
+from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, of_old_server, told
+from tests.facts.world import OLD, WAYS, on_old_server, readable
 from tests.serve.conftest import Served, served
 
 pytestmark = pytest.mark.xdist_group("facts read")
@@ -290,6 +290,10 @@ RIGHT: dict[str, Any] = {
     "console_in_small_pages": [0, 1, 2, 3, 4],
     "the_end_of_a_console": [[3, 4], [0, 1, 2, 3, 4]],
     "a_run_without_console": [],
+    # A server of an older version
+    "sweeps_where_they_cannot_be_filtered": [["sw1"], True],
+    "a_server_that_takes_no_runs_for_sweeps": ["a grid", True],
+    "a_server_that_changes_no_states": ["CommError", "finished"],
 }
 
 TWICE = [SCANNED[place] for place in (0, 0, 1, 1, 2)]
@@ -321,7 +325,9 @@ def site() -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def answers(site: Served) -> Answers:
-    return asked(site, "reading.py")
+    setting = {"features": OLD, "key": site.server.key}
+    with served(on_old_server(), PROJECTS, setting) as old:
+        return asked(site, "reading.py", **of_old_server(old))
 
 
 @pytest.mark.parametrize("name", RIGHT)

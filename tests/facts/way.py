@@ -33,6 +33,17 @@ class Way:
         """A fresh `Api`; settings such as `entity` are its overrides."""
         return self.module.Api(settings)
 
+    def old(self) -> Any:
+        """An `Api` for the server of an older version, the endpoint over its mirror, or that mirror."""
+        if self.name == "endpoint":
+            return self.api(base_url=os.environ["FACTS_OLD_ENDPOINT"])
+        server = {"base_url": os.environ["FACTS_OLD_SERVER"]}
+        return (
+            self.module.Api(server, home=os.environ["FACTS_OLD_HOME"])
+            if self.name == "mirror"
+            else self.module.Api(server)
+        )
+
     def run(self, run_id: str, **settings: Any) -> Any:
         """A run of this way's own project, opened afresh."""
         return self.api(**settings).run(f"{self.project}/{run_id}")

@@ -130,3 +130,14 @@ def changeable() -> World:
                 run.finish()
         made.projects[home].sweeps["sw1"] = Sweep("sw1", *home, NOON, GRID, method="grid")
     return made
+
+
+OLD = {"SWEEPS_QUERY_FILTERING": False, "SWEEPS_LOCAL_SCHEDULER": False, "UPDATE_RUN_STATE": False}
+"""What a server of an older version lacks."""
+
+
+def on_old_server() -> World:
+    made = World(username="ada", entity="team")
+    made.add_run("team", "p", run_id="run0", config={}).finish()
+    made.projects["team", "p"].sweeps["sw1"] = Sweep("sw1", "team", "p", NOON, GRID, method="grid")
+    return made
