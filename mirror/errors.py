@@ -79,6 +79,14 @@ class ArgumentError(UsageError, CommError, ValueError):
     """
 
 
+class KeysError(ArgumentError, CommError):
+    """The keys of a scan are no list of texts. A CommError, too, since that is what the official client raises."""
+
+    def __init__(self, message: str, exc: BaseException | None = None) -> None:
+        """Keep the one-line message and the exception it came from."""
+        CommError.__init__(self, message, exc)
+
+
 class NotMirrored(CommError, ValueError):
     """The mirror does not hold the project or run that was asked for.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +13,14 @@ from typing import Any, TypeVar
 from mirror.addresses import path_of
 from mirror.api.official import asked_of_server, asks
 from mirror.api.page import RunPage
+from mirror.api.people import User
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
 from mirror.api.snapshot import Snapshot
 from mirror.api.sweeps import Sweep
-from mirror.api.things import Project, Projects, User
-from mirror.errors import ArgumentError, CommError, NotMirrored
+from mirror.api.things import Project, Projects
+from mirror.errors import ArgumentError, CommError, NotMirrored, StoreError
 from mirror.home import Home
 from mirror.query.paths import Ambiguous
 from mirror.version import VERSION
@@ -213,19 +215,30 @@ class Api:
 
     @property
     def viewer(self) -> User:
-        """Who the API key belongs to, asked of the server once. Raises CommError."""
+        """Who the API key belongs to: as the server told the last pass, else asked of it. Raises CommError."""
         if self._viewer is None:
-            told = self.session.ask(lambda server: server.viewer())
-            self._viewer = User(told["username"], told.get("entity"), _api=self)
+            told = self._viewer_told()
+            if told is None:
+                told = self.session.ask(lambda server: server.viewer())
+            self._viewer = User(told, lambda: self._official.viewer, whole=True)
         return self._viewer
 
     @property
     def default_entity(self) -> str | None:
-        """The entity of paths without one: what was set, else the only one that is mirrored, else the viewer's."""
+        """The entity of paths without one: what was set, else the viewer's, as the mirror holds it or the server says.
+
+        Where neither is to be had, the only one that is mirrored. Raises CommError.
+        """
         if self.settings["entity"]:
             return self.settings["entity"]
-        entities = {name.entity for name in self._view().projects}
-        return entities.pop() if len(entities) == 1 else self.viewer.entity
+        try:
+            entity: str | None = getattr(self.viewer, "entity", None)
+        except CommError:
+            entities = {name.entity for name in self._view().projects}
+            if len(entities) != 1:
+                raise
+            entity = entities.pop()
+        return entity
 
     @property
     def user_agent(self) -> str:
@@ -305,6 +318,21 @@ class Api:
     def _official(self) -> Any:
         return self.session.official
 
+    def _viewer_told(self) -> dict[str, Any] | None:
+        """Who holds the key, as the server told the last pass; None where it did not, or nothing is mirrored yet."""
+        with suppress(StoreError):
+            found: dict[str, Any] | None = self._view().server(self.session.settings.server.base_url).get("viewer")
+            return found or None
+        return None
+
+    def facts_of(self, entity: str, project: str) -> Mapping[str, Any]:
+        """What the server told of a mirrored project, by the names of its API."""
+        key = ("project", entity, project)
+        if key not in self._known:
+            self._known[key] = self._view().project_facts(entity, project)
+        told: Mapping[str, Any] = self._known[key]
+        return told
+
     # For runs
 
     def newest(self) -> Snapshot:
@@ -348,9 +376,12 @@ class Api:
         except NotMirrored as error:
             if entity or not isinstance(error.exc, Ambiguous):
                 raise
+            home = (self._viewer_told() or {}).get("entity")
+            if home is None:
+                raise
             try:
-                return find(self.viewer.entity)
-            except CommError:
+                return find(home)
+            except NotMirrored:
                 raise error from None
 
     def _run_path(self, path: str, what: str = "run") -> str:

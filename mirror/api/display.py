@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def frame(url: str | None, height: int, *, hidden: bool, what: str = "run") -> str:
-    """A frame that shows a page of the app; one that is `hidden` has a button before it that shows it."""
+def frame(url: str | None, height: int, *, hidden: str | None) -> str:
+    """A frame that shows a page of the app; where it is `hidden`, behind a button that names what it shows."""
     style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
-    show = "this.nextSibling.style.display='block';this.style.display='none'"
-    button = f'<button onclick="{show}">Show the {what}</button>' if hidden else ""
+    shows = "this.nextSibling.style.display='block';this.style.display='none';"
+    button = f'<button onClick="{shows}">Display W&amp;B {hidden}</button>' if hidden else ""
     return f'{button}<iframe src="{html.escape(url or "")}?jupyter=true" style="{style}"></iframe>'
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from mirror.api.display import display, frame
 from mirror.api.official import asked_of_server, asks
+from mirror.api.people import camel
 from mirror.errors import CommError, NotMirrored
 from mirror.store.records import ProjectKey
 
@@ -134,7 +135,7 @@ class Sweep:
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
         """A frame that shows the sweep's page."""
-        return frame(self.url, height, hidden=hidden, what="sweep")
+        return frame(self.url, height, hidden="sweep" if hidden else None)
 
     def display(self, height: int = 420, hidden: bool = False) -> bool:
         """Show the sweep's page in a notebook; False where there is none."""
@@ -149,9 +150,8 @@ class Sweep:
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
-            first, *others = name.split("_")
             told = self.load()
-            if (wanted := first + "".join(word.title() for word in others)) in told:
+            if (wanted := camel(name)) in told:
                 return told[wanted]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 

@@ -1,73 +1,63 @@
-"""What runs belong to: people and projects."""
+"""What runs belong to: projects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from mirror.api.display import display, frame
-from mirror.api.official import asked, asked_of_server, asks
+from mirror.api.official import asked_of_server, asks
+from mirror.api.people import User, camel
 from mirror.api.sweeps import Sweeps
-from mirror.errors import CommError
 
 if TYPE_CHECKING:
     from mirror.api.api import Api
     from mirror.api.runs import Runs
 
-
-@dataclass(frozen=True)
-class User:
-    """Who started a run, or whose key it is. `name` is the username where the server did not tell another one."""
-
-    username: str
-    entity: str | None = None
-    email: str | None = None
-    full_name: str | None = None
-    _api: Api | None = field(default=None, repr=False, compare=False)
-
-    teams = asked("teams")
-    api_keys = asked("api_keys")
-    user_api = asked("user_api")
-    generate_api_key = asks("generate_api_key")
-    delete_api_key = asks("delete_api_key")
-
-    @classmethod
-    def create(cls, api: Api, email: str, admin: bool | None = False) -> Any:
-        """A new user of the server, as the official client makes one. Raises CommError."""
-        return api.create_user(email, admin)
-
-    @property
-    def _official(self) -> Any:
-        api = self._api
-        if api is None:
-            raise CommError(f"the user {self.username} was not asked of a server", LookupError(self.username))
-        found = asked_of_server(lambda: api.session.official.user(self.username))
-        if found is None:
-            raise CommError(f"the server has no user {self.username}", LookupError(self.username))
-        return found
-
-    @property
-    def name(self) -> str:
-        """The name that people see."""
-        return self.full_name or self.username
+_OF_PROJECT = ("createdAt", "isBenchmark")
+"""Fields of a project that the official client has under the server's names, too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Project:
     """A mirrored project."""
 
     entity: str
     name: str
-    _api: Api = field(repr=False, compare=False)
+    _api: Api = field(compare=False)
 
     @property
     def path(self) -> list[str]:
         """Entity and project."""
         return [self.entity, self.name]
 
-    id = asked("id")
-    owner = asked("owner")
+    @property
+    def id(self) -> str:
+        """The server's own id of the project. Raises CommError where the mirror does not hold it, nor the server."""
+        found: str = self._fact("id")
+        return found
+
+    @property
+    def created_at(self) -> str:
+        """When it was created: ISO 8601, UTC. Raises CommError as `id`."""
+        time: str = self._fact("createdAt")
+        return time
+
+    @property
+    def is_benchmark(self) -> bool:
+        """Whether it is a benchmark. Raises CommError as `id`."""
+        return bool(self._fact("isBenchmark"))
+
+    @property
+    def owner(self) -> User:
+        """Who created it. Raises ValueError where the server names nobody, CommError as `id`."""
+        told = self._fact("user")
+        if not told:
+            raise ValueError(f"No user found for project {self.name}")
+        if not isinstance(told, Mapping):
+            told = told._attrs  # noqa: SLF001
+        return User(told, lambda: self._official.owner, whole=True)
 
     @property
     def url(self) -> str:
@@ -92,15 +82,37 @@ class Project:
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
         """A frame that shows the project's page."""
-        return frame(self.url, height, hidden=hidden, what="project")
+        return frame(self.url, height, hidden="project" if hidden else None)
 
     def display(self, height: int = 420, hidden: bool = False) -> bool:
         """Show the project's page in a notebook; False where there is none."""
         return display(self.to_html(height, hidden))
 
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
     @property
     def _official(self) -> Any:
         return asked_of_server(lambda: self._api.session.official.project(self.name, self.entity))
+
+    def _fact(self, name: str) -> Any:
+        """What the server told of the project, by the name of its API: from the mirror, else from the server."""
+        told = self._api.facts_of(self.entity, self.name)
+        if name in told:
+            return told[name]
+        if name == "user":
+            return asked_of_server(lambda: self._official.owner)
+        return asked_of_server(lambda: getattr(self._official, name))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "entity_name":
+            return self.entity
+        if camel(name) in _OF_PROJECT:
+            return self._fact(camel(name))
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<Project {self.entity}/{self.name}>"
 
 
 class Projects(Sequence[Project]):

@@ -165,7 +165,7 @@ def test_errors_say_what_to_do(api: Any) -> None:
         (lambda: run.history(stream="nope"), ArgumentError, "stream='nope'"),
         (lambda: run.history(stream="system"), QueryError, "sync.system_metrics = true"),
         (lambda: run.history(format="csv"), ArgumentError, "unknown format 'csv'"),
-        (lambda: run.scan_history(keys="loss"), ArgumentError, "a list of strings"),
+        (lambda: run.scan_history(keys="loss"), ArgumentError, "keys must be specified in a list"),
         (lambda: api.run(""), ArgumentError, "entity/project/run_id"),
         (lambda: mirror.Api({"team": "x"}), ArgumentError, "unknown 'team'"),
         (lambda: run.nothing, AttributeError, "nothing"),

@@ -590,13 +590,13 @@ def projects_of_nobody(way: Way) -> Any:
 def a_project(way: Way) -> Any:
     project = way.default.project("p", "team")
     url = project.url.removeprefix(os.environ["FACTS_PAGES"])
-    return [project.name, project.entity, project.path, url]
+    return [project.name, project.entity, project.path, url, repr(project)]
 
 
 @fact
 def what_the_server_tells_of_a_project(way: Way) -> Any:
     project = way.default.project("p", "team")
-    return project.id
+    return [project.id, project.created_at, project.is_benchmark]
 
 
 @fact

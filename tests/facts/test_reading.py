@@ -190,8 +190,8 @@ RIGHT: dict[str, Any] = {
     # Projects
     "projects": [["My Project", "hollow", "odd", "p", "swept"], True],
     "projects_of_nobody": [],
-    "a_project": ["p", "team", ["team", "p"], "/team/p/workspace"],
-    "what_the_server_tells_of_a_project": "UHJvamVjdDp2MTpwOnRlYW0=",
+    "a_project": ["p", "team", ["team", "p"], "/team/p/workspace", "<Project team/p>"],
+    "what_the_server_tells_of_a_project": ["UHJvamVjdDp2MTpwOnRlYW0=", "2026-03-01T12:00:00Z", False],
     "the_owner_of_a_project": ["Ada", "ada"],
     "a_project_that_is_not_there": "ValueError",
     "a_project_in_a_notebook": [False, True],
@@ -304,9 +304,8 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "scan_of_keys": {"server": [cut(SCANNED, "loss"), cut(SCANNED, "loss"), cut(TWICE, "loss")]},
     # The endpoint sends history as JSON alone, and says that all of it is live (docs/sdk.md).
     "exports": {"endpoint": [[], [], True]},
-    # The mirror's list is whole from the start, and refuses what the client answers with nothing (docs/python.md).
+    # The mirror's list is whole from the start (docs/python.md).
     "what_is_loaded_of_a_list": {"mirror": [4, 4, ["run0", "run1", "run2", "run3"], 4]},
-    "history_with_keys_that_are_no_list": {"mirror": ["CommError"] * 3},
     # The client warns that it returns the newest run of a sweep without a metric, and returns the oldest.
     "the_best_run_of_a_sweep": {"mirror": ["s2", "n1", None, "s0"]},
 }

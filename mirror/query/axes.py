@@ -1,0 +1,101 @@
+"""The x axes that define_metric gave the keys of a run, and the place of its steps on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mirror.query import series
+from mirror.query.paths import Project
+from mirror.query.result import guarded
+from mirror.query.series import HistorySource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
+
+STEP = "_step"
+
+
+def defined(connection: DuckDBPyConnection, project: Project, run_id: str, keys: Sequence[str]) -> dict[str, str]:
+    """The key of the x axis of those of these keys that have one which is not the step.
+
+    The rule is that of the relation `store.history_axes`, whose join takes seconds for thousands of definitions.
+    """
+    import duckdb
+
+    sql = "SELECT key, pattern, x_key FROM metric_definitions WHERE entity = ? AND project = ? AND run_id = ?"
+    try:
+        rows = connection.execute(sql, [*project, run_id]).fetchall()
+    except duckdb.CatalogException:
+        return {}  # Published by a program that knew of no definitions.
+    exact = {key: x_key or STEP for key, pattern, x_key in rows if not pattern}
+    begun = {key.rstrip("*"): x_key or STEP for key, pattern, x_key in rows if pattern}
+    lengths = sorted({len(start) for start in begun}, reverse=True)
+    found = {}
+    for key in keys:
+        axis = exact.get(key)
+        if axis is None and not key.startswith("_"):
+            axis = next((begun[key[:length]] for length in lengths if key[:length] in begun), None)
+        if axis not in (None, STEP):
+            found[key] = axis
+    return found
+
+
+def numeric(connection: DuckDBPyConnection, rid: int, keys: Sequence[str]) -> list[str]:
+    """Those of these keys under which the run logged a finite number, in their order."""
+    sql = (
+        "SELECT key FROM store.history_keys WHERE rid = ? AND min IS NOT NULL AND key IN (SELECT unnest(?::VARCHAR[]))"
+    )
+    there = {key for (key,) in connection.execute(sql, [rid, list(keys)]).fetchall()}
+    return [key for key in keys if key in there]
+
+
+class Carried:
+    """The last finite value of each axis at or before given steps; asked stretch by stretch, as the steps rise."""
+
+    def __init__(self, source: HistorySource, rid: int, axes: Sequence[str]) -> None:
+        self.axes = tuple(axes)
+        self._source = source
+        self._rid = rid
+        self._after = -1
+        self._last: dict[str, pa.Scalar[Any]] = {}
+
+    def at(self, steps: pa.Array[Any]) -> dict[str, pa.Array[Any]]:
+        """The values at these steps, which follow those of the last call; null before the first value."""
+        import pyarrow.compute as pc
+
+        if not self.axes or not len(steps):
+            return {}
+        values = self._between(steps)
+        found: dict[str, Any] = {}
+        for place, axis in enumerate(sorted(self.axes)):
+            here = values.slice(place * len(steps), len(steps))
+            # A scalar of Arrow's own: to make one of a Python number imports pandas.
+            found[axis] = pc.coalesce(here, self._last[axis]) if axis in self._last else here
+            self._last[axis] = found[axis][-1]
+        return found
+
+    def _between(self, steps: pa.Array[Any]) -> pa.Array[Any]:
+        """What was logged since the last call, at each step for one axis after the other, by name."""
+        import pyarrow as pa
+
+        cursor = self._source.connection.cursor()
+        logged = series.values_of(self._source._replace(connection=cursor), [self._rid])
+        condition, params = series.one_of(self.axes)
+        params |= {"axes": sorted(self.axes), "after": self._after, "last": steps[-1].as_py()}
+        self._after = params["last"]
+        sql = f"""SELECT axis, r.step, a.value
+            FROM (SELECT axis, step FROM steps, (SELECT unnest($axes::VARCHAR[]) AS axis)) AS r
+            ASOF LEFT JOIN (
+                SELECT key, step, value FROM {logged}
+                WHERE {condition} AND step > $after AND step <= $last AND isfinite(value)
+            ) AS a ON a.key = r.axis AND r.step >= a.step"""
+        cursor.register("steps", pa.table({"step": steps}))
+        try:
+            table = guarded(cursor, lambda: cursor.sql(sql, params=params).to_arrow_table())
+        finally:
+            cursor.unregister("steps")
+            cursor.close()
+        values: pa.Array[Any] = table.sort_by([("axis", "ascending"), ("step", "ascending")])["value"].combine_chunks()
+        return values
