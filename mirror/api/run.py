@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from mirror.api import edits
 from mirror.api.display import display, frame
+from mirror.api.fields import FIELDS, TOLD
 from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled, wrong_keys
@@ -538,9 +539,9 @@ class Run:
     @property
     def _attrs(self) -> dict[str, Any]:
         """The fields under the names that the server's API gives them; those that only the server has are left out."""
-        fields = {name: find(self) for name, find in _FIELDS.items()}
+        fields = {name: find(self) for name, find in FIELDS.items()}
         told = self._fact("told")
-        fields |= {name: told[name] for name in _TOLD if name in told}
+        fields |= {name: told[name] for name in TOLD if name in told}
         if (heavy := self._fact("heavy")) is not None and heavy[0] is not None:
             fields["systemMetrics"] = self.system_metrics
         return fields
@@ -549,8 +550,8 @@ class Run:
         """One of these fields; one that is not mirrored is asked of the server. Raises CommError, and KeyError."""
         if name == "systemMetrics":
             return self.system_metrics
-        if name not in _TOLD:
-            return _FIELDS[name](self)
+        if name not in TOLD:
+            return FIELDS[name](self)
         told = self._fact("told")
         return told[name] if name in told else asked_of_server(lambda: getattr(self._official, name))
 
@@ -578,32 +579,3 @@ class Run:
 def _time(value: datetime | None) -> str | None:
     """A time as the server writes it."""
     return None if value is None else f"{value.isoformat()}Z"
-
-
-_TOLD = ("projectId", "readOnly")
-"""Fields that are kept as the server told them."""
-
-_FIELDS: dict[str, Callable[[Run], Any]] = {
-    "id": lambda run: run.storage_id,
-    "name": lambda run: run.id,
-    "displayName": lambda run: run.name,
-    "state": lambda run: run.state,
-    "tags": lambda run: run.tags,
-    "group": lambda run: run.group,
-    "jobType": lambda run: run.job_type,
-    "sweepName": lambda run: run.sweep_name,
-    "commit": lambda run: run.commit,
-    "host": lambda run: run.host,
-    "createdAt": lambda run: run.created_at,
-    "heartbeatAt": lambda run: run.heartbeat_at,
-    "updatedAt": lambda run: run.updated_at,
-    "description": lambda run: run.description,
-    "notes": lambda run: run.notes,
-    "config": lambda run: run.config,
-    "rawconfig": lambda run: run.rawconfig,
-    "summaryMetrics": lambda run: run.summary_metrics,
-    "historyLineCount": lambda run: run._fact("server_rows"),  # noqa: SLF001
-    "historyKeys": lambda run: run.history_keys,
-    "user": lambda run: {"name": run.user.name, "username": run.user.username} if run._fact("username") else None,  # noqa: SLF001
-}
-"""Fields of a run under the names of the server's API."""
