@@ -60,6 +60,12 @@ def asked(site: Served, script: str, **more: str) -> Answers:
                 process.wait()
 
 
+def rests(site: Served) -> None:
+    """Have the daemon look at the server no more: nothing changes, and passes cost time."""
+    config = (site.home / "config.toml").read_text()
+    site.configure(text=config.replace('interval = "1s"', 'interval = "1h"'))
+
+
 def of_old_server(old: Served) -> dict[str, str]:
     """Where scripts find a server of an older version, its mirror and the endpoint over that."""
     return {"FACTS_OLD_SERVER": old.server.url, "FACTS_OLD_ENDPOINT": old.address.url, "FACTS_OLD_HOME": str(old.home)}

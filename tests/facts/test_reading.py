@@ -10,7 +10,7 @@ import pytest
 
 from mirror.sandbox import instants
 from mirror.sandbox.run import TELEMETRY
-from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, of_old_server, told
+from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, of_old_server, rests, told
 from tests.facts.world import OLD, WAYS, on_old_server, readable
 from tests.serve.conftest import Served, served
 
@@ -316,9 +316,7 @@ TIMES = ("when_a_run_was_last_heard_of", "when_a_file_was_uploaded")
 @pytest.fixture(scope="module")
 def site() -> Iterator[Served]:
     with served(readable(), PROJECTS, sync=SYNC) as site:
-        # Nothing changes any more; passes would only cost time.
-        config = (site.home / "config.toml").read_text()
-        site.configure(text=config.replace('interval = "1s"', 'interval = "1h"'))
+        rests(site)
         yield site
 
 
@@ -326,6 +324,7 @@ def site() -> Iterator[Served]:
 def answers(site: Served) -> Answers:
     setting = {"features": OLD, "key": site.server.key}
     with served(on_old_server(), PROJECTS, setting) as old:
+        rests(old)
         return asked(site, "reading.py", **of_old_server(old))
 
 
