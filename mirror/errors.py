@@ -72,8 +72,11 @@ class TimedOut(MirrorError):
     exit_code = 4
 
 
-class ArgumentError(UsageError, ValueError):
-    """A function of the Python API was given something it cannot take."""
+class ArgumentError(UsageError, CommError, ValueError):
+    """A function of the Python API was given something it cannot take.
+
+    A CommError, since that is what the official client raises for it.
+    """
 
 
 class KeysError(ArgumentError, CommError):

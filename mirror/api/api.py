@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mirror.addresses import path_of
 from mirror.api.official import asked_of_server, asks
@@ -18,13 +18,16 @@ from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
 from mirror.api.snapshot import Snapshot
-from mirror.api.things import Project, Projects, Sweep
+from mirror.api.sweeps import Sweep
+from mirror.api.things import Project, Projects
 from mirror.errors import ArgumentError, CommError, NotMirrored, StoreError
 from mirror.home import Home
-from mirror.query.paths import Project as ProjectName
+from mirror.query.paths import Ambiguous
 from mirror.version import VERSION
 
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
+
+Found = TypeVar("Found")
 
 _CLOCKS_DIFFER = timedelta(minutes=1)
 """How far two clocks may be apart."""
@@ -62,6 +65,8 @@ class Api:
         self.session = Session(Home.find(environ), environ, timeout)
         self.allow_delete = allow_delete
         self.settings = {name: environ.get(variable) for name, variable in _OVERRIDES.items()}
+        if self.settings["base_url"]:
+            self.settings["base_url"] = self.settings["base_url"].rstrip("/")
         self._max_age = _age(max_age)
         self._snapshot: Snapshot | None = None
         self._known: dict[Any, Any] = {}
@@ -86,7 +91,7 @@ class Api:
     def _open_run(self, text: str, *, deleted: bool) -> Run:
         parts = text.split("/")
         self._pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
-        address = self._view().address(text, self.settings["entity"], deleted=deleted)
+        address = self._meant(lambda entity: self._view().address(text, entity, deleted=deleted))
         if self._pull_if_old(f"{address.entity}/{address.project}"):
             address = self._view().address(str(address), None, deleted=deleted)
         self._looked_at[str(address)] = None
@@ -116,7 +121,7 @@ class Api:
         key = ("runs", text, repr(filters), order, per_page, deleted)
         if key not in self._known:
             self._pull_if_old(text)
-            name = self._project(text)
+            name = self._meant(lambda entity: self._view().project(text, entity))
             if self._pull_if_old(str(name)):
                 name = self._view().project(str(name), None)
             self._looked_at[str(name)] = None
@@ -134,17 +139,32 @@ class Api:
 
     def project(self, name: str, entity: str | None = None) -> Project:
         """One mirrored project. Raises NotMirrored."""
-        return Project(*self._project(f"{entity}/{name}" if entity else name), self)
+        text = f"{entity}/{name}" if entity else name
+        return Project(*self._meant(lambda owner: self._view().project(text, owner)), self)
 
     def sweep(self, path: str) -> Sweep:
-        """A sweep, by "entity/project/sweep_id" or "project/sweep_id". Raises NotMirrored for one without runs."""
-        parts = path.replace("/sweeps/", "/").strip("/ ").split("/")
-        if len(parts) not in (2, 3):
-            raise ArgumentError(f"{path!r} is no sweep: write entity/project/sweep_id")
-        name = self._project("/".join(parts[:-1]))
-        found = Sweep(*name, parts[-1], self)
+        """A sweep, by "entity/project/sweep_id", or less of it where entity and project are set.
+
+        The server is asked for one that has no mirrored runs. The same object each time, until the snapshot moves.
+        Raises NotMirrored.
+        """
+        text = self._run_path(path, "sweep")
+        if ("sweep", text) not in self._known:
+            self._known["sweep", text] = self._open_sweep(text)
+        sweep: Sweep = self._known["sweep", text]
+        return sweep
+
+    def _open_sweep(self, text: str) -> Sweep:
+        home, _, name = text.rpartition("/")
+        if not home:
+            raise ArgumentError(f"{text!r} is no sweep: write entity/project/sweep_id")
+        project = self._meant(lambda entity: self._view().project(home, entity))
+        found = Sweep(*project, name, self)
         if not len(found.runs):
-            raise NotMirrored(f"no run of a sweep {parts[-1]} in {name} is mirrored", LookupError(parts[-1]))
+            try:
+                found.load()
+            except CommError as error:
+                raise NotMirrored(f"no run of a sweep {name} in {project} is mirrored ({error})", error) from error
         return found
 
     # Freshness
@@ -305,14 +325,6 @@ class Api:
             return found or None
         return None
 
-    def _project(self, text: str) -> ProjectName:
-        """The mirrored project of a path; of one that several entities have, the viewer's. Raises NotMirrored."""
-        set_entity = self.settings["entity"]
-        owners = {name.entity for name in self._view().projects if name.project == text}
-        if set_entity is None and len(owners) > 1 and (entity := (self._viewer_told() or {}).get("entity")) in owners:
-            set_entity = entity
-        return self._view().project(text, set_entity)
-
     def facts_of(self, entity: str, project: str) -> Mapping[str, Any]:
         """What the server told of a mirrored project, by the names of its API."""
         key = ("project", entity, project)
@@ -356,17 +368,33 @@ class Api:
         self._forget()
         return True
 
-    def _run_path(self, path: str) -> str:
+    def _meant(self, find: Callable[[str | None], Found]) -> Found:
+        """What `find` finds in the entity that is set. Of several entities that have it, the viewer's is meant."""
+        entity = self.settings["entity"]
+        try:
+            return find(entity)
+        except NotMirrored as error:
+            if entity or not isinstance(error.exc, Ambiguous):
+                raise
+            home = (self._viewer_told() or {}).get("entity")
+            if home is None:
+                raise
+            try:
+                return find(home)
+            except NotMirrored:
+                raise error from None
+
+    def _run_path(self, path: str, what: str = "run") -> str:
         """A path as people write it, with what is set of entity and project before it."""
         if not isinstance(path, str):
-            raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
+            raise ArgumentError(f"{path!r} is no {what}: write entity/project/{what}_id")
         text = re.sub(r"[?#].*$", "", path_of(path.strip()))
         text = text.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
         parts = [part.strip() for part in text.split("/")]
         if ":" in parts[-1] and len(parts) < 3:
             parts[-1:] = parts[-1].split(":", 1)
         if not all(parts):
-            raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
+            raise ArgumentError(f"{path!r} is no {what}: write entity/project/{what}_id")
         if len(parts) == 1 and self.settings["project"]:
             parts.insert(0, self.settings["project"])
         return "/".join(parts)

@@ -22,7 +22,7 @@ from mirror.api.page import RunPage
 from mirror.api.people import User, camel
 from mirror.api.snapshot import Address
 from mirror.api.summary import Summary
-from mirror.api.things import Sweep
+from mirror.api.sweeps import Sweep
 from mirror.api.unsaved import Unsaved, carry_over, unsaved
 from mirror.errors import ArgumentError, CommError, UsageError
 from mirror.remote.lenient import loads
@@ -386,7 +386,13 @@ class Run:
 
     def upload_file(self, path: str, root: str = ".") -> File:
         """Upload a file to the run; its name is the path from `root` on. Raises CommError and MissingPackage."""
-        made = asked_of_server(lambda: self._official.upload_file(path, root))
+        try:
+            made = asked_of_server(lambda: self._official.upload_file(path, root))
+        except CommError as error:
+            # It was uploaded, under a name that is safe; the official client then looks for the one that was given.
+            if isinstance(error.exc, IndexError):
+                self._mirrored()
+            raise
         self._mirrored()
         return File(self._api.session, self, dict(made._attrs))  # noqa: SLF001
 

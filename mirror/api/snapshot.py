@@ -126,6 +126,8 @@ class Snapshot:
         """The mirrored project of "entity/project", or of a project alone. Raises NotMirrored."""
         try:
             found = paths.find_projects(self.cursor, [text], entity, self.projects)
+        except paths.Ambiguous as error:
+            raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
         if len(found) > 1:
@@ -141,6 +143,8 @@ class Snapshot:
         """The run of a path or of a run id that one project alone has. Raises NotMirrored."""
         try:
             project, run_id = paths.find_run(self.cursor, text, entity)
+        except paths.Ambiguous as error:
+            raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
         rid, gone = self.cursor.execute(

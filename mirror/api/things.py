@@ -1,29 +1,22 @@
-"""What runs belong to: sweeps and projects."""
+"""What runs belong to: projects."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
-from urllib.parse import quote
 
 from mirror.api.display import display, frame
-from mirror.api.official import asked, asked_of_server, asks
+from mirror.api.official import asked_of_server, asks
 from mirror.api.people import User, camel
-from mirror.errors import NotMirrored
+from mirror.api.sweeps import Sweeps
 
 if TYPE_CHECKING:
     from mirror.api.api import Api
-    from mirror.api.run import Run
     from mirror.api.runs import Runs
 
 _OF_PROJECT = ("createdAt", "isBenchmark")
 """Fields of a project that the official client has under the server's names, too."""
-
-_OF_SWEEP = (
-    *("displayName", "method", "description", "bestLoss", "createdAt", "updatedAt", "runCount", "runCountExpected"),
-)
-"""Fields of a sweep that the official client has as attributes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,11 +72,13 @@ class Project:
         return self._api.runs("/".join(self.path), filters, order)
 
     def sweeps(self, per_page: int = 50, filters: dict[str, Any] | None = None, order: str | None = None) -> Any:
-        """The sweeps that its mirrored runs belong to, by name; with `filters` the official client asks the server."""
-        if filters or order:
+        """Its sweeps, asked of the server; with `filters` by the official client.
+
+        While the server cannot be reached, those that mirrored runs belong to. `order` changes nothing, as there.
+        """
+        if filters:
             return asked_of_server(lambda: self._official.sweeps(per_page, filters, order))
-        names = {run.sweep_name for run in self.runs({"sweep": {"$ne": None}})}
-        return [Sweep(self.entity, self.name, name, self._api) for name in sorted(filter(None, names))]
+        return Sweeps(self._api, self.entity, self.name, per_page)
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
         """A frame that shows the project's page."""
@@ -152,96 +147,3 @@ class Projects(Sequence[Project]):
 
     def __repr__(self) -> str:
         return f"<Projects {self.entity or 'of all entities'}: {', '.join(one.name for one in self)}>"
-
-
-@dataclass(frozen=True, repr=False)
-class Sweep:
-    """A sweep as far as runs tell of it: the mirror holds its runs, not its search space."""
-
-    entity: str
-    project: str
-    id: str
-    _api: Api = field(compare=False)
-
-    @property
-    def name(self) -> str:
-        """The sweep's id, which is its name unless a person chose another one on the server."""
-        return self.id
-
-    @property
-    def path(self) -> list[str]:
-        """Entity, project and sweep id, ready for an address."""
-        return [quote(part, safe="") for part in (self.entity, self.project, self.id)]
-
-    @property
-    def runs(self) -> Runs:
-        """Its runs, oldest first."""
-        return self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, "+created_at")
-
-    @property
-    def username(self) -> str:
-        """The entity, as in the official client."""
-        return self.entity
-
-    config = asked("config")
-    order = asked("order")
-    state = asked("state")
-    expected_run_count = asked("expected_run_count")
-    agent = asks("agent")
-    agents = asks("agents")
-    enqueue_run = asks("enqueue_run")
-    load = asks("load")
-
-    @property
-    def url(self) -> str:
-        """The sweep's page on the server."""
-        return f"{self._api.session.page(self.entity, self.project)}/sweeps/{quote(self.id)}"
-
-    def best_run(self, order: str | None = None) -> Run | None:
-        """The first of its runs in an order such as "+summary_metrics.loss"; None for a sweep without runs.
-
-        Without an order the server is asked for the sweep's own metric; a sweep that has none gives its newest run.
-        """
-        wanted = order or self.order or "-created_at"
-        runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, wanted)
-        return runs[0] if len(runs) else None
-
-    @classmethod
-    def get(
-        cls,
-        api: Api,
-        entity: str | None = None,
-        project: str | None = None,
-        sid: str | None = None,
-        order: str | None = None,  # noqa: ARG003
-        query: str | None = None,  # noqa: ARG003
-        **kwargs: Any,  # noqa: ARG003
-    ) -> Sweep | None:
-        """The mirrored sweep; None where there is none. The arguments from `order` on are taken and not used."""
-        try:
-            return api.sweep("/".join(filter(None, (entity, project, sid))))
-        except NotMirrored:
-            return None
-
-    def to_html(self, height: int = 420, hidden: bool = False) -> str:
-        """A frame that shows the sweep's page."""
-        return frame(self.url, height, hidden="sweep" if hidden else None)
-
-    def display(self, height: int = 420, hidden: bool = False) -> bool:
-        """Show the sweep's page in a notebook; False where there is none."""
-        return display(self.to_html(height, hidden))
-
-    @property
-    def _official(self) -> Any:
-        return asked_of_server(lambda: self._api.session.official.sweep("/".join(self.path)))
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
-
-    def __getattr__(self, name: str) -> Any:
-        if camel(name) in _OF_SWEEP:
-            return asked_of_server(lambda: getattr(self._official, name))
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __repr__(self) -> str:
-        return f"<Sweep {'/'.join(self.path)}>"

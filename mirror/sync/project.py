@@ -266,6 +266,10 @@ class _Pass:
         self.context.progress.runs_expected(self.project, len(run_ids))
         found = await self._found({}, {"name": {"$in": list(run_ids)}}, self.about)
         await self._upsert(found, None)
+        if self.context.scope.files:
+            # Of live runs, too, whose lists wait for their turn otherwise: files may be why the run was named.
+            named = list(self.among)
+            await self.context.writer.write(lambda tx: tx.forget_file_lists(self.project, named))
         missing = set(run_ids) - {record.run_id for record in found}
         mirrored = sorted(run_id for run_id in missing & self.known.keys() if not self.known[run_id].local)
         if mirrored:

@@ -16,7 +16,8 @@ from mirror.api.files import File, Files
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.summary import Summary
-from mirror.api.things import Project, Projects, Sweep, User
+from mirror.api.sweeps import Sweep
+from mirror.api.things import Project, Projects, User
 
 OURS = {
     "Api": (public.Api, Api),

@@ -206,4 +206,4 @@ def test_state_changes_that_the_server_allows(client: Client, world: World) -> N
     assert client.data(stop, id=run.storage_id) == {"stopRun": {"success": True}}
     assert client.data('{ project(name: "vision") { run(name: "vision03") { stopped } } }')["project"]["run"]["stopped"]
     assert client.data(change, id=run.storage_id, s="failed") == {"updateRunState": {"success": True}}
-    assert client.errors(change, id=run.storage_id, s="finished") == ["a failed run cannot become finished"]
+    assert client.errors(change, id=run.storage_id, s="finished") == ["invalid state transition: failed to finished"]
