@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _WithoutPandas:
     """No command needs pandas, but pyarrow imports it wherever it is installed: 0.3 s of every start."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+    def find_spec(self, name: str, *_: Any) -> None:
         """Say of pandas that it is not there, and of nothing else anything."""
         if name == "pandas":
             raise ModuleNotFoundError("no command needs pandas", name=name)

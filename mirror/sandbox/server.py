@@ -149,14 +149,14 @@ class _Server(uvicorn.Server):
         await self.on_tick(0)
         await self._ending.wait()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - of the class above
         for server in self.servers:
             server.close()
         state = self.server_state
         for connection in list(state.connections):
             connection.shutdown()
         ends = asyncio.get_running_loop().time() + (self.config.timeout_graceful_shutdown or 0)
-        while (state.connections or state.tasks) and asyncio.get_running_loop().time() < ends:
+        while (state.connections or state.tasks) and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.002)
         for task in state.tasks:
             task.cancel()

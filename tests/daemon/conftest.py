@@ -17,6 +17,7 @@ import pytest
 from mirror.daemon.client import Control
 from mirror.sandbox import Sandbox, World
 from tests.conftest import InProcess
+from tests.reading import rows
 
 CONFIG = """projects = {projects}
 [sync]
@@ -66,8 +67,7 @@ class Bench:
         return done
 
     def sql(self, query):
-        with duckdb.connect(str(self.home / "mirror.duckdb"), read_only=True) as connection:
-            return connection.execute(query).fetchall()
+        return rows(self.home / "mirror.duckdb", query)
 
     def here(self, *arguments, **environ):
         """The command in this process, which saves the time of starting one."""

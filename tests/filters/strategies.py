@@ -34,9 +34,7 @@ def fitting(strategy, fits, plain):
 
 
 REGEXES = st.sampled_from(["x", "^x", "y$", "^$", "[xy]{2}", "x|2"])
-COMPARISONS = st.builds(
-    lambda o, v: {o: v}, st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.one_of(NUMBERS, TEXTS)
-)
+COMPARISONS = st.builds(lambda o, v: {o: v}, st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.one_of(NUMBERS, TEXTS))
 
 
 def operators(*, equal=VALUES, beyond=True):
