@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,14 +56,22 @@ class Bench:
         fresh.replace(self.home / "config.toml")
 
     def mirror(self, *arguments, check=True, **environ):
-        done = subprocess.run(
-            [sys.executable, "-m", "mirror.cli", *arguments],
-            env={**self.environ, **environ},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        """The command, and what it left; in this process, but in its own where another thread calls it.
+
+        The environment and the streams belong to the whole process.
+        """
+        if threading.current_thread() is threading.main_thread():
+            here = self.here(*arguments, **environ)
+            done = subprocess.CompletedProcess(arguments, here.exit_code, here.stdout, here.stderr)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-m", "mirror.cli", *arguments],
+                env={**self.environ, **environ},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
         assert not check or done.returncode == 0, done.stderr
         return done
 
