@@ -180,6 +180,17 @@ def test_a_home_can_be_moved(tmp_path):
         assert read(store, "select count(*) from history") == [(10,)]
 
 
+def test_views_of_another_version_are_all_made_anew(tmp_path):
+    """A digest as it was kept before the view of the history had one of its own, and a view that it does not fit."""
+    with opened(tmp_path) as store:
+        write(store, run(tags=("base",)))
+    with duckdb.connect(str(tmp_path / "state.duckdb")) as state:
+        state.execute("create or replace view run_tags as select 1 as old")
+        state.execute("update store.meta set value = repeat('0', 64) where key = 'views'")
+    with opened(tmp_path) as store:
+        assert read(store, "select run_id, tag from run_tags") == [("a1", "base")]
+
+
 class Model:
     """What the mirror should hold, in a dict."""
 
