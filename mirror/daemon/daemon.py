@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mirror import config, credentials
+from mirror import config, credentials, serve
 from mirror.daemon import descriptors, logs, metrics, problems, sources
 from mirror.daemon.address import address, problem
 from mirror.daemon.clients import Clients
@@ -30,7 +30,6 @@ from mirror.home import Home
 from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
 from mirror.remote import notices
-from mirror.serve import app as serve
 from mirror.store.records import ProjectCursor, ProjectKey
 from mirror.store.writes import Writes
 from mirror.sync import targets
@@ -304,15 +303,18 @@ class Daemon:
 
     def _endpoint(self, snapshots: Snapshots) -> ASGIApp:
         """What official clients ask; it goes by the settings of the moment."""
+        # Its parser takes a tenth of a second to import, which only a daemon that listens has a use for.
+        from mirror.serve import app
+
         loop = asyncio.get_running_loop()
 
         def look_again(run: tuple[str, str, str]) -> None:
             loop.call_soon_threadsafe(self._look_again, run)
 
-        return serve.application(
+        return app.application(
             snapshots,
             lambda: credentials.find(self._settings.server.base_url, self._environ).key,
-            lambda: serve.Policy(
+            lambda: app.Policy(
                 base_url=self._settings.server.base_url,
                 writes=self._settings.http.writes == "pass",
                 entity=self._settings.entity,

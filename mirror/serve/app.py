@@ -47,9 +47,6 @@ from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")
 
-PATHS = ("/graphql", "/files/")
-"""What belongs to the endpoint, beside the page on the same port."""
-
 SECONDS = 60.0
 MOST_BYTES = 256 << 20
 """Bytes of a request's body; a chunk of a run's log may be large."""
