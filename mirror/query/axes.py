@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.query import series
 from mirror.query.paths import Project
-from mirror.query.result import guarded
-from mirror.query.series import HistorySource
+from mirror.query.series import HistorySource, Scope, Series
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,35 +66,37 @@ class Carried:
 
         if not self.axes or not len(steps):
             return {}
-        values = self._between(steps)
         found: dict[str, Any] = {}
-        for place, axis in enumerate(sorted(self.axes)):
-            here = values.slice(place * len(steps), len(steps))
+        for axis, logged in self._between(steps).items():
+            here = _carried(logged, steps)
             # A scalar of Arrow's own: to make one of a Python number imports pandas.
             found[axis] = pc.coalesce(here, self._last[axis]) if axis in self._last else here
             self._last[axis] = found[axis][-1]
         return found
 
-    def _between(self, steps: pa.Array[Any]) -> pa.Array[Any]:
-        """What was logged since the last call, at each step for one axis after the other, by name."""
-        import pyarrow as pa
+    def _between(self, steps: pa.Array[Any]) -> dict[str, Series | None]:
+        """What each axis logged since the last call, None for nothing."""
+        last = steps[-1].as_py()
+        scope = Scope(keys=self.axes, first=self._after + 1, end=last + 1)
+        self._after = last
+        found = series.read(self._source, [self._rid], scope, 0).get(self._rid, [])
+        logged = {one.key: one for one in found}
+        return {axis: logged.get(axis) for axis in self.axes}
 
-        cursor = self._source.connection.cursor()
-        logged = series.values_of(self._source._replace(connection=cursor), [self._rid])
-        condition, params = series.one_of(self.axes)
-        params |= {"axes": sorted(self.axes), "after": self._after, "last": steps[-1].as_py()}
-        self._after = params["last"]
-        sql = f"""SELECT axis, r.step, a.value
-            FROM (SELECT axis, step FROM steps, (SELECT unnest($axes::VARCHAR[]) AS axis)) AS r
-            ASOF LEFT JOIN (
-                SELECT key, step, value FROM {logged}
-                WHERE {condition} AND step > $after AND step <= $last AND isfinite(value)
-            ) AS a ON a.key = r.axis AND r.step >= a.step"""
-        cursor.register("steps", pa.table({"step": steps}))
-        try:
-            table = guarded(cursor, lambda: cursor.sql(sql, params=params).to_arrow_table())
-        finally:
-            cursor.unregister("steps")
-            cursor.close()
-        values: pa.Array[Any] = table.sort_by([("axis", "ascending"), ("step", "ascending")])["value"].combine_chunks()
-        return values
+
+def _carried(logged: Series | None, steps: pa.Array[Any]) -> pa.Array[Any]:
+    """The last finite value of a series at or before each step; both are in rising order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if logged is None:
+        return pa.nulls(len(steps), pa.float64())
+    finite = pc.is_finite(logged.values)
+    at: list[Any] = logged.steps.filter(finite).to_pylist()
+    values = logged.values.filter(finite)
+    place, places = -1, []
+    for step in steps.to_pylist():
+        while place + 1 < len(at) and at[place + 1] <= step:
+            place += 1
+        places.append(None if place < 0 else place)
+    return values.take(pa.array(places, pa.int64()))
