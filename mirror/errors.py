@@ -72,8 +72,19 @@ class TimedOut(MirrorError):
     exit_code = 4
 
 
-class ArgumentError(UsageError, ValueError):
-    """A function of the Python API was given something it cannot take."""
+class ArgumentError(UsageError, CommError, ValueError):
+    """A function of the Python API was given something it cannot take.
+
+    A CommError, since that is what the official client raises for it.
+    """
+
+
+class KeysError(ArgumentError, CommError):
+    """The keys of a scan are no list of texts. A CommError, too, since that is what the official client raises."""
+
+    def __init__(self, message: str, exc: BaseException | None = None) -> None:
+        """Keep the one-line message and the exception it came from."""
+        CommError.__init__(self, message, exc)
 
 
 class NotMirrored(CommError, ValueError):

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.xdist_group("wheel")
 def test_the_wheel_runs_the_demo_in_an_empty_environment(tmp_path):
     """No file of the source tree is needed, and `sql` is no top-level module."""
     uv = Path(sys.executable).with_name("uv")

@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mirror.addresses import path_of
 from mirror.api.official import asked_of_server, asks
-from mirror.api.projects import Project, Projects, Sweep, User
+from mirror.api.people import User
+from mirror.api.projects import Project, Projects
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
-from mirror.errors import ArgumentError, NotMirrored
+from mirror.api.sweeps import Sweep
+from mirror.errors import ArgumentError, CommError, NotMirrored, StoreError
 from mirror.settings.home import Home
+from mirror.snapshot.paths import Ambiguous
 from mirror.snapshot.runs import RunPage
 from mirror.snapshot.snapshot import Snapshot
 from mirror.version import VERSION
 
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
+
+Found = TypeVar("Found")
 
 _CLOCKS_DIFFER = timedelta(minutes=1)
 """How far two clocks may be apart."""
@@ -59,6 +65,8 @@ class Api:
         self.session = Session(Home.find(environ), environ, timeout)
         self.allow_delete = allow_delete
         self.settings = {name: environ.get(variable) for name, variable in _OVERRIDES.items()}
+        if self.settings["base_url"]:
+            self.settings["base_url"] = self.settings["base_url"].rstrip("/")
         self._max_age = _age(max_age)
         self._snapshot: Snapshot | None = None
         self._known: dict[Any, Any] = {}
@@ -83,7 +91,7 @@ class Api:
     def _open_run(self, text: str, *, deleted: bool) -> Run:
         parts = text.split("/")
         self._pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
-        address = self._view().address(text, self.settings["entity"], deleted=deleted)
+        address = self._meant(lambda entity: self._view().address(text, entity, deleted=deleted))
         if self._pull_if_old(f"{address.entity}/{address.project}"):
             address = self._view().address(str(address), None, deleted=deleted)
         self._looked_at[str(address)] = None
@@ -113,7 +121,7 @@ class Api:
         key = ("runs", text, repr(filters), order, per_page, deleted)
         if key not in self._known:
             self._pull_if_old(text)
-            name = self._view().project(text, self.settings["entity"])
+            name = self._meant(lambda entity: self._view().project(text, entity))
             if self._pull_if_old(str(name)):
                 name = self._view().project(str(name), None)
             self._looked_at[str(name)] = None
@@ -131,18 +139,32 @@ class Api:
 
     def project(self, name: str, entity: str | None = None) -> Project:
         """One mirrored project. Raises NotMirrored."""
-        found = self._view().project(f"{entity}/{name}" if entity else name, self.settings["entity"])
-        return Project(*found, self)
+        text = f"{entity}/{name}" if entity else name
+        return Project(*self._meant(lambda owner: self._view().project(text, owner)), self)
 
     def sweep(self, path: str) -> Sweep:
-        """A sweep, by "entity/project/sweep_id" or "project/sweep_id". Raises NotMirrored for one without runs."""
-        parts = path.replace("/sweeps/", "/").strip("/ ").split("/")
-        if len(parts) not in (2, 3):
-            raise ArgumentError(f"{path!r} is no sweep: write entity/project/sweep_id")
-        name = self._view().project("/".join(parts[:-1]), self.settings["entity"])
-        found = Sweep(*name, parts[-1], self)
+        """A sweep, by "entity/project/sweep_id", or less of it where entity and project are set.
+
+        The server is asked for one that has no mirrored runs. The same object each time, until the snapshot moves.
+        Raises NotMirrored.
+        """
+        text = self._run_path(path, "sweep")
+        if ("sweep", text) not in self._known:
+            self._known["sweep", text] = self._open_sweep(text)
+        sweep: Sweep = self._known["sweep", text]
+        return sweep
+
+    def _open_sweep(self, text: str) -> Sweep:
+        home, _, name = text.rpartition("/")
+        if not home:
+            raise ArgumentError(f"{text!r} is no sweep: write entity/project/sweep_id")
+        project = self._meant(lambda entity: self._view().project(home, entity))
+        found = Sweep(*project, name, self)
         if not len(found.runs):
-            raise NotMirrored(f"no run of a sweep {parts[-1]} in {name} is mirrored", LookupError(parts[-1]))
+            try:
+                found.load()
+            except CommError as error:
+                raise NotMirrored(f"no run of a sweep {name} in {project} is mirrored ({error})", error) from error
         return found
 
     # Freshness
@@ -193,19 +215,30 @@ class Api:
 
     @property
     def viewer(self) -> User:
-        """Who the API key belongs to, asked of the server once. Raises CommError."""
+        """Who the API key belongs to: as the server told the last pass, else asked of it. Raises CommError."""
         if self._viewer is None:
-            told = self.session.ask(lambda server: server.viewer())
-            self._viewer = User(told["username"], told.get("entity"), _api=self)
+            told = self._viewer_told()
+            if told is None:
+                told = self.session.ask(lambda server: server.viewer())
+            self._viewer = User(told, lambda: self._official.viewer, whole=True)
         return self._viewer
 
     @property
     def default_entity(self) -> str | None:
-        """The entity of paths without one: what was set, else the only one that is mirrored, else the viewer's."""
+        """The entity of paths without one: what was set, else the viewer's, as the mirror holds it or the server says.
+
+        Where neither is to be had, the only one that is mirrored. Raises CommError.
+        """
         if self.settings["entity"]:
             return self.settings["entity"]
-        entities = {name.entity for name in self._view().projects}
-        return entities.pop() if len(entities) == 1 else self.viewer.entity
+        try:
+            entity: str | None = getattr(self.viewer, "entity", None)
+        except CommError:
+            entities = {name.entity for name in self._view().projects}
+            if len(entities) != 1:
+                raise
+            entity = entities.pop()
+        return entity
 
     @property
     def user_agent(self) -> str:
@@ -285,6 +318,21 @@ class Api:
     def _official(self) -> Any:
         return self.session.official
 
+    def _viewer_told(self) -> dict[str, Any] | None:
+        """Who holds the key, as the server told the last pass; None where it did not, or nothing is mirrored yet."""
+        with suppress(StoreError):
+            found: dict[str, Any] | None = self._view().server(self.session.settings.server.base_url).get("viewer")
+            return found or None
+        return None
+
+    def facts_of(self, entity: str, project: str) -> Mapping[str, Any]:
+        """What the server told of a mirrored project, by the names of its API."""
+        key = ("project", entity, project)
+        if key not in self._known:
+            self._known[key] = self._view().project_facts(entity, project)
+        told: Mapping[str, Any] = self._known[key]
+        return told
+
     # For runs
 
     def newest(self) -> Snapshot:
@@ -320,17 +368,33 @@ class Api:
         self._forget()
         return True
 
-    def _run_path(self, path: str) -> str:
+    def _meant(self, find: Callable[[str | None], Found]) -> Found:
+        """What `find` finds in the entity that is set. Of several entities that have it, the viewer's is meant."""
+        entity = self.settings["entity"]
+        try:
+            return find(entity)
+        except NotMirrored as error:
+            if entity or not isinstance(error.exc, Ambiguous):
+                raise
+            home = (self._viewer_told() or {}).get("entity")
+            if home is None:
+                raise
+            try:
+                return find(home)
+            except NotMirrored:
+                raise error from None
+
+    def _run_path(self, path: str, what: str = "run") -> str:
         """A path as people write it, with what is set of entity and project before it."""
         if not isinstance(path, str):
-            raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
+            raise ArgumentError(f"{path!r} is no {what}: write entity/project/{what}_id")
         text = re.sub(r"[?#].*$", "", path_of(path.strip()))
         text = text.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
         parts = [part.strip() for part in text.split("/")]
         if ":" in parts[-1] and len(parts) < 3:
             parts[-1:] = parts[-1].split(":", 1)
         if not all(parts):
-            raise ArgumentError(f"{path!r} is no run: write entity/project/run_id")
+            raise ArgumentError(f"{path!r} is no {what}: write entity/project/{what}_id")
         if len(parts) == 1 and self.settings["project"]:
             parts.insert(0, self.settings["project"])
         return "/".join(parts)

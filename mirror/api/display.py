@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def frame(url: str | None, height: int, *, hidden: bool) -> str:
-    """A frame that shows a page of the app."""
+def frame(url: str | None, height: int, *, hidden: str | None) -> str:
+    """A frame that shows a page of the app; where it is `hidden`, behind a button that names what it shows."""
     style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
-    return f'<iframe src="{html.escape(url or "")}?jupyter=true" style="{style}"></iframe>'
+    shows = "this.nextSibling.style.display='block';this.style.display='none';"
+    button = f'<button onClick="{shows}">Display W&amp;B {hidden}</button>' if hidden else ""
+    return f'{button}<iframe src="{html.escape(url or "")}?jupyter=true" style="{style}"></iframe>'
 
 
 def rows(header: Sequence[str], cells: Sequence[Sequence[Any]], more: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from mirror.errors import ArgumentError, QueryError
+from mirror.errors import ArgumentError, KeysError, QueryError
 from mirror.snapshot.paths import nearest_of
 from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import Aligned, align, chunks
@@ -37,12 +37,9 @@ def sampled(
     """
     if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise ArgumentError(f"samples={samples!r}: a number of rows from 1 on, or None for all of them")
-    check_keys(keys)
     if stream not in ("default", "system"):
         raise ArgumentError(f'stream={stream!r}: "default" for what the run logged, "system" for its machine')
     if stream == "system":
-        if keys:
-            raise ArgumentError('keys go with stream="default" only')
         return align(_system(reader, address, samples)), None, []
     if not keys:
         if samples is not None and rows_told <= samples:
@@ -73,10 +70,13 @@ def _system(reader: Reader, address: Address, samples: int | None) -> list[Serie
     return found
 
 
-def check_keys(keys: Any) -> None:
-    """Raise ArgumentError unless it is None or a list of strings."""
-    if keys is not None and not (isinstance(keys, list | tuple) and all(isinstance(key, str) for key in keys)):
-        raise ArgumentError(f"keys={keys!r}: a list of strings, such as ['loss', 'val/acc']")
+def wrong_keys(keys: Any, stream: str = "default") -> str | None:
+    """What is wrong with the keys that were asked for, in one line; None for a list of texts, or none."""
+    if keys is not None and not isinstance(keys, list | tuple):
+        return f"keys must be specified in a list, such as ['loss', 'val/acc'], not as {keys!r}"
+    if not all(isinstance(key, str) for key in keys or ()):
+        return f"keys argument must be a list of strings, such as ['loss', 'val/acc'], not {keys!r}"
+    return 'keys go with stream="default" only' if keys and stream == "system" else None
 
 
 def warn_unknown(snapshot: Snapshot, address: Address, keys: Sequence[str]) -> None:
@@ -104,7 +104,8 @@ class HistoryScan(Iterator[dict[str, Any]]):
         min_step: int,
         max_step: int | None,
     ) -> None:
-        check_keys(keys)
+        if wrong := wrong_keys(keys):
+            raise KeysError(wrong, ValueError(wrong))
         last = reader.extent(address.rid).last_step
         self.keys = list(keys) if keys else None
         self.page_size = page_size

@@ -54,7 +54,7 @@ def asks(name: str, *, changes: bool = False) -> Any:
     """A method that is the official object's of this name. One that `changes` a run has the mirror take it after."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found = asked_of_server(lambda: getattr(self._official, name)(*args, **kwargs))
+        found = _guarded(asked_of_server(lambda: getattr(self._official, name)(*args, **kwargs)))
         if changes:
             self._mirrored()
         return found
@@ -62,6 +62,14 @@ def asks(name: str, *, changes: bool = False) -> Any:
     method.__name__ = name
     method.__doc__ = f"As the official client's `{name}`, which asks the server. Raises CommError, MissingPackage."
     return method
+
+
+def _guarded(found: Result) -> Result:
+    """The same; a list that the official client reads page by page raises CommError, too, when a page does not come."""
+    load = getattr(found, "_load_page", None)
+    if load is not None:
+        vars(found)["_load_page"] = lambda: asked_of_server(load)
+    return found
 
 
 def asked(name: str) -> Any:

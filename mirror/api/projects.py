@@ -1,74 +1,63 @@
-"""What runs belong to: people, sweeps, projects."""
+"""What runs belong to: projects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
-from urllib.parse import quote
 
 from mirror.api.display import display, frame
-from mirror.api.official import asked, asked_of_server, asks
-from mirror.errors import CommError, NotMirrored
+from mirror.api.official import asked_of_server, asks
+from mirror.api.people import User, camel
+from mirror.api.sweeps import Sweeps
 
 if TYPE_CHECKING:
     from mirror.api.api import Api
-    from mirror.api.run import Run
     from mirror.api.runs import Runs
 
-
-@dataclass(frozen=True)
-class User:
-    """Who started a run, or whose key it is. `name` is the username where the server did not tell another one."""
-
-    username: str
-    entity: str | None = None
-    email: str | None = None
-    full_name: str | None = None
-    _api: Api | None = field(default=None, repr=False, compare=False)
-
-    teams = asked("teams")
-    api_keys = asked("api_keys")
-    user_api = asked("user_api")
-    generate_api_key = asks("generate_api_key")
-    delete_api_key = asks("delete_api_key")
-
-    @classmethod
-    def create(cls, api: Api, email: str, admin: bool | None = False) -> Any:
-        """A new user of the server, as the official client makes one. Raises CommError."""
-        return api.create_user(email, admin)
-
-    @property
-    def _official(self) -> Any:
-        api = self._api
-        if api is None:
-            raise CommError(f"the user {self.username} was not asked of a server", LookupError(self.username))
-        found = asked_of_server(lambda: api.session.official.user(self.username))
-        if found is None:
-            raise CommError(f"the server has no user {self.username}", LookupError(self.username))
-        return found
-
-    @property
-    def name(self) -> str:
-        """The name that people see."""
-        return self.full_name or self.username
+_OF_PROJECT = ("createdAt", "isBenchmark")
+"""Fields of a project that the official client has under the server's names, too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Project:
     """A mirrored project."""
 
     entity: str
     name: str
-    _api: Api = field(repr=False, compare=False)
+    _api: Api = field(compare=False)
 
     @property
     def path(self) -> list[str]:
         """Entity and project."""
         return [self.entity, self.name]
 
-    id = asked("id")
-    owner = asked("owner")
+    @property
+    def id(self) -> str:
+        """The server's own id of the project. Raises CommError where the mirror does not hold it, nor the server."""
+        found: str = self._fact("id")
+        return found
+
+    @property
+    def created_at(self) -> str:
+        """When it was created: ISO 8601, UTC. Raises CommError as `id`."""
+        time: str = self._fact("createdAt")
+        return time
+
+    @property
+    def is_benchmark(self) -> bool:
+        """Whether it is a benchmark. Raises CommError as `id`."""
+        return bool(self._fact("isBenchmark"))
+
+    @property
+    def owner(self) -> User:
+        """Who created it. Raises ValueError where the server names nobody, CommError as `id`."""
+        told = self._fact("user")
+        if not told:
+            raise ValueError(f"No user found for project {self.name}")
+        if not isinstance(told, Mapping):
+            told = told._attrs  # noqa: SLF001
+        return User(told, lambda: self._official.owner, whole=True)
 
     @property
     def url(self) -> str:
@@ -83,23 +72,47 @@ class Project:
         return self._api.runs("/".join(self.path), filters, order)
 
     def sweeps(self, per_page: int = 50, filters: dict[str, Any] | None = None, order: str | None = None) -> Any:
-        """The sweeps that its mirrored runs belong to, by name; with `filters` the official client asks the server."""
-        if filters or order:
+        """Its sweeps, asked of the server; with `filters` by the official client.
+
+        While the server cannot be reached, those that mirrored runs belong to. `order` changes nothing, as there.
+        """
+        if filters:
             return asked_of_server(lambda: self._official.sweeps(per_page, filters, order))
-        names = {run.sweep_name for run in self.runs({"sweep": {"$ne": None}})}
-        return [Sweep(self.entity, self.name, name, self._api) for name in sorted(filter(None, names))]
+        return Sweeps(self._api, self.entity, self.name, per_page)
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
         """A frame that shows the project's page."""
-        return frame(self.url, height, hidden=hidden)
+        return frame(self.url, height, hidden="project" if hidden else None)
 
     def display(self, height: int = 420, hidden: bool = False) -> bool:
         """Show the project's page in a notebook; False where there is none."""
         return display(self.to_html(height, hidden))
 
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
     @property
     def _official(self) -> Any:
         return asked_of_server(lambda: self._api.session.official.project(self.name, self.entity))
+
+    def _fact(self, name: str) -> Any:
+        """What the server told of the project, by the name of its API: from the mirror, else from the server."""
+        told = self._api.facts_of(self.entity, self.name)
+        if name in told:
+            return told[name]
+        if name == "user":
+            return asked_of_server(lambda: self._official.owner)
+        return asked_of_server(lambda: getattr(self._official, name))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "entity_name":
+            return self.entity
+        if camel(name) in _OF_PROJECT:
+            return self._fact(camel(name))
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<Project {self.entity}/{self.name}>"
 
 
 class Projects(Sequence[Project]):
@@ -134,85 +147,3 @@ class Projects(Sequence[Project]):
 
     def __repr__(self) -> str:
         return f"<Projects {self.entity or 'of all entities'}: {', '.join(one.name for one in self)}>"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep as far as runs tell of it: the mirror holds its runs, not its search space."""
-
-    entity: str
-    project: str
-    id: str
-    _api: Api = field(repr=False, compare=False)
-
-    @property
-    def name(self) -> str:
-        """The sweep's id, which is its name unless a person chose another one on the server."""
-        return self.id
-
-    @property
-    def path(self) -> list[str]:
-        """Entity, project and sweep id, ready for an address."""
-        return [quote(part, safe="") for part in (self.entity, self.project, self.id)]
-
-    @property
-    def runs(self) -> Runs:
-        """Its runs, oldest first."""
-        return self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, "+created_at")
-
-    @property
-    def username(self) -> str:
-        """The entity, as in the official client."""
-        return self.entity
-
-    config = asked("config")
-    order = asked("order")
-    state = asked("state")
-    expected_run_count = asked("expected_run_count")
-    agent = asks("agent")
-    agents = asks("agents")
-    enqueue_run = asks("enqueue_run")
-    load = asks("load")
-
-    @property
-    def url(self) -> str:
-        """The sweep's page on the server."""
-        return f"{self._api.session.page(self.entity, self.project)}/sweeps/{quote(self.id)}"
-
-    def best_run(self, order: str | None = None) -> Run | None:
-        """The first of its runs in an order such as "+summary_metrics.loss"; None for a sweep without runs.
-
-        Without an order the server is asked for the sweep's own metric; a sweep that has none gives its newest run.
-        """
-        wanted = order or self.order or "-created_at"
-        runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, wanted)
-        return runs[0] if len(runs) else None
-
-    @classmethod
-    def get(
-        cls,
-        api: Api,
-        entity: str | None = None,
-        project: str | None = None,
-        sid: str | None = None,
-        order: str | None = None,  # noqa: ARG003
-        query: str | None = None,  # noqa: ARG003
-        **kwargs: Any,  # noqa: ARG003
-    ) -> Sweep | None:
-        """The mirrored sweep; None where there is none. The arguments from `order` on are taken and not used."""
-        try:
-            return api.sweep("/".join(filter(None, (entity, project, sid))))
-        except NotMirrored:
-            return None
-
-    def to_html(self, height: int = 420, hidden: bool = False) -> str:
-        """A frame that shows the sweep's page."""
-        return frame(self.url, height, hidden=hidden)
-
-    def display(self, height: int = 420, hidden: bool = False) -> bool:
-        """Show the sweep's page in a notebook; False where there is none."""
-        return display(self.to_html(height, hidden))
-
-    @property
-    def _official(self) -> Any:
-        return asked_of_server(lambda: self._api.session.official.sweep("/".join(self.path)))

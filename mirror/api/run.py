@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -11,14 +13,17 @@ from urllib.parse import quote
 
 from mirror.api import edits
 from mirror.api.display import display, frame
+from mirror.api.fields import FIELDS, TOLD
 from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
-from mirror.api.histories import HistoryScan, sampled
-from mirror.api.official import asked, asked_of_server, asks
-from mirror.api.projects import Sweep, User
+from mirror.api.histories import HistoryScan, sampled, wrong_keys
+from mirror.api.official import asked_of_server, asks
+from mirror.api.people import User, camel
 from mirror.api.summary import Summary
+from mirror.api.sweeps import Sweep
 from mirror.api.unsaved import Unsaved, carry_over, unsaved
 from mirror.errors import ArgumentError, CommError, UsageError
+from mirror.serve.history import described, latest_events
 from mirror.snapshot.runs import RunPage
 from mirror.snapshot.snapshot import Address
 from mirror.wandb_json import loads
@@ -201,8 +206,8 @@ class Run:
         username = self._text("username")
         if username is None:
             raise AttributeError(f"the server did not say who started {self._address}")
-        told = self._fact("told").get("user") or {}
-        return User(username, full_name=told.get("name"), _api=self._api)
+        told = {name: value for name, value in (self._fact("told").get("user") or {}).items() if name == "name"}
+        return User({**told, "username": username}, lambda: self._official.user)
 
     @property
     def username(self) -> str:
@@ -246,11 +251,16 @@ class Run:
         return self._page.reader.extent(self._row[0]).last_step
 
     @property
-    def history_keys(self) -> dict[str, Any]:
-        """The logged keys: `{"keys": {key: {"count", "previousValue"}}, "lastStep"}`."""
-        found = self._page.snapshot.keys(self._row[0])
-        keys = {key: {"count": count, "previousValue": last} for key, count, _, last in found}
-        return {"keys": keys, "lastStep": self.lastHistoryStep}
+    def history_keys(self) -> dict[str, Any] | None:
+        """The logged keys: `{"keys": {key: {"typeCounts", "monotonic", "previousValue"}}, "lastStep", "sets"}`.
+
+        Which keys only rose is as the server told it, else found out from the values. None for a run without history.
+        """
+        rid, snapshot = self._row[0], self._page.snapshot
+        about = {"name": self.id, "last_step": self.lastHistoryStep, "historyLineCount": self._fact("server_rows")}
+        heavy = self._fact("heavy")
+        told = {} if heavy is None else {rid: heavy}
+        return described(snapshot.cursor, self._page.key, {rid: about}, told).get(rid)
 
     @property
     def rawconfig(self) -> dict[str, Any]:
@@ -290,10 +300,14 @@ class Run:
         """Logged values, `samples` rows of them at most, evenly spaced, the first and the last among them.
 
         `samples=None` gives every row. With `keys`, only rows that hold all of them and `x_axis`, cut down to these.
-        Returns a pandas DataFrame, or a list of dictionaries with `pandas=False`; `format` chooses among "pandas",
-        "dicts", "polars" and "arrow". Nested objects are dotted keys, such as "grad.norm".
+        Keys that are no list of texts give [] and a warning, as in the official client. Returns a pandas DataFrame, or
+        a list of dictionaries with `pandas=False`; `format` chooses among "pandas", "dicts", "polars" and "arrow".
+        Nested objects are dotted keys, such as "grad.norm".
         """
         form = checked(format) if format is not None else "pandas" if pandas else "dicts"
+        if wrong := wrong_keys(keys, stream):
+            warnings.warn(wrong, stacklevel=2)
+            return []
         found = sampled(self._page.reader, self._address, self._fact("server_rows"), samples, keys, x_axis, stream)
         return shown(found[0], form, found[1], found[2])
 
@@ -316,7 +330,31 @@ class Run:
 
     beta_scan_history = scan_history
     download_history_exports = asks("download_history_exports")
-    system_metrics = asked("system_metrics")
+
+    @property
+    def system_metrics(self) -> dict[str, Any]:
+        """The latest value of each system metric, as the server told it; {} for none.
+
+        Where the mirror does not hold it, the server is asked. Raises CommError.
+        """
+        heavy = self._fact("heavy")
+        if heavy is not None and heavy[0] is not None:
+            return loads(heavy[0]) or {}
+        if not self.storage_id:
+            read = self._page.snapshot.cursor
+            return loads(latest_events(read, self._page.key, [self.id]).get(self.id, "{}")) or {}
+        found: dict[str, Any] = asked_of_server(lambda: self._official.system_metrics)
+        return found
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the key may not edit it. Raises CommError where neither the mirror nor the server tells."""
+        return bool(self._named("readOnly"))
+
+    @property
+    def project_id(self) -> Any:
+        """The server's own number of the project. Raises CommError as `read_only`."""
+        return self._named("projectId")
 
     def console_logs(self, *, per_page: int = 1000, last: int | None = None) -> Any:
         """The lines of its console, oldest first, each with number, timestamp, level, label and content.
@@ -348,7 +386,13 @@ class Run:
 
     def upload_file(self, path: str, root: str = ".") -> File:
         """Upload a file to the run; its name is the path from `root` on. Raises CommError and MissingPackage."""
-        made = asked_of_server(lambda: self._official.upload_file(path, root))
+        try:
+            made = asked_of_server(lambda: self._official.upload_file(path, root))
+        except CommError as error:
+            # It was uploaded, under a name that is safe; the official client then looks for the one that was given.
+            if isinstance(error.exc, IndexError):
+                self._mirrored()
+            raise
         self._mirrored()
         return File(self._api.session, self, dict(made._attrs))  # noqa: SLF001
 
@@ -494,44 +538,32 @@ class Run:
 
     @property
     def _attrs(self) -> dict[str, Any]:
-        """The fields under the names that the server's API gives them."""
-        username = self._text("username")
-        return {
-            "id": self.storage_id,
-            "name": self.id,
-            "displayName": self.name,
-            "state": self.state,
-            "tags": self.tags,
-            "group": self.group,
-            "jobType": self.job_type,
-            "sweepName": self.sweep_name,
-            "commit": self.commit,
-            "host": self.host,
-            "createdAt": self.created_at,
-            "heartbeatAt": self.heartbeat_at,
-            "updatedAt": self.updated_at,
-            "description": self.description,
-            "notes": self.notes,
-            "config": self.config,
-            "rawconfig": self.rawconfig,
-            "summaryMetrics": self.summary_metrics,
-            "historyLineCount": self._fact("server_rows"),
-            "historyKeys": self.history_keys,
-            "user": {"name": self.user.name, "username": username} if username else None,
-        }
+        """The fields under the names that the server's API gives them; those that only the server has are left out."""
+        fields = {name: find(self) for name, find in FIELDS.items()}
+        told = self._fact("told")
+        fields |= {name: told[name] for name in TOLD if name in told}
+        if (heavy := self._fact("heavy")) is not None and heavy[0] is not None:
+            fields["systemMetrics"] = self.system_metrics
+        return fields
+
+    def _named(self, name: str) -> Any:
+        """One of these fields; one that is not mirrored is asked of the server. Raises CommError, and KeyError."""
+        if name == "systemMetrics":
+            return self.system_metrics
+        if name not in TOLD:
+            return FIELDS[name](self)
+        told = self._fact("told")
+        return told[name] if name in told else asked_of_server(lambda: getattr(self._official, name))
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
-            first, *others = name.split("_")
-            wanted = first + "".join(word.title() for word in others)
-            attrs = self._attrs
-            if wanted in attrs:
-                return attrs[wanted]
+            with suppress(KeyError):
+                return self._named(camel(name))
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
         """A frame that shows the run's page."""
-        return frame(self.url, height, hidden=hidden)
+        return frame(self.url, height, hidden="run" if hidden else None)
 
     def display(self, height: int = 420, hidden: bool = False) -> bool:
         """Show the run's page in a notebook; False where there is none."""

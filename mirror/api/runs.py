@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from mirror.api import frames
 from mirror.api.display import rows
-from mirror.api.histories import sampled
+from mirror.api.histories import sampled, wrong_keys
 from mirror.api.run import Run
 from mirror.errors import ArgumentError
 from mirror.snapshot.paths import Project
@@ -144,6 +144,9 @@ class Runs(Sequence[Run]):
         run and text in another is text in polars and Arrow.
         """
         frames.checked(format, ("default", "pandas", "polars", "arrow"))
+        if wrong := wrong_keys(keys, stream):
+            warnings.warn(wrong, stacklevel=2)
+            return self._nothing(format)
         if format == "default":
             return [
                 {**row, "run_id": run.id}
@@ -157,6 +160,12 @@ class Runs(Sequence[Run]):
             for run, aligned, step_key, _ in self._each(samples, keys, x_axis, stream)
         )
         return found if format == "arrow" else frames.package("polars").from_arrow(found)
+
+    def _nothing(self, form: str) -> Any:
+        """An answer without rows."""
+        if form == "default":
+            return []
+        return frames.together(()) if form == "arrow" else frames.package(form).DataFrame()
 
     def _pandas(self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str) -> Any:
         pandas = frames.package("pandas")

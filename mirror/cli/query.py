@@ -107,7 +107,10 @@ def history(
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, metavar="N", help="N rows, evenly spaced; all without.")
     ] = None,
-    x: Annotated[str | None, typer.Option("--x", metavar="KEY", help="The key of the x axis, first column.")] = None,
+    x: Annotated[
+        str | None,
+        typer.Option("--x", metavar="KEY", help="The key of the x axis, which orders the rows; none: only the step."),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     format_name: FormatOption = None,
     json: JsonOption = False,
@@ -116,7 +119,8 @@ def history(
 ) -> None:
     """The history of a run: a row a step, a column a key, complete.
 
-    A key that was always a number is a number, any other is text.
+    A key that was always a number is a number, any other is text. Behind the step stands the axis that define_metric
+    gave one of --keys: its value at the step, else the last one before. Without --keys everything is as it was logged.
     """
     from dataclasses import replace
 
@@ -129,7 +133,7 @@ def history(
     wanted = [key.strip() for key in keys.split(",") if key.strip()] if keys else []
     with connected(given.home) as connection:
         project, run_id = find_run(connection, run, given.entity)
-        result = histories.table(connection, project, run_id, wanted, samples=samples, x=x)
+        result = histories.table(connection, project, run_id, wanted, samples=samples, x=x, told=warn)
         write_result(replace(result, limit=output.limit(limit)), output)
 
 

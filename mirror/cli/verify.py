@@ -28,14 +28,35 @@ def verify(
     paths: Paths = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read all history again and compare every value.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Pull again what differs, and verify once more.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Compare .wandb files with the server: each PATH is a folder or a file.")
+    ] = False,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="With --local: send what the server lost of runs that have ended.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --upload: say what would be sent, and send nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON, for scripts (docs/verify.md).")] = False,
 ) -> None:
     """Prove that the mirror equals the server; exit 1 with a list where it does not.
 
     Every field, config and summary value of every run is compared, and the counts of history rows and keys; with
     --deep also every history value. A run that moved on after the last pass is named as behind and counts as equal.
+
+    With --local DIR..., the official client's files below DIR are compared with the server instead: history rows,
+    every value, summaries. The mirror is not needed for it.
     """
     given = invocation(context)
+    if local:
+        from mirror.cli.rescue import verify_files
+
+        if deep or repair:
+            raise UsageError("--local compares every value and changes no mirror: leave --deep and --repair out")
+        verify_files(given, paths or [], upload=upload, dry_run=dry_run, as_json=as_json)
+        return
+    if upload or dry_run:
+        raise UsageError("--upload and --dry-run go with --local: mirror verify --local DIR... --upload")
     answer = asyncio.run(_Command(given, paths or [], deep=deep).run(repair=repair))
     if as_json:
         typer.echo(json.dumps(answer.as_json(), indent=2, ensure_ascii=False))
@@ -67,7 +88,7 @@ class _Answer:
         """The documented JSON form."""
         repair = None
         if self.first is not None:
-            differed = [one.as_json(verdict.project) for verdict in self.first for one in _differences(verdict)]
+            differed = [one.as_json(verdict.project) for verdict in self.first for one in differences(verdict)]
             done = {project: list(lines) for project, lines in self.done.items() if lines}
             repair = {
                 "differed": differed,
@@ -234,7 +255,8 @@ def _failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _differences(verdict: Verdict) -> list[Finding]:
+def differences(verdict: Verdict) -> list[Finding]:
+    """The findings for which the command exits with 1."""
     from mirror.verify.findings import Level
 
     return verdict.of(Level.DIFFERS)
@@ -247,7 +269,7 @@ def _show(answer: _Answer) -> None:
     if answer.files is not None:
         typer.echo(one_line(f"differs: {answer.files}"))
     for verdict in answer.verdicts:
-        _list(verdict)
+        show_findings(verdict)
         if verdict.error:
             failure = SyncError(named(verdict.project, verdict.error))
             failure.exit_code = verdict.exit_code
@@ -256,7 +278,8 @@ def _show(answer: _Answer) -> None:
         say(f"{verdict.project}: {_summary(verdict)}")
 
 
-def _list(verdict: Verdict) -> None:
+def show_findings(verdict: Verdict) -> None:
+    """One line a finding on stdout, so many of a run."""
     shown: dict[str | None, int] = {}
     for finding in verdict.findings:
         count = shown[finding.run_id] = shown.get(finding.run_id, 0) + 1
@@ -281,30 +304,40 @@ def _show_repair(answer: _Answer) -> None:
             f"the history of {path} was in a damaged segment, and the server does not have it: "
             "what could be read is kept, and may lack values"
         )
-    before = sum(len(_differences(verdict)) for verdict in answer.first or ())
-    after = sum(len(_differences(verdict)) for verdict in answer.verdicts)
-    say(f"{_some(before, 'difference', 'differences')} before the repair, {after:,} after it")
+    before = sum(len(differences(verdict)) for verdict in answer.first or ())
+    after = sum(len(differences(verdict)) for verdict in answer.verdicts)
+    say(f"{some(before, 'difference', 'differences')} before the repair, {after:,} after it")
+
+
+def compared_of(verdict: Verdict) -> str:
+    """What was compared."""
+    parts = [
+        some(verdict.runs, "run", "runs"),
+        some(verdict.rows, "history row", "history rows"),
+        some(verdict.keys, "key", "keys"),
+        some(verdict.values, "value", "values"),
+    ]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def cost_of(verdict: Verdict) -> str:
+    """What it cost."""
+    return f"{some(verdict.requests, 'request', 'requests')}, {verdict.seconds:.1f} s"
 
 
 def _summary(verdict: Verdict) -> str:
     from mirror.verify.findings import Level
 
-    parts = [
-        _some(verdict.runs, "run", "runs"),
-        _some(verdict.rows, "history row", "history rows"),
-        _some(verdict.keys, "key", "keys"),
-        _some(verdict.values, "value", "values"),
-    ]
-    compared = f"{', '.join(parts[:-1])} and {parts[-1]}"
-    cost = f"{_some(verdict.requests, 'request', 'requests')}, {verdict.seconds:.1f} s"
+    compared, cost = compared_of(verdict), cost_of(verdict)
     behind = len(verdict.of(Level.BEHIND))
-    late = f"; {_some(behind, 'run', 'runs')} moved on since the last pass" if behind else ""
+    late = f"; {some(behind, 'run', 'runs')} moved on since the last pass" if behind else ""
     if not verdict.equal:
-        differ = _some(len(_differences(verdict)), "difference", "differences")
+        differ = some(len(differences(verdict)), "difference", "differences")
         return f"{differ} in {compared}{late} ({cost})"
     how = "equal the server's, value by value" if verdict.deep else "equal the server's counts and records"
     return f"{compared} {how}{late} ({cost})"
 
 
-def _some(count: int, one: str, more: str) -> str:
+def some(count: int, one: str, more: str) -> str:
+    """A number of things in words."""
     return f"{count:,} {one if count == 1 else more}"

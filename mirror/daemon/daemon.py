@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mirror import serve
 from mirror.daemon import descriptors, logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
@@ -27,7 +28,6 @@ from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncEr
 from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
 from mirror.remote import notices
-from mirror.serve import app as serve
 from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
@@ -305,15 +305,18 @@ class Daemon:
 
     def _endpoint(self, snapshots: Snapshots) -> ASGIApp:
         """What official clients ask; it goes by the settings of the moment."""
+        # Its parser takes a tenth of a second to import, which only a daemon that listens has a use for.
+        from mirror.serve import app
+
         loop = asyncio.get_running_loop()
 
         def look_again(run: tuple[str, str, str]) -> None:
             loop.call_soon_threadsafe(self._look_again, run)
 
-        return serve.application(
+        return app.application(
             snapshots,
             lambda: credentials.find(self._settings.server.base_url, self._environ).key,
-            lambda: serve.Policy(
+            lambda: app.Policy(
                 base_url=self._settings.server.base_url,
                 writes=self._settings.http.writes == "pass",
                 entity=self._settings.entity,

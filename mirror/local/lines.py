@@ -76,6 +76,9 @@ def history(reading: Reading, body: bytes, lines: Lines, shift: int | None, *, o
     # Sorted, since the client writes them in any order, and lines with the same order are parsed faster.
     text = b",".join([name + members[name] for name in sorted(members)])
     lines.history.append((b"{" + text + b"}").decode("utf-8", "replace"))
+    if lines.sent is not None and step > lines.behind:
+        line = _json({**_tree(found), "_step": str(step).encode()})
+        lines.sent.append((step, line.decode("utf-8", "replace")))
     return shift
 
 
@@ -137,6 +140,11 @@ def _step(body: bytes, text: bytes | None) -> int | None:
 
 def _with_objects(found: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """The members of a line in which some objects stay whole."""
+    return dict(_members(_tree(found), ""))
+
+
+def _tree(found: dict[bytes, bytes]) -> dict[str, Any]:
+    """The items of a line, each in the objects that its key names."""
     tree: dict[str, Any] = {}
     for raw, text in found.items():
         if text == NO_VALUE:
@@ -149,7 +157,7 @@ def _with_objects(found: dict[bytes, bytes]) -> dict[bytes, bytes]:
                 inner = place[name] = {}
             place = inner
         place[last] = text
-    return dict(_members(tree, ""))
+    return tree
 
 
 def _members(tree: dict[str, Any], prefix: str) -> list[tuple[bytes, bytes]]:

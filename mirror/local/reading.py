@@ -31,13 +31,17 @@ class OutOfOrder(Exception):
 class Lines:
     """History and system metric lines as the server would hand them out, gathered until they are taken.
 
-    `notes` tells how the file's start was placed among the others, `errors` which values no reader takes.
+    `notes` tells how the file's start was placed among the others, `errors` which values no reader takes. `sent`, where
+    it is a list, gathers history lines behind the step `behind`, each with its step, as the client would send them:
+    nested where they were logged so.
     """
 
     history: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    sent: list[tuple[int, str]] | None = None
+    behind: int = -1
 
 
 @dataclass

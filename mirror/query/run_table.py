@@ -2,18 +2,20 @@
 
 The rows are found first, a step and how many values stand there. Then some at a time are read as series, as the Python
 API reads them, and laid side by side, so that neither the number of keys nor that of steps is one of the memory.
+Beside the step stand the x axes that define_metric gave the keys (`mirror.query.axes`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError, UsageError
+from mirror.query import axes
 from mirror.query.batches import Batches, written
 from mirror.snapshot import series
 from mirror.snapshot.paths import Project, nearest_of
@@ -45,13 +47,19 @@ def table(
     *,
     samples: int | None = None,
     x: str | None = None,
+    told: Callable[[str], object] = lambda _: None,
 ) -> Batches:
     """The steps at which any of the keys was logged, in order, with what was logged there.
 
     `keys` are names or globs, in the order of the columns; none means all. A key that was always a number is a
     number; one that was not is text. `samples` takes that many rows, evenly spaced, the first and the last among
-    them. `x` puts another key first and leaves out the rows without it. Raises QueryError for a key that the run
-    never logged.
+    them. Raises QueryError for a key that the run never logged.
+
+    Behind the step comes the axis that define_metric gave each of `keys`, once: what was logged at that step, else its
+    last finite value before. Without `keys` all is as it was logged. `told` hears of axes that have no value.
+
+    `x` is another axis for all of them: it comes first and orders the rows, those before its first value are left out.
+    "_step" and "none" mean the step alone.
     """
     import pyarrow as pa
 
@@ -63,17 +71,33 @@ def table(
     ).fetchall()
     logged = _logged(connection, rid)
     chosen = _chosen(keys, logged, f"{project}/{run_id}")
-    x_key = _chosen([x], logged, f"{project}/{run_id}")[0] if x and x not in ("step", "_step") else None
-    columns = [key for key in chosen if key != x_key]
-    wanted = [x_key, *columns] if x_key else columns
+    x_key = None if x is None or _is_step(x, logged) else _chosen([x], logged, f"{project}/{run_id}")[0]
+    over = _axes(connection, project, run_id, rid, chosen, told if keys else None) if x is None else []
+    columns = [key for key in chosen if key != x_key and key not in over]
     source = HistorySource(connection, series.segmented(connection))
     textual = _textual(source, rid)
     # Whoever logs a key `step` gets W&B's own name for the step beside it.
-    fields: list[pa.Field[Any]] = [pa.field(key, pa.string() if key in textual else pa.float64()) for key in wanted]
-    fields.insert(1 if x_key else 0, pa.field("_step" if "step" in wanted else "step", pa.int64()))
-    every = len(wanted) == len(logged)
-    rows = _Rows(source, rid, tuple(wanted), every, x_key, x_key in textual, samples)
-    schema = pa.schema(fields)
+    step = "_step" if "step" in {x_key, *over, *columns} else "step"
+    # Of an axis that is not among the keys only the numbers count.
+    texts = textual.intersection(chosen if x_key is None else [*chosen, x_key])
+    names = [x_key, step, *columns] if x_key else [step, *over, *columns]
+    schema = pa.schema(
+        [
+            pa.field(name, pa.int64() if name == step else pa.string() if name in texts else pa.float64())
+            for name in names
+        ]
+    )
+    rows = _Rows(
+        source,
+        rid,
+        keys=tuple(columns if x_key else chosen) or ((x_key,) if x_key else ()),
+        every=len({*chosen, x_key} - {None}) == len(logged),
+        step=step,
+        carried=tuple(over) if keys else (),
+        x=x_key,
+        x_textual=x_key in textual,
+        samples=samples,
+    )
     return Batches(connection, schema, lambda most: _read(rows, schema, most), rows.count)
 
 
@@ -85,6 +109,8 @@ class _Rows:
     rid: int
     keys: tuple[str, ...]
     every: bool
+    step: str
+    carried: tuple[str, ...]
     x: str | None
     x_textual: bool
     samples: int | None
@@ -102,10 +128,10 @@ class _Rows:
         return int(self._run(f"SELECT count(*) AS n FROM ({sql})", params)["n"][0].as_py())
 
     def steps(self, most: int | None) -> pa.Table:
-        """The step of each row in order, and how many values it holds; `most` of them."""
+        """The step of each row in order, its place on the axis `x`, and how many values it holds; `most` of them."""
         sql, params = self._sql()
         limit = "" if most is None else f" LIMIT {most:d}"
-        return self._run(f"SELECT step, held FROM ({sql}) ORDER BY {'x, ' if self.x else ''}step{limit}", params)
+        return self._run(f"SELECT * FROM ({sql}) ORDER BY {'x, ' if self.x else ''}step{limit}", params)
 
     def _run(self, sql: str, params: dict[str, Any]) -> pa.Table:
         cursor = self.source.connection.cursor()
@@ -115,14 +141,18 @@ class _Rows:
     def _sql(self) -> tuple[str, dict[str, Any]]:
         values = series.values_of(self.source, [self.rid])
         condition, params = ("TRUE", {}) if self.every else series.one_of(self.keys)
-        axis, having = "", ""
         if self.x is not None:
-            axis = f", any_value({_AS_TEXT if self.x_textual else 'value'}) FILTER (key = $axis) AS x"
-            having = "HAVING bool_or(key = $axis)"
             params["axis"] = self.x
-        sql = f"SELECT step, count(*) AS held{axis} FROM {values} WHERE {condition} GROUP BY step {having}"
+            if self.every and self.keys != (self.x,):
+                condition = "key <> $axis"
+        sql = f"SELECT step, count(*) AS held FROM {values} WHERE {condition} GROUP BY step"
+        if self.x is not None:
+            x, there = (_AS_TEXT, "TRUE") if self.x_textual else ("value", "isfinite(value)")
+            sql = f"""SELECT r.step, r.held, a.x FROM ({sql}) AS r
+                ASOF JOIN (SELECT step, {x} AS x FROM {values} WHERE key = $axis AND {there}) AS a
+                ON r.step >= a.step"""
         if self.samples is not None:
-            sql = f"""SELECT * FROM (
+            sql = f"""SELECT * EXCLUDE (i, n) FROM (
                 SELECT *, row_number() OVER (ORDER BY step) - 1 AS i, count(*) OVER () AS n FROM ({sql})
             ) WHERE n <= $samples OR i = 0 OR i * ($samples - 1) // (n - 1) > (i - 1) * ($samples - 1) // (n - 1)"""
             params["samples"] = self.samples
@@ -136,6 +166,7 @@ def _read(rows: _Rows, schema: pa.Schema, most: int | None) -> Iterator[pa.Recor
     if not rows.keys:
         return
     found = rows.steps(most)
+    carried = axes.Carried(rows.source, rows.rid, rows.carried)
     picked = rows.x is not None or rows.samples is not None
     for start, end in _stretches(found["held"], VALUES_AT_ONCE):
         steps: Any = found["step"].slice(start, end - start).combine_chunks()
@@ -150,8 +181,8 @@ def _read(rows: _Rows, schema: pa.Schema, most: int | None) -> Iterator[pa.Recor
         cursor = rows.source.connection.cursor()
         source = rows.source._replace(connection=cursor)
         read = guarded(cursor, lambda: series.read(source, [rows.rid], scope, held))  # noqa: B023
-        axis = 1 if rows.x else 0
-        yield from _side_by_side(rows.source.connection, schema, axis, steps, read.get(rows.rid, []))
+        xs = {rows.x: found["x"].slice(start, end - start).combine_chunks()} if rows.x else {}
+        yield from _side_by_side(rows, schema, {rows.step: steps, **xs}, carried, read.get(rows.rid, []))
 
 
 def _stretches(held: Any, most: int) -> Iterator[tuple[int, int]]:
@@ -168,32 +199,45 @@ def _stretches(held: Any, most: int) -> Iterator[tuple[int, int]]:
 
 
 def _side_by_side(
-    connection: DuckDBPyConnection, schema: pa.Schema, axis: int, steps: pa.Array[Any], found: Sequence[Series]
+    rows: _Rows, schema: pa.Schema, known: dict[str, Any], carried: axes.Carried, found: Sequence[Series]
 ) -> Iterator[pa.RecordBatch]:
-    """The values of these steps as rows, in batches of CELLS_AT_ONCE; the column at `axis` is the step."""
+    """The values of these steps as rows, in batches of CELLS_AT_ONCE; some columns, the step among them, are known."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    connection = rows.source.connection
     by_key = {
         one.key: (one.steps, values) for one, values in zip(found, _typed(connection, schema, found), strict=True)
     }
     lines = max(1, CELLS_AT_ONCE // len(schema))
-    for start in range(0, len(steps), lines):
-        here = steps.slice(start, lines)
+    for start in range(0, len(known[rows.step]), lines):
+        here = {name: column.slice(start, lines) for name, column in known.items()}
+        steps = here[rows.step]
+        before = carried.at(steps)
         arrays: list[Any] = []
         last: Any = None
-        for place, field in enumerate(schema):
-            if place == axis:
-                arrays.append(here)
-            elif field.name not in by_key:
-                arrays.append(pa.nulls(len(here), field.type))
-            else:
+        for field in schema:
+            if field.name in here:
+                arrays.append(here[field.name])
+                continue
+            column: Any = pa.nulls(len(steps), field.type)
+            if field.name in by_key:
                 at, values = by_key[field.name]
                 # Neighbours mostly have the same steps, which are looked up once.
                 if last is None or not last[0].equals(at):
-                    last = at, pc.index_in(here, value_set=at)
-                arrays.append(values.take(last[1]))
+                    last = at, pc.index_in(steps, value_set=at)
+                column = values.take(last[1])
+            if field.name in before:
+                column = pc.coalesce(column, _as(connection, field.type, before[field.name]))
+            arrays.append(column)
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _as(connection: DuckDBPyConnection, kind: Any, numbers: pa.Array[Any]) -> pa.Array[Any]:
+    """Numbers as a column of this type, which may be one of texts."""
+    import pyarrow as pa
+
+    return numbers if numbers.type == kind else written(connection, "CAST(v AS VARCHAR)", pa.table({"v": numbers}))
 
 
 def _typed(connection: DuckDBPyConnection, schema: pa.Schema, found: Sequence[Series]) -> list[pa.Array[Any]]:
@@ -210,6 +254,30 @@ def _typed(connection: DuckDBPyConnection, schema: pa.Schema, found: Sequence[Se
     ends = [0, *accumulate(len(one.steps) for one in odd)]
     cut = {one.key: texts.slice(start, end - start) for one, (start, end) in zip(odd, pairwise(ends), strict=True)}
     return [cut.get(one.key, one.values) for one in found]
+
+
+def _is_step(x: str, logged: Sequence[str]) -> bool:
+    """Whether `--x` means the step alone; a key of such a name that the run logged goes before."""
+    return x == "_step" or (x in ("step", "none") and x not in logged)
+
+
+def _axes(
+    connection: DuckDBPyConnection,
+    project: Project,
+    run_id: str,
+    rid: int,
+    keys: Sequence[str],
+    told: Callable[[str], object] | None,
+) -> list[str]:
+    """The axes that define_metric gave these keys, each once, but for those without a value, which `told` hears of."""
+    defined = axes.defined(connection, project, run_id, keys)
+    wanted = list(dict.fromkeys(defined.values()))
+    found = axes.numeric(connection, rid, wanted)
+    for axis in wanted:
+        if told is not None and axis not in found:
+            first = next(key for key in keys if defined.get(key) == axis)
+            told(f"{project}/{run_id} never logged a number under {axis}, the x axis of {first}: the step stands alone")
+    return found
 
 
 def _logged(connection: DuckDBPyConnection, rid: int) -> list[str]:

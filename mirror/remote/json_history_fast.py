@@ -122,7 +122,7 @@ def _long(series: Sequence[Series]) -> pa.Table:
 
 
 def _summary(series: Sequence[Series]) -> pa.Table:
-    """As `mirror.metrics.summarise` gives it, in a fifth of the time."""
+    """As `mirror.series.summarise` gives it, in a fifth of the time."""
     import pyarrow as pa
 
     return pa.table(

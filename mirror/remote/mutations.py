@@ -27,6 +27,10 @@ DELETE = """mutation DeleteRun($id: ID!, $deleteArtifacts: Boolean) {
   deleteRun(input: {id: $id, deleteArtifacts: $deleteArtifacts}) { clientMutationId }
 }"""
 
+STATE = """mutation UpsertBucket($id: String!, $state: String) {
+  upsertBucket(input: {id: $id, state: $state}) { bucket { id } }
+}"""
+
 ENDED = ("finished", "crashed", "failed", "killed")
 
 
@@ -156,15 +160,31 @@ async def append_rows(server: Server, record: RunRecord, rows: Sequence[Mapping[
     summary = dict(record.summary)
     for row in complete:
         summary.update(row)
-    path = "/".join(quote(part, safe="") for part in (record.entity, record.project, record.run_id))
-    body = {
-        "files": {
-            "wandb-history.jsonl": {"offset": record.server_rows, "content": [dumps(row) for row in complete]},
-            "wandb-summary.json": {"offset": 0, "content": [dumps(summary)]},
-        },
-        "complete": True,
-        "exitcode": 0 if record.state == "finished" else 1,
+    files = {
+        "wandb-history.jsonl": {"offset": record.server_rows, "content": [dumps(row) for row in complete]},
+        "wandb-summary.json": {"offset": 0, "content": [dumps(summary)]},
     }
+    await _stream(server, record, files, 0 if record.state == "finished" else 1)
+
+
+async def append_lines(server: Server, record: RunRecord, offset: int, lines: Sequence[str], *, code: int) -> None:
+    """Put history lines behind the first `offset` ones of a run that ended with an exit code.
+
+    Repeating it does no harm, since each line goes to a place of its own. Each request says that the run is complete,
+    so that it never counts as running, also where no other one follows; the state may have to be restored.
+    """
+    await _stream(server, record, {"wandb-history.jsonl": {"offset": offset, "content": list(lines)}}, code)
+
+
+async def restore_state(server: Server, record: RunRecord) -> None:
+    """Give a run the state back that it had before lines were appended."""
+    await server.graphql("UpsertBucket", STATE, {"id": record.storage_id, "state": record.state})
+
+
+async def _stream(server: Server, record: RunRecord, files: Mapping[str, Mapping[str, Any]], code: int) -> None:
+    """Send one request of the file stream, as the last one of a run's process is."""
+    path = "/".join(quote(part, safe="") for part in (record.entity, record.project, record.run_id))
+    body = {"files": files, "complete": True, "exitcode": code}
     await server.post("file_stream", f"files/{path}/file_stream", body)
 
 

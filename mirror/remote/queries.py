@@ -30,7 +30,7 @@ OPTIONAL_FIELDS = {
 }
 """More of the kind, by the name with which a server refuses them."""
 
-KEPT_FIELDS = "name user { id name username } historyKeys"
+KEPT_FIELDS = "name commit user { id name username } historyKeys"
 """What is asked for beside OPTIONAL_FIELDS of runs that were mirrored before this was kept."""
 
 KEYS_FIELDS = "name historyKeys"

@@ -119,6 +119,12 @@ def _name(node: OperationDefinitionNode) -> str:
     return first.name.value if isinstance(first, FieldNode) else "anonymous"
 
 
+When = tuple[Any, ...]
+"""The nodes whose @skip and @include decide whether a field is asked for: it, and the fragments around it."""
+
+Asked = tuple[FieldNode, When]
+
+
 class _Compiler:
     def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, document: DocumentNode) -> None:
         self.schema = schema
@@ -131,28 +137,35 @@ class _Compiler:
         mutation = node.operation == OperationType.MUTATION
         root = self.schema.mutation_type if mutation else self.schema.query_type
         assert root is not None
-        return self._plan(root, [node.selection_set])
+        return self._plan(root, [(node.selection_set, ())])
 
-    def _plan(self, kind: GraphQLObjectType, selections: list[SelectionSetNode]) -> tuple[Step, ...]:
-        fields: dict[str, list[FieldNode]] = {}
-        for selection in selections:
-            self._collect(selection, fields)
+    def _plan(self, kind: GraphQLObjectType, selections: list[tuple[SelectionSetNode, When]]) -> tuple[Step, ...]:
+        fields: dict[str, list[Asked]] = {}
+        for selection, when in selections:
+            self._collect(selection, when, fields)
         return tuple(self._step(kind, key, nodes) for key, nodes in fields.items())
 
-    def _collect(self, selection: SelectionSetNode, fields: dict[str, list[FieldNode]]) -> None:
+    def _collect(self, selection: SelectionSetNode, above: When, fields: dict[str, list[Asked]]) -> None:
         for node in selection.selections:
+            when = (*above, node) if node.directives else above
             if isinstance(node, FieldNode):
-                fields.setdefault(node.alias.value if node.alias else node.name.value, []).append(node)
+                fields.setdefault(node.alias.value if node.alias else node.name.value, []).append((node, when))
             elif isinstance(node, FragmentSpreadNode):
-                self._collect(self.fragments[node.name.value].selection_set, fields)
+                self._collect(self.fragments[node.name.value].selection_set, when, fields)
             elif isinstance(node, InlineFragmentNode):
-                self._collect(node.selection_set, fields)
+                self._collect(node.selection_set, when, fields)
 
-    def _step(self, kind: GraphQLObjectType, key: str, nodes: list[FieldNode]) -> Step:
-        node = nodes[0]
+    def _step(self, kind: GraphQLObjectType, key: str, nodes: list[Asked]) -> Step:
+        node = nodes[0][0]
         name = node.name.value
+        wanted = None
+        if all(when for _, when in nodes):
+            cases = [when for _, when in nodes]
+            wanted = lambda variables: any(  # noqa: E731
+                all(_included(each, variables) for each in when) for when in cases
+            )
         if name == "__typename":
-            return Step(key, lambda _source, _context, _arguments: kind.name, _no_arguments, None, None)
+            return Step(key, lambda _source, _context, _arguments: kind.name, _no_arguments, wanted, None)
         if name.startswith("__"):
             raise InvalidDocument([GraphQLError("introspection is disabled")])
         field = kind.fields[name]
@@ -160,7 +173,9 @@ class _Compiler:
         below = get_named_type(field.type)
         subplan = None
         if isinstance(below, GraphQLObjectType):
-            subplan = self._plan(below, [item.selection_set for item in nodes if item.selection_set])
+            # What is asked for in one place only is told where that place is included.
+            sets = [(item.selection_set, when if len(nodes) > 1 else ()) for item, when in nodes if item.selection_set]
+            subplan = self._plan(below, sets)
         arguments: Callable[[Any], Mapping[str, Any]]
         if not field.args:
             arguments = _no_arguments
@@ -169,9 +184,6 @@ class _Compiler:
             arguments = lambda _variables: constant  # noqa: E731
         else:
             arguments = lambda variables: get_argument_values(field, node, variables)  # noqa: E731
-        wanted = None
-        if len(nodes) == 1 and node.directives:
-            wanted = lambda variables: _included(node, variables)  # noqa: E731
         return Step(key, resolve, arguments, wanted, subplan)
 
 
@@ -183,7 +195,7 @@ def _from_mapping(name: str) -> Resolver:
     return lambda source, _context, _arguments: source.get(name)
 
 
-def _included(node: FieldNode, variables: Any) -> bool:
+def _included(node: Any, variables: Any) -> bool:
     skip = get_directive_values(GraphQLSkipDirective, node, variables)
     include = get_directive_values(GraphQLIncludeDirective, node, variables)
     return not (skip and skip["if"]) and not (include and not include["if"])

@@ -38,6 +38,9 @@ def receive(run: Run, body: Mapping[str, Any]) -> dict[str, Any]:
         else:
             if body.get("preempting"):
                 run.state = "preempting"
+            elif run.state == "crashed":
+                # It had only not been heard of for too long.
+                run.state, run.exitcode = "running", None
             run.heartbeat()
         return {"exitcode": run.exitcode, "limits": {}, "stopped": run.stop_requested}
 

@@ -115,13 +115,16 @@ class Lines:
         self.steps, self.lines, self.keys = list(steps), list(lines), dict(keys)
 
     def write(self, offset: int, lines: Iterable[str]) -> None:
-        """Put lines from `offset` on, as the file stream does: a line that is there already is not added again."""
-        for number, line in enumerate(lines, start=offset):
-            if number >= len(self.lines):
-                self.append_text(line)
-            elif self.lines[number] != line:
-                kept = self.lines[:number]
-                self.rebuild(kept)
+        """Put lines from `offset` on, as the file stream does: each takes the place of the line that is there.
+
+        Those behind stay as they are, and an offset past the end adds at the end: wandb#12269 and #3933 show both.
+        """
+        given = list(lines)
+        there = self.lines[offset : offset + len(given)]
+        if there != given[: len(there)]:
+            self.rebuild([*self.lines[:offset], *given, *self.lines[offset + len(given) :]])
+        else:
+            for line in given[len(there) :]:
                 self.append_text(line)
 
     def pop(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mirror.sandbox import jsontext
@@ -12,6 +13,7 @@ from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Resolver
 from mirror.sandbox.errors import Refused
 from mirror.sandbox.run import Run
+from mirror.sandbox.sweep import Sweep, search
 from mirror.sandbox.world import new_run_id
 
 Input = Mapping[str, Any]
@@ -108,10 +110,55 @@ def _rewind_run(context: Context, given: Input) -> dict[str, Any]:
 
 def _update_run_state(context: Context, given: Input) -> dict[str, Any]:
     run = context.needed_run(given["id"])
-    if run.state not in _MOVES.get(given["state"], ()):
-        raise Refused(f"a {run.state} run cannot become {given['state']}", 400)
+    if run.labels.sweep or run.state not in _MOVES.get(given["state"], ()):
+        raise Refused(f"invalid state transition: {run.state} to {given['state']}", 400)
     run.set_state(given["state"])
     return {"success": True}
+
+
+def _upsert_sweep(context: Context, given: Input) -> dict[str, Any]:
+    """Make a sweep, which waits for agents, or change the one that `id` names; a null leaves what is there."""
+    world = context.world
+    if given.get("id"):
+        sweep = _needed_sweep(context, given["id"])
+        project = world.add_project(sweep.entity, sweep.project)
+    else:
+        project = world.add_project(
+            given.get("entityName") or world.entity, given.get("projectName") or "uncategorized"
+        )
+        sweep = Sweep(new_run_id(), project.entity, project.name, world.moment(), "", state="PENDING")
+    changes = {
+        name: given[field]
+        for field, name in (("state", "state"), ("displayName", "display_name"), ("description", "description"))
+        if given.get(field) is not None
+    }
+    if given.get("config") is not None or not sweep.config:
+        method, expected = search(given.get("config"))
+        changes |= {"config": given["config"], "method": method, "expected_runs": expected}
+    if given.get("priorRunsFilters") is not None:
+        runs = context.listing.runs(project, given["priorRunsFilters"], None)
+        changes["prior_runs"] = tuple(run.run_id for run in runs)
+    sweep = project.sweeps[sweep.name] = replace(sweep, **changes)
+    world.changed()
+    return {"sweep": sweep, "configValidationWarnings": []}
+
+
+def _enqueue_sweep_run(context: Context, given: Input) -> dict[str, Any]:
+    """A run of the sweep that waits for an agent."""
+    sweep = _needed_sweep(context, given["id"])
+    run = context.world.add_run(
+        sweep.entity, sweep.project, name=given.get("displayName"), sweep=sweep.name, state="pending"
+    )
+    run.set_config(_document(given["config"], "config"))
+    return {"id": run.storage_id, "runQueueItemId": None}
+
+
+def _needed_sweep(context: Context, storage_id: str) -> Sweep:
+    found = (sweep for project in context.world.projects.values() for sweep in project.sweeps.values())
+    sweep = next((sweep for sweep in found if sweep.storage_id == storage_id), None)
+    if sweep is None:
+        raise Refused(f"sweep not found: {storage_id}", 404)
+    return sweep
 
 
 def _create_run_files(context: Context, given: Input) -> dict[str, Any]:
@@ -151,6 +198,8 @@ MUTATIONS: dict[str, Resolver] = {
     "stopRun": lambda _, context, arguments: _stop_run(context, arguments["input"]),
     "rewindRun": lambda _, context, arguments: _rewind_run(context, arguments["input"]),
     "updateRunState": lambda _, context, arguments: _update_run_state(context, arguments["input"]),
+    "upsertSweep": lambda _, context, arguments: _upsert_sweep(context, arguments["input"]),
+    "enqueueSweepRun": lambda _, context, arguments: _enqueue_sweep_run(context, arguments["input"]),
     "createRunFiles": lambda _, context, arguments: _create_run_files(context, arguments["input"]),
     "markRunFilesUploaded": lambda _, context, arguments: _mark_uploaded(context, arguments["input"]),
     "deleteFiles": lambda _, context, arguments: _delete_files(context, arguments["input"]),

@@ -19,7 +19,7 @@ from mirror.sandbox.listing import connection
 from mirror.sandbox.mutations import MUTATIONS
 from mirror.sandbox.run import Run, unwrapped
 from mirror.sandbox.schema import SERVER_FEATURES
-from mirror.sandbox.sweep import Sweep
+from mirror.sandbox.sweep import Sweep, fits
 from mirror.sandbox.world import Project, World
 
 Arguments = Mapping[str, Any]
@@ -201,6 +201,17 @@ def _sweep_runs(sweep: Sweep, context: Context) -> list[Run]:
     return [run for run in context.world.runs(sweep.entity, sweep.project) if run.labels.sweep == sweep.name]
 
 
+def _sweeps(project: Project, _context: Context, arguments: Arguments) -> dict[str, Any]:
+    wanted = jsontext.read(arguments.get("filters") or "{}")
+    found = [sweep for sweep in project.sweeps.values() if fits(sweep, wanted)]
+    return connection(found, arguments.get("after"), arguments.get("first"))
+
+
+def _prior_runs(sweep: Sweep, context: Context, _arguments: Arguments) -> dict[str, Any]:
+    runs = [run for run in context.world.runs(sweep.entity, sweep.project) if run.run_id in sweep.prior_runs]
+    return connection(runs, None, None)
+
+
 def _best_loss(sweep: Sweep, context: Context, _arguments: Arguments) -> float | None:
     losses = [run.summary_document.get("loss") for run in _sweep_runs(sweep, context)]
     return min((loss for loss in losses if isinstance(loss, int | float) and loss == loss), default=None)  # noqa: PLR0124
@@ -256,9 +267,7 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "buckets": _run_connection,
         "totalSweeps": lambda project, _, __: len(project.sweeps),
         "sweep": lambda project, _, arguments: project.sweeps.get(arguments["sweepName"]),
-        "sweeps": lambda project, _, arguments: connection(
-            list(project.sweeps.values()), arguments.get("after"), arguments.get("first")
-        ),
+        "sweeps": _sweeps,
     },
     "Run": {
         "id": lambda run, _, __: run.storage_id,
@@ -319,6 +328,9 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "updatedAt": lambda sweep, _, __: instants.text(sweep.created_at),
         "runCount": lambda sweep, context, __: len(_sweep_runs(sweep, context)),
         "runCountExpected": lambda sweep, _, __: sweep.expected_runs,
+        "project": lambda sweep, context, __: context.world.find_project(sweep.entity, sweep.project),
+        "runs": lambda sweep, context, __: connection(_sweep_runs(sweep, context), None, None),
+        "priorRuns": _prior_runs,
     },
 }
 

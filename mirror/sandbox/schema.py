@@ -24,9 +24,15 @@ FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "run_control": ("Run.stopped", "Run.exitcode"),
     "default_entity": ("User.defaultEntity",),
     "organizations": ("Query.organization", "Entity.organization", "Entity.projects", "Query.entity"),
+    "SWEEPS_QUERY_FILTERING": ("Project.sweeps(filters)",),
+    "SWEEPS_LOCAL_SCHEDULER": ("Mutation.enqueueSweepRun",),
+    "UPDATE_RUN_STATE": ("Mutation.updateRunState",),
 }
 FILTER_COLUMNS = {"updated_at_filter": "updatedAt", "heartbeat_at_filter": "heartbeatAt"}
-SERVER_FEATURES = ("MARK_RUN_FILES_UPLOADED", "FILESTREAM_GZIP", "SWEEPS_QUERY_FILTERING")
+SERVER_FEATURES = (
+    *("MARK_RUN_FILES_UPLOADED", "FILESTREAM_GZIP", "SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER"),
+    "UPDATE_RUN_STATE",
+)
 
 
 def missing_fields(features: Mapping[str, bool]) -> frozenset[str]:

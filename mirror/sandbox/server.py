@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
@@ -54,7 +54,7 @@ class Sandbox:
         self._gate = Gate(self.key, Limit(rate_limit) if rate_limit else None, Faults(seed))
         self._app = Api(self._context, Documents(schema.load(absent), RESOLVERS), self._gate).app()
         self._port = port
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -100,21 +100,20 @@ class Sandbox:
             server_header=False,
             date_header=False,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": listeners}, name="wandb-sandbox", daemon=True
         )
         self._thread.start()
-        while not self._server.started:
+        while not self._server.ready.wait(0.1):
             if not self._thread.is_alive():
                 raise RuntimeError(f"the sandbox server did not start at {self.url}")
-            time.sleep(0.002)
         return self
 
     def stop(self) -> None:
         """Stop listening and wait for the thread; requests under way are given a second."""
         if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
+            self._server.end()
             self._thread.join(timeout=5)
             self._server = self._thread = None
 
@@ -125,6 +124,42 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class _Server(uvicorn.Server):
+    """Starts and ends at once, where uvicorn looks ten times a second whether it is to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self._ending = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def end(self) -> None:
+        """Begin to end, from another thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ending.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._ending.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - of the class above
+        for server in self.servers:
+            server.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        ends = asyncio.get_running_loop().time() + (self.config.timeout_graceful_shutdown or 0)
+        while (state.connections or state.tasks) and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.002)
+        for task in state.tasks:
+            task.cancel()
 
 
 def _bound(port: int) -> socket.socket:

@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 import base64
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+from mirror.sandbox.errors import Refused
+
+_COLUMNS = {
+    "name": "name",
+    "state": "state",
+    "method": "method",
+    **dict.fromkeys(("displayName", "display_name"), "display_name"),
+    "description": "description",
+}
+_TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "$eq": lambda value, wanted: value == wanted,
+    "$ne": lambda value, wanted: value != wanted,
+    "$in": lambda value, wanted: value in wanted,
+    "$nin": lambda value, wanted: value not in wanted,
+    "$regex": lambda value, wanted: isinstance(value, str) and re.search(wanted, value) is not None,
+}
 
 
 @dataclass(frozen=True)
@@ -21,8 +42,47 @@ class Sweep:
     display_name: str | None = None
     description: str | None = None
     expected_runs: int | None = None
+    prior_runs: tuple[str, ...] = ()
+    """Runs that were there before and that the search takes into account, by their ids."""
 
     @property
     def storage_id(self) -> str:
         """The id that the API shows."""
         return base64.b64encode(f"Sweep:v1:{self.name}:{self.project}:{self.entity}".encode()).decode()
+
+
+def search(config: str | None) -> tuple[str, int | None]:
+    """The method of a sweep's config, and how many runs it takes: known of a grid alone. Refuses what is no config."""
+    import yaml
+
+    try:
+        told = yaml.safe_load(config or "")
+    except yaml.YAMLError:
+        told = None
+    if not isinstance(told, dict) or told.get("method") not in ("grid", "random", "bayes", "custom"):
+        raise Refused("invalid sweep config: it has no known method", 400)
+    return told["method"], _combinations(told.get("parameters") or {}) if told["method"] == "grid" else None
+
+
+def _combinations(parameters: Mapping[str, Any]) -> int:
+    return math.prod(
+        _combinations(given["parameters"]) if "parameters" in given else len(given.get("values", [None]))
+        for given in parameters.values()
+    )
+
+
+def fits(sweep: Sweep, wanted: Mapping[str, Any]) -> bool:
+    """Whether a sweep passes a filter in the language of those for runs. Refuses columns and operators not known."""
+    return all(_member_fits(sweep, key, value) for key, value in wanted.items())
+
+
+def _member_fits(sweep: Sweep, key: str, value: Any) -> bool:
+    if key in ("$and", "$or"):
+        return (all if key == "$and" else any)(fits(sweep, each) for each in value)
+    if key not in _COLUMNS:
+        raise Refused(f"invalid filters: {key}", 400)
+    held = getattr(sweep, _COLUMNS[key])
+    tests = value if isinstance(value, dict) else {"$eq": value}
+    if unknown := [name for name in tests if name not in _TESTS]:
+        raise Refused(f"invalid filters: {unknown[0]}", 400)
+    return all(_TESTS[name](held, operand) for name, operand in tests.items())

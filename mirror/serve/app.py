@@ -34,19 +34,18 @@ from mirror.serve.context import Context, RunPath
 from mirror.serve.documents import Better, Elsewhere, Malformed, Operation, Write
 from mirror.serve.files import METADATA, metadata, runs_of
 from mirror.serve.guard import KeyGuard
-from mirror.serve.resolvers import RESOLVERS, Exports
+from mirror.serve.pages import goes_on
+from mirror.serve.resolvers import ALWAYS, RESOLVERS, Exports
 from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed
 from mirror.serve.upstream import PASSED, Upstream
 from mirror.snapshot.connection import refusal
+from mirror.wandb_json import UNREADABLE, loads
 from mirror.web.snapshots import Snapshots
 from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")
-
-PATHS = ("/graphql", "/files/")
-"""What belongs to the endpoint, beside the page on the same port."""
 
 SECONDS = 60.0
 MOST_BYTES = 256 << 20
@@ -105,21 +104,27 @@ class Endpoint:
     touched: Touched = field(default_factory=Touched)
     listings: Listings = field(default_factory=Listings)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
-    remembered: OrderedDict[bytes, tuple[float, bytes]] = field(default_factory=OrderedDict)
+    remembered: OrderedDict[tuple[str, str, bytes], tuple[float, bytes]] = field(default_factory=OrderedDict)
 
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
         body = await _body(request)
         # A script asks who it is first, and for runs next.
         self.snapshots.statements.warm()
+        text = body
         try:
-            asked, variables = _asked(body, request.headers.get("content-encoding", ""))
+            text = _plain(body, request.headers.get("content-encoding", ""))
+            asked, variables = _asked(text)
             if asked.roots & _SERVER_KNOWS_BETTER:
                 return await self._better(request, body, asked, variables)
-            return await self._answered(request, body, asked, variables)
+            if asked.schema_question is not None:
+                return await self._of_schema(request, body, asked, variables)
+            return await self._answered(request, body, asked, variables, begun=goes_on(text))
         except Write:
-            return await self._write(request, body)
+            return await self._write(request, body, text)
         except Elsewhere as missing:
+            if goes_on(text):
+                return _refused(f"{missing}; ask for the first page of the list again", 400)
             return await self._passed(request, body, str(missing))
         except MirrorError as error:
             return _refused(str(error), 400)
@@ -131,16 +136,21 @@ class Endpoint:
             if content is not None:
                 return Response(content, media_type="application/json")
             return await self._passed(request, b"", "the content of files stays on the server")
-        return await self._write(request, await _body(request))
+        return await self._write(request, await _body(request), b"")
 
-    async def _answered(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
-        """The mirror's answer, after the server was asked for what has to be known before, or which is better."""
+    async def _answered(
+        self, request: Request, body: bytes, asked: Operation, variables: Any, *, begun: bool
+    ) -> Response:
+        """The mirror's answer, after the server was asked for what has to be known before, or which is better.
+
+        `begun`: it goes on with a list of the mirror's, with which the server could not go on.
+        """
         try:
-            return await self._mirrored(request, asked, variables)
+            return await self._mirrored(request, asked, variables, alone=begun)
         except Exports as unknown:
             learned = await self._exported(request, body)
             last = None if learned is None else min(learned, unknown.last_step)
-            self.listings.exported.keep(unknown.version, unknown.rid, (last, time.monotonic()))
+            self.listings.exported.keep(ALWAYS, unknown.rid, (last, time.monotonic()))
             return await self._mirrored(request, asked, variables, alone=True)
         except Better:
             try:
@@ -218,8 +228,8 @@ class Endpoint:
         try:
             told = orjson.loads(bytes((await self._upstream(request, body)).body))
             found = told["data"]["project"]["run"]["parquetHistory"]
-            steps = [int(row["_step"]) for row in found["liveData"]]
-        except (CommError, ValueError, TypeError, KeyError):
+            steps = [int((loads(row) if isinstance(row, str) else row)["_step"]) for row in found["liveData"]]
+        except (CommError, *UNREADABLE):
             return None
         if not found["parquetUrls"]:
             return None
@@ -229,7 +239,10 @@ class Endpoint:
         """The server's answer, or its last one, or what the mirror knows."""
         if PASSED in request.headers:
             return await self._mirrored(request, asked, variables, alone=True)
-        told_at, told = self.remembered.get(body, (-_FRESH_SECONDS, b""))
+        # Nothing else is remembered with who somebody is: that may change at any time.
+        policy = self.policy()
+        known = None if asked.roots - _SERVER_KNOWS_BETTER else (policy.base_url, self.upstream.key(), body)
+        told_at, told = self.remembered.get(known, (-_FRESH_SECONDS, b"")) if known else (-_FRESH_SECONDS, b"")
         if time.monotonic() - told_at < _FRESH_SECONDS:
             return Response(told, media_type="application/json")
         try:
@@ -238,13 +251,23 @@ class Endpoint:
             if told:
                 return Response(told, media_type="application/json")
             return await self._mirrored(request, asked, variables, alone=True)
-        if found.status_code == 200 and b'"errors"' not in bytes(found.body):
-            self.remembered[body] = (time.monotonic(), bytes(found.body))
+        if known and found.status_code == 200 and b'"errors"' not in bytes(found.body):
+            self.remembered[known] = (time.monotonic(), bytes(found.body))
             while len(self.remembered) > _REMEMBERED:
                 self.remembered.popitem(last=False)
         return found
 
-    async def _write(self, request: Request, body: bytes) -> Response:
+    async def _of_schema(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
+        """Which fields there are: the server's answer, since what the mirror lacks is asked there, or the mirror's."""
+        if PASSED not in request.headers:
+            with suppress(CommError):
+                found = await self.upstream.graphql(request, body)
+                if found.status_code == 200 and b'"errors"' not in bytes(found.body):
+                    return found
+        return await self._mirrored(request, asked, variables)
+
+    async def _write(self, request: Request, body: bytes, text: bytes) -> Response:
+        """The server's answer to a change. `text` is the body of a GraphQL request, unpacked."""
         if not self.policy().writes:
             return _refused(
                 'the mirror takes no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
@@ -254,12 +277,12 @@ class Endpoint:
         except CommError as error:
             return _refused(f"changes go to the server: {error}", 400)
         if request.url.path == "/graphql":
-            await self._in_pool(partial(self._note_files, body))
+            await self._in_pool(partial(self._note_files, text))
         return found
 
     def _note_files(self, body: bytes) -> None:
         """Have the lists of files that a change concerns pulled anew."""
-        runs, files = changed(body)
+        runs, files = changed(body, self.policy().entity)
         if files:
             with self.snapshots.connection(SECONDS) as connection:
                 runs += runs_of(connection, files)
@@ -300,12 +323,20 @@ def application(
     )
 
 
-def _asked(body: bytes, encoding: str) -> tuple[Operation, Any]:
+def _plain(body: bytes, encoding: str) -> bytes:
+    """The body as text; one that cannot be unpacked as it is."""
+    try:
+        return _unpacked(body) if encoding == "gzip" else body
+    except (OSError, EOFError):
+        return body
+
+
+def _asked(body: bytes) -> tuple[Operation, Any]:
     """The operation that a request means, and its variables."""
     try:
-        sent = orjson.loads(_unpacked(body) if encoding == "gzip" else body)
+        sent = orjson.loads(body)
         query, name, given = sent["query"], sent.get("operationName"), sent.get("variables") or {}
-    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         query, name, given = None, None, None
     if not isinstance(query, str) or not isinstance(given, dict) or not isinstance(name, str | None):
         raise Malformed('send JSON such as {"query": "{ viewer { entity } }", "variables": {}}')

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mirror.serve.context import Context, path_of
-from mirror.serve.documents import Elsewhere, Field
+from mirror.serve.context import LIVE_STATES, Context, path_of
+from mirror.serve.documents import Better, Elsewhere, Field
 from mirror.serve.pages import connection, cursor, start_of
 
 if TYPE_CHECKING:
@@ -26,9 +26,12 @@ def page(run: Source, context: Context, asked: Field, arguments: Arguments) -> d
     first, last = arguments.get("first"), arguments.get("last")
     if last is None and not arguments.get("useImprovedPagination"):
         raise Elsewhere("console lines are paged by the server unless useImprovedPagination is asked for")
-    total = _taken(context.connection, run)
+    total, behind = _taken(context.connection, run)
     if total is None:
         raise Elsewhere(f"the console of {'/'.join(path_of(run))} is not mirrored (sync.console)")
+    if behind and (live := run["state"] in LIVE_STATES) + context.alone < 2:
+        missing = f"not all console lines of {'/'.join(path_of(run))} are mirrored"
+        raise Better(missing) if live else Elsewhere(missing)
     if last is not None:
         start, most = max(total - max(last, 0), 0), min(max(last, 0), MOST_LINES)
         start = max(start, total - most)
@@ -39,13 +42,19 @@ def page(run: Source, context: Context, asked: Field, arguments: Arguments) -> d
     return connection(edges, start, more=start + len(nodes) < total)
 
 
-def _taken(connection: DuckDBPyConnection, run: Source) -> int | None:
-    """How many lines the mirror holds; None where it does not hold all that there were when it looked."""
+def _taken(connection: DuckDBPyConnection, run: Source) -> tuple[int | None, bool]:
+    """How many lines the mirror holds, and whether the server has told of more since.
+
+    None where it does not hold all that there were when it looked.
+    """
     rid = run["rid"]
-    taken = connection.execute("SELECT log_lines FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
+    found = connection.execute("SELECT log_lines FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
+    taken = found[0][0] if found else None
     held: int = connection.execute("SELECT count(*) FROM store.console WHERE rid = ?", [rid]).fetchall()[0][0]
-    none_there = run.get("logLineCount") == 0
-    return held if none_there or (taken and taken[0][0] is not None) else None
+    counted = run.get("logLineCount")
+    if counted == 0:
+        return held, False
+    return (None, False) if taken is None else (held, counted is not None and taken < counted)
 
 
 def _lines(connection: DuckDBPyConnection, rid: int, start: int, most: int, *, labels: bool) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 T = TypeVar("T")
+
+LIVE_STATES = frozenset({"running", "pending", "preempting"})
 
 RunPath = tuple[str, str, str]
 """Entity, project and run id."""
@@ -45,7 +47,6 @@ class Context:
     sign: Callable[[str], str] = str
     touched: Callable[[RunPath], datetime | None] = lambda _: None
     look_again: Callable[[RunPath], None] = lambda _: None
-    described: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
         """What an earlier request found in the same snapshot, or is found now."""

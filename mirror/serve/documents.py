@@ -42,6 +42,10 @@ MOST_FIELDS = 5_000
 Checking takes time by the square of the one, and answering memory by the other.
 """
 
+MOST_OBJECTS = 500_000
+MOST_BYTES = 256 << 20
+"""Of one answer: objects, and bytes of documents and histories in it. A page of a thousand runs has 5,000 objects."""
+
 
 class Malformed(MirrorError):
     """The request is no GraphQL request, for any server."""
@@ -59,9 +63,19 @@ class Write(Elsewhere):
     """A mutation: only the real server may take it."""
 
 
+class TooMuch(MirrorError):
+    """The answer would not fit into memory beside those of others."""
+
+
+Conditional = FieldNode | InlineFragmentNode | FragmentSpreadNode
+
+Conditions = tuple[Conditional, ...]
+"""What has to be included, by its @skip and @include, for a field to be: itself and the fragments that it stands in."""
+
+
 @dataclass(frozen=True)
 class Field:
-    """One asked field of a selection, and what is asked of its value."""
+    """One asked field of a selection, and what is asked of its value; asked where all of one of `conditions` hold."""
 
     key: str
     kind: str
@@ -69,6 +83,7 @@ class Field:
     node: FieldNode
     definition: GraphQLField
     below: tuple[Field, ...] | None
+    conditions: tuple[Conditions, ...] = ()
 
     def names(self, *path: str) -> frozenset[str]:
         """The fields that are asked at the end of this path below."""
@@ -86,11 +101,9 @@ class Field:
 
     def wanted(self, variables: Any) -> bool:
         """What @skip and @include say."""
-        if not self.node.directives:
-            return True
-        skip = get_directive_values(GraphQLSkipDirective, self.node, variables)
-        include = get_directive_values(GraphQLIncludeDirective, self.node, variables)
-        return not (skip and skip["if"]) and not (include and not include["if"])
+        return not self.conditions or any(
+            all(_included(node, variables) for node in together) for together in self.conditions
+        )
 
 
 @dataclass(frozen=True)
@@ -153,6 +166,7 @@ def execute(
         return told.data or {}, [{"message": error.message} for error in told.errors or ()]
 
     planned: dict[int, list[tuple[Field, Resolver | None, Mapping[str, Any]]]] = {}
+    objects = size = 0
 
     def plan(fields: tuple[Field, ...]) -> list[tuple[Field, Resolver | None, Mapping[str, Any]]]:
         """What is the same for all objects of a list."""
@@ -169,6 +183,10 @@ def execute(
         return planned[id(fields)]
 
     def walk(fields: tuple[Field, ...], source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+        nonlocal objects, size
+        objects += 1
+        if objects > MOST_OBJECTS or size > MOST_BYTES:
+            raise TooMuch("this document asks for too much at once; ask for fewer runs, or for smaller pages")
         found: dict[str, Any] = {}
         for field, resolve, arguments in plan(fields):
             try:
@@ -180,7 +198,7 @@ def execute(
                 if resolve is not None:
                     raise
                 raise Elsewhere(f"{field.kind}.{field.name} is not mirrored here") from None
-            except Elsewhere:
+            except (Elsewhere, TooMuch):
                 raise
             except MirrorError as error:
                 errors.append({"message": str(error), "path": [*path, field.key]})
@@ -191,10 +209,23 @@ def execute(
                     value = [walk(field.below, item, (*here, place)) for place, item in enumerate(value)]
                 else:
                     value = walk(field.below, value, here)
+            elif isinstance(value, str):
+                size += len(value)
+            elif isinstance(value, list):
+                size += sum(len(item) for item in value if isinstance(item, str))
             found[field.key] = value
         return found
 
     return walk(asked.fields, None, ()), errors
+
+
+def _included(node: Conditional, variables: Any) -> bool:
+    try:
+        skip = get_directive_values(GraphQLSkipDirective, node, variables)
+        include = get_directive_values(GraphQLIncludeDirective, node, variables)
+    except GraphQLError as error:
+        raise Malformed(error.message) from error
+    return not (skip and skip["if"]) and not (include and not include["if"])
 
 
 def _kind_of(_source: Any, _context: Any, field: Field, _arguments: Mapping[str, Any]) -> str:
@@ -212,11 +243,21 @@ def _operations(query: str) -> dict[str, Operation] | MirrorError:
     try:
         document = parse(query, no_location=True, max_tokens=MOST_TOKENS)
     except GraphQLError as error:
-        return Malformed(error.message)
+        if not error.message.endswith("Parsing aborted."):
+            return Malformed(error.message)
+        # It is not read to its end; what changes something holds the word.
+        return (
+            Write("a change") if "mutation" in query else Elsewhere(f"a document of more than {MOST_TOKENS:,} tokens")
+        )
+    except RecursionError:
+        return Malformed("the document is nested too deeply")
     nodes = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     if any(node.operation != OperationType.QUERY for node in nodes):
         return Write("a change")
-    errors = validate(_schema(), document, max_errors=1)
+    try:
+        errors = validate(_schema(), document, max_errors=1)
+    except RecursionError:
+        return Malformed("the document is nested too deeply")
     if errors:
         return Elsewhere(errors[0].message.replace("'", '"'))
     if sum(_expanded(document).values()) > MOST_FIELDS:
@@ -258,7 +299,7 @@ def _operation(document: DocumentNode, node: OperationDefinitionNode) -> Operati
     selected = node.selection_set.selections
     if selected and all(isinstance(field, FieldNode) and field.name.value.startswith("__") for field in selected):
         return Operation(node, (), document)
-    return Operation(node, _fields(document, _query_type(), [node.selection_set]))
+    return Operation(node, _fields(document, _query_type(), [(node.selection_set, ())]))
 
 
 def _name(node: OperationDefinitionNode) -> str:
@@ -271,35 +312,43 @@ def _query_type() -> GraphQLObjectType:
     return found
 
 
-def _fields(document: DocumentNode, kind: GraphQLObjectType, sets: list[SelectionSetNode]) -> tuple[Field, ...]:
+def _fields(
+    document: DocumentNode, kind: GraphQLObjectType, sets: list[tuple[SelectionSetNode, Conditions]]
+) -> tuple[Field, ...]:
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
-    nodes: dict[str, list[FieldNode]] = {}
-    for selected in sets:
-        for node in _selected(selected, fragments):
-            nodes.setdefault(node.alias.value if node.alias else node.name.value, []).append(node)
+    nodes: dict[str, list[tuple[FieldNode, Conditions]]] = {}
+    for selected, above in sets:
+        for node, conditions in _selected(selected, fragments, above):
+            nodes.setdefault(node.alias.value if node.alias else node.name.value, []).append((node, conditions))
     return tuple(_field(document, kind, key, alike) for key, alike in nodes.items())
 
 
-def _selected(selected: SelectionSetNode, fragments: Mapping[str, FragmentDefinitionNode]) -> Iterator[FieldNode]:
+def _selected(
+    selected: SelectionSetNode, fragments: Mapping[str, FragmentDefinitionNode], above: Conditions
+) -> Iterator[tuple[FieldNode, Conditions]]:
     for node in selected.selections:
+        assert isinstance(node, Conditional)
+        conditions = (*above, node) if node.directives else above
         if isinstance(node, FieldNode):
-            yield node
-        elif node.directives:
-            raise Elsewhere("a fragment that is included under a condition")
+            yield node, conditions
         elif isinstance(node, FragmentSpreadNode):
-            yield from _selected(fragments[node.name.value].selection_set, fragments)
-        elif isinstance(node, InlineFragmentNode):
-            yield from _selected(node.selection_set, fragments)
+            yield from _selected(fragments[node.name.value].selection_set, fragments, conditions)
+        else:
+            yield from _selected(node.selection_set, fragments, conditions)
 
 
-def _field(document: DocumentNode, kind: GraphQLObjectType, key: str, nodes: list[FieldNode]) -> Field:
-    node, name = nodes[0], nodes[0].name.value
+def _field(
+    document: DocumentNode, kind: GraphQLObjectType, key: str, nodes: list[tuple[FieldNode, Conditions]]
+) -> Field:
+    node, name = nodes[0][0], nodes[0][0].name.value
+    conditions = tuple(these for _, these in nodes) if all(these for _, these in nodes) else ()
     if name == "__typename":
-        return Field(key, kind.name, name, node, GraphQLField(_query_type()), None)
+        return Field(key, kind.name, name, node, GraphQLField(_query_type()), None, conditions)
     if name.startswith("__"):
         raise Elsewhere("a question about the schema itself")
     definition = kind.fields[name]
     type_ = get_named_type(definition.type)
-    sets = [item.selection_set for item in nodes if item.selection_set]
+    # Asked twice, once under a condition: what only the one asks for is told where that one holds.
+    sets = [(item.selection_set, these if len(nodes) > 1 else ()) for item, these in nodes if item.selection_set]
     below = _fields(document, type_, sets) if isinstance(type_, GraphQLObjectType) else None
-    return Field(key, kind.name, name, node, definition, below)
+    return Field(key, kind.name, name, node, definition, below, conditions)

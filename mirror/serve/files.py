@@ -37,7 +37,7 @@ def count(run: Source, context: Context, _field: Field, _arguments: Arguments) -
 
 def page(run: Source, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
     """`files`: names that the mirror lacks may have come since, and are asked of the server."""
-    names = arguments.get("names") or ()
+    names = [name for name in arguments.get("names") or () if name is not None]
     start = start_of(arguments)
     first = arguments.get("first")
     most = min(runs.MOST_RUNS if first is None else max(first, 0), runs.MOST_RUNS)

@@ -66,6 +66,14 @@ class Logged:
         """How many values the run holds from step `low` on, to `high` exclusive, if they lie evenly."""
         return self.values * (high - low) // (self.last_step + 1) if self.last_step >= 0 else 0
 
+    def values_of(self, wanted: Window) -> int:
+        """The same of a window, of which no more rows are told than are asked for."""
+        low = max(wanted.low or 0, 0)
+        high = self.last_step + 1 if wanted.high is None else min(wanted.high, self.last_step + 1)
+        between = self.values_between(low, max(high, low))
+        most = between if wanted.samples is None else self.values * max(wanted.samples, 0) // max(self.rows, 1)
+        return min(between, most)
+
     @property
     def dense(self) -> str | None:
         """A key that every row has, as `_timestamp`: its steps are all steps, and quick to read."""
@@ -174,18 +182,18 @@ def sampled(source: HistorySource, run: Logged, keys: Sequence[str], wanted: Win
     """
     asked = [key for key in dict.fromkeys(keys) if key != "_step"]
     if not asked:
-        return [] if wanted.most == 0 else [{"_step": step} for step in _steps(source, run, wanted)]
-    groups = [
-        [key] if key in run.counts else [name for name in run.counts if name.startswith(f"{key}.")] for key in asked
-    ]
+        steps = () if wanted.most == 0 else _steps(source, run, wanted)
+        return [{"_step": step} if "_step" in keys else {} for step in steps]
+    inside = {key: [name for name in run.counts if name.startswith(f"{key}.")] for key in asked}
+    nested = _document(source.connection, run.rid) if any(inside.values()) else {}
+    below = {
+        key: {name: path for name in names if (path := _below(nested, key, name, besides=key in run.counts))}
+        for key, names in inside.items()
+    }
+    groups = [[*([key] if key in run.counts else []), *below[key]] for key in asked]
     if not all(groups) or wanted.most == 0:
         return []
-    paths = {
-        name: (key, *name.removeprefix(f"{key}.").split("."))
-        for key, names in zip(asked, groups, strict=True)
-        for name in names
-        if name != key
-    }
+    paths = {name: (key, *path) for key, found in below.items() for name, path in found.items()}
     found = _held_by_all(source, run, groups, wanted)
     pieces = [orjson.dumps(chunk)[1:-1] for chunk in _chunks(found, paths, "_step" if "_step" in keys else None)]
     text = b"[" + b",".join(pieces) + b"]"
@@ -300,6 +308,19 @@ def _document(connection: DuckDBPyConnection, rid: int) -> dict[str, Any]:
 def _path(document: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """Where a dotted key stands in the summary; the key itself where it is not found there."""
     return _located(document, key) or (key,)
+
+
+def _below(document: Mapping[str, Any], key: str, name: str, *, besides: bool) -> tuple[str, ...]:
+    """Where in the object of a key a dotted key stands; nowhere for one that was logged with its dots.
+
+    One that the summary does not show is taken for nested, but not `besides` plain values of the key.
+    """
+    path = _located(document, name)
+    for place in range(1, len(path or ())):
+        assert path is not None
+        if ".".join(path[:place]) == key:
+            return path[place:]
+    return () if besides or path else tuple(name.removeprefix(f"{key}.").split("."))
 
 
 def _located(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:

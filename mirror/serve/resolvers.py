@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError
+from mirror.remote.json_history import KeyGlobs
 from mirror.serve import console, files, history, runs
-from mirror.serve.context import Context, path_of
-from mirror.serve.documents import Better, Elsewhere, Field, Resolver
+from mirror.serve.context import LIVE_STATES, Context, path_of
+from mirror.serve.documents import Better, Elsewhere, Field, Resolver, TooMuch
 from mirror.serve.history import AHEAD_VALUES
 from mirror.serve.pages import connection, cursor, place_of, start_of
 from mirror.serve.runs import Listing
@@ -30,7 +31,10 @@ FRESH = timedelta(days=1)
 ASKED_SECONDS = 600.0
 """How long the server is not asked again which steps of one run it has exported."""
 
-LIVE_STATES = frozenset({"running", "pending", "preempting"})
+MOST_VALUES = 10_000_000
+"""Of a history in one answer; its text takes some 50 bytes a value, and what it is made of as much again."""
+
+_LAST_STEP = 2**63 - 1
 
 _HEAVY = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "historyKeys"})
 """Fields of a run that are read where they are asked for; the others are known of every run that was looked at."""
@@ -43,18 +47,26 @@ AHEAD_BYTES = 1 << 17
 """Runs of a list in which one has larger documents are read one at a time."""
 
 
+ALWAYS = ""
+"""The version under which is kept what the server said of exports: a scan goes on while the mirror moves on."""
+
+_OF_FACTS = frozenset({"projectId", "readOnly", "stopped", "exitcode", "systemMetrics", "user", "runInfo"})
+_OF_HISTORY = frozenset({"historyKeys", "history", "sampledHistory", "parquetHistory"})
+"""Fields of a run that come from what is kept of it beside its record, and from its history."""
+
+
 class Exports(Elsewhere):
     """Which steps of a run the server has exported is to be asked first; then this is answered by the mirror."""
 
-    def __init__(self, version: str, rid: int, last_step: int) -> None:
+    def __init__(self, rid: int, last_step: int) -> None:
         super().__init__("which steps are exported")
-        self.version, self.rid, self.last_step = version, rid, last_step
+        self.rid, self.last_step = rid, last_step
 
 
 def _viewer(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any] | None:
     """Whoever holds the key: what the server told of them, or at least what the daemon found out when it signed in."""
     told: dict[str, Any] | None = context.server[0].get("viewer", {})
-    if told:
+    if told and context.username in (None, told.get("username")):
         return told
     known = {"username": context.username, "entity": context.entity}
     return {name: value for name, value in known.items() if value is not None}
@@ -118,6 +130,9 @@ def _entity_name(project: Source, *_: Any) -> str:
 
 
 def _listing(project: Source, context: Context, arguments: Arguments) -> Listing:
+    if not project["listed"]:
+        raise Elsewhere(f"not all runs of {project['key']} are mirrored yet")
+    _needs_text(arguments, "filters")
     return context.listings.find(
         context.ask,
         context.version,
@@ -144,6 +159,8 @@ def _runs(project: Source, context: Context, asked: Field, arguments: Arguments)
     end = start + min(runs.MOST_RUNS if first is None else max(first, 0), runs.MOST_RUNS)
     rids = listing.rids[start:end].tolist()
     fields = asked.names("edges", "node")
+    if not arguments.get("after") and end < len(listing.rids):
+        _hold_all(project, context, listing, fields)
     found: dict[int, dict[str, Any]] = {}
     for block in range(start // runs.BLOCK, -(-min(end, len(listing.rids)) // runs.BLOCK)):
         found |= _block(project, context, listing, block)
@@ -152,6 +169,21 @@ def _runs(project: Source, context: Context, asked: Field, arguments: Arguments)
     places = {rid: place for place, rid in enumerate(rids, start=start + 1)}
     edges = [{"node": row, "cursor": cursor(listing.name, places[row["rid"]])} for row in rows]
     return connection(edges, start, more=end < len(listing.rids), total=len(listing.rids))
+
+
+def _hold_all(project: Source, context: Context, listing: Listing, fields: frozenset[str]) -> None:
+    """Raise Elsewhere where a later page of the list would: the server could not go on with a list of the mirror's."""
+    connection, key = context.connection, project["key"]
+    lacking: set[int] = set()
+    unread = context.remembered(("unread", key), lambda: facts.unread(connection, key))
+    lacking.update(rid for rid, columns in unread.items() if runs.unheld(columns) & fields)
+    if fields & _OF_FACTS:
+        lacking.update(context.remembered(("no facts", key), lambda: facts.without_facts(connection, key)))
+    if fields & _OF_HISTORY:
+        find = partial(facts.without_history, connection, key, sorted(LIVE_STATES))
+        lacking.update(context.remembered(("no history", key), find))
+    if lacking and not lacking.isdisjoint(listing.rids):
+        raise Elsewhere(f"not all of what is asked of the runs of {key} is mirrored")
 
 
 def _block(project: Source, context: Context, listing: Listing, block: int) -> dict[int, dict[str, Any]]:
@@ -188,15 +220,12 @@ def _run(project: Source, context: Context, asked: Field, arguments: Arguments) 
         if not rows:
             raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
         for row in rows:
-            described = context.described.get(row["rid"])
-            if runs.weight(row, described) > AHEAD_BYTES:
+            if runs.weight(row, row.get("described")) > AHEAD_BYTES:
                 context.listings.walks.stop(light)
             else:
-                ahead.keep(version, (row["rid"], fields), (row, described))
-        found = rows[0], context.described.get(light["rid"])
-    row, described = found
-    context.described[light["rid"]] = described
-    return dict(row)
+                ahead.keep(version, (row["rid"], fields), row)
+        found = rows[0]
+    return dict(found)
 
 
 def _following(context: Context, what: str, run: Source, fits: Callable[[Sequence[Source]], bool]) -> Sequence[Source]:
@@ -215,7 +244,9 @@ def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fie
     told = facts.heavy(context.connection, [row["rid"] for row in rows])
     if "historyKeys" in fields:
         by_number = {row["rid"]: row for row in rows}
-        context.described |= history.described(context.connection, project["key"], by_number, told)
+        described = history.described(context.connection, project["key"], by_number, told)
+        for row in rows:
+            row["described"] = described.get(row["rid"])
     if "systemMetrics" in fields:
         for row in rows:
             metrics = told.get(row["rid"], (None, None))[0]
@@ -230,13 +261,50 @@ def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fie
 
 
 def _logged(run: Source, context: Context) -> history.Logged:
-    find = partial(history.logged, context.connection, run["rid"], run["historyLineCount"], run["last_step"])
+    find = partial(history.logged, context.connection, run["rid"], run["rows"], run["last_step"])
     return context.remembered(("logged", run["rid"]), find)
 
 
+def _hold_history(run: Source, context: Context, keys: Sequence[str] | None = None) -> None:
+    """Raise Elsewhere where the mirror lacks history of the run, or these keys of it, any key where there are none.
+
+    Better for a live run, of which there is always more than is mirrored: what there is can be told.
+    """
+    if run["local"]:
+        return
+    held, told = run["rows"], run["server_rows"] or 0
+    if held < told:
+        missing = f"{held:,} of the {told:,} history rows of {'/'.join(path_of(run))} are mirrored"
+        if held == 0 or run["state"] not in LIVE_STATES:
+            raise Elsewhere(missing)
+        if run["last_step"] < (run["server_last_step"] or 0) and not context.alone:
+            raise Better(missing)
+    globs = run["project"]["globs"]
+    if globs and (mirrored := KeyGlobs(loads(globs))).everything is False:
+        wanted = _told_keys(run, context) if keys is None else keys
+        if left_out := next((key for key in wanted if key != "_step" and key not in mirrored), None):
+            raise Elsewhere(f"the key {left_out} of {'/'.join(path_of(run))} is not mirrored (sync.history)")
+
+
+def _told_keys(run: Source, context: Context) -> list[str]:
+    """All keys that the run ever logged, as the server told."""
+    text = facts.heavy(context.connection, [run["rid"]]).get(run["rid"], (None, None))[1]
+    if text is None:
+        raise Elsewhere(f"the keys of {'/'.join(path_of(run))} are not mirrored")
+    told = loads(text)
+    return [*told["monotonic"], *told["falling"], *told["others"]]
+
+
 def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
-    wanted = history.Window(arguments.get("minStep"), arguments.get("maxStep"), arguments.get("samples"))
+    _hold_history(run, context)
+    low, high = _step(arguments, "minStep"), _step(arguments, "maxStep")
+    wanted = history.Window(low, high, arguments.get("samples"))
     logged = _logged(run, context)
+    if logged.values_of(wanted) > MOST_VALUES:
+        raise TooMuch(
+            f"{logged.values_of(wanted):,} values of {'/'.join(path_of(run))} are too many at once; "
+            "ask for fewer samples, for some keys, or page by page, as scan_history does"
+        )
     limit = arguments.get("maxKeyLimit")
     if limit is not None and 0 <= limit < len(logged.counts):
         raise Elsewhere(f"the {len(logged.counts)} keys of {'/'.join(path_of(run))} with maxKeyLimit {limit}")
@@ -249,9 +317,27 @@ def _history(run: Source, context: Context, _field: Field, arguments: Arguments)
     return history.lines(context.connection, logged, found, exported_to)
 
 
+def _step(arguments: Arguments, name: str) -> int | None:
+    """A step that is given as a number or as the text of one, as 64 bits may be."""
+    given = arguments.get(name)
+    try:
+        if given is None:
+            return None
+        if isinstance(given, int | str) and not isinstance(given, bool):
+            return _within(int(given))
+    except ValueError:
+        pass
+    raise QueryError(f"{name} is {str(given)[:40]!r}; give a whole number")
+
+
+def _within(step: int) -> int:
+    """The step, or the last one that may be."""
+    return min(max(step, -_LAST_STEP), _LAST_STEP)
+
+
 def _exported_to(run: Source, context: Context) -> int | None:
     """The last step of which official clients read an exported file; None where all of them are live."""
-    learned: tuple[int | None, float] | None = context.listings.exported.peek(context.version, run["rid"])
+    learned: tuple[int | None, float] | None = context.listings.exported.peek(ALWAYS, run["rid"])
     if learned is not None and learned[0] is not None:
         return learned[0]
     return context.remembered(("export", run["rid"]), lambda: (facts.exported_to(context.connection, run["rid"]),))[0]
@@ -259,14 +345,12 @@ def _exported_to(run: Source, context: Context) -> int | None:
 
 def _whole(run: Source, context: Context, wanted: history.Window) -> list[Series] | None:
     """All rows of a short run, read with those of the short runs behind it where a list is being walked through."""
-    lines = run["historyLineCount"]
+    lines = run["rows"]
     bounded = wanted.low is not None or wanted.high is not None
     if bounded or lines > AHEAD_LINES or (wanted.samples is not None and wanted.samples < lines):
         return None
     ahead, version = context.listings.ahead, context.version
-    following = _following(
-        context, "history", run, lambda some: sum(one["historyLineCount"] for one in some) <= AHEAD_LINES
-    )
+    following = _following(context, "history", run, lambda some: sum(one["rows"] for one in some) <= AHEAD_LINES)
     found: list[Series] | None = ahead.peek(version, ("history", run["rid"]))
     if found is None:
         read = history.whole_runs(context.source, [one["rid"] for one in following])
@@ -292,14 +376,17 @@ def _of_stretch(run: Source, context: Context, logged: history.Logged, wanted: h
 
 
 def _events(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
-    if not facts.events_held(context.connection, run["rid"]):
+    if not facts.events_held(context.connection, run["rid"], sorted(LIVE_STATES)):
         raise Elsewhere(f"system metrics of {'/'.join(path_of(run))} are not mirrored (sync.system_metrics)")
     return history.events(context.source, run["project"]["key"], run["name"], run["rid"], arguments.get("samples"))
 
 
 def _sampled(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[Any]:
     logged = _logged(run, context)
-    return [history.sampled(context.source, logged, *_spec(text)) for text in arguments["specs"]]
+    specs = [_spec(text) for text in arguments["specs"]]
+    for keys, _ in specs:
+        _hold_history(run, context, keys)
+    return [history.sampled(context.source, logged, keys, wanted) for keys, wanted in specs]
 
 
 def _spec(text: str) -> tuple[list[str], history.Window]:
@@ -308,10 +395,12 @@ def _spec(text: str) -> tuple[list[str], history.Window]:
         spec = loads(text)
         low, high = spec.get("minStep"), spec.get("maxStep")
         window = history.Window(
-            None if low is None else int(low), None if high is None else int(high) + 1, int(spec.get("samples", 500))
+            None if low is None else _within(int(low)),
+            None if high is None else _within(int(high) + 1),
+            int(spec.get("samples", 500)),
         )
         return [str(key) for key in spec["keys"]], window
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise QueryError(f'{text[:80]!r} is no history spec, such as {{"keys": ["_step", "loss"]}}') from None
 
 
@@ -320,8 +409,9 @@ def _first_step(run: Source, context: Context, *_: Any) -> dict[str, Any]:
 
     Everything counts as live, from the first step on, and is asked for page by page.
     """
+    _hold_history(run, context)
     if context.scans and not context.alone and _may_be_exported(run, context):
-        raise Exports(context.version, run["rid"], run["last_step"])
+        raise Exports(run["rid"], run["last_step"])
     first = history.first_step(context.connection, run["rid"])
     return {"parquetUrls": [], "liveData": [] if first is None else [{"_step": first}]}
 
@@ -329,17 +419,39 @@ def _first_step(run: Source, context: Context, *_: Any) -> dict[str, Any]:
 def _may_be_exported(run: Source, context: Context) -> bool:
     """Whether the server may have exported since the last pass what it tells otherwise then: nested values."""
     exported_to = _exported_to(run, context)
-    learned: tuple[int | None, float] | None = context.listings.exported.peek(context.version, run["rid"])
+    learned: tuple[int | None, float] | None = context.listings.exported.peek(ALWAYS, run["rid"])
     asked = learned is not None and time.monotonic() - learned[1] < ASKED_SECONDS
     if asked or run["state"] in LIVE_STATES or (exported_to is not None and exported_to >= run["last_step"]):
         return False
     return any("." in key for key in _logged(run, context).counts)
 
 
-def _summary(run: Source, _context: Context, _field: Field, arguments: Arguments) -> str:
-    if arguments.get("packVersion") and '"histogram"' in (run["summary"] or ""):
+def _history_keys(run: Source, context: Context, *_: Any) -> Any:
+    _hold_history(run, context)
+    return run["described"]
+
+
+def _needs_text(arguments: Arguments, name: str) -> None:
+    if not isinstance(arguments.get(name), str | None):
+        raise QueryError(f"{name} is no JSON text; send it as a string")
+
+
+def _held(name: str, resolve: Resolver) -> Resolver:
+    """The same where the mirror holds what the field is made of."""
+
+    def answer(run: Any, context: Context, field: Field, arguments: Arguments) -> Any:
+        if name in run["unheld"]:
+            raise Elsewhere(f"{name} of {'/'.join(path_of(run))} could not be read")
+        return resolve(run, context, field, arguments)
+
+    return answer
+
+
+def _summary(run: Source, _context: Context, _field: Field, arguments: Arguments) -> str | None:
+    text = runs.summary_text(run, arguments.get("keys"))
+    if arguments.get("packVersion") and '"histogram"' in (text or ""):
         raise Elsewhere("a summary whose histograms are packed")
-    return runs.summary_text(run, arguments.get("keys"))
+    return text
 
 
 def _stopped(run: Source, context: Context, *_: Any) -> Any:
@@ -387,10 +499,10 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "readOnly": _read_only,
         "stopped": _stopped,
         "sweep": lambda run, *_: {"name": run["sweepName"]} if run["sweepName"] else None,
-        "config": lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys")),
-        "wandbConfig": lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys")),
-        "summaryMetrics": _summary,
-        "historyKeys": lambda run, context, *_: context.described.get(run["rid"]),
+        "config": _held("config", lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys"))),
+        "wandbConfig": _held("wandbConfig", lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys"))),
+        "summaryMetrics": _held("summaryMetrics", _summary),
+        "historyKeys": _history_keys,
         "history": _history,
         "events": _events,
         "sampledHistory": _sampled,

@@ -65,6 +65,15 @@ _TIMES = ("createdAt", "heartbeatAt", "updatedAt")
 _COUNTS = ("eventsLineCount", "logLineCount")
 """Fields that some servers do not tell."""
 
+_FIELDS = {column: (name,) for name, column in _PLAIN.items()} | {
+    "config": ("config", "wandbConfig"),
+    "config_meta": ("config", "wandbConfig"),
+    "summary": ("summaryMetrics",),
+    "username": ("user",),
+    "server_rows": ("historyLineCount",),
+}
+"""The fields that are told from a column, where they have another name."""
+
 
 _KEY_BYTES = 500
 
@@ -175,11 +184,8 @@ def _rows(
     connection: DuckDBPyConnection, project: Mapping[str, Any], condition: str, params: list[Any]
 ) -> list[dict[str, Any]]:
     # One relation at a time: to plan a join takes DuckDB longer than to read all of them.
-    names = ["rid", "username", "deleted_at", *_PLAIN]
-    found = connection.execute(
-        f"SELECT rid, username, deleted_at, {', '.join(_PLAIN.values())} FROM store.runs WHERE {condition}", params
-    ).fetchall()
-    rows = [dict(zip(names, row, strict=True)) for row in found]
+    names = ["rid", "username", "deleted_at", "server_rows", "server_last_step", "unread", *_PLAIN]
+    rows = [dict(zip(names, row, strict=True)) for row in _selected(connection, condition, params)]
     if not rows:
         return []
     here, among_these = among([row["rid"] for row in rows])
@@ -195,18 +201,38 @@ def _rows(
     told = facts.of_runs(connection, [row["rid"] for row in rows])
     for row in rows:
         row["project"] = project
-        row.update(told.get(row["rid"], {}) if row["id"] else _local(project, row))
+        row["local"] = not row["id"]
         row["tags"] = [tag for _, tag in sorted(tags.get(row["rid"], []))]
         count, last_step = logged.get(row["rid"], (0, None))
-        row["historyLineCount"], row["last_step"] = count or 0, -1 if last_step is None else last_step
+        row["rows"], row["last_step"] = count or 0, -1 if last_step is None else last_step
+        row["historyLineCount"] = row["rows"] if row["local"] else max(row["rows"], row["server_rows"] or 0)
         for name in _TIMES:
             row[name] = facts.instant(row[name])
         if row["computeSeconds"] is not None:
             row["computeSeconds"] = int(row["computeSeconds"])
-        for name in _COUNTS:
-            if row[name] is None:
-                del row[name]
+        row.update(_local(project, row) if row["local"] else told.get(row["rid"], {}))
+        row["unheld"] = unheld(row["unread"]) | set(row.get("untold", ()))
+        for name in (*row["unheld"], *(name for name in _COUNTS if row[name] is None)):
+            row.pop(name, None)
     return rows
+
+
+def _selected(connection: DuckDBPyConnection, condition: str, params: list[Any]) -> list[Any]:
+    import duckdb
+
+    asked = "SELECT rid, username, deleted_at, server_rows, server_last_step, {}, {} FROM store.runs WHERE {}"
+    columns = ", ".join(_PLAIN.values())
+    try:
+        return connection.execute(asked.format("unread", columns, condition), params).fetchall()
+    except duckdb.BinderException:
+        # The file was published by an older program.
+        return connection.execute(asked.format("NULL", columns, condition), params).fetchall()
+
+
+def unheld(unread: str | None) -> frozenset[str]:
+    """The fields whose values the server sent in a form that could not be read, by the columns that they go to."""
+    columns = unread.split(",") if unread else ()
+    return frozenset(name for column in columns for name in _FIELDS.get(column, (column,)))
 
 
 def _local(project: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,6 +254,11 @@ def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | N
         return None
     values: dict[str, Any] = loads(row["config"]) if row["config"] else {}
     wrapped: dict[str, Any] = {key: {"value": value, "desc": None} for key, value in values.items()}
+    if beside := row.get("configBeside"):
+        for key, description in beside["descriptions"].items():
+            if key in wrapped:
+                wrapped[key]["desc"] = description
+        wrapped |= beside["entries"]
     if row["config_meta"]:
         wrapped["_wandb"] = {"value": loads(row["config_meta"])}
     if keys is not None:
@@ -247,8 +278,10 @@ def meta_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | Non
     return _cut(value, keys) if isinstance(value, dict) else None
 
 
-def summary_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str:
-    """The summary as JSON text."""
+def summary_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
+    """The summary as JSON text. None for a run that has none."""
+    if row.get("noSummary"):
+        return None
     text: str = row["summary"] or "{}"
     return text if keys is None else _cut(loads(text), keys)
 

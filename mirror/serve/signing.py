@@ -11,7 +11,7 @@ from collections.abc import Mapping
 LIFETIME = 3600
 """Seconds that an address is good for; also until the daemon ends, since the secret is of one process."""
 
-_EXPIRES, _SIGNATURE = "X-Mirror-Expires", "X-Mirror-Signature"
+_EXPIRES, SIGNATURE = "X-Mirror-Expires", "X-Mirror-Signature"
 
 
 class Signer:
@@ -23,11 +23,11 @@ class Signer:
     def sign(self, path: str) -> str:
         """The path, percent-encoded as it is, with its time and signature."""
         expires = str(int(time.time()) + LIFETIME)
-        return f"{path}?{_EXPIRES}={expires}&{_SIGNATURE}={self._signature(path, expires)}"
+        return f"{path}?{_EXPIRES}={expires}&{SIGNATURE}={self._signature(path, expires)}"
 
     def holds(self, path: str, query: Mapping[str, str]) -> bool:
         """Whether the path was signed here, not too long ago."""
-        expires, signature = query.get(_EXPIRES, ""), query.get(_SIGNATURE, "")
+        expires, signature = query.get(_EXPIRES, ""), query.get(SIGNATURE, "")
         right = hmac.compare_digest(self._signature(path, expires).encode(), signature.encode())
         return right and time.time() <= int(expires)
 

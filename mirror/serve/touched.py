@@ -39,8 +39,11 @@ class Touched:
             return self._at.get(run)
 
 
-def changed(body: bytes) -> tuple[list[RunPath], list[str]]:
-    """The runs whose files the request adds, and the ids of the files that it deletes."""
+def changed(body: bytes, entity: str | None = None) -> tuple[list[RunPath], list[str]]:
+    """The runs whose files the request adds, and the ids of the files that it deletes.
+
+    `entity` is that of runs for which the request names none.
+    """
     runs: list[RunPath] = []
     files: list[str] = []
     try:
@@ -61,7 +64,6 @@ def changed(body: bytes) -> tuple[list[RunPath], list[str]]:
                 if field.name.value in _BY_ID:
                     files += [str(file) for file in given.get("files") or ()]
                 else:
-                    runs.append(
-                        (str(given.get("entityName")), str(given.get("projectName")), str(given.get("runName")))
-                    )
+                    here = given.get("entityName") or entity
+                    runs.append((str(here), str(given.get("projectName")), str(given.get("runName"))))
     return runs, files

@@ -21,6 +21,7 @@ from mirror.errors import CommError
 from mirror.remote import errors
 from mirror.remote.errors import NoConnection, SlowAnswer
 from mirror.serve.guard import raw_path
+from mirror.serve.signing import SIGNATURE
 
 log = logging.getLogger("mirror.serve")
 
@@ -81,8 +82,8 @@ class Upstream:
         if time.monotonic() < self._resting_until:
             raise NoConnection(f"cannot reach {base_url}; it is asked again in a moment")
         headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
-        # Who comes with an address that was signed here has no key, and the server knows nothing of the signature.
-        signed = "authorization" not in request.headers
+        # The server knows nothing of addresses that were signed here.
+        signed = SIGNATURE in request.query_params
         basic = base64.b64encode(f"api:{self.key()}".encode()).decode()
         headers |= {"authorization": f"Basic {basic}", PASSED: "1"}
         path = raw_path(request.scope)

@@ -82,15 +82,21 @@ def curves(
 
 
 def axis_of(connection: DuckDBPyConnection, runs: Sequence[Run], key: str) -> str:
-    """The key of the x axis that define_metric gave `key` in most of these runs that logged it, else the step."""
+    """The key of the x axis that define_metric gave `key` in most of these runs that logged it, else the step.
+
+    A definition counts where the run logged a number under that key: else nothing of the run could be drawn.
+    """
     axes: dict[str, int] = {}
     logged = 0
     for project, run_ids in _by_project(runs).items():
         here = f"entity = ? AND project = ? AND key = ? AND run_id IN ({_marks(run_ids)})"
         params = [*project, key, *run_ids]
         logged += connection.execute(f"SELECT count(*) FROM history_keys WHERE {here}", params).fetchall()[0][0]
-        sql = f"SELECT x_key, count(*) FROM store.history_axes WHERE {here} GROUP BY x_key"
-        for x_key, count in connection.execute(sql, params).fetchall():
+        sql = f"""SELECT a.x_key, count(*) FROM (SELECT run_id, x_key FROM store.history_axes WHERE {here}) AS a
+            JOIN (SELECT run_id, key FROM history_keys WHERE entity = ? AND project = ?
+                AND run_id IN ({_marks(run_ids)}) AND min IS NOT NULL) AS k ON k.run_id = a.run_id AND k.key = a.x_key
+            GROUP BY a.x_key"""
+        for x_key, count in connection.execute(sql, [*params, *project, *run_ids]).fetchall():
             axes[x_key] = axes.get(x_key, 0) + count
     best = max(sorted(axes), key=axes.__getitem__, default=STEP)
     return best if 2 * axes.get(best, 0) >= logged else STEP

@@ -30,16 +30,27 @@ def projects(connection: DuckDBPyConnection, entity: str, name: str | None = Non
     """The mirrored projects of an entity, or just the one named, as they were registered."""
     here = "WHERE entity = ? AND (? IS NULL OR project = ?) ORDER BY number"
     asked = [entity, name, name]
-    columns = "entity, project, number, covered_to IS NULL AND last_success_at IS NULL"
-    rows = _rows(connection, f"SELECT {columns}, facts FROM store.projects {here}", asked)
+    columns = (
+        "entity, project, number, covered_to IS NULL AND last_success_at IS NULL, "
+        "reconciled_at IS NOT NULL OR last_success_at IS NOT NULL"
+    )
+    rows = _rows(connection, f"SELECT {columns}, facts, history FROM store.projects {here}", asked)
     if rows is None:
-        rows = connection.execute(f"SELECT {columns}, NULL FROM store.projects {here}", asked).fetchall()
+        rows = connection.execute(f"SELECT {columns}, NULL, NULL FROM store.projects {here}", asked).fetchall()
     found = []
-    for owner, project, number, never_synced, text in rows:
+    for owner, project, number, never_synced, listed, text, globs in rows:
         key = Project(owner, project)
-        told = orjson.loads(text) if text else _local(connection, key) if never_synced else {}
-        found.append({**told, "key": key, "registered": number})
+        local = never_synced and not text and not _on_server(connection, key)
+        told = orjson.loads(text) if text else _local(connection, key) if local else {}
+        beside = {"key": key, "registered": number, "listed": listed or local, "globs": globs}
+        found.append({**told, **beside})
     return found
+
+
+def _on_server(connection: DuckDBPyConnection, project: Project) -> bool:
+    """Whether any mirrored run of the project came from the server."""
+    asked = "SELECT 1 FROM store.runs WHERE entity = ? AND project = ? AND storage_id <> '' LIMIT 1"
+    return bool(connection.execute(asked, list(project)).fetchall())
 
 
 def _local(connection: DuckDBPyConnection, project: Project) -> Facts:
@@ -69,9 +80,10 @@ def in_order(found: Sequence[Facts], order: str | None) -> list[Facts] | None:
     """
     text = order or "-createdAt"
     column = _ORDERS.get(text.lstrip("+-"))
-    if column is None or not all(column in facts and "internalId" in facts for facts in found):
+    named = [{**facts, "name": facts["key"].project} for facts in found]
+    if column is None or not all(column in facts and "internalId" in facts for facts in named):
         return None
-    numbered = sorted(found, key=lambda facts: internal_number(facts) or 0)
+    numbered = sorted(named, key=lambda facts: internal_number(facts) or 0)
     return sorted(numbered, key=lambda facts: facts[column] or "", reverse=text.startswith("-"))
 
 
@@ -126,12 +138,54 @@ def exported_to(connection: DuckDBPyConnection, rid: int) -> int | None:
     return rows[0][0] if rows else None
 
 
-def events_held(connection: DuckDBPyConnection, rid: int) -> bool:
-    """Whether the mirror holds the system metrics of a run, of which there may be none."""
-    there = connection.execute("SELECT server_events, storage_id FROM store.runs WHERE rid = ?", [rid]).fetchall()
+def without_history(connection: DuckDBPyConnection, project: Project, live: Sequence[str]) -> list[int]:
+    """The runs of which the server had told of more history rows than are mirrored, but for those in a live state."""
+    found = connection.execute(
+        "SELECT r.rid FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
+        "WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> '' "
+        "AND coalesce(h.rows, 0) < r.server_rows "
+        "AND (coalesce(h.rows, 0) = 0 OR r.state NOT IN (SELECT unnest(?::VARCHAR[])))",
+        [*project, list(live)],
+    ).fetchall()
+    return [rid for (rid,) in found]
+
+
+def without_facts(connection: DuckDBPyConnection, project: Project) -> list[int]:
+    """The runs of the server of which an older program has kept nothing of what is told here."""
+    here = "r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> ''"
+    asked = f"SELECT r.rid FROM store.runs AS r WHERE {here}"
+    told = " AND NOT EXISTS (SELECT 1 FROM store.run_facts AS f WHERE f.rid = r.rid)"
+    rows = _rows(connection, asked + told, project)
+    return [rid for (rid,) in (connection.execute(asked, list(project)).fetchall() if rows is None else rows)]
+
+
+def unread(connection: DuckDBPyConnection, project: Project) -> dict[int, str]:
+    """The runs of which the server sent something that could not be read: the columns, comma-joined."""
+    asked = (
+        "SELECT rid, unread FROM store.runs "
+        "WHERE entity = ? AND project = ? AND deleted_at IS NULL AND unread IS NOT NULL"
+    )
+    return dict(_rows(connection, asked, project) or ())
+
+
+def events_held(connection: DuckDBPyConnection, rid: int, live: Sequence[str] | None = None) -> bool:
+    """Whether the mirror holds the system metrics of a run, of which there may be none.
+
+    Of a run in one of the `live` states those that there were when they were taken, of any other all; without `live`
+    the former will do for all runs.
+    """
+    there = connection.execute(
+        "SELECT server_events, storage_id, state FROM store.runs WHERE rid = ?", [rid]
+    ).fetchall()
     taken = connection.execute("SELECT events FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
+    if not there:
+        return False
+    counted, storage_id, state = there[0]
     # A run that the server does not know was read from its file, which holds all there are.
-    return bool(there and (there[0][0] == 0 or not there[0][1])) or bool(taken and taken[0][0] is not None)
+    if counted == 0 or not storage_id:
+        return True
+    held = taken[0][0] if taken else None
+    return held is not None and (counted in (None, held) or live is None or state in live)
 
 
 def own_id(*parts: str) -> str:

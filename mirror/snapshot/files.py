@@ -23,7 +23,11 @@ class Asked:
         """The same as SQL."""
         if self.names:
             return "name IN (SELECT unnest(?::VARCHAR[]))", [list(self.names)]
-        return ("name LIKE ? ESCAPE '\\'", [self.pattern]) if self.pattern else ("true", [])
+        if not self.pattern:
+            return "true", []
+        # One that takes no character as it is stands for itself.
+        alone = (len(self.pattern) - len(self.pattern.rstrip("\\"))) % 2
+        return "name LIKE ? ESCAPE '\\'", [self.pattern + "\\" * alone]
 
 
 def count(connection: DuckDBPyConnection, rid: int) -> int | None:

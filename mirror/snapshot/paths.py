@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _LISTED = 8
 
 
+class Ambiguous(QueryError):
+    """What was written fits several projects."""
+
+
 class Project(NamedTuple):
     """A project's address."""
 
@@ -56,7 +60,7 @@ def find_projects(
             names = set(fitting(text, (key.project for key in there)))
             meant = [key for key in there if key.project in names]
             if len({key.entity for key in meant}) > 1:
-                raise QueryError(f"{pattern} is in more than one entity: {_listed(map(str, meant))}")
+                raise Ambiguous(f"{pattern} is in more than one entity: {_listed(map(str, meant))}")
         if not meant:
             raise QueryError(f"no project {pattern} in the mirror{_instead(text, known)}")
         found.update(dict.fromkeys(meant))
@@ -85,7 +89,7 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
     if len(found) == 1:
         return Project(found[0][0], found[0][1]), run_id
     if found:
-        raise QueryError(f"{text} is in more than one project: {_listed('/'.join(row) for row in found)}")
+        raise Ambiguous(f"{text} is in more than one project: {_listed('/'.join(row) for row in found)}")
     if len(parts) == 3:
         find_projects(connection, ["/".join(parts[:2])])
     near = connection.execute(

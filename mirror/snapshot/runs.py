@@ -23,19 +23,26 @@ class Page:
         self._lock = threading.Lock()
 
     def fact(self, rid: int, column: str) -> Any:
-        """One column of FACTS, `tags`, the JSON text of one of DOCUMENTS, or what the server `told`, of one run."""
+        """One column of FACTS, `tags`, the JSON text of one of DOCUMENTS, or what the server `told`, of one run.
+
+        `heavy` is what it told that may be long; None where it did not.
+        """
         values = self._columns.get(column)
         if values is None:
             with self._lock:
                 values = self._columns[column] = self._read(column)
         if column == "told":
             return values.get(rid, {})
+        if column == "heavy":
+            return values.get(rid)
         return values.get(rid, []) if column == "tags" else values[rid]
 
     def _read(self, column: str) -> dict[int, Any]:
         """The column for every run of the page."""
         if column == "told":
             return self.snapshot.told(self._rids)
+        if column == "heavy":
+            return self.snapshot.heavy(self._rids)
         return self.snapshot.tags(self._rids) if column == "tags" else self.snapshot.column(column, self._rids)
 
     def document(self, rid: int, name: str) -> Any:

@@ -114,6 +114,8 @@ class Snapshot:
         """The mirrored project of "entity/project", or of a project alone. Raises NotMirrored."""
         try:
             found = paths.find_projects(self.cursor, [text], entity, self.projects)
+        except paths.Ambiguous as error:
+            raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
         if len(found) > 1:
@@ -129,6 +131,8 @@ class Snapshot:
         """The run of a path or of a run id that one project alone has. Raises NotMirrored."""
         try:
             project, run_id = paths.find_run(self.cursor, text, entity)
+        except paths.Ambiguous as error:
+            raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
         rid, gone = self.cursor.execute(
@@ -195,6 +199,19 @@ class Snapshot:
         """What the server told of these runs and is kept as it told it, by the names of its API."""
         return facts.of_runs(self.cursor, rids)
 
+    def project_facts(self, entity: str, project: str) -> dict[str, Any]:
+        """What the server told of a project, by the names of its API; what there is to say of one that it lacks."""
+        found = facts.projects(self.cursor, entity, project)
+        return found[0] if found else {}
+
+    def server(self, base_url: str) -> dict[str, Any]:
+        """What the server told of itself and of whoever holds the key; empty where it did not."""
+        return facts.server(self.cursor, base_url)[0]
+
+    def heavy(self, rids: Sequence[int]) -> dict[int, facts.Heavy]:
+        """The latest system metrics of these runs, and what was told of their keys, as JSON texts."""
+        return facts.heavy(self.cursor, rids)
+
     def keys(self, rid: int) -> list[tuple[str, int, int, float | None]]:
         """The history keys of a run: key, rows, last step, last number."""
         return self.cursor.execute(
@@ -234,13 +251,20 @@ class Snapshot:
             return None
         newest = "" if last is None else " ORDER BY line DESC LIMIT ?"
         lines = f"SELECT * FROM store.console WHERE rid = ?{newest}"
+        label = "label" if self._labels else "NULL"
         found = self.cursor.execute(
-            f"SELECT line, logged_at, level, text FROM ({lines}) ORDER BY line",
+            f"SELECT line, logged_at, level, {label}, text FROM ({lines}) ORDER BY line",
             [rid, *([] if last is None else [last])],
         ).fetchall()
         return [
-            ConsoleLine(line, at and at.replace(tzinfo=UTC), level or "", "", text) for line, at, level, text in found
+            ConsoleLine(line, at and at.replace(tzinfo=UTC), level or "", label or "", text)
+            for line, at, level, label, text in found
         ]
+
+    @cached_property
+    def _labels(self) -> bool:
+        """Whether console lines are kept with their writer, as they are since migration 0012."""
+        return "label" in {row[0] for row in self.cursor.execute("DESCRIBE store.console").fetchall()}
 
     def files(self, rid: int, names: Sequence[str], pattern: str | None) -> list[dict[str, Any]] | None:
         """What is mirrored of these files of a run, as W&B tells it but for addresses; None where the list is not."""

@@ -200,7 +200,7 @@ class HistoryPage:
     is no number) and text (string, null for plain numbers), one row a value. `rows` is how many history lines they
     came from, `last_step` the highest step up to which nothing is missing, also where the last lines held no value
     that is mirrored. `summary`, where it is given, tells that the values lie key by key and by step without doubles,
-    and has one row a key in that order, as `mirror.metrics.summarise` gives it.
+    and has one row a key in that order, as `mirror.series.summarise` gives it.
     """
 
     run_id: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -31,14 +31,22 @@ def recreate(db: Database, history_folder: Path) -> bool:
     Call it within a transaction whenever segments changed, and after each migration.
     """
     texts = sqlfiles.read("views") | {"history": history(db, history_folder)}
-    digest = hashlib.sha256("\n".join(texts.values()).encode()).hexdigest()
-    if db.run("SELECT value FROM store.meta WHERE key = 'views'") == [(digest,)]:
+    others = _digest(text for name, text in texts.items() if name != "history")
+    wanted = f"{others} {_digest([texts['history']])}"
+    made = db.run("SELECT value FROM store.meta WHERE key = 'views'")
+    if made == [(wanted,)]:
         return False
-    for name in _in_order(texts):
+    # Segments come and go all the time, and change nothing but the one view that lists them.
+    same = any(digests.split(" ")[0] == others for (digests,) in made)
+    for name in ["history"] if same else _in_order(texts):
         db.run(texts[name])
     db.run("DELETE FROM store.meta WHERE key = 'views'")
-    db.run("INSERT INTO store.meta VALUES ('views', ?)", [digest])
+    db.run("INSERT INTO store.meta VALUES ('views', ?)", [wanted])
     return True
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _in_order(texts: Mapping[str, str]) -> list[str]:

@@ -227,9 +227,11 @@ class _Pass:
             self.context.server, self.project, scope=scope, filters=filters, size=self.size, about=about
         )
 
-    async def _found(self, scope: dict[str, object], filters: dict[str, object]) -> list[RunRecord]:
+    async def _found(
+        self, scope: dict[str, object], filters: dict[str, object], about: About | None = None
+    ) -> list[RunRecord]:
         found: list[RunRecord] = []
-        async with aclosing(self._records(scope, filters)) as pages:
+        async with aclosing(self._records(scope, filters, about)) as pages:
             async for page in pages:
                 found += page.runs
         return found
@@ -252,8 +254,12 @@ class _Pass:
         self.among = set(run_ids)
         await self._look_up(self.among)
         self.context.progress.runs_expected(self.project, len(run_ids))
-        found = await self._found({}, {"name": {"$in": list(run_ids)}})
+        found = await self._found({}, {"name": {"$in": list(run_ids)}}, self.about)
         await self._upsert(found, None)
+        if self.context.scope.files:
+            # Of live runs, too, whose lists wait for their turn otherwise: files may be why the run was named.
+            named = list(self.among)
+            await self.context.writer.write(lambda tx: tx.forget_file_lists(self.project, named))
         missing = set(run_ids) - {record.run_id for record in found}
         mirrored = sorted(run_id for run_id in missing & self.known.keys() if not self.known[run_id].local)
         if mirrored:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import json
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from mirror.sync import plan
 from mirror.sync.ahead import in_order
 from mirror.sync.history_batch import Batch
 from mirror.sync.scout import locate
+from mirror.wandb_json import loads
 
 AHEAD = 3
 """Answers that may wait to be compared; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
@@ -69,10 +71,15 @@ class Values:
 
 @dataclass
 class Compared:
-    """How a run's history compares: `missing` and `extra` rows by place, differing values by key and kind."""
+    """How a run's history compares: `missing` and `extra` rows by place, differing values by key and kind.
+
+    A place is start, middle or end: of the mirrored rows for `missing` ones, of the server's for `extra` ones. `last`
+    is the highest step of which the server gave a row.
+    """
 
     lines: int = 0
     values: int = 0
+    last: int | None = None
     missing: dict[str, Rows] = field(default_factory=dict)
     extra: dict[str, Rows] = field(default_factory=dict)
     differ: dict[tuple[str, str], Values] = field(default_factory=dict)
@@ -92,8 +99,10 @@ async def compare(
     spans: Sequence[plan.Span],
     globs: Sequence[str],
     rows_done: Callable[[int], None],
+    *,
+    ordered: bool = True,
 ) -> dict[str, Compared]:
-    """Compare the steps of each span; the findings by run.
+    """Compare the steps of each span; the findings by run. Unless `ordered`, the members of objects may change places.
 
     A run that cannot be read carries its error. Raises Unreachable or AuthError when nothing more can be had at all.
     """
@@ -105,10 +114,10 @@ async def compare(
             gathered.add(answer)
             rows_done(sum(page.rows for _, page in answer.pages))
             if gathered.values >= VALUES:
-                await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
+                await asyncio.to_thread(_compare, reader, project, gathered, keys, found, ordered=ordered)
                 gathered = Batch([])
     if gathered.windows:
-        await asyncio.to_thread(_compare, reader, project, gathered, keys, found)
+        await asyncio.to_thread(_compare, reader, project, gathered, keys, found, ordered=ordered)
     return found
 
 
@@ -142,7 +151,15 @@ def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSi
     return answer
 
 
-def _compare(reader: Reader, project: ProjectKey, answer: Batch, keys: KeyGlobs, found: dict[str, Compared]) -> None:
+def _compare(
+    reader: Reader,
+    project: ProjectKey,
+    answer: Batch,
+    keys: KeyGlobs,
+    found: dict[str, Compared],
+    *,
+    ordered: bool,
+) -> None:
     """Hold the pages against what the mirror shows of the same windows."""
     for run_id, error in answer.failed.items():
         found[run_id].error = error
@@ -151,9 +168,13 @@ def _compare(reader: Reader, project: ProjectKey, answer: Batch, keys: KeyGlobs,
     pages = [(window, page) for window, page in answer.pages if window.run_id not in answer.failed]
     if not pages:
         return
+    earlier = {run_id for run_id, compared in found.items() if compared.lines}
     for window, page in pages:
-        found[window.run_id].lines += page.rows
-        found[window.run_id].values += page.values.num_rows
+        compared = found[window.run_id]
+        compared.lines += page.rows
+        compared.values += page.values.num_rows
+        if page.rows and page.last_step is not None:
+            compared.last = page.last_step if compared.last is None else max(compared.last, page.last_step)
     with (
         reader.table(
             "windows", columns.table({"run_id": "VARCHAR", "first": "BIGINT", "stop": "BIGINT"}, _joined(pages))
@@ -161,7 +182,16 @@ def _compare(reader: Reader, project: ProjectKey, answer: Batch, keys: KeyGlobs,
         reader.table("told", _told(pages)),
     ):
         _hold(reader, project, sorted({window.run_id for window, _ in pages}), keys)
-        _differences(reader, project, found)
+        for run_id in {window.run_id for window, page in pages if page.rows}:
+            # What only the mirror has behind the rows so far does not lie behind these.
+            if (waiting := found[run_id].extra.pop("end", None)) is not None:
+                _add_extra(found[run_id], "middle" if run_id in earlier else "start", waiting)
+        _lay_differences(reader, ordered=ordered)
+        _count_differences(reader, project, found, earlier)
+
+
+def _add_extra(compared: Compared, place: str, rows: Rows) -> None:
+    compared.extra[place] = rows.and_(compared.extra.get(place))
 
 
 def _joined(pages: Sequence[tuple[Window, HistoryPage]]) -> list[tuple[str, int, int]]:
@@ -205,7 +235,7 @@ def _hold(reader: Reader, project: ProjectKey, run_ids: Sequence[str], keys: Key
         reader.run("DELETE FROM held WHERE key IN (SELECT unnest(?::VARCHAR[]))", [other])
 
 
-def _differences(reader: Reader, project: ProjectKey, found: dict[str, Compared]) -> None:
+def _lay_differences(reader: Reader, *, ordered: bool) -> None:
     here, there = _SHOWN.format("h"), _SHOWN.format("t")
     reader.run(
         f"""
@@ -218,14 +248,36 @@ def _differences(reader: Reader, project: ProjectKey, found: dict[str, Compared]
               OR h.value IS DISTINCT FROM t.value OR h.text IS DISTINCT FROM t.text
         """
     )
+    if ordered:
+        return
+    objects = reader.run(
+        "SELECT rowid, here, there FROM differ WHERE kind = 'changed' AND left(here, 1) IN ('{', '[') "
+        "AND left(there, 1) = left(here, 1)"
+    )
+    same = [number for number, here, there in objects if _sorted(here) == _sorted(there)]
+    reader.run("DELETE FROM differ WHERE rowid IN (SELECT unnest(?::BIGINT[]))", [same])
+
+
+def _sorted(text: str) -> str:
+    """A JSON text with its members in order; the text itself where it is none."""
+    try:
+        return json.dumps(loads(text), sort_keys=True)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _count_differences(
+    reader: Reader, project: ProjectKey, found: dict[str, Compared], earlier: Collection[str]
+) -> None:
+    """Add what differs. Of the runs in `earlier` the server gave rows before these."""
     if not reader.value("SELECT count(*) FROM differ"):
         return
     reader.run(
         f"""
         CREATE OR REPLACE TEMP TABLE odd_rows AS
         SELECT s.run_id, s.step, s.kind,
-               CASE WHEN e.first IS NULL OR s.step < e.first THEN 'start' WHEN s.step > e.last THEN 'end'
-                    ELSE 'middle' END AS place
+               CASE WHEN s.step < e.first OR (e.first IS NULL AND s.kind = 'missing') THEN 'start'
+                    WHEN s.step > e.last OR e.first IS NULL THEN 'end' ELSE 'middle' END AS place
         FROM (
             SELECT run_id, step, 'missing' AS kind FROM (SELECT DISTINCT run_id, step FROM told) ANTI JOIN held
                 USING (run_id, step)
@@ -233,16 +285,20 @@ def _differences(reader: Reader, project: ProjectKey, found: dict[str, Compared]
             SELECT run_id, step, 'extra' AS kind FROM (SELECT DISTINCT run_id, step FROM held) ANTI JOIN told
                 USING (run_id, step)
         ) AS s LEFT JOIN (
-            SELECT run_id, min(step) AS first, max(step) AS last FROM {HISTORY}
+            SELECT run_id, 'missing' AS kind, min(step) AS first, max(step) AS last FROM {HISTORY}
             WHERE entity = ? AND project = ? AND run_id IN (SELECT DISTINCT run_id FROM differ) GROUP BY run_id
-        ) AS e ON e.run_id = s.run_id
+            UNION ALL
+            SELECT run_id, 'extra' AS kind, min(step) AS first, max(step) AS last FROM told GROUP BY run_id
+        ) AS e ON e.run_id = s.run_id AND e.kind = s.kind
         """,
         [project.entity, project.project],
     )
     rows = reader.run("SELECT run_id, kind, place, count(*), min(step), max(step) FROM odd_rows GROUP BY ALL")
     for run_id, kind, place, *what in rows:
-        place_of = found[run_id].missing if kind == "missing" else found[run_id].extra
-        place_of[place] = Rows(*what).and_(place_of.get(place))
+        if kind == "extra":
+            _add_extra(found[run_id], "middle" if place == "start" and run_id in earlier else place, Rows(*what))
+        else:
+            found[run_id].missing[place] = Rows(*what).and_(found[run_id].missing.get(place))
     values = reader.run(
         "SELECT run_id, key, kind, count(*), min(step), arg_min(here, step), arg_min(there, step) "
         "FROM differ ANTI JOIN odd_rows USING (run_id, step) GROUP BY run_id, key, kind ORDER BY run_id, key, kind"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, TypeVar
 
 from mirror.errors import MirrorError
@@ -396,8 +397,8 @@ def _history_findings(look: _Look, compared: Compared, *, lost: bool) -> Iterabl
         server = f"{rows}"
         where = {"start": "at the start", "end": "at the end"}.get(place, "in the middle")
         yield Finding(*differs, "history rows", f"none of them, {where}", server, missing, flush=(run_id,))
-    for _, rows in sorted(compared.extra.items()):
-        mirror = f"{rows}"
+    if compared.extra:
+        mirror = f"{reduce(lambda some, more: some.and_(more), compared.extra.values())}"
         cause = "cut back on the server without moving a timestamp, or written into the file"
         yield Finding(*differs, "history rows", mirror, "none of them", cause, flush=(run_id,))
     causes = {

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ class Gate:
 
     def stop(self) -> None:
         """Have `serve` end soon; answers under way get a moment."""
-        self._server.should_exit = True
+        self._server.end()
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept connections until `stop` is called, then close everything."""
@@ -288,8 +288,37 @@ def _watched(app: ASGIApp) -> ASGIApp:
 
 
 class _Quiet(uvicorn.Server):
-    """A server that leaves the signals to the daemon."""
+    """A server that leaves the signals to the daemon, and ends at once when it is told to.
+
+    uvicorn's own looks ten times a second whether it is to end, also in a daemon that has nothing to do.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Begin to end."""
+        self.should_exit = True
+        self._ending.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        # Once a second the date in the headers is put right.
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - of the class above
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while state.connections or state.tasks:  # noqa: ASYNC110 - nothing tells when they end
+                    await asyncio.sleep(0.005)
+        for task in state.tasks:
+            task.cancel()

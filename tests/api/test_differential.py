@@ -12,6 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import wandb
+
+import mirror
 
 pytestmark = pytest.mark.xdist_group("full sample")
 
@@ -29,7 +32,7 @@ DIFFERENCES = {
     "columns": "columns of a frame stand by name behind the step, not in the order of logging",
     "position": "runs[-1] and runs[::2] work before all pages were loaded",
     "telemetry": "rawconfig of a list with lazy=False loses `_wandb` in the client",
-    "arguments": "keys that are no list, or samples below 1, are an error instead of an empty answer",
+    "arguments": "samples below 1 are an error instead of an empty answer; keys may be a tuple",
 }
 
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -167,7 +170,7 @@ def test_history(both: Any, project: str) -> None:
         rows = theirs.history(pandas=False)
         assert same([flat(row) for row in rows], [flat(row) for row in ours.history(pandas=False)])
         for arguments in ({"keys": ["loss"]}, {"keys": ["loss", "epoch"]}, {"keys": ["loss"], "x_axis": "epoch"}):
-            if "loss" not in ours.history_keys["keys"] or "epoch" not in ours.history_keys["keys"]:
+            if not {"loss", "epoch"} <= (ours.history_keys or {"keys": {}})["keys"].keys():
                 continue
             expected = theirs.history(pandas=False, **arguments)
             assert same([flat(row) for row in expected], ours.history(pandas=False, **arguments))
@@ -284,7 +287,36 @@ def test_difference_telemetry(both: Any) -> None:
 
 def test_difference_arguments(both: Any) -> None:
     theirs, ours = (api.run("acme/vision/1d584bb5") for api in both)
-    assert theirs.history(keys="loss") == []
-    for arguments in ({"keys": "loss"}, {"samples": 0}, {"keys": ["loss", 1]}):
-        with pytest.raises(ValueError, match=r"keys=|samples="):
-            ours.history(**arguments)
+    with pytest.raises(ValueError, match="samples="):
+        ours.history(samples=0)
+    assert theirs.history(keys=("loss",)) == []
+    assert len(ours.history(keys=("loss",), samples=3)) == 3
+
+
+@pytest.mark.parametrize("keys", ["loss", ["loss", 1][::-1], {"loss": 1}])
+def test_keys_that_are_no_list_of_texts_are_answered_alike(both: Any, keys: Any) -> None:
+    """No rows and a word about it; a scan is refused."""
+    theirs, ours = (api.run("acme/vision/1d584bb5") for api in both)
+    assert theirs.history(keys=keys) == []
+    with pytest.warns(UserWarning, match=r"keys (argument )?must be"):
+        assert ours.history(keys=keys) == []
+    with pytest.warns(UserWarning, match=r"keys (argument )?must be"):
+        assert both[1].runs("acme/language").histories(keys=keys) == []
+    with pytest.raises(wandb.errors.CommError, match="list") as refused:
+        theirs.scan_history(keys=keys)
+    with pytest.raises(mirror.CommError, match="list") as ours_refused:
+        ours.scan_history(keys=keys)
+    assert type(refused.value.exc) is type(ours_refused.value.exc) is ValueError
+    assert theirs.history(keys=["cpu"], stream="system") == []
+    with pytest.warns(UserWarning, match="stream="):
+        assert ours.history(keys=["cpu"], stream="system") == []
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_what_the_server_told_of_runs_is_told_alike(both: Any, project: str) -> None:
+    """Both ways to write a name."""
+    for theirs, ours in pairs(both, project, every=7):
+        for name in ("system_metrics", "systemMetrics", "read_only", "readOnly", "project_id", "historyKeys"):
+            assert same(getattr(theirs, name), getattr(ours, name)), (ours, name)
+        assert repr(ours.user) == repr(theirs.user)
+        assert ours.load_full_data().keys() - theirs.load_full_data().keys() == {"host", "updatedAt"}

@@ -13,10 +13,11 @@ from wandb.apis.public.summary import HTTPSummary
 
 from mirror.api.api import Api
 from mirror.api.files import File, Files
-from mirror.api.projects import Project, Projects, Sweep, User
+from mirror.api.projects import Project, Projects, User
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.summary import Summary
+from mirror.api.sweeps import Sweep
 
 OURS = {
     "Api": (public.Api, Api),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ import pytest
 import mirror
 from mirror.errors import ArgumentError, MissingPackage, QueryError
 from mirror.sandbox import World, sample
+from mirror.sandbox.sweep import Sweep
 from mirror.snapshot import prefetch as reading
 from mirror.snapshot import sampling
 from tests.api.conftest import Bench, bench
@@ -125,17 +127,29 @@ def test_sweeps_and_projects() -> None:
         run = world.add_run("my-team", "swept", run_id=f"s{index}", config={"lr": index}, sweep="sw1")
         run.log({"loss": loss})
     world.add_run("my-team", "swept", run_id="alone", config={})
-    with bench(world):
+    for name in ("sw1", "waiting"):
+        made = Sweep(name, "my-team", "swept", datetime(2026, 1, 1), "method: random", state="PENDING")
+        world.projects["my-team", "swept"].sweeps[name] = made
+    with bench(world) as there:
         api = mirror.Api()
         sweep = api.run("my-team/swept/s1").sweep
         assert (sweep, sweep.id, sweep.path) == (api.sweep("my-team/swept/sw1"), "sw1", ["my-team", "swept", "sw1"])
         assert [run.id for run in sweep.runs] == ["s0", "s1", "s2"]
         assert sweep.best_run("+summary_metrics.loss").id == "s1"
-        assert (api.run("my-team/swept/alone").sweep, api.project("swept").sweeps()) == (None, [sweep])
+        assert (api.run("my-team/swept/alone").sweep, list(api.project("swept").sweeps())) == (
+            None, [sweep, api.sweep("my-team/swept/waiting")],
+        )  # fmt: skip
         assert [project.name for project in api.projects()] == ["oddities", "swept", "vision"]
         assert len(api.project("vision", "my-team").runs()) == 5
         with pytest.raises(mirror.CommError, match="no run of a sweep nope"):
             api.sweep("my-team/swept/nope")
+        there.server.stop()
+        offline = mirror.Api()
+        assert [sweep.id for sweep in offline.project("swept").sweeps()] == ["sw1"]
+        assert [run.id for run in offline.sweep("my-team/swept/sw1").runs] == ["s0", "s1", "s2"]
+        assert repr(offline.sweep("my-team/swept/sw1")) == "<Sweep my-team/swept/sw1 (state not known)>"
+        with pytest.raises(mirror.CommError):
+            offline.sweep("my-team/swept/sw1").load()
 
 
 def test_errors_say_what_to_do(api: Any) -> None:
@@ -151,7 +165,7 @@ def test_errors_say_what_to_do(api: Any) -> None:
         (lambda: run.history(stream="nope"), ArgumentError, "stream='nope'"),
         (lambda: run.history(stream="system"), QueryError, "sync.system_metrics = true"),
         (lambda: run.history(format="csv"), ArgumentError, "unknown format 'csv'"),
-        (lambda: run.scan_history(keys="loss"), ArgumentError, "a list of strings"),
+        (lambda: run.scan_history(keys="loss"), ArgumentError, "keys must be specified in a list"),
         (lambda: api.run(""), ArgumentError, "entity/project/run_id"),
         (lambda: mirror.Api({"team": "x"}), ArgumentError, "unknown 'team'"),
         (lambda: run.nothing, AttributeError, "nothing"),

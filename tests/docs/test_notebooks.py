@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import nbformat
@@ -11,18 +10,22 @@ import pytest
 from nbclient import NotebookClient
 
 from mirror.sandbox import sample
-from tests.api.conftest import bench
+from tests.api.conftest import bench, full
+
+__all__ = ["full"]
+
+pytestmark = pytest.mark.xdist_group("notebooks")
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, tmp_path: Path):
+@pytest.mark.usefixtures("full")
+def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each code cell; figures come out of the cells that draw."""
     notebook = nbformat.read(path, as_version=4)
-    with bench(sample.full()):
-        os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mongomock.filtering import filter_applies
 
 from .database import database, fill, matching
-from .strategies import CONFIGS, KEYS, VALUES, filters, operators, paths
+from .strategies import COMPARISONS, CONFIGS, KEYS, NO_NULLS, SCALARS, VALUES, filters, fitting, operators, paths
 
 RUNS = st.lists(st.tuples(CONFIGS, CONFIGS), min_size=8, max_size=8)
 
@@ -58,8 +58,8 @@ def _simple(value: Any) -> bool:
     return bool(value) and all(map(_simple, value)) if isinstance(value, list) else True
 
 
-COMMON = VALUES.filter(_simple)
-NOT_NULL = COMMON.filter(lambda value: "null" not in json.dumps(value))
+COMMON = fitting(VALUES, _simple, SCALARS)
+NOT_NULL = fitting(COMMON, lambda value: "null" not in json.dumps(value), NO_NULLS)
 NO_LISTS = ("$in", "$nin")
 
 
@@ -75,11 +75,13 @@ def _comparable(operators: dict[str, Any]) -> bool:
 
 
 SHALLOW = st.builds(lambda head, key: f"{head}.{key}", st.sampled_from(["config", "summary_metrics"]), KEYS)
-SHALLOW_CONDITIONS = st.one_of(COMMON, operators(equal=COMMON, beyond=False).filter(_comparable))
+SHALLOW_CONDITIONS = st.one_of(COMMON, fitting(operators(equal=COMMON, beyond=False), _comparable, COMPARISONS))
 DEEP_CONDITIONS = st.one_of(
     NOT_NULL,
-    operators(equal=NOT_NULL, beyond=False).filter(
-        lambda condition: _comparable(condition) and "$not" not in condition
+    fitting(
+        operators(equal=NOT_NULL, beyond=False),
+        lambda condition: _comparable(condition) and "$not" not in condition,
+        COMPARISONS,
     ),
 )
 COMMON_FILTERS = st.one_of(

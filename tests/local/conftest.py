@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import duckdb
 import pytest
+
+from tests.reading import rows
 
 
 @pytest.fixture
@@ -11,7 +12,6 @@ def sql(home):
     """Reads the published file."""
 
     def run(query, *params):
-        with duckdb.connect(str(home.published), read_only=True) as connection:
-            return connection.execute(query, params).fetchall()
+        return rows(home.published, query, *params)
 
     return run

@@ -35,6 +35,8 @@ def connection(tmp_path_factory):
         tx.upsert_runs([record(NLP_KEY, "short", 2)], now=SYNCED)
         defined = {"m": [{"1": "epoch"}, {"2": "val/*", "5": 1}]}
         tx.upsert_runs([record(NLP_KEY, name, 3, config_meta=defined) for name in ("one", "two")], now=SYNCED)
+        tx.upsert_runs([record(NLP_KEY, "typo", 4, config_meta={"m": [{"1": "acc", "4": "epcoh"}]})], now=SYNCED)
+        tx.append_history(NLP_KEY, [page("typo", {"acc": {3: 0.5}, "epcoh": {3: "one"}})])
         for name in ("one", "two"):
             points = {"val/acc": {0: 9.0, 2: 0.1, 5: 0.2, 9: 0.3}, "epoch": {1: 1.0, 4: 2.0, 8: 1.5}}
             tx.append_history(NLP_KEY, [page(name, points)])
@@ -120,3 +122,11 @@ def test_the_axis_is_that_of_most_of_the_runs_that_logged_the_key(connection):
     assert axis_of(connection, [(NLP, "short"), (NLP, "one")], "loss") == "_step"
     assert axis_of(connection, [], "loss") == "_step"
     assert axis_of(connection, [(NLP, "one"), (VISION, "none")], "val/acc") == "epoch"
+
+
+def test_an_axis_without_a_number_is_none(connection):
+    """The curve stands over the step."""
+    assert axis_of(connection, [(NLP, "typo")], "acc") == "_step"
+    assert curves(connection, [(NLP, "typo")], ["acc"], x=None) == [
+        Curve((NLP, "typo"), "acc", "_step", [3], [0.5], 1, 0)
+    ]

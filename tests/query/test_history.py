@@ -50,13 +50,16 @@ def test_samples_are_evenly_spaced_with_both_ends(mirror: Any, samples: int, ste
 
 
 def test_another_key_can_be_the_x_axis(mirror: Any) -> None:
-    """First column, in its order; steps without it are left out."""
-    assert mirror("history", "alpha", "--x", "val/acc", "--keys", "loss").stdout == (
-        "val/acc\tstep\tloss\n0.5\t0\t1.0\n0.75\t8\t0.1111111111111111\nnan\t4\t0.2\n"
+    """First column, in its order; its last number at or before the step, steps before the first one are left out."""
+    assert mirror("history", "alpha", "--x", "val/acc", "--keys", "note").stdout == (
+        "val/acc\tstep\tnote\n0.5\t1\tdébut\n0.5\t5\t2.5\n"
+    )
+    assert mirror("history", "alpha", "--x", "note", "--keys", "val/acc").stdout == (
+        "note\tstep\tval/acc\n2.5\t8\t0.75\ndébut\t4\tnan\n"
     )
     assert mirror("history", "alpha", "--x", "_step", "--keys", "val/acc").stdout.startswith("step\tval/acc\n0\t0.5\n")
     assert mirror("history", "alpha", "--x", "val/acc", "--keys", "loss", "--samples", "2").stdout == (
-        "val/acc\tstep\tloss\n0.5\t0\t1.0\n0.75\t8\t0.1111111111111111\n"
+        "val/acc\tstep\tloss\n0.5\t0\t1.0\n0.75\t9\t0.1\n"
     )
 
 

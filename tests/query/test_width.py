@@ -61,7 +61,10 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Home:
         }
         whole = {f"k{place}": place / 2 for place in range(LEAVES)} | odd
         half = {name: value for name, value in whole.items() if int(name[1:]) % 2}
-        tx.upsert_runs([run(VISION, "one", 0, config=whole), run(VISION, "two", 1, config=half)], now=SYNCED)
+        defined = {"m": [{"1": names[0]}, {"2": "part1/*", "5": 1}, *({"1": name, "5": 1} for name in names[2::10])]}
+        tx.upsert_runs(
+            [run(VISION, "one", 0, config=whole, config_meta=defined), run(VISION, "two", 1, config=half)], now=SYNCED
+        )
         tx.append_history(VISION, [HistoryPage("one", table, rows=ROWS, last_step=ROWS - 1)])
         tx.record_success(VISION, SYNCED)
     store.publish()
@@ -89,6 +92,17 @@ def test_a_run_of_thousands_of_keys_is_read_in_a_few_hundred_megabytes(wide: Hom
     header, *rows = csv.reader(io.StringIO(text))
     assert header == ["step", *sorted(name for name in frame.columns if name != "_step")]
     assert [[float(cell) for cell in row] for row in rows] == frame[["_step", *header[1:]]].to_numpy().tolist()
+    assert memory < MOST_MB
+
+
+@pytest.mark.xdist_group("wide")
+def test_thousands_of_keys_over_an_axis_take_no_more(wide: Home) -> None:
+    """The axis is one column, however many keys and definitions name it."""
+    text, memory = measured(wide, "history", "one", "--keys", "part1/*,part2/*", "--csv")
+    header, *rows = csv.reader(io.StringIO(text))
+    assert header[:2] == ["step", "part0/key0"]
+    assert len(header) == 2 + KEYS // 5
+    assert [row[:2] for row in rows] == [[str(step), str(step / 8)] for step in range(ROWS)]
     assert memory < MOST_MB
 
 

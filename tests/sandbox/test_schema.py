@@ -19,6 +19,7 @@ from tests.sandbox.conftest import Client, connected
 # In the client, but not in a whole document: put into one at run time, or in the repository's .graphql files alone.
 CLIENT_ELSEWHERE = {
     "DeleteRunInput.deleteArtifacts", "Run.events", "ServerInfo.cliVersionInfo", "ServerInfo.latestLocalVersionInfo",
+    "UpsertSweepInput.launchScheduler", "UpsertSweepInput.templateVariableValues",
     "LocalVersionInfo.outOfDate", "LocalVersionInfo.latestVersionString", "LocalVersionInfo.versionOnThisInstanceString",
 }  # fmt: skip
 # What other public clients of the API ask for.
@@ -27,6 +28,7 @@ OTHER_CLIENTS = {
     "RunInfo.codeSaved", "RunInfo.colab", "RunInfo.executable",
     "PageInfo.hasPreviousPage", "PageInfo.startCursor", "Project.buckets", "Project.lastActive",
     "Run.history.maxKeyLimit", "Run.summaryMetrics.packVersion", "User.defaultEntity",
+    "Sweep.priorRuns",
 }  # fmt: skip
 
 
@@ -89,7 +91,7 @@ def test_every_field_and_argument_is_one_that_a_client_uses() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "CreateProject", "CreateRunFiles", "DeleteRun", "GetDefaultEntity", "GetProject", "GetProjects", "GetSweep",
+        "CreateProject", "CreateRunFiles", "DeleteRun", "EnqueueSweepRun", "GetDefaultEntity", "GetProject", "GetProjects", "GetSweep",
         "GetSweepLegacy", "GetSweeps", "GetViewer", "HistoryPage", "MarkRunFilesUploaded", "QueryRunInfo", "RewindRun",
         "RunConsoleLogPage", "RunConsoleLogTail", "RunHistoryKeys", "RunParquetHistory", "RunResumeStatus",
         "RunSampledHistory", "RunState", "SampledHistoryPage", "ServerFeaturesQuery", "StopRun", "UpdateRunState",

@@ -67,6 +67,29 @@ def test_the_file_stream_appends_and_a_repeated_request_adds_nothing(client: Cli
     assert run.history.last_step == 7
 
 
+def test_the_file_stream_writes_lines_over_each_other(client: Client, world: World) -> None:
+    """Those behind stay; an offset past the end adds at the end. Source: wandb#12269, wandb#3933."""
+    run = world.add_run("my-team", "vision", run_id="placed", config={})
+
+    def lines(offset: int, *steps: int) -> list[int]:
+        content = [json.dumps({"_step": step}) for step in steps]
+        stream(client, "placed", files={"wandb-history.jsonl": {"offset": offset, "content": content}})
+        return run.history.steps
+
+    assert lines(0, 0, 1, 2, 3) == [0, 1, 2, 3]
+    assert lines(1, 11, 12) == [0, 11, 12, 3]
+    assert lines(3, 3, 4) == [0, 11, 12, 3, 4]
+    assert lines(9, 20) == [0, 11, 12, 3, 4, 20]
+
+
+def test_a_crashed_run_that_sends_again_runs(client: Client, world: World) -> None:
+    run = world.add_run("my-team", "vision", run_id="back", state="crashed")
+    stream(client, "back", files={})
+    assert run.state == "running"
+    stream(client, "back", files={}, complete=True, exitcode=0)
+    assert run.state == "finished"
+
+
 def test_the_file_stream_carries_summary_events_console_and_the_end(client: Client, world: World) -> None:
     run = world.add_run("my-team", "vision", run_id="streamed", config={})
     answer = stream(
@@ -183,4 +206,4 @@ def test_state_changes_that_the_server_allows(client: Client, world: World) -> N
     assert client.data(stop, id=run.storage_id) == {"stopRun": {"success": True}}
     assert client.data('{ project(name: "vision") { run(name: "vision03") { stopped } } }')["project"]["run"]["stopped"]
     assert client.data(change, id=run.storage_id, s="failed") == {"updateRunState": {"success": True}}
-    assert client.errors(change, id=run.storage_id, s="finished") == ["a failed run cannot become finished"]
+    assert client.errors(change, id=run.storage_id, s="finished") == ["invalid state transition: failed to finished"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +61,11 @@ class Served(Bench):
 
 
 @contextmanager
-def served(world: World, projects: str, **settings: str) -> Iterator[Served]:
+def served(world: World, projects: str, sandbox: Mapping[str, Any] | None = None, **settings: str) -> Iterator[Served]:
+    """The daemon, once it has mirrored this world; `sandbox` is how its server is set up."""
     root = Path(tempfile.mkdtemp(prefix="m"))
     try:
-        with Sandbox(world) as server:
+        with Sandbox(world, **(sandbox or {})) as server:
             site = Served(root, server)
             site.configure_http(projects, **settings)
             runs = sum(len(project.runs) for project in world.projects.values())

@@ -150,7 +150,8 @@ def test_pages_of_a_history_hold_each_row_once(live: Served) -> None:
         (RUNS, {**HERE, "filters": "{not json"}, "the filter is not valid JSON"),
         (RUNS, {**HERE, "filters": '{"nofield": 1}'}, "nofield"),
         (RUNS, {**HERE, "order": "-nofield"}, "nofield"),
-        (RUNS, {**HERE, "cursor": "?"}, "is no cursor of this mirror"),
+        (RUNS, {**HERE, "cursor": "mirror~?"}, "is no cursor of this mirror"),
+        (RUNS, {**HERE, "cursor": "?"}, "invalid cursor"),
         (RUNS, {"entity": "team"}, "project"),
         ("{ viewer {", {}, "Syntax Error"),
     ],
@@ -344,7 +345,9 @@ def test_documents_that_grow_beyond_measure_are_passed_on_or_refused(live: Serve
     doubling = "".join(f"fragment f{n} on User {{ ...f{n + 1} ...f{n + 1} }}" for n in range(30))
     asked = "{ viewer { ...f0 } }" + doubling + "fragment f30 on User { username }"
     assert "a document with more than 5,000 fields" in refused_offline(live, {"query": asked})
-    assert "more than 3000 tokens" in refused_offline(live, {"query": f"{{ {'viewer { entity } ' * 5000} }}"})
+    assert "a document of more than 3,000 tokens" in refused_offline(
+        live, {"query": f"{{ {'viewer { entity } ' * 5000} }}"}
+    )
     with live.client() as client:
         packed = gzip.compress(bytes(300 << 20), 1)
         answer = client.post("/graphql", content=packed, headers={"Content-Encoding": "gzip"})

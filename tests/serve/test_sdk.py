@@ -32,6 +32,7 @@ def script(*paths: str) -> str:
     return SCRIPT.read_text().replace("sys.argv[1:]", repr(list(paths)))
 
 
+@pytest.mark.xdist_group("sdk")
 def test_a_script_reads_the_same_with_the_server_switched_off() -> None:
     """Configs, summaries, histories, scans, filters, orders, lengths, slices, samples: over every oddity there is."""
     world = sample.small()

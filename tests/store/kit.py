@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from mirror.settings.home import Home
 from mirror.store.records import HistoryPage, ProjectKey, RunRecord
 from mirror.store.store import Store
+from tests.reading import rows
 
 PROJECT = ProjectKey("team", "vision")
 NOW = datetime(2026, 11, 23, 12, 30)
@@ -109,5 +109,4 @@ def settle(store: Store) -> bool:
 def read(store: Store, sql: str, *params):
     """Rows of what a reader sees after a publish."""
     store.publish()
-    with duckdb.connect(str(store.home.published), read_only=True) as connection:
-        return connection.execute(sql, params).fetchall()
+    return rows(store.home.published, sql, *params)

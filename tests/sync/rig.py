@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
-
 from mirror.remote import history
 from mirror.remote.client import RetryPolicy, Server, TooMuch
 from mirror.sandbox import Sandbox, World
@@ -18,6 +16,7 @@ from mirror.sync import engine
 from mirror.sync.context import Context, Scope
 from mirror.sync.targets import expand, not_listed, parse
 from mirror.sync.writer import Writer
+from tests.reading import rows
 
 HASTY = RetryPolicy(attempts=6, seconds=20, first_wait=0.01, longest_wait=0.05)
 
@@ -64,8 +63,7 @@ class Rig:
 
     def sql(self, query: str, *params):
         """Rows of the published file."""
-        with duckdb.connect(str(self.home.published), read_only=True) as connection:
-            return connection.execute(query, params).fetchall()
+        return rows(self.home.published, query, *params)
 
     def history(self, run_id: str, key: str = "loss"):
         """The mirrored (step, value) pairs of one key of a run."""

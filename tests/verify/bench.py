@@ -14,6 +14,7 @@ import duckdb
 from mirror.cli import main
 from mirror.sandbox import World
 from mirror.store.store import Store
+from tests import reading
 
 RUN = "(select rid from store.runs where run_id = 'aaa')"
 """The run that is damaged."""
@@ -115,8 +116,7 @@ class Bench:
 
     def tables(self, query):
         """Rows of the published file."""
-        with duckdb.connect(str(self.home.published), read_only=True) as connection:
-            return connection.execute(query).fetchall()
+        return reading.rows(self.home.published, query)
 
     def verify(self, *arguments):
         """Exit code and the lines of differences."""

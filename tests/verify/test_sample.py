@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from mirror.sandbox import Sandbox, sample
 
 
+@pytest.mark.xdist_group("verified sample")
 def test_a_mirror_of_the_full_sample_equals_the_server(home, cli, monkeypatch):
     with Sandbox(sample.full()) as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)

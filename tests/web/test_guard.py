@@ -9,6 +9,8 @@ import pytest
 
 from mirror.web import token
 
+pytestmark = pytest.mark.xdist_group("guard")
+
 
 def test_without_the_token_there_is_nothing(site):
     with site.client() as client:

@@ -233,3 +233,24 @@ def test_no_width_makes_the_page_scroll_sideways(page, scheme):
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     page.get_by_role("combobox", name="Project").select_option("team/language")
     expect(page.locator("tbody .open")).to_have_text(["other"])
+
+
+def test_charts_over_different_axes_name_theirs(page, site):
+    """As define_metric says; a chosen axis stands above them once."""
+    defined = {"m": [{"1": "epoch"}, {"2": "val/*", "5": 1}]}
+    run = site.world.add_run("team", "language", run_id="axes", name="over epochs", config={}, wandb_config=defined)
+    for step in range(20):
+        run.log({"loss": 1 / (step + 1), **({"epoch": step // 4, "val/loss": 2 / (step + 1)} if step % 4 == 0 else {})})
+    run.finish()
+    page.get_by_role("navigation").get_by_role("button").nth(0).click()
+
+    def titles(key):
+        return page.locator(f'figure[data-key="{key}"] .xtitle')
+
+    expect(titles("val/loss")).to_have_text("epoch")
+    expect(titles("loss")).to_have_text("step")
+    page.get_by_label("x axis").select_option("step")
+    expect(titles("val/loss")).to_have_count(0)
+    expect(titles("loss")).to_have_count(0)
+    page.get_by_label("x axis").select_option("as defined")
+    expect(titles("val/loss")).to_have_text("epoch")

@@ -6,6 +6,7 @@ import * as format from "./format.js";
 const COLOURS = [
   "#4269d0", "#e0940f", "#ff6a55", "#3aa58f", "#5aa33c", "#f27fb0", "#a463f2", "#6aa5f0", "#a87252", "#8b929c",
 ];
+const AXES = { _step: "step", _runtime: "run time", _timestamp: "clock time" };
 const FAINT_UP_TO = 20; // runs whose values are drawn faintly behind their smoothed line
 
 export const colour = (slot) => COLOURS[slot % COLOURS.length];
@@ -44,6 +45,8 @@ export class Charts {
 
   // `runs` are {path, name, colour}; `curves` what /api/history answered; `view` is {x, smoothing, log}.
   async draw(keys, runs, curves, view) {
+    // An axis that was chosen stands above the charts; where definitions give some of them another, each names its own.
+    const named = view.x === null && curves.some((curve) => curve.x_key !== "_step");
     for (const [key, figure] of this.figures) {
       if (!keys.includes(key)) this.#drop(figure);
     }
@@ -55,6 +58,7 @@ export class Charts {
       figure.curves = curves.filter((curve) => curve.key === key);
       figure.runs = runs;
       figure.view = view;
+      figure.named = named;
       figure.stale = true;
       this.#note(figure);
     });
@@ -176,14 +180,13 @@ function smoothed(values, weight) {
 function layout(figure) {
   const { view, key } = figure;
   const xKey = axisOf(figure);
-  const own = !xKey.startsWith("_");
   const styles = getComputedStyle(document.documentElement);
   const [text, line] = ["--quiet", "--line"].map((name) => styles.getPropertyValue(name).trim());
   const clock = xKey === "_timestamp";
   const axis = { gridcolor: line, linecolor: line, zeroline: false, automargin: true, ticks: "" };
   return {
     uirevision: `${key} ${xKey} ${view.log}`,
-    margin: { l: 44, r: 12, t: 8, b: own ? 40 : 28 },
+    margin: { l: 44, r: 12, t: 8, b: figure.named ? 40 : 28 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: text },
@@ -192,7 +195,7 @@ function layout(figure) {
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     showlegend: false,
     xaxis: { ...axis, type: clock ? "date" : "linear", nticks: clock ? 4 : 6, tickangle: 0, ticksuffix: xKey === "_runtime" ? " s" : "",
-      ...(own ? { title: { text: xKey, standoff: 6 } } : {}) },
+      ...(figure.named ? { title: { text: AXES[xKey] ?? xKey, standoff: 6 } } : {}) },
     yaxis: { ...axis, type: view.log ? "log" : "linear", nticks: 6, ...(view.log ? { dtick: "D2" } : {}) },
   };
 }

@@ -1,0 +1,77 @@
+"""What a comparison of files with the server found, and what can be sent of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mirror.store.records import KnownRun, ProjectKey, RunRecord
+from mirror.verify.findings import Finding, Verdict
+from mirror.verify.history import Compared, Rows
+
+
+@dataclass(frozen=True)
+class Difference(Finding):
+    """A finding of which `mirror` is what the run's files hold and `expected` what the server has."""
+
+    def as_json(self, project: ProjectKey) -> dict[str, Any]:
+        """The documented JSON form."""
+        return {
+            "project": str(project),
+            "run_id": self.run_id,
+            "field": self.field,
+            "file": self.mirror,
+            "server": self.expected,
+            "cause": self.cause,
+        }
+
+    def line(self, project: ProjectKey) -> str:
+        """One line for people."""
+        where = f"{project}/{self.run_id}"
+        has = f"the file has {self.mirror}, the server has {self.expected}"
+        return f"{self.level}: {where} {self.field}: {has} ({self.cause})"
+
+
+@dataclass
+class Look:
+    """One run as its files and the server tell it. `refused` is why nothing may be sent of it.
+
+    `tail` are the rows that the server lacks behind its last one, `summary` the values that it is to get, `exit_code`
+    is that of the file.
+    """
+
+    project: ProjectKey
+    known: KnownRun
+    paths: list[Path]
+    record: RunRecord
+    compared: Compared = field(default_factory=Compared)
+    tail: Rows | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    refused: str | None = None
+    exit_code: int = 0
+
+    @property
+    def path(self) -> str:
+        """`entity/project/run_id`."""
+        return f"{self.project}/{self.known.run_id}"
+
+    @property
+    def sendable(self) -> bool:
+        """Whether there is something that the server lost and takes."""
+        return self.refused is None and bool(self.tail or self.summary)
+
+    def offer(self) -> str:
+        """What can be sent, in words."""
+        parts = [] if self.tail is None else [f"{self.tail}"]
+        if self.summary:
+            parts.append(f"{len(self.summary):,} summary {'value' if len(self.summary) == 1 else 'values'}")
+        return " and ".join(parts)
+
+
+@dataclass
+class Comparison:
+    """One project: what was found, and the runs that the server has."""
+
+    verdict: Verdict
+    looks: list[Look] = field(default_factory=list)

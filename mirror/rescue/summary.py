@@ -1,0 +1,87 @@
+"""Which values of a file's summary the server lost, and which are newer there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from mirror.store.checks import HISTORY
+from mirror.store.reader import Reader
+from mirror.store.records import ProjectKey, RunRecord
+
+OWN = ("_step", "_timestamp", "_runtime")
+"""Values that nobody edits: they tell how far the run's process had come."""
+
+_AFTERWARDS = timedelta(seconds=1)
+"""The server's times are whole seconds."""
+
+
+def lost(reader: Reader, project: ProjectKey, record: RunRecord, file: Mapping[str, Any], last: int) -> dict[str, Any]:
+    """The top-level values that the server is to get.
+
+    Those that it lacks, unless somebody may have deleted them: the server's summary is as new as the file's, and the
+    run
+    was edited since. And those in place of older ones: where the file's summary is newer, a value that nobody can have
+    edited, or that is what the run logged up to the server's `last` step. All others stay.
+    """
+    theirs = record.summary
+    fresh = {key: value for key, value in file.items() if key not in theirs}
+    other = {key: value for key, value in file.items() if key in theirs and not _same(value, theirs[key])}
+    other.pop("_wandb", None)
+    newer, edited = _is_newer(file, theirs), _was_edited(record)
+    if edited and not newer:
+        return {}
+    if other and newer:
+        if edited:
+            stale = _as_logged(reader, project, record.run_id, theirs, [*other], last)
+            other = {key: value for key, value in other.items() if key in OWN or key in stale}
+        fresh |= {key: _over(value, theirs[key]) for key, value in other.items()}
+    return fresh
+
+
+def _same(one: Any, other: Any) -> bool:
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _is_newer(file: Mapping[str, Any], server: Mapping[str, Any]) -> bool:
+    for key in ("_timestamp", "_step"):
+        here, there = file.get(key), server.get(key)
+        if isinstance(here, int | float):
+            return not isinstance(there, int | float) or here > there
+    return False
+
+
+def _was_edited(record: RunRecord) -> bool:
+    """Whether somebody else than the run's process changed the run after the process was heard of last."""
+    if record.updated_at is None or record.heartbeat_at is None:
+        return True
+    return record.updated_at > record.heartbeat_at + _AFTERWARDS
+
+
+def _as_logged(
+    reader: Reader, project: ProjectKey, run_id: str, theirs: Mapping[str, Any], keys: list[str], last: int
+) -> set[str]:
+    """The keys whose value on the server is the last that was logged up to a step."""
+    rows = reader.run(
+        f"SELECT key, arg_max(value, step), arg_max(coalesce(text, ''), step) FROM {HISTORY} "
+        "WHERE entity = ? AND project = ? AND run_id = ? AND step <= ? AND key IN (SELECT unnest(?::VARCHAR[])) "
+        "GROUP BY key",
+        [project.entity, project.project, run_id, last, keys],
+    )
+    return {key for key, number, text in rows if _is_value(theirs[key], number, text)}
+
+
+def _is_value(value: Any, number: float | None, text: str) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number is not None and _same(float(value), number)
+    return bool(text) and (value == text or json.dumps(value) == text)
+
+
+def _over(file: Any, server: Any) -> Any:
+    """The file's value with what only the server has of an object."""
+    if not isinstance(file, dict) or not isinstance(server, dict) or "_type" in file or "_type" in server:
+        return file
+    both = {key: _over(value, server[key]) if key in server else value for key, value in file.items()}
+    return {**server, **both}
