@@ -42,7 +42,7 @@ CASES = [
     ({"tags.x": 1}, "'tags.x': tags is a list of strings; only a position can follow, as in tags.0"),
     (
         {"$xyz": 1},
-        "$xyz 1: $xyz does not combine filters; a field comes first; only $and, $or and $nor stand alone",
+        "$xyz 1: $xyz does not combine filters; it must follow a field; only $and, $or and $nor can come first",
     ),
     ({"$where": "1"}, '$where "1": $where is not a filter; use SQL, as in `mirror query "SELECT ..."`'),
     (
