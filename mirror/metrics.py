@@ -1,4 +1,4 @@
-"""Logged values as columns: put in order, freed of doubles, and summed up key by key.
+"""Logged values as columns: sorted, deduplicated, and summarised by key.
 
 The columns are step (int64), key (string, may be dictionary-encoded), value (double) and text (string).
 """
@@ -16,7 +16,7 @@ COLUMNS = ("step", "key", "value", "text")
 
 
 def arrange(values: pa.Table) -> pa.Table:
-    """The values key by key and by step; of several at one step and key the last one given is kept."""
+    """The values sorted by key and step. Of several values at one step and key, the last one is kept."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -26,51 +26,51 @@ def arrange(values: pa.Table) -> pa.Table:
     # The sort is stable, so the last of several stays the last.
     table = table.take(pc.sort_indices(table, sort_keys=[("key", "ascending"), ("step", "ascending")]))
     key, step = (table[name].combine_chunks() for name in ("key", "step"))
-    more: Any = pc.or_(pc.not_equal(key[1:], key[:-1]), pc.not_equal(step[1:], step[:-1]))
-    if pc.all(more, min_count=0).as_py():
+    differs: Any = pc.or_(pc.not_equal(key[1:], key[:-1]), pc.not_equal(step[1:], step[:-1]))
+    if pc.all(differs, min_count=0).as_py():
         return table
-    return table.filter(pa.concat_arrays([more, pa.array([True])]))
+    return table.filter(pa.concat_arrays([differs, pa.array([True])]))
 
 
 def summarise(values: pa.Table) -> pa.Table:
-    """Of each key, in the order of the values: rows, first_step, last_step, min and max (finite), last (number).
+    """One row per key, in the order of `values`: key, rows, first_step, last_step, min and max (finite), last (number).
 
-    `values` lie key by key and by step.
+    `values` must be sorted by key and step.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     number = values["value"]
-    finite: Any = pc.is_finite(number)
-    some = pc.if_else(finite, number, pa.scalar(None, pa.float64()))
-    table = pa.table({"key": _plain(values["key"]), "step": values["step"], "some": some, "value": number})
+    is_finite: Any = pc.is_finite(number)
+    finite_only = pc.if_else(is_finite, number, pa.scalar(None, pa.float64()))
+    table = pa.table({"key": _plain(values["key"]), "step": values["step"], "finite": finite_only, "value": number})
     wanted: Any = [
         ("step", "count"),
         ("step", "first"),
         ("step", "last"),
-        ("some", "min"),
-        ("some", "max"),
+        ("finite", "min"),
+        ("finite", "max"),
         ("value", "last"),
     ]
     found = table.group_by("key", use_threads=False).aggregate(wanted)
-    names = ["key", "step_count", "step_first", "step_last", "some_min", "some_max", "value_last"]
+    names = ["key", "step_count", "step_first", "step_last", "finite_min", "finite_max", "value_last"]
     return found.select(names).rename_columns(["key", "rows", "first_step", "last_step", "min", "max", "last"])
 
 
 def stretched(names: Sequence[str], lengths: Sequence[int]) -> Any:
-    """A dictionary column in which each name stands as often as its length says, one name behind the other."""
+    """A dictionary column with each name repeated as often as its length says."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    different = list(dict.fromkeys(names))
-    places = {name: place for place, name in enumerate(different)}
-    # An empty stretch has no end of its own.
-    some = [(places[name], length) for name, length in zip(names, lengths, strict=True) if length]
-    ends = pa.array(accumulate(length for _, length in some), pa.int32())
+    distinct = list(dict.fromkeys(names))
+    positions = {name: position for position, name in enumerate(distinct)}
+    # An empty stretch would repeat the end of the one before it.
+    used = [(positions[name], length) for name, length in zip(names, lengths, strict=True) if length]
+    ends = pa.array(accumulate(length for _, length in used), pa.int32())
     kernels: Any = pc
-    runs: Any = pa.RunEndEncodedArray.from_arrays(ends, pa.array([place for place, _ in some], pa.int32()))
+    runs: Any = pa.RunEndEncodedArray.from_arrays(ends, pa.array([position for position, _ in used], pa.int32()))
     indices = kernels.run_end_decode(runs)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(different, pa.string()))
+    return pa.DictionaryArray.from_arrays(indices, pa.array(distinct, pa.string()))
 
 
 def _plain(column: Any) -> Any:

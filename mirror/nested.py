@@ -1,4 +1,4 @@
-"""JSON that is nested deeper than Python's stack: read, written and changed at any depth that the mirror keeps."""
+"""Reads, writes and changes JSON that is nested deeper than Python's stack allows."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_LEVELS = 950
-"""Documents and lines are mirrored down to here; one that is nested deeper is not."""
+"""Documents and lines with at most this many levels are mirrored; deeper ones are not."""
 
 TOO_DEEP = f"nested deeper than {MOST_LEVELS} levels"
 
 
 def parse(text: str) -> Any:
-    """Parse JSON text, bare NaN and control characters in strings included. Raises ValueError for what is no JSON."""
+    """Parse JSON text, including bare NaN and control characters in strings. Raises ValueError if it is not JSON."""
     try:
         return json.loads(text, strict=False)
     except RecursionError:
@@ -22,7 +22,7 @@ def parse(text: str) -> Any:
 
 
 def _with_a_fresh_stack(work: Callable[[], Any]) -> Any:
-    """What work returns in a thread of its own, which has room for MOST_LEVELS whoever asks for it."""
+    """Return the result of `work`, run in a new thread, whose stack has room for MOST_LEVELS."""
     found: list[Any] = []
     problems: list[Exception] = []
 
@@ -44,7 +44,7 @@ def _with_a_fresh_stack(work: Callable[[], Any]) -> Any:
 
 
 def check_levels(text: str | bytes, value: Any) -> None:
-    """Raise ValueError where the value of this text is nested deeper than the mirror keeps."""
+    """Raise ValueError if `value`, parsed from `text`, has more than MOST_LEVELS levels."""
     if len(text) <= 2 * MOST_LEVELS:
         return
     opening = text.count("{") + text.count("[") if isinstance(text, str) else text.count(b"{") + text.count(b"[")
@@ -64,54 +64,54 @@ def check_levels(text: str | bytes, value: Any) -> None:
 
 
 def text_of(value: Any) -> str:
-    """Compact JSON text: bare NaN and Infinity, any integer, characters as they are."""
+    """Compact JSON text, with bare NaN and Infinity, integers of any size, and unescaped characters."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
-        return _written(value)
+        return _iteratively(value)
 
 
-class _Written(str):
-    """Text that stands as it is."""
+class _Token(str):
+    """Finished JSON text, written unchanged."""
 
     __slots__ = ()
 
 
-def _written(value: Any) -> str:
+def _iteratively(value: Any) -> str:
     out: list[str] = []
     pending: list[Any] = [value]
     while pending:
         item = pending.pop()
-        if isinstance(item, _Written):
+        if isinstance(item, _Token):
             out.append(item)
         elif isinstance(item, dict):
             out.append("{")
-            pending.append(_Written("}"))
-            for place, (key, entry) in reversed(list(enumerate(item.items()))):
-                pending += [entry, _Written(f"{',' if place else ''}{json.dumps(key, ensure_ascii=False)}:")]
+            pending.append(_Token("}"))
+            for position, (key, entry) in reversed(list(enumerate(item.items()))):
+                pending += [entry, _Token(f"{',' if position else ''}{json.dumps(key, ensure_ascii=False)}:")]
         elif isinstance(item, list | tuple):
             out.append("[")
-            pending.append(_Written("]"))
-            for place, entry in reversed(list(enumerate(item))):
-                pending += [entry, _Written("," if place else "")]
+            pending.append(_Token("]"))
+            for position, entry in reversed(list(enumerate(item))):
+                pending += [entry, _Token("," if position else "")]
         else:
             out.append(json.dumps(item, ensure_ascii=False))
     return "".join(out)
 
 
 def mapped(value: Any, change: Callable[[str], Any], *, keys: bool = False) -> Any:
-    """The value with every string in it changed, and the keys of its objects, too, where that is asked for."""
+    """The value with `change` applied to every string in it and, with `keys`, to the keys of its objects."""
     root = [value]
     pending: list[tuple[Any, Any]] = [(root, 0)]
     while pending:
-        holder, place = pending.pop()
-        entry = holder[place]
+        holder, index = pending.pop()
+        entry = holder[index]
         if isinstance(entry, str):
-            holder[place] = change(entry)
+            holder[index] = change(entry)
         elif isinstance(entry, dict):
-            holder[place] = {change(key) if keys else key: inner for key, inner in entry.items()}
-            pending += [(holder[place], key) for key in holder[place]]
+            holder[index] = {change(key) if keys else key: inner for key, inner in entry.items()}
+            pending += [(holder[index], key) for key in holder[index]]
         elif isinstance(entry, list):
-            holder[place] = list(entry)
-            pending += [(holder[place], number) for number in range(len(entry))]
+            holder[index] = list(entry)
+            pending += [(holder[index], position) for position in range(len(entry))]
     return root[0]

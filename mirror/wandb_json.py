@@ -1,4 +1,4 @@
-"""Reading the JSON that W&B writes: bare NaN and Infinity, raw control characters, integers of any size."""
+"""Reads and writes JSON as W&B does, with bare NaN and Infinity, raw control characters, and integers of any size."""
 
 from __future__ import annotations
 
@@ -18,47 +18,48 @@ _LONG_INTEGER = re.compile(rb"[\[,:\s]-?\d{19,}[\s,\]}]")
 
 
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What reading of anything that a server sends may raise: Arrow's errors for data that do not fit are among them."""
+"""What parsing of a server's data may raise. Arrow's errors for unsuitable data are subclasses of these."""
 
 
 def unreadable(what: str, error: Exception) -> CommError:
-    """The error of something that the server sent and no parser takes."""
+    """The error for something that the server sent and that cannot be parsed."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return CommError(f"the server sent {what} that cannot be read ({type(error).__name__}: {reason})", error)
 
 
 def loads(text: str | bytes) -> Any:
-    """Parse one JSON text. Fast for clean JSON; falls back to a reader that takes everything W&B is known to send.
+    """Parse one JSON text. Fast for clean JSON; falls back to a parser that accepts everything W&B is known to send.
 
-    Raises ValueError when it is no JSON even so, or nested deeper than the mirror keeps.
+    Raises ValueError if that parser refuses it, too, or if it is nested deeper than `nested.MOST_LEVELS`.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    # To look for many digits as many zeros takes a fifth of the time of the pattern, which a long fraction needs, too.
+    # Searching for a row of zeros, after all digits became zeros, takes a fifth of the pattern's time. The pattern is
+    # needed as well, because long fractions have as many digits.
     if _LONG_DIGITS not in raw.translate(_AS_ZERO) or _LONG_INTEGER.search(raw) is None:
         try:
             value = orjson.loads(raw)
         except orjson.JSONDecodeError:
-            value = _slowly(raw)
+            value = _tolerantly(raw)
     else:
-        value = _slowly(raw)
+        value = _tolerantly(raw)
     nested.check_levels(raw, value)
     return value
 
 
-def _slowly(raw: bytes) -> Any:
+def _tolerantly(raw: bytes) -> Any:
     value = nested.parse(raw.decode("utf-8", "replace"))
-    # No database takes half of a surrogate pair.
-    return nested.mapped(value, _whole, keys=True) if b"\\ud" in raw.lower() else value
+    # No database accepts half of a surrogate pair.
+    return nested.mapped(value, _without_surrogates, keys=True) if b"\\ud" in raw.lower() else value
 
 
-def _whole(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def lines(texts: list[str], *, exact: bool = False) -> list[Any]:
-    """Parse many JSON texts, as one document where all of them are clean.
+    """Parse many JSON texts, as one document if all of them are clean.
 
-    Integers that do not fit 64 bits come as floats unless `exact` is asked for, which takes three times as long.
+    Integers beyond 64 bits become floats unless `exact` is set, which takes three times as long.
     """
     if not exact:
         try:
@@ -71,24 +72,24 @@ def lines(texts: list[str], *, exact: bool = False) -> list[Any]:
 
 
 NUMBER_WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
-"""How some writers spell numbers that JSON lacks."""
+"""Strings that some writers use for numbers that JSON lacks."""
 
 
 def numbers(value: Any) -> Any:
-    """The value with the strings NaN, Infinity and -Infinity turned into the numbers they stand for, at any depth."""
+    """The value with the strings NaN, Infinity and -Infinity replaced by these numbers, at any depth."""
     return nested.mapped(value, lambda text: NUMBER_WORDS.get(text, text))
 
 
 def spells_numbers(text: str) -> bool:
-    """Whether `numbers` may find anything to change in what this JSON text says."""
+    """Return True if `numbers` may find something to change in the value of this JSON text."""
     return any(f'{word}"' in text for word in ("NaN", "Infinity"))
 
 
 def dumps(value: Any) -> str:
-    """JSON text of a value: bare NaN and Infinity, any integer, characters as they are."""
+    """JSON text of a value, with bare NaN and Infinity, integers of any size, and unescaped characters."""
     try:
         text = orjson.dumps(value).decode()
     except (TypeError, orjson.JSONEncodeError):
         return nested.text_of(value)
-    # orjson writes NaN and infinities as null; where a null stands, the slower writer decides what it is.
+    # orjson writes NaN and infinities as null, so a text with null is written again by the slower writer.
     return nested.text_of(value) if "null" in text else text

@@ -1,4 +1,4 @@
-"""W&B's Mongo-style run filters as DuckDB SQL with bound parameters; see docs/filters.md."""
+"""Compiles W&B's Mongo-style run filters to DuckDB SQL with bound parameters; see docs/filters.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests on columns of the run: operands are made to fit the column's type, or refused with the reason."""
+"""Tests on columns of the run: converts operands to the column's type, or refuses them with a reason."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mirror.filters.tree import Compare, Contains, Equal, Every, In, Matches, No
 from mirror.filters.values import clause_text
 
 
-def fitted(tests: tuple[Test, ...], column: Column, clause: str) -> tuple[Test, ...]:
-    """The tests with ISO times as naive UTC for a time column. Refuses operands that no time can be compared with."""
+def converted(tests: tuple[Test, ...], column: Column, clause: str) -> tuple[Test, ...]:
+    """The tests; for a time column, with ISO times as naive UTC. Refuses operands that are not comparable to times."""
     return tuple(_time(test, clause) for test in tests) if column.type == "time" else tests
 
 
-def misfits(tests: tuple[Test, ...], column: Column, clause: str) -> list[str]:
-    """Warnings for operands of a type that the column never holds, so that they match no run."""
+def type_warnings(tests: tuple[Test, ...], column: Column, clause: str) -> list[str]:
+    """Warnings for operands of a type that the column never has, so that they match no run."""
     if column.type == "time":
         return []
     kind: tuple[type, ...] = (str,) if column.type == "text" else (int, float)
@@ -25,31 +25,31 @@ def misfits(tests: tuple[Test, ...], column: Column, clause: str) -> list[str]:
     for value in (value for test in tests for value in _operands(test)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
             what = "text" if column.type == "text" else "numbers"
-            found.append(f"{clause}: the field holds {what}, and {clause_text(value)} is never equal to that")
+            found.append(f"{clause}: the field holds {what}, which {clause_text(value)} never equals")
     return found
 
 
-def instant(value: Any, clause: str) -> datetime:
-    """The naive UTC time of an ISO text: a day, or a time with or without a fraction and a zone."""
+def parse_time(value: Any, clause: str) -> datetime:
+    """Parse an ISO text to naive UTC: a day, or a time with or without a fraction and a zone."""
     if not isinstance(value, str):
         raise FilterError(
-            f'{clause}: a time is written as ISO text, as in "2026-03-01T12:00:00Z", not {clause_text(value)}'
+            f'{clause}: {clause_text(value)} is not a time; write ISO text such as "2026-03-01T12:00:00Z"'
         )
     try:
         time = datetime.fromisoformat(value)
         return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
-        raise FilterError(f'{clause}: {clause_text(value)} is no ISO time, such as "2026-03-01T12:00:00Z"') from None
+        raise FilterError(f'{clause}: {clause_text(value)} is not an ISO time such as "2026-03-01T12:00:00Z"') from None
 
 
 def _time(test: Test, clause: str) -> Test:
     match test:
         case Equal(value):
-            return Equal(None if value is None else instant(value, clause))
+            return Equal(None if value is None else parse_time(value, clause))
         case Compare(operator, value):
-            return Compare(operator, None if value is None else instant(value, clause))
+            return Compare(operator, None if value is None else parse_time(value, clause))
         case In(values, ()):
-            return In(tuple(None if value is None else instant(value, clause) for value in values))
+            return In(tuple(None if value is None else parse_time(value, clause) for value in values))
         case Not(tests):
             return Not(tuple(_time(t, clause) for t in tests))
         case Every(tests):

@@ -1,4 +1,4 @@
-"""A filter and an order to DuckDB SQL over `store.runs AS r`, every value bound."""
+"""Compiles a filter and an order to DuckDB SQL over `store.runs AS r`. All values are bound parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mirror.filters import sources
-from mirror.filters.columns import fitted, misfits
+from mirror.filters.columns import converted, type_warnings
 from mirror.filters.fields import Column, Document, Relative, Tags
 from mirror.filters.fragment import FALSE, TRUE, Fragment, all_of, among, any_of, certain, fragment, negated
 from mirror.filters.order import DEFAULT_ORDER, ordering
@@ -21,7 +21,7 @@ Form = Literal["leaves", "json"]
 
 @dataclass(frozen=True)
 class Clause:
-    """One condition or group of a filter, as it was written, with the SQL that says which runs match it alone."""
+    """One condition or group of a filter, as it was written, with SQL that selects the runs that match it alone."""
 
     text: str
     where: str
@@ -31,10 +31,10 @@ class Clause:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A filter and an order as SQL. `where` is two-valued; both parts are over `store.runs AS r`.
+    """A filter and an order as SQL over `store.runs AS r`. `where` is never null.
 
-    `clauses` stand in the order of the filter, each before its parts. `keys` are the config and summary keys named, as
-    (doc, key), in filter and order. `warnings` say what is legal but likely a mistake.
+    `clauses` are in the order of the filter, each before its parts. `keys` are the config and summary keys in filter
+    and order, as (doc, key). `warnings` report what is legal but probably a mistake.
     """
 
     where: str
@@ -65,9 +65,9 @@ def compile(  # noqa: A001
 ) -> Compiled:
     """Compile a filter, as Python values or JSON text, and an order (newest first by default).
 
-    `holds_list` may say of a doc and key that no run has a list there, which makes the SQL shorter. `form="json"`
-    reads the documents themselves instead of `store.leaves`: the same rows, far slower; a reference.
-    Raises FilterError with one line that names the clause, and runs no SQL of the filter.
+    `holds_list` may return False for a doc and key where no run has a list, which makes the SQL shorter. `form="json"`
+    reads the documents themselves instead of `store.leaves`: it finds the same rows, far more slowly, and is the
+    reference for tests. Raises FilterError, in one line that names the clause. Runs no SQL of the filter.
     """
     tree = parse(filter)
     order_by, order_keys = ordering(DEFAULT_ORDER if order is None else order)
@@ -85,7 +85,7 @@ def compile(  # noqa: A001
 
 
 class _Compiler:
-    """Walks the tree once, gathering clauses, keys and warnings beside the SQL."""
+    """Walks the tree once and collects SQL, clauses, keys and warnings."""
 
     def __init__(self, form: Form, holds_list: sources.HoldsList) -> None:
         self.form = form
@@ -95,11 +95,11 @@ class _Compiler:
         self.warnings: list[str] = []
 
     def node(self, node: Node, depth: int) -> Fragment:
-        place = len(self.clauses)
+        position = len(self.clauses)
         if isinstance(node, Field):
             where = all_of(self._field(node))
         else:
-            # An $and at the top is the filter itself, no clause of it.
+            # A top-level $and is the filter itself, not a clause of it.
             named = bool(node.text) and (depth > 0 or node.operator != "$and")
             parts = self._merged(node, [self.node(part, depth + named) for part in node.parts])
             where = all_of(parts) if node.operator == "$and" else any_of(parts)
@@ -107,35 +107,35 @@ class _Compiler:
                 where = negated(where)
             if not named:
                 return where
-        self.clauses.insert(place, Clause(node.text, where.text, where.params, depth))
+        self.clauses.insert(position, Clause(node.text, where.text, where.params, depth))
         return where
 
     def _merged(self, group: Group, parts: list[Fragment]) -> list[Fragment]:
-        """The parts, with equalities on one key asked for in one subquery: `$or` of them, or `$and` of `$ne`."""
-        together: dict[Document, list[int]] = {}
-        for place, part in enumerate(group.parts):
+        """The parts, with equalities on the same key (`$or` of them, or `$and` of `$ne`) merged to one subquery."""
+        by_key: dict[Document, list[int]] = {}
+        for position, part in enumerate(group.parts):
             if _equality(part, group) is not None and isinstance(part, Field) and isinstance(part.target, Document):
-                together.setdefault(part.target, []).append(place)
+                by_key.setdefault(part.target, []).append(position)
         kept = dict(enumerate(parts))
-        for target, places in together.items():
-            if len(places) < 2:
+        for target, positions in by_key.items():
+            if len(positions) < 2:
                 continue
-            tests = [test for place in places if (test := _equality(group.parts[place], group)) is not None]
+            tests = [test for position in positions if (test := _equality(group.parts[position], group)) is not None]
             union = In(
                 tuple(value for test in tests for value in test.values),
                 tuple(pattern for test in tests for pattern in test.patterns),
             )
             merged = self._on_document(union, target)
-            for place in places:
-                del kept[place]
-            kept[places[0]] = negated(merged) if group.operator == "$and" else merged
-        return [kept[place] for place in sorted(kept)]
+            for position in positions:
+                del kept[position]
+            kept[positions[0]] = negated(merged) if group.operator == "$and" else merged
+        return [kept[position] for position in sorted(kept)]
 
     def _field(self, field: Field) -> list[Fragment]:
         match field.target:
             case Column() as column:
-                self.warnings.extend(misfits(field.tests, column, field.text))
-                return [_on_column(test, column_row(column)) for test in fitted(field.tests, column, field.text)]
+                self.warnings.extend(type_warnings(field.tests, column, field.text))
+                return [_on_column(test, column_row(column)) for test in converted(field.tests, column, field.text)]
             case Tags() as tags:
                 self.warnings.extend(_without_tags(field.tests, tags, field.text))
                 return [_on_tags(test, tags) for test in field.tests]
@@ -143,7 +143,7 @@ class _Compiler:
                 self.keys.append((document.doc, document.key))
                 return [self._on_document(test, document) for test in field.tests]
             case Relative():
-                raise AssertionError("a relative path stands inside $elemMatch only")
+                raise AssertionError("a relative path occurs only inside $elemMatch")
 
     def _on_document(self, test: Test, target: Document) -> Fragment:
         def some(test: Test) -> Fragment:
@@ -154,14 +154,14 @@ class _Compiler:
             return sources.in_leaves(target, _passes(test), self.holds_list)
 
         def missing() -> Fragment:
-            # The JSON form sees a missing value as one of the values.
+            # In the JSON form, a missing value is one of the values.
             return FALSE if self.form == "json" else negated(sources.is_present(target))
 
         return _on_values(test, some, missing)
 
 
 def _on_values(test: Test, some: Callable[[Test], Fragment], missing: Callable[[], Fragment]) -> Fragment:
-    """Whether a test holds for a run: `some` value of the path passes it, or the path is `missing` and that passes."""
+    """The runs for which a test holds: `some` value of the path passes, or the path is `missing` and that passes."""
     match test:
         case Not(tests):
             return negated(all_of(_on_values(t, some, missing) for t in tests))
@@ -174,11 +174,11 @@ def _on_values(test: Test, some: Callable[[Test], Fragment], missing: Callable[[
             parts.append(In(tuple(value for value in values if not isinstance(value, dict)), patterns))
             return any_of(_on_values(t, some, missing) for t in parts)
         case _:
-            return any_of([some(test), missing()]) if _takes_null(test) else some(test)
+            return any_of([some(test), missing()]) if _matches_null(test) else some(test)
 
 
 def _equality(node: Node, group: Group) -> In | None:
-    """The values of a condition that is an equality and no more (in `$and`, the negation of one)."""
+    """The values of a condition that is only an equality or, in `$and`, only the negation of one; else None."""
     match node:
         case Field(Document(), (Not((Equal() | In() as test,)),)) if group.operator == "$and":
             pass
@@ -194,7 +194,7 @@ def _passes(test: Test) -> sources.Passes:
 
 
 def _on_column(test: Test, row: Row) -> Fragment:
-    """Whether a test holds for the one value of a column; a column without a value is null and missing alike."""
+    """The runs for which a test holds for a column. A column without a value counts as null and as missing."""
     has_value = Fragment(f"({row.column} IS NOT NULL)")
     match test:
         case Not(tests):
@@ -211,7 +211,7 @@ def _on_column(test: Test, row: Row) -> Fragment:
 
 
 def _on_tags(test: Test, tags: Tags) -> Fragment:
-    """Tags are a list of strings that every run has, empty or not; at one position there may be none."""
+    """The runs for whose tags a test holds. Every run has the list, perhaps empty; one position may have no tag."""
 
     def some(test: Test) -> Fragment:
         if tags.index is None and isinstance(test, Exists):
@@ -224,14 +224,14 @@ def _on_tags(test: Test, tags: Tags) -> Fragment:
 
 
 def _without_tags(tests: tuple[Test, ...], tags: Tags, clause: str) -> list[str]:
-    """A warning where somebody may look for runs without tags."""
-    absent = [test for test in tests if test == Exists(wanted=False) or _takes_null(test)]
+    """A warning if the filter seems to look for runs without tags."""
+    absent = [test for test in tests if test == Exists(wanted=False) or _matches_null(test)]
     if tags.index is not None or not absent:
         return []
-    return [f'{clause}: tags is always a list, and never null; runs without tags are {{"tags": {{"$size": 0}}}}']
+    return [f'{clause}: tags is always a list, never null; find runs without tags by {{"tags": {{"$size": 0}}}}']
 
 
-def _takes_null(test: Test) -> bool:
+def _matches_null(test: Test) -> bool:
     match test:
         case Equal(None) | Compare("$gte" | "$lte", None):
             return True

@@ -1,4 +1,4 @@
-"""The condition after a field: a set of operators, or a value to be equal to."""
+"""Parses the condition of a field: operators, or a value that the field must equal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _INT64 = 2**63
 
 
 def conditions(value: Any, clause: str, depth: int, element: ElementParser) -> tuple[Test, ...]:
-    """The tests of one condition, all of which must hold. `element` parses the operand of $elemMatch."""
+    """Parse one condition to tests, all of which must hold. `element` parses the operand of $elemMatch."""
     if depth > MAX_DEPTH:
         raise FilterError(f"{clause}: nested deeper than {MAX_DEPTH} levels; write it flatter")
     if not is_object(value):
@@ -64,7 +64,7 @@ def conditions(value: Any, clause: str, depth: int, element: ElementParser) -> t
         return (Equal(plain(value, clause, depth)),)
     if not all(dollars):
         stray = next(name for name, dollar in zip(value, dollars, strict=True) if not dollar)
-        raise FilterError(f"{clause}: operators and the plain key {clause_text(stray)} stand in one object; use $and")
+        raise FilterError(f"{clause}: one object has both operators and the plain key {clause_text(stray)}; use $and")
     if "$options" in value and "$regex" not in value:
         raise FilterError(f"{clause}: $options without $regex")
     tests = []
@@ -104,7 +104,7 @@ def _test(
                     f'{clause}: $not takes operators, as in {{"$not": {{"$gt": 1}}}}; use $ne for a value'
                 )
             if not operand:
-                raise FilterError(f"{clause}: $not of no operators means nothing")
+                raise FilterError(f"{clause}: $not without operators means nothing")
             return Not(conditions(operand, clause, depth + 1, element))
         case "$all":
             return _every(operand, clause, depth, element)
@@ -127,7 +127,7 @@ def _test(
             return Contains(operand)
         case _:
             if operator in ELSEWHERE:
-                raise FilterError(f"{clause}: {name_text(operator)} is no condition; {ELSEWHERE[operator]}")
+                raise FilterError(f"{clause}: {name_text(operator)} is not a condition; {ELSEWHERE[operator]}")
             near = get_close_matches(operator.lower(), OPERATORS, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"operators are {', '.join(OPERATORS)}"
             raise FilterError(f"{clause}: unknown operator {name_text(operator)}; {hint}")
@@ -144,7 +144,7 @@ def _in(operator: str, operand: Any, clause: str, depth: int) -> In:
     for item in operand:
         if is_object(item) and any(isinstance(name, str) and name.startswith("$") for name in item):
             if "$regex" not in item or set(item) - {"$regex", "$options"}:
-                raise FilterError(f"{clause}: {operator} takes values, and of operators only $regex")
+                raise FilterError(f"{clause}: {operator} takes values and $regex, no other operator")
             patterns.append(_regex(item["$regex"], item.get("$options", ""), clause))
         else:
             values.append(plain(item, clause, depth + 1))
@@ -167,7 +167,7 @@ def _every(operand: Any, clause: str, depth: int, element: ElementParser) -> Tes
     for item in operand:
         if is_object(item) and any(isinstance(name, str) and name.startswith("$") for name in item):
             if set(item) != {"$elemMatch"}:
-                raise FilterError(f"{clause}: $all takes values, and of operators only $elemMatch")
+                raise FilterError(f"{clause}: $all takes values and $elemMatch, no other operator")
             tests.extend(conditions(item, clause, depth + 1, element))
         else:
             tests.append(Equal(plain(item, clause, depth + 1)))
@@ -188,7 +188,7 @@ def _type(operand: Any, clause: str) -> Type:
             raise FilterError(f"{clause}: unknown type {clause_text(name)}; {hint}")
         if name in _ONE_NUMBER:
             raise FilterError(
-                f"{clause}: JSON has one type of number, so {clause_text(name)} cannot be told; use 'number'"
+                f"{clause}: JSON has only one type of number, so use 'number' instead of {clause_text(name)}"
             )
         kinds.append(_TYPES[name])
     if not kinds:

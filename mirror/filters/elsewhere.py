@@ -1,17 +1,17 @@
-"""What people paste from MongoDB that is no filter, and what says it here."""
+"""What people paste from MongoDB although it is not a filter, and what to use here instead."""
 
 from __future__ import annotations
 
-_SQL = 'say it in SQL, as in `mirror query "SELECT ..."`'
-_ORDER = '--order says how runs are sorted, as in --order "-created_at" (order= in Python)'
-_SELECT = "--select says which columns are wanted, as in --select name,config.lr"
-_FILTER = "what it holds is the filter itself: write that alone"
+_SQL = 'use SQL, as in `mirror query "SELECT ..."`'
+_ORDER = '--order sorts runs, as in --order "-created_at" (order= in Python)'
+_SELECT = "--select chooses columns, as in --select name,config.lr"
+_FILTER = "write only its content, which is the filter itself"
 
 ELSEWHERE = {
     "$sort": _ORDER,
     "$orderby": _ORDER,
-    "$limit": "--limit says how many runs are wanted (a slice such as runs[:10] in Python)",
-    "$skip": "runs are left out by a slice in Python, as in runs[10:20], or by OFFSET in SQL",
+    "$limit": "--limit limits the number of runs (a slice such as runs[:10] in Python)",
+    "$skip": "use a slice in Python, as in runs[10:20], or OFFSET in SQL",
     "$project": _SELECT,
     "$addFields": _SELECT,
     "$set": _SELECT,
@@ -22,4 +22,4 @@ ELSEWHERE = {
     **dict.fromkeys(("$group", "$bucket", "$facet", "$sortByCount", "$unwind", "$lookup", "$sample"), _SQL),
     **dict.fromkeys(("$where", "$expr"), _SQL),
 }
-"""Stages of an aggregation and options of a search, by name."""
+"""Stages of an aggregation and options of a search, by name, with what to use instead."""

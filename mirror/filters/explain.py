@@ -1,4 +1,4 @@
-"""What a filter means for the runs that are there: how many each clause matches, and keys that no run has."""
+"""Explains a filter with the mirrored runs: how many each clause matches, and which keys no run has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mirror.filters.compile import Compiled
 
 
 class Connection(Protocol):
-    """What is needed of a DuckDB connection."""
+    """The part of a DuckDB connection that is needed here."""
 
     def execute(self, query: str, parameters: Any = ...) -> Any:
         """Run one statement; the result has `fetchall()`."""
@@ -19,7 +19,7 @@ class Connection(Protocol):
 def explain(
     connection: Connection, compiled: Compiled, scope_sql: str = "TRUE", scope_params: Sequence[Any] = ()
 ) -> list[tuple[str, int]]:
-    """For each clause, as it was written and in its order, how many runs of the scope match it alone.
+    """Each clause as written, in the filter's order, with how many runs of the scope match it alone.
 
     `scope_sql` is a condition over `store.runs AS r`, such as `r.project = ?`. Parts of a group are indented.
     """
@@ -32,9 +32,9 @@ def explain(
 
 
 def unknown_keys(connection: Connection, compiled: Compiled) -> list[str]:
-    """A warning for each config or summary key of the filter or order that no run has, naming the nearest key.
+    """A warning for each config or summary key of filter and order that no run has, naming the nearest key.
 
-    A key inside a list is known when the list is.
+    A key inside a list counts as known if the list does.
     """
     warnings = []
     for doc, key in compiled.keys:

@@ -1,4 +1,4 @@
-"""What the first part of a path may be: a column of the run, its tags, its config or its summary."""
+"""Resolves field paths: a path starts with a column of the run, its tags, its config or its summary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mirror.errors import FilterError
 from mirror.filters.values import name_text
 
 MAX_STEPS = 40
-"""How many steps a path may have."""
+"""The most steps of a path."""
 
 ColumnType = Literal["text", "number", "time"]
 
@@ -32,7 +32,7 @@ class Tags:
 
 @dataclass(frozen=True)
 class Document:
-    """A path into config or summary; a key that itself holds dots is the same path."""
+    """A path into config or summary. A key that itself contains dots is the same path."""
 
     doc: Literal["config", "summary"]
     steps: tuple[str, ...]
@@ -45,7 +45,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Relative:
-    """A path from the element of a list that $elemMatch looks at."""
+    """A path relative to the list element that $elemMatch tests."""
 
     steps: tuple[str, ...]
 
@@ -99,14 +99,14 @@ NAMES = (*COLUMNS, "tags", *_DOCUMENTS)
 
 
 def resolve(path: str) -> Column | Tags | Document:
-    """The target of a path as the hosted server spells it, `config.lr` and `config.lr.value` alike.
+    """The target of a path in the hosted server's notation; `config.lr` and `config.lr.value` are the same.
 
-    Refuses a first part that is no field with the nearest one, and a part after a field that has none.
+    Raises FilterError for an unknown field, naming the nearest one, and for a path that continues after a single value.
     """
     head, dot, rest = path.partition(".")
     if head in _DOCUMENTS:
         if not rest:
-            raise FilterError(f"{path!r} names no key; write {head}.<key>")
+            raise FilterError(f"{path!r} has no key; write {head}.<key>")
         steps = list(steps_of(rest, path))
         # The server stores every config value as {"value": ..., "desc": ...}, so people write config.lr.value.
         if _DOCUMENTS[head] == "config" and len(steps) > 1 and steps[1] == "value":
@@ -114,7 +114,7 @@ def resolve(path: str) -> Column | Tags | Document:
         return Document(_DOCUMENTS[head], tuple(steps))
     if head == "tags":
         if dot and not is_index(rest):
-            raise FilterError(f"{path!r}: tags is a list of strings; after it only a position can follow, as in tags.0")
+            raise FilterError(f"{path!r}: tags is a list of strings; only a position can follow, as in tags.0")
         return Tags(int(rest) if dot else None)
     if head not in COLUMNS:
         raise FilterError(_unknown(path, head))
@@ -124,7 +124,7 @@ def resolve(path: str) -> Column | Tags | Document:
 
 
 def steps_of(dotted: str, path: str) -> tuple[str, ...]:
-    """The steps of a dotted path. Refuses more than MAX_STEPS."""
+    """The steps of a dotted path. Raises FilterError for more than MAX_STEPS."""
     steps = dotted.split(".")
     if len(steps) > MAX_STEPS:
         raise FilterError(f"{path[:40]!r}... has {len(steps)} steps; a path has at most {MAX_STEPS}")
@@ -132,13 +132,13 @@ def steps_of(dotted: str, path: str) -> tuple[str, ...]:
 
 
 def is_index(step: str) -> bool:
-    """Whether a step of a path can pick an element of a list."""
+    """Return True if a step of a path can be the index of a list element."""
     return step.isascii() and step.isdigit() and len(step) <= 9 and (step == "0" or step[0] != "0")
 
 
 def _unknown(path: str, head: str) -> str:
     if head == "id":
-        return "unknown field 'id'; the run id is called 'name', and what people see as the name 'display_name'"
+        return "unknown field 'id'; the run id is called 'name', and the displayed name 'display_name'"
     path, head = name_text(path), name_text(head)
     near = get_close_matches(head, NAMES, 1, 0.6) or get_close_matches(head.lower(), NAMES, 1, 0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(sorted(NAMES))}"

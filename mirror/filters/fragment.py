@@ -1,4 +1,4 @@
-"""A piece of SQL with the values bound to its question marks, in order. The text never holds anything a user wrote."""
+"""Pieces of SQL with the values bound to their question marks, in order. The text never contains user input."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 CROWD = 16
-"""How many subqueries stand in one WHERE; DuckDB's planner takes 3 ms for each of 16, and 100 ms for each of 500."""
+"""The most subqueries in one WHERE. DuckDB's planner takes 3 ms for each of 16, and 100 ms for each of 500."""
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """SQL text and its parameters. `subqueries` counts those it adds to the WHERE it stands in."""
+    """SQL text and its parameters. `subqueries` is how many of them it adds to its WHERE."""
 
     text: str
     params: tuple[Any, ...] = ()
@@ -27,7 +27,7 @@ FALSE = Fragment("FALSE")
 
 
 def fragment(template: str, *parts: Fragment | str) -> Fragment:
-    """`template` with each `{}` replaced by a part; the parameters follow in the same order."""
+    """`template` with each `{}` replaced by a part; the parameters are in the same order."""
     texts = [part.text if isinstance(part, Fragment) else part for part in parts]
     fragments = [part for part in parts if isinstance(part, Fragment)]
     params = tuple(value for part in fragments for value in part.params)
@@ -35,57 +35,57 @@ def fragment(template: str, *parts: Fragment | str) -> Fragment:
 
 
 def among(rids: Fragment) -> Fragment:
-    """The run is one of a relation of rids."""
+    """The condition that the run is in a relation of rids."""
     return Fragment(f"(r.rid IN ({rids.text}))", rids.params, 1)
 
 
 def bound(value: Any) -> Fragment:
-    """One question mark."""
+    """One bound parameter."""
     return Fragment("?", (value,))
 
 
 def joined(separator: str, parts: Iterable[Fragment]) -> Fragment:
-    """The parts in a row."""
+    """The parts, joined by `separator`."""
     parts = list(parts)
     params = tuple(value for part in parts for value in part.params)
     return Fragment(separator.join(part.text for part in parts), params, sum(part.subqueries for part in parts))
 
 
 def all_of(parts: Iterable[Fragment]) -> Fragment:
-    """AND of boolean fragments; TRUE for none. Constants are folded away."""
-    return _junction(list(parts), " AND ", neutral=TRUE, decisive=FALSE)
+    """AND of boolean fragments; TRUE for none. Constants are folded."""
+    return _combined(list(parts), " AND ", neutral=TRUE, decisive=FALSE)
 
 
 def any_of(parts: Iterable[Fragment]) -> Fragment:
-    """OR of boolean fragments; FALSE for none. Constants are folded away."""
-    return _junction(list(parts), " OR ", neutral=FALSE, decisive=TRUE)
+    """OR of boolean fragments; FALSE for none. Constants are folded."""
+    return _combined(list(parts), " OR ", neutral=FALSE, decisive=TRUE)
 
 
 def negated(part: Fragment) -> Fragment:
-    """NOT of a two-valued fragment."""
+    """NOT of a fragment that is never null."""
     if part in (TRUE, FALSE):
         return FALSE if part == TRUE else TRUE
     return fragment("(NOT {})", part)
 
 
 def certain(part: Fragment) -> Fragment:
-    """A boolean that may be null made two-valued: null is false."""
+    """The boolean fragment with null replaced by false."""
     return part if part in (TRUE, FALSE) else fragment("coalesce({}, FALSE)", part)
 
 
-def _junction(parts: list[Fragment], word: str, *, neutral: Fragment, decisive: Fragment) -> Fragment:
+def _combined(parts: list[Fragment], word: str, *, neutral: Fragment, decisive: Fragment) -> Fragment:
     if decisive in parts:
         return decisive
     parts = [part for part in parts if part != neutral]
     if not parts:
         return neutral
     while len(parts) > 1 and sum(part.subqueries for part in parts) > CROWD:
-        parts = [_apart(bundle, word) for bundle in _bundles(parts)]
+        parts = [_as_subquery(bundle, word) for bundle in _bundles(parts)]
     return parts[0] if len(parts) == 1 else fragment("({})", joined(word, parts))
 
 
 def _bundles(parts: list[Fragment]) -> list[list[Fragment]]:
-    """The parts in their order, cut where a bundle would hold more subqueries than a WHERE should."""
+    """The parts, in their order, in bundles of at most CROWD subqueries each."""
     bundles: list[list[Fragment]] = [[]]
     for part in parts:
         if bundles[-1] and sum(p.subqueries for p in bundles[-1]) + part.subqueries > CROWD:
@@ -94,8 +94,8 @@ def _bundles(parts: list[Fragment]) -> list[list[Fragment]]:
     return bundles
 
 
-def _apart(parts: list[Fragment], word: str) -> Fragment:
-    """The parts as one subquery over the runs; inside it, r is its own."""
+def _as_subquery(parts: list[Fragment], word: str) -> Fragment:
+    """The parts as one subquery over the runs, with its own `r`."""
     if sum(part.subqueries for part in parts) <= 1:
         return parts[0] if len(parts) == 1 else fragment("({})", joined(word, parts))
     return among(fragment("SELECT r.rid FROM store.runs AS r WHERE {}", joined(word, parts)))

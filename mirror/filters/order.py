@@ -1,4 +1,4 @@
-"""The order of runs: columns, config and summary keys, `+` or `-` before each, several separated by commas."""
+"""Compiles the order of runs: comma-separated fields and keys, each with an optional `+` or `-`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from mirror.filters.fragment import Fragment, bound, fragment, joined
 
 DEFAULT_ORDER = "-created_at"
 MAX_PARTS = 16
-"""Fields of one order. DuckDB plans 16 config keys in 0.1 s, 32 in 2 s, 48 in 14 s (measured with 2.0)."""
+"""The most fields of one order. DuckDB plans 16 config keys in 0.1 s, 32 in 2 s, 48 in 14 s (measured with 2.0)."""
 _TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.rid ASC"))
 """The mirror numbers runs in the order in which the server lists them by creation."""
 
 
 def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
-    """A complete ORDER BY list over `store.runs AS r`, and the (doc, key) pairs it reads.
+    """Compile to a complete ORDER BY list over `store.runs AS r`. Also returns the (doc, key) pairs that it reads.
 
-    Numbers come before text and missing values last in both directions, NaN with the missing. Ties go by creation time,
-    then in the server's order. Refuses what is no field.
+    In both directions, numbers come before text, and missing values and NaN come last. Ties are ordered by creation
+    time, then as on the server. Raises FilterError for an unknown field.
     """
     terms: list[Fragment] = []
     keys: list[tuple[str, str]] = []
     if not isinstance(order, str):
-        raise FilterError(f"order {order!r}: an order is text, such as '-created_at'")
+        raise FilterError(f"order {order!r}: an order is a string such as '-created_at'")
     parts = order.split(",")
     if len(parts) > MAX_PARTS:
         raise FilterError(f"order {order[:40]!r}... has {len(parts)} fields; an order has at most {MAX_PARTS}")
@@ -39,7 +39,7 @@ def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
         except FilterError as error:
             raise FilterError(f"order {part.strip()!r}: {error}") from None
         except UnicodeEncodeError:
-            raise FilterError(f"order {part.strip()!a}: the text holds half of a surrogate pair") from None
+            raise FilterError(f"order {part.strip()!a}: the text contains half of a surrogate pair") from None
         if isinstance(target, Document):
             keys.append((target.doc, target.key))
         terms.append(_term(target, direction))
@@ -65,7 +65,7 @@ def _term(target: Column | Tags | Document, direction: str) -> Fragment:
 
 
 def _of_leaf(target: Document, direction: str) -> Fragment:
-    # One blob sorts numbers before text in either direction, so that one subquery serves.
+    # A sort key sorts numbers before text in either direction, so one subquery is enough.
     key = (
         f"create_sort_key(l.number, '{direction} NULLS LAST',"
         f" CASE WHEN l.number IS NULL THEN l.text END, '{direction} NULLS LAST')"

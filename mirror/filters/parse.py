@@ -1,4 +1,4 @@
-"""A Mongo-style filter, as JSON text or as Python values, to the typed tree. All is checked before any SQL runs."""
+"""Parses a Mongo-style filter, JSON text or Python values, to the typed tree. Checks everything before any SQL runs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from mirror.filters.values import MAX_DEPTH, check_text, clause_text, is_object,
 
 EVERYTHING = Group("$and", (), "")
 MAX_ELEM_MATCH = 6
-"""How many $elemMatch may stand in each other; DuckDB's planner takes twice as long for each."""
+"""How deep $elemMatch may be nested. Each level doubles the time of DuckDB's planner."""
 
 _GROUPS = ("$and", "$or", "$nor")
 
 
 def parse(filter: Mapping[str, Any] | str | None) -> Node:  # noqa: A002
-    """The tree of a filter; None and `{}` are every run. Raises FilterError that names the clause and what is wrong."""
+    """The tree of a filter; None and `{}` match every run. Raises FilterError, which names the clause and the fault."""
     if filter is None:
         return EVERYTHING
     value = read_json(filter) if isinstance(filter, str) else filter
     if isinstance(value, (list, tuple)) and value and all(is_object(stage) for stage in value):
-        raise FilterError(_no_pipeline(value))
+        raise FilterError(_pipeline_message(value))
     if not is_object(value):
         raise FilterError(f"a filter is an object, not {clause_text(value)}")
     return _filter(value, 0, 1)
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text, NaN and Infinity included. A key that stands twice in one object is refused."""
+    """Parse JSON text, including NaN and Infinity. Raises FilterError for duplicate keys in an object."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -54,12 +54,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise FilterError(f"the key {clause_text(twice)} stands twice in one object; put both conditions into $and")
+        raise FilterError(f"the key {clause_text(twice)} occurs twice in one object; put both conditions into $and")
     return members
 
 
 def _filter(value: Mapping[str, Any], inside: int, depth: int) -> Node:
-    """All members of a filter together; `inside` so many $elemMatch, where paths are relative to an element."""
+    """All members of a filter as one node. Inside of `inside` > 0 $elemMatch, paths are relative to an element."""
     if depth > MAX_DEPTH:
         raise FilterError(_too_deep())
     parts = tuple(part for name, member in value.items() for part in _member(name, member, inside, depth))
@@ -68,14 +68,14 @@ def _filter(value: Mapping[str, Any], inside: int, depth: int) -> Node:
 
 def _member(name: str, value: Any, inside: int, depth: int) -> tuple[Node, ...]:
     if not isinstance(name, str):
-        raise FilterError(f"{name!r} is no field; keys of a filter are strings")
+        raise FilterError(f"{name!r} is not a field; keys of a filter are strings")
     check_text(name, clause_text(name))
     if name in _GROUPS:
         return (_group(cast("Literal['$and', '$or', '$nor']", name), value, inside, depth),)
     if name == "$comment":
         return ()
     if name.startswith("$"):
-        _no_group(name, value)
+        _refuse_operator(name, value)
     target = _relative(name) if inside else resolve(name)
     text = f"{name_text(name)} {clause_text(value)}"
     tests = conditions(value, text, depth, _element(inside + 1))
@@ -88,15 +88,15 @@ def _group(operator: Literal["$and", "$or", "$nor"], value: Any, inside: int, de
         raise FilterError(f"{clause}: {operator} takes a list of filters")
     # The hosted server's own "no filter" is {"$or": [{"$and": []}]}.
     if not value and operator != "$and":
-        raise FilterError(f"{clause}: {operator} of no filters means nothing; leave it out to match every run")
+        raise FilterError(f"{clause}: {operator} without filters means nothing; leave it out to match every run")
     for part in value:
         if not is_object(part):
-            raise FilterError(f"{clause}: {operator} takes a list of filters, and {clause_text(part)} is none")
+            raise FilterError(f"{clause}: {operator} takes a list of filters, and {clause_text(part)} is not a filter")
     return Group(operator, tuple(_filter(part, inside, depth + 1) for part in value), operator)
 
 
 def _element(inside: int) -> ElementParser:
-    """The parser of what an $elemMatch holds, the `inside`th in each other: operators, or a filter on an object."""
+    """The parser for the operand of the `inside`th nested $elemMatch: operators, or a filter on an object."""
 
     def element(value: Mapping[str, Any], clause: str, depth: int) -> ElementMeets | ElementIs:
         if inside > MAX_ELEM_MATCH:
@@ -113,20 +113,20 @@ def _relative(path: str) -> Relative:
     return Relative(steps_of(path, path))
 
 
-def _no_group(name: str, value: Any) -> NoReturn:
+def _refuse_operator(name: str, value: Any) -> NoReturn:
     shown = name_text(name)
     clause = f"{shown} {clause_text(value)}"
     if name == "$not":
-        raise FilterError(f'{clause}: $not stands after a field, as in {{"state": {{"$not": ...}}}}; use $nor here')
+        raise FilterError(f'{clause}: $not belongs after a field, as in {{"state": {{"$not": ...}}}}; use $nor here')
     if name in ELSEWHERE:
-        raise FilterError(f"{clause}: {shown} is no filter; {ELSEWHERE[name]}")
+        raise FilterError(f"{clause}: {shown} is not a filter; {ELSEWHERE[name]}")
     near = get_close_matches(name.lower(), _GROUPS, 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else "a field comes first; only $and, $or and $nor stand alone"
+    hint = f"did you mean {near[0]}?" if near else "it must follow a field; only $and, $or and $nor can come first"
     raise FilterError(f"{clause}: {shown} does not combine filters; {hint}")
 
 
-def _no_pipeline(stages: Sequence[Mapping[str, Any]]) -> str:
-    """Why a list is no filter: it may be the stages of an aggregation, each of which is said elsewhere."""
+def _pipeline_message(stages: Sequence[Mapping[str, Any]]) -> str:
+    """The error message for a list of objects, which may be the stages of an aggregation."""
     names = dict.fromkeys(name for stage in stages for name in stage if name in ELSEWHERE)
     if not names:
         return f"a filter is an object, not {clause_text(stages)}; filters are combined by $and and $or"

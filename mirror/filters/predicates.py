@@ -1,4 +1,4 @@
-"""One test on one value, as SQL that may be null. Types are bracketed: nothing matches across kinds."""
+"""SQL for one test on one value; it may be null. Values only match values of the same kind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _IS_INTEGER = "regexp_full_match({}, '-?[0-9]+')"
 
 
 def meets(test: Test, row: Row, level: int = 0) -> Fragment:
-    """Whether this one value passes; for $not and $exists, taken by itself as an element is in $elemMatch."""
+    """SQL: this one value passes. $not and $exists apply to the value itself, as for an element in $elemMatch."""
     match test:
         case Equal(value):
             return equal(value, row)
@@ -70,7 +70,7 @@ def meets(test: Test, row: Row, level: int = 0) -> Fragment:
 
 
 def element_meets(test: ElementMeets | ElementIs, row: Row, level: int = 0) -> Fragment:
-    """Whether the value, an element of a list, is one that $elemMatch looks for."""
+    """SQL: the value is a list element that meets the operand of $elemMatch."""
     is_element = (
         Fragment(row.element) if row.element not in ("TRUE", "FALSE") else {"TRUE": TRUE}.get(row.element, FALSE)
     )
@@ -82,7 +82,7 @@ def element_meets(test: ElementMeets | ElementIs, row: Row, level: int = 0) -> F
 
 
 def _matches(node: Node, document: Fragment, level: int) -> Fragment:
-    """A whole filter over one JSON object, two-valued."""
+    """SQL: one JSON object matches a whole filter. Never null."""
     if isinstance(node, Field):
         assert isinstance(node.target, Relative)
         values = marked(walk(document, node.target.steps, level), level)
@@ -94,7 +94,7 @@ def _matches(node: Node, document: Fragment, level: int) -> Fragment:
 
 
 def _holds(test: Test, values: Fragment, level: int) -> Fragment:
-    """Whether a test holds for the values of a path, given as `marked` gives them."""
+    """SQL: a test holds for the values of a path, which are in the form that `marked` returns."""
     e = f"e{level}"
     match test:
         case Not(tests):
@@ -111,7 +111,7 @@ def _holds(test: Test, values: Fragment, level: int) -> Fragment:
 
 
 def of_path(test: Test, row: Row, level: int = 0) -> Fragment:
-    """The test on one value of a path, where a list stands beside its elements."""
+    """SQL: one of the values of a path, among which are a list and each of its elements, passes."""
     match test:
         case Size():
             return all_of([fragment("NOT {}", row.element), meets(test, row, level)])
@@ -139,12 +139,12 @@ def equal(value: Any, row: Row) -> Fragment:
         case list():
             return _guarded(row.is_kind("list"), _same(value, row.document, []))
         case _:
-            # A row of an object with members has no text; what it holds is asked of the document.
+            # The row of an object with members has no text, so the document is read.
             return _guarded(row.is_kind("object"), _same(value, row.document, []))
 
 
 def _same(value: Any, document: Fragment, path: list[str]) -> Fragment:
-    """Whether JSON at a path holds this value; objects compare with the order of their keys."""
+    """SQL: the JSON at a path equals this value; the keys of objects must be in the same order."""
     here = fragment("json_extract({}, {})", document, bound(pointer(path))) if path else document
     if isinstance(value, list):
         shape = fragment("json_type({}) = 'ARRAY' AND json_array_length({}) = {}", here, here, bound(len(value)))
@@ -164,12 +164,12 @@ def _same_scalar(value: Any, here: Fragment) -> Fragment:
         return fragment("json_type({}) = 'NULL'", here)
     if isinstance(value, bool):
         return fragment(f"json_type({{}}) = 'BOOLEAN' AND CAST({{}} AS VARCHAR) = '{str(value).lower()}'", here, here)
-    # A lambda names the value once; its SQL is used several times.
+    # The lambda evaluates the value once, although the test uses it several times.
     return fragment("len(list_filter([{}], lambda s: {})) > 0", here, equal(value, json_row("s")))
 
 
 def _equal_number(value: float, row: Row) -> Fragment:
-    if value != value:  # noqa: PLR0124 - NaN; isnan() fails on integers past every double
+    if value != value:  # noqa: PLR0124 - NaN; isnan() fails on integers beyond all doubles
         return Fragment(f"isnan({row.number})")
     if abs(value) < _EXACT or value in (inf, -inf):
         return fragment("{} = {}", row.number, bound(float(value)))
@@ -199,9 +199,9 @@ def _compare(operator: str, value: Any, row: Row) -> Fragment:
 
 
 def _compare_number(sign: str, value: float, row: Row) -> Fragment:
-    if value != value:  # noqa: PLR0124 - NaN; isnan() fails on integers past every double
+    if value != value:  # noqa: PLR0124 - NaN; isnan() fails on integers beyond all doubles
         return Fragment(f"isnan({row.number})") if "=" in sign else FALSE
-    # DuckDB sorts NaN above infinity; to MongoDB it is in no range.
+    # DuckDB sorts NaN above infinity; in MongoDB it is in no range.
     finite = [Fragment(f"{row.number} <= CAST('infinity' AS DOUBLE)")] if ">" in sign else []
     if abs(value) < _EXACT or value in (inf, -inf):
         return all_of([fragment(f"{row.number} {sign} {{}}", bound(float(value))), *finite])
@@ -211,7 +211,7 @@ def _compare_number(sign: str, value: float, row: Row) -> Fragment:
         double = fragment(f"{row.number} {sign} {{}}", bound(below))
     else:
         double = fragment(f"{row.number} {'>' if sign == '>=' else '<='} {{}}", bound(below))
-    # Among digits of one sign, longer is further from zero, and at one length text order is the order of the numbers.
+    # Of integers with the same sign, the longer text is further from zero; texts of equal length sort like the numbers.
     away = sign if whole > 0 else sign.translate({ord("<"): ">", ord(">"): "<"})
     strict = away[0]
     beyond = fragment(
@@ -229,7 +229,7 @@ def _compare_number(sign: str, value: float, row: Row) -> Fragment:
 
 
 def _neighbours(whole: int) -> tuple[int, float, float]:
-    """An integer, the double that stands for it in `number`, and the largest double that is not above it."""
+    """The integer, the double that represents it in `number`, and the largest double that is not above it."""
     try:
         nearest = float(whole)
     except OverflowError:
@@ -259,7 +259,7 @@ def _one_of(expression: str, values: list[Any]) -> Fragment:
 
 
 def _remainder(divisor: int, remainder: int, row: Row) -> Fragment:
-    """Integers exact from their digits past 2^53; a remainder has the sign of the dividend."""
+    """SQL for $mod. Integers past 2^53 are exact, from their digits; a remainder has the sign of the dividend."""
     whole = (
         f"coalesce(CASE WHEN abs({row.number}) >= {_EXACT} THEN TRY_CAST({row.text} AS HUGEINT) END,"
         f" TRY_CAST(trunc({row.number}) AS HUGEINT))"
@@ -269,7 +269,7 @@ def _remainder(divisor: int, remainder: int, row: Row) -> Fragment:
 
 
 def _guarded(guard: Fragment, test: Fragment) -> Fragment:
-    """`test` only where `guard` holds: a conjunction may be run in any order, a CASE may not."""
+    """`test`, evaluated only where `guard` holds. DuckDB may reorder a conjunction, but not a CASE."""
     if FALSE in (guard, test):
         return FALSE
     return test if guard == TRUE else fragment("CASE WHEN {} THEN {} END", guard, test)

@@ -1,4 +1,4 @@
-"""Regular expressions: RE2, as on the hosted server and in DuckDB; flags of $options are written into the pattern."""
+"""Regular expressions, in RE2 as on the hosted server and in DuckDB. Flags of $options become part of the pattern."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BEYOND_RE2 = {
 
 
 def pattern(text: str, options: str, clause: str) -> str:
-    """The RE2 pattern for `$regex` and `$options`. Refuses unknown options and whatever RE2 does not compile."""
+    """The RE2 pattern for `$regex` and `$options`. Raises FilterError for unknown options and invalid patterns."""
     unknown = sorted(set(options) - set("imsx"))
     if unknown:
         raise FilterError(f"{clause}: unknown regex option {unknown[0]!r}; options are i, m, s and x")
@@ -36,7 +36,7 @@ def pattern(text: str, options: str, clause: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _problem(compiled: str) -> str | None:
-    """What DuckDB's RE2 says against a pattern."""
+    """The error of DuckDB's RE2 for a pattern; None if it compiles."""
     import duckdb
 
     try:
@@ -56,14 +56,14 @@ def _engine() -> duckdb.DuckDBPyConnection:
 def _reason(text: str, problem: str) -> str:
     for sign, name in _BEYOND_RE2.items():
         if sign in text:
-            return f"RE2 has no {name} such as {sign}...); use $not, or two conditions"
+            return f"RE2 does not support {name} such as {sign}...); use $not, or two conditions"
     if "invalid escape sequence" in problem and any(f"\\{digit}" in text for digit in range(1, 10)):
-        return "RE2 has no back-references such as \\1"
+        return "RE2 does not support back-references such as \\1"
     return problem
 
 
 def _without_comments(text: str) -> str:
-    """The pattern without what the option x ignores: white space and comments, outside classes and escapes."""
+    """The pattern without what the option x ignores: white space and comments outside of classes and escapes."""
     kept: list[str] = []
     in_class = in_comment = False
     position = 0

@@ -1,8 +1,8 @@
-"""What a test sees of one value, whether it stands in a row of `store.leaves`, in JSON, or in a column.
+"""SQL expressions for one value, whether it is in a row of `store.leaves`, in JSON, or in a column.
 
-A `Row` gives SQL expressions for the kind of a value, its number, its text, and whether it is an element of a list.
-Its JSON side also gives the values that a path finds in a document, as MongoDB steps: through objects by key, through
-lists by each object in them, or by position.
+A `Row` has SQL expressions for the kind of a value, its number, its text, and whether it is an element of a list. The
+functions for JSON build the values that a path finds in a document, following MongoDB: objects by key, lists by each
+object in them or by position.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TEXT = "CASE WHEN json_type({0}) = 'VARCHAR' THEN json_extract_string({0}, '$')
 
 @dataclass(frozen=True)
 class Row:
-    """SQL for one value. `json` is set where the value is JSON anyway, `static` and `column` for a column of a run."""
+    """SQL for one value. `json` is set if the value is JSON; `static` and `column` are set for a column of a run."""
 
     kind: str
     number: str
@@ -37,7 +37,7 @@ class Row:
     column: str | None = None
 
     def is_kind(self, *kinds: str) -> Fragment:
-        """Whether the value is of one of these kinds; a column that is null is not looked at, unless for `null`."""
+        """SQL: the value is of one of these kinds. For a column, null is only checked if `null` is among them."""
         if self.static is not None:
             if self.static in kinds:
                 return TRUE
@@ -49,17 +49,17 @@ class Row:
 
     @property
     def present(self) -> Fragment:
-        """Whether there is a value at all; a row of a table always is one."""
+        """SQL: there is a value. Always true for a row of a table."""
         return TRUE if self.json is None else fragment("{} IS NOT NULL", self.json)
 
     @property
     def document(self) -> Fragment:
-        """The value as JSON; only for lists, and for objects that are elements."""
+        """SQL for the value as JSON; only for lists, and for objects that are elements."""
         return self.json if self.json is not None else Fragment(f"CAST({self.text} AS JSON)")
 
 
 def json_row(value: str, *, element: str = "TRUE") -> Row:
-    """The row of a JSON value; SQL NULL is a missing one."""
+    """The row of a JSON value; SQL NULL means missing."""
     return Row(_KIND.format(value), _NUMBER.format(value), _TEXT.format(value), element, Fragment(value))
 
 
@@ -76,14 +76,14 @@ def column_row(column: Column) -> Row:
 
 
 def pointer(steps: tuple[str, ...] | list[str]) -> str:
-    """The JSON pointer of keys; unlike a JSON path it can name every key."""
+    """The JSON pointer for these keys. Unlike a JSON path, it can express any key."""
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 def walk(start: Fragment, steps: tuple[str, ...], level: int = 0, *, of_list: bool = False) -> Fragment:
-    """The values that a path finds from one JSON value, as a JSON[]; NULL in it says that the path ends in nothing.
+    """SQL for the values that a path finds from one JSON value, as JSON[]; NULL in it means that nothing was found.
 
-    `level` keeps the lambda parameters of a walk inside another one apart; `of_list` says that `start` is a list.
+    `level` makes the lambda parameters of nested walks distinct. `of_list`: `start` is a list.
     """
     values = fragment("[{}]", start)
     for position, step in enumerate(steps):
@@ -92,10 +92,10 @@ def walk(start: Fragment, steps: tuple[str, ...], level: int = 0, *, of_list: bo
 
 
 def walk_objects(start: Fragment, steps: list[str]) -> Fragment:
-    """The one value that keys find from a JSON object, or NULL; lists are not entered."""
+    """SQL for the value that keys find from a JSON object, or NULL; lists are not entered."""
     value = start
     for step in steps:
-        # Written inside out: json_extract on a list would take digits for a position.
+        # Only objects are stepped into, because json_extract on a list would use digits as a position.
         value = fragment(
             "list_extract(list_transform(list_filter([{}], lambda o: json_type(o) = 'OBJECT'),"
             " lambda o: json_extract(o, {})), 1)",
@@ -106,7 +106,7 @@ def walk_objects(start: Fragment, steps: list[str]) -> Fragment:
 
 
 def marked(values: Fragment, level: int = 0) -> Fragment:
-    """Each value of a JSON[] and, of lists, each element: STRUCT(y JSON, element BOOLEAN)[]."""
+    """SQL for each value of a JSON[] and each element of lists in it: STRUCT(y JSON, element BOOLEAN)[]."""
     m, n = f"m{level}", f"n{level}"
     return fragment(
         f"flatten(list_transform({{}}, lambda {m}: list_concat([{{{{'y': {m}, 'element': FALSE}}}}],"
@@ -117,7 +117,7 @@ def marked(values: Fragment, level: int = 0) -> Fragment:
 
 
 def elements(value: Fragment, level: int = 0) -> Fragment:
-    """The elements of a JSON list, as `marked` gives them."""
+    """SQL for the elements of a JSON list, in the form that `marked` returns."""
     n = f"n{level}"
     return fragment(f"list_transform(json_extract({{}}, '$[*]'), lambda {n}: {{{{'y': {n}, 'element': TRUE}}}})", value)
 
@@ -134,7 +134,7 @@ def _step(values: Fragment, step: str, level: int) -> Fragment:
 
 
 def _through_list(value: Fragment, step: str, level: int) -> Fragment:
-    """What one step finds in a list: in each object in it, and at a position."""
+    """SQL for what one step finds in a list: the key in each object, and the element at a position."""
     y = f"y{level}"
     key = bound(pointer([step]))
     inside = fragment(

@@ -1,8 +1,8 @@
-"""Which runs have a value at a path that passes a test, as conditions over `store.runs AS r`.
+"""Conditions over `store.runs AS r`: the runs that have a value at a path that passes a test.
 
-The leaf form asks `store.leaves`. What its rows do not say is read from the JSON text of lists: their elements where a
-list is too long to have rows for them, and whatever a path finds inside them. The JSON form reads whole documents; it
-is the reference for the leaf form, and the way to objects that are compared as a whole.
+The leaf form reads `store.leaves`, and the JSON text of lists for what has no rows there: elements of long lists, and
+what a path finds inside lists. The JSON form reads whole documents; it is the reference for the leaf form, and is also
+used for objects that are compared as a whole.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mirror.filters.fragment import FALSE, TRUE, Fragment, among, bound, certain
 from mirror.filters.rows import Row, json_row, marked, walk, walk_objects
 
 HoldsList = Callable[[str, str], bool]
-"""Whether any run has a list at a key of a document, given as doc and key; True where that is not known."""
+"""Given doc and key, returns True if any run may have a list there."""
 
 Passes = Callable[[Row, int], Fragment]
-"""A test on one value; the number keeps the lambda parameters of nested expressions apart."""
+"""A test on one value. The number makes the lambda parameters of nested expressions distinct."""
 
 ELEMENT_TEXT_LIMIT = 256
-"""Lists of a longer JSON text have no rows for their elements; `mirror.store.leaves` says the same."""
+"""Lists with longer JSON text have no rows for their elements; the same value as in `mirror.store.leaves`."""
 
 LEAF = Row("l.kind", "l.number", "l.text", "(l.element IS NOT NULL)")
 """A row of `store.leaves AS l`."""
@@ -30,13 +30,13 @@ TAG = Row("v.kind", "v.number", "v.text", "v.element")
 """A row of `tag_values`, aliased v."""
 
 _JOINABLE = 5
-"""Paths of at most so many steps are also tried with dots inside keys where the document itself is read."""
+"""When the document itself is read, paths of at most this many steps are also tried with dots inside keys."""
 
 
 def in_leaves(target: Document, passes: Passes, holds_list: HoldsList) -> Fragment:
-    """A value of the path passes; read from `store.leaves`. Only where there are lists are these looked into.
+    """A value of the path passes; read from `store.leaves`. Lists are searched only where runs have lists.
 
-    To plan the looking takes DuckDB longer than to read a thousand runs.
+    DuckDB takes longer to plan that search than to read a thousand runs.
     """
     branches = [_where(target, target.key, passes(LEAF, 0))]
     if holds_list(target.doc, target.key):
@@ -57,7 +57,7 @@ def in_document(target: Document, passes: Passes) -> Fragment:
 
 
 def in_objects(target: Document, passes: Passes) -> Fragment:
-    """As `in_document`, for tests that only an object can pass: other documents are not read."""
+    """Like `in_document`, for tests that only an object can pass: documents without objects there are not read."""
     holds_objects = Fragment("l.kind IN ('object', 'list')")
     maybe = [_where(target, key, holds_objects) for key in (target.key, *_prefixes(target))]
     return certain(
@@ -66,14 +66,14 @@ def in_objects(target: Document, passes: Passes) -> Fragment:
 
 
 def is_present(target: Document) -> Fragment:
-    """The path is not missing: something is at it, or a list stands on the way."""
+    """The path is not missing: there is a value, or a list on the way."""
     ways = [_where(target, target.key, TRUE)]
     ways += [_where(target, key, Fragment("l.kind = 'list'")) for key in _prefixes(target)]
     return among(joined(" UNION ALL ", ways))
 
 
 def tag_values(tags: Tags, *, whole: bool) -> Fragment:
-    """The tags of all runs, or those at one position, as rows of `TAG`; `whole` adds the list of each run."""
+    """The tags of all runs, or those at one position, as rows of `TAG`. `whole` adds the whole list of each run."""
     columns = "'string' AS kind, CAST(NULL AS DOUBLE) AS number, t.tag AS text"
     if tags.index is not None:
         rows = f"SELECT t.rid, {columns}, FALSE AS element FROM store.run_tags AS t WHERE t.position = {{}}"
@@ -90,7 +90,7 @@ def tag_values(tags: Tags, *, whole: bool) -> Fragment:
 
 
 def _where(target: Document, key: str, condition: Fragment) -> Fragment:
-    """The runs with such a leaf at a key. One key a branch: for a list of keys DuckDB skips no row groups."""
+    """The runs with such a leaf at a key. One key per query: for a list of keys, DuckDB skips no row groups."""
     if condition == FALSE:
         return FALSE
     at_key = fragment(f"SELECT l.rid FROM store.leaves AS l WHERE l.doc = '{target.doc}' AND l.key = {{}}", bound(key))
@@ -107,24 +107,24 @@ def _in_long_list(target: Document, passes: Passes) -> Fragment:
 
 
 def _in_list(target: Document, position: int, passes: Passes) -> Fragment:
-    """A value passes that the rest of the path finds inside a list, where the first steps lead to one."""
+    """A value inside a list passes: the first `position` steps lead to the list, the others into it."""
     found = _some(marked(walk(Fragment("CAST(l.text AS JSON)"), target.steps[position:], of_list=True)), passes)
     return FALSE if found == FALSE else _where(target, ".".join(target.steps[:position]), _of_list(found))
 
 
 def _of_list(found: Fragment) -> Fragment:
-    # The CASE is there because conditions of a conjunction may run in any order, and only lists are sure to be JSON.
+    # A CASE, because DuckDB may evaluate a conjunction in any order, and only the text of lists is surely JSON.
     return fragment("l.kind = 'list' AND l.element IS NULL AND CASE WHEN l.kind = 'list' THEN {} END", found)
 
 
 def _some(values: Fragment, passes: Passes) -> Fragment:
-    """Whether one of the values, given as `marked` gives them, passes; null for no list at all."""
+    """SQL: one of the values, in the form that `marked` returns, passes; null if there is no list at all."""
     test = passes(json_row("v.y", element="v.element"), 1)
     return FALSE if test == FALSE else fragment("len(list_filter({}, lambda v: {})) > 0", values, test)
 
 
 def _in_json(target: Document, document: Fragment) -> Fragment:
-    """The values of a path from a document, as `walk` gives them, with keys that hold dots."""
+    """The values of a path from a document, in the form that `walk` returns, including keys that contain dots."""
     plain = walk(document, target.steps)
     literal = [
         fragment("list_filter({}, lambda o: o IS NOT NULL)", walk(walk_objects(document, keys), steps))
@@ -143,7 +143,7 @@ def _in_json(target: Document, document: Fragment) -> Fragment:
 
 
 def _joinings(steps: tuple[str, ...]) -> list[tuple[list[str], tuple[str, ...]]]:
-    """Each way to read a path with dots inside keys: keys up to the last that holds a dot, and the steps after it."""
+    """Each way to read a path with dots inside keys: the keys up to the last one with a dot, and the other steps."""
     if not 1 < len(steps) <= _JOINABLE:
         return []
     found = []

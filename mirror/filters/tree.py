@@ -1,4 +1,4 @@
-"""A filter as a typed tree: what was checked and understood, before any SQL."""
+"""A parsed and checked filter, as a typed tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Equal:
 
 @dataclass(frozen=True)
 class Compare:
-    """A value stands in this order to `value`, which is of the same type."""
+    """A value of the same type is in this order to `value`."""
 
     operator: Literal["$gt", "$gte", "$lt", "$lte"]
     value: float | str | bool | datetime | None
@@ -41,28 +41,28 @@ class Exists:
 
 @dataclass(frozen=True)
 class Matches:
-    """A string in which the RE2 `pattern` is found; its flags stand in it."""
+    """A string in which the RE2 `pattern`, which includes its flags, is found."""
 
     pattern: str
 
 
 @dataclass(frozen=True)
 class Contains:
-    """A string that holds `text`."""
+    """A string that contains `text`."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Type:
-    """A value of one of these kinds, in the words of `store.leaves` and `date`."""
+    """A value of one of these kinds: those of `store.leaves`, and `date`."""
 
     kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Mod:
-    """A finite number that, cut to an integer, leaves `remainder` when divided by `divisor`."""
+    """A finite number that, truncated to an integer, leaves `remainder` when divided by `divisor`."""
 
     divisor: int
     remainder: int

@@ -1,4 +1,4 @@
-"""The values a filter may hold, and how a clause is written in messages."""
+"""The values that a filter may contain, and how messages show clauses."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from mirror.errors import FilterError
 
 MAX_DEPTH = 100
-"""How deep filters, operators and values may be nested in each other."""
+"""How deep filters, operators and values may be nested."""
 
 MAX_NODES = 1000
-"""How many values a list or object that is compared as a whole may hold."""
+"""The most values of a list or object that is compared as a whole."""
 
 
 def is_object(value: Any) -> bool:
-    """Whether `value` is what JSON calls an object."""
+    """Return True if `value` is a JSON object."""
     return isinstance(value, Mapping)
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a number; a bool is none."""
+    """Return True if `value` is a number. A bool is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def clause_text(value: Any) -> str:
-    """JSON of a value on one line, cut to 120 characters; anything else as Python shows it."""
+    """JSON of a value on one line, cut to 120 characters; the `repr` of what is not JSON."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=_shown)
     except (ValueError, TypeError, RecursionError):
@@ -36,7 +36,7 @@ def clause_text(value: Any) -> str:
 
 
 def name_text(name: str) -> str:
-    """A path or field as messages show it: on one line, cut to 120 characters."""
+    """A path or field for messages: on one line, cut to 120 characters."""
     text = name if name.isprintable() else clause_text(name)[1:-1]
     return text if len(text) <= 120 else text[:117] + "..."
 
@@ -46,15 +46,15 @@ def _shown(value: Any) -> Any:
 
 
 def check_text(text: str, clause: str) -> None:
-    """Refuse half of a surrogate pair: no stored text can hold it."""
+    """Raise FilterError for half of a surrogate pair, which no stored text can contain."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise FilterError(f"{clause}: the text holds half of a surrogate pair, which is no character") from None
+        raise FilterError(f"{clause}: the text contains half of a surrogate pair, which is not a character") from None
 
 
 def plain(value: Any, clause: str, depth: int) -> Any:
-    """`value` with tuples as lists. Refuses what is no JSON value, too deep, or too large to compare as a whole."""
+    """`value` with tuples as lists. Raises FilterError if it is not JSON, too deep, or too large to compare."""
     nodes = 0
 
     def walk(value: Any, depth: int) -> Any:
@@ -72,11 +72,11 @@ def plain(value: Any, clause: str, depth: int) -> Any:
         if isinstance(value, Mapping):
             for name in value:
                 if not isinstance(name, str):
-                    raise FilterError(f"{clause}: {name!r} is no key of a JSON object")
+                    raise FilterError(f"{clause}: {name!r} is not a key of a JSON object")
                 check_text(name, clause)
             return {name: walk(member, depth + 1) for name, member in value.items()}
         if isinstance(value, (list, tuple)):
             return [walk(element, depth + 1) for element in value]
-        raise FilterError(f"{clause}: a {type(value).__name__} is no JSON value")
+        raise FilterError(f"{clause}: a {type(value).__name__} is not a JSON value")
 
     return walk(value, depth)

@@ -12,7 +12,7 @@ from mirror.errors import StoreError, names_segment, unreadable
 from mirror.settings.home import Home
 from mirror.snapshot.connection import open_plain, quiet
 from mirror.snapshot.paths import Project, scope
-from mirror.store.names import told_apart
+from mirror.store.names import unique_names
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -106,7 +106,7 @@ def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[str
     there = {row[0] for row in named + tables}
     rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY number").fetchall()
     keys = [Project(*row) for row in rows]
-    names = dict(zip(keys, told_apart([str(key) for key in keys]), strict=True))
+    names = dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
     return [names[key] for key in chosen if names[key] in there]
 
 

@@ -1,1 +1,1 @@
-"""Owns the DuckDB and Parquet files of a mirror; knows nothing of HTTP."""
+"""The DuckDB and Parquet files of a mirror: migrations, transactions, segments, publishing. Knows no HTTP."""

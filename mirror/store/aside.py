@@ -1,4 +1,4 @@
-"""What is damaged is kept: moved out of the way into a folder of its own, and never deleted."""
+"""Keeps damaged files: they are moved to a folder of their own, `aside`, and never deleted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mirror.settings.home import Home
 
 
 def folder(home: Home) -> Path:
-    """Where everything is that was put aside."""
+    """The folder for damaged files."""
     return home.data / "aside"
 
 
 def put(home: Home, paths: Iterable[Path], *, keep: bool = False) -> Path:
-    """Move files of the home into a new folder of what is put aside, or with `keep` copy them there; the folder."""
+    """Move files of the home, or with `keep` copy them, to a new folder inside `folder(home)`; return that folder."""
     root = folder(home)
     root.mkdir(mode=0o700, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

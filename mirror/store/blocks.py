@@ -1,9 +1,9 @@
-"""Whether a database file may hold damage that DuckDB has not come upon yet.
+"""Finds damage in a database file that DuckDB has not noticed yet.
 
-DuckDB holds a block against its checksum as it reads it from the disk, not before, and not while it is in memory: a
-copy could bring damage from the disk to the published file, and leave nothing to go on from. To read all tables takes
-as long as publishing does. But the state and the published file are copies of each other, so only the blocks that
-differ are looked at: 0.1 s for 100,000 runs.
+DuckDB checks a block's checksum only when it reads the block from disk, and not while the block is in memory. Copying
+the file could therefore carry damage from the disk into the published file, and leave no good copy to recover from.
+Reading all tables takes as long as publishing. But the state and the published file are copies of each other, so only
+the blocks that differ are checked: 0.1 s for 100,000 runs.
 """
 
 from __future__ import annotations
@@ -22,68 +22,68 @@ _START = 5381
 _MASK = (1 << 64) - 1
 
 
-class Watch:
-    """Sees a file piece by piece, the headers first and then whole blocks, beside a former copy of it.
+class Comparison:
+    """Compares a file with an older copy of it, piece by piece: the headers first, then whole blocks.
 
-    `equal` is whether the copy is the same so far, and `doubtful` whether a block that is not as in the copy does not
-    fit its checksum. It may be one that is not in use: whether there is damage, only reading all tables tells.
+    `equal`: all pieces until now are the same in the copy. `suspicious`: a block that differs from the copy does not
+    match its checksum. That block may be unused, so only reading all tables shows whether there is damage.
     """
 
     def __init__(self, former: Path) -> None:
-        """Compare with this file, if it is there."""
-        self.doubtful = False
+        """Compare with the copy at `former`, if it exists."""
+        self.suspicious = False
         self.equal = True
         self._former: IO[bytes] | None = None
-        self._place = 0
-        self._there = bytearray()
+        self._position = 0
+        self._former_piece = bytearray()
         with suppress(OSError):
             self._former = former.open("rb", buffering=0)
 
     def close(self) -> None:
-        """Let go of the former copy."""
+        """Close the older copy."""
         if self._former is not None:
             self._former.close()
 
-    def more(self) -> bool:
-        """Whether the former copy goes on, or is not there."""
+    def has_more(self) -> bool:
+        """Return True if the older copy continues after the pieces seen, or does not exist."""
         return self._former is None or bool(self._former.read(1))
 
-    def see(self, piece: bytes) -> None:
-        """Take the next piece."""
-        if len(self._there) != len(piece):
-            self._there = bytearray(len(piece))
-        known = 0 if self._former is None else self._former.readinto(self._there)  # type: ignore[attr-defined]
-        headers = self._place < HEADERS
-        self._place += len(piece)
-        if known == len(piece) and piece == self._there:
+    def add(self, piece: bytes) -> None:
+        """Compare the next piece of the file."""
+        if len(self._former_piece) != len(piece):
+            self._former_piece = bytearray(len(piece))
+        known = 0 if self._former is None else self._former.readinto(self._former_piece)  # type: ignore[attr-defined]
+        is_headers = self._position < HEADERS
+        self._position += len(piece)
+        if known == len(piece) and piece == self._former_piece:
             return
         self.equal = False
-        if headers or self.doubtful:
+        if is_headers or self.suspicious:
             return
         for start in range(0, len(piece) - BLOCK + 1, BLOCK):
             block = piece[start : start + BLOCK]
-            same = start + BLOCK <= known and block == self._there[start : start + BLOCK]
-            if not same and not _fits(block):
-                self.doubtful = True
+            same = start + BLOCK <= known and block == self._former_piece[start : start + BLOCK]
+            if not same and not _checksum_matches(block):
+                self.suspicious = True
                 return
 
 
-def look_through(descriptor: int, copy: Path) -> Watch:
-    """See all of an open file, beside its copy."""
-    watch = Watch(copy)
+def compare(descriptor: int, copy: Path) -> Comparison:
+    """Compare all of an open file with its copy."""
+    comparison = Comparison(copy)
     try:
         position = 0
         while piece := os.pread(descriptor, AT_ONCE if position else HEADERS, position):
-            watch.see(piece)
+            comparison.add(piece)
             position += len(piece)
-        watch.equal = watch.equal and not watch.more()
+        comparison.equal = comparison.equal and not comparison.has_more()
     finally:
-        watch.close()
-    return watch
+        comparison.close()
+    return comparison
 
 
-def _fits(block: bytes) -> bool:
-    """Whether the first word is the checksum of the others, as DuckDB computes it; blocks of zeros are not in use."""
+def _checksum_matches(block: bytes) -> bool:
+    """Return True if the first word is DuckDB's checksum of the others. Blocks of zeros are unused, and match."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,6 +1,6 @@
-"""Whether a database of the mirror agrees with itself: each fact that stands in two places is the same in both.
+"""Checks that a database of the mirror is consistent: each fact that is stored twice is the same in both places.
 
-Works over the state file and over the published one. Nothing is changed, and nothing is asked of a server.
+Works on the state file and on the published file. Changes nothing and asks no server.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
 
 HISTORY = "checked_history"
-"""The history as readers see it, without segments that cannot be read; made by `lay_history`."""
+"""A temporary view of the history as readers see it, without unreadable segments; created by `lay_history`."""
 
 VALUES_AT_ONCE = 5_000_000
-"""Values that are grouped by their step at a time; this bounds the memory."""
+"""How many values are grouped by step at a time. This bounds the memory."""
 
 RUNS_AT_ONCE = 5_000
-"""Runs whose documents are taken apart at a time."""
+"""How many runs' documents are parsed at a time."""
 
 OWNED = ("leaves", "run_tags", "run_history", "history_tail", "history_keys", "local_runs", *staging.TABLES)
-"""The tables whose rows belong to a run by its number."""
+"""Tables whose rows belong to a run, by its `rid`."""
 
 _LEAF = "l.element IS NULL AND (l.kind <> 'object' OR l.text IS NOT NULL)"
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Two places that should say the same and do not. `run_id` is None where it is about more than one run.
+    """Two places that should agree and do not. `run_id` is None if more than one run is concerned.
 
-    `lost` names the runs whose values are no longer there.
+    `lost` names the runs whose values are gone.
     """
 
     run_id: str | None
@@ -50,10 +50,10 @@ class Damage:
 
 
 def segment_damage(db: Database, folder: Path, project: ProjectKey, *, others: bool = True) -> dict[str, Damage]:
-    """The segments that are not as they were written, by path: those of the project are read through.
+    """The segments that are missing or differ from what was written, by path. Reads the project's segments completely.
 
-    Of other projects' segments only size and footer are looked at; the history view fails for everybody when one is
-    missing. What they held is lost to their own projects. Without `others` they are left out.
+    With `others`, size and footer of other projects' segments are checked too, because the history view fails for
+    every project when one is missing. Their `lost` is empty: their values are lost to their own projects.
     """
     listed = db.run(
         "SELECT segment_id, path, entity, project, value_count, bytes FROM store.segments "
@@ -63,22 +63,22 @@ def segment_damage(db: Database, folder: Path, project: ProjectKey, *, others: b
     digests = segments.digests(db.run)
     broken: dict[str, Damage] = {}
     for number, path, entity, name, values, size in listed:
-        mine = ProjectKey(entity, name) == project
-        problem = file_problem(folder / path, size, digests.get(path) if mine else None)
-        if problem is None and mine:
+        of_project = ProjectKey(entity, name) == project
+        problem = file_problem(folder / path, size, digests.get(path) if of_project else None)
+        if problem is None and of_project:
             noted = db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number])
             problem = content_problem(folder / path, values, dict(noted))
         elif problem is None:
             problem = footer_problem(folder / path)
         if problem:
             expected = f"a Parquet file of {values:,} values of {entity}/{name}, {size:,} bytes"
-            lost = held(db, number) if mine else ()
+            lost = held(db, number) if of_project else ()
             broken[path] = Damage(None, "segment", problem, expected, f"history/{path} is lost or damaged", lost)
     return broken
 
 
 def held(db: Database, segment: int) -> tuple[str, ...]:
-    """The runs that have values in a segment, shown by now or still gathered."""
+    """The runs whose values are in a segment and are in use: shown by views, or staged for them."""
     found = db.run(
         """
         SELECT g.run_id FROM store.segment_runs AS g WHERE g.segment_id = ? AND (NOT g.replaced OR EXISTS (
@@ -92,13 +92,13 @@ def held(db: Database, segment: int) -> tuple[str, ...]:
 
 
 def unreadable(db: Database, folder: Path) -> bool:
-    """Whether the file of any segment in use is gone, or is no Parquet file."""
+    """Return True if the file of any segment in use is missing or is not a Parquet file."""
     listed = db.run("SELECT path, bytes FROM store.segments WHERE retired_at IS NULL")
     return any(file_problem(folder / path, size) or footer_problem(folder / path) for path, size in listed)
 
 
 def file_problem(path: Path, size: int, digest: str | None = None) -> str | None:
-    """What is wrong with a segment's file: its size, or, where a digest is given, any byte; None for nothing."""
+    """What is wrong with a segment's file: its size or, if a digest is given, its content. None if nothing is wrong."""
     try:
         found = path.stat().st_size
         if found != size:
@@ -113,21 +113,24 @@ def file_problem(path: Path, size: int, digest: str | None = None) -> str | None
 
 
 def footer_problem(path: Path) -> str | None:
-    """Whether a segment cannot be opened as a Parquet file, from its footer alone."""
+    """Why a segment cannot be opened as a Parquet file, judged by its footer alone. None if it can."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
-        return f"no readable file ({reason(error)})"
+        return f"an unreadable file ({reason(error)})"
     return None
 
 
 def content_problem(path: Path, values: int, noted: dict[str, int]) -> str | None:
-    """Read every value of a segment, and hold the counts against those that were noted when it was written."""
+    """Read every value of a segment, and compare the counts with those recorded when it was written.
+
+    Returns what is wrong, or None.
+    """
     try:
-        # On a connection of its own: an error would end the transaction of another.
+        # A separate connection: an error would end the transaction of a shared one.
         with duckdb.connect() as connection:
             connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}").fetchall()
             found = connection.execute(
@@ -135,15 +138,15 @@ def content_problem(path: Path, values: int, noted: dict[str, int]) -> str | Non
                 f"FROM read_parquet([{pattern(path)}], hive_partitioning = false) GROUP BY run_id"
             ).fetchall()
     except duckdb.Error as error:
-        return f"no readable file ({reason(error)})"
+        return f"an unreadable file ({reason(error)})"
     total = sum(count for _, count, _ in found)
     if total != values:
         return f"a file of {total:,} values"
-    return None if noted == {run_id: count for run_id, count, _ in found} else "other runs than were noted"
+    return None if noted == {run_id: count for run_id, count, _ in found} else "a file with the values of other runs"
 
 
 def lay_history(db: Database, folder: Path, broken: Collection[str]) -> None:
-    """Make the temporary view HISTORY."""
+    """Create the temporary view HISTORY, without the segments in `broken`."""
     text = f"CREATE OR REPLACE TEMP VIEW {HISTORY} AS SELECT * FROM main.history"
     if broken:
         made = views.history(db, folder, broken)
@@ -153,7 +156,7 @@ def lay_history(db: Database, folder: Path, broken: Collection[str]) -> None:
 
 @dataclass(frozen=True)
 class Counted:
-    """What the history of some runs holds, and where it does not agree with what is counted of it."""
+    """How many values and keys the history of some runs has, and where it disagrees with `history_keys`."""
 
     values: int
     keys: int
@@ -161,7 +164,7 @@ class Counted:
 
 
 def history(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> Iterator[Counted]:
-    """Hold HISTORY against history_keys, some of these runs at a time: counts, ends, and steps that are there twice."""
+    """Compare HISTORY with history_keys, a batch of runs at a time: counts, first and last values, duplicate steps."""
     numbers = rids.find(db, project, run_ids)
     condition, params = rids.among(numbers.values())
     counted = dict(
@@ -226,7 +229,7 @@ def _key_damage(
     field = f"history.{key}"
     disagree = "history and history_keys disagree: the file was damaged or changed"
     if twice is not None:
-        extra = f"{_some((shown or 0) - (rows or 0), 'value')} more than steps, first at step {twice}"
+        extra = f"{_some((shown or 0) - (rows or 0), 'value')} more than steps, the first at step {twice}"
         yield Damage(run_id, field, extra, "each step once", "the same steps were written twice")
     if shown is None:
         yield Damage(run_id, field, "no values", f"{_some(counted or 0, 'value')} counted in history_keys", disagree)
@@ -245,7 +248,10 @@ def _key_damage(
 
 
 def documents(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> Iterator[tuple[int, list[Damage]]]:
-    """Hold the leaves of these runs against their JSON documents; how many leaves those have, and where they differ."""
+    """Compare the leaves of these runs with their JSON documents.
+
+    Yields, a batch of runs at a time, how many leaves the documents have and where the two differ.
+    """
     numbers = list(rids.find(db, project, run_ids).values())
     for start in range(0, len(numbers), RUNS_AT_ONCE):
         yield _documents(db, numbers[start : start + RUNS_AT_ONCE])
@@ -296,7 +302,7 @@ def _documents(db: Database, numbers: Sequence[int]) -> tuple[int, list[Damage]]
 
 
 def parsed(text: str | None) -> dict[str, Any] | None:
-    """A document as the store keeps it; None for what is no JSON object."""
+    """Parse a stored document. Returns None if it is not a JSON object."""
     try:
         value = nested.parse(text or "")
     except ValueError:
@@ -315,7 +321,7 @@ def _short(text: str | None) -> str:
 
 
 def tags(db: Database, project: ProjectKey) -> list[Damage]:
-    """Hold run_tags against the tags of the runs."""
+    """Compare run_tags with the tags of the runs."""
     found = db.run(
         """
         SELECT r.run_id, coalesce(t.tags, ''), coalesce(r.tags, '') FROM store.runs AS r LEFT JOIN (
@@ -330,7 +336,7 @@ def tags(db: Database, project: ProjectKey) -> list[Damage]:
 
 
 def cursors(db: Database, project: ProjectKey) -> list[Damage]:
-    """Runs that are there twice or without the cursor of their history, and cursors behind what is mirrored."""
+    """Find duplicate runs, runs without exactly one history cursor, and cursors behind the mirrored history."""
     here = [project.entity, project.project]
     damage = []
     for run_id, times in db.run(
@@ -338,7 +344,7 @@ def cursors(db: Database, project: ProjectKey) -> list[Damage]:
         "HAVING count(*) > 1 ORDER BY run_id",
         here,
     ):
-        damage.append(Damage(run_id, "run", f"{times} rows", "one row", "the run is there more than once"))
+        damage.append(Damage(run_id, "run", f"{times} rows", "one row", "the run is stored more than once"))
     found = db.run(
         """
         SELECT r.run_id, h.cursors, h.rows, h.last_step, k.rows, k.last_step
@@ -356,10 +362,10 @@ def cursors(db: Database, project: ProjectKey) -> list[Damage]:
     )
     for run_id, count, rows, last, counted, key_last in found:
         if count != 1:
-            cause = "no pass would go on with the history of this run"
+            cause = "no pass would continue the history of this run"
             damage.append(Damage(run_id, "history cursor", f"{count or 'no'} cursors", "one cursor", cause))
             continue
-        cause = "the cursor of the history was changed: a pass would take rows twice or miss some"
+        cause = "the cursor of the history was changed: a pass would pull rows twice or miss some"
         if rows < counted:
             damage.append(Damage(run_id, "history_rows", f"{rows:,}", f"at least {counted:,}", cause))
         if last is None or last < key_last:
@@ -368,18 +374,18 @@ def cursors(db: Database, project: ProjectKey) -> list[Damage]:
 
 
 def owners(db: Database) -> list[Damage]:
-    """Rows that belong to no run, over all projects."""
+    """Find orphaned rows, in all projects: rows whose run does not exist."""
     damage = []
     for table in OWNED:
         count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.runs AS r ON r.rid = t.rid")
         if count:
-            found = f"{_some(count, 'row')} of no run"
+            found = _some(count, "orphaned row")
             damage.append(Damage(None, f"store.{table}", found, "none", "a run's row was lost"))
     return damage
 
 
 def wide_relation(db: Database, project: ProjectKey) -> list[Damage]:
-    """Hold the wide relation of a project, and the counts of keys that its columns follow, against the leaves."""
+    """Compare a project's wide relation, and the key counts that decide its columns, with the leaves."""
     number = projects.find(db, project)
     assert number is not None
     field = f'"{project}"'
@@ -394,18 +400,18 @@ def wide_relation(db: Database, project: ProjectKey) -> list[Damage]:
         shown = db.value(f"SELECT count(*) FROM main.{identifier(wide.view_name(db, project))}")
         stale = wide.differing(db, project)
     except duckdb.Error as error:
-        return [*damage, Damage(None, field, f"no relation ({reason(error)})", "a row a run", cause)]
+        return [*damage, Damage(None, field, f"no relation ({reason(error)})", "one row per run", cause)]
     runs = db.value(
         "SELECT count(*) FROM store.runs WHERE entity = ? AND project = ?", [project.entity, project.project]
     )
     if shown != runs:
         damage.append(Damage(None, field, _some(shown, "row"), _some(runs, "row"), cause))
-    damage += [Damage(run_id, field, "another row", "the leaves of the run", cause) for run_id in stale]
+    damage += [Damage(run_id, field, "a different row", "the leaves of the run", cause) for run_id in stale]
     return damage
 
 
 def key_counts(db: Database, project: ProjectKey, number: int) -> list[tuple[str, str, int, int]]:
-    """Where store.leaf_keys does not count what the leaves are: document, key, runs counted, runs that have it."""
+    """Where store.leaf_keys disagrees with the leaves: document, key, runs counted, runs that have the key."""
     sums = "count(*) AS runs, count(*) FILTER (WHERE l.kind = 'number') AS numbers, "
     sums += "count(*) FILTER (WHERE l.kind = 'bool') AS bools, count(*) FILTER (WHERE l.kind = 'null') AS nulls"
     found: list[tuple[str, str, int, int]] = db.run(

@@ -1,4 +1,4 @@
-"""Python values as Arrow columns, the way they are handed to DuckDB."""
+"""Converts Python values to Arrow columns, in which form they are passed to DuckDB."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TYPES = {"VARCHAR": "string", "BIGINT": "int64", "DOUBLE": "float64", "BOOLEAN"
 
 
 def table(columns: dict[str, str], rows: Iterable[Sequence[Any]]) -> pa.Table:
-    """Rows as columns of the named DuckDB types. Half of a surrogate pair, which UTF-8 can't say, becomes U+FFFD."""
+    """Rows as columns of the named DuckDB types. A lone surrogate, which UTF-8 cannot encode, becomes U+FFFD."""
     import pyarrow as pa
 
-    taken = list(rows)
-    values: Iterable[Sequence[Any]] = zip(*taken, strict=True) if taken else [()] * len(columns)
+    listed = list(rows)
+    values: Iterable[Sequence[Any]] = zip(*listed, strict=True) if listed else [()] * len(columns)
     arrays = [_array(kind, column) for kind, column in zip(columns.values(), values, strict=True)]
     return pa.table(arrays, names=list(columns))
 
@@ -29,9 +29,9 @@ def _array(kind: str, values: Sequence[Any]) -> pa.Array[Any]:
     try:
         array = pa.array(values, arrow)
     except UnicodeEncodeError:
-        array = pa.array([value if value is None else _whole(value) for value in values], arrow)
+        array = pa.array([value if value is None else _without_surrogates(value) for value in values], arrow)
     return array
 
 
-def _whole(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

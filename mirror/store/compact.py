@@ -1,4 +1,4 @@
-"""Writing the state file anew: DuckDB reuses the space of what was deleted, but never gives it back."""
+"""Rewrites the state file to shrink it: DuckDB reuses the space of deleted rows, but never returns it to the disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mirror.store.database import CATALOG, Database, log_file
 from mirror.store.names import identifier, literal
 
 FREE_SHARE = 0.4
-"""A file is written anew when more of its blocks than this are free."""
+"""A file is rewritten when more than this share of its blocks is free."""
 
 SMALLEST = 16 << 20
-"""Below so many bytes it is not worth it."""
+"""Files below this size, in bytes, are not worth rewriting."""
 
 
 def is_due(db: Database, storage_version: str) -> bool:
-    """Whether the file is mostly free space, or in another format than `storage_version`."""
+    """Return True if the file is mostly free space, or its format is not `storage_version`."""
     written_in = db.run("SELECT value FROM store.meta WHERE key = 'storage_version'")
     if written_in and written_in != [(storage_version,)]:
         return True
@@ -28,15 +28,16 @@ def is_due(db: Database, storage_version: str) -> bool:
 
 
 def note_version(db: Database, storage_version: str) -> None:
-    """Remember the format that the file is written in."""
+    """Record the format that the file is written in, if that is not recorded yet."""
     if not db.run("SELECT 1 FROM store.meta WHERE key = 'storage_version'"):
         db.run("INSERT INTO store.meta VALUES ('storage_version', ?)", [storage_version])
 
 
 def compact(db: Database, storage_version: str) -> None:
-    """Write everything into a new file in the format `storage_version` and put it in place of the old one.
+    """Copy everything to a new file in the format `storage_version`, and replace the old file by it.
 
-    The caller opens the file again: this connection still holds the old one. Raises with the old file in place.
+    The caller must reopen the file, since this connection still has the old one open. If this raises, the old file is
+    still in place.
     """
     db.checkpoint()
     fresh = _leftover(db.path)
@@ -47,7 +48,7 @@ def compact(db: Database, storage_version: str) -> None:
             db.run(f"COPY FROM DATABASE {CATALOG} TO fresh")
             db.run("DELETE FROM fresh.store.meta WHERE key = 'storage_version'")
             db.run("INSERT INTO fresh.store.meta VALUES ('storage_version', ?)", [storage_version])
-            # Row numbers close up over what was deleted.
+            # The copy renumbers rows without the gaps that deleted ones left.
             sorting.note_sorted(db, sorting.sorted_left(db), "fresh.store")
             db.run("CHECKPOINT fresh")
             _verify(db)
@@ -55,7 +56,7 @@ def compact(db: Database, storage_version: str) -> None:
             db.run("DETACH fresh")
         fresh.chmod(0o600)
         files.sync_file(fresh)
-        # The lock on the old file is held until after this, so no other process can write into what is thrown away.
+        # The old file stays locked until after this, so no other process can write to the file that is replaced.
         fresh.replace(db.path)
         files.sync_folder(fresh.parent)
     finally:
@@ -63,7 +64,7 @@ def compact(db: Database, storage_version: str) -> None:
 
 
 def delete_leftover(path: Path) -> None:
-    """Delete what a killed process left of a new file."""
+    """Delete the unfinished new file of a killed process."""
     fresh = _leftover(path)
     fresh.unlink(missing_ok=True)
     log_file(fresh).unlink(missing_ok=True)
@@ -79,8 +80,10 @@ def _verify(db: Database) -> None:
     )
     for schema, table in tables:
         name = f"{identifier(schema)}.{identifier(table)}"
-        # The format and the order are noted anew in the new file.
+        # The format and the order are recorded separately in the new file.
         condition = "WHERE key NOT IN ('storage_version', 'sorted_leaves')" if table == "meta" else ""
         count = f"SELECT count(*) FROM {{}}.{name} {condition}"
         if db.value(count.format(CATALOG)) != db.value(count.format("fresh")):
-            raise StoreError(f"{db.path} could not be compacted: {name} came out different; the file is as it was")
+            raise StoreError(
+                f"{db.path} could not be compacted: {name} was not copied completely; the old file is unchanged"
+            )

@@ -1,4 +1,4 @@
-"""What is mirrored of a run beside its record and its history: console lines, and how far everything is taken."""
+"""Console lines and file lists of runs, and how much of these and of the system metrics is mirrored."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _COVERED = {"rid": "BIGINT", "first": "BIGINT", "beyond": "BIGINT", "last": "BOO
 def find(
     db: Database, project: ProjectKey, *, events: bool, console: bool, files: bool, lists: bool = False
 ) -> list[RunExtras]:
-    """The runs of which some of this may be missing, oldest in the mirror first.
+    """The runs that may lack some of the selected parts, in the order in which they were first mirrored.
 
-    Deleted ones are left out, and those of which local files hold more than the server.
+    Leaves out deleted runs, and runs of which local files hold more than the server.
     """
     rows = db.run(
         """
@@ -75,23 +75,23 @@ def find(
 
 
 def save(db: Database, entries: Sequence[RunExtras]) -> None:
-    """Write these in place of what was noted of the runs."""
+    """Replace what was recorded about these runs."""
     forget(db, [entry.rid for entry in entries])
     rows = [[getattr(entry, name) for name in _SHAPE] for entry in entries]
-    with db.table("noted", columns.table(_SHAPE, rows)):
-        db.run("INSERT INTO store.run_extras BY NAME SELECT * FROM noted")
+    with db.table("extras", columns.table(_SHAPE, rows)):
+        db.run("INSERT INTO store.run_extras BY NAME SELECT * FROM extras")
 
 
 def forget(db: Database, numbers: Iterable[int]) -> None:
-    """Have everything taken again; what is mirrored stays until it is replaced."""
+    """Have everything pulled again; what is mirrored stays until it is replaced."""
     condition, params = rids.among(numbers)
     db.run(f"DELETE FROM store.run_extras WHERE {condition}", params)
 
 
 def forget_lists(db: Database, numbers: Iterable[int]) -> None:
-    """Have the lists of files taken again; what is mirrored stays until it is replaced."""
+    """Have the lists of files pulled again; what is mirrored stays until it is replaced."""
     condition, params = rids.among(numbers)
-    # Long ago, not never: what is known of them can be told until then.
+    # A time long ago, not NULL: the mirrored lists can be shown until they are replaced.
     db.run(
         "UPDATE store.run_extras SET listed_at = TIMESTAMP '1970-01-01', attempts = 0, next_try_at = NULL "
         f"WHERE listed_at IS NOT NULL AND {condition}",
@@ -100,7 +100,7 @@ def forget_lists(db: Database, numbers: Iterable[int]) -> None:
 
 
 def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
-    """Put each page in place of the lines that it covers; a last page also of all lines behind it."""
+    """Replace the lines that each page covers; a last page also replaces all lines after it."""
     numbers = rids.find(db, project, [page.run_id for page in pages])
     present = [page for page in pages if page.run_id in numbers]
     covered = [
@@ -121,7 +121,7 @@ def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage])
 
 
 def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[str, ConsoleLine]:
-    """One console line of each run, by its number; runs of which it is not mirrored are left out."""
+    """The console line with the given number of each run. Runs for which it is not mirrored are left out."""
     numbers = rids.find(db, project, wanted)
     names = {rid: run_id for run_id, rid in numbers.items()}
     pairs = [(rid, wanted[run_id]) for run_id, rid in numbers.items()]
@@ -133,7 +133,7 @@ def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[
 
 
 def put_files(db: Database, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
-    """Put these lists of files in place of what was known of the files of their runs."""
+    """Replace the mirrored lists of files of these runs."""
     numbers = rids.find(db, project, files)
     condition, params = rids.among(numbers.values())
     rows = [(rid, *dataclasses.astuple(file)) for run_id, rid in numbers.items() for file in files[run_id]]

@@ -1,4 +1,4 @@
-"""The one connection to the state file: opening it, running SQL over it, and what its errors mean."""
+"""The one connection to the state file: opens it, runs SQL, and translates errors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CATALOG = "state"
-"""The name under which the state file is attached; views must not depend on it, since readers attach by other names."""
+"""The name under which the state file is attached. Views must not use it, because readers use other names."""
 
 MEMORY_LIMIT = "300MB"
-"""Bounds the writer: larger sorts and merges spill beside the state file."""
+"""Memory limit of the writer. Larger sorts and merges spill to a folder next to the state file."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +43,16 @@ Params = Sequence[Any] | Mapping[str, Any]
 
 
 class Database:
-    """A connection that holds one DuckDB file open for writing.
+    """A connection that has one DuckDB file open for writing.
 
-    Every statement is drained before the next one, since DuckDB 2.0 refuses a second while one has rows left.
+    All rows of a statement are fetched before the next one, since DuckDB 2.0 refuses a statement while another has
+    rows left.
     """
 
     def __init__(self, path: Path, storage_version: str) -> None:
-        """Open the file, or make it in a format that DuckDB `storage_version` and newer can read.
+        """Open the file, or create it in a format that DuckDB `storage_version` and newer can read.
 
-        Raises StoreBusy when another process holds it, StoreError when it cannot be opened.
+        Raises StoreBusy if another process has it open, StoreError if it cannot be opened.
         """
         self.path = path
         # An existing file keeps its format; naming an older one would be refused.
@@ -60,8 +61,8 @@ class Database:
         self.rids: dict[ProjectKey, dict[str, int]] = {}
         self.app_urls: dict[ProjectKey, str] = {}
         try:
-            # DuckDB draws a bar on stdout, which belongs to data, where it takes the process for an interactive one.
-            # In a notebook without ipywidgets there is none, and the setting cannot be touched.
+            # In a process that DuckDB considers interactive it draws a progress bar on stdout, which is for data.
+            # In a notebook without ipywidgets there is no bar, and setting the option fails.
             if self.value("SELECT current_setting('enable_progress_bar')"):
                 self.run("SET enable_progress_bar = false")
             self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
@@ -74,28 +75,28 @@ class Database:
             raise opening_error(path, error) from error
 
     def run(self, sql: str, params: Params = ()) -> list[Any]:
-        """All rows of a statement, or of the last one of several."""
+        """Run one or several statements; return all rows of the last one."""
         return self._connection.execute(sql, params or None).fetchall()
 
     def value(self, sql: str, params: Params = ()) -> Any:
-        """The one value of a statement that has one."""
+        """Run a statement that returns one value."""
         return self.run(sql, params)[0][0]
 
     def arrow(self, sql: str, params: Params = ()) -> pa.Table:
-        """All rows of a query, as columns."""
+        """All rows of a query as an Arrow table."""
         table: pa.Table = self._connection.sql(sql, params=params or None).to_arrow_table()
         return table
 
     @contextmanager
     def table(self, name: str, rows: pa.Table) -> Iterator[None]:
-        """Let statements read the Arrow table as `name`. After an error the rollback takes the name away."""
+        """Let statements in the block read an Arrow table as `name`. After an error the rollback removes the name."""
         self._connection.register(name, rows)
         yield
         self._connection.unregister(name)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what is done inside as one, or, after an error, nothing of it."""
+        """Commit the statements inside the block together; roll all of them back after an error."""
         self.run("BEGIN TRANSACTION")
         try:
             yield
@@ -111,36 +112,36 @@ class Database:
         try:
             self.run("ROLLBACK")
         except duckdb.Error:
-            # A failed COMMIT has rolled back already, and a database that was given up takes no statement.
+            # A failed COMMIT has already rolled back, and after a fatal error DuckDB accepts no statement.
             logger.debug("nothing to roll back in %s", self.path)
 
     def _keep_private(self) -> None:
-        """DuckDB makes a new log after each checkpoint, readable for whomever the umask allows."""
+        """Restrict the log to its owner: DuckDB creates a new one with umask permissions after each checkpoint."""
         with suppress(FileNotFoundError):
             log_file(self.path).chmod(0o600)
 
     def scan(self) -> None:
-        """Read every value of every table. Raises duckdb.Error where one cannot be read."""
+        """Read every value of every table. Raises duckdb.Error if one cannot be read."""
         scan(self._connection, CATALOG)
 
     def is_cut(self, descriptor: int) -> bool:
-        """Whether the file, open as `descriptor`, is shorter than what DuckDB counts in it."""
+        """Return True if the file, open as `descriptor`, is shorter than DuckDB expects, so its end was cut off."""
         size = "SELECT block_size * total_blocks FROM pragma_database_size() WHERE database_name = ?"
         return os.fstat(descriptor).st_size < int(self.value(size, [CATALOG]))
 
     def checkpoint(self) -> None:
-        """Write everything that is committed into the file itself."""
+        """Write everything that is committed from the log to the file itself."""
         self.run(f"CHECKPOINT {CATALOG}")
 
     def close(self) -> None:
-        """Let go of the file; what is committed is in it."""
+        """Close the file. Everything committed is in it."""
         self._connection.close()
 
 
 def scan(connection: duckdb.DuckDBPyConnection, catalog: str) -> None:
-    """Read every value of every table, so that DuckDB holds each block against its checksum.
+    """Read every value of every table, so that DuckDB compares each block with its checksum.
 
-    Takes 0.3 s for 100,000 runs. Raises duckdb.Error where one cannot be read.
+    Takes 0.3 s for 100,000 runs. Raises duckdb.Error if a value cannot be read.
     """
     tables = connection.execute(
         "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ? AND NOT internal", [catalog]
@@ -151,22 +152,22 @@ def scan(connection: duckdb.DuckDBPyConnection, catalog: str) -> None:
 
 
 def spill_folder(path: Path) -> Path:
-    """Where DuckDB puts what does not fit into memory while it works on this file."""
+    """Where DuckDB stores what exceeds its memory while it works on this file."""
     return path.with_name(f".{path.name}.spill")
 
 
 def log_file(path: Path) -> Path:
-    """Where DuckDB keeps what was committed since the last checkpoint of this file."""
+    """DuckDB's log for this file: what was committed since the last checkpoint."""
     return path.with_name(f"{path.name}.wal")
 
 
 def log_files(path: Path) -> list[Path]:
-    """All logs of this file: while DuckDB checkpoints there may be more than one."""
+    """All logs of this file; during a checkpoint there may be more than one."""
     return sorted(path.parent.glob(f"{escape(path.name)}*.wal*"))
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The message of an error, in one line."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     text = str(error).strip() or type(error).__name__
@@ -174,7 +175,7 @@ def reason(error: BaseException) -> str:
 
 
 def opening_error(path: Path, error: BaseException) -> StoreError:
-    """What it means that the state file cannot be opened, and what to do about it."""
+    """Translate an error from opening the state file into one that says what it means and what to do."""
     text = str(error)
     if "Could not set lock" in text or "Conflicting lock" in text:
         holder = re.search(r"PID (\d+)", text)
@@ -194,18 +195,18 @@ def opening_error(path: Path, error: BaseException) -> StoreError:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether the error says that a file is not what DuckDB wrote; no lock, full disk or missing right does."""
+    """Return True if the error means that a file is damaged, and not locked, forbidden or on a full disk."""
     broken = isinstance(error, duckdb.InternalException | duckdb.SerializationException)
     return broken or any(words in str(error) for words in _SIGNS_OF_DAMAGE)
 
 
 def working_error(path: Path, error: BaseException) -> StoreError:
-    """What it means that a statement over the open state file failed. Nothing of its transaction was kept."""
+    """Translate an error from a statement over the open state file, whose transaction was rolled back."""
     if disk_full(error):
         return StoreError(f"no space left on the disk of {path}; what was committed is safe, free some and try again")
     if is_damage(error):
-        # The file itself was read through by now: it is a segment.
-        return StoreError(f"what {path} lists is damaged ({reason(error)}); run `mirror verify --repair`")
+        # The state file itself has been read completely by now, so the damage is in a segment.
+        return StoreError(f"a segment that {path} lists is damaged ({reason(error)}); run `mirror verify --repair`")
     return StoreError(f"{path} could not be written ({reason(error)}); what was committed is safe")
 
 
@@ -213,14 +214,14 @@ def _damaged(path: Path, error: BaseException) -> StoreDamaged:
     return StoreDamaged(f"{path} is damaged ({reason(error)})", reason(error))
 
 
-def gives_up(error: BaseException) -> bool:
-    """Whether DuckDB takes no more statements over this file until it is opened again."""
+def must_reopen(error: BaseException) -> bool:
+    """Return True if DuckDB accepts no more statements on this file until it is reopened."""
     fatal = isinstance(error, duckdb.FatalException | duckdb.InternalException)
     return fatal or "invalidated" in str(error) or disk_full(error)
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether the error says that a file could not grow."""
+    """Return True if the error means that a file could not grow."""
     import errno
 
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Digests of segments that were written before digests were kept: noted once the segment was read through."""
+"""Adds digests to segments written before digests were recorded, after reading the segments completely."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mirror.store import checks, files
 from mirror.store.database import Database
 
 SECONDS = 2.0
-"""How long one pass may take to read such segments; the next one goes on."""
+"""How long one pass may spend reading such segments; the next pass continues."""
 
 
 def fill(db: Database, folder: Path) -> None:
-    """Note the digests of segments that have none and hold what was noted of them, the newest first."""
+    """Record digests of segments that have none and whose content matches its records, the newest first."""
     started = time.monotonic()
     for number, path, values, size in db.run(
         "SELECT segment_id, path, value_count, bytes FROM store.segments "
@@ -22,7 +22,7 @@ def fill(db: Database, folder: Path) -> None:
         if time.monotonic() > started + SECONDS:
             return
         noted = dict(db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number]))
-        # What is damaged stays without one: `verify` names it.
+        # A damaged segment gets no digest, so that `verify` reports it.
         if checks.file_problem(folder / path, size) or checks.content_problem(folder / path, values, noted):
             continue
         digest = files.digest(folder / path)

@@ -1,4 +1,4 @@
-"""What the server tells of projects, of runs and of itself, kept as it was told for clients of the server's API."""
+"""What the server returned about projects, runs and itself, stored unchanged for clients of its API."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _EXPORTED = {"rid": "BIGINT", "exported_to": "BIGINT"}
 _HERE = "WHERE entity = ? AND project = ?"
 
 
-def keep_runs(db: Database, told: Mapping[int, RunFacts]) -> None:
-    """Write these in place of what was told of the runs, by their number."""
-    if not told:
+def keep_runs(db: Database, run_facts: Mapping[int, RunFacts]) -> None:
+    """Replace the facts of these runs, given by `rid`."""
+    if not run_facts:
         return
     rows = [
         (
@@ -28,22 +28,22 @@ def keep_runs(db: Database, told: Mapping[int, RunFacts]) -> None:
             facts.system_metrics,
             None if facts.keys is None else json_text(facts.keys),
         )
-        for rid, facts in told.items()
+        for rid, facts in run_facts.items()
     ]
-    condition, params = rids.among(told)
+    condition, params = rids.among(run_facts)
     db.run(f"DELETE FROM store.run_facts WHERE {condition}", params)
-    with db.table("told", columns.table(_SHAPE, rows)):
-        db.run("INSERT INTO store.run_facts BY NAME SELECT * FROM told")
+    with db.table("new_facts", columns.table(_SHAPE, rows)):
+        db.run("INSERT INTO store.run_facts BY NAME SELECT * FROM new_facts")
 
 
-def keep_of_names(db: Database, project: ProjectKey, told: Mapping[str, RunFacts]) -> None:
-    """As `keep_runs`, by run id; runs that are not mirrored are left out."""
-    numbers = rids.find(db, project, told)
-    keep_runs(db, {rid: told[run_id] for run_id, rid in numbers.items()})
+def keep_runs_by_id(db: Database, project: ProjectKey, run_facts: Mapping[str, RunFacts]) -> None:
+    """Like `keep_runs`, with the runs given by id. Runs that are not mirrored are left out."""
+    numbers = rids.find(db, project, run_facts)
+    keep_runs(db, {rid: run_facts[run_id] for run_id, rid in numbers.items()})
 
 
-def lacking(db: Database, project: ProjectKey) -> list[str]:
-    """The runs that the server holds and of which nothing was asked yet: those that an older program mirrored."""
+def runs_without(db: Database, project: ProjectKey) -> list[str]:
+    """The runs on the server that have no facts yet, because an older program mirrored them."""
     found = db.run(
         "SELECT r.run_id FROM store.runs AS r WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL "
         "AND r.storage_id <> '' AND NOT EXISTS (SELECT 1 FROM store.run_facts AS f WHERE f.rid = r.rid) ORDER BY r.rid",
@@ -52,31 +52,31 @@ def lacking(db: Database, project: ProjectKey) -> list[str]:
     return [run_id for (run_id,) in found]
 
 
-def keep_project(db: Database, project: ProjectKey, told: Mapping[str, Any]) -> None:
-    """Write this in place of what was told of the project."""
-    db.run(f"UPDATE store.projects SET facts = ? {_HERE}", [json_text(dict(told)), project.entity, project.project])
+def keep_project(db: Database, project: ProjectKey, facts: Mapping[str, Any]) -> None:
+    """Replace the facts of the project."""
+    db.run(f"UPDATE store.projects SET facts = ? {_HERE}", [json_text(dict(facts)), project.entity, project.project])
 
 
 def of_project(db: Database, project: ProjectKey) -> dict[str, Any] | None:
-    """What was told of the project; None where nothing was."""
+    """The facts of the project; None if there are none."""
     found = db.run(f"SELECT facts FROM store.projects {_HERE}", [project.entity, project.project])
     return json.loads(found[0][0]) if found and found[0][0] else None
 
 
-def keep_server(db: Database, base_url: str, told: Mapping[str, Any], at: datetime) -> None:
-    """Write this in place of what was told of the server and of whoever holds the key."""
+def keep_server(db: Database, base_url: str, facts: Mapping[str, Any], at: datetime) -> None:
+    """Replace the facts of the server and of the key's owner."""
     db.run("DELETE FROM store.server_facts WHERE base_url = ?", [base_url])
-    db.run("INSERT INTO store.server_facts VALUES (?, ?, ?)", [base_url, json_text(dict(told)), at])
+    db.run("INSERT INTO store.server_facts VALUES (?, ?, ?)", [base_url, json_text(dict(facts)), at])
 
 
-def server_told_at(db: Database, base_url: str) -> datetime | None:
-    """When the server told of itself last."""
+def server_facts_at(db: Database, base_url: str) -> datetime | None:
+    """When the server last returned facts about itself."""
     found = db.run("SELECT told_at FROM store.server_facts WHERE base_url = ?", [base_url])
     return found[0][0] if found else None
 
 
 def keep_exports(db: Database, project: ProjectKey, exported: Mapping[str, int]) -> None:
-    """Note up to which step the server has exported the history of these runs."""
+    """Record up to which step the server has exported the history of these runs."""
     numbers = rids.find(db, project, exported)
     condition, params = rids.among(numbers.values())
     db.run(f"DELETE FROM store.run_exports WHERE {condition}", params)
@@ -86,7 +86,7 @@ def keep_exports(db: Database, project: ProjectKey, exported: Mapping[str, int])
 
 
 def not_exported(db: Database, project: ProjectKey, live_states: Sequence[str]) -> list[str]:
-    """Ended runs that logged nested values, of which it is not known that the server has exported all."""
+    """Ended runs that logged nested values and whose history the server may not have exported completely."""
     found = db.run(
         "SELECT r.run_id FROM store.runs AS r LEFT JOIN store.run_exports AS e ON e.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> '' "

@@ -1,4 +1,4 @@
-"""Files that must not be lost: written whole, made durable, and put in place at once."""
+"""Writes files that must not be lost: completely, durably, and atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BLOCK = 8 << 20
 
 
 def sync_file(path: Path) -> None:
-    """Have the file's content on the disk before this returns."""
+    """Flush the file's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -20,22 +20,23 @@ def sync_file(path: Path) -> None:
 
 
 sync_folder = sync_file
-"""Have the names in a folder on the disk before this returns."""
+"""Flush the names in a folder to the disk."""
 
 
-def copy_from(descriptor: int, target: Path, *, first: int = _BLOCK, see: Callable[[bytes], None] | None = None) -> int:
-    """Write everything behind an open file into a new file, durably; the number of bytes.
+def copy_from(
+    descriptor: int, target: Path, *, first: int = _BLOCK, on_piece: Callable[[bytes], None] | None = None
+) -> int:
+    """Copy an open file to a new file, durably. Returns the number of bytes.
 
-    `see` is shown each piece, the first of which has `first` bytes.
-
-    The source stays open: closing any descriptor of a file drops the lock that DuckDB holds on it in this process.
+    `on_piece` is called with each piece; the first one has `first` bytes.
+    The source stays open: closing any descriptor of a file releases the lock that DuckDB has on it in this process.
     """
     position = 0
     out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         while block := os.pread(descriptor, _BLOCK if position else first, position):
-            if see is not None:
-                see(block)
+            if on_piece is not None:
+                on_piece(block)
             view = memoryview(block)
             while view:
                 view = view[os.write(out, view) :]
@@ -47,7 +48,7 @@ def copy_from(descriptor: int, target: Path, *, first: int = _BLOCK, see: Callab
 
 
 def copy(source: Path, target: Path) -> int:
-    """Write a file's content into a new file, durably, for the owner alone; the number of bytes."""
+    """Copy a file to a new file, durably, readable by its owner only. Returns the number of bytes."""
     descriptor = os.open(source, os.O_RDONLY)
     try:
         return copy_from(descriptor, target)
@@ -56,6 +57,6 @@ def copy(source: Path, target: Path) -> int:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file; a gigabyte a second."""
+    """The SHA-256 of a file, at about a gigabyte per second."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Logged values, appended behind what is mirrored of their runs, and the cursors that cover them."""
+"""Logged values, appended to the mirrored history of their runs, and the cursors that cover them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CURSOR = {
 
 @dataclass(frozen=True)
 class Block:
-    """New values of one run, key by key and by step without doubles, with a row a key in `summary`."""
+    """New values of one run, sorted by key and step, without duplicates. `summary` has one row per key."""
 
     rid: int
     run_id: str
@@ -38,21 +38,21 @@ class Block:
 
 
 class Bulk(Protocol):
-    """A way around the tail."""
+    """Writes large batches straight to Parquet segments, bypassing the tail."""
 
-    def take(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> bool:
-        """Keep all these values, `count` in number; False to leave them to the tail."""
+    def write(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> bool:
+        """Write all these values, `count` in number. Returns False to leave them to the tail."""
 
-    def take_unseen(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> int | None:
-        """Keep them where no view shows them; the number of the segment, or None to leave them to the table."""
+    def write_hidden(self, db: Database, project: ProjectKey, blocks: Sequence[Block], count: int) -> int | None:
+        """Write them so that no view shows them. Returns the segment's number, or None to leave them to the table."""
 
-    def take_staged(self, db: Database, project: ProjectKey, run_id: str, rid: int) -> bool:
-        """Keep what the table holds that is gathered of a run; False to leave it to the tail."""
+    def write_staged(self, db: Database, project: ProjectKey, run_id: str, rid: int) -> bool:
+        """Write a run's rows of the staging table. Returns False to leave them to the tail."""
 
 
 @dataclass
 class Cursor:
-    """How much of a run's history is there already, mirrored or gathered."""
+    """How much of a run's history is already mirrored or staged."""
 
     rid: int
     rows: int = 0
@@ -62,8 +62,8 @@ class Cursor:
     next_try_at: datetime | None = None
     error: str | None = None
 
-    def take(self, page: HistoryPage) -> pa.Table | None:
-        """Move on over the page, and give what of it lies behind the last step; None when nothing does."""
+    def advance(self, page: HistoryPage) -> pa.Table | None:
+        """Move past the page. Returns its values after the last step, or None if there are none."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -84,34 +84,34 @@ class Cursor:
         self.last_step = end
         return values if values.num_rows else None
 
-    def succeeded(self) -> int:
-        """Forget the failures before, and tell how many there were."""
+    def clear_failures(self) -> int:
+        """Forget the failed attempts; return how many there were."""
         attempts = self.attempts
         self.attempts, self.next_try_at, self.error = 0, None, None
         return attempts
 
 
 def append(db: Database, project: ProjectKey, pages: Sequence[HistoryPage], bulk: Bulk | None = None) -> dict[int, int]:
-    """Add the values behind each run's last step, and move its cursor; values that are there already are left out.
+    """Add the values after each run's last step and move its cursor; values that are already mirrored are left out.
 
-    What `bulk` takes goes into a segment, the rest into the tail. Forgets the failed attempts of these runs and tells
-    how many there were, by rid.
+    What `bulk` accepts is written to a segment, the rest to the tail. Forgets the failed attempts of these runs, and
+    returns how many there were, by rid.
     """
     cursors = find(db, project, {page.run_id for page in pages})
-    blocks = fresh(cursors, pages)
+    blocks = new_blocks(cursors, pages)
     if blocks:
         count = sum(block.values.num_rows for block in blocks)
-        if bulk is None or not bulk.take(db, project, blocks, count):
-            with db.table("incoming", joined(blocks)):
+        if bulk is None or not bulk.write(db, project, blocks, count):
+            with db.table("incoming", as_table(blocks)):
                 db.run("INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM incoming")
         add_to_keys(db, blocks)
-    attempts = {cursor.rid: cursor.succeeded() for cursor in cursors.values()}
+    attempts = {cursor.rid: cursor.clear_failures() for cursor in cursors.values()}
     save(db, cursors.values())
     return attempts
 
 
 def hide_segments(db: Database, project: ProjectKey, run_id: str) -> bool:
-    """Let views leave out what segments hold of a run; whether they hold anything of it."""
+    """Have views leave out a run's values in segments. Returns True if there are any."""
     hidden = db.value(
         "UPDATE store.segment_runs SET replaced = true WHERE run_id = ? AND NOT replaced AND segment_id IN "
         "(SELECT segment_id FROM store.segments WHERE entity = ? AND project = ? AND retired_at IS NULL)",
@@ -121,7 +121,7 @@ def hide_segments(db: Database, project: ProjectKey, run_id: str) -> bool:
 
 
 def replace_system_metrics(db: Database, project: ProjectKey, page: HistoryPage) -> None:
-    """Put the page in place of all system metrics of its run; of two values at one step and key the later one holds."""
+    """Replace all system metrics of the page's run. Of two values at one step and key, the later one is kept."""
     here = [project.entity, project.project, page.run_id]
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
     append_system_metrics(db, project, page)
@@ -131,9 +131,9 @@ def append_system_metrics(db: Database, project: ProjectKey, page: HistoryPage) 
     """Add the page to the system metrics of its run."""
     here = [project.entity, project.project, page.run_id]
     cursors = find(db, project, {page.run_id})
-    afresh = {page.run_id: Cursor(cursors[page.run_id].rid)}
-    if blocks := fresh(afresh, [page]):
-        with db.table("incoming", joined(blocks)):
+    from_start = {page.run_id: Cursor(cursors[page.run_id].rid)}
+    if blocks := new_blocks(from_start, [page]):
+        with db.table("incoming", as_table(blocks)):
             db.run("INSERT INTO store.system_metrics SELECT ?, ?, ?, step, key, value, text FROM incoming", here)
 
 
@@ -142,7 +142,7 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
     wanted = sorted(set(run_ids))
     numbers = rids.find(db, project, wanted)
     if missing := [run_id for run_id in wanted if run_id not in numbers]:
-        raise StoreError(f"the mirror has no run {project}/{missing[0]} to keep history of; sync its project first")
+        raise StoreError(f"the mirror has no run {project}/{missing[0]} to store history for; sync its project first")
     condition, params = rids.among(numbers.values())
     rows = db.run(
         f"SELECT rid, rows, last_step, refresh, attempts, next_try_at, error FROM store.run_history WHERE {condition}",
@@ -153,7 +153,7 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
 
 
 MARKED_KEYS = 16
-"""So many values tell one line from another; W&B's own come first, of which the time alone does."""
+"""How many values identify a line. W&B's own keys come first; of these the time alone is enough."""
 
 
 def marks(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, HistoryMark]:
@@ -179,25 +179,25 @@ def marks(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str
 
 
 def save(db: Database, cursors: Iterable[Cursor]) -> None:
-    """Write the cursors in place of the former ones."""
+    """Replace the cursors of these runs."""
     rows = [(c.rid, c.rows, c.last_step, c.refresh, c.attempts, c.next_try_at, c.error) for c in cursors]
     replace(db, "run_history", _CURSOR, rows)
 
 
 def replace(db: Database, table: str, shape: dict[str, str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Write rows, whose first column is `rid`, in place of those of their runs."""
+    """Replace all rows of the runs that occur in `rows`, whose first column is `rid`."""
     condition, params = rids.among(row[0] for row in rows)
     db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
     with db.table("replacement", columns.table(shape, rows)):
         db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM replacement")
 
 
-def fresh(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> list[Block]:
-    """What is new in the pages, put in order and summed up; moves the cursors."""
+def new_blocks(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> list[Block]:
+    """The new values in the pages, sorted and summarised. Moves the cursors."""
     blocks = []
     for page in pages:
         cursor = cursors[page.run_id]
-        values = cursor.take(page)
+        values = cursor.advance(page)
         if values is None:
             continue
         if page.summary is not None and values is page.values:
@@ -208,14 +208,14 @@ def fresh(cursors: dict[str, Cursor], pages: Sequence[HistoryPage]) -> list[Bloc
     return blocks
 
 
-def joined(blocks: Sequence[Block]) -> pa.Table:
-    """All blocks as one table (rid, step, key, value, text): a statement for each would cost more than its rows."""
+def as_table(blocks: Sequence[Block]) -> pa.Table:
+    """All blocks as one table (rid, step, key, value, text). One statement per block would cost more than its rows."""
     import pyarrow as pa
 
     pieces = []
     for block in blocks:
         rid = pa.repeat(pa.scalar(block.rid, pa.int64()), block.values.num_rows)
-        # A dictionary goes into DuckDB in half the time of a text for each value.
+        # DuckDB reads a dictionary column in half the time of plain strings.
         key: Any = block.values["key"]
         key = key if pa.types.is_dictionary(key.type) else key.dictionary_encode()
         columns = [rid, block.values["step"], key, block.values["value"], block.values["text"]]
@@ -224,10 +224,10 @@ def joined(blocks: Sequence[Block]) -> pa.Table:
 
 
 def add_to_keys(db: Database, blocks: Sequence[Block], table: str = "history_keys") -> None:
-    """Bring store.history_keys up to date with blocks whose steps lie behind all that is counted already.
+    """Update store.history_keys with blocks whose steps follow all those already counted.
 
-    `table` may be another of its shape. Few rows are merged here, since planning the same in SQL takes longer than
-    doing it.
+    `table` may be another table with the same columns. The few rows are merged in Arrow, because planning the same in
+    SQL takes longer than doing it.
     """
     import pyarrow as pa
 

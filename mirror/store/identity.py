@@ -1,4 +1,4 @@
-"""Which mirror a file belongs to, and how new it is: no file takes the place of another mirror's, or of a newer one."""
+"""The identity of a mirror's files, so that none replaces a file of another mirror, or a newer one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mirror.store.database import Database, opening_error
 class Identity:
     """The mirror that a file belongs to; `generation` counts how often it was published.
 
-    A file of before there were identities has `mirror` None; `born` is when it was made, to the microsecond.
+    A file from before identities existed has `mirror` None. `born` is when the mirror was created, to the microsecond.
     """
 
     mirror: str | None
@@ -30,14 +30,14 @@ class Identity:
     generation: int
 
     def same_mirror(self, other: Identity) -> bool:
-        """Whether both files are of one mirror."""
+        """Return True if both files belong to one mirror."""
         if self.mirror is None or other.mirror is None:
             return self.born == other.born
         return self.mirror == other.mirror
 
 
 def of(run: Callable[[str], list[Any]]) -> Identity | None:
-    """The identity of the database that `run` runs a statement over; None for one without the tables of a mirror."""
+    """The identity of a database, read with `run`, which runs one statement. None if it has no tables of a mirror."""
     if not run(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
         "AND table_name = 'migrations'"
@@ -46,31 +46,31 @@ def of(run: Callable[[str], list[Any]]) -> Identity | None:
     born = run("SELECT applied_at FROM store.migrations WHERE number = 1")
     if not born:
         return None
-    noted = dict(run("SELECT key, value FROM store.meta WHERE key IN ('mirror', 'generation')"))
-    return Identity(noted.get("mirror"), born[0][0], int(noted.get("generation", 0)))
+    values = dict(run("SELECT key, value FROM store.meta WHERE key IN ('mirror', 'generation')"))
+    return Identity(values.get("mirror"), born[0][0], int(values.get("generation", 0)))
 
 
 def count_up(db: Database) -> None:
-    """Note that the store is published once more; in the transaction that the publishing begins with."""
+    """Count one more publication, in the transaction at the start of publishing."""
     db.run("UPDATE store.meta SET value = CAST(CAST(value AS BIGINT) + 1 AS VARCHAR) WHERE key = 'generation'")
 
 
 def read(path: Path) -> Identity | None:
-    """The identity of a published file; None for one without the tables of a mirror.
+    """The identity of a published file; None if it has no tables of a mirror.
 
-    Raises StoreDamaged, or StoreError when it cannot be read for another reason.
+    Raises StoreDamaged, or StoreError if it cannot be read for another reason.
     """
     try:
-        with _named(path, copied=False) as name:
+        with _second_name(path, copied=False) as name:
             return look(name)
     except StoreBusy:
         # A client has it open for writing.
-        with _named(path, copied=True) as name:
+        with _second_name(path, copied=True) as name:
             return look(name)
 
 
 def look(path: Path) -> Identity | None:
-    """As `read`, in a process that has no database open. Raises StoreBusy when a client has it open for writing."""
+    """Like `read`, for a process that does not have the file open. Raises StoreBusy if a client is writing to it."""
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             return of(lambda sql: connection.execute(sql).fetchall())
@@ -79,8 +79,8 @@ def look(path: Path) -> Identity | None:
 
 
 @contextmanager
-def _named(path: Path, *, copied: bool) -> Iterator[Path]:
-    """The file under a name of its own: to the same name DuckDB gives what this process has open, however old."""
+def _second_name(path: Path, *, copied: bool) -> Iterator[Path]:
+    """Give the file a temporary second name. By the first, DuckDB may return an old version that is still open."""
     name = path.with_name(f".{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     try:
         if copied:
@@ -91,23 +91,23 @@ def _named(path: Path, *, copied: bool) -> Iterator[Path]:
             except FileNotFoundError:
                 raise
             except OSError:
-                # Not every file system has links.
+                # Some file systems have no hard links.
                 files.copy(path, name)
         yield name
     finally:
         name.unlink(missing_ok=True)
 
 
-def refuse_stranger(state: Path, mine: Identity, published: Path, theirs: Identity | None) -> None:
-    """Raise StoreError unless a state may take the place of a published file."""
+def check_may_replace(state: Path, state_id: Identity, published: Path, published_id: Identity | None) -> None:
+    """Raise StoreError if the published file belongs to another mirror than the state, or is newer than it."""
     choice = (
-        f"to go on from {published.name}, move {state.name} away, and to go on from {state.name}, move "
+        f"to continue from {published.name}, move {state.name} away; to continue from {state.name}, move "
         f"{published.name} away; nothing was changed"
     )
-    if theirs is None or not mine.same_mirror(theirs):
+    if published_id is None or not state_id.same_mirror(published_id):
         raise StoreError(f"{published} was not published from {state}, but from another mirror: {choice}")
-    if mine.generation < theirs.generation:
+    if state_id.generation < published_id.generation:
         raise StoreError(
-            f"{state} is older than {published} (published {mine.generation} and {theirs.generation} times), as a "
-            f"restored backup is: {choice}"
+            f"{state} is older than {published} (published {state_id.generation} and {published_id.generation} times), "
+            f"as a restored backup is: {choice}"
         )

@@ -1,4 +1,4 @@
-"""Whether a database of the mirror can be read through: DuckDB holds each block against its checksum as it is read."""
+"""Checks that a database of the mirror can be read completely; DuckDB compares each block with its checksum."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mirror.errors import StoreBusy, StoreDamaged, StoreError
 from mirror.settings.home import Home
 from mirror.store import sqlfiles
 from mirror.store.database import MEMORY_LIMIT, opening_error, reason, scan
-from mirror.store.identity import Identity, look, of, refuse_stranger
+from mirror.store.identity import Identity, check_may_replace, look, of
 from mirror.store.names import literal
 
 
 def check(path: Path) -> Identity | None:
-    """Read a database file through, without changing it; its log, if it has one, is read with it. Whose it is.
+    """Read a database file, with its log, completely and without changing it. Returns its identity.
 
-    Raises StoreBusy when another process holds it for writing, StoreDamaged, or StoreError when it cannot be read for
+    Raises StoreBusy if another process has it open for writing, StoreDamaged, or StoreError if it cannot be read for
     another reason or was written by a newer program.
     """
     try:
@@ -28,7 +28,7 @@ def check(path: Path) -> Identity | None:
             connection.execute("USE checked").fetchall()
             scan(connection, "checked")
             newest = connection.execute("SELECT max(number) FROM store.migrations").fetchall()[0][0] or 0
-            whose = of(lambda sql: connection.execute(sql).fetchall())
+            identity = of(lambda sql: connection.execute(sql).fetchall())
     except duckdb.CatalogException as error:
         raise StoreDamaged(f"{path} holds no mirror", reason(error)) from error
     except (duckdb.Error, OSError) as error:
@@ -38,22 +38,22 @@ def check(path: Path) -> Identity | None:
         raise StoreError(
             f"{path} has schema version {newest}, newer than the {known} that this program knows; update wandb-mirror"
         )
-    return whose
+    return identity
 
 
 def problem(home: Home) -> str | None:
-    """What keeps the state from being opened or published by the next command; None if nothing does.
+    """Why the next command could not open or publish the state; None if it can.
 
-    Raises StoreBusy when another process holds it, since then only that one can tell.
+    Raises StoreBusy if another process has the state open, since then only that process can check it.
     """
-    there = home.published.exists()
+    is_published = home.published.exists()
     if not home.state.exists():
-        return f"{home.state} is missing" if there else None
+        return f"{home.state} is missing" if is_published else None
     try:
-        mine = check(home.state)
-        if there and mine is not None:
+        identity = check(home.state)
+        if is_published and identity is not None:
             with suppress(StoreDamaged):
-                refuse_stranger(home.state, mine, home.published, look(home.published))
+                check_may_replace(home.state, identity, home.published, look(home.published))
     except StoreBusy:
         raise
     except StoreError as error:

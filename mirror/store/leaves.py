@@ -1,4 +1,4 @@
-"""Config and summary documents as rows of `store.leaves`, one for each node, ready to be handed over as Arrow columns.
+"""Config and summary documents as rows of `store.leaves`, one row per node, collected as Arrow columns.
 
 Every value below the root of a document has a row: `key` is its dotted path (`optimizer.lr`, whether `lr` is nested
 in `optimizer` or the key itself holds the dot), `kind` one of number, string, bool, null, list, object. `number` is set
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ELEMENT_TEXT_LIMIT = 256
-"""A list has rows for its elements as long as its JSON text has at most so many characters.
+"""A list has rows for its elements if its JSON text has at most this many characters.
 
-Longer lists (histograms have 65 numbers and more) have the row of the list alone; a filter reads those from its text.
+Longer lists (histograms have 65 numbers and more) have only the row of the list, whose text filters read.
 """
 
 _MAX = sys.float_info.max
 
 
 class LeafColumns:
-    """Gathers the leaves of many documents, column by column; `table()` gives them in the shape of `store.leaves`."""
+    """Collects the leaves of many documents, column by column; `table()` returns them as rows of `store.leaves`."""
 
     def __init__(self) -> None:
         self.rids: list[int] = []
@@ -48,7 +48,7 @@ class LeafColumns:
         """Append every node of one run's `document`; `doc` is `config` or `summary`. Depth is not limited."""
         keys, kinds, numbers, texts, elements = self.keys, self.kinds, self.numbers, self.texts, self.elements
         before = len(keys)
-        # A list of what is still to be walked, not recursion: a document may be nested deeper than Python's stack.
+        # A list of objects still to be walked instead of recursion: documents may be nested deeper than Python's stack.
         pending = [("", document)]
         for prefix, members in pending:
             for name, value in members.items():
@@ -96,14 +96,14 @@ class LeafColumns:
                             texts.append(element_text)
                             elements.append(index)
                 else:
-                    raise TypeError(f"{doc} key {key!r} holds a {kind.__name__}, which is no JSON value")
+                    raise TypeError(f"{doc} key {key!r} holds a {kind.__name__}, which is not a JSON value")
         count = len(keys) - before
         elements.extend([None] * (len(keys) - len(elements)))
         self.rids.extend([rid] * count)
         self.docs.extend([doc] * count)
 
     def table(self) -> pa.Table:
-        """All rows gathered so far: the columns of `store.leaves`, in their order. Imports pyarrow."""
+        """All rows collected until now, with the columns of `store.leaves` in their order. Imports pyarrow."""
         import pyarrow as pa
 
         return pa.table(
@@ -119,24 +119,24 @@ class LeafColumns:
         )
 
     def clear(self) -> None:
-        """Forget all rows, keeping the object for the next batch."""
+        """Forget all rows, so that the object can be used for the next batch."""
         for column in (self.rids, self.docs, self.keys, self.kinds, self.numbers, self.texts, self.elements):
             column.clear()
 
 
 def json_text(value: Any) -> str:
-    """Compact JSON of `value`; NaN and infinities as bare tokens, integers of any size exact."""
+    """Compact JSON of `value`: NaN and infinities as bare tokens, integers of any size exact."""
     try:
         text = orjson.dumps(value)
     except TypeError:
-        # Integers past 64 bits, half surrogate pairs and nesting past 254 levels are beyond orjson.
+        # orjson cannot write integers past 64 bits, lone surrogates, or nesting past 254 levels.
         return nested.text_of(value)
     # orjson writes NaN as null.
     return nested.text_of(value) if b"null" in text else text.decode()
 
 
 def _scalar(value: Any) -> tuple[str, float | None, str | None]:
-    """An element of a list as kind, number and text; objects and lists in it as JSON text."""
+    """Kind, number and text of a list element; objects and lists are JSON text."""
     if isinstance(value, str):
         return "string", None, value
     if isinstance(value, bool):
@@ -151,7 +151,7 @@ def _scalar(value: Any) -> tuple[str, float | None, str | None]:
 
 
 def _double(value: int) -> float:
-    """The nearest double; an integer past every double is the largest one, since it is not infinite."""
+    """The nearest double. An integer beyond all doubles becomes the largest one, since it is not infinite."""
     try:
         return float(value)
     except OverflowError:
@@ -163,7 +163,7 @@ def _nonfinite(value: float) -> str:
 
 
 def _strings(values: list[Any]) -> pa.Array[Any]:
-    """A string column; half of a surrogate pair, which UTF-8 can't say, becomes a question mark."""
+    """A string column. A lone surrogate, which UTF-8 cannot encode, becomes a question mark."""
     import pyarrow as pa
 
     try:

@@ -1,4 +1,4 @@
-"""Runs that come from local files: marked as such until the server holds them, and how far each file is read."""
+"""Runs that were read from local files, marked as such until the server has them, and how far each file is read."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _OF_RUNS = "r.entity = ? AND r.project = ? AND r.run_id IN (SELECT unnest(?::VAR
 
 
 def files(db: Database) -> dict[str, LocalFile]:
-    """Every file that was ever read, by path."""
+    """Every local file that was read, by path."""
     rows = db.run(f"SELECT {', '.join(_FILE)} FROM store.local_files ORDER BY path")
     return {row[0]: LocalFile(*row) for row in rows}
 
 
 def save_files(db: Database, found: Sequence[LocalFile]) -> None:
-    """Write these in place of what was known of the files."""
+    """Replace what is recorded about these files."""
     db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [[f.path for f in found]])
     with db.table("read_files", columns.table(_FILE, [dataclasses.astuple(file) for file in found])):
         db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
@@ -39,12 +39,12 @@ _EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_file
 
 
 def forget_files(db: Database, paths: Sequence[str]) -> None:
-    """Know nothing more of these files; what was read from them stays."""
+    """Forget these files; what was read from them stays."""
     db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [list(paths)])
 
 
 def find(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
-    """How each of these runs stands, if it is mirrored."""
+    """The state of each of these runs that is mirrored."""
     rows = db.run(
         "SELECT r.run_id, l.rid IS NOT NULL, r.storage_id <> '', coalesce(l.guessed, false), h.rows, "
         "r.state FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
@@ -55,7 +55,7 @@ def find(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str,
 
 
 def owner(db: Database, project: str, run_id: str) -> str | None:
-    """The entity of a run that came from the server, when only its project's name is known; None for several."""
+    """The entity of a run on the server of which only the project's name is known. None for no run or several."""
     found = db.run(
         "SELECT entity FROM store.runs WHERE project = ? AND run_id = ? AND storage_id <> ''", [project, run_id]
     )
@@ -63,7 +63,7 @@ def owner(db: Database, project: str, run_id: str) -> str | None:
 
 
 def reading(db: Database, project: ProjectKey, run_id: str) -> str | None:
-    """What reading of a local run's files goes on from."""
+    """The saved state from which reading a local run's files continues; None if there is none."""
     found = db.run(
         f"SELECT l.state FROM store.local_runs AS l JOIN store.runs AS r ON r.rid = l.rid WHERE {_OF_RUNS}",
         [project.entity, project.project, [run_id]],
@@ -72,7 +72,7 @@ def reading(db: Database, project: ProjectKey, run_id: str) -> str | None:
 
 
 def save(db: Database, found: Sequence[tuple[LocalRun, str]]) -> None:
-    """Mark these runs as local, each with what reading goes on from."""
+    """Mark these runs as local, each with the state from which reading its files continues."""
     rows = [(rids.find(db, run.project, [run.run_id])[run.run_id], run.guessed, text) for run, text in found]
     condition, params = rids.among(row[0] for row in rows)
     db.run(f"DELETE FROM store.local_runs WHERE {condition}", params)
@@ -82,10 +82,11 @@ def save(db: Database, found: Sequence[tuple[LocalRun, str]]) -> None:
 
 
 def adopt(db: Database, project: ProjectKey, records: Sequence[RunRecord]) -> tuple[list[str], bool]:
-    """See which local runs the server now holds, its records being written already.
+    """Unmark the local runs that the server now has completely. Their records must be written already.
 
-    Where it has at least as many history lines, the mark goes; gives those runs, and whether views must leave out what
-    segments hold. A run whose files name no entity is forgotten when the server has it under another one.
+    A run is complete if the server has at least as many history lines. Returns the complete runs, and whether views
+    must now leave out values in segments. A run whose files name no entity is forgotten if the server has it under
+    another one.
     """
     if not db.value("SELECT count(*) FROM store.local_runs"):
         return [], False
@@ -111,7 +112,7 @@ def adopt(db: Database, project: ProjectKey, records: Sequence[RunRecord]) -> tu
 
 
 def forget(db: Database, project: ProjectKey, run_id: str) -> bool:
-    """Remove a run and everything mirrored of it; whether segments hold values of it, which views must leave out."""
+    """Remove a run and everything mirrored of it. Returns True if views must now leave out its values in segments."""
     here = [project.entity, project.project, run_id]
     rid = rids.find(db, project, [run_id])[run_id]
     number = projects.add(db, project)

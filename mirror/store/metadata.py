@@ -1,4 +1,4 @@
-"""How runs were started: what the server's own fields tell, and what the run's file `wandb-metadata.json` holds."""
+"""How runs were started, from the server's own fields and from the run's file `wandb-metadata.json`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mirror.store.records import ProjectKey, RunRecord
 _SHAPE = {"rid": "BIGINT", **dict.fromkeys(("info", "file", "node"), "VARCHAR")}
 
 Texts = dict[int, tuple[str | None, str | None]]
-"""By rid the JSON text of what the server's fields tell, and of what the file holds."""
+"""By rid, the JSON texts of the server's fields and of the file."""
 
 _NOTHING = (None, None)
 
 
 def fill(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records with host and commit from the run's file where the server itself tells none."""
+    """The records with host and commit from the run's file where the server returned none."""
     bare = [numbers[record.run_id] for record in records if not (record.host and record.git_commit)]
     held = _held(db, bare)
     return [
@@ -30,10 +30,10 @@ def fill(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord])
     ]
 
 
-def keep_info(db: Database, told: Mapping[int, dict[str, Any]]) -> None:
-    """Note what the server's fields say of these runs, where it differs from what is noted."""
-    held = _held(db, told)
-    texts = {rid: json_text(info) if info else None for rid, info in told.items()}
+def keep_info(db: Database, infos: Mapping[int, dict[str, Any]]) -> None:
+    """Store what the server's fields say about these runs, where it differs from what is stored."""
+    held = _held(db, infos)
+    texts = {rid: json_text(info) if info else None for rid, info in infos.items()}
     _write(
         db,
         {rid: (text, held.get(rid, _NOTHING)[1]) for rid, text in texts.items() if text != held.get(rid, _NOTHING)[0]},
@@ -41,7 +41,7 @@ def keep_info(db: Database, told: Mapping[int, dict[str, Any]]) -> None:
 
 
 def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[str, Any] | None]) -> None:
-    """Note what each run's file holds, None for no file, and fill host and commit of the run where it has none."""
+    """Store the content of each run's file (None for no file), and fill in the run's host and commit if it has none."""
     numbers = rids.find(db, project, documents)
     held = _held(db, numbers.values())
     files = {numbers[run_id]: document for run_id, document in documents.items() if run_id in numbers}
@@ -64,7 +64,7 @@ def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[st
 
 
 def put_nodes(db: Database, project: ProjectKey, nodes: Mapping[str, dict[str, Any]]) -> None:
-    """Note the entry of each run's file in the list of files, beside what the file holds."""
+    """Store the entry of each run's file in the list of files, next to the file's content."""
     numbers = rids.find(db, project, nodes)
     rows = [(rid, json_text(nodes[run_id])) for run_id, rid in numbers.items()]
     with db.table("entries", columns.table({"rid": "BIGINT", "node": "VARCHAR"}, rows)):
@@ -100,7 +100,7 @@ def _write(db: Database, texts: Texts) -> None:
 
 
 def _merged(info: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
-    """Both as one document; the file wins, also within `git`."""
+    """Both as one document. Values of the file win, also within `git`."""
     git = [document["git"] for document in (info, file) if isinstance(document.get("git"), dict)]
     together = {**info, **file}
     if git:
@@ -115,6 +115,6 @@ def _filled(record: RunRecord, file: str) -> RunRecord:
 
 def _host_and_commit(file: dict[str, Any]) -> tuple[str | None, str | None]:
     git = file.get("git")
-    told = file.get("host"), git.get("commit") if isinstance(git, dict) else None
-    host, commit = (value if isinstance(value, str) and value else None for value in told)
+    values = file.get("host"), git.get("commit") if isinstance(git, dict) else None
+    host, commit = (value if isinstance(value, str) and value else None for value in values)
     return host, commit

@@ -1,4 +1,4 @@
-"""Brings the schema of a state file up to what this program works with."""
+"""Migrates the schema of a state file to the version that this program needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mirror.store.database import Database
 
 
 def migrate(db: Database) -> list[str]:
-    """Apply what is pending, each migration in one transaction with its record; the names of those that were applied.
+    """Apply the pending migrations, each in one transaction with its record. Returns their names.
 
-    Raises StoreError when the file was written by a newer program: it is left as it is.
+    Raises StoreError, with the file unchanged, if a newer program wrote it.
     """
     done = applied(db)
     known = {int(name.split("_")[0]): name for name in sqlfiles.read("migrations")}
@@ -34,7 +34,7 @@ def migrate(db: Database) -> list[str]:
 
 
 def applied(db: Database) -> set[int]:
-    """The numbers of the migrations that this file has had; none for a new file."""
+    """The numbers of the migrations applied to this file; empty for a new file."""
     found = db.run(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
         "AND table_name = 'migrations'"

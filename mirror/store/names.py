@@ -1,4 +1,4 @@
-"""Names and texts that people chose, made safe to stand in SQL."""
+"""Quotes names and texts that people chose, so that they are safe in SQL."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ def identifier(name: str) -> str:
 
 
 def literal(text: str | Path) -> str:
-    """The text as a quoted SQL string, for the few places that take no bound parameter."""
+    """The text as a quoted SQL string, for the few places where DuckDB accepts no bound parameter."""
     return "'" + str(text).replace("'", "''") + "'"
 
 
 def folded(name: str) -> str:
-    """The name as DuckDB compares identifiers: A to Z are a to z, and no other letter is another one."""
+    """The name as DuckDB compares identifiers: with A to Z in lower case, and all other letters unchanged."""
     return name.translate(_UPPER_TO_LOWER)
 
 
-def told_apart(names: Sequence[str]) -> list[str]:
-    """The names, each of them told apart by DuckDB.
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, changed where necessary so that DuckDB can tell them apart.
 
-    The first of those that differ in case alone stays as it is; the others get `_2`, `_3` and so on, whatever is next
-    that is no other's own name. A name that differs from all others always stays as it is.
+    Of names that differ only in case, the first stays unchanged; the others get the next of `_2`, `_3`, ... that does
+    not make them equal to another given name. A name that differs from all others always stays unchanged.
     """
     own = {folded(name) for name in names}
-    taken: set[str] = set()
-    given = []
+    used: set[str] = set()
+    unique = []
     for name in names:
         free, number = name, 2
-        while folded(free) in (taken if free == name else own | taken):
+        while folded(free) in (used if free == name else own | used):
             free, number = f"{name}_{number}", number + 1
-        taken.add(folded(free))
-        given.append(free)
-    return given
+        used.add(folded(free))
+        unique.append(free)
+    return unique
 
 
 def escaped(path: Path) -> str:
-    """The path as a pattern that matches it alone, since `read_parquet` takes `*`, `?` and `[` for patterns."""
+    """The path as a glob that matches only this path, since `read_parquet` interprets `*`, `?` and `[`."""
     return re.sub(r"[*?\[]", lambda found: f"[{found[0]}]", str(path))
 
 

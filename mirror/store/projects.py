@@ -1,4 +1,4 @@
-"""Projects: their cursors and how their passes went."""
+"""Projects: their numbers, their cursors, and the outcome of their passes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CURSOR = f"SELECT covered_to, reconciled_at, unexplained_runs, filters, history 
 
 
 def find(db: Database, project: ProjectKey) -> int | None:
-    """This mirror's number for the project, if that is in the store."""
+    """This mirror's number for the project; None if the project is not in the store."""
     found = db.run(f"SELECT number FROM store.projects {_HERE}", [project.entity, project.project])
     return int(found[0][0]) if found else None
 
 
 def add(db: Database, project: ProjectKey) -> int:
-    """This mirror's number for the project, which enters the store if it is new."""
+    """Register the project if it is new. Returns this mirror's number for it."""
     known = find(db, project)
     if known is not None:
         return known
@@ -38,13 +38,13 @@ def everything(db: Database) -> list[ProjectKey]:
 
 
 def cursor(db: Database, project: ProjectKey) -> ProjectCursor:
-    """How far the project is mirrored; a project that is not in the store is not mirrored at all."""
+    """How far the project is mirrored. A project that is not in the store has an empty cursor."""
     found = db.run(CURSOR, [project.entity, project.project])
     return ProjectCursor(*found[0]) if found else ProjectCursor()
 
 
 def set_cursor(db: Database, project: ProjectKey, cursor: ProjectCursor) -> None:
-    """Put the cursor in place of the former one."""
+    """Replace the project's cursor."""
     values = [cursor.covered_to, cursor.reconciled_at, cursor.unexplained_runs, cursor.filters, cursor.history]
     db.run(
         "UPDATE store.projects SET covered_to = ?, reconciled_at = ?, unexplained_runs = ?, filters = ?, history = ? "
@@ -54,12 +54,12 @@ def set_cursor(db: Database, project: ProjectKey, cursor: ProjectCursor) -> None
 
 
 def record_attempt(db: Database, project: ProjectKey, at: datetime) -> None:
-    """Note that a pass began."""
+    """Record that a pass started."""
     db.run(f"UPDATE store.projects SET last_attempt_at = ? {_HERE}", [at, project.entity, project.project])
 
 
 def record_success(db: Database, project: ProjectKey, at: datetime) -> None:
-    """Note that a pass went well; the last error is forgotten."""
+    """Record that a pass succeeded, and forget the last error."""
     db.run(
         f"UPDATE store.projects SET last_attempt_at = ?, last_success_at = ?, last_error = NULL {_HERE}",
         [at, at, project.entity, project.project],
@@ -67,7 +67,7 @@ def record_success(db: Database, project: ProjectKey, at: datetime) -> None:
 
 
 def record_failure(db: Database, project: ProjectKey, error: str, at: datetime) -> None:
-    """Note that a pass failed, and why; the last success stays known."""
+    """Record that a pass failed, and why. The time of the last success stays."""
     db.run(
         f"UPDATE store.projects SET last_attempt_at = ?, last_error = ? {_HERE}",
         [at, error, project.entity, project.project],
@@ -75,7 +75,7 @@ def record_failure(db: Database, project: ProjectKey, error: str, at: datetime) 
 
 
 def status(db: Database) -> list[ProjectStatus]:
-    """How each project stands. Runs that were deleted on the server are not counted."""
+    """The status of each project. Runs that were deleted on the server are not counted."""
     rows = db.run(
         """
         SELECT p.entity, p.project, count(r.rid), count(r.rid) FILTER (WHERE r.state = 'running'),

@@ -1,4 +1,4 @@
-"""The published file as a program of ours reads it: what is mirrored, with all the columns that the store keeps."""
+"""Reads the published file for this program's own use, with all columns that the store keeps."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Reader(Database):
     """A read-only connection to the published file. One thread at a time; it keeps the snapshot that it opened."""
 
     def __init__(self, home: Home) -> None:
-        """Open the file. Raises StoreError when nothing was published yet, or when it cannot be read."""
+        """Open the file. Raises StoreError if nothing is published yet, or if it cannot be read."""
         self.home = home
         self.path = home.published
         self.rids = {}
         if not self.path.exists():
             raise nothing_mirrored(self.path)
-        # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+        # Readers that share one spill folder overwrite each other's files.
         self._spill = home.data / f".{self.path.name}.spill-{os.getpid()}"
         try:
             self._connection = duckdb.connect(str(self.path), read_only=True)
@@ -55,14 +55,14 @@ class Reader(Database):
             raise unreadable(self.path, error) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file and delete the spill folder."""
         super().close()
         shutil.rmtree(self._spill, ignore_errors=True)
 
 
 @contextmanager
 def opened(home: Home) -> Iterator[Reader]:
-    """The published file, open until the end of the block."""
+    """The published file, open until the end of the block. Errors of DuckDB become StoreError."""
     reader = Reader(home)
     try:
         yield reader
@@ -74,7 +74,7 @@ def opened(home: Home) -> Iterator[Reader]:
 
 @dataclass(frozen=True)
 class Mirrored:
-    """What the file holds of a project, its documents and values aside."""
+    """What the file has of a project, without documents and values."""
 
     known: Mapping[str, KnownRun] = field(default_factory=dict)
     cursor: ProjectCursor = field(default_factory=ProjectCursor)
@@ -82,9 +82,9 @@ class Mirrored:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Means over the mirrored runs of a project; None where there are none.
+    """Means over the mirrored runs of a project; None if it has none.
 
-    `document_bytes` is config and summary of a run as JSON, `row_values` the values of a history line.
+    `document_bytes`: bytes of a run's config and summary as JSON. `row_values`: values in a history line.
     """
 
     document_bytes: float | None = None
@@ -92,20 +92,20 @@ class Sizes:
 
 
 def mirrored(reader: Reader, project: ProjectKey) -> Mirrored | None:
-    """What the file holds of a project; None for a project that is not mirrored."""
+    """What the file has of a project; None if the project is not mirrored."""
     if projects.find(reader, project) is None:
         return None
     return Mirrored(runs.known(reader, project), projects.cursor(reader, project))
 
 
 def sizes(reader: Reader, project: ProjectKey) -> Sizes:
-    """How large the documents and history lines of a project are."""
+    """The mean sizes of a project's documents and history lines."""
     found = reader.run(_SIZES, {"entity": project.entity, "project": project.project})[0]
     return Sizes(*(None if size is None else float(size) for size in found))
 
 
 def key_rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How many values are mirrored of each history key, by run."""
+    """The number of mirrored values of each history key, by run id."""
     found: dict[str, dict[str, int]] = {}
     for run_id, key, count in reader.run(_KEY_ROWS, [project.entity, project.project, list(run_ids)]):
         found.setdefault(run_id, {})[key] = count
@@ -113,7 +113,7 @@ def key_rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dic
 
 
 def rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The rows of these runs as the store keeps them, documents as JSON text, by run id."""
+    """The rows of these runs in `store.runs`, with documents as JSON text, by run id."""
     found = reader.arrow(
         "SELECT * FROM store.runs WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))",
         [project.entity, project.project, list(run_ids)],
@@ -122,7 +122,7 @@ def rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[st
 
 
 def key_counts(reader: Reader, rids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """How many values of each key are counted for each of the runs, by the mirror's number for the run."""
+    """The number of values of each history key of these runs, by `rid`."""
     found = reader.run(
         "SELECT rid, key, rows FROM store.history_keys WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)]
     )

@@ -1,4 +1,4 @@
-"""What crosses between the server client, sync and the store. All times are naive UTC."""
+"""The records that the server client, sync and the store pass to each other. All times are naive UTC."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class ProjectKey:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the server tells of a run that is kept as it is told, for clients of the server's API.
+    """What the server returned about a run, stored unchanged for clients of the server's API.
 
-    `fields` holds values by the names of the API's fields; a field that is not there was not told. `system_metrics` is
-    JSON text, `keys` what `historyKeys` tells that does not follow from the history: `monotonic`, the keys whose
-    numbers only rose, `falling`, the other keys of numbers, and `others`, the entries of those that did not hold
-    numbers alone. None: not told.
+    `fields` has values by the names of the API's fields; a missing field was not returned. `system_metrics` is JSON
+    text. `keys` is the part of `historyKeys` that does not follow from the history: `monotonic`, the keys whose numbers
+    only rose, `falling`, the other keys with numbers only, and `others`, the entries of all other keys. None: not
+    returned.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -40,15 +40,14 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as the server tells it.
+    """One run as the server returned it.
 
     `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry, `info` how the run was started
-    (program, args, os, python, gpu, gpu_count, cpu_count, git). `info`, `server_events` (system metric lines) and
-    `server_log_lines` are None where the server does not tell. `storage_id` is empty for a run that was read from a
-    local file. `server_keys` is how many values of each history key the server counts, None where it does not tell; it
-    is for comparing and not stored. `asked_at` is what the server's clock showed when it was asked for the run.
-    `unread` names the fields of which the server sent what cannot be read, and `flaw` says why: what was mirrored of
-    them before stays.
+    (program, args, os, python, gpu, gpu_count, cpu_count, git). `info`, `server_events` (the number of system metric
+    lines) and `server_log_lines` are None if the server does not report them. `storage_id` is empty for a run that was
+    read from a local file. `server_keys` is the server's count of values per history key, None if it reports none; it
+    is only for comparison and not stored. `asked_at` is the server's time when it was asked for the run. `unread` names
+    the fields that the server sent in an unreadable form, and `flaw` says why; their mirrored values stay.
     """
 
     entity: str
@@ -88,13 +87,12 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class KnownRun:
-    """What the mirror holds of a run: enough to see, without its documents, whether the server has something newer.
+    """What the mirror has of a run: enough to see, without its documents, whether the server has something newer.
 
     `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
-    `server_last_step` are what the server said when the run's record was last written. `local` tells that the run came
-    from a local file and the server is not known to have it, `ahead` that it has it, with less history than the file.
-    `asked_at` is what the server's clock showed when it was asked for that record, and `flawed` that some of it could
-    not be read.
+    `server_last_step` are from the server's last mirrored record of the run. `local`: the run was read from a local
+    file, and the server is not known to have it. `ahead`: the server has it, with less history than the file.
+    `asked_at` is the server's time when it was asked for that record. `flawed`: parts of the record were unreadable.
     """
 
     rid: int
@@ -121,12 +119,12 @@ class KnownRun:
 
 @dataclass(frozen=True)
 class ProjectCursor:
-    """How far a project is mirrored. `covered_to` is a time on the server's clock: what changed until then is mirrored.
+    """How far a project is mirrored. All changes until `covered_to`, a time of the server's clock, are mirrored.
 
-    It is never later than when the server was asked, and a pass that leaves older runs out does not set it.
-    `reconciled_at` is when a full listing was last compared, on this machine's clock; `unexplained_runs` is how many
-    runs the server counted when that listing could not explain its count, else None. `filters` and `history` are the
-    filter and the key globs, as JSON text, that the runs and the history were taken with.
+    `covered_to` is never later than when the server was asked, and a pass that leaves out older runs does not set it.
+    `reconciled_at` is when a full listing was last compared, on this machine's clock. `unexplained_runs` is the
+    server's count of runs if that listing could not explain it, else None. `filters` and `history` are the filter and
+    the key globs, as JSON text, with which the runs and the history were pulled.
     """
 
     covered_to: datetime | None = None
@@ -138,12 +136,12 @@ class ProjectCursor:
 
 @dataclass(frozen=True)
 class RunExtras:
-    """What the server counts of a run's system metrics and console, and what was taken of them and of its file.
+    """How much of a run's system metrics, console, metadata file and list of files is mirrored.
 
-    `server_events` and `server_log_lines` are from the run's record, `events` and `log_lines` what they were when each
-    was taken last; None for never. The console goes on behind `log_cursor`, at line `log_from`; `log_live` tells that
-    the run was live then. `file` is None while it was not asked for, else "taken", "none" or "not yet". `listed_at` is
-    when the list of its files was taken last.
+    `server_events` and `server_log_lines` are the counts in the run's record; `events` and `log_lines` are what these
+    counts were when each part was last pulled, None for never. The console continues after `log_cursor`, at line
+    `log_from`; `log_live` is True if the run was live then. `file` is None until the metadata file was asked for, then
+    "taken", "none" or "not yet". `listed_at` is when the list of files was last pulled.
     """
 
     rid: int
@@ -164,7 +162,7 @@ class RunExtras:
 
 @dataclass(frozen=True)
 class RunFile:
-    """What the server tells of a file of a run: its name with folders, bytes, and the base64 of its MD5 digest."""
+    """The server's entry for a file of a run. `name` includes folders, `size` is in bytes, `md5` is base64."""
 
     file_id: str
     name: str
@@ -175,14 +173,14 @@ class RunFile:
 
 
 ConsoleLine = tuple[int, datetime | None, str | None, str]
-"""Its number, when it was written, its level, its text."""
+"""The line's number, time, level, and text."""
 
 
 @dataclass(frozen=True)
 class ConsolePage:
-    """Console lines of one run from `first` on. No line follows the `last` page.
+    """Console lines of one run from line `first` on. `last`: no line follows this page.
 
-    `labels`, one for each line, tell which of several writers it is from; None where the server does not tell.
+    `labels`, one per line, name the writer of the line if a run has several; None if the server does not report them.
     """
 
     run_id: str
@@ -196,11 +194,11 @@ class ConsolePage:
 class HistoryPage:
     """Logged values of one run.
 
-    `values` has the columns step (int64), key (string, may be dictionary-encoded), value (double, null where the value
-    is no number) and text (string, null for plain numbers), one row a value. `rows` is how many history lines they
-    came from, `last_step` the highest step up to which nothing is missing, also where the last lines held no value
-    that is mirrored. `summary`, where it is given, tells that the values lie key by key and by step without doubles,
-    and has one row a key in that order, as `mirror.series.summarise` gives it.
+    `values` has one row per value, with the columns step (int64), key (string, may be dictionary-encoded), value
+    (double, null unless the value is a number) and text (string, null for plain numbers). `rows` is the number of
+    history lines they are from, `last_step` the step up to which nothing is missing, even if the last lines had no
+    value to mirror. If `summary` is given, the values are sorted by key and step, without duplicates, and it is what
+    `mirror.metrics.summarise` returns for them.
     """
 
     run_id: str
@@ -223,9 +221,9 @@ class HistoryMark:
 class LocalFile:
     """A file of the official client, and how far it is read.
 
-    `started_at` is when the run's process began, `head` a checksum of the file's start, `mtime` in nanoseconds, `shift`
-    what is added to each step. `note` says why the file is not read any more, else None. `beside` changes with what
-    lies beside it.
+    `started_at` is when the run's process started, `head` a checksum of the file's start, `mtime` is in nanoseconds,
+    `shift` is added to each step. `note` says why reading the file was given up, else None. `beside` changes when
+    files next to it change.
     """
 
     path: str
@@ -246,10 +244,10 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class LocalRun:
-    """How a run that local files tell of stands in the mirror.
+    """The state in the mirror of a run that local files contain.
 
-    `local` tells that it is marked as coming from files, `on_server` that the server's record of it is mirrored, and
-    `guessed` that the files name no entity. `rows` counts mirrored history lines.
+    `local`: it is marked as read from files. `on_server`: the server's record of it is mirrored. `guessed`: the files
+    name no entity. `rows` counts mirrored history lines.
     """
 
     project: ProjectKey
@@ -263,7 +261,7 @@ class LocalRun:
 
 @dataclass(frozen=True)
 class ProjectStatus:
-    """How a project stands: what is mirrored of it, and how its last passes went. `set_aside` counts failing runs."""
+    """What is mirrored of a project, and how its last passes went. `set_aside` counts failed runs, to be retried."""
 
     entity: str
     project: str
@@ -278,7 +276,7 @@ class ProjectStatus:
 
 @dataclass(frozen=True)
 class Published:
-    """A snapshot that readers now see."""
+    """A published snapshot, and how long publishing took."""
 
     path: Path
     seconds: float

@@ -1,7 +1,7 @@
-"""A state file that is damaged or missing is made anew from the published file, which is a copy of it.
+"""Rebuilds a damaged or missing state file from the published file, which is a copy of it.
 
-What was committed after the copy is pulled again: the cursors in it are those of its own time. Nothing is deleted; what
-is damaged is put aside.
+What was committed after the copy was made is pulled again, because the copy has the cursors of that time. Damaged
+files are not deleted, but moved to the folder `aside`.
 """
 
 from __future__ import annotations
@@ -27,71 +27,71 @@ logger = logging.getLogger(__name__)
 _LOG_AT_FAULT = ("replaying WAL", "This WAL was created")
 
 _IDENTIFIED = (1, 4)
-"""From this format on DuckDB knows which checkpoint of which file a log belongs to, and refuses others."""
+"""From this format on DuckDB knows to which checkpoint of which file a log belongs, and refuses other logs."""
 
 
-def fetch_missing(home: Home) -> None:
-    """Take the published file as the state where that is missing; nothing where there is neither.
+def restore_missing(home: Home) -> None:
+    """Rebuild a missing state from the published file; do nothing if neither exists.
 
-    Raises StoreError when the published file cannot be taken.
+    Raises StoreError if the published file cannot be used.
     """
     if home.state.exists():
         return
     if home.published.exists():
-        _take_published(home, f"{home.state} is missing")
+        _restore_published(home, f"{home.state} is missing")
     elif logs := log_files(home.state):
         kept = aside.put(home, logs)
-        logger.warning("%s is missing, and its log alone is of no use; it is kept in %s", home.state, kept)
+        logger.warning("%s is missing, and its log is useless without it; the log is kept in %s", home.state, kept)
 
 
 def recover(home: Home, damage: StoreDamaged) -> None:
-    """Bring the files of the home to where the state can be opened. Nobody may hold the state.
+    """Repair the files of the home so that the state can be opened. No process may have the state open.
 
-    Raises StoreDamaged when neither the state nor the published file can be read.
+    Raises StoreDamaged if neither the state nor the published file can be read.
     """
     logs = log_files(home.state)
     if logs and any(words in damage.reason for words in _LOG_AT_FAULT):
         _shorten_log(home, logs, damage)
     elif home.published.exists():
-        _take_published(home, str(damage))
+        _restore_published(home, str(damage))
     elif home.state.exists() and not home.state.stat().st_size:
         kept = aside.put(home, [home.state, *logs])
         logger.warning(
-            "%s was empty, and nothing is published; it is kept in %s, and a new one is made", home.state, kept
+            "%s was empty, and nothing is published; it is kept in %s, and a new one is created", home.state, kept
         )
     else:
         raise StoreDamaged(
-            f"{damage}, and there is no {home.published.name} to go on from: restore one of them from a backup, or "
-            f"move {home.state.name} away and run `mirror sync`, which pulls what the server has",
+            f"{damage}, and there is no {home.published.name} to rebuild it from: restore one of them from a backup, "
+            f"or move {home.state.name} away and run `mirror sync`, which pulls what the server has",
             damage.reason,
         ) from damage
 
 
 def delete_leftovers(home: Home) -> None:
-    """Delete what a killed process left of a recovery."""
+    """Delete unfinished copies of a recovery that was killed."""
     for leftover in home.data.glob(f".{home.state.name}.taken-*"):
         leftover.unlink(missing_ok=True)
 
 
 def _shorten_log(home: Home, logs: list[Path], damage: StoreDamaged) -> None:
-    """Leave what stands in the log before the damage."""
+    """Cut off the log at the damage, or delete it if the place of the damage is unknown."""
     log = log_file(home.state)
     kept = aside.put(home, logs, keep=True)
-    place = re.search(r"entry at byte position (\d+)", damage.reason)
-    if place and logs == [log] and 0 < int(place[1]) < log.stat().st_size:
-        os.truncate(log, int(place[1]))
+    position = re.search(r"entry at byte position (\d+)", damage.reason)
+    if position and logs == [log] and 0 < int(position[1]) < log.stat().st_size:
+        os.truncate(log, int(position[1]))
     else:
         for path in logs:
             path.unlink()
     logger.warning(
-        "%s is damaged (%s): what was committed last may be missing and is pulled again; the log is kept in %s",
+        "%s is damaged (%s): the last commits may be missing and are pulled again; the log is kept in %s",
         log,
         damage.reason,
         kept,
     )
 
 
-def _take_published(home: Home, why: str) -> None:
+def _restore_published(home: Home, why: str) -> None:
     state, published = home.state, home.published
     copy = state.with_name(f".{state.name}.taken-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     logs = log_files(state)
@@ -102,7 +102,7 @@ def _take_published(home: Home, why: str) -> None:
             _add_log(copy, published, log_file(state))
         except StoreDamaged as error:
             raise StoreDamaged(
-                f"{why}, and {published} cannot stand in for it, being damaged, too ({error.reason}): restore one of "
+                f"{why}, and {published} cannot replace it, since it is damaged, too ({error.reason}): restore one of "
                 "them from a backup, or move both away and run `mirror sync`, which pulls what the server has",
                 error.reason,
             ) from error
@@ -110,7 +110,7 @@ def _take_published(home: Home, why: str) -> None:
             raise StoreError(f"{why}, and {str(error).replace(str(copy), str(published))}") from error
         damaged = [path for path in (state, *logs) if path.exists()]
         kept = f"; what was there is kept in {aside.put(home, damaged)}" if damaged else ""
-        # Another process may have come first; it holds the file then.
+        # Another process may have been faster, and has the file open then.
         with suppress(FileExistsError):
             os.link(copy, state)
         files.sync_folder(state.parent)
@@ -118,11 +118,11 @@ def _take_published(home: Home, why: str) -> None:
         copy.unlink(missing_ok=True)
         log_file(copy).unlink(missing_ok=True)
     at = datetime.fromtimestamp(published.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    logger.warning("%s: going on from %s of %s; what came after it is pulled again%s", why, published.name, at, kept)
+    logger.warning("%s: rebuilt from %s of %s; later changes are pulled again%s", why, published.name, at, kept)
 
 
 def _add_log(copy: Path, published: Path, log: Path) -> None:
-    """Bring the copy up to the log of the lost state, if that goes on from it; else leave the copy as it is."""
+    """Apply the log of the lost state to the copy if it belongs to it; otherwise leave the copy unchanged."""
     if not log.exists() or not _identified(copy):
         return
     try:
@@ -131,7 +131,7 @@ def _add_log(copy: Path, published: Path, log: Path) -> None:
             connection.execute(f"ATTACH {literal(copy)} AS taken").fetchall()
         integrity.check(copy)
     except (duckdb.Error, StoreDamaged) as error:
-        logger.debug("%s does not go on from %s: %s", log, published, error)
+        logger.debug("%s does not continue %s: %s", log, published, error)
         copy.unlink()
         log_file(copy).unlink(missing_ok=True)
         files.copy(published, copy)

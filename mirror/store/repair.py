@@ -1,7 +1,7 @@
-"""Brings a project's tables back in line with each other where `mirror.store.checks` finds that they disagree.
+"""Makes a project's tables consistent again where `mirror.store.checks` finds that they disagree.
 
-What only the server can tell is left to a pass: the runs that lost values are marked to be pulled again. What the
-mirror alone still holds, as the documents of deleted runs, is kept.
+Values that only the server has are left to a pass: runs that lost some are marked to be pulled again. What only the
+mirror has, such as the documents of deleted runs, is kept.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mirror.store.leaves import LeafColumns
 from mirror.store.records import ProjectKey
 
 _ALONE = "deleted_at IS NOT NULL OR rid IN (SELECT rid FROM store.local_runs)"
-"""The runs whose history no server can tell again."""
+"""The runs whose history cannot be pulled again from a server."""
 
 
 def mend(db: Database, folder: Path, project: ProjectKey) -> list[str]:
-    """Mend what is damaged and tell, in a line each, what was done. Call it within a transaction."""
+    """Repair the project. Returns what was done, one line per repair. Call it within a transaction."""
     if projects.find(db, project) is None:
         return []
-    # What the views are is only remembered; they are made anew, whatever became of them.
+    # The recorded digest of the views may be true although the views are not, so they are rebuilt in any case.
     db.run("DELETE FROM store.meta WHERE key = 'views'")
     done = _segments(db, folder, project)
     views.recreate(db, folder)
@@ -45,10 +45,10 @@ def _runs(db: Database, project: ProjectKey, what: str, where: str = "true") -> 
 
 
 def _segments(db: Database, folder: Path, project: ProjectKey) -> list[str]:
-    """Forget segments that cannot be trusted; their runs are pulled again as a whole by the next pass.
+    """Forget damaged segments; the next pass pulls the complete history of their runs again.
 
-    Also those of other projects whose file is gone: no view over history can be made while one is listed. Of runs that
-    no server can tell again, what can be read is kept. The file stays where it is.
+    Includes other projects' segments whose file is missing, since no view over history can be created while one is
+    listed. Of runs that cannot be pulled again, all readable values are kept. The file stays where it is.
     """
     broken = checks.segment_damage(db, folder, project)
     listed = db.run(
@@ -69,7 +69,7 @@ def _segments(db: Database, folder: Path, project: ProjectKey) -> list[str]:
 
 
 def _single_runs(db: Database, project: ProjectKey) -> list[str]:
-    """Keep the newest row of each run that is there more than once."""
+    """Keep only the newest row of each run that is stored more than once."""
     twice = [
         run_id
         for (run_id,) in db.run(
@@ -79,13 +79,13 @@ def _single_runs(db: Database, project: ProjectKey) -> list[str]:
     ]
     if not twice:
         return []
-    those = "entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))"
+    of_runs = "entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))"
     kept = db.arrow(
-        f"SELECT DISTINCT ON (run_id) * FROM store.runs WHERE {those} ORDER BY run_id, revision DESC, rid",
+        f"SELECT DISTINCT ON (run_id) * FROM store.runs WHERE {of_runs} ORDER BY run_id, revision DESC, rid",
         [*_here(project), twice],
     )
     with db.table("kept_runs", kept):
-        db.run(f"DELETE FROM store.runs WHERE {those}", [*_here(project), twice])
+        db.run(f"DELETE FROM store.runs WHERE {of_runs}", [*_here(project), twice])
         db.run("INSERT INTO store.runs BY NAME SELECT * FROM kept_runs")
     db.rids.clear()
     return [f"kept one row of {run_id}" for run_id in sorted(twice)]
@@ -97,12 +97,12 @@ def _owners(db: Database) -> list[str]:
         count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.runs AS r ON r.rid = t.rid")
         if count:
             db.run(f"DELETE FROM store.{table} WHERE rid NOT IN (SELECT rid FROM store.runs)")
-            done.append(f"deleted {count:,} rows of no run from store.{table}")
+            done.append(f"deleted {count:,} orphaned rows from store.{table}")
     return done
 
 
 def _cursors(db: Database, project: ProjectKey) -> list[str]:
-    """Give each run the one cursor that it needs; a run that had none, or two, is pulled again."""
+    """Give each run exactly one cursor. A run that had none or several is pulled again."""
     bad = db.run(
         "SELECT r.rid, r.run_id FROM store.runs AS r LEFT JOIN store.run_history AS h ON h.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? GROUP BY r.rid, r.run_id HAVING count(h.rid) <> 1 ORDER BY r.rid",
@@ -118,7 +118,7 @@ def _cursors(db: Database, project: ProjectKey) -> list[str]:
 
 
 def _documents(db: Database, project: ProjectKey, run_ids: Collection[str]) -> list[str]:
-    """Take the documents apart again where leaves disagree."""
+    """Rebuild the leaves from the documents where the two disagree."""
     wrong = {
         damage.run_id
         for _, damaged in checks.documents(db, project, list(run_ids))
@@ -132,7 +132,7 @@ def _documents(db: Database, project: ProjectKey, run_ids: Collection[str]) -> l
         texts = db.run("SELECT config, summary FROM store.runs WHERE rid = ?", [rid])[0]
         documents = [checks.parsed(text) for text in texts]
         if None in documents:
-            # The document itself is damaged; only a pass can bring it again.
+            # The document itself is damaged; only a pass can pull it again.
             continue
         for doc, document in zip(("config", "summary"), documents, strict=True):
             leaves.add(rid, doc, document or {})
@@ -143,11 +143,11 @@ def _documents(db: Database, project: ProjectKey, run_ids: Collection[str]) -> l
     db.run(f"DELETE FROM store.leaves WHERE {condition}", params)
     with db.table("fresh_leaves", leaves.table()):
         db.run("INSERT INTO store.leaves BY NAME SELECT * FROM fresh_leaves")
-    return [f"wrote the config and summary values of {run_id} anew" for _, run_id in rebuilt]
+    return [f"rebuilt the config and summary values of {run_id}" for _, run_id in rebuilt]
 
 
 def _runs_alone(db: Database, folder: Path, project: ProjectKey, run_ids: Collection[str]) -> list[str]:
-    """Bring tags, history and its counts in line for runs that only the mirror has."""
+    """Make tags, history and its counts consistent for runs that only the mirror has."""
     done = []
     numbers = rids.find(db, project, run_ids)
     shape = {"rid": "BIGINT", "position": "BIGINT", "tag": "VARCHAR"}
@@ -155,11 +155,11 @@ def _runs_alone(db: Database, folder: Path, project: ProjectKey, run_ids: Collec
         if damage.run_id in numbers:
             rid = numbers[damage.run_id]
             text = db.value("SELECT tags FROM store.runs WHERE rid = ?", [rid]) or ""
-            split = [(rid, place, tag) for place, tag in enumerate(text.split(",") if text else [])]
+            split = [(rid, position, tag) for position, tag in enumerate(text.split(",") if text else [])]
             db.run("DELETE FROM store.run_tags WHERE rid = ?", [rid])
             with db.table("fresh_tags", columns.table(shape, split)):
                 db.run("INSERT INTO store.run_tags BY NAME SELECT * FROM fresh_tags")
-            done.append(f"wrote the tags of {damage.run_id} anew")
+            done.append(f"rebuilt the tags of {damage.run_id}")
     checks.lay_history(db, folder, ())
     wrong = {
         damage.run_id
@@ -173,12 +173,12 @@ def _runs_alone(db: Database, folder: Path, project: ProjectKey, run_ids: Collec
         kept += "WHERE entity = ? AND project = ? AND run_id = ? GROUP BY step, key ORDER BY key, step"
         rows, last = staging.gather(db, rid, kept, [rid, *_here(project), run_id])
         staging.swap(db, project, run_id, rows, last)
-        done.append(f"counted the history of {run_id} anew, which only the mirror has")
+        done.append(f"counted the history of {run_id} again, which only the mirror has")
     return done
 
 
 def _wide_relation(db: Database, project: ProjectKey) -> list[str]:
-    """Count the keys anew, and have the wide relation made anew by the next publish."""
+    """Count the keys again, and have the next publish rebuild the wide relation."""
     number = projects.find(db, project)
     assert number is not None
     if not checks.wide_relation(db, project):
@@ -193,11 +193,11 @@ def _wide_relation(db: Database, project: ProjectKey) -> list[str]:
         [number, *_here(project)],
     )
     wide.forget(db, number)
-    return [f'made the wide relation "{project}" anew']
+    return [f'rebuilt the wide relation "{project}"']
 
 
 def _refresh(db: Database, numbers: Iterable[int]) -> None:
-    """Have these runs pulled again as a whole by the next pass."""
+    """Have the next pass pull the complete history of these runs again."""
     listed = list(numbers)
     condition, params = rids.among(listed)
     staging.drop(db, listed)

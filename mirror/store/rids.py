@@ -1,4 +1,4 @@
-"""This mirror's own numbers for runs."""
+"""Row ids (`rid`): this mirror's own numbers for runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mirror.store.database import Database
 from mirror.store.records import ProjectKey
 
 _FEW = 50
-"""So many numbers are faster as part of the statement than as a parameter; they let DuckDB skip what cannot match."""
+"""Up to this many numbers are faster as literals than as a parameter, since DuckDB then skips row groups."""
 
 
 def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str, int]:
-    """The numbers of those of the runs that are mirrored, remembered for as long as no transaction is rolled back."""
+    """The rids of those of these runs that are mirrored, cached until a transaction is rolled back."""
     wanted = sorted(set(run_ids))
     remembered = db.rids.setdefault(project, {})
     if missing := [run_id for run_id in wanted if run_id not in remembered]:
@@ -27,7 +27,7 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
 
 
 def among(rids: Iterable[int]) -> tuple[str, list[Any]]:
-    """The condition that `rid` is one of these, with its parameters."""
+    """The SQL condition that `rid` is one of these, with its parameters."""
     numbers = list(rids)
     if 0 < len(numbers) <= _FEW:
         return f"rid IN ({', '.join(str(int(number)) for number in numbers)})", []

@@ -1,4 +1,4 @@
-"""Runs with their documents: written, marked as deleted, and told what the mirror holds of them."""
+"""Writes runs with their documents, marks them as deleted, and reports what the mirror has of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mirror.store.leaves import LeafColumns, json_text
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
 
 LIVE_STATES = frozenset({"running", "pending", "preempting"})
-"""States in which a run goes on writing its summary."""
+"""States in which a run is still writing its summary."""
 
 _COLUMNS = {
     "rid": "BIGINT",
@@ -32,10 +32,10 @@ _COLUMNS = {
 }
 
 _IDENTITY = ("storage_id", "created_at")
-"""Columns that never change of one run, so that a change tells of another run under its id."""
+"""Columns that never change for a run. A different value means another run with the same id."""
 
 _WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at", *_IDENTITY)
-"""Columns whose changes are recorded, beside the leaves of the documents."""
+"""Columns whose changes are recorded, in addition to the leaves of the documents."""
 
 _CHANGE = {
     **dict.fromkeys(("entity", "project", "run_id"), "VARCHAR"),
@@ -46,7 +46,7 @@ _CHANGE = {
 _NEVER = datetime(1970, 1, 1)
 
 OWN_COLUMNS = ("rid", "deleted_at", "synced_at", "revision", "asked_at", "unread")
-"""Columns that no server tells."""
+"""Columns that do not come from the server."""
 
 KNOWN = """
     SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
@@ -63,10 +63,10 @@ _REAL_LEAF = "element IS NULL AND (kind <> 'object' OR text IS NOT NULL)"
 
 
 def upsert(db: Database, records: Sequence[RunRecord], now: datetime) -> None:
-    """Write these runs in place of what was mirrored of them; of two records of one run the later one holds.
+    """Insert these runs, or replace what is mirrored of them. Of two records of one run, the later one is used.
 
-    What changed in a run that was mirrored before is recorded, but for the summary of a run that was or is live, which
-    changes with every step.
+    Changes of a run that was mirrored before are recorded, except in the summary of a run that was or is live, since
+    that changes with every step.
     """
     by_project: dict[ProjectKey, dict[str, RunRecord]] = {}
     for record in records:
@@ -119,7 +119,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
 
 
 def _with_former(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records with what is mirrored of the fields that could not be read."""
+    """The records, with the mirrored values of fields that could not be read."""
     flawed = [record for record in records if record.unread]
     if not flawed:
         return list(records)
@@ -143,7 +143,7 @@ def _former(record: RunRecord, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
-    """The rows of `store.runs` that `upsert` would write, by run id, without what is this mirror's own."""
+    """The rows of `store.runs` that `upsert` would write, by run id, without OWN_COLUMNS."""
     table = columns.table(_COLUMNS, [_row(0, record, _NEVER, 0) for record in records])
     return {row["run_id"]: row for row in table.drop(list(OWN_COLUMNS)).to_pylist()}
 
@@ -173,21 +173,21 @@ def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any
 def _record_changes(
     db: Database, project: ProjectKey, known: Sequence[int], rows: Sequence[tuple[Any, ...]], now: datetime
 ) -> None:
-    """Compare the new runs with the mirrored ones, before those are replaced."""
+    """Record how the new runs differ from the mirrored ones, before those are replaced."""
     condition, params = rids.among(known)
     watched = db.run(f"SELECT rid, run_id, {', '.join(_WATCHED)} FROM store.runs WHERE {condition}", params)
     old = {row[0]: row for row in watched}
-    places = [list(_COLUMNS).index(name) for name in ("rid", "run_id", *_WATCHED)]
+    positions = [list(_COLUMNS).index(name) for name in ("rid", "run_id", *_WATCHED)]
     changes: list[tuple[int, str, Any, Any]] = []
     settled = []
     for row in rows:
-        rid, _, *values = (row[place] for place in places)
+        rid, _, *values = (row[position] for position in positions)
         if rid not in old:
             continue
         before, after = dict(zip(_WATCHED, old[rid][2:], strict=True)), dict(zip(_WATCHED, values, strict=True))
         if not {before["state"], after["state"]} & LIVE_STATES:
             settled.append(rid)
-        # A run that was read from a local file is the same one on the server, which gives it an id of its own.
+        # A run that was read from a local file is the same run on the server, although the server gives it an id.
         watched_here = _WATCHED if before["storage_id"] else [name for name in _WATCHED if name not in _IDENTITY]
         changes.extend(
             (rid, field, before[field], after[field]) for field in watched_here if before[field] != after[field]
@@ -195,15 +195,15 @@ def _record_changes(
     changes += _changed_leaves(db, known, settled)
     names = {rid: row[1] for rid, row in old.items()}
     here = (project.entity, project.project)
-    told = [(*here, names[rid], now, field, _text(before), _text(after)) for rid, field, before, after in changes]
-    if told:
-        with db.table("told", columns.table(_CHANGE, told)):
-            db.run("INSERT INTO store.run_changes BY NAME SELECT * FROM told")
+    entries = [(*here, names[rid], now, field, _text(before), _text(after)) for rid, field, before, after in changes]
+    if entries:
+        with db.table("changes", columns.table(_CHANGE, entries)):
+            db.run("INSERT INTO store.run_changes BY NAME SELECT * FROM changes")
 
 
 def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) -> list[tuple[int, str, Any, Any]]:
-    """Leaves of known runs that differ between old and new; of the summary only where a run is settled."""
-    # Two nodes of a document can share a dotted path, as {"a.b": 1, "a": {"b": 2}} has it; together they are one value.
+    """The leaves of known runs that differ between old and new; summary leaves only of runs in `settled`."""
+    # Two nodes of a document can have the same dotted path, as in {"a.b": 1, "a": {"b": 2}}; they count as one value.
     one = f"""
         SELECT rid, doc, key, CASE WHEN count(*) = 1 THEN min(text) ELSE min(text) || ' ' || max(text) END AS text,
                min(kind) AS kind
@@ -224,7 +224,7 @@ def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) 
 
 
 def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) -> None:
-    """Move the counts of leaf keys by what the new leaves have more, or less, than those they replace."""
+    """Update the counts of leaf keys: each source is a sign and a table of leaves to add or subtract."""
     counted = " UNION ALL ".join(
         f"SELECT doc, key, {sign} AS runs, {sign} * (kind = 'number')::BIGINT AS numbers, "
         f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls "
@@ -252,13 +252,13 @@ def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) ->
 
 
 def settle(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> None:
-    """Forget when the server was asked for these runs, so that none of them is asked for once more."""
+    """Forget when the server was asked for these runs, so that they are not pulled again."""
     condition, params = rids.among(rids.find(db, project, run_ids).values())
     db.run(f"UPDATE store.runs SET asked_at = NULL WHERE {condition}", params)
 
 
-def lead_to(db: Database, project: ProjectKey, app_url: str) -> None:
-    """Put right the addresses of runs that lead to another app; local runs have none."""
+def set_app_url(db: Database, project: ProjectKey, app_url: str) -> None:
+    """Correct the URLs of the project's runs that point to another W&B app. Local runs have no URL."""
     page = project_page(app_url, project.entity, project.project)
     db.run(
         "UPDATE store.runs SET url = ? || regexp_extract(url, '/runs/[^/]*$') "
@@ -269,7 +269,7 @@ def lead_to(db: Database, project: ProjectKey, app_url: str) -> None:
 
 
 def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: datetime) -> None:
-    """Set `deleted_at` of runs that have none yet; everything mirrored of them stays."""
+    """Set `deleted_at` of runs that have none yet. Everything mirrored of them stays."""
     condition, params = rids.among(rids.find(db, project, run_ids).values())
     gone = db.arrow(
         "SELECT * REPLACE (CAST(? AS TIMESTAMP) AS deleted_at) FROM store.runs "
@@ -286,7 +286,7 @@ def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: 
 
 
 def uncount(db: Database, project_number: int, rid: int) -> None:
-    """Take the leaves of a run that is about to be forgotten out of the counts."""
+    """Subtract the leaves of a run that is about to be removed from the counts."""
     shape = "rid, doc, key, kind, text, element"
     leaves = db.arrow(f"SELECT {shape} FROM store.leaves WHERE {_REAL_LEAF} AND rid = ?", [rid])
     with db.table("old_leaves", leaves):
@@ -308,7 +308,7 @@ _UNSETTLED = f"""
 
 
 def known(db: Database, project: ProjectKey, run_ids: Collection[str] | None = None) -> dict[str, KnownRun]:
-    """What the mirror holds of each run of a project, or of these runs, deleted ones too, by run id."""
+    """What the mirror has of the runs of a project, or only of `run_ids`, by run id. Includes deleted runs."""
     here = [project.entity, project.project]
     if run_ids is None:
         rows = db.run(KNOWN, here)
@@ -319,27 +319,27 @@ def known(db: Database, project: ProjectKey, run_ids: Collection[str] | None = N
 
 
 def unsettled(db: Database, project: ProjectKey) -> dict[str, KnownRun]:
-    """As `known`, of the runs that a pass may have to do with though nothing is new on the server.
+    """Like `known`, for the runs that a pass may have to pull even if nothing is new on the server.
 
-    These are live, lack history, failed, are to be pulled again, or changed in the second in which they were asked for.
+    They are live, lack history, failed, are to be pulled again, or changed in the second in which they were asked for.
     """
     rows = db.run(KNOWN + _UNSETTLED, [project.entity, project.project])
     return {row[1]: KnownRun(*row) for row in rows}
 
 
 def count(db: Database, project: ProjectKey) -> tuple[int, int]:
-    """How many runs of a project the mirror holds, and how many of them it takes to be on the server."""
+    """The number of mirrored runs of a project, and how many of them should be on the server."""
     here = [project.entity, project.project]
-    everything, there = db.run(
+    mirrored, on_server = db.run(
         "SELECT count(*), count(*) FILTER (WHERE r.deleted_at IS NULL AND (l.rid IS NULL OR r.storage_id <> '')) "
         "FROM store.runs AS r LEFT JOIN store.local_runs AS l ON l.rid = r.rid WHERE r.entity = ? AND r.project = ?",
         here,
     )[0]
-    return int(everything), int(there)
+    return int(mirrored), int(on_server)
 
 
 def key_rows(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How many values are mirrored of each history key of these runs."""
+    """The number of mirrored values of each history key, by run id."""
     numbers = rids.find(db, project, run_ids)
     condition, params = rids.among(numbers.values())
     found: dict[int, dict[str, int]] = {}

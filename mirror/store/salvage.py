@@ -1,4 +1,4 @@
-"""What can still be read of a damaged segment, for runs that only the mirror has."""
+"""Rescues what can still be read of a damaged segment, for runs that only the mirror has."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _KEPT = """
 
 
 def keep(db: Database, path: Path, segment: int, runs: Mapping[str, int]) -> list[str]:
-    """Move what can be read of these runs (id to number) into the tail; a line for each run.
+    """Move the readable values of these runs (id to rid) to the tail. Returns one line per run.
 
-    Values that cannot be right by what is counted of their key are left out.
+    Values that contradict the counts of their key in `history_keys` are left out.
     """
     done = []
     shown = dict(
@@ -46,7 +46,7 @@ def keep(db: Database, path: Path, segment: int, runs: Mapping[str, int]) -> lis
 
 
 def _readable(path: Path, run_id: str) -> pa.Table | None:
-    """The values of a run; of a file that cannot be read whole, those of the row groups that can."""
+    """The values of a run; if the file cannot be read completely, those of its readable row groups."""
     if not path.exists():
         return None
     try:
@@ -75,7 +75,7 @@ def _groups(path: Path, run_id: str) -> pa.Table | None:
                     group = file.read_row_group(number, use_threads=False)
                     found.append(group.filter(pc.field("run_id") == run_id).select(["step", "key", "value", "text"]))
                 except (OSError, pa.ArrowException):
-                    # This one cannot be read; the next one may.
+                    # This row group is unreadable; the next one may be readable.
                     continue
     except (OSError, pa.ArrowException):
         return None

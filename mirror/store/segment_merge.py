@@ -1,6 +1,6 @@
-"""Several segments as one, stretch by stretch: each is in order already, so no value has to be sorted.
+"""Merges segments stretch by stretch. Each segment is already sorted, so no value has to be sorted again.
 
-DuckDB's own sort of 50 million values takes three times as long and hundreds of megabytes.
+Sorting 50 million values in DuckDB takes three times as long and hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -15,55 +15,55 @@ from typing import Any
 from mirror.store.segment_writer import Stretch, write
 
 BATCH_ROWS = 16_384
-"""Values of a source that are in memory at a time."""
+"""How many values of a source are in memory at a time."""
 
 SHORTEST = 25
-"""Where stretches are shorter on average, sorting is faster."""
+"""If stretches are shorter than this on average, sorting is faster."""
 
 LOOKED_AT = 1000
-"""Stretches from which the average is taken."""
+"""How many stretches the average is computed from."""
 
 
 class Unsuitable(Exception):
-    """The segments are better sorted: their stretches are short, or overlap."""
+    """The segments must be sorted instead, because their stretches are short or overlap."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A segment in the order of key, run and step, and the runs whose values are left out."""
+    """A segment sorted by key, run and step, and the runs whose values are left out."""
 
     path: Path
     without: Collection[str] = ()
 
 
 def merge(target: Path, sources: Sequence[Source]) -> None:
-    """Write the sources as one segment. Raises Unsuitable, having written some of it perhaps."""
+    """Write the sources as one segment. Raises Unsuitable, possibly after writing a part of it."""
     streams = [_stretches(source) for source in sources]
-    write(target, _checked(heapq.merge(*streams, key=attrgetter("place"))))
+    write(target, _checked(heapq.merge(*streams, key=attrgetter("sort_key"))))
 
 
 def _checked(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
-    """The stretches, as long as they are long enough, and each begins behind the one before it."""
-    before: tuple[str, str] | None = None
+    """The stretches. Raises Unsuitable if they are too short, or one starts before the end of the previous one."""
+    previous: tuple[str, str] | None = None
     last = values = 0
     for number, stretch in enumerate(stretches):
         if number == LOOKED_AT and values < LOOKED_AT * SHORTEST:
             raise Unsuitable
-        here = stretch.key, stretch.run_id
-        if here == before and stretch.first_step <= last:
+        current = stretch.key, stretch.run_id
+        if current == previous and stretch.first_step <= last:
             raise Unsuitable
-        before, last = here, stretch.values["step"][stretch.start + stretch.length - 1].as_py()
+        previous, last = current, stretch.values["step"][stretch.start + stretch.length - 1].as_py()
         values += stretch.length
         yield stretch
 
 
 def _stretches(source: Source) -> Iterator[Stretch]:
-    """The stretches of a segment as they lie; a long one in pieces."""
+    """The stretches of a segment in their order; a long one comes in pieces."""
     import pyarrow.parquet as pq
 
     columns = ["run_id", "key", "step", "value", "text"]
     with pq.ParquetFile(source.path, read_dictionary=["run_id", "key"]) as file:
-        # One row group at a time: what is compressed of all that are asked for is read at once.
+        # One row group at a time: the compressed data of all requested row groups is read at once.
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(
                 batch_size=BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
@@ -86,7 +86,7 @@ def _cut(batch: Any, without: Collection[str]) -> Iterator[Stretch]:
 
 
 def _runs(column: Any) -> dict[int, str]:
-    """Where another name begins, and which."""
+    """The positions at which the value changes, with the new value."""
     import pyarrow.compute as pc
 
     kernels: Any = pc

@@ -1,7 +1,7 @@
-"""Segments made from stretches: values of one key and run that lie one behind the other already.
+"""Writes segments from stretches: consecutive values of one key and run, already sorted by step.
 
-To lay stretches in the order of their keys, runs and steps takes no sorting of values: 6 million a second on one core,
-in memory that does not depend on how many there are.
+Putting stretches in the order of key, run and step needs no sorting of values: 6 million per second on one core, with
+memory use that does not depend on the number of values.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_GROUP = 122_880
-"""Values in a row group, DuckDB's own number."""
+"""Values per row group, the same number as DuckDB uses."""
 
 GROUPS_AT_ONCE = 8
-"""Row groups that are written in one call: between two calls a thread waits for its turn at the interpreter."""
+"""Row groups written per call. Between two calls a thread has to wait for the interpreter lock."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Values of one key and run, by step: `length` rows of a table (step, value, text) from `start` on."""
+    """Values of one key and run, sorted by step: `length` rows of a table (step, value, text), starting at `start`."""
 
     key: str
     run_id: str
@@ -35,13 +35,13 @@ class Stretch:
     length: int
 
     @property
-    def place(self) -> tuple[str, str, int]:
-        """Where it belongs in a segment."""
+    def sort_key(self) -> tuple[str, str, int]:
+        """Its position in the order of a segment."""
         return self.key, self.run_id, self.first_step
 
 
 def write(target: Path, stretches: Iterable[Stretch]) -> None:
-    """Write the stretches, which come in the order of their places, as DuckDB writes its segments."""
+    """Write stretches, given in the order of their `sort_key`, with the same Parquet encodings as DuckDB uses."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -56,12 +56,12 @@ def write(target: Path, stretches: Iterable[Stretch]) -> None:
         "store_schema": False,
     }
     with pq.ParquetWriter(target, pa.schema(kinds), **options) as writer:
-        for some in _groups(stretches):
-            writer.write_table(_table(some), row_group_size=ROW_GROUP)
+        for group in _groups(stretches):
+            writer.write_table(_table(group), row_group_size=ROW_GROUP)
 
 
 def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
-    """The stretches in groups that fill some row groups exactly, but for the last."""
+    """The stretches in groups, each of which except the last fills GROUPS_AT_ONCE row groups exactly."""
     group: list[Stretch] = []
     room = ROW_GROUP * GROUPS_AT_ONCE
     for stretch in stretches:

@@ -1,7 +1,7 @@
-"""History that has left the state file: immutable Parquet files, merged by levels, retired with grace.
+"""History outside of the state file: immutable Parquet segments, merged by levels and deleted after a grace period.
 
-A segment holds values of one project, sorted by key, run and step, under `entity=<entity>/project=<project>/`, as
-tools that know Hive partitions read it. A file is never changed: a merge writes another and retires its sources.
+A segment has values of one project, sorted by key, run and step, in `entity=<entity>/project=<project>/`, the layout
+of Hive partitions. A file is never changed: a merge writes a new file and retires its sources.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from mirror.store.segment_merge import Source, Unsuitable
 logger = logging.getLogger(__name__)
 
 MERGE = 64
-"""When so many segments of one level are there, the first of them become one of the next."""
+"""When a level has this many segments, the first of them are merged to one of the next level."""
 
 AT_ONCE = 32
-"""So many of them at a time; this bounds the memory of a merge."""
+"""How many segments are merged at a time. This bounds the memory of a merge."""
 
 MOST_VALUES = 50_000_000
-"""The most values that a merge puts into one segment."""
+"""The largest number of values in a merged segment."""
 
 REPLACED_SHARE = 0.25
-"""A segment is written anew once so much of it belongs to runs that were replaced."""
+"""A segment is rewritten once this share of it belongs to replaced runs."""
 
 KEPT_SHARE = 0.25
-"""Sealing goes on, from the largest project down, until the tail holds this share of its limit."""
+"""Projects are sealed, the largest first, until the tail is down to this share of its limit."""
 
-# A project's tail with the places of its keys and runs in their order: numbers sort in two thirds of the time of texts.
+# A project's tail with the ranks of its keys and runs: sorting numbers takes two thirds of the time of sorting text.
 _RANKED = """
-    SELECT r.run_id, t.key, t.step, t.value, t.text, k.place AS key_place, r.place AS run_place
+    SELECT r.run_id, t.key, t.step, t.value, t.text, k.rank AS key_rank, r.rank AS run_rank
     FROM store.history_tail AS t
     JOIN (
-        SELECT rid, run_id, CAST(row_number() OVER (ORDER BY run_id) AS INTEGER) AS place
+        SELECT rid, run_id, CAST(row_number() OVER (ORDER BY run_id) AS INTEGER) AS rank
         FROM store.runs WHERE entity = ? AND project = ?
     ) AS r ON r.rid = t.rid
     JOIN (
-        SELECT key, CAST(row_number() OVER (ORDER BY key) AS INTEGER) AS place
+        SELECT key, CAST(row_number() OVER (ORDER BY key) AS INTEGER) AS rank
         FROM (SELECT DISTINCT key FROM store.history_tail)
     ) AS k ON k.key = t.key
 """
 
-_PLACED = ".placed"
-"""Lists the segments that were written since the last commit: those of them that it does not list are deleted."""
+_JOURNAL = ".placed"
+"""Lists the segments written since the last commit. Those that no commit registered are deleted."""
 
 _NAME_BYTES = 255
-"""The longest name of a folder."""
+"""The longest possible folder name, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,10 @@ class _Segment:
 
 
 def seal(db: Database, folder: Path, tail_values: int) -> bool:
-    """Move the tail into segments when it holds more than `tail_values`; whether anything was moved.
+    """Move the tail to segments if it has more than `tail_values` values. Returns True if anything was moved.
 
-    The largest projects go first, and small ones stay. A project whose name is too long for a folder stays as well.
+    The largest projects are moved first; small ones stay in the tail, and so do projects whose name is too long for a
+    folder.
     """
     left = db.value("SELECT count(*) FROM store.history_tail")
     if left <= tail_values:
@@ -99,7 +100,7 @@ def seal(db: Database, folder: Path, tail_values: int) -> bool:
 
 
 def tend(db: Database, folder: Path) -> bool:
-    """Merge levels that are full, and write segments anew of which much was replaced; whether there was any to do."""
+    """Merge levels that are full, and rewrite segments with many replaced values. Returns True if any changed."""
     changed = False
     for key in [ProjectKey(*row) for row in db.run("SELECT DISTINCT entity, project FROM store.segments ORDER BY ALL")]:
         while (sources := _due(_live(db, key))) is not None:
@@ -109,9 +110,9 @@ def tend(db: Database, folder: Path) -> bool:
 
 
 def delete_retired(db: Database, folder: Path, grace: timedelta) -> int:
-    """Delete the files that were retired longer ago than `grace`, and their records; how many there were.
+    """Delete segments that were retired more than `grace` ago, with their records. Returns how many.
 
-    Call it only while the published file no longer lists them. Readers that opened an older one have had the grace.
+    Call it only when the published file does not list them any more; readers of older files had the grace period.
     """
     before = datetime.now(UTC).replace(tzinfo=None) - grace
     old = db.run("SELECT segment_id, path FROM store.segments WHERE retired_at <= ?", [before])
@@ -125,25 +126,25 @@ def delete_retired(db: Database, folder: Path, grace: timedelta) -> int:
     return len(old)
 
 
-def settle_placed(db: Database, folder: Path) -> None:
-    """Delete the segments that were placed since the last call and that no transaction listed.
+def delete_uncommitted(db: Database, folder: Path) -> None:
+    """Delete the segments that were created since the last call but registered by no committed transaction.
 
-    Other files that are not listed stay: they may be those of a newer state, or of another mirror.
+    Other unregistered files stay: they may belong to a newer state or to another mirror.
     """
-    journal = folder / _PLACED
+    journal = folder / _JOURNAL
     try:
-        placed = journal.read_text("utf-8").splitlines()
+        created = journal.read_text("utf-8").splitlines()
     except FileNotFoundError:
         return
-    listed = db.run("SELECT path FROM store.segments WHERE path IN (SELECT unnest(?::VARCHAR[]))", [placed])
-    for path in set(placed) - {path for (path,) in listed}:
+    listed = db.run("SELECT path FROM store.segments WHERE path IN (SELECT unnest(?::VARCHAR[]))", [created])
+    for path in set(created) - {path for (path,) in listed}:
         (folder / path).unlink(missing_ok=True)
     journal.unlink()
 
 
 def delete_leftovers(db: Database, folder: Path) -> None:
-    """Delete what a killed process left in the folder of segments: parts of files, and files of no transaction."""
-    settle_placed(db, folder)
+    """Delete what a killed process left in the segments folder: unfinished files, and files that were not committed."""
+    delete_uncommitted(db, folder)
     for part in folder.glob("entity=*/project=*/*.part"):
         part.unlink(missing_ok=True)
 
@@ -155,9 +156,9 @@ def unlisted(db: Database, folder: Path) -> list[str]:
 
 
 def digests(run: Callable[[str], list[Any]]) -> dict[str, str]:
-    """The digests that were noted of segments, by path, in the database that `run` runs a statement over.
+    """The recorded digests of segments, by path, read with `run`, which runs one statement.
 
-    None of those that were written before digests were kept; nothing in a file that an older version published.
+    Segments written before digests were recorded are missing. Empty for a file that an older version published.
     """
     if not run(
         "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'store' "
@@ -170,7 +171,7 @@ def digests(run: Callable[[str], list[Any]]) -> dict[str, str]:
 def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
     here = [key.entity, key.project]
     source = "store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid WHERE r.entity = ? AND r.project = ?"
-    path = copy_from(db, folder, key, 0, _RANKED, here, order="key_place, run_place, step")
+    path = copy_from(db, folder, key, 0, _RANKED, here, order="key_rank, run_rank, step")
     with db.transaction():
         segment_id, count = _add(db, folder, key, path, 0)
         db.run(
@@ -180,7 +181,7 @@ def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
         moved = (
             "DELETE FROM store.history_tail WHERE rid IN (SELECT rid FROM store.runs WHERE entity = ? AND project = ?)"
         )
-        _equal(path, count, db.value(moved, here))
+        _check_count(path, count, db.value(moved, here))
         views.recreate(db, folder)
 
 
@@ -190,7 +191,7 @@ def _live(db: Database, key: ProjectKey) -> list[_Segment]:
         "coalesce(sum(g.value_count) FILTER (WHERE g.replaced), 0)::BIGINT "
         "FROM store.segments AS s LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
         "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL "
-        # What is still gathered counts as replaced, and must stay.
+        # Staged values are marked as replaced, and must stay.
         "AND s.segment_id NOT IN (SELECT segment_id FROM store.staged_segments) "
         "GROUP BY s.segment_id, s.path, s.level, s.value_count ORDER BY s.segment_id",
         [key.entity, key.project],
@@ -199,7 +200,7 @@ def _live(db: Database, key: ProjectKey) -> list[_Segment]:
 
 
 def _due(segments: Sequence[_Segment]) -> list[_Segment] | None:
-    """The segments that should become one, which may be one alone; None when all is well."""
+    """The segments that should be merged to one, possibly a single one to rewrite. None if there is nothing to do."""
     if nothing_left := [segment for segment in segments if not segment.left]:
         return nothing_left
     for level in sorted({segment.level for segment in segments}):
@@ -210,19 +211,19 @@ def _due(segments: Sequence[_Segment]) -> list[_Segment] | None:
 
 
 def _fitting(segments: Sequence[_Segment]) -> list[_Segment]:
-    """As many of the segments, from the first, as fit into one."""
+    """The first segments, as many as fit into one."""
     total = 0
-    for place, segment in enumerate(segments):
+    for position, segment in enumerate(segments):
         total += segment.left
         if total > MOST_VALUES:
-            return list(segments[:place])
+            return list(segments[:position])
     return list(segments)
 
 
 def check(db: Database, folder: Path, paths: Iterable[str]) -> None:
-    """Compare segments with their digests before their values are written to another place, where no digest shows it.
+    """Compare segments with their digests before their values are copied, since a copy of damage gets a valid digest.
 
-    Raises StoreError for the first that is damaged.
+    Raises StoreError for the first damaged segment.
     """
     noted = digests(db.run)
     for path in paths:
@@ -231,7 +232,7 @@ def check(db: Database, folder: Path, paths: Iterable[str]) -> None:
 
 
 def check_run(db: Database, folder: Path, project: ProjectKey, run_id: str) -> None:
-    """The same for all segments that hold values of a run."""
+    """Like `check`, for all segments that have values of a run."""
     found = db.run(
         "SELECT path FROM store.segments JOIN store.segment_runs AS g USING (segment_id) "
         "WHERE entity = ? AND project = ? AND g.run_id = ? AND NOT g.replaced AND retired_at IS NULL",
@@ -241,16 +242,16 @@ def check_run(db: Database, folder: Path, project: ProjectKey, run_id: str) -> N
 
 
 def _merge(db: Database, folder: Path, key: ProjectKey, sources: Sequence[_Segment]) -> None:
-    """Write the sources as one, without the values of replaced runs; nothing when no value is left."""
+    """Merge the sources to one segment without values of replaced runs, or to none if no value is left."""
     level = sources[0].level + (len(sources) > 1)
     ids = [source.segment_id for source in sources]
     left = sum(source.left for source in sources)
     check(db, folder, [source.path for source in sources] if left else [])
-    path = place(db, folder, key, level, lambda target: _merge_to(db, folder, target, sources)) if left else None
+    path = create(db, folder, key, level, lambda target: _merge_to(db, folder, target, sources)) if left else None
     with db.transaction():
         if path:
             segment_id, count = _add(db, folder, key, path, level)
-            _equal(path, count, left)
+            _check_count(path, count, left)
             db.run(
                 "INSERT INTO store.segment_runs SELECT ?, run_id, sum(value_count)::BIGINT, false "
                 "FROM store.segment_runs WHERE NOT replaced AND segment_id IN (SELECT unnest(?::BIGINT[])) "
@@ -294,11 +295,11 @@ def copy_from(
     *,
     order: str = "key, run_id, step",
 ) -> str:
-    """A new segment with the rows of a query (run_id, key, step, value, text); its path within the folder.
+    """Create a segment with the rows of a query (run_id, key, step, value, text). Returns its path within the folder.
 
-    `order` must come to the order of key, run and step.
+    `order` must be equivalent to the order by key, run and step.
     """
-    return place(db, folder, key, level, lambda target: _copy(db, target, query, params, order))
+    return create(db, folder, key, level, lambda target: _copy(db, target, query, params, order))
 
 
 def _copy(
@@ -311,17 +312,18 @@ def _copy(
     )
 
 
-def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callable[[Path], None]) -> str:
-    """A new segment that `write` has made at the path it is given, durable and under its own name.
+def create(db: Database, folder: Path, key: ProjectKey, level: int, write: Callable[[Path], None]) -> str:
+    """Create a segment durably under its final name; `write` writes the file at the path that it is given.
 
-    Returns the path within the folder. No reader knows of it yet, and the next start deletes it if none ever does.
+    Returns the path within the folder. No reader sees the segment until it is registered, and the next start deletes it
+    if it never is.
     """
     sequence = db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments")
     path = f"{partition(key)}/{level}-{sequence:08d}-{uuid.uuid4().hex}.parquet"
     target = folder / path
     temporary = target.with_suffix(".part")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / _PLACED).open("a", encoding="utf-8") as journal:
+    with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write(f"{path}\n")
     try:
         write(temporary)
@@ -334,7 +336,7 @@ def place(db: Database, folder: Path, key: ProjectKey, level: int, write: Callab
     return path
 
 
-def enlist(
+def register(
     db: Database,
     folder: Path,
     key: ProjectKey,
@@ -344,13 +346,13 @@ def enlist(
     *,
     replaced: bool = False,
 ) -> int:
-    """List a new segment in the open transaction, with how many values of each run it holds; its number.
+    """Register a new segment in the open transaction, with its number of values per run. Returns its number.
 
-    The values of one listed as `replaced` are shown by no view. The caller brings the views in line. Raises StoreError
-    for a file that does not hold as many values.
+    If it is registered as `replaced`, no view shows its values. The caller must recreate the views. Raises StoreError
+    if the file has another number of values.
     """
     segment_id, count = _add(db, folder, key, path, level)
-    _equal(path, count, sum(counts.values()))
+    _check_count(path, count, sum(counts.values()))
     shape = {"segment_id": "BIGINT", "run_id": "VARCHAR", "value_count": "BIGINT", "replaced": "BOOLEAN"}
     rows = [(segment_id, run_id, values, replaced) for run_id, values in sorted(counts.items())]
     with db.table("listed", columns.table(shape, rows)):
@@ -359,7 +361,7 @@ def enlist(
 
 
 def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> tuple[int, int]:
-    """List a segment as one in use; its number, and how many values it holds."""
+    """Insert the record of a segment in use. Returns its number, and how many values it has."""
     segment_id = int(db.value("SELECT coalesce(max(segment_id), 0) + 1 FROM store.segments"))
     count = int(db.value(f"SELECT count(*) FROM read_parquet([{pattern(folder / path)}], hive_partitioning = false)"))
     now = datetime.now(UTC).replace(tzinfo=None)
@@ -371,25 +373,25 @@ def _add(db: Database, folder: Path, key: ProjectKey, path: str, level: int) -> 
     return segment_id, count
 
 
-def _equal(path: str, written: int, expected: int) -> None:
+def _check_count(path: str, written: int, expected: int) -> None:
     if written != expected:
         raise StoreError(f"the segment {path} holds {written} values instead of {expected}; it is not used, try again")
 
 
 def partition(key: ProjectKey) -> str:
-    """The folders of a project, as Hive names them."""
+    """The folders of a project, with names in the style of Hive."""
     return f"entity={_encoded(key.entity)}/project={_encoded(key.project)}"
 
 
 def fits(key: ProjectKey) -> bool:
-    """Whether the project's name can be that of a folder."""
+    """Return True if the project's name is short enough for a folder."""
     return all(len(part.encode()) <= _NAME_BYTES for part in partition(key).split("/"))
 
 
 def _encoded(name: str) -> str:
-    """The name as Hive writes it into a folder's: what has a meaning in paths or patterns becomes %XX.
+    """The name as Hive writes it in a folder's name: characters with a meaning in paths or globs become %XX.
 
-    Also the first letter of names that are read as NULL.
+    So does the first letter of names that would be read as NULL.
     """
     special = r"[\x00-\x1f\x7f\"#%&'*+/:<=>?\[\\\]^{|}]|^n(?=ull$)|^_(?=_hive_default_partition__$)"
     return re.sub(special, lambda found: f"%{ord(found[0]):02X}", name, flags=re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""The standing SQL, from the `sql` folder of the source tree or of the installed package."""
+"""Reads SQL files from the `sql` folder of the source tree or of the installed package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @cache
 def read(folder: str) -> dict[str, str]:
-    """The SQL texts of `sql/<folder>`, by file name without its ending, in the order of their names."""
+    """The SQL texts of `sql/<folder>`, by file name without extension, sorted by name."""
     found = [entry for entry in (_root() / folder).iterdir() if entry.name.endswith(".sql")]
     return {
         entry.name.removesuffix(".sql"): entry.read_text("utf-8")
@@ -19,7 +19,7 @@ def read(folder: str) -> dict[str, str]:
 
 
 def _root() -> Traversable:
-    """A wheel carries the folder inside the package; in the source tree it lies beside it."""
+    """The `sql` folder: inside the package in a wheel, next to it in the source tree."""
     package = files("mirror")
     packaged = package / "sql"
     return packaged if packaged.is_dir() else Path(str(package)).parent / "sql"

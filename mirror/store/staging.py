@@ -1,7 +1,7 @@
-"""Histories that are replaced: gathered where no reader sees them, and swapped in as a whole.
+"""Replaces histories: the new history is staged where no reader sees it, and then swapped in as a whole.
 
-What is gathered lies in `store.history_staging`, or, where it is much, in segments whose values of the run count as
-replaced until the swap turns that around. So a long run costs no more memory when it is pulled again than at first.
+Staged values are stored in `store.history_staging` or, if there are many, in segments where they are marked as replaced
+until the swap. So pulling a long run again needs no more memory than pulling it the first time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from mirror.store import rids
 from mirror.store.database import Database
-from mirror.store.history import Bulk, Cursor, add_to_keys, find, fresh, hide_segments, joined, replace, save
+from mirror.store.history import Bulk, Cursor, add_to_keys, as_table, find, hide_segments, new_blocks, replace, save
 from mirror.store.records import HistoryPage, ProjectKey
 
 TABLES = ("history_staging", "staged_segments", "staged_keys", "staged")
@@ -26,14 +26,14 @@ _CURSOR = {"rid": "BIGINT", "rows": "BIGINT", "last_step": "BIGINT"}
 
 
 def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage], bulk: Bulk | None = None) -> None:
-    """Gather values unseen by readers, behind what is gathered already of each run."""
-    found = find(db, project, {page.run_id for page in pages})
-    cursors = {run_id: staged(db, cursor.rid) for run_id, cursor in found.items()}
-    if blocks := fresh(cursors, pages):
+    """Stage values, unseen by readers, after the staged values of each run."""
+    mirrored = find(db, project, {page.run_id for page in pages})
+    cursors = {run_id: staged(db, cursor.rid) for run_id, cursor in mirrored.items()}
+    if blocks := new_blocks(cursors, pages):
         count = sum(block.values.num_rows for block in blocks)
-        segment = None if bulk is None else bulk.take_unseen(db, project, blocks, count)
+        segment = None if bulk is None else bulk.write_hidden(db, project, blocks, count)
         if segment is None:
-            with db.table("incoming", joined(blocks)):
+            with db.table("incoming", as_table(blocks)):
                 db.run("INSERT INTO store.history_staging SELECT rid, step, key, value, text FROM incoming")
         else:
             numbers = sorted({block.rid for block in blocks})
@@ -43,13 +43,13 @@ def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage], bulk:
 
 
 def staged(db: Database, rid: int) -> Cursor:
-    """How much of a run is gathered."""
+    """How much of a run is staged."""
     rows = db.run("SELECT rows, last_step FROM store.staged WHERE rid = ?", [rid])
     return Cursor(rid, *rows[0]) if rows else Cursor(rid)
 
 
 def drop(db: Database, numbers: Iterable[int]) -> None:
-    """Forget what is gathered of these runs."""
+    """Delete what is staged of these runs."""
     condition, params = rids.among(numbers)
     for table in TABLES:
         db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
@@ -58,10 +58,10 @@ def drop(db: Database, numbers: Iterable[int]) -> None:
 def swap(
     db: Database, project: ProjectKey, run_id: str, rows: int, last_step: int | None, bulk: Bulk | None = None
 ) -> tuple[dict[int, int], bool]:
-    """Put what is gathered of the run in place of all that is mirrored of it, in the tail and in segments.
+    """Replace the run's whole mirrored history, in the tail and in segments, by what is staged of it.
 
-    Forgets the failed attempts of the run and tells how many there were, by rid; also tells whether views show other
-    values of segments from now on.
+    Forgets the failed attempts of the run. Returns how many there were, by rid, and whether views must now show other
+    values of segments.
     """
     cursor = find(db, project, {run_id})[run_id]
     rid = cursor.rid
@@ -74,7 +74,7 @@ def swap(
         )
     )
     db.run("DELETE FROM store.history_tail WHERE rid = ?", [rid])
-    if bulk is not None and bulk.take_staged(db, project, run_id, rid):
+    if bulk is not None and bulk.write_staged(db, project, run_id, rid):
         changed = True
     else:
         db.run(
@@ -88,13 +88,13 @@ def swap(
     drop(db, [rid])
     cursor.rows, cursor.refresh = rows, False
     cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
-    attempts = {rid: cursor.succeeded()}
+    attempts = {rid: cursor.clear_failures()}
     save(db, [cursor])
     return attempts, changed
 
 
 def cut(db: Database, project: ProjectKey, run_id: str, last_step: int, bulk: Bulk | None = None) -> bool:
-    """Drop a run's values behind a step, in the tail and in segments; whether views show other values of segments."""
+    """Delete a run's values after a step. Returns True if views must now show other values of segments."""
     cursor = find(db, project, {run_id})[run_id]
     if cursor.last_step is None or cursor.last_step <= last_step:
         return False
@@ -105,7 +105,7 @@ def cut(db: Database, project: ProjectKey, run_id: str, last_step: int, bulk: Bu
 
 
 def gather(db: Database, rid: int, query: str, params: Sequence[object]) -> tuple[int, int | None]:
-    """Gather what a query (rid, step, key, value, text) gives of a run, and nothing else: how many steps, the last."""
+    """Stage only the rows of a query (rid, step, key, value, text) for a run. Returns how many steps, and the last."""
     drop(db, [rid])
     db.run(f"INSERT INTO store.history_staging {query}", params)
     db.run(f"INSERT INTO store.staged_keys {_SUMMARY}", [rid])

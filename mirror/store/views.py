@@ -1,4 +1,4 @@
-"""The published relations over the machine tables."""
+"""Creates the published views over the internal tables."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _HIVE = "hive_partitioning = true, hive_types_autocast = false"
 _PLAIN = "hive_partitioning = false"
 
 _NULL_NAMES = re.compile(r"=(null|__hive_default_partition__)(/|$)", re.IGNORECASE)
-"""Folders of projects that some DuckDB reads as NULL; `segments.partition` makes no such any more."""
+"""Project folders that some DuckDB versions read as NULL. `segments.partition` does not create such names any more."""
 
 
 def recreate(db: Database, history_folder: Path) -> bool:
-    """Make the views anew where their text is not what it should be; whether that was so.
+    """Recreate the views if their text has changed. Returns True if it has.
 
     Call it within a transaction whenever segments changed, and after each migration.
     """
@@ -50,7 +50,7 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def _in_order(texts: Mapping[str, str]) -> list[str]:
-    """The names of the views, each after those that it reads."""
+    """The names of the views, each after the views that it reads."""
     made = {name: re.search(r"VIEW (\w+\.\w+) AS", text) for name, text in texts.items()}
     views = {name: found[1] for name, found in made.items() if found}
     reads = {
@@ -61,7 +61,7 @@ def _in_order(texts: Mapping[str, str]) -> list[str]:
 
 
 def without_replaced(folder: Path) -> str:
-    """The condition that leaves out, of segments read as `p` with their file names, the values of replaced runs."""
+    """The condition that leaves out values of replaced runs, for segments read as `p` with their file names."""
     return f"""
         WHERE NOT EXISTS (
             SELECT 1 FROM store.segment_runs AS g JOIN store.segments AS s ON s.segment_id = g.segment_id
@@ -71,14 +71,14 @@ def without_replaced(folder: Path) -> str:
 
 
 def history(db: Database, folder: Path, without: Container[str] = ()) -> str:
-    """The view over the tail and every segment in use but those `without`.
+    """The text of the view over the tail and all segments in use, except those in `without`.
 
-    Segments of which every value is replaced, or not in place yet, are left out. The others stand there one by one:
-    a pattern would also match files that are being replaced.
+    Segments whose values are all replaced, or not swapped in yet, are left out. The others are listed one by one,
+    because a glob would also match files that are being replaced.
     """
-    # To read entity and project from the folders' names takes one read for all projects, where to name them takes one a
-    # project. But DuckDB reads every `name=value` of the whole path, also of those that the home lies in, and some
-    # names as NULL.
+    # Reading entity and project from the folders' names takes one read for all projects; naming them takes one per
+    # project. But DuckDB reads every `name=value` of the whole path, including the folders above the home, and reads
+    # some names as NULL.
     hive = "=" not in str(folder)
     text = sqlfiles.read("views")["history"].rstrip().removesuffix(";")
     segments = db.run(
@@ -91,9 +91,9 @@ def history(db: Database, folder: Path, without: Container[str] = ()) -> str:
     for entity, project, path, replaced in segments:
         if path in without:
             continue
-        told = hive and not _NULL_NAMES.search(path)
+        from_path = hive and not _NULL_NAMES.search(path)
         named = f"{literal(entity)} AS entity, {literal(project)} AS project"
-        reads.setdefault((replaced, "p.entity, p.project" if told else named), []).append(path)
+        reads.setdefault((replaced, "p.entity, p.project" if from_path else named), []).append(path)
     for (partly, project), paths in sorted(reads.items(), key=lambda read: read[0][0]):
         options = _HIVE if project == "p.entity, p.project" else _PLAIN
         listed = ", ".join(pattern(folder / path) for path in paths)

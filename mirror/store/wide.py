@@ -1,6 +1,6 @@
-"""One wide relation a project: a run a row, with a column for each of its most common config and summary leaves.
+"""One wide relation per project: one row per run, one column for each of the most common config and summary leaves.
 
-The leaves of a project stand in a table `store.wide_<number>`, which is kept current run by run. The view over it adds
+The leaves of a project are stored in a table `store.wide_<number>`, which is updated run by run. The view over it adds
 the columns of `runs`, so that nothing has to be written when only those change.
 """
 
@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from mirror.store import projects as known_projects
-from mirror.store.database import Database, disk_full, gives_up, is_damage, reason
-from mirror.store.names import folded, identifier, told_apart
+from mirror.store.database import Database, disk_full, is_damage, must_reopen, reason
+from mirror.store.names import folded, identifier, unique_names
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_COLUMNS = 500
-"""Leaf columns of one relation."""
+"""The most leaf columns of one relation."""
 
-_STAY = 1.1
-"""A key gives up its column only to one that is this much more common, so that columns do not come and go."""
+_STAY_FACTOR = 1.1
+"""A key loses its column only to a key that is this much more common, so that columns do not come and go."""
 
 _CELLS = 2_000_000
-"""Cells that are filled at a time; this bounds the memory."""
+"""How many cells are filled at a time. This bounds the memory."""
 
 
 FAULT = "wide_fault_"
-"""Before a project's number: the key in `store.meta` of what is wrong with its wide relation."""
+"""Prefix, before a project's number, of the key in `store.meta` for a fault of its wide relation."""
 
 _NO_NUL = "position(chr(0) IN k.key) = 0"
-"""DuckDB ends a name at its first NUL character, so that no column can have such a key's name."""
+"""DuckDB ends a name at its first NUL character, so no column can be named like such a key."""
 
 logger = logging.getLogger(__name__)
 
 
 class Broken(Exception):
-    """Making the wide relation of `project` made DuckDB give up the file, which must be opened again."""
+    """A fatal error of DuckDB while it built the wide relation of `project`; the file must be reopened."""
 
     def __init__(self, project: ProjectKey, error: duckdb.Error) -> None:
         super().__init__(reason(error))
@@ -60,24 +60,24 @@ class _Column:
 def refresh(db: Database, projects: Iterable[ProjectKey]) -> None:
     """Bring the wide relations of these projects up to date. Call it outside of a transaction.
 
-    A relation that cannot be made is dropped and its fault kept in `store.meta`; the others are made all the same.
-    Raises Broken when DuckDB gave up the file over one of them, and duckdb.Error when the disk is full.
+    A relation that cannot be built is dropped, and its fault is recorded in `store.meta`; the others are still built.
+    Raises Broken if one of them caused a fatal error, and duckdb.Error if the disk is full.
     """
     numbered = [(project, number) for project in projects if (number := known_projects.find(db, project)) is not None]
-    if not _together(db, numbered):
+    if not _refresh_all(db, numbered):
         for project, number in numbered:
             try:
-                _together(db, [(project, number)], alone=True)
+                _refresh_all(db, [(project, number)], alone=True)
             except Broken:
                 raise
             except Exception as error:
-                if _is_of_file(error):
+                if _file_at_fault(error):
                     raise
                 leave_out(db, project, reason(error))
 
 
-def _together(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, alone: bool = False) -> bool:
-    """Bring these relations up to date in one transaction; False when one failed, which with `alone` raises."""
+def _refresh_all(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, alone: bool = False) -> bool:
+    """Bring these relations up to date in one transaction. If one fails: return False or, with `alone`, raise."""
     project = None
     try:
         with db.transaction():
@@ -87,41 +87,41 @@ def _together(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, alone
             for project, number in _renamed(db):
                 _keep_view(db, project, f"store.wide_{number}", _columns(db, number))
     except Exception as error:
-        if project is not None and isinstance(error, duckdb.Error) and gives_up(error) and not _is_of_file(error):
+        if project is not None and isinstance(error, duckdb.Error) and must_reopen(error) and not _file_at_fault(error):
             raise Broken(project, error) from error
-        if alone or _is_of_file(error):
+        if alone or _file_at_fault(error):
             raise
         return False
     return True
 
 
-def _is_of_file(error: BaseException) -> bool:
-    """Whether the file or its disk is at fault, not a relation: what DuckDB trips over itself may be about one."""
+def _file_at_fault(error: BaseException) -> bool:
+    """Return True if the file or its disk is at fault. For an internal error of DuckDB, a relation may be."""
     return disk_full(error) or (is_damage(error) and not isinstance(error, duckdb.InternalException))
 
 
 def leave_out(db: Database, project: ProjectKey, fault: str) -> None:
-    """Drop the wide relation of a project, which cannot be made, and keep the reason for `mirror status`."""
+    """Drop the wide relation of a project, which cannot be built, and record the reason for `mirror status`."""
     logger.warning('the wide relation "%s" is left out: %s', project, fault)
     number = known_projects.find(db, project)
     assert number is not None
     with db.transaction():
-        name = _called(db, number) or view_name(db, project)
+        name = _noted_name(db, number) or view_name(db, project)
         if db.run("SELECT 1 FROM duckdb_views() WHERE schema_name = 'main' AND view_name = ?", [name]):
             db.run(f"DROP VIEW main.{identifier(name)}")
         forget(db, number)
-        _note_fault(db, number, f"it could not be made ({fault})")
+        _note_fault(db, number, f"it could not be built ({fault})")
 
 
 def forget(db: Database, number: int) -> None:
-    """Drop what the wide relation of a project is made of, so that the next publish makes it from nothing."""
+    """Drop the table of a project's wide relation, so that the next publish rebuilds it."""
     db.run("DELETE FROM store.wide_columns WHERE project_number = ?", [number])
     db.run("DELETE FROM store.meta WHERE key = ?", [f"store.wide_{number}"])
     db.run(f"DROP TABLE IF EXISTS store.{identifier(f'wide_{number}')}")
 
 
 def _left_out(db: Database, number: int) -> str | None:
-    """Which keys have no column because of the characters in them."""
+    """A message about keys that have no column because of a NUL character; None if there are none."""
     sql = f"FROM store.leaf_keys AS k WHERE k.project_number = ? AND NOT ({_NO_NUL})"
     count = db.value(f"SELECT count(*) {sql}", [number])
     if not count:
@@ -171,7 +171,7 @@ def _refresh(db: Database, project: ProjectKey, number: int) -> None:
 
 
 def differing(db: Database, project: ProjectKey) -> list[str]:
-    """The runs whose row in the wide relation is not what their leaves say. Raises duckdb.Error where it lacks."""
+    """The runs whose row in the wide relation differs from their leaves. Raises duckdb.Error if there is none."""
     number = known_projects.find(db, project)
     assert number is not None
     columns = _columns(db, number)
@@ -216,7 +216,7 @@ def _columns(db: Database, number: int) -> list[_Column]:
 
 
 def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Column]:
-    """The columns that there should be, most common first."""
+    """The columns that the relation should have, most common first."""
     rows = db.run(
         f"""
         SELECT k.doc, k.key, CASE WHEN k.numbers > 0 AND k.numbers + k.nulls = k.runs THEN 'DOUBLE'
@@ -228,7 +228,7 @@ def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Colum
         ORDER BY k.runs * CASE WHEN c.name IS NULL THEN 1 ELSE ? END DESC, k.doc, k.key
         LIMIT ?
         """,
-        [number, _STAY, MOST_COLUMNS],
+        [number, _STAY_FACTOR, MOST_COLUMNS],
     )
     had = {column.name for column in before if column.name == f"{column.doc}.{column.key}"}
     names = _column_names({f"{doc}.{key}": runs for doc, key, _, runs in rows}, had)
@@ -236,17 +236,17 @@ def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Colum
 
 
 def _column_names(runs: Mapping[str, int], had: Collection[str]) -> dict[str, str]:
-    """What the column of each key is called, of keys that so many runs hold.
+    """The column name of each key; `runs` is the number of runs that have the key.
 
-    A key has its own name. Where several differ only in case, the one that most runs hold has it, of as many runs the
-    one that `had` it before; the others have a number behind theirs.
+    The column has the key's own name. Of keys that differ only in case, the one that most runs have gets the plain name
+    (on a tie, the one in `had`, which had it before); the others get a number at the end.
     """
     preferred = sorted(runs, key=lambda key: (-runs[key], key not in had, key))
-    return dict(zip(preferred, told_apart(preferred), strict=True))
+    return dict(zip(preferred, unique_names(preferred), strict=True))
 
 
 def _stale(db: Database, project: ProjectKey, table: str | None) -> list[int]:
-    """The runs whose row is missing or older than their documents."""
+    """The runs whose row is missing or is older than their documents."""
     current = f"AND NOT EXISTS (SELECT 1 FROM {table} AS w WHERE w.rid = r.rid AND w.revision = r.revision)"
     rows = db.run(
         f"SELECT rid FROM store.runs AS r WHERE entity = ? AND project = ? {current if table else ''} ORDER BY rid",
@@ -258,7 +258,7 @@ def _stale(db: Database, project: ProjectKey, table: str | None) -> list[int]:
 def _needs_rebuild(
     db: Database, number: int, before: Sequence[_Column], added: Sequence[_Column], stale: Sequence[int]
 ) -> bool:
-    """Whether rows that are not stale would change: by another type, or by a key that was less common so far."""
+    """Return True if rows of other runs would change too: a type changed, or an added key occurs outside of `stale`."""
     had = {(column.doc, column.key) for column in before}
     if any((column.doc, column.key) in had for column in added):
         return True
@@ -279,14 +279,14 @@ def _save_columns(db: Database, number: int, columns: Sequence[_Column]) -> None
 
     shape = {"project_number": "BIGINT", "position": "BIGINT"}
     shape |= dict.fromkeys(("doc", "key", "type", "name"), "VARCHAR")
-    rows = [(number, place, c.doc, c.key, c.type, c.name) for place, c in enumerate(columns)]
+    rows = [(number, position, c.doc, c.key, c.type, c.name) for position, c in enumerate(columns)]
     db.run("DELETE FROM store.wide_columns WHERE project_number = ?", [number])
     with db.table("chosen", arrow.table(shape, rows)):
         db.run("INSERT INTO store.wide_columns BY NAME SELECT * FROM chosen")
 
 
 def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[_Column]) -> None:
-    """Make the view anew where its columns or their types, which it remembers, are not what they should be."""
+    """Recreate the view if its columns or their types, which DuckDB stores with it, have changed."""
     shared = [(name, kind) for name, kind, *_ in db.run("DESCRIBE main.runs")]
     selected = [f"r.{identifier(name)}" for name, _ in shared] + [f"w.{identifier(c.name)}" for c in columns]
     name = identifier(view_name(db, project))
@@ -306,30 +306,30 @@ def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[
 def view_name(db: Database, project: ProjectKey) -> str:
     """The name of the wide relation: the project's address.
 
-    Of projects that differ only in upper and lower case the one that was mirrored first has it, since whoever reads a
-    relation goes on reading the same project; the later ones have a number behind theirs.
+    Of projects that differ only in case, the one that was mirrored first has the plain name, so that existing queries
+    still read the same project; later ones get a number at the end.
     """
     return _view_names(db)[project]
 
 
 def _view_names(db: Database) -> dict[ProjectKey, str]:
     keys = [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.projects ORDER BY number")]
-    return dict(zip(keys, told_apart([str(key) for key in keys]), strict=True))
+    return dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
 
 
 def _renamed(db: Database) -> list[tuple[ProjectKey, int]]:
-    """Projects whose relation should be called otherwise by now: another's own name is what it was called."""
+    """Projects whose relation must get another name, because its current name is now another project's address."""
     numbered = [key for key, name in _view_names(db).items() if name != str(key)]
     found = []
     for project in numbered:
         number = known_projects.find(db, project)
-        if number is not None and _called(db, number) not in (None, view_name(db, project)):
+        if number is not None and _noted_name(db, number) not in (None, view_name(db, project)):
             found.append((project, number))
     return found
 
 
 def _note_name(db: Database, project: ProjectKey, table: str) -> None:
-    """Remember what the relation over a table is called, and drop it by its former name unless that is another's."""
+    """Record the name of the relation over a table, and drop the view with its former name unless another uses it."""
     names = _view_names(db)
     key = f"name of {table}"
     former = db.run("SELECT value FROM store.meta WHERE key = ?", [key])
@@ -342,14 +342,14 @@ def _note_name(db: Database, project: ProjectKey, table: str) -> None:
     db.run("INSERT INTO store.meta VALUES (?, ?)", [key, names[project]])
 
 
-def _called(db: Database, number: int) -> str | None:
-    """What the relation of a project was called when it was last made; None where that was not noted."""
+def _noted_name(db: Database, number: int) -> str | None:
+    """The name of a project's relation when it was last built; None if it was not recorded."""
     noted = db.run("SELECT value FROM store.meta WHERE key = ?", [f"name of store.wide_{number}"])
     return str(noted[0][0]) if noted else None
 
 
 def _fill(db: Database, table: str, columns: Sequence[_Column], rids: Sequence[int]) -> None:
-    """Insert the rows of these runs, some at a time."""
+    """Insert the rows of these runs, in batches."""
     step = max(1, _CELLS // max(1, len(columns)))
     for start in range(0, len(rids), step):
         with db.table("filled", _rows(db, columns, rids[start : start + step])):
@@ -357,38 +357,38 @@ def _fill(db: Database, table: str, columns: Sequence[_Column], rids: Sequence[i
 
 
 def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.Table:
-    """The wide rows of these runs: each column's leaves come together, and are put in their places at once."""
+    """The wide rows of these runs, built column by column: all leaves of a column are put into their rows at once."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from mirror.store import columns as arrow
 
-    shape = {"place": "BIGINT", "doc": "VARCHAR", "key": "VARCHAR", "numeric": "BOOLEAN"}
-    wanted = arrow.table(shape, [(place, c.doc, c.key, c.type == "DOUBLE") for place, c in enumerate(columns)])
+    shape = {"position": "BIGINT", "doc": "VARCHAR", "key": "VARCHAR", "numeric": "BOOLEAN"}
+    wanted = arrow.table(shape, [(position, c.doc, c.key, c.type == "DOUBLE") for position, c in enumerate(columns)])
     with db.table("wanted", wanted):
         leaves = db.arrow(
             """
-            SELECT w.place, l.rid, l.number, CASE WHEN NOT w.numeric THEN l.text END AS text
+            SELECT w.position, l.rid, l.number, CASE WHEN NOT w.numeric THEN l.text END AS text
             FROM store.leaves AS l JOIN wanted AS w ON w.doc = l.doc AND w.key = l.key
             WHERE l.rid IN (SELECT unnest(?::BIGINT[])) AND l.element IS NULL
                   AND (l.kind <> 'object' OR l.text IS NOT NULL)
-            ORDER BY w.place
+            ORDER BY w.position
             """,
             [list(rids)],
         ).combine_chunks()
         revisions = db.arrow(
             "SELECT rid, revision FROM store.runs WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid", [list(rids)]
         ).combine_chunks()
-    tally: Any = pc.value_counts(leaves["place"])
+    tally: Any = pc.value_counts(leaves["position"])
     counts = {entry["values"]: entry["counts"] for entry in tally.to_pylist()}
     arrays: list[Any] = [revisions["rid"], revisions["revision"]]
     start = 0
-    for place, column in enumerate(columns):
-        count = counts.get(place, 0)
-        here = leaves.slice(start, count)
+    for position, column in enumerate(columns):
+        count = counts.get(position, 0)
+        of_column = leaves.slice(start, count)
         start += count
-        at = pc.index_in(revisions["rid"], value_set=here["rid"])
-        values: Any = here["number"] if column.type == "DOUBLE" else here["text"]
+        at = pc.index_in(revisions["rid"], value_set=of_column["rid"])
+        values: Any = of_column["number"] if column.type == "DOUBLE" else of_column["text"]
         if column.type == "BOOLEAN":
             values = pc.equal(values, pa.scalar("true"))
         arrays.append(values.take(at))

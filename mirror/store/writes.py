@@ -1,4 +1,4 @@
-"""What one transaction can write: rows and the cursors that cover them, always together."""
+"""The writes of one transaction: rows together with the cursors that cover them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mirror.store import (
     staging,
     views,
 )
-from mirror.store.bulk import Straight
+from mirror.store.bulk import BulkWriter
 from mirror.store.database import Database
 from mirror.store.records import (
     ConsolePage,
@@ -38,7 +38,7 @@ from mirror.store.records import (
 
 
 class Writes:
-    """The verbs of an open transaction; all of it is committed, or nothing. Made by `Store.transaction`."""
+    """Writes in an open transaction; all are committed, or none. Created by `Store.transaction`."""
 
     def __init__(self, db: Database, folder: Path, tail_values: int) -> None:
         self._db = db
@@ -49,85 +49,85 @@ class Writes:
         self._views_changed = False
 
     def finish(self) -> None:
-        """Bring the views in line with what was written; the last thing before the commit."""
+        """Update the views after all writes, right before the commit."""
         if self._views_changed:
             views.recreate(self._db, self._folder)
 
-    def _straight(self, to_come: int = 0) -> Straight:
-        return Straight(self._folder, self._tail_values, to_come)
+    def _bulk(self, to_come: int = 0) -> BulkWriter:
+        return BulkWriter(self._folder, self._tail_values, to_come)
 
     def add_project(self, project: ProjectKey) -> None:
-        """Let the project be in the store, even while it has no runs."""
+        """Register the project, even if it has no runs yet."""
         if projects.find(self._db, project) is None:
             projects.add(self._db, project)
             self.written.add(project)
 
     def upsert_runs(self, records: Sequence[RunRecord], *, now: datetime) -> None:
-        """Write runs with their documents and tags in place of what was mirrored of them.
+        """Insert runs with their documents and tags, or replace what is mirrored of them.
 
-        What changed in runs that were mirrored before is recorded, but for the summaries of live runs. A run that was
-        marked as deleted is there again.
+        Changes of runs that were mirrored before are recorded, except in the summaries of live runs. A run that was
+        marked as deleted loses the mark.
         """
         runs.upsert(self._db, records, now)
         self.written |= {ProjectKey(record.entity, record.project) for record in records}
 
     def settle_records(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
-        """Note that what is mirrored of these runs' records is all that the server gives of them."""
+        """Record that the mirrored records of these runs are complete, so that they are not pulled again."""
         runs.settle(self._db, project, run_ids)
 
-    def lead_to(self, project: ProjectKey, app_url: str) -> None:
-        """Have the addresses of all runs of the project lead to the app there."""
-        runs.lead_to(self._db, project, app_url)
+    def set_app_url(self, project: ProjectKey, app_url: str) -> None:
+        """Make the URLs of all runs of the project point to the W&B app at `app_url`."""
+        runs.set_app_url(self._db, project, app_url)
 
     def mark_deleted(self, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
-        """Note that the server no longer has these runs; everything mirrored of them stays."""
+        """Record that the server does not have these runs any more. Everything mirrored of them stays."""
         runs.mark_deleted(self._db, project, run_ids, at)
 
     def append_history(self, project: ProjectKey, pages: Sequence[HistoryPage], *, to_come: int = 0) -> None:
-        """Add the lines behind each run's last mirrored step; lines that are there already are left out.
+        """Add the lines after each run's last mirrored step; lines that are already mirrored are left out.
 
-        `to_come` is how many values are expected to follow: many of a history that outgrows the tail go straight into
-        a segment. Earlier failures of these runs are forgotten. Raises StoreError for a run whose record was never
-        written.
+        `to_come` is how many more values are expected: large batches of a history that will exceed the tail are written
+        straight to a segment. Earlier failures of these runs are forgotten. Raises StoreError for a run whose record
+        was never written.
         """
-        straight = self._straight(to_come)
-        self._forgotten |= history.append(self._db, project, pages, straight)
-        self._views_changed |= straight.taken
+        bulk = self._bulk(to_come)
+        self._forgotten |= history.append(self._db, project, pages, bulk)
+        self._views_changed |= bulk.wrote
 
     def stage_history(self, project: ProjectKey, pages: Sequence[HistoryPage], *, to_come: int = 0) -> None:
-        """Gather lines that readers do not see until `swap_history`, behind what is gathered of each run already.
+        """Stage lines, after those already staged of each run. Readers do not see them until `swap_history`.
 
-        `to_come` is how many values are expected to follow, as for `append_history`.
+        `to_come` is how many more values are expected, as for `append_history`.
         """
-        staging.stage(self._db, project, pages, self._straight(to_come))
+        staging.stage(self._db, project, pages, self._bulk(to_come))
 
     def staged(self, project: ProjectKey, run_id: str) -> tuple[int, int | None]:
-        """How many lines of the run are gathered, and up to which step."""
+        """How many lines of the run are staged, and up to which step."""
         cursor = staging.staged(self._db, history.find(self._db, project, [run_id])[run_id].rid)
         return cursor.rows, cursor.last_step
 
     def swap_history(self, project: ProjectKey, run_id: str, *, rows: int, last_step: int | None) -> None:
-        """Put what is gathered of the run in place of its whole mirrored history, and forget earlier failures."""
-        attempts, changed = staging.swap(self._db, project, run_id, rows, last_step, self._straight())
+        """Replace the run's whole mirrored history by what is staged of it, and forget earlier failures."""
+        attempts, changed = staging.swap(self._db, project, run_id, rows, last_step, self._bulk())
         self._forgotten |= attempts
         self._views_changed |= changed
 
     def cut_history(self, project: ProjectKey, run_id: str, *, last_step: int) -> None:
-        """Drop what is mirrored of the run's history behind a step. Raises StoreError where a segment is damaged."""
+        """Delete the run's mirrored history after a step. Raises StoreError if a segment of the run is damaged."""
         if last_step >= 0:
             segments.check_run(self._db, self._folder, project, run_id)
-        self._views_changed |= staging.cut(self._db, project, run_id, last_step, self._straight())
+        self._views_changed |= staging.cut(self._db, project, run_id, last_step, self._bulk())
 
     def request_refresh(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
-        """Have these runs pulled again as a whole, from the start and at once, even if they were set aside.
+        """Have these runs pulled again completely and at once, even if they failed and wait for a retry.
 
-        Also what else is mirrored of them: system metrics, console, metadata file, list of files.
+        Includes their system metrics, console, metadata file and list of files.
         """
         console.forget(self._db, rids.find(self._db, project, run_ids).values())
         self.refresh_history(project, run_ids)
 
     def refresh_history(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
-        """Have the history of these runs pulled again from the start and at once, even if they were set aside."""
+        """Have the whole history of these runs pulled again at once, even if they failed and wait for a retry."""
         cursors = history.find(self._db, project, run_ids).values()
         staging.drop(self._db, [cursor.rid for cursor in cursors])
         for cursor in cursors:
@@ -135,9 +135,9 @@ class Writes:
         history.save(self._db, cursors)
 
     def set_aside(self, project: ProjectKey, run_id: str, *, error: str, next_try_at: datetime) -> None:
-        """Note that the run's history could not be had, and when to try again.
+        """Record that pulling the run failed, and when to retry.
 
-        Counts one attempt more, also on top of those that a write in this transaction has just forgotten.
+        Adds one to the run's failed attempts, including those that a write in this transaction has just forgotten.
         """
         cursor = history.find(self._db, project, [run_id])[run_id]
         cursor.attempts = self._forgotten.pop(cursor.rid, cursor.attempts) + 1
@@ -145,46 +145,46 @@ class Writes:
         history.save(self._db, [cursor])
 
     def forget_failures(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
-        """Note that nothing is wrong with these runs any more."""
+        """Forget the failed attempts of these runs."""
         cursors = list(history.find(self._db, project, run_ids).values())
         for cursor in cursors:
-            cursor.succeeded()
+            cursor.clear_failures()
         history.save(self._db, cursors)
 
     def replace_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
-        """Put the page in place of all that is mirrored of its run's system metrics."""
+        """Replace all mirrored system metrics of the page's run."""
         history.replace_system_metrics(self._db, project, page)
 
     def append_system_metrics(self, project: ProjectKey, page: HistoryPage) -> None:
-        """Add the page to what is mirrored of its run's system metrics."""
+        """Add the page to the mirrored system metrics of its run."""
         history.append_system_metrics(self._db, project, page)
 
     def local_runs(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
-        """How each of these runs stands, if it is mirrored."""
+        """The state of each of these runs that is mirrored."""
         return local.find(self._db, project, run_ids)
 
     def mark_local(self, found: Sequence[tuple[LocalRun, str]]) -> None:
-        """Mark runs as read from local files, each with what reading goes on from, as text."""
+        """Mark runs as read from local files, each with the state, as text, from which reading continues."""
         local.save(self._db, found)
 
     def save_local_files(self, files: Sequence[LocalFile]) -> None:
-        """Note how far these files are read."""
+        """Record how far these files are read."""
         local.save_files(self._db, files)
 
     def forget_local_files(self, paths: Sequence[str]) -> None:
-        """Know nothing more of these files; what was read from them stays."""
+        """Forget these files; what was read from them stays."""
         local.forget_files(self._db, paths)
 
     def forget_run(self, project: ProjectKey, run_id: str) -> None:
-        """Remove a run and everything that is mirrored of it."""
+        """Remove a run and everything mirrored of it."""
         self._views_changed |= local.forget(self._db, project, run_id)
         self.written.add(project)
 
     def adopt_local(self, project: ProjectKey, records: Sequence[RunRecord]) -> None:
-        """See which local runs the server now holds, its records being written already.
+        """Find the local runs that the server now has completely. Their records must be written already.
 
-        Those of which it has the whole history are pulled again as a whole and are no longer marked. The mirrored
-        history of the others stays until the server has as much.
+        These are unmarked and will be pulled again completely. The history of the others, read from files, stays until
+        the server has as much.
         """
         complete, hidden = local.adopt(self._db, project, records)
         self._views_changed |= hidden
@@ -192,11 +192,11 @@ class Writes:
             self.request_refresh(project, complete)
 
     def put_console(self, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
-        """Put each page in place of the lines that it covers; a last page also of all that follow."""
+        """Replace the lines that each page covers; a last page also replaces all lines after it."""
         console.put_console(self._db, project, pages)
 
     def put_file_lists(self, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
-        """Put these lists, by run, in place of what was known of their files."""
+        """Replace the mirrored lists of files of these runs, by run id."""
         console.put_files(self._db, project, files)
 
     def put_metadata_files(
@@ -205,60 +205,60 @@ class Writes:
         documents: Mapping[str, dict[str, Any] | None],
         nodes: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
-        """Put what the metadata file of each run holds in place of what it held; None where there is no file.
+        """Replace the mirrored content of each run's metadata file; None if there is no file.
 
-        Its host and git commit stand in for those that a run itself does not tell. `nodes` are their entries in the
-        lists of files, as the server tells them.
+        Its host and git commit are used for runs whose records have none. `nodes` are the files' entries in the lists
+        of files, as the server returned them.
         """
         metadata.put_files(self._db, project, documents)
         metadata.put_nodes(self._db, project, nodes or {})
 
     def set_extras(self, entries: Sequence[RunExtras]) -> None:
-        """Note how far the system metrics, console and file of these runs are taken, in place of what was noted."""
+        """Replace the record of how much of these runs' system metrics, console and files is mirrored."""
         console.save(self._db, entries)
 
-    def keep_project_facts(self, project: ProjectKey, told: Mapping[str, Any]) -> None:
-        """Put what the server tells of the project in place of what it told before."""
+    def keep_project_facts(self, project: ProjectKey, values: Mapping[str, Any]) -> None:
+        """Replace the facts that the server returned about the project."""
         self.add_project(project)
-        facts.keep_project(self._db, project, told)
+        facts.keep_project(self._db, project, values)
 
-    def keep_server_facts(self, base_url: str, told: Mapping[str, Any], *, at: datetime) -> None:
-        """Put what the server tells of itself, and of whoever holds the key, in place of what it told before."""
-        facts.keep_server(self._db, base_url, told, at)
+    def keep_server_facts(self, base_url: str, values: Mapping[str, Any], *, at: datetime) -> None:
+        """Replace the facts that the server returned about itself and about the key's owner."""
+        facts.keep_server(self._db, base_url, values, at)
 
-    def keep_run_facts(self, project: ProjectKey, told: Mapping[str, RunFacts]) -> None:
-        """Put what the server tells of these runs, by run id, in place of what it told before."""
-        facts.keep_of_names(self._db, project, told)
+    def keep_run_facts(self, project: ProjectKey, run_facts: Mapping[str, RunFacts]) -> None:
+        """Replace the facts that the server returned about these runs, by run id."""
+        facts.keep_runs_by_id(self._db, project, run_facts)
 
     def keep_exports(self, project: ProjectKey, exported: Mapping[str, int]) -> None:
-        """Note up to which step the server has exported the history of these runs, by run id."""
+        """Record up to which step the server has exported the history of these runs, by run id."""
         facts.keep_exports(self._db, project, exported)
 
     def forget_file_lists(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
-        """Have the lists of files of these runs pulled again; what is mirrored of them stays until then."""
+        """Have the lists of files of these runs pulled again; the mirrored ones stay until then."""
         console.forget_lists(self._db, rids.find(self._db, project, run_ids).values())
 
     def set_cursor(self, project: ProjectKey, cursor: ProjectCursor) -> None:
-        """Note how far the project is mirrored now."""
+        """Record how far the project is mirrored now."""
         self.add_project(project)
         projects.set_cursor(self._db, project, cursor)
 
     def record_attempt(self, project: ProjectKey, at: datetime) -> None:
-        """Note that a pass began."""
+        """Record that a pass started."""
         self.add_project(project)
         projects.record_attempt(self._db, project, at)
 
     def record_success(self, project: ProjectKey, at: datetime) -> None:
-        """Note that a pass went well; the last error is forgotten."""
+        """Record that a pass succeeded, and forget the last error."""
         self.add_project(project)
         projects.record_success(self._db, project, at)
 
     def record_failure(self, project: ProjectKey, error: str, at: datetime) -> None:
-        """Note that a pass failed, and why; the last success stays known."""
+        """Record that a pass failed, and why. The time of the last success stays."""
         self.add_project(project)
         projects.record_failure(self._db, project, error, at)
 
     def mend(self, project: ProjectKey) -> list[str]:
-        """Bring what disagrees within the store in line, and tell what was done; see mirror.store.repair."""
+        """Repair the project's tables where they disagree. Returns what was done; see mirror.store.repair."""
         self.written.add(project)
         return repair.mend(self._db, self._folder, project)

@@ -21,7 +21,7 @@ SERVER_AGAIN = timedelta(hours=6)
 async def due(context: Context) -> About:
     """What to ask with the next page of runs."""
     base_url = context.server.base_url
-    told_at = await context.writer.read(lambda store: store.server_told_at(base_url))
+    told_at = await context.writer.read(lambda store: store.server_facts_at(base_url))
     return About(server_too=told_at is None or utc_now() - told_at >= SERVER_AGAIN)
 
 

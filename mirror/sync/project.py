@@ -133,7 +133,7 @@ class _Pass:
         )
         app = self.context.server.app_url
         if await self.context.writer.read(lambda store: store.app_url(self.project)) != app:
-            await self.context.writer.write(lambda tx: tx.lead_to(self.project, app))
+            await self.context.writer.write(lambda tx: tx.set_app_url(self.project, app))
         # Without any history to pull, what there is was still taken with the former globs.
         if self.context.scope.history and self.cursor.history != self.context.scope.history_text:
             former, self.cursor = self.cursor, replace(self.cursor, history=self.context.scope.history_text)

@@ -339,7 +339,7 @@ class _Verification:
                 self._note(Level.DIFFERS, run_id, "history_rows", f"{run.rows:,}", f"{compared.lines:,}", cause)
             last = look.record.server_last_step
             if last is not None and run.last_step != last and "last_step" not in told:
-                cause = "the cursor of the history was changed: a pass would take rows twice or miss some"
+                cause = "the cursor of the history was changed: a pass would pull rows twice or miss some"
                 self._note(Level.DIFFERS, run_id, "last_step", f"{run.last_step}", f"{last}", cause)
         if look.suspicions and not damaged and len(self.of_run.get(run_id, [])) == before and not look.moved:
             server = "; ".join(look.suspicions[:3])

@@ -1,4 +1,4 @@
--- The ten best finished runs by validation accuracy, with what they were configured with.
+-- The ten finished runs with the best validation accuracy, with their learning rate.
 SELECT r.entity, r.project, r.run_id, r.name, s.number AS accuracy, lr.number AS lr
 FROM runs AS r
 JOIN summary_values AS s ON s.entity = r.entity AND s.project = r.project AND s.run_id = r.run_id AND s.key = 'val/acc'

@@ -1,4 +1,4 @@
--- Hours of runs and of GPUs by user and month. Needs `sync.system_metrics`; a run without any counts no GPU hours.
+-- Hours of runs and of GPUs by user and month. Needs `sync.system_metrics`; a run without system metrics counts as 0 GPU hours.
 SELECT r.username, date_trunc('month', r.created_at)::TIMESTAMP AS month, count(*) AS runs,
     sum(r.duration_s) / 3600 AS hours, coalesce(sum(r.duration_s * g.gpus), 0) / 3600 AS gpu_hours
 FROM runs AS r

@@ -1,4 +1,4 @@
--- The loss of every run at a hundred points along its way, whatever its length; for line charts.
+-- The loss of every run, averaged over a hundred equal ranges of its steps; for line charts.
 SELECT entity, project, run_id, min(step) AS step, avg(value) AS loss
 FROM (
     SELECT h.entity, h.project, h.run_id, h.step, h.value, (h.step - k.first_step) * 100 // (k.last_step - k.first_step + 1) AS part

@@ -1,4 +1,4 @@
--- The metrics of each run side by side, one row a step; for scatter plots and spreadsheets.
+-- The metrics of each run side by side, one row per step; for scatter plots and spreadsheets.
 SELECT
     entity, project, run_id, step,
     max(value) FILTER (WHERE key = 'loss') AS loss,

@@ -1,4 +1,4 @@
--- How many runs began on each day, and how they stand now; for a stacked bar chart.
+-- How many runs started on each day, by their current state; for a stacked bar chart.
 SELECT entity, project, date_trunc('day', created_at)::TIMESTAMP AS day, state, count(*) AS runs
 FROM runs
 WHERE deleted_at IS NULL

@@ -1,4 +1,4 @@
--- How many runs each kind of GPU had, on how many machines, and for how many hours.
+-- The number of runs, machines and hours for each type of GPU.
 SELECT
     m.entity, m.project, m.value AS gpu, count(*) AS runs, count(DISTINCT r.host) AS hosts,
     sum(r.duration_s) / 3600 AS hours

@@ -1,4 +1,4 @@
--- Runs that call themselves running and were not heard of for half an hour before their project was last synced.
+-- Runs in the state "running" that sent no heartbeat in the half hour before their project was last synced.
 SELECT r.entity, r.project, r.run_id, r.name, r.username, r.host, r.heartbeat_at,
     date_diff('minute', r.heartbeat_at, p.last_success_at) AS minutes_silent
 FROM runs AS r

@@ -1,4 +1,4 @@
--- The runs of each sweep by their best loss, with the settings that the sweep tried; the first ten of each.
+-- The ten runs of each sweep with the best loss, with their settings.
 SELECT r.entity, r.project, r.sweep, rank() OVER (PARTITION BY r.entity, r.project, r.sweep ORDER BY k.min) AS place,
     r.run_id, r.name, r.state, k.min AS best_loss, c.settings
 FROM runs AS r

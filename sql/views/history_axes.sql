@@ -1,5 +1,5 @@
--- The key of the x axis that define_metric gave a key, where it is not the step. A definition of the key itself goes before
--- patterns, a longer pattern before a shorter one; W&B's own keys, which begin with `_`, match no pattern.
+-- The key of the x axis that define_metric gave a key, unless it is the step. A definition of the key itself wins over
+-- patterns, and a longer pattern over a shorter one. W&B's own keys, which begin with `_`, match no pattern.
 CREATE OR REPLACE VIEW store.history_axes AS
 SELECT entity, project, run_id, key, x_key
 FROM (

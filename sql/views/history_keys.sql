@@ -1,4 +1,4 @@
--- min and max are over finite values; last is the last number, at whichever step that was.
+-- min and max are over finite values; last is the last number, which may be at an earlier step than last_step.
 CREATE OR REPLACE VIEW main.history_keys AS
 SELECT r.entity, r.project, r.run_id, k.key, k.rows, k.first_step, k.last_step, k.min, k.max, k.last
 FROM store.history_keys AS k

@@ -1,6 +1,6 @@
--- Every number with its place on the x axis that define_metric gave its key: the last finite value of `x_key` at or before
--- the step, null before the first one. Without a definition x is the step.
--- The window is partitioned by run and key so that conditions on these reach the history itself.
+-- Every number with its x value on the axis that define_metric gave its key: the last finite value of `x_key` at or before
+-- the step, NULL before the first one. Without a definition x is the step.
+-- The window is partitioned by run and key so that DuckDB pushes conditions on these down to the history.
 CREATE OR REPLACE VIEW main.history_x AS
 WITH placed AS (
     SELECT entity, project, run_id, key, x_key, step, value,

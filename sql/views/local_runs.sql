@@ -1,4 +1,4 @@
--- Runs that are mirrored from local files, because the server does not hold them, or holds less of their history.
+-- Runs that are mirrored from local files, because the server does not have them or has less of their history.
 CREATE OR REPLACE VIEW main.local_runs AS
 SELECT
     r.entity, r.project, r.run_id, r.storage_id <> '' AS on_server,

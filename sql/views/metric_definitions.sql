@@ -1,6 +1,6 @@
--- What define_metric said of a run's keys. The list lies in the run's config at `_wandb`, `m`; the keys of its records are
--- the field numbers of MetricRecord in the official client's wandb_internal.proto: 1 name, 2 glob_name, 4 step_metric,
--- 5 the one-based place of the step metric in the list, 6 options, 7 summary, 8 goal.
+-- The definitions that define_metric made for a run's keys. The list is in the run's config at `_wandb`, `m`; the keys of
+-- its records are the field numbers of MetricRecord in the official client's wandb_internal.proto: 1 name, 2 glob_name,
+-- 4 step_metric, 5 the one-based index of the step metric in the list, 6 options, 7 summary, 8 goal.
 -- A dot that belongs to a name is written \. there. A pattern ends with its only `*`.
 CREATE OR REPLACE VIEW main.metric_definitions AS
 SELECT entity, project, run_id, key, pattern, nullif(x_key, '') AS x_key,

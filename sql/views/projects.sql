@@ -1,5 +1,5 @@
--- Counts are of runs that exist on the server. lag_s is measured at the time of reading; it is NULL before the first good
--- pass, and where that is dated more than a minute after now: a clock was set back, and nobody knows the lag.
+-- Only runs that exist on the server are counted. lag_s is computed when the view is read. It is NULL before the first
+-- successful pass, and if that is more than a minute in the future: then a clock was set back, and the lag is unknown.
 CREATE OR REPLACE VIEW main.projects AS
 SELECT
     p.entity, p.project,

@@ -1,4 +1,4 @@
--- What the runs and the wide relations have in common.
+-- The columns shared by `runs` and the wide relations.
 CREATE OR REPLACE VIEW store.run_rows AS
 SELECT
     r.rid, r.entity, r.project, r.run_id, r.name, r.state, r.created_at, r.heartbeat_at, r.updated_at, r.duration_s,

@@ -179,7 +179,7 @@ def test_a_corrupt_store_is_named_and_made_anew_from_what_was_published(bench):
     state.write_bytes(b"\0" * 20_000)
     told, done = bench.mirror("sync", "team/p").stderr.splitlines()
     assert told.startswith(f"warning: {state} is damaged (")
-    assert ": going on from mirror.duckdb of 20" in told
+    assert ": rebuilt from mirror.duckdb of 20" in told
     assert done.startswith("team/p: 1 run (1 new), 3 history rows (")
     assert sorted(bench.sql("select run_id from runs")) == [("one",), ("two",)]
 

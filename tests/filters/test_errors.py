@@ -26,7 +26,7 @@ CASES = [
     ('{"a": 1', "the filter is not valid JSON, at line 1 column 8: Expecting ',' delimiter"),
     ('{"config.a":\n  tru}', "the filter is not valid JSON, at line 2 column 3: Expecting value"),
     ("", "the filter is not valid JSON, at line 1 column 1: Expecting value"),
-    ('{"state": "a", "state": "b"}', 'the key "state" stands twice in one object; put both conditions into $and'),
+    ('{"state": "a", "state": "b"}', 'the key "state" occurs twice in one object; put both conditions into $and'),
     (
         {"stat": 1},
         "unknown field 'stat'; did you mean 'state'? (keys of runs are written config.stat or summary_metrics.stat)",
@@ -35,59 +35,56 @@ CASES = [
         {"Name": 1},
         "unknown field 'Name'; did you mean 'name'? (keys of runs are written config.Name or summary_metrics.Name)",
     ),
-    ({"id": "x"}, "unknown field 'id'; the run id is called 'name', and what people see as the name 'display_name'"),
-    ({"config": 1}, "'config' names no key; write config.<key>"),
-    ({"summary_metrics.": 1}, "'summary_metrics.' names no key; write summary_metrics.<key>"),
+    ({"id": "x"}, "unknown field 'id'; the run id is called 'name', and the displayed name 'display_name'"),
+    ({"config": 1}, "'config' has no key; write config.<key>"),
+    ({"summary_metrics.": 1}, "'summary_metrics.' has no key; write summary_metrics.<key>"),
     ({"state.x": 1}, "'state.x': state is a single value; nothing can follow it"),
-    ({"tags.x": 1}, "'tags.x': tags is a list of strings; after it only a position can follow, as in tags.0"),
+    ({"tags.x": 1}, "'tags.x': tags is a list of strings; only a position can follow, as in tags.0"),
     (
         {"$xyz": 1},
-        "$xyz 1: $xyz does not combine filters; a field comes first; only $and, $or and $nor stand alone",
+        "$xyz 1: $xyz does not combine filters; it must follow a field; only $and, $or and $nor can come first",
     ),
-    ({"$where": "1"}, '$where "1": $where is no filter; say it in SQL, as in `mirror query "SELECT ..."`'),
+    ({"$where": "1"}, '$where "1": $where is not a filter; use SQL, as in `mirror query "SELECT ..."`'),
     (
         {"state": "finished", "$sort": {"created_at": -1}},
         (
-            '$sort {"created_at": -1}: $sort is no filter; --order says how runs are sorted, as in --order "-created_at" '
+            '$sort {"created_at": -1}: $sort is not a filter; --order sorts runs, as in --order "-created_at" '
             "(order= in Python)"
         ),
     ),
     (
         {"$limit": 5},
-        "$limit 5: $limit is no filter; --limit says how many runs are wanted (a slice such as runs[:10] in Python)",
+        "$limit 5: $limit is not a filter; --limit limits the number of runs (a slice such as runs[:10] in Python)",
     ),
     (
         {"$skip": 5},
-        "$skip 5: $skip is no filter; runs are left out by a slice in Python, as in runs[10:20], or by OFFSET in SQL",
+        "$skip 5: $skip is not a filter; use a slice in Python, as in runs[10:20], or OFFSET in SQL",
     ),
     (
         {"$project": {"name": 1}},
-        (
-            '$project {"name": 1}: $project is no filter; --select says which columns are wanted, as in --select '
-            "name,config.lr"
-        ),
+        ('$project {"name": 1}: $project is not a filter; --select chooses columns, as in --select name,config.lr'),
     ),
     (
         {"$match": {"state": "x"}},
-        '$match {"state": "x"}: $match is no filter; what it holds is the filter itself: write that alone',
+        '$match {"state": "x"}: $match is not a filter; write only its content, which is the filter itself',
     ),
     (
         {"$group": {"_id": "$state"}},
-        '$group {"_id": "$state"}: $group is no filter; say it in SQL, as in `mirror query "SELECT ..."`',
+        '$group {"_id": "$state"}: $group is not a filter; use SQL, as in `mirror query "SELECT ..."`',
     ),
-    ({"$count": "n"}, '$count "n": $count is no filter; --count counts the runs (len(runs) in Python)'),
+    ({"$count": "n"}, '$count "n": $count is not a filter; --count counts the runs (len(runs) in Python)'),
     (
         {"config.a": {"$gt": 1, "$sort": -1}},
         (
-            'config.a {"$gt": 1, "$sort": -1}: $sort is no condition; --order says how runs are sorted, as in --order '
+            'config.a {"$gt": 1, "$sort": -1}: $sort is not a condition; --order sorts runs, as in --order '
             '"-created_at" (order= in Python)'
         ),
     ),
     (
         [{"$match": {"state": "x"}}, {"$limit": 5}],
         (
-            "a filter is an object, not a list of stages. $match: what it holds is the filter itself: write that alone; "
-            "$limit: --limit says how many runs are wanted (a slice such as runs[:10] in Python)"
+            "a filter is an object, not a list of stages. $match: write only its content, which is the filter itself; "
+            "$limit: --limit limits the number of runs (a slice such as runs[:10] in Python)"
         ),
     ),
     (
@@ -98,24 +95,24 @@ CASES = [
     ({"$ro": []}, "$ro []: $ro does not combine filters; did you mean $or?"),
     (
         {"$not": {"state": "x"}},
-        '$not {"state": "x"}: $not stands after a field, as in {"state": {"$not": ...}}; use $nor here',
+        '$not {"state": "x"}: $not belongs after a field, as in {"state": {"$not": ...}}; use $nor here',
     ),
-    ({"$or": []}, "$or []: $or of no filters means nothing; leave it out to match every run"),
+    ({"$or": []}, "$or []: $or without filters means nothing; leave it out to match every run"),
     ({"$or": {"state": "x"}}, '$or {"state": "x"}: $or takes a list of filters'),
-    ({"$and": [1]}, "$and [1]: $and takes a list of filters, and 1 is none"),
+    ({"$and": [1]}, "$and [1]: $and takes a list of filters, and 1 is not a filter"),
     ({"config.a": {"$gtt": 1}}, 'config.a {"$gtt": 1}: unknown operator $gtt; did you mean $gt?'),
     (
         {"config.a": {"$gt": 1, "b": 2}},
-        'config.a {"$gt": 1, "b": 2}: operators and the plain key "b" stand in one object; use $and',
+        'config.a {"$gt": 1, "b": 2}: one object has both operators and the plain key "b"; use $and',
     ),
     ({"config.a": {"$gt": [1]}}, 'config.a {"$gt": [1]}: $gt takes a number, a string, a bool or a time'),
     ({"config.a": {"$in": 1}}, 'config.a {"$in": 1}: $in takes a list'),
     (
         {"config.a": {"$nin": [{"$gt": 1}]}},
-        'config.a {"$nin": [{"$gt": 1}]}: $nin takes values, and of operators only $regex',
+        'config.a {"$nin": [{"$gt": 1}]}: $nin takes values and $regex, no other operator',
     ),
     ({"config.a": {"$exists": "yes"}}, 'config.a {"$exists": "yes"}: $exists takes true or false'),
-    ({"config.a": {"$not": {}}}, 'config.a {"$not": {}}: $not of no operators means nothing'),
+    ({"config.a": {"$not": {}}}, 'config.a {"$not": {}}: $not without operators means nothing'),
     (
         {"config.a": {"$not": 5}},
         'config.a {"$not": 5}: $not takes operators, as in {"$not": {"$gt": 1}}; use $ne for a value',
@@ -128,11 +125,11 @@ CASES = [
     ),
     (
         {"config.a": {"$regex": "a(?=b)"}},
-        'config.a {"$regex": "a(?=b)"}: the regular expression does not compile: RE2 has no look-ahead such as (?=...); use $not, or two conditions',
+        'config.a {"$regex": "a(?=b)"}: the regular expression does not compile: RE2 does not support look-ahead such as (?=...); use $not, or two conditions',
     ),
     (
         {"config.a": {"$regex": "(a)\\1"}},
-        'config.a {"$regex": "(a)\\\\1"}: the regular expression does not compile: RE2 has no back-references such as \\1',
+        'config.a {"$regex": "(a)\\\\1"}: the regular expression does not compile: RE2 does not support back-references such as \\1',
     ),
     (
         {"config.a": {"$regex": "(a"}},
@@ -145,7 +142,7 @@ CASES = [
     ({"config.a": {"$type": "strin"}}, 'config.a {"$type": "strin"}: unknown type "strin"; did you mean \'string\'?'),
     (
         {"config.a": {"$type": "int"}},
-        'config.a {"$type": "int"}: JSON has one type of number, so "int" cannot be told; use \'number\'',
+        'config.a {"$type": "int"}: JSON has only one type of number, so use \'number\' instead of "int"',
     ),
     ({"config.a": {"$mod": [0, 1]}}, 'config.a {"$mod": [0, 1]}: $mod by 0'),
     (
@@ -153,17 +150,17 @@ CASES = [
         'config.a {"$mod": [2]}: $mod takes [divisor, remainder], two finite numbers below 2^63',
     ),
     ({"config.a": {"$contains": 5}}, 'config.a {"$contains": 5}: $contains takes a string'),
-    ({"created_at": 5}, 'created_at 5: a time is written as ISO text, as in "2026-03-01T12:00:00Z", not 5'),
+    ({"created_at": 5}, 'created_at 5: 5 is not a time; write ISO text such as "2026-03-01T12:00:00Z"'),
     (
         {"created_at": {"$gt": "yesterday"}},
-        'created_at {"$gt": "yesterday"}: "yesterday" is no ISO time, such as "2026-03-01T12:00:00Z"',
+        'created_at {"$gt": "yesterday"}: "yesterday" is not an ISO time such as "2026-03-01T12:00:00Z"',
     ),
     (
         {"created_at": {"$regex": "2026"}},
         'created_at {"$regex": "2026"}: the field is a time, not text; compare it with $gte and $lt',
     ),
-    ({"config.a": "\ud800"}, 'config.a "?": the text holds half of a surrogate pair, which is no character'),
-    ({"config.a": {1}}, 'config.a "{1}": a set is no JSON value'),
+    ({"config.a": "\ud800"}, 'config.a "?": the text contains half of a surrogate pair, which is not a character'),
+    ({"config.a": {1}}, 'config.a "{1}": a set is not a JSON value'),
     (DEEP, "the filter is nested deeper than 100 levels; write it flatter"),
     ("[" * 100_000, "the filter is nested deeper than 100 levels; write it flatter"),
     (

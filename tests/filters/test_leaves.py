@@ -100,7 +100,7 @@ def test_the_hardest_values_are_taken():
 
 def test_what_is_no_json_value_is_refused():
     """The message names the key."""
-    with pytest.raises(TypeError, match=r"config key 'a\.b' holds a set, which is no JSON value"):
+    with pytest.raises(TypeError, match=r"config key 'a\.b' holds a set, which is not a JSON value"):
         LeafColumns().add(1, "config", {"a": {"b": set()}})
 
 

@@ -63,7 +63,7 @@ def test_runs_come_in_this_order(runs, order, expected):
             "order 'config.learning_rate,config.learning_rat'... has 17 fields; an order has at most 16",
         ),
         ("created_at,", "order 'created_at,' has an empty part; write fields such as '-created_at,config.lr'"),
-        ("-config", "order '-config': 'config' names no key; write config.<key>"),
+        ("-config", "order '-config': 'config' has no key; write config.<key>"),
         (
             "creatd_at",
             "order 'creatd_at': unknown field 'creatd_at'; did you mean 'created_at'? (keys of runs are written config.creatd_at or summary_metrics.creatd_at)",

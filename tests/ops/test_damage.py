@@ -66,7 +66,7 @@ def test_a_damaged_state_is_told_by_doctor_and_verify_and_the_next_sync_goes_on(
     assert caplog.messages == []
     assert mirrored.here("sync").exit_code == 0
     (line,) = caplog.messages
-    assert ": going on from mirror.duckdb of 20" in line
+    assert ": rebuilt from mirror.duckdb of 20" in line
     assert content(mirrored) == mirrored.before
     assert failing(mirrored) == (0, [])
     assert mirrored.here("verify").exit_code == 0
@@ -76,7 +76,7 @@ def test_verify_repairs_a_damaged_state(mirrored):
     deep(mirrored.home / "state.duckdb")
     done = mirrored.mirror("verify", "--repair")
     assert (done.returncode, done.stdout) == (0, "")
-    assert ": going on from mirror.duckdb of 20" in done.stderr.splitlines()[0]
+    assert ": rebuilt from mirror.duckdb of 20" in done.stderr.splitlines()[0]
     assert content(mirrored) == mirrored.before
     assert mirrored.here("verify").exit_code == 0
 

@@ -278,7 +278,7 @@ def test_runs_without_tags_are_told_how_to_be_found(mirror: Any) -> None:
     outcome = mirror("query", "--filter", '{"tags": null}', "--count")
     assert (outcome.exit_code, outcome.stdout) == (0, "0\n")
     assert outcome.stderr == (
-        'warning: tags null: tags is always a list, and never null; runs without tags are {"tags": {"$size": 0}}\n'
+        'warning: tags null: tags is always a list, never null; find runs without tags by {"tags": {"$size": 0}}\n'
     )
     without = '{"tags": {"$size": 0}}'
     assert mirror("query", "--filter", without, "--count").stdout == "4\n"

@@ -137,7 +137,7 @@ def test_a_copy_that_differs_from_the_store_is_not_shown(store, monkeypatch):
             return copy(former.fileno(), target, **options)
 
     monkeypatch.setattr(files, "copy_from", stale)
-    with pytest.raises(StoreError, match=r"does not equal .*state\.duckdb; readers keep the former one, try again"):
+    with pytest.raises(StoreError, match=r"differs from .*state\.duckdb; readers keep the previous one, try again"):
         store.publish()
     monkeypatch.undo()
     assert read(store, "select count(*) from runs") == [(2,)]

@@ -125,7 +125,7 @@ def test_a_state_that_is_damaged_is_made_anew_from_the_published_file(tmp_path, 
     with opened(tmp_path, tail_values=1000) as store:
         (line,) = [record.message for record in caplog.records]
         assert line.startswith(f"{state} ")
-        assert f": going on from {published.name} of 20" in line
+        assert f": rebuilt from {published.name} of 20" in line
         assert "\n" not in line
         assert store.cursor(PROJECT) == ProjectCursor(NOW)
         assert state.stat().st_mode & 0o777 == 0o600
@@ -154,7 +154,7 @@ def test_damage_of_the_state_that_is_open_is_never_published(tmp_path, caplog):
         with pytest.raises(StoreDamaged) as told:
             store.publish()
         assert re.fullmatch(
-            r".*/state\.duckdb was damaged \(.+\) and is made anew from what was published; the next pass goes on .*",
+            r".*/state\.duckdb was damaged \(.+\) and was rebuilt from the published file; the next pass continues .*",
             str(told.value),
         )
         assert content(tmp_path) == before
@@ -174,7 +174,7 @@ def test_damage_of_both_files_is_told_and_nothing_is_touched(tmp_path, damage):
     with pytest.raises(StoreError) as refused, opened(tmp_path):
         pass
     assert re.fullmatch(
-        rf"{state} is (missing|damaged \(.+\)), and {published} cannot stand in for it, being damaged, too \(.+\): "
+        rf"{state} is (missing|damaged \(.+\)), and {published} cannot replace it, since it is damaged, too \(.+\): "
         "restore one of them from a backup, or move both away and run `mirror sync`, which pulls what the server has",
         str(refused.value),
     )
@@ -189,8 +189,8 @@ def test_a_damaged_state_without_a_published_file_is_told_and_left_alone(tmp_pat
     with pytest.raises(StoreError) as refused, opened(tmp_path):
         pass
     assert re.fullmatch(
-        rf"{state} is damaged \(.+\), and there is no mirror\.duckdb to go on from: restore one of them from a backup, "
-        "or move state\\.duckdb away and run `mirror sync`, which pulls what the server has",
+        rf"{state} is damaged \(.+\), and there is no mirror\.duckdb to rebuild it from: restore one of them from a "
+        "backup, or move state\\.duckdb away and run `mirror sync`, which pulls what the server has",
         str(refused.value),
     )
     assert state.read_bytes() == b"junk" * 5000
@@ -354,8 +354,8 @@ def test_a_state_of_another_mirror_takes_the_place_of_nothing(tmp_path):
     with pytest.raises(StoreError) as refused, opened(tmp_path / "ours"):
         pass
     assert str(refused.value) == (
-        f"{published} was not published from {state}, but from another mirror: to go on from mirror.duckdb, move "
-        "state.duckdb away, and to go on from state.duckdb, move mirror.duckdb away; nothing was changed"
+        f"{published} was not published from {state}, but from another mirror: to continue from mirror.duckdb, move "
+        "state.duckdb away; to continue from state.duckdb, move mirror.duckdb away; nothing was changed"
     )
     assert content(tmp_path / "ours") == ours
     assert sorted((tmp_path / "ours").rglob("*.parquet")) == segments
@@ -398,7 +398,7 @@ def test_a_restored_state_does_not_take_the_place_of_what_is_newer(tmp_path):
         pass
     assert re.fullmatch(
         rf"{tmp_path}/state\.duckdb is older than {tmp_path}/mirror\.duckdb \(published (\d+) and (\d+) times\), as a "
-        r"restored backup is: to go on from mirror\.duckdb, move state\.duckdb away, .*; nothing was changed",
+        r"restored backup is: to continue from mirror\.duckdb, move state\.duckdb away; .*; nothing was changed",
         str(refused.value),
     )
     assert content(tmp_path) == newer

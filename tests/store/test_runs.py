@@ -191,7 +191,7 @@ def test_nothing_of_a_failed_transaction_is_kept(store):
     assert store.cursor(PROJECT) == ProjectCursor()
     write(store, run("c3"), history=[curve("c3", [0])])
     assert read(store, "select run_id, rid from store.runs order by rid") == [("a1", 1), ("c3", 2)]
-    with pytest.raises(StoreError, match="has no run team/vision/b2 to keep history of"):
+    with pytest.raises(StoreError, match="has no run team/vision/b2 to store history for"):
         write(store, history=[curve("b2", range(5))])
 
 

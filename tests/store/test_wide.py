@@ -277,7 +277,7 @@ def test_a_wide_relation_that_cannot_be_made_is_left_out_and_told(store, monkeyp
     with pytest.raises(duckdb.CatalogException, match="team/vision"):
         read(store, 'from "team/vision"')
     [told] = faults(store)
-    assert told["fault"].startswith("it could not be made (")
+    assert told["fault"].startswith("it could not be built (")
     monkeypatch.undo()
     write(store, run(config={"lr": 3}))
     assert read(store, 'select "config.lr" from "team/vision"') == [(3.0,)]
@@ -299,7 +299,7 @@ def test_a_wide_relation_over_which_duckdb_gives_up_is_left_out_until_the_store_
         write(store, run(project=other, config={"x": 1}), project=other)
         assert read(store, 'select "config.x" from "team/audio"') == [(1.0,)]
         assert read(store, "select run_id from runs order by project") == [("a1",), ("a1",)]
-        fault = "it could not be made (INTERNAL Error: broken)"
+        fault = "it could not be built (INTERNAL Error: broken)"
         assert faults(store) == [{"project": "team/vision", "fault": fault}]
     monkeypatch.undo()
     with opened(tmp_path / "mirror") as store:

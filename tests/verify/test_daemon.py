@@ -51,6 +51,6 @@ def test_the_daemon_mends_what_disagrees_within_the_store(bench):
         assert found.returncode == 1
         assert "differs: team/p/done config.lr: mirror has 3, should be 0.1 in the JSON document (" in found.stdout
         repaired = bench.mirror("verify", "--repair")
-        assert 'repaired team/p: made the wide relation "team/p" anew' in repaired.stderr
+        assert 'repaired team/p: rebuilt the wide relation "team/p"' in repaired.stderr
         assert bench.sql('select "config.lr" from "team/p"') == [(0.1,)]
         assert bench.sql("select number from config_values where key = 'lr'") == [(0.1,)]

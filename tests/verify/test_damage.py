@@ -67,7 +67,7 @@ DAMAGE = {
         "insert into store.history_tail select * from store.history_tail where rid = {run} and step = 4 and key = 'acc'",
         [
             (
-                "differs: team/p/aaa history.acc: mirror has 1 value more than steps, first at step 4, "
+                "differs: team/p/aaa history.acc: mirror has 1 value more than steps, the first at step 4, "
                 "should be each step once (the same steps were written twice)"
             ),
             (
@@ -148,7 +148,7 @@ DAMAGE = {
                 "(config_values and the JSON document disagree: the file was damaged or changed)"
             ),
             (
-                'differs: team/p/aaa "team/p": mirror has another row, should be the leaves of the run '
+                'differs: team/p/aaa "team/p": mirror has a different row, should be the leaves of the run '
                 "(the wide relation and the documents disagree: the file was damaged or changed)"
             ),
         ],
@@ -166,11 +166,11 @@ DAMAGE = {
         "delete from store.runs where run_id = 'aaa'",
         [
             "differs: team/p store.leaf_keys: mirror has 2 runs counted with config.layers, the first of ...",
-            "differs: team/p store.leaves: mirror has 13 rows of no run, should be none (a run's row was lost)",
-            "differs: team/p store.run_tags: mirror has 2 rows of no run, should be none (a run's row was lost)",
-            "differs: team/p store.run_history: mirror has 1 row of no run, should be none (a run's row was lost)",
-            "differs: team/p store.history_tail: mirror has 50 rows of no run, should be none (a run's row was lost)",
-            "differs: team/p store.history_keys: mirror has 5 rows of no run, should be none (a run's row was lost)",
+            "differs: team/p store.leaves: mirror has 13 orphaned rows, should be none (a run's row was lost)",
+            "differs: team/p store.run_tags: mirror has 2 orphaned rows, should be none (a run's row was lost)",
+            "differs: team/p store.run_history: mirror has 1 orphaned row, should be none (a run's row was lost)",
+            "differs: team/p store.history_tail: mirror has 50 orphaned rows, should be none (a run's row was lost)",
+            "differs: team/p store.history_keys: mirror has 5 orphaned rows, should be none (a run's row was lost)",
             "differs: team/p/aaa run: mirror has no such run, the server has finished, 10 rows, created ...",
         ],
     ),
@@ -188,7 +188,7 @@ DAMAGE = {
         "insert into store.runs select * from store.runs where run_id = 'aaa'",
         [
             "differs: team/p store.leaf_keys: mirror has 2 runs counted with config.layers, the first of ...",
-            "differs: team/p/aaa run: mirror has 2 rows, should be one row (the run is there more than once)",
+            "differs: team/p/aaa run: mirror has 2 rows, should be one row (the run is stored more than once)",
         ],
     ),
     "a value": (
@@ -257,7 +257,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa last_step: mirror has 4, should be at least 18 "
-                "(the cursor of the history was changed: a pass would take rows twice or miss some)"
+                "(the cursor of the history was changed: a pass would pull rows twice or miss some)"
             )
         ],
     ),
@@ -266,7 +266,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa last_step: mirror has 400, the server has 18 "
-                "(the cursor of the history was changed: a pass would take rows twice or miss some)"
+                "(the cursor of the history was changed: a pass would pull rows twice or miss some)"
             )
         ],
     ),
@@ -284,7 +284,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa history cursor: mirror has no cursors, should be one cursor "
-                "(no pass would go on with the history of this run)"
+                "(no pass would continue the history of this run)"
             )
         ],
     ),
@@ -297,7 +297,7 @@ DAMAGE = {
             ),
             (
                 "differs: team/p/aaa history cursor: mirror has 2 cursors, should be one cursor "
-                "(no pass would go on with the history of this run)"
+                "(no pass would continue the history of this run)"
             ),
         ],
     ),
@@ -314,7 +314,7 @@ DAMAGE = {
         'update store.wide_1 set "config.lr" = 5 where rid = {run}',
         [
             (
-                'differs: team/p/aaa "team/p": mirror has another row, should be the leaves of the run '
+                'differs: team/p/aaa "team/p": mirror has a different row, should be the leaves of the run '
                 "(the wide relation and the documents disagree: the file was damaged or changed)"
             )
         ],
@@ -483,7 +483,7 @@ def test_damage_of_several_kinds_in_several_runs_is_repaired_at_once(bench):
     assert code == 1
     assert {one["run_id"] for one in project["differences"]} == {None, "aaa", "bbb", "odd"}
     said = bench.repaired()
-    assert 'repaired team/p: made the wide relation "team/p" anew' in said
+    assert 'repaired team/p: rebuilt the wide relation "team/p"' in said
     assert "repaired team/p/aaa: pulled again" in said
 
 

@@ -212,7 +212,7 @@ def test_values_of_a_deleted_run_that_were_lost_remain_lost_and_all_else_is_repa
     done = own.cli("verify", "--repair")
     assert done.exit_code == 0
     assert "repaired team/p: kept 0 of 50 values of aaa in it, which only the mirror has" in done.stderr
-    assert "repaired team/p: counted the history of aaa anew, which only the mirror has" in done.stderr
+    assert "repaired team/p: counted the history of aaa again, which only the mirror has" in done.stderr
     assert LOST in done.stderr
     assert own.tables("select run_id, count(*) from history group by all order by 1") == [("bbb", 30), ("odd", 12)]
     assert own.tables("select run_id, history_rows, deleted_at is not null from runs order by 1") == [
