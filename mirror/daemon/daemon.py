@@ -344,7 +344,7 @@ class Daemon:
         """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
         self._refuse_when_stopping()
         failed: dict[str, CommError] = {}
-        notices.heard_by.set(notices.Notices(progress.notice))
+        notices.listener.set(notices.Notices(progress.notice))
         if not paths and not self._settings.projects:
             raise UsageError(f"nothing to sync: name a PATH, or add projects to {self._home.config}")
         wanted = await self._targets(paths or self._settings.projects, failed)
