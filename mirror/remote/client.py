@@ -276,7 +276,7 @@ class Server:
         shown = address.partition("?")[0]
         size = 0
 
-        def take(piece: bytes) -> None:
+        def receive(piece: bytes) -> None:
             nonlocal size
             sink(piece)
             size += len(piece)
@@ -294,7 +294,7 @@ class Server:
                     raise Retry(failed, retry_after(answer.headers))
                 if status != httpx.codes.OK:
                     raise CommError(f"{shown} was refused ({status})", failure)
-                await self._receive(answer, take)
+                await self._receive(answer, receive)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise CommError(f"{shown!r} is not a valid file address", error) from error
         except httpx.HTTPError as error:
@@ -338,14 +338,14 @@ class Server:
         address, headers = f"{self.base_url}/{path}", {"Content-Type": "application/json"}
         content = bytearray()
 
-        def take(piece: bytes) -> None:
+        def receive(piece: bytes) -> None:
             content.extend(piece)
             if len(content) > MOST_ANSWER:
                 raise TooMuch(f"{self.base_url} answers {operation} with more than {MOST_ANSWER >> 20} MiB")
 
         try:
             async with self._answer(self._http, "POST", address, content=body, headers=headers) as answer:
-                await self._receive(answer, take)
+                await self._receive(answer, receive)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise Unreachable(f"{self.base_url!r} is not a server address; check WANDB_BASE_URL", error) from error
         except httpx.HTTPError as error:
