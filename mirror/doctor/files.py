@@ -79,7 +79,8 @@ def _state(home: Home) -> Iterator[Finding]:
         yield warn("state", f"not checked: {error}", "restart the daemon")
         return
     if problem is not None:
-        yield fail("state", problem, 'see docs/operations.md, "When something is damaged"; `mirror sync` repairs what it can')
+        advice = 'see docs/operations.md, "When something is damaged"; `mirror sync` repairs what it can'
+        yield fail("state", problem, advice)
     elif home.state.exists():
         by = " (checked by the daemon, which has it open)" if control else ""
         yield ok("state", f"all of {home.state} can be read{by}")
