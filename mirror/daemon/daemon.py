@@ -518,7 +518,7 @@ class Daemon:
             context = replace(self._context, server=server, progress=progress or self._context.progress)
             try:
                 result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
-                await self._context.writer.settle()
+                await self._context.writer.maintain()
             except Exception as error:  # noqa: BLE001 - a bug that one project triggers must not stop the others
                 result = await self._crashed_pass(target.project, error)
         logs.log_pass(result, self._last.get(target.project))

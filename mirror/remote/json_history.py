@@ -92,7 +92,7 @@ def _columns(rows: list[dict[str, Any]], steps: list[int], keys: KeyGlobs) -> pa
     schema = _schema(pa)
     if keys.nothing:
         return pa.table([[], [], [], []], schema=schema)
-    odd = _Odd()
+    others = _NotNumbers()
     for names, members in groups.items():
         group_steps = pa.array([steps[index] for index in members], pa.int64())
         columns = zip(*(rows[index].values() for index in members), strict=True)
@@ -107,8 +107,8 @@ def _columns(rows: list[dict[str, Any]], steps: list[int], keys: KeyGlobs) -> pa
                 pieces.append(pa.table([group_steps, names_column, numbers, no_text], schema=schema))
                 continue
             for index, value in zip(members, column, strict=True):
-                odd.add(steps[index], name, value, keys)
-    pieces.append(pa.table([odd.steps, odd.keys, odd.values, odd.texts], schema=schema))
+                others.add(steps[index], name, value, keys)
+    pieces.append(pa.table([others.steps, others.keys, others.values, others.texts], schema=schema))
     return pa.concat_tables(pieces)
 
 
@@ -134,7 +134,7 @@ def _schema(pa: Any) -> Any:
     return pa.schema([("step", pa.int64()), ("key", pa.string()), ("value", pa.float64()), ("text", pa.string())])
 
 
-class _Odd:
+class _NotNumbers:
     """Values that are not plain numbers, added one at a time."""
 
     def __init__(self) -> None:

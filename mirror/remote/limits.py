@@ -119,20 +119,20 @@ class Limiter:
 
     def __init__(self, concurrency: int) -> None:
         self._free = concurrency
-        self._roomy = max(1, concurrency - 1)
-        self._ahead = 0
+        self._free_for_large = max(1, concurrency - 1)
+        self._small_in_a_row = 0
         self._small, self._bulk, self._files = _Queue(), _Queue(), _Queue()
         self._next_start = 0.0
         self._interval = 0.0
-        self._slower_from = 0.0
-        self._quiet_until = 0.0
+        self._next_slowdown = 0.0
+        self._paused_until = 0.0
         self._left: float | None = None
-        self._most = 0.0
+        self._quota = 0.0
         self._reset_at = 0.0
         self._cost: float | None = None
         self._last_left: float | None = None
         self._answers = 0
-        self._waking: asyncio.TimerHandle | None = None
+        self._wake_timer: asyncio.TimerHandle | None = None
         self._minutes: deque[tuple[int, int]] = deque(maxlen=_MINUTES)
 
     @asynccontextmanager
@@ -148,17 +148,17 @@ class Limiter:
             await ticket
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled():
-                self._give_back(loop, large)
+                self._release(loop, large)
             raise
         try:
             yield
         finally:
-            self._give_back(loop, large)
+            self._release(loop, large)
 
     def pause(self, seconds: float) -> None:
         """Hold back every request for this many seconds; a longer pause already under way stays."""
         until = asyncio.get_running_loop().time() + min(seconds, LONGEST_PAUSE)
-        self._quiet_until = max(self._quiet_until, until)
+        self._paused_until = max(self._paused_until, until)
 
     def refused(self, after: float | None) -> None:
         """Handle a 429: wait for the server's `Retry-After`, or find the pace by trying."""
@@ -167,9 +167,9 @@ class Limiter:
             return
         now = asyncio.get_running_loop().time()
         # A whole burst may be refused; that counts as too fast only once.
-        if now >= self._slower_from:
+        if now >= self._next_slowdown:
             self._interval = min(LONGEST_INTERVAL, max(FIRST_INTERVAL, self._interval * 2))
-            self._slower_from = now + self._interval
+            self._next_slowdown = now + self._interval
         self.pause(self._interval * random.uniform(0.5, 1.5))  # noqa: S311
 
     def learn(self, headers: Mapping[str, str]) -> None:
@@ -186,12 +186,12 @@ class Limiter:
             return
         now = asyncio.get_running_loop().time()
         if now >= self._reset_at:
-            self._most, self._last_left = left, None
+            self._quota, self._last_left = left, None
         self._learn_cost(left)
-        self._left, self._most, self._reset_at = left, max(self._most, left), now + reset
+        self._left, self._quota, self._reset_at = left, max(self._quota, left), now + reset
         if left < (1.0 if self._cost is None else min(1.0, self._cost)):
             self.pause(reset)
-        elif left < self._most * SCARCE:
+        elif left < self._quota * SCARCE:
             self._next_start = max(self._next_start, now + self._share(reset))
 
     def _learn_cost(self, left: float) -> None:
@@ -224,49 +224,49 @@ class Limiter:
             left=self._left if known else None,
             cost=self._cost if known else None,
             resets_in_s=self._reset_at - now if known else None,
-            paused_for_s=max(0.0, self._quiet_until - now),
+            paused_for_s=max(0.0, self._paused_until - now),
             waiting={project: count for project, count in waiting.items() if count},
         )
 
-    def _give_back(self, loop: asyncio.AbstractEventLoop, large: bool) -> None:
+    def _release(self, loop: asyncio.AbstractEventLoop, large: bool) -> None:
         self._free += 1
-        self._roomy += large
+        self._free_for_large += large
         self._serve(loop)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the requests that may start now, and schedule a call for when the next one may."""
         while self._free > 0:
-            wait = max(self._quiet_until, self._next_start) - loop.time()
-            asking = len(self._small) or (self._roomy and len(self._bulk))
+            wait = max(self._paused_until, self._next_start) - loop.time()
+            asking = len(self._small) or (self._free_for_large and len(self._bulk))
             if asking and wait <= 0:
                 ticket, large = self._next_question()
                 if ticket is not None:
                     self._start(loop.time())
             else:
-                ticket, large = self._files.take() if self._roomy else None, True
+                ticket, large = self._files.take() if self._free_for_large else None, True
                 if ticket is None:
                     if asking:
                         self._wake_in(loop, wait)
                     return
             if ticket is not None:
                 self._free -= 1
-                self._roomy -= large
+                self._free_for_large -= large
                 ticket.set_result(None)
 
     def _next_question(self) -> tuple[asyncio.Future[None] | None, bool]:
         """Return the next ticket, and True if it is for a page."""
-        due = self._roomy > 0 and len(self._bulk) > 0 and self._ahead >= SHARE - 1
+        due = self._free_for_large > 0 and len(self._bulk) > 0 and self._small_in_a_row >= SHARE - 1
         if not due and (ticket := self._small.take()) is not None:
-            self._ahead = self._ahead + 1 if len(self._bulk) else 0
+            self._small_in_a_row = self._small_in_a_row + 1 if len(self._bulk) else 0
             return ticket, False
-        self._ahead = 0
-        return self._bulk.take() if self._roomy else None, True
+        self._small_in_a_row = 0
+        return self._bulk.take() if self._free_for_large else None, True
 
     def _start(self, now: float) -> None:
         interval = self._interval
         if self._left is not None and now < self._reset_at:
             self._left = max(0.0, self._left - (1.0 if self._cost is None else self._cost))
-            if self._left < self._most * SCARCE:
+            if self._left < self._quota * SCARCE:
                 interval = max(interval, self._share(self._reset_at - now))
         self._next_start = now + interval
         minute = int(now // 60)
@@ -274,6 +274,6 @@ class Limiter:
         self._minutes.append((at, count + 1))
 
     def _wake_in(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        if self._waking is not None:
-            self._waking.cancel()
-        self._waking = loop.call_later(seconds, self._serve, loop)
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+        self._wake_timer = loop.call_later(seconds, self._serve, loop)

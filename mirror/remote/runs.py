@@ -305,11 +305,11 @@ def _head(node: Mapping[str, Any]) -> RunHead:
         created_at=moment(node["createdAt"]),
         heartbeat_at=moment(node["heartbeatAt"]),
         updated_at=moment(node["updatedAt"]),
-        server_rows=_lines(node["historyLineCount"]),
+        server_rows=_valid_count(node["historyLineCount"]),
     )
 
 
-def _lines(count: Any) -> int:
+def _valid_count(count: Any) -> int:
     """Return a count of lines; 0 for what is not a count, which the record reports as a flaw."""
     return count if isinstance(count, int) and 0 <= count < 2**63 else 0
 
@@ -325,7 +325,7 @@ def _document(node: Mapping[str, Any], field: str) -> dict[str, Any]:
 _TEXTS = ("displayName", "group", "jobType", "sweepName", "notes", "description", "commit", "host", "state")
 _COUNTS = ("historyLineCount", "eventsLineCount", "logLineCount")
 
-_KEPT = {
+_COLUMNS = {
     "config": ("config", "config_meta"),
     "summaryMetrics": ("summary", "server_last_step"),
     "historyKeys": ("server_last_step",),
@@ -374,7 +374,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
 
 
 def _columns_of(fields: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({column for field in fields for column in _KEPT.get(field, (field,))}))
+    return tuple(sorted({column for field in fields for column in _COLUMNS.get(field, (field,))}))
 
 
 def _has_plain_types(node: Mapping[str, Any]) -> bool:
@@ -382,7 +382,7 @@ def _has_plain_types(node: Mapping[str, Any]) -> bool:
     tags = node["tags"] or ()
     return (
         all(node[name] is None or isinstance(node[name], str) for name in _TEXTS)
-        and all((count := node.get(name)) is None or _lines(count) == count for name in _COUNTS)
+        and all((count := node.get(name)) is None or _valid_count(count) == count for name in _COUNTS)
         and isinstance(tags, list | tuple)
         and all(isinstance(tag, str) for tag in tags)
     )
@@ -477,5 +477,5 @@ def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
     for key, entry in keys.items():
         types = entry.get("typeCounts") if isinstance(entry, dict) else None
         if isinstance(types, list):
-            counts[key] = sum(_lines(kind.get("count")) for kind in types if isinstance(kind, dict))
+            counts[key] = sum(_valid_count(kind.get("count")) for kind in types if isinstance(kind, dict))
     return counts

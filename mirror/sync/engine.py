@@ -29,6 +29,6 @@ async def sync(
 
     context.progress.projects_expected(len(targets))
     results = await asyncio.gather(*(one(target) for target in targets))
-    await context.writer.settle()
+    await context.writer.maintain()
     await context.writer.publish()
     return list(results)

@@ -107,7 +107,7 @@ class Writer:
         """Publish all commits to readers now."""
         await self.read(self._publish)
 
-    async def settle(self) -> None:
+    async def maintain(self) -> None:
         """Run maintenance after a pass."""
         try:
             await self.read(lambda store: store.tend())

@@ -160,8 +160,8 @@ def test_each_part_that_stands_still_is_named(bench):
     flag = bench.root / "hang"
     prelude = f"""
 import os, time, datetime
-from mirror.daemon import daemon, ledger, problems, schedule
-ledger.CRASH_PAUSE = 0.1
+from mirror.daemon import daemon, outcomes, problems, schedule
+outcomes.CRASH_PAUSE = 0.1
 problems.STUCK = 0.5
 def changes(*_):
     raise ValueError("a bug")
