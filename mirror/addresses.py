@@ -1,4 +1,4 @@
-"""Addresses of the pages that W&B shows to people, which may lie on another host than the API."""
+"""Addresses of W&B's web pages, which may be on another host than the API."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from urllib.parse import quote, unquote, urlsplit
 from mirror.errors import ConfigError
 
 FORGE_HOSTS = {"forge.coreweave.com": "api.wandb.ai", "qa.forge.coreweave.com": "api.qa.wandb.ai"}
-"""The official client's own table (wandb/sdk/lib/urls.py): the hosts of the app, and of the API behind each.
+"""Hosts of the app, and the host of the API of each, as in the official client (wandb/sdk/lib/urls.py).
 
-The API is also at the host with "api." before it, and the app at FORGE_APP_PATH.
+The API is also at "api." plus the app's host, and the app is at FORGE_APP_PATH.
 """
 
 FORGE_APP_PATH = "/wandb"
 
 
 def app_url(base_url: str, environ: Mapping[str, str]) -> str:
-    """Where the pages of a server lie: WANDB_APP_URL, or else what follows from the API's address.
+    """Return the address of a server's web pages: WANDB_APP_URL, otherwise derived from the API's address.
 
-    Raises ConfigError for a variable that is no address.
+    Raises ConfigError if WANDB_APP_URL is not an address.
     """
     given = environ.get("WANDB_APP_URL", "").strip().rstrip("/")
     if not given:
@@ -37,7 +37,7 @@ def app_url(base_url: str, environ: Mapping[str, str]) -> str:
 
 
 def app_of(base_url: str) -> str:
-    """As the official client has it (wandb.util.api_to_app_url of 0.31)."""
+    """Derive the pages' address as the official client does (wandb.util.api_to_app_url of 0.31)."""
     base_url = base_url.rstrip("/")
     host = urlsplit(base_url).hostname
     for forge, api in FORGE_HOSTS.items():
@@ -50,19 +50,19 @@ def app_of(base_url: str) -> str:
 
 @lru_cache
 def project_page(app: str, entity: str, project: str) -> str:
-    """The page of a project."""
+    """Return the address of a project's page."""
     return "/".join([app, quote(entity), quote(project)])
 
 
 def run_page(app: str, entity: str, project: str, run_id: str) -> str:
-    """The page of a run."""
+    """Return the address of a run's page."""
     return f"{project_page(app, entity, project)}/runs/{quote(run_id)}"
 
 
 def path_of(text: str) -> str:
-    """The path that an address of a page means, whichever host it is on: entity/project, with the id of run or sweep.
+    """Return the path in the address of a page on any host: entity/project, with the id of the run or sweep.
 
-    What is no address is returned as it is.
+    A text that is not an address is returned unchanged.
     """
     if not re.match(r"https?://", text):
         return text
@@ -73,8 +73,8 @@ def path_of(text: str) -> str:
     on_forge = address.hostname in FORGE_HOSTS
     path = address.path.removeprefix(FORGE_APP_PATH) if on_forge else address.path
     parts = [unquote(part) for part in path.split("/") if part]
-    for place in range(2, len(parts) - 1):
-        if parts[place] in ("runs", "sweeps"):
-            # What comes before the entity is where the app lies on its host; what follows the id is a tab of the page.
-            return "/".join([*parts[place - 2 : place], parts[place + 1]])
+    for index in range(2, len(parts) - 1):
+        if parts[index] in ("runs", "sweeps"):
+            # Parts before the entity are the app's path on its host; parts after the id are a tab of the page.
+            return "/".join([*parts[index - 2 : index], parts[index + 1]])
     return "/".join(parts[:2])

@@ -1,4 +1,4 @@
-"""How a command talks to a running daemon."""
+"""The client of a running daemon's control socket."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mirror.errors import CommError, ConfigError, MirrorError, SyncError, TimedO
 from mirror.settings.socket_path import address
 
 PATIENCE = 15.0
-"""Seconds in which a daemon answers what needs no work."""
+"""Seconds to wait for an answer that needs no work."""
 
 RELOAD_PATIENCE = 120.0
-"""The same for a reload, which waits for the writer and may ask the server for projects."""
+"""Seconds to wait for a reload, which waits for the writer and may ask the server for projects."""
 
 END_PATIENCE = 120.0
-"""Seconds that a daemon may take to commit, publish and end."""
+"""Seconds to wait for a daemon to commit, publish and end."""
 
 GRACE = 10.0
-"""Seconds more than a time limit that the daemon has to tell that it was passed."""
+"""Seconds after a time limit within which the daemon must report that the limit has passed."""
 
 
 class Control:
@@ -37,7 +37,7 @@ class Control:
 
     @classmethod
     def find(cls, path: Path) -> Control | None:
-        """The daemon that listens at this path, or None when none does; a socket left by a dead one counts as none."""
+        """Return the daemon that listens at this path, or None, also for a socket that a dead daemon left."""
         if not path.exists():
             return None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, address(path) as short:
@@ -52,19 +52,19 @@ class Control:
         return cls(path)
 
     def status(self) -> dict[str, Any]:
-        """What the daemon is and does."""
+        """Return the daemon's status."""
         with self._client() as client:
             return dict(self._check(client.get("/status")))
 
     def work(
         self, action: str, paths: Sequence[str], *, since: datetime | None = None, timeout: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Run `sync`, `flush` or `ingest` and yield its events as they come; the last one is `done`.
+        """Run `sync`, `flush` or `ingest` and yield its events as they arrive; the last one is `done`.
 
-        With `since` (naive UTC), a sync leaves runs that neither began nor logged from then on for later.
+        With `since` (naive UTC), a sync leaves runs that neither started nor logged since then for later.
 
-        Raises MirrorError with the daemon's message and exit code when it could not even start, or was not done after
-        `timeout` seconds; the daemon goes on with it then.
+        Raises MirrorError with the daemon's message and exit code if it could not start, or was not done after
+        `timeout` seconds; in that case the daemon continues the work.
         """
         body: dict[str, Any] = {"paths": list(paths)}
         body |= {} if since is None else {"since": since.isoformat()}
@@ -87,47 +87,47 @@ class Control:
         raise SyncError("the daemon stopped before it was done; what it committed stays")
 
     def flush_later(self, paths: Sequence[str]) -> None:
-        """Ask for a flush and don't wait for it."""
+        """Request a flush without waiting for it."""
         with self._client() as client:
             self._check(client.post("/flush", json={"paths": list(paths), "wait": False}))
 
     def publish(self) -> None:
-        """Have everything that is committed shown to readers before this returns."""
+        """Publish everything that is committed, before this returns."""
         with self._client(None) as client:
             self._check(client.post("/publish"))
 
     def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        """Have what disagrees within the store of these projects brought in line; what was done, by project."""
+        """Repair inconsistencies in the store of these projects; return what was repaired, by project."""
         with self._client(None) as client:
             return dict(self._check(client.post("/mend", json={"paths": list(paths)}))["mended"])
 
     def check(self) -> str | None:
-        """What is wrong with the state file, which only the daemon can read; None if nothing."""
+        """Return the damage of the state file, which only the daemon can read; None if it is sound."""
         with self._client(None) as client:
             answer = client.post("/check")
             if answer.status_code == httpx.codes.NOT_FOUND:
-                raise SyncError("the daemon is of a version that does not check its files; start it again")
+                raise SyncError("the daemon is of an older version that cannot check its files; restart it")
             problem: str | None = self._check(answer)["problem"]
             return problem
 
     def stop(self) -> None:
-        """Ask the daemon to stop, and wait until it has let go of its home. Raises TimedOut when it takes too long."""
+        """Stop the daemon, and wait until it has released its home. Raises TimedOut if that takes too long."""
         with self._client() as client:
             self._check(client.post("/stop"))
         limit = time.monotonic() + END_PATIENCE
         while self.find(self._path) is not None:
             if time.monotonic() > limit:
-                raise TimedOut(f"the daemon has not ended after {END_PATIENCE:.0f} s; look into its mirror.log")
+                raise TimedOut(f"the daemon has not ended after {END_PATIENCE:.0f} s; see its mirror.log")
             time.sleep(0.1)
 
     def reload(self) -> None:
-        """Have the daemon read its config again. Raises ConfigError when it refuses it."""
+        """Make the daemon read its config again. Raises ConfigError if the config is not valid."""
         with self._client(RELOAD_PATIENCE) as client:
             self._check(client.post("/reload"))
 
     @contextmanager
     def _client(self, patience: float | None = PATIENCE) -> Iterator[httpx.Client]:
-        """A client that waits so long for a piece of an answer; None for ever."""
+        """Open a client that waits `patience` seconds for each piece of an answer, None without a limit."""
         limits = httpx.Timeout(PATIENCE, read=patience)
         try:
             with (

@@ -1,16 +1,16 @@
-"""All that can go wrong. Each message is one line: what happened, to what, and what to do next."""
+"""The exception hierarchy. Each message is one line: what happened, to what, and what to do next."""
 
 from __future__ import annotations
 
 
 class MirrorError(Exception):
-    """A failure that a person can act on; the message is shown as it is."""
+    """A failure that a person can act on; the message is shown unchanged."""
 
     exit_code = 1
 
 
 class UsageError(MirrorError):
-    """The command was given something it cannot take."""
+    """An argument of the command is not valid."""
 
     exit_code = 2
 
@@ -20,7 +20,7 @@ class ConfigError(UsageError):
 
 
 class FilterError(UsageError, ValueError):
-    """A run filter or order does not mean anything; nothing was run."""
+    """A run filter or order is not valid; nothing was run."""
 
 
 class QueryError(MirrorError):
@@ -32,55 +32,55 @@ class StoreError(MirrorError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the state file."""
+    """Another process has locked the state file."""
 
     exit_code = 2
 
 
 class StoreDamaged(StoreError):
-    """A file of the mirror is damaged; `reason` is what DuckDB says of it."""
+    """A file of the mirror is damaged; `reason` is DuckDB's message."""
 
     def __init__(self, message: str, reason: str = "") -> None:
-        """Keep the one-line message and the reason within it."""
+        """Store the one-line message and the reason in it."""
         super().__init__(message)
         self.reason = reason
 
 
 class SyncError(MirrorError):
-    """A pass, or a part of it, did not succeed; what was committed stays."""
+    """A pass, or a part of it, failed; what was committed stays."""
 
 
 class CommError(MirrorError):
-    """Talking to the W&B server failed. `exc` is the original exception, as in the official client."""
+    """A request to the W&B server failed. `exc` is the original exception, as in the official client."""
 
     exit_code = 3
 
     def __init__(self, message: str, exc: BaseException | None = None) -> None:
-        """Keep the one-line message and the exception it came from."""
+        """Store the one-line message and its original exception."""
         super().__init__(message)
         self.message = message
         self.exc = exc
 
 
 class AuthError(CommError):
-    """No API key was found, or the server does not accept it."""
+    """No API key was found, or the server rejects it."""
 
 
 class TimedOut(MirrorError):
-    """Something took longer than it was given, or is staler than allowed."""
+    """A time limit has passed, or the mirror is older than allowed."""
 
     exit_code = 4
 
 
 class ArgumentError(UsageError, CommError, ValueError):
-    """A function of the Python API was given something it cannot take.
+    """An argument of a Python API function is not valid.
 
-    A CommError, since that is what the official client raises for it.
+    A CommError, since that is what the official client raises.
     """
 
 
 class KeysError(ArgumentError, CommError):
-    """The keys of a scan are no list of texts. A CommError, too, since that is what the official client raises."""
+    """The keys of a scan are not a list of strings. A CommError, too, since that is what the official client raises."""
 
     def __init__(self, message: str, exc: BaseException | None = None) -> None:
         """Keep the one-line message and the exception it came from."""
@@ -88,9 +88,9 @@ class KeysError(ArgumentError, CommError):
 
 
 class NotMirrored(CommError, ValueError):
-    """The mirror does not hold the project or run that was asked for.
+    """The requested project or run is not mirrored.
 
-    A CommError, since that is what the official client raises for one that the server does not have.
+    It is a CommError because the official client raises that for one that the server does not have.
     """
 
     exit_code = 1
@@ -104,7 +104,7 @@ SEGMENT_ADVICE = "run `mirror verify --repair`, which pulls what was in it again
 
 
 def nothing_mirrored(path: object) -> StoreError:
-    """The error of a reader where nothing was published yet."""
+    """Return the error for readers when nothing was published yet."""
     return StoreError(f"nothing mirrored yet ({path} does not exist): run `mirror sync`")
 
 
@@ -113,7 +113,7 @@ NEXT_PUBLISHES = "the next pass publishes it again"
 
 
 def unreadable(path: object, error: BaseException, advice: str = PUBLISH_AGAIN) -> StoreError:
-    """The error of a reader where DuckDB cannot read the published file, or a segment of history that it lists."""
+    """Return the error for readers when DuckDB cannot read the published file, or a segment that it lists."""
     reason = str(error).splitlines()[0]
     if names_segment(reason):
         return StoreError(f"a segment of history is missing or damaged ({reason}); {SEGMENT_ADVICE}")
@@ -121,16 +121,16 @@ def unreadable(path: object, error: BaseException, advice: str = PUBLISH_AGAIN) 
 
 
 def names_segment(reason: str) -> bool:
-    """Whether an error of DuckDB is about a segment of history."""
+    """Return True if an error of DuckDB is about a segment of history."""
     return "/history/entity=" in reason and ".parquet" in reason
 
 
 def named(subject: object, text: str) -> str:
-    """The message with what it is about before it, unless it names that already."""
+    """Prefix the message with its subject, unless it names it already."""
     return text if str(subject) in text else f"{subject}: {text}"
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and control characters, so that no message can pass for two."""
+    """Return the text without line breaks and control characters, so that one message cannot look like two."""
     flat = " ".join(text.split())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in flat)

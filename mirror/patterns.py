@@ -1,4 +1,4 @@
-"""Names that are chosen by a glob. A name may hold `*` or `[` itself, as that of the project `exp[1]`."""
+"""Names selected by a glob. A name may itself contain `*` or `[`, such as the project `exp[1]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ WILD = frozenset("*?[")
 
 
 def fitting(pattern: str, names: Iterable[str]) -> list[str]:
-    """The names that a pattern means, in their order: the one that is called exactly so, else those that it fits."""
-    among = list(names)
-    return [pattern] if pattern in among else [name for name in among if fnmatchcase(name, pattern)]
+    """Return the names that a pattern selects, in their order: the one equal to it, otherwise all that match it."""
+    candidates = list(names)
+    return [pattern] if pattern in candidates else [name for name in candidates if fnmatchcase(name, pattern)]

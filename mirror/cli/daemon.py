@@ -65,6 +65,6 @@ def _run(given: Invocation) -> None:
         # The log belongs to the daemon that holds the home.
         raise
     except Exception as error:  # noqa: BLE001 - whatever ends the daemon is in its log
-        logs.tell_end(file, error)
+        logs.log_end(file, error)
         code = fail(error)
         leave(code if isinstance(error, MirrorError) else ExitCode.FAILED)

@@ -189,7 +189,7 @@ async def _here(
             async with asyncio.timeout(limit):
                 wanted = await targets.expand(opened.server, patterns, failed)
                 if not wanted and not failed:
-                    raise UsageError(f"no project on {opened.server.base_url} fits {', '.join(settings.projects)}")
+                    raise UsageError(f"no project on {opened.server.base_url} matches {', '.join(settings.projects)}")
                 if not wait:
                     for target in wanted:
                         await forget(opened, target.project, target.run_ids)
@@ -259,7 +259,7 @@ async def _previews(given: Invocation, paths: Sequence[str], since: datetime | N
 
         wanted = await targets.expand(server, patterns, failed)
         if not wanted and not failed:
-            raise UsageError(f"no project on {server.base_url} fits {', '.join(settings.projects)}")
+            raise UsageError(f"no project on {server.base_url} matches {', '.join(settings.projects)}")
         found = await asyncio.gather(*(one(target) for target in wanted))
     lost = [Preview(one.project, error=one.error, exit_code=one.exit_code) for one in targets.not_listed(failed)]
     return [*found, *lost]

@@ -203,7 +203,7 @@ class _Command:
         async with connect(self.settings, self.given.environ) as server:
             wanted = await targets.expand(server, patterns)
             if not wanted:
-                raise UsageError(f"no project on {server.base_url} fits {', '.join(self.settings.projects)}")
+                raise UsageError(f"no project on {server.base_url} matches {', '.join(self.settings.projects)}")
             with bars() as progress:
                 scope = scope_of(self.settings)
                 return await engine.verify(

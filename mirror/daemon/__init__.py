@@ -1,1 +1,1 @@
-"""Syncs on schedule, and answers on the control socket."""
+"""Syncs on schedule, and serves the control socket."""

@@ -1,4 +1,4 @@
-"""The client of the moment, and those that a change of the config replaced while something used them."""
+"""The current client of the server, and replaced ones that are still in use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mirror.remote.client import Server
 
 
 class Clients:
-    """Lends out the current client. One that was replaced is closed when the last who borrowed it is done."""
+    """Lends out the current client. A replaced one is closed when its last user is done."""
 
     def __init__(self, current: Server) -> None:
         self.current = current
@@ -18,7 +18,7 @@ class Clients:
 
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[Server]:
-        """The current client, open until the end of the block."""
+        """Borrow the current client; it stays open until the end of the block."""
         server = self.current
         self._borrowers[server] += 1
         try:
@@ -28,7 +28,7 @@ class Clients:
             await self._close_unused(server)
 
     async def replace(self, server: Server) -> None:
-        """Lend out this one from now on; it counts on where the former one is."""
+        """Lend out this client from now on; it continues the counters of the former one."""
         former, self.current = self.current, server
         server.requests, server.retries = former.requests, former.retries
         server.bytes_received += former.bytes_received
@@ -36,7 +36,7 @@ class Clients:
         await self._close_unused(former)
 
     async def close(self) -> None:
-        """Close all of them, in use or not."""
+        """Close all clients, in use or not."""
         for server in {self.current, *self._borrowers}:
             await server.close()
 

@@ -1,18 +1,18 @@
 """The control socket: HTTP and JSON over a Unix socket that only its owner may open.
 
-    GET  /status                           what the daemon is and does
-    POST /sync   {"paths", "since", "timeout"}  one pass now; lines of progress, then the results; "since" is a time in
-                                           naive UTC: runs that neither began nor logged from then on wait
-    POST /flush  {"paths", "wait", "timeout"}   forget and pull afresh; as /sync, or at once with "wait": false
-    POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result a file
-    POST /publish                          show readers all that is committed, now
-    POST /mend   {"paths": [...]}          bring what disagrees within the store in line
-    POST /check                            see that the state file on the disk can be read
+    GET  /status                           the state of the daemon
+    POST /sync   {"paths", "since", "timeout"}  one pass now; progress lines, then the results; "since" is a naive UTC
+                                           time: runs that neither started nor logged since then are left for later
+    POST /flush  {"paths", "wait", "timeout"}   pull everything again; as /sync, or answer at once with "wait": false
+    POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result per file
+    POST /publish                          publish everything that is committed, now
+    POST /mend   {"paths": [...]}          repair inconsistencies in the store
+    POST /check                            check that the state file on disk can be read
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
 
-Answers to /sync and /flush are JSON lines: {"event": "runs_expected", "project", "count"} and the like while it works,
-{"event": "finished", ...} for each project, and at last {"event": "done", "results": [...]} or
+Answers to /sync and /flush are JSON lines: {"event": "runs_expected", "project", "count"} and the like during the work,
+{"event": "finished", ...} for each project, and finally {"event": "done", "results": [...]} or
 {"event": "error", "message", "exit_code"}.
 """
 
@@ -39,36 +39,36 @@ _BAD_BODY = {"message": 'send a JSON object such as {"paths": ["team/project"]}'
 
 
 class Controlled(Protocol):
-    """What the control socket may ask of a daemon."""
+    """The methods of the daemon that the control socket calls."""
 
     def status(self) -> dict[str, Any]:
-        """What `GET /status` answers."""
+        """Return the answer to `GET /status`."""
 
     async def sync_now(
         self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
     ) -> list[PassResult]:
-        """One pass over the paths, or over everything in the config; over runs since then alone, if that is given."""
+        """Run one pass over the paths (none: everything in the config); with `since` only over runs since then."""
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
-        """Mirror local runs below these folders, or below those of the config."""
+        """Mirror local runs below these folders; none: those of the config."""
 
     async def publish(self) -> None:
-        """Show readers all that is committed."""
+        """Publish everything that is committed."""
 
     async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        """Mend the projects of the paths; what was done, by project."""
+        """Repair the store of the projects of the paths; return what was repaired, by project."""
 
     async def check(self) -> str | None:
-        """What is wrong with the state file, or None."""
+        """Return the damage of the state file, or None."""
 
     async def reload(self) -> None:
-        """Read the config again. Raises ConfigError and changes nothing when it is not valid."""
+        """Read the config again. Raises ConfigError and changes nothing if it is not valid."""
 
     def stop(self) -> None:
-        """Begin to stop."""
+        """Start the shutdown."""
 
     def start_task(self, work: Awaitable[Any], what: str) -> None:
-        """Go on with something after the answer was sent; a crash of it is told of as `what`."""
+        """Run a background task that may outlast the answer; a crash of it is reported as `what`."""
 
 
 class _Lines:
@@ -81,7 +81,7 @@ class _Lines:
         self.queue.put_nowait({"event": event, "project": str(project), "count": count})
 
     def projects_expected(self, projects: int) -> None:
-        """Tell how many projects there are."""
+        """Report the number of projects."""
         self.queue.put_nowait({"event": "projects_expected", "count": projects})
 
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
@@ -89,7 +89,7 @@ class _Lines:
         self._put("runs_expected", project, runs)
 
     def runs_done(self, project: ProjectKey, runs: int) -> None:
-        """Move the runs on."""
+        """Add to the finished runs."""
         self._put("runs_done", project, runs)
 
     def rows_expected(self, project: ProjectKey, rows: int) -> None:
@@ -97,15 +97,15 @@ class _Lines:
         self._put("rows_expected", project, rows)
 
     def rows_done(self, project: ProjectKey, rows: int) -> None:
-        """Move the history rows on."""
+        """Add to the finished history rows."""
         self._put("rows_done", project, rows)
 
     def finished(self, result: PassResult) -> None:
-        """End the project."""
+        """Report the result of a project."""
         self.queue.put_nowait({"event": "finished", **result.as_json()})
 
     def notice(self, text: str) -> None:
-        """Tell what goes wrong at the server, while it is tried again."""
+        """Report a failed request that is being retried."""
         self.queue.put_nowait({"event": "notice", "message": without_secrets(text)})
 
 
@@ -113,7 +113,7 @@ _Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[Pa
 
 
 def application(daemon: Controlled) -> Starlette:
-    """The routes of the control socket."""
+    """Return the application of the control socket."""
 
     async def status(request: Request) -> Response:
         del request
@@ -152,8 +152,8 @@ def application(daemon: Controlled) -> Starlette:
                 lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
                 raise
             except Exception as error:
-                told = without_secrets(f"{type(error).__name__}: {error}")
-                message = f"unexpected {told} (the daemon's mirror.log has the traceback)"
+                reason = without_secrets(f"{type(error).__name__}: {error}")
+                message = f"unexpected {reason} (the daemon's mirror.log has the traceback)"
                 lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
                 raise
             finally:
@@ -221,7 +221,7 @@ def application(daemon: Controlled) -> Starlette:
 
 
 async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of the client
-    """The lines as they come; when the time is over, one that says so, while the work goes on."""
+    """Yield the lines as they arrive; after the timeout, an error line, while the work goes on."""
     loop = asyncio.get_running_loop()
     limit = None if timeout is None else loop.time() + timeout
     while True:
@@ -229,7 +229,7 @@ async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:
             left = None if limit is None else max(0.0, limit - loop.time())
             event = await asyncio.wait_for(lines.queue.get(), left)
         except TimeoutError:
-            message = f"not done after {timeout:g} s; what was committed stays, and the daemon goes on with it"
+            message = f"not done after {timeout:g} s; what was committed stays, and the daemon continues the work"
             event = {"event": "error", "message": message, "exit_code": TimedOut.exit_code}
             yield json.dumps(event).encode() + b"\n"
             return

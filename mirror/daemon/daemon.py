@@ -1,4 +1,4 @@
-"""The daemon: passes on schedule, a control socket, a watched config, a clean end."""
+"""The daemon: scheduled passes, a control socket, a watched config, a clean shutdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mirror.daemon.outcomes import Ledger, kept_running, stamp
 from mirror.daemon.problems import Problem
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
-from mirror.daemon.slots import Places, is_backfill
+from mirror.daemon.slots import PassSlots, is_backfill
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError, named
 from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, tell
@@ -53,7 +53,7 @@ Result = TypeVar("Result")
 log = logging.getLogger("mirror.daemon")
 
 CONTROL_LIMITS = Limits(connections=64, answer=None)
-"""A command that is suspended in a terminal may go on reading later."""
+"""`answer=None`: a command that is suspended in a terminal may read its answer later."""
 
 CONTROL_GRACE = 30
 """Seconds that answers of the control socket may take when the daemon stops."""
@@ -61,16 +61,16 @@ CONTROL_GRACE = 30
 _CONTROL_SHARE = 8
 
 CHECK_PATIENCE = 120.0
-"""Seconds after which what the writer does is not waited for when its file is to be checked; a check takes seconds."""
+"""Seconds that a check of the state file waits for other work of the writer; the check itself takes seconds."""
 
 KEY_PATIENCE = 15.0
-"""Seconds at the start in which the server may say that the key is wrong; after that it is found out on schedule."""
+"""Seconds that the start waits for the server to accept the key; after that a pass finds out that it is wrong."""
 
 
 async def run(home: Home, environ: Mapping[str, str]) -> None:
-    """Sync on schedule until SIGTERM, SIGINT or a call of /stop; everything is committed and published by then.
+    """Sync on schedule until SIGTERM, SIGINT or a request to /stop; commits are published before it returns.
 
-    Raises ConfigError, AuthError, StoreBusy (another daemon or sync holds this home) or StoreError.
+    Raises ConfigError, AuthError, StoreBusy (another daemon or sync has locked this home) or StoreError.
     """
     known = sources.state(config.sources(home, environ))
     settings = _load(home, environ)
@@ -81,7 +81,7 @@ async def run(home: Home, environ: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
-    # The config was read just now; until there is something to reload, the signal must not end the process.
+    # Until the daemon can reload, the signal must not end the process; the config was read just now.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     key = _key(settings, environ)
     async with open_context(home, settings, environ, key_needed=bool(settings.projects)) as context:
@@ -96,7 +96,7 @@ def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
 
 
 def _key(settings: config.Settings, environ: Mapping[str, str]) -> str:
-    """The key, which is kept out of the logs. A mirror of nothing but local runs needs none."""
+    """Return the API key and hide it from the logs. A mirror of local runs only needs none and returns ""."""
     try:
         key = credentials.find(settings.server.base_url, environ).key
     except AuthError:
@@ -108,7 +108,7 @@ def _key(settings: config.Settings, environ: Mapping[str, str]) -> str:
 
 
 class Daemon:
-    """One process that owns a home."""
+    """The one process that writes to a home."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Daemon:
         known: sources.State,
         key: str,
     ) -> None:
-        """`settings` and `key` were read from files that held `known`."""
+        """Create the daemon. `known` is the state of the files from which `settings` and `key` were read."""
         self._home = home
         self._environ = environ
         self._settings = settings
@@ -129,29 +129,29 @@ class Daemon:
         self._known = known
         self._key = key
         self._applying = asyncio.Lock()
-        self._schedule = Schedule(self._scheduled_pass, self._look_for_projects)
+        self._schedule = Schedule(self._scheduled_pass, self._find_projects)
         self._locks: dict[ProjectKey, asyncio.Lock] = {}
-        self._places = Places(PROJECTS_AT_ONCE)
+        self._slots = PassSlots(PROJECTS_AT_ONCE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = stopping
         self._started_at = utc_now()
         self._config_error: str | None = None
         self._ledger = Ledger()
         self._last = self._ledger.last
-        self._wild_error: str | None = None
-        self._not_published: str | None = None
+        self._patterns_error: str | None = None
+        self._publish_error: str | None = None
         self._local = Watch(context.writer, settings)
         self._username: str | None = None
         self._page = Listener(
             home,
-            self._described,
+            self._describe_for_page,
             [metrics.route(home, self.status)],
             neighbour=Neighbour(serve.PATHS, self._endpoint),
         )
         self._notifier = Notifier(environ)
 
     async def run(self) -> None:
-        """Start everything, wait for the end, and leave nothing behind."""
+        """Start everything, wait until the daemon must stop, and shut everything down."""
         listener = self._listen()
         limits = CONTROL_LIMITS.within(_CONTROL_SHARE)
         control = Gate("the control socket", application(self), limits, graceful_seconds=CONTROL_GRACE)
@@ -170,7 +170,7 @@ class Daemon:
             await self._page.listen_on(self._settings.http.listen)
             self._notifier.ready()
             self._schedule.start()
-            self._keep("looking for projects", self._look_for_projects)
+            self._keep("looking for projects", self._find_projects)
             await self._stopping.wait()
             log.info("stopping")
         except _Stopped:
@@ -190,7 +190,7 @@ class Daemon:
             log.info("stopped")
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of the work, which is cancelled when the daemon is told to stop first. Raises _Stopped then."""
+        """Return the result of the work. Raises _Stopped, and cancels the work, if the daemon must stop first."""
         task, stopped = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -203,11 +203,11 @@ class Daemon:
             await asyncio.gather(task, stopped, return_exceptions=True)
 
     def stop(self) -> None:
-        """Begin to stop."""
+        """Start the shutdown."""
         self._stopping.set()
 
     def start_task(self, work: Awaitable[Any], what: str = "task") -> None:
-        """Run something beside everything else; it is cancelled when the daemon stops, and a crash of it is told."""
+        """Run a background task; it is cancelled when the daemon stops, and a crash of it is reported as `what`."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
 
@@ -219,36 +219,37 @@ class Daemon:
         task.add_done_callback(done)
 
     def _keep(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do work that has no end until the daemon stops, and begin it anew when it crashed."""
+        """Run endless work in the background until the daemon stops; start it again when it crashes."""
 
         def crashed(error: BaseException) -> None:
             self._crashed(what, error)
             self._ledger.note_down(what, error)
 
-        self.start_task(kept_running(work, crashed, lambda: self._ledger.note_well(what)), what)
+        self.start_task(kept_running(work, crashed, lambda: self._ledger.note_recovered(what)), what)
 
     def _crashed(self, what: str, error: BaseException) -> None:
         log.error("%s crashed; the daemon goes on", what, exc_info=error, extra={"fields": {"event": "crash"}})
         self._ledger.note_crash(what, error)
 
     def _woke(self, seconds: float) -> None:
-        log.info("the machine slept for %.0f s; what is due is done now", seconds)
+        log.info("the machine slept for %.0f s; running the passes that are due", seconds)
         self._schedule.wake()
 
     def _set_back(self, seconds: float) -> None:
-        log.warning("the clock was set back by %.0f s; everything is looked at now", seconds)
+        log.warning("the clock was set back by %.0f s; syncing every project now", seconds)
         self._schedule.plan_again()
 
     def _describe(self) -> str:
+        """Return the status line for the service manager."""
         jobs = self._schedule.next_passes().values()
         line = self._ledger.line(len(jobs), sum(bool(job["live"]) for job in jobs))
-        found = [problem.message for problem in self._problems() if problem.level == problems.GRAVE]
-        return f"{line}; {found[0]}" if found else line
+        messages = [problem.message for problem in self._problems() if problem.level == problems.GRAVE]
+        return f"{line}; {messages[0]}" if messages else line
 
     def _problems(self) -> list[Problem]:
         writer = self._context.writer
         return [
-            *problems.of_config(self._config_error, self._wild_error),
+            *problems.of_config(self._config_error, self._patterns_error),
             *problems.of_writer(writer.failure, writer.busy_seconds, utc_now()),
             *problems.of_schedule(self._schedule.late()),
             *problems.of_jobs(self._ledger.down),
@@ -256,7 +257,7 @@ class Daemon:
         ]
 
     def status(self) -> dict[str, Any]:
-        """What `GET /status` answers."""
+        """Return the answer to `GET /status`."""
         budget = self._context.server.limiter.snapshot()
         return {
             "version": VERSION,
@@ -273,7 +274,7 @@ class Daemon:
             "published": self._published(),
             "projects": {str(project): job for project, job in self._schedule.next_passes().items()},
             **self._ledger.as_json(),
-            "error": self._wild_error,
+            "error": self._patterns_error,
             "local": self._local.status(),
             "http": self._page.status(),
             "problems": [problem.as_json() for problem in self._problems()],
@@ -293,8 +294,8 @@ class Daemon:
             "error": None if writer.failure is None else writer.failure.error,
         }
 
-    def _described(self) -> dict[str, Any]:
-        """What the page tells of the daemon: only what changes when there is something new."""
+    def _describe_for_page(self) -> dict[str, Any]:
+        """Return what the page shows of the daemon: only fields that change when there is something new to show."""
         failed = {str(project): len(result.failed) for project, result in self._last.items() if result.failed}
         return {
             "version": VERSION,
@@ -304,14 +305,14 @@ class Daemon:
         }
 
     def _endpoint(self, snapshots: Snapshots) -> ASGIApp:
-        """What official clients ask; it goes by the settings of the moment."""
-        # Its parser takes a tenth of a second to import, which only a daemon that listens has a use for.
+        """Return the endpoint for official clients; it always uses the current settings."""
+        # Its parser takes 0.1 s to import, which only a daemon that listens needs.
         from mirror.serve import app
 
         loop = asyncio.get_running_loop()
 
-        def look_again(run: tuple[str, str, str]) -> None:
-            loop.call_soon_threadsafe(self._look_again, run)
+        def list_again(run: tuple[str, str, str]) -> None:
+            loop.call_soon_threadsafe(self._list_files_again, run)
 
         return app.application(
             snapshots,
@@ -322,11 +323,11 @@ class Daemon:
                 entity=self._settings.entity,
                 username=self._username,
             ),
-            look_again,
+            list_again,
         )
 
-    def _look_again(self, run: tuple[str, str, str]) -> None:
-        """Have the list of a run's files pulled with the next pass."""
+    def _list_files_again(self, run: tuple[str, str, str]) -> None:
+        """Mark the list of a run's files to be pulled by the next pass."""
         entity, project, run_id = run
 
         def write(tx: Writes) -> None:
@@ -335,7 +336,7 @@ class Daemon:
         self.start_task(self._context.writer.write(write), f"noting changed files of {'/'.join(run)}")
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
-        """Mirror local runs below these folders, or below those of the config."""
+        """Mirror local runs below these folders; none: those of the config."""
         self._refuse_when_stopping()
         results = await self._local.take(paths)
         tell(results)
@@ -344,16 +345,16 @@ class Daemon:
     async def sync_now(
         self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
     ) -> list[PassResult]:
-        """One pass over the paths, or over everything in the config; waits for a pass that is under way."""
+        """Run one pass over the paths; none: everything in the config. Waits for a pass under way."""
         self._refuse_when_stopping()
         failed: dict[str, CommError] = {}
-        notices.heard_by.set(notices.Notices(progress.notice))
+        notices.listener.set(notices.Notices(progress.notice))
         if not paths and not self._settings.projects:
             raise UsageError(f"nothing to sync: name a PATH, or add projects to {self._home.config}")
         wanted = await self._targets(paths or self._settings.projects, failed)
         if not wanted and not failed:
             patterns = ", ".join(paths or self._settings.projects)
-            raise UsageError(f"no project on {self._context.server.base_url} fits {patterns}")
+            raise UsageError(f"no project on {self._context.server.base_url} matches {patterns}")
         progress.projects_expected(len(wanted))
         results = await asyncio.gather(
             *(self._locked_pass(target, afresh=afresh, since=since, progress=progress) for target in wanted)
@@ -362,11 +363,11 @@ class Daemon:
         return [*results, *targets.not_listed(failed)]
 
     async def publish(self) -> None:
-        """Show readers all that is committed."""
+        """Publish everything that is committed."""
         await self._context.writer.publish()
 
     async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        """Bring what disagrees within the store in line for these projects, between their passes."""
+        """Repair inconsistencies in the store of these projects, between their passes; return what was repaired."""
         return await self._unless_stopped(self._mend(paths))
 
     async def _mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
@@ -377,21 +378,21 @@ class Daemon:
         return done
 
     async def check(self) -> str | None:
-        """What is wrong with the state file, or None. Raises SyncError when the writer does not get to it."""
+        """Return the damage of the state file, or None. Raises SyncError if the writer is busy for too long."""
         writer = self._context.writer
         checking = asyncio.create_task(writer.check())
         try:
             while not (await asyncio.wait([checking], timeout=0.5))[0]:
                 if writer.busy_seconds > min(problems.STUCK, CHECK_PATIENCE):
-                    raise SyncError("the writer is busy with something else, so that the state file was not checked")
+                    raise SyncError("the state file was not checked: the writer is busy; try again later")
         finally:
             checking.cancel()
         return checking.result()
 
     async def reload(self) -> None:
-        """Read the config and the key again and go on by them; what runs already ends with those that it began with.
+        """Read the config and the key again and apply them; passes under way keep those that they started with.
 
-        Raises ConfigError or AuthError and keeps the running settings if something is wrong with them.
+        Raises ConfigError or AuthError, and keeps the running settings, if the new ones are not valid.
         """
         await self._unless_stopped(self._reload())
 
@@ -406,27 +407,27 @@ class Daemon:
         finally:
             self._notifier.ready()
         if changed:
-            await self._look_for_projects()
+            await self._find_projects()
 
     async def _apply(self, settings: config.Settings) -> bool:
-        """Go on by these settings; whether anything changed."""
+        """Apply these settings; return True if anything changed."""
         old = self._settings
         key = _key(settings, self._environ)
-        connects = (settings.server, bool(settings.projects), key) != (old.server, bool(old.projects), self._key)
-        if connects:
+        reconnects = (settings.server, bool(settings.projects), key) != (old.server, bool(old.projects), self._key)
+        if reconnects:
             server = connect(settings, self._environ, key_needed=bool(settings.projects))
             await self._clients.replace(server)
             self._context = replace(self._context, server=server)
         self._config_error = None
-        self._settings, known = settings, self._key
+        self._settings, old_key = settings, self._key
         self._key = key
-        if connects:
+        if reconnects:
             self._username = None
             self.start_task(self._learn_username(), "asking who the key belongs to")
         if settings == old:
-            if key != known:
-                log.info("another key applied")
-            return connects
+            if key != old_key:
+                log.info("new API key applied")
+            return reconnects
         self._context = replace(self._context, scope=scope_of(settings))
         self._local.configure(settings)
         await self._context.writer.configure(
@@ -440,10 +441,10 @@ class Daemon:
         try:
             await self.reload()
         except MirrorError as error:
-            log.error("%s; the running settings stay", error)  # noqa: TRY400 - the message is the whole story
+            log.error("%s; the running settings stay", error)  # noqa: TRY400 - the message says everything
 
     async def _check_key(self) -> None:
-        """A wrong key ends the daemon at once; a server that is out of reach or slow does not."""
+        """Sign in. Raises AuthError for a wrong key; a server that cannot be reached or is slow is only logged."""
         if not self._settings.projects:
             return
         try:
@@ -451,9 +452,9 @@ class Daemon:
         except AuthError:
             raise
         except CommError as error:
-            log.warning("%s; it is tried again on schedule", error)
+            log.warning("%s; retrying on schedule", error)
         except TimeoutError:
-            log.warning("%s does not answer; it is tried again on schedule", self._context.server.base_url)
+            log.warning("%s does not answer; retrying on schedule", self._context.server.base_url)
 
     async def _sign_in(self) -> None:
         async with self._clients.borrowed() as server, asyncio.timeout(KEY_PATIENCE):
@@ -463,7 +464,7 @@ class Daemon:
                 log.info("signed in to %s as %s", server.base_url, self._username)
 
     async def _learn_username(self) -> None:
-        """Passes find out by themselves, and tell, that a key is wrong or a server out of reach."""
+        """Sign in and only log failures: passes report a wrong key or an unreachable server themselves."""
         if not self._settings.projects:
             return
         try:
@@ -471,15 +472,15 @@ class Daemon:
         except (CommError, AuthError) as error:
             log.warning("%s", error)
         except TimeoutError:
-            log.warning("%s does not answer; it is tried again on schedule", self._context.server.base_url)
+            log.warning("%s does not answer; retrying on schedule", self._context.server.base_url)
 
     async def _targets(self, paths: Sequence[str], failed: dict[str, CommError] | None = None) -> list[Target]:
         patterns = [targets.parse(path, self._settings.entity) for path in paths]
         async with self._clients.borrowed() as server:
             return await targets.expand(server, patterns, failed)
 
-    async def _look_for_projects(self) -> None:
-        """Find the projects that the config's patterns mean now, and schedule them."""
+    async def _find_projects(self) -> None:
+        """Find the projects that match the config's patterns now, and schedule them."""
         settings = self._settings
         failed: dict[str, CommError] = {}
         problem: CommError | None = None
@@ -491,18 +492,18 @@ class Daemon:
             plain = [ProjectKey(pattern.entity, pattern.project) for pattern in patterns if not pattern.wild]
             wanted = list(dict.fromkeys([*plain, *self._schedule.projects()]))
         if settings is not self._settings:
-            return  # The settings that came meanwhile have a look of their own.
+            return  # Settings that were applied meanwhile start their own search.
         if failed:
             kept = [project for project in self._schedule.projects() if project.entity in failed]
             wanted = list(dict.fromkeys([*wanted, *kept]))
-        told = [named(f"{entity}/*", str(error)) for entity, error in failed.items()]
-        self._wild_error = str(problem) if problem else "; ".join(told) or None
-        if self._wild_error:
-            log.warning("%s; the projects known so far stay", self._wild_error)
+        reasons = [named(f"{entity}/*", str(error)) for entity, error in failed.items()]
+        self._patterns_error = str(problem) if problem else "; ".join(reasons) or None
+        if self._patterns_error:
+            log.warning("%s; keeping the projects found until now", self._patterns_error)
         self._schedule.set_projects(wanted, settings.sync)
 
     async def _scheduled_pass(self, project: ProjectKey) -> bool:
-        """One pass; returns whether something runs in the project."""
+        """Run one pass; return True if a run of the project is running."""
         result = await self._locked_pass(Target(project), afresh=False)
         await self._publish_if_due()
         return result.live > 0
@@ -510,20 +511,20 @@ class Daemon:
     async def _locked_pass(
         self, target: Target, *, afresh: bool, since: datetime | None = None, progress: Progress | None = None
     ) -> PassResult:
-        """One pass, by the settings of the moment in which it begins; its client stays open until it has ended."""
+        """Run one pass with the settings at its start; its client stays open until it has ended."""
         lock = self._locks.setdefault(target.project, asyncio.Lock())
         async with (
             lock,
-            self._places.place(backfill=afresh or await self._is_backfill(target.project)),
+            self._slots.slot(backfill=afresh or await self._is_backfill(target.project)),
             self._clients.borrowed() as server,
         ):
             context = replace(self._context, server=server, progress=progress or self._context.progress)
             try:
                 result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
-                await self._context.writer.settle()
-            except Exception as error:  # noqa: BLE001 - a bug that one project brings out must not stop the others
+                await self._context.writer.maintain()
+            except Exception as error:  # noqa: BLE001 - a bug that one project triggers must not stop the others
                 result = await self._crashed_pass(target.project, error)
-        logs.tell_pass(result, self._last.get(target.project))
+        logs.log_pass(result, self._last.get(target.project))
         self._ledger.note_pass(result)
         return result
 
@@ -535,12 +536,12 @@ class Daemon:
                 lambda store: (store.cursor(project), store.unsettled_runs(project))
             )
         except MirrorError:
-            # The pass itself finds out, and tells.
+            # The pass itself fails for the same reason, and reports it.
             return True
         return is_backfill(None, cursor, unsettled)
 
     async def _crashed_pass(self, project: ProjectKey, error: Exception) -> PassResult:
-        """The pass as one that failed, also in the published file."""
+        """Record a crashed pass as failed, also in the published file, and return its result."""
         self._crashed(f"the pass over {project}", error)
         reason = logs.without_secrets(f"unexpected {type(error).__name__}: {error} (mirror.log has the traceback)")
         try:
@@ -550,25 +551,25 @@ class Daemon:
         return PassResult(project, error=reason, exit_code=1)
 
     async def _publish_regularly(self) -> None:
-        """What was committed is seen by readers soon, also when no pass follows."""
+        """Publish commits soon, even if no pass follows."""
         while True:
             await asyncio.sleep(max(0.5, self._settings.publish.min_interval))
             await self._publish_if_due()
 
     async def _publish_if_due(self) -> None:
-        # Whatever is wrong with publishing, passes go on: the writer keeps what it was.
+        # Passes go on even if publishing fails: the writer keeps the failure.
         with suppress(Exception):
             await self._context.writer.publish_if_due()
-        self._tell_publishing()
+        self._log_publishing()
 
-    def _tell_publishing(self) -> None:
-        """What keeps readers from seeing what is committed is logged once, and again when it is another reason."""
-        failure, told = self._context.writer.failure, self._not_published
-        self._not_published = None if failure is None else failure.error
+    def _log_publishing(self) -> None:
+        """Log why publishing fails, once for each reason, and that it works again."""
+        failure, logged = self._context.writer.failure, self._publish_error
+        self._publish_error = None if failure is None else failure.error
         if failure is None:
-            if told is not None:
+            if logged is not None:
                 log.info("published again")
-        elif failure.error != told:
+        elif failure.error != logged:
             if isinstance(failure.cause, MirrorError):
                 log.error("not published: %s", failure.error)
             else:
@@ -587,7 +588,7 @@ class Daemon:
             raise _Stopped
 
     def _listen(self) -> socket.socket:
-        """The control socket; one that a killed daemon left is replaced, since the store is ours by now."""
+        """Open the control socket, replacing one that a killed daemon left: this process has the store's lock."""
         path = self._home.socket
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -601,7 +602,7 @@ class Daemon:
 
 
 class _Stopped(SyncError):
-    """What was asked for came too late, or was not done in time."""
+    """A request came during the shutdown, or was not done before it."""
 
     def __init__(self) -> None:
         super().__init__("the daemon is stopping")

@@ -1,4 +1,4 @@
-"""How many files and connections the process may have open at once."""
+"""Raises the limit of open files and connections of this process."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import resource
 log = logging.getLogger("mirror.daemon")
 
 WANTED = 65_536
-"""More than this is of no use, and programs that close all descriptors which they might have take their time."""
+"""More is of no use, and programs that close all possible descriptors become slow."""
 
 ENOUGH = 512
-"""Below this, segments of history, connections of readers and connections to the server may not all find room."""
+"""With fewer there may not be enough for segments of history, readers and connections to the server."""
 
 _MACOS_MOST = 10_240
 
 
 def raise_limit() -> int:
-    """Raise the soft limit of open files as far as this process may, up to WANTED; returns what it is then."""
+    """Raise the soft limit of open files as far as the system allows, up to WANTED; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = WANTED if hard == resource.RLIM_INFINITY else min(hard, WANTED)
-    # macOS tells of no limit, but refuses more than this.
+    # macOS reports no limit, but refuses more than this.
     for limit in (most, min(most, _MACOS_MOST)):
         if soft == resource.RLIM_INFINITY or soft >= limit:
             break

@@ -1,4 +1,4 @@
-"""What the daemon logs: JSON lines in a file that is rotated, and on stderr what suits whoever reads that."""
+"""The daemon's logs: JSON lines in a rotated file, and on stderr the format that suits its reader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mirror.sync.context import PassResult
 
 LOG_BYTES = 10_000_000
 LOG_FILES = 3
-"""The log is begun anew at this size; so many former ones are kept."""
+"""The log is rotated at this size; this many old files are kept."""
 
 _LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
@@ -28,9 +28,9 @@ log = logging.getLogger("mirror.daemon")
 
 
 def configure(home: Home, environ: Mapping[str, str], *, verbosity: int = 0) -> logging.Handler:
-    """Log to `mirror.log` in the home and to stderr from now on; returns the handler of the file.
+    """Log to `mirror.log` in the home and to stderr from now on; return the handler of the file.
 
-    `verbosity` is for stderr: -1 warnings and errors alone, 1 details too. The file has details only then.
+    `verbosity` applies to stderr: -1 only warnings and errors, 1 also details. The file has details only with 1.
     """
     file = _LogFile(home.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True, encoding="utf-8")
     file.setFormatter(JsonLines())
@@ -39,12 +39,12 @@ def configure(home: Home, environ: Mapping[str, str], *, verbosity: int = 0) -> 
     shown.setLevel(_LEVELS[verbosity])
     root = logging.getLogger()
     root.handlers[:] = [file, shown]
-    # Other people's libraries are heard when something is wrong.
+    # Libraries may only log warnings and errors.
     root.setLevel(logging.WARNING)
     logging.getLogger("mirror").setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
-    # A pass that is still under way when the next is due is no news; jobs that raise are.
+    # A pass that is still under way when the next one is due is normal; a job that raises is not.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    # Anybody on the machine may send what is not HTTP to the port, as often as they like.
+    # Any local user can send invalid HTTP to the port, as often as they like.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     return file
@@ -56,10 +56,10 @@ def hide(secret: str) -> None:
         _secrets.add(secret)
 
 
-def tell_pass(result: PassResult, former: PassResult | None) -> None:
-    """One line a pass: project, runs, history rows, requests, seconds, and what went wrong.
+def log_pass(result: PassResult, former: PassResult | None) -> None:
+    """Log one line for a pass: project, runs, history rows, requests, seconds, and what went wrong.
 
-    Runs that are set aside are worth a warning once, not at every pass: `former` is the project's pass before this.
+    A failed run is a warning once, not at every pass: `former` is the project's previous pass.
     """
     counts = {
         "runs": result.runs,
@@ -72,12 +72,12 @@ def tell_pass(result: PassResult, former: PassResult | None) -> None:
     level = logging.INFO
     if result.failed:
         fields["failed"] = dict(sorted(result.failed.items()))
-        fresh = [run_id for run_id in fields["failed"] if former is None or run_id not in former.failed]
-        text += f"; {_some(len(result.failed), 'runs')} set aside"
-        if fresh:
+        new = [run_id for run_id in fields["failed"] if former is None or run_id not in former.failed]
+        text += f"; {_some(len(result.failed), 'runs')} to retry"
+        if new:
             level = logging.WARNING
-            text += f", newly {fresh[0]} ({result.failed[fresh[0]]})"
-            text += f" and {len(fresh) - 1:,} more" if len(fresh) > 1 else ""
+            text += f", new: {new[0]} ({result.failed[new[0]]})"
+            text += f" and {len(new) - 1:,} more" if len(new) > 1 else ""
     if result.error:
         level = logging.ERROR
         fields["error"] = result.error
@@ -85,8 +85,8 @@ def tell_pass(result: PassResult, former: PassResult | None) -> None:
     log.log(level, "%s", text, extra={"fields": fields})
 
 
-def tell_end(file: logging.Handler, error: BaseException) -> None:
-    """Write to the log file alone why the daemon ends; the command tells it on stderr."""
+def log_end(file: logging.Handler, error: BaseException) -> None:
+    """Write why the daemon ends to the log file only; the command prints it on stderr."""
     trace = None if isinstance(error, MirrorError) else (type(error), error, error.__traceback__)
     text = f"ended: {error}" if trace is None else f"ended by an unexpected {type(error).__name__}: {error}"
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (text,), trace)
@@ -100,10 +100,10 @@ def _some(count: float, unit: str) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (UTC), level, message, the fields of the event, and the traceback of a crash."""
+    """One JSON object per line: time (UTC), level, message, the fields of the event, and the traceback of a crash."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """Return the record as one line."""
         entry = {
             "time": _time(record, milliseconds=True),
             "level": record.levelname.lower(),
@@ -121,11 +121,11 @@ class Readable(logging.Formatter):
     """One line for a person; the traceback of a crash is in the file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level where it is worse than usual, and message."""
+        """Return time, level if it is warning or worse, and message."""
         return f"{_time(record)} {self.text(record)}"
 
     def text(self, record: logging.LogRecord) -> str:
-        """The record without its time."""
+        """Return the record without its time."""
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
@@ -134,10 +134,10 @@ class Readable(logging.Formatter):
 
 
 class Journal(Readable):
-    """One line for journald, which adds the time itself; the number says how grave it is."""
+    """One line for journald, which adds the time itself; the number is the priority."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Priority and message."""
+        """Return priority and message."""
         return f"<{_PRIORITIES.get(record.levelname, 6)}>{self.text(record)}"
 
 
@@ -148,12 +148,12 @@ def _for_stderr(stream: IO[str], environ: Mapping[str, str]) -> logging.Formatte
 
 
 def _is_journal(stream: IO[str], environ: Mapping[str, str]) -> bool:
-    """Whether the stream is the one that systemd connected to the journal: it tells its device and inode."""
+    """Return True if systemd connected the stream to the journal: JOURNAL_STREAM has its device and inode."""
     try:
-        found = os.fstat(stream.fileno())
+        status = os.fstat(stream.fileno())
     except (OSError, ValueError):
         return False
-    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _time(record: logging.LogRecord, *, milliseconds: bool = False) -> str:
@@ -162,19 +162,19 @@ def _time(record: logging.LogRecord, *, milliseconds: bool = False) -> str:
 
 
 def problem() -> str | None:
-    """Why nothing is written to the log file, if that is so."""
+    """Return why the log file cannot be written, or None."""
     return next((handler.failing for handler in logging.getLogger().handlers if isinstance(handler, _LogFile)), None)
 
 
 def without_secrets(text: str) -> str:
-    """The text with every hidden one in it blotted out."""
+    """Return the text with every hidden secret replaced by ***."""
     for secret in _secrets:
         text = text.replace(secret, "***")
     return text
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A file that only its owner reads. When it cannot be written, stderr says so once, and the daemon goes on."""
+    """A log file that only its owner may read. If it cannot be written, that is reported once on stderr."""
 
     failing: str | None = None
     """Why the last line could not be written."""
@@ -182,7 +182,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
     _written = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record; what was wrong before is forgotten when that goes well."""
+        """Write the record; success clears an earlier failure."""
         self._written = True
         super().emit(record)
         if self._written:
@@ -193,19 +193,19 @@ class _LogFile(logging.handlers.RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
-        """Tell once that nothing is written."""
+        """Report once that the file cannot be written."""
         self._written = False
         if not self.failing:
             error = sys.exc_info()[1]
             reason = error.strerror if isinstance(error, OSError) else error
-            self.failing = f"{self.baseFilename} cannot be written ({reason}); the log goes to stderr alone"
+            self.failing = f"{self.baseFilename} cannot be written ({reason}); logging to stderr only"
             log.warning("%s", self.failing)
             self._written = False
         del record
 
 
 class _Stderr(logging.StreamHandler[Any]):
-    """Stderr, which may have gone with the terminal."""
+    """Stderr, which may be closed together with its terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
-        """There is nowhere to tell of it; the file has everything."""
+        """Do nothing: there is nowhere to report it, and the file has everything."""

@@ -24,10 +24,10 @@ Sample = tuple[Mapping[str, str], float | None]
 
 
 def text(home: Home, daemon: Mapping[str, Any] | None) -> str:
-    """Everything there is to measure; `daemon` is what `GET /status` answers, or None when no daemon runs.
+    """Return all metrics; `daemon` is the answer to `GET /status`, or None when no daemon runs.
 
     Reads the published file and the sizes of the files: call it in a thread. Raises StoreError when the published file
-    cannot be read. Counters begin anew with the daemon.
+    cannot be read. Counters start at 0 with the daemon.
     """
     projects = project_status(home.published)
     families = [*_mirrored(projects), *_files(home)]
@@ -39,7 +39,7 @@ def text(home: Home, daemon: Mapping[str, Any] | None) -> str:
 
 
 def route(home: Home, status: Callable[[], Mapping[str, Any]]) -> Route:
-    """`GET /metrics` for the daemon's HTTP port."""
+    """Return the route `GET /metrics` for the daemon's HTTP port."""
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse, Response
     from starlette.routing import Route
@@ -61,7 +61,7 @@ def _mirrored(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         ("project_runs", "Runs on the server that are mirrored.", lambda found: found["runs"]),
         ("project_running_runs", "Runs that are running.", lambda found: found["running"]),
         ("project_history_rows", "Mirrored history rows.", lambda found: found["history_rows"]),
-        ("project_set_aside_runs", "Runs that could not be mirrored whole.", lambda found: found["set_aside"]),
+        ("project_set_aside_runs", "Runs that failed and will be retried.", lambda found: found["set_aside"]),
         ("project_failing", "Whether the last pass failed.", lambda found: _bit(found["last_error"])),
         ("project_lag_seconds", "Time since the last good pass.", lambda found: found["lag_s"]),
         (
@@ -98,8 +98,8 @@ def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
     yield _counter("request_retries_total", "Requests that were tried again.", by("operation", daemon["retries"]))
     yield _counter("received_bytes_total", "Bytes received from the server.", [({}, daemon["bytes_received"])])
     quota = daemon["budget"]
-    yield _family("quota_left", "What is left of the server's quota, in its own units.", [({}, quota["left"])])
-    yield _family("quota_per_request", "How much of it a request takes, as learned.", [({}, quota["cost"])])
+    yield _family("quota_left", "Rest of the server's quota, in its own units.", [({}, quota["left"])])
+    yield _family("quota_per_request", "How much of it a request uses, as learned.", [({}, quota["cost"])])
     passes: list[Sample] = []
     for project, counts in sorted(daemon["passes"].items()):
         passes.append(({"project": project, "result": "ok"}, counts["total"] - counts["failed"]))
@@ -107,23 +107,25 @@ def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
     yield _counter("passes_total", "Passes over a project.", passes)
     yield _family("last_pass_seconds", "How long the last pass took.", of_passes("seconds"))
     yield _family("last_pass_requests", "Requests that the last pass sent.", of_passes("requests"))
-    yield _family("last_pass_history_rows", "History rows that the last pass brought.", of_passes("history_rows"))
+    yield _family("last_pass_history_rows", "History rows that the last pass pulled.", of_passes("history_rows"))
     published = daemon["published"]
     yield _counter("publications_total", "Replacements of mirror.duckdb.", [({}, published["count"])])
     yield _counter("publish_seconds_total", "Time spent on them.", [({}, published["seconds"])])
-    yield _family("last_publish_seconds", "How long the last of them took.", [({}, published["last_seconds"])])
+    yield _family("last_publish_seconds", "How long the last replacement took.", [({}, published["last_seconds"])])
     yield _counter("publish_failures_total", "Attempts to replace it that failed.", [({}, published["failed"])])
-    yield _family("writer_busy_seconds", "How long the writer is at what it does now.", [({}, daemon["writer_busy_s"])])
+    yield _family(
+        "writer_busy_seconds", "How long the writer's current work has taken.", [({}, daemon["writer_busy_s"])]
+    )
 
 
 def _problems(projects: Sequence[Mapping[str, Any]], daemon: Mapping[str, Any] | None) -> str:
-    """One sample a kind, 1 where there is such a problem; a clock that was set back is seen without a daemon, too."""
+    """Return one sample per kind of problem, 1 if there is one; `clock` is also detected without a daemon."""
     found: dict[str, bool] = {"clock": any(ahead(dict(project)) for project in projects)}
     if daemon is not None:
         found |= dict.fromkeys(KINDS, False) | {problem["kind"]: True for problem in daemon["problems"]}
         found["crash"] = bool(daemon["last_crash"])
     samples: list[Sample] = [({"kind": kind}, _bit(there)) for kind, there in sorted(found.items())]
-    return _family("problem", "Whether `mirror status` tells of such a problem.", samples)
+    return _family("problem", "Whether `mirror status` reports such a problem.", samples)
 
 
 def _counter(name: str, help_text: str, samples: Iterable[Sample]) -> str:
@@ -131,7 +133,7 @@ def _counter(name: str, help_text: str, samples: Iterable[Sample]) -> str:
 
 
 def _family(name: str, help_text: str, samples: Iterable[Sample], kind: str = "gauge") -> str:
-    """One metric with its samples; those without a value are left out, and a metric without samples is no text."""
+    """Return one metric with its samples, without those that have no value; "" if no sample is left."""
     lines = [f"mirror_{name}{_labels(labels)} {value!r}" for labels, value in samples if value is not None]
     if not lines:
         return ""

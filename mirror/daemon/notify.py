@@ -1,4 +1,4 @@
-"""Tells the service manager how the daemon is, by systemd's notification protocol (sd_notify)."""
+"""Reports the daemon's state to the service manager, by systemd's notification protocol (sd_notify)."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ log = logging.getLogger("mirror.daemon.notify")
 
 
 class Notifier:
-    """Sends datagrams to the socket that systemd names in NOTIFY_SOCKET, and does nothing where there is none.
+    """Sends datagrams to the socket that systemd names in NOTIFY_SOCKET; does nothing without it.
 
-    `watchdog` is how many seconds may pass between two pings, or None when nobody waits for pings.
+    `watchdog` is how many seconds may pass between two pings, or None if no watchdog is set.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
-        # "@" stands for the zero byte that a name in Linux' abstract namespace begins with.
+        # "@" stands for the zero byte at the start of a name in Linux' abstract namespace.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self.watchdog = _watchdog(environ) if address else None
         self._status = ""
 
     @property
     def active(self) -> bool:
-        """Whether anybody listens."""
+        """True if a service manager listens."""
         return bool(self._address)
 
     def ready(self) -> None:
-        """Everything is open; what depends on the daemon may start."""
+        """Startup is complete; services that depend on the daemon may start."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The config is being read again; `ready` ends it."""
+        """A reload of the config has started; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The end began."""
+        """Shutdown has started."""
         self._send("STOPPING=1\nSTATUS=stopping")
 
     def status(self, text: str) -> None:
-        """One line on what goes on, sent when it changed."""
+        """Send the status line if it has changed."""
         if text != self._status:
             self._status = text
             self._send(f"STATUS={' '.join(text.split())}")
 
     def ping(self) -> None:
-        """The daemon lives."""
+        """Watchdog ping."""
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
@@ -60,11 +60,11 @@ class Notifier:
                 out.setblocking(False)
                 out.sendto(message.encode(), self._address)
         except OSError as error:
-            log.debug("the service manager was not told %s: %s", message.partition("\n")[0], error)
+            log.debug("could not send %s to the service manager: %s", message.partition("\n")[0], error)
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
-    """WATCHDOG_USEC in seconds, where it is meant for this process."""
+    """Return WATCHDOG_USEC in seconds, if it is meant for this process."""
     try:
         seconds = int(environ["WATCHDOG_USEC"]) / 1e6
         meant = int(environ.get("WATCHDOG_PID") or os.getpid()) == os.getpid()

@@ -1,4 +1,4 @@
-"""What happened since the daemon started: passes, and whatever crashed."""
+"""Outcomes since the daemon started: passes, and crashes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult, utc_now
 
 CRASH_PAUSE = 5.0
-"""Seconds until something that crashed begins anew."""
+"""Seconds until crashed work is started again."""
 
 RECOVERED = 30.0
-"""Seconds after which something that began anew is taken for well."""
+"""Seconds after which restarted work counts as recovered."""
 
 
 class Ledger:
@@ -32,27 +32,27 @@ class Ledger:
         self.down: dict[str, str] = {}
 
     def note_pass(self, result: PassResult) -> None:
-        """A pass ended, well or not."""
+        """Record the end of a pass, good or failed."""
         self.last[result.project] = result
         self._ended[result.project] = utc_now()
         self._passes[result.project] += 1
         self._failed[result.project] += result.error is not None
 
     def note_crash(self, what: str, error: BaseException) -> None:
-        """Something raised what it never should."""
-        told = without_secrets(f"{type(error).__name__}: {error}")
-        self._crash = {"at": stamp(utc_now()), "what": what, "error": told}
+        """Record that `what` raised an unexpected exception."""
+        text = without_secrets(f"{type(error).__name__}: {error}")
+        self._crash = {"at": stamp(utc_now()), "what": what, "error": text}
 
     def note_down(self, what: str, error: BaseException) -> None:
-        """Something that is to run for as long as the daemon does has crashed."""
+        """Record that a permanent part of the daemon has crashed."""
         self.down[what] = without_secrets(one_line(f"{type(error).__name__}: {error}"))
 
-    def note_well(self, what: str) -> None:
-        """It runs again."""
+    def note_recovered(self, what: str) -> None:
+        """Record that this part runs again."""
         self.down.pop(what, None)
 
     def as_json(self) -> dict[str, Any]:
-        """The part of the status that tells of passes and crashes."""
+        """Return the part of the status about passes and crashes."""
         return {
             "last_passes": {
                 str(project): {**result.as_json(), "ended_at": stamp(self._ended[project])}
@@ -66,37 +66,37 @@ class Ledger:
         }
 
     def line(self, projects: int, live: int) -> str:
-        """One line: projects, the last pass, and how many runs are set aside."""
+        """Return one line: projects, the last pass, and how many runs failed and will be retried."""
         parts = [f"{projects} {'project' if projects == 1 else 'projects'}, {live} live"]
         if self._ended:
             last = max(self._ended, key=lambda project: self._ended[project])
             outcome = f"failed: {self.last[last].error}" if self.last[last].error else "ok"
             parts.append(f"last pass {last} at {self._ended[last]:%H:%M:%S}Z {outcome}")
-        if aside := sum(len(result.failed) for result in self.last.values()):
-            parts.append(f"{aside} {'run' if aside == 1 else 'runs'} set aside")
+        if failed := sum(len(result.failed) for result in self.last.values()):
+            parts.append(f"{failed} {'run' if failed == 1 else 'runs'} to retry")
         return "; ".join(parts)
 
 
 def stamp(moment: datetime) -> str:
-    """A time in naive UTC as ISO 8601."""
+    """Format a naive UTC time as ISO 8601."""
     return f"{moment.isoformat(timespec='seconds')}Z"
 
 
 async def kept_running(
-    work: Callable[[], Awaitable[None]], crashed: Callable[[BaseException], None], well: Callable[[], None]
+    work: Callable[[], Awaitable[None]], crashed: Callable[[BaseException], None], recovered: Callable[[], None]
 ) -> None:
-    """Do work that has no end; whatever it raises is told of, and it begins anew after CRASH_PAUSE.
+    """Run endless work; pass whatever it raises to `crashed`, and start it again after CRASH_PAUSE.
 
-    `well` is called when it has run on for RECOVERED seconds after a crash, or came to an end.
+    `recovered` is called when it has run for RECOVERED seconds after a crash, or returned.
     """
     while True:
-        recovery = asyncio.get_running_loop().call_later(RECOVERED, well)
+        recovery = asyncio.get_running_loop().call_later(RECOVERED, recovered)
         try:
             await work()
-        except Exception as error:  # noqa: BLE001 - one thing that breaks must not silently stop the others
+        except Exception as error:  # noqa: BLE001 - a crash must not silently stop this part of the daemon
             crashed(error)
         else:
-            well()
+            recovered()
             return
         finally:
             recovery.cancel()

@@ -1,4 +1,4 @@
-"""What of a daemon stands still or does not work, in one list for status, its check, doctor, metrics and the page."""
+"""The problems of a daemon, in one list for status, its check, doctor, metrics and the page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mirror.store.records import ProjectKey
 from mirror.sync.writer import Failure
 
 KINDS = ("config", "projects", "publish", "writer", "schedule", "jobs", "local", "page", "log")
-"""Every kind of problem. Its message is the same for as long as the problem is."""
+"""Every kind of problem. Its message stays the same while the problem lasts."""
 
 STUCK = 600.0
-"""Seconds in which the writer ends whatever it does: it is busy for minutes at most, when it rewrites large files."""
+"""The writer is stuck after this many seconds of work: rewriting large files takes minutes at most."""
 
 GRAVE = "fail"
 SLIGHT = "warn"
@@ -22,7 +22,7 @@ SLIGHT = "warn"
 
 @dataclass(frozen=True)
 class Problem:
-    """`fail` where data stands still or will not be found, `warn` where only something beside it does not work."""
+    """`fail` if data does not arrive or will not be found, `warn` if only something else does not work."""
 
     kind: str
     level: str
@@ -34,7 +34,7 @@ class Problem:
 
 
 def of_config(error: str | None, projects: str | None) -> Iterable[Problem]:
-    """The config that was refused, and patterns that could not be looked up."""
+    """Yield the refusal of the config, and the failure to look up its patterns."""
     if error:
         yield Problem("config", GRAVE, error)
     if projects:
@@ -42,16 +42,16 @@ def of_config(error: str | None, projects: str | None) -> Iterable[Problem]:
 
 
 def of_writer(failure: Failure | None, busy_seconds: float, now: datetime) -> Iterable[Problem]:
-    """Readers that are shown nothing new, and a thread that does not come back."""
+    """Yield failing publication, and a stuck writer thread."""
     if failure:
         yield Problem("publish", GRAVE, f"nothing was published since {_time(failure.since)}: {failure.error}")
     if busy_seconds > STUCK:
         since = now - timedelta(seconds=busy_seconds)
-        yield Problem("writer", GRAVE, f"the writer has been busy with one thing since {since:%Y-%m-%d %H:%M}Z")
+        yield Problem("writer", GRAVE, f"the writer has been busy with one job since {since:%Y-%m-%d %H:%M}Z")
 
 
 def of_schedule(late: Mapping[ProjectKey, str]) -> Iterable[Problem]:
-    """Projects that are not looked at when they should be."""
+    """Yield the projects whose passes are late."""
     if late:
         first = next(iter(late))
         more = f", and {len(late) - 1:,} more projects" if len(late) > 1 else ""
@@ -59,13 +59,13 @@ def of_schedule(late: Mapping[ProjectKey, str]) -> Iterable[Problem]:
 
 
 def of_jobs(down: Mapping[str, str]) -> Iterable[Problem]:
-    """Parts of the daemon that crashed and did not run well since."""
+    """Yield the parts of the daemon that crashed and have not recovered."""
     for what, error in down.items():
-        yield Problem("jobs", GRAVE, f"{what} does not run ({error}); it is started again and again")
+        yield Problem("jobs", GRAVE, f"{what} keeps crashing ({error}) and is started again each time")
 
 
 def of_surroundings(local: Watch, page: str | None, log: str | None) -> Iterable[Problem]:
-    """Local runs that cannot be mirrored, and what stands beside the mirroring."""
+    """Yield local runs that cannot be mirrored, and failures of the page and the log."""
     if local.error:
         yield Problem("local", GRAVE, f"local runs: {local.error}")
     if page:

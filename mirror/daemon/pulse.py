@@ -1,4 +1,4 @@
-"""The daemon's pulse: pings for the watchdog, a line for the service manager, and a look at the clock after a sleep."""
+"""The daemon's pulse: watchdog pings, the service manager's status line, detection of sleep and clock changes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mirror.daemon.notify import Notifier
 from mirror.sync.writer import Writer
 
 BEAT = 5.0
-"""Seconds between two beats; a third of the watchdog's patience where that is less."""
+"""Seconds between two beats; a third of the watchdog's timeout if that is less."""
 
 SLEPT = 5.0
-"""How far the clock on the wall may run away from the one that stands still during a suspend."""
+"""Seconds that the wall clock may move away from the monotonic clock, which stands still during a suspend."""
 
 
 class Pulse:
-    """Beats while the event loop turns and the writer's thread takes work; a daemon that hangs misses its pings."""
+    """Beats while the event loop and the writer's thread work; a daemon that hangs misses its pings."""
 
     def __init__(
         self,
@@ -39,18 +39,19 @@ class Pulse:
         watchdog = self._notifier.watchdog
         pause = BEAT if watchdog is None else min(BEAT, watchdog / 3)
         while True:
-            self._look_at_the_clock()
+            self._check_clock()
             self._notifier.status(self._describe())
             if watchdog is not None:
-                # Waits behind everything that the writer has to do, and for ever behind what hangs.
+                # Waits until the writer has done its queued work, and for ever if that hangs.
                 await self._writer.read(lambda _: None)
                 self._notifier.ping()
             await asyncio.sleep(pause)
 
-    def _look_at_the_clock(self) -> None:
-        """Timers stand still while the machine is suspended, so what is due would wait for the rest of its interval.
+    def _check_clock(self) -> None:
+        """Detect a suspend and a clock that was set back, and report them.
 
-        What is planned for a time on the wall would wait for ever when that clock is set back.
+        Timers stand still during a suspend, so a due pass would wait for the rest of its interval. A pass that is
+        planned for a time of the wall clock would wait for very long after that clock is set back.
         """
         offset = time.time() - time.monotonic()
         slept, self._offset = offset - self._offset, offset

@@ -1,4 +1,4 @@
-"""When each project is looked at: APScheduler jobs whose interval follows what runs in the project."""
+"""Schedules the passes: one APScheduler job per project; its interval depends on whether a run is running."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mirror.settings.settings import SyncSettings
 from mirror.store.records import ProjectKey
 
 JITTER = 0.1
-"""The share of an interval by which passes are spread, so that projects do not all ask at the same moment."""
+"""Passes are spread by this share of an interval, so that projects do not all send requests at the same moment."""
 
 LATE = 60.0
-"""Seconds after its time, or beyond its interval, at which a pass that has not begun counts as one that never will."""
+"""A pass that is overdue, or planned later than its interval, by more than this many seconds is reported as late."""
 
 _LISTING = "projects"
 
 
 class Schedule:
-    """One job a project. A pass never overlaps another of its project, and missed ones become one."""
+    """One job per project. Passes of a project never overlap, and missed ones are merged into one."""
 
     def __init__(
-        self, run_pass: Callable[[ProjectKey], Awaitable[bool]], look_for_projects: Callable[[], Awaitable[None]]
+        self, run_pass: Callable[[ProjectKey], Awaitable[bool]], find_projects: Callable[[], Awaitable[None]]
     ) -> None:
         self._run_pass = run_pass
-        self._look = look_for_projects
+        self._find_projects = find_projects
         self._intervals = SyncSettings()
         self._live: dict[ProjectKey, bool] = {}
         self._scheduler = AsyncIOScheduler(
@@ -37,20 +37,20 @@ class Schedule:
         )
 
     def start(self) -> None:
-        """Begin to run jobs."""
+        """Start to run jobs."""
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Start no further job, and cancel those under way."""
+        """Start no more jobs, and cancel those under way."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     def wake(self) -> None:
-        """Look at the clock now: what became due while timers stood still is done at once."""
+        """Check the clock now: jobs that became due while timers stood still start at once."""
         self._scheduler.wakeup()
 
     def plan_again(self) -> None:
-        """Look at everything now and plan from here: after the clock was set back, what was planned is far away."""
+        """Run every pass now and plan from the current time: after the clock was set back, plans are far away."""
         for project, live in self._live.items():
             self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))
             self._scheduler.modify_job(str(project), next_run_time=datetime.now(timezone.utc))  # noqa: UP017
@@ -58,27 +58,27 @@ class Schedule:
             self._scheduler.reschedule_job(_LISTING, trigger=self._trigger(live=False))
 
     def late(self) -> dict[ProjectKey, str]:
-        """The projects whose next pass is overdue, too far away or not planned at all, and how."""
+        """Return the projects whose next pass is overdue, too far away or not planned, each with that reason."""
         now = datetime.now(timezone.utc)  # noqa: UP017
-        found = {}
+        reasons = {}
         for project, live in self._live.items():
             job = self._scheduler.get_job(str(project))
             due = job.next_run_time if job else None
             seconds = self._intervals.live_interval if live else self._intervals.interval
             if due is None:
-                found[project] = "is not scheduled any more"
+                reasons[project] = "is not scheduled any more"
             elif due < now - timedelta(seconds=LATE):
-                found[project] = f"has been due since {due:%Y-%m-%d %H:%M:%S}Z"
+                reasons[project] = f"has been due since {due:%Y-%m-%d %H:%M:%S}Z"
             elif due > now + timedelta(seconds=seconds * (1 + JITTER) + LATE):
-                found[project] = f"is not looked at before {due:%Y-%m-%d %H:%M:%S}Z"
-        return found
+                reasons[project] = f"will not be synced before {due:%Y-%m-%d %H:%M:%S}Z"
+        return reasons
 
     def projects(self) -> list[ProjectKey]:
-        """The projects that are looked at now."""
+        """Return the scheduled projects."""
         return list(self._live)
 
     def set_projects(self, projects: Iterable[ProjectKey], intervals: SyncSettings) -> None:
-        """Look at these from now on: new ones at once, the others when their time comes."""
+        """Schedule these projects: new ones at once, the others at their planned time."""
         wanted = list(projects)
         changed = intervals != self._intervals
         self._intervals = intervals
@@ -101,7 +101,7 @@ class Schedule:
             self._scheduler.add_job(self._list, self._trigger(live=False), id=_LISTING, replace_existing=True)
 
     def next_passes(self) -> dict[ProjectKey, dict[str, object]]:
-        """For each project, whether something runs in it and when it is looked at next."""
+        """Return for each project whether a run is running (`live`), and when its next pass is."""
         jobs = {project: self._scheduler.get_job(str(project)) for project in self._live}
         return {
             project: {
@@ -115,7 +115,7 @@ class Schedule:
         try:
             live = await self._run_pass(project)
         except asyncio.CancelledError:
-            # The scheduler takes the end of the daemon for a failure of the job, and would log it as one.
+            # During shutdown the scheduler would log the cancelled job as a failure.
             if self._scheduler.running:
                 raise
             return
@@ -125,7 +125,7 @@ class Schedule:
 
     async def _list(self) -> None:
         try:
-            await self._look()
+            await self._find_projects()
         except asyncio.CancelledError:
             if self._scheduler.running:
                 raise

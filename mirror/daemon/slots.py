@@ -1,4 +1,4 @@
-"""How many passes run at once in the daemon, and which goes next."""
+"""Limits how many passes run at a time in the daemon, and chooses the next one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mirror.store.records import KnownRun, ProjectCursor
 from mirror.sync.context import PassResult
 
 LONG_SECONDS = 60.0
-"""A project whose last pass took longer is taken for one that is still being filled."""
+"""A project whose last pass took longer than this counts as one that is still being backfilled."""
 
 MANY_ROWS = 1_000_000
-"""So many history rows to come make a pass a backfill."""
+"""A pass with more missing history rows than this counts as a backfill."""
 
 
-class Places:
-    """Lets at most `most` passes run. Backfills leave one place to the others, which go first."""
+class PassSlots:
+    """Lets at most `most` passes run. Backfills leave one slot to the other passes, which go first."""
 
     def __init__(self, most: int) -> None:
         self._free = most
@@ -27,8 +27,8 @@ class Places:
         self._backfills: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def place(self, *, backfill: bool) -> AsyncIterator[None]:
-        """Wait for a place, and hold it for the block."""
+    async def slot(self, *, backfill: bool) -> AsyncIterator[None]:
+        """Wait for a slot, and keep it for the block."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         (self._backfills if backfill else self._waiting).append(turn)
         self._serve()
@@ -62,7 +62,7 @@ class Places:
 
 
 def is_backfill(last: PassResult | None, cursor: ProjectCursor, unsettled: dict[str, KnownRun]) -> bool:
-    """Whether a pass is likely to take long: by its last one, or before that by what is missing of the project."""
+    """Return True if a pass will probably take long: judged by the last pass, or for the first by what is missing."""
     if last is not None:
         return last.seconds > LONG_SECONDS
     missing = sum(max(run.server_rows - run.rows, 0) for run in unsettled.values() if not run.deleted)

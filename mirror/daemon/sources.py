@@ -1,4 +1,4 @@
-"""Watches the files that the settings come from, through every link and folder on the way to them."""
+"""Watches the files that settings are read from, including every link and folder on their paths."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from watchfiles import Change, awatch
 log = logging.getLogger("mirror.daemon")
 
 LOOK = 2.0
-"""Seconds after which the files are read again whatever the system tells: network file systems tell nothing."""
+"""The files are read again after this many seconds without a notification: network file systems send none."""
 
 _MOST_LINKS = 40
-"""As many as Linux follows in one path."""
+"""As many links as Linux follows in one path."""
 
 State = dict[Path, str | None]
-"""A digest of what each file holds; None for one that is not there or cannot be read."""
+"""A digest of each file's content; None for a file that does not exist or cannot be read."""
 
 
 def state(paths: Iterable[Path]) -> State:
-    """What the files hold now."""
+    """Return the current digests of the files."""
     return {path: _digest(path) for path in paths}
 
 
 async def changes(find: Callable[[], Sequence[Path]], known: State) -> AsyncGenerator[State, None]:
-    """Yield what the files hold each time that it is not what it was; `known` is what the caller has read.
+    """Yield the digests of the files each time they change; `known` are the digests that the caller has read.
 
-    `find` names the files and is asked again after each change. A file may be a link, lie behind links, come later, go
-    and come back, or be replaced together with its folder.
+    `find` returns the files and is called again after each change. A file may be a link, be reached through links, be
+    created later, disappear and come back, or be replaced together with its folder.
     """
     while True:
         entries, folders = await asyncio.to_thread(_watched, find())
-        async with aclosing(_told(entries, [folder for folder, _ in folders])) as told:
-            async for _ in told:
+        async with aclosing(_signals(entries, [folder for folder, _ in folders])) as signals:
+            async for _ in signals:
                 now = await asyncio.to_thread(state, find())
                 if now != known:
                     known = now
@@ -47,8 +47,8 @@ async def changes(find: Callable[[], Sequence[Path]], known: State) -> AsyncGene
                     break
 
 
-async def _told(entries: set[Path], folders: Sequence[Path]) -> AsyncGenerator[None, None]:
-    """Yield at once, when the system tells of one of these entries, and every LOOK seconds."""
+async def _signals(entries: set[Path], folders: Sequence[Path]) -> AsyncGenerator[None, None]:
+    """Yield at once, when the system reports a change of one of these entries, and every LOOK seconds."""
 
     def concerns(_: Change, path: str) -> bool:
         return Path(path) in entries
@@ -69,20 +69,20 @@ async def _told(entries: set[Path], folders: Sequence[Path]) -> AsyncGenerator[N
             async for _ in watch:
                 yield
     except (OSError, RuntimeError) as error:
-        # No watches are left, or a folder went away between two looks.
-        log.debug("the config cannot be watched (%s); looked at every %g s", error, LOOK)
+        # The system has no more watches, or a folder was deleted meanwhile.
+        log.debug("the config cannot be watched (%s); reading it every %g s", error, LOOK)
     await asyncio.sleep(LOOK)
     yield
 
 
 def _watched(paths: Iterable[Path]) -> tuple[set[Path], list[tuple[Path, tuple[int, int]]]]:
-    """The entries on the ways to the files, and their folders."""
-    entries = {entry for path in paths for entry in _way(path)}
+    """Return the entries on the paths to the files, and their folders."""
+    entries = {entry for path in paths for entry in _entries_of(path)}
     return entries, _folders(entries)
 
 
-def _way(path: Path) -> Iterator[Path]:
-    """Each entry of a folder that decides where the path leads, its folder written without links."""
+def _entries_of(path: Path) -> Iterator[Path]:
+    """Yield each folder entry that the path goes through, links included; its folder is written without links."""
     todo = list(reversed(path.absolute().parts[1:]))
     at = Path(path.absolute().anchor)
     links = 0
@@ -95,7 +95,7 @@ def _way(path: Path) -> Iterator[Path]:
         yield entry
         try:
             target = entry.readlink()
-        except OSError:  # no link, or not there
+        except OSError:  # not a link, or missing
             at = entry
             continue
         links += 1
@@ -107,15 +107,15 @@ def _way(path: Path) -> Iterator[Path]:
 
 
 def _folders(entries: Iterable[Path]) -> list[tuple[Path, tuple[int, int]]]:
-    """The folders of the entries that are there, each with what tells it from another one under its name."""
+    """Return the existing folders of the entries, each with device and inode, which identify it if it is replaced."""
     found = []
     for folder in sorted({entry.parent for entry in entries}):
         try:
-            told = os.stat(folder)  # noqa: PTH116 - Path.stat says the same, slower
+            status = os.stat(folder)  # noqa: PTH116 - Path.stat does the same, slower
         except OSError:
             continue
         if folder.is_dir():
-            found.append((folder, (told.st_dev, told.st_ino)))
+            found.append((folder, (status.st_dev, status.st_ino)))
     return found
 
 

@@ -1,1 +1,1 @@
-"""Finds out what is wrong with a mirror and its surroundings, and says what to do about it. Changes nothing."""
+"""Checks a mirror and its environment, and reports problems and how to fix them. Changes nothing."""

@@ -1,4 +1,4 @@
-"""All checks, in the order in which a person would mend things."""
+"""All checks, in the order in which a person would fix things."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mirror.version import VERSION
 
 
 def examine(home: Home, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """One finding after the other. Asks the server who the key belongs to, and some questions about its projects."""
+    """Yield the findings. Asks the server for the key's owner, and sends a few requests about its projects."""
     yield _versions()
     try:
         settings = config.load(home, environ)
     except ConfigError as error:
-        yield fail("config", str(error), "mend the file; what can be is checked with the defaults")
+        yield fail("config", str(error), "fix the file; the other checks use the defaults where possible")
         yield from files.check(home, config.Settings())
-        # A key is shown to no other server than its own, and the config is where that stands.
-        yield warn("server", "not asked anything, since the config may name another", "mend the config first")
+        # A key must only be sent to its own server, which the unreadable config may name.
+        yield warn("server", "not checked, since the config may name another one", "fix the config first")
         yield from daemon.check(home, config.Settings())
         return
     yield _config(home, settings)
@@ -40,7 +40,7 @@ def _versions() -> Finding:
 
 def _config(home: Home, settings: config.Settings) -> Finding:
     if settings.file is None:
-        return warn("config", f"{home.config} does not exist", "`mirror init` writes it; the defaults hold until then")
+        return warn("config", f"{home.config} does not exist", "`mirror init` writes it; the defaults apply until then")
     if not settings.projects:
         return warn("config", f"{home.config} names no projects", "add some under `projects`, or name them to commands")
     count = len(settings.projects)

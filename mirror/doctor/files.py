@@ -1,4 +1,4 @@
-"""The files of the home: who may read and write them, whether they open, and whether there is room for more."""
+"""Checks of the files in the home: permissions, whether they can be read, and free disk space."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mirror.snapshot.connection import opened
 from mirror.store import aside, integrity
 
 SPARE_BYTES = 1_000_000_000
-"""Free space below this is worth a word."""
+"""Less free space than this is reported."""
 
 
 def check(home: Home, settings: Settings) -> Iterator[Finding]:
-    """Permissions, state, published file, a stray log beside it, segments, and the space on the disk."""
+    """Check permissions, state, published file, a stray log beside it, segments, and free disk space."""
     if not home.data.is_dir():
-        yield ok("home", f"{home.data} does not exist yet; the first sync makes it")
+        yield ok("home", f"{home.data} does not exist yet; the first sync creates it")
         return
     yield _home(home)
     yield from _permissions(home)
@@ -38,37 +38,37 @@ def check(home: Home, settings: Settings) -> Iterator[Finding]:
 def _home(home: Home) -> Finding:
     if not os.access(home.data, os.W_OK | os.X_OK):
         return fail("home", f"{home.data} cannot be written", "check who owns it, and that its disk is not read-only")
-    found = home.data.stat()
-    if found.st_uid != os.getuid():
-        return warn("home", f"{home.data} belongs to another user (uid {found.st_uid})", "use a home of your own")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return fail("home", f"others may write in {home.data} ({_mode(found)})", f"`chmod go-w {home.data}`")
-    return ok("home", f"{home.data} ({_mode(found)})")
+    status = home.data.stat()
+    if status.st_uid != os.getuid():
+        return warn("home", f"{home.data} belongs to another user (uid {status.st_uid})", "use a home of your own")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return fail("home", f"{home.data} is writable by other users ({_mode(status)})", f"`chmod go-w {home.data}`")
+    return ok("home", f"{home.data} ({_mode(status)})")
 
 
 def _permissions(home: Home) -> Iterator[Finding]:
-    """What holds everything is for its owner alone; what readers open is for reading alone."""
+    """Check that private files are accessible to their owner only, and that the published file is read-only."""
     good = []
     own = (home.state, home.socket, home.log, home.web_token)
     for path, wanted in (*((path, 0o600) for path in own), (home.published, 0o444)):
         try:
-            found = path.stat()
+            status = path.stat()
         except FileNotFoundError:
             continue
-        excess = stat.S_IMODE(found.st_mode) & ~wanted
+        excess = stat.S_IMODE(status.st_mode) & ~wanted
         advice = f"`chmod {wanted:o} {path}`"
         if excess & (stat.S_IRWXG | stat.S_IRWXO):
-            yield fail("permissions", f"others may do more with {path} than they should ({_mode(found)})", advice)
+            yield fail("permissions", f"{path} is accessible to other users ({_mode(status)})", advice)
         elif excess:
-            yield warn("permissions", f"{path} can be written to, and clients may damage it ({_mode(found)})", advice)
+            yield warn("permissions", f"{path} is writable, so clients may damage it ({_mode(status)})", advice)
         else:
             good.append(path.name)
     if good:
-        yield ok("permissions", f"{', '.join(good)} are as they should be")
+        yield ok("permissions", f"{', '.join(good)} have the right permissions")
 
 
 def _state(home: Home) -> Iterator[Finding]:
-    """What holds the state is asked, since nobody else can read it."""
+    """Check the state file; if a daemon has it open, the daemon checks it, since nobody else can read it."""
     try:
         control = Control.find(home.socket)
         problem = integrity.problem(home) if control is None else control.check()
@@ -76,21 +76,22 @@ def _state(home: Home) -> Iterator[Finding]:
         yield warn("state", f"not checked: {error}", "try again when it has ended")
         return
     except MirrorError as error:
-        yield warn("state", f"not checked: {error}", "start the daemon again")
+        yield warn("state", f"not checked: {error}", "restart the daemon")
         return
     if problem is not None:
-        yield fail("state", problem, 'docs/operations.md, "When something is damaged"; `mirror sync` mends what it can')
+        advice = 'see docs/operations.md, "When something is damaged"; `mirror sync` repairs what it can'
+        yield fail("state", problem, advice)
     elif home.state.exists():
-        asked = ", says the daemon, which holds it" if control else ""
-        yield ok("state", f"{home.state} can be read through{asked}")
+        by = " (checked by the daemon, which has it open)" if control else ""
+        yield ok("state", f"all of {home.state} can be read{by}")
 
 
 def _aside(home: Home) -> Iterator[Finding]:
     folder = aside.folder(home)
     kept = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     if kept:
-        text = f"{len(kept):,} damaged {'file was' if len(kept) == 1 else 'files were'} put into {folder}"
-        yield warn("aside", f"{text}, {sum(kept) / 1e6:,.1f} MB", "delete them when nothing in them is needed any more")
+        text = f"{len(kept):,} damaged {'file was' if len(kept) == 1 else 'files were'} moved to {folder}"
+        yield warn("aside", f"{text}, {sum(kept) / 1e6:,.1f} MB", "delete them once nothing in them is needed")
 
 
 def _published(home: Home, settings: Settings) -> Iterator[Finding]:
@@ -108,24 +109,24 @@ def _published(home: Home, settings: Settings) -> Iterator[Finding]:
         integrity.check(home.published)
         with opened(home.published) as connection:
             runs = connection.execute("select count(*) from runs").fetchall()[0][0]
-            noted = connection.execute("select value from store.meta where key = 'storage_version'").fetchall()
+            stored = connection.execute("select value from store.meta where key = 'storage_version'").fetchall()
     except StoreError as error:
         yield fail("mirror", str(error).removesuffix(f"; {PUBLISH_AGAIN}"), PUBLISH_AGAIN)
         return
-    written, wanted = (noted[0][0] if noted else "unknown"), settings.publish.storage_version
+    written, wanted = (stored[0][0] if stored else "unknown"), settings.publish.storage_version
     count = f"{runs:,} {'run' if runs == 1 else 'runs'}"
-    text = f"{home.published} opens, holds {count}, and is in the format of DuckDB {written}"
+    text = f"{home.published} opens, has {count}, and is in the format of DuckDB {written}"
     if written == wanted:
         yield ok("mirror", text)
     else:
-        yield warn("mirror", f"{text}; the config wants {wanted}", "the next start of a daemon or sync rewrites it")
+        yield warn("mirror", f"{text}; the config asks for {wanted}", "the next start of a daemon or sync rewrites it")
 
 
 def _space(home: Home) -> Finding:
-    """Publishing needs the state file's size once more, and rewriting it needs that again."""
+    """Check free disk space: publishing needs the size of the state file, and rewriting it needs that again."""
     size = _size(home.state)
     free = shutil.disk_usage(home.data).free
-    text = f"{free / 1e9:,.1f} GB free where {home.data} lies, state file {size / 1e6:,.1f} MB"
+    text = f"{free / 1e9:,.1f} GB free on the disk of {home.data}, state file {size / 1e6:,.1f} MB"
     advice = "free some space, or move MIRROR_HOME to a larger disk"
     if free < size + 50_000_000:
         return fail("disk", f"{text}: too little to publish", advice)
@@ -141,5 +142,5 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _mode(found: os.stat_result) -> str:
-    return f"{stat.S_IMODE(found.st_mode):04o}"
+def _mode(status: os.stat_result) -> str:
+    return f"{stat.S_IMODE(status.st_mode):04o}"

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: which check, how it went (`ok`, `warn` or `fail`), what was found, and what to do about it."""
+    """One line: the check, its result (`ok`, `warn` or `fail`), what it found, and what to do about it."""
 
     check: str
     level: str
@@ -22,15 +22,15 @@ class Finding:
 
 
 def ok(check: str, message: str) -> Finding:
-    """Nothing to do."""
+    """Return a finding that needs no action."""
     return Finding(check, OK, message)
 
 
 def warn(check: str, message: str, advice: str) -> Finding:
-    """It works, but not as well as it could."""
+    """Return a finding of something that works, but not as well as it could."""
     return Finding(check, WARN, message, advice)
 
 
 def fail(check: str, message: str, advice: str) -> Finding:
-    """It does not work, or is not safe, until something is done."""
+    """Return a finding of something that does not work, or is not safe, until it is fixed."""
     return Finding(check, FAIL, message, advice)

@@ -1,4 +1,4 @@
-"""The segments of history: whether all are there, and whether some of them are as they were written."""
+"""Checks of the segments of history: whether all exist, and whether a sample of them is undamaged."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mirror.store import checks, reader
 from mirror.store import segments as store
 
 MOST = 20
-"""How many segments are read, drawn anew each time."""
+"""The number of segments that are read, chosen at random each time."""
 
 MOST_BYTES = 1_000_000_000
 
-_ADVICE = "`mirror verify --repair` pulls what was in it again"
+_ADVICE = "`mirror verify --repair` pulls its content again"
 
 
 def check(home: Home) -> Iterator[Finding]:
-    """Every segment by its size, some by their digest; files that nothing lists."""
+    """Check every segment by its size and some by their digest; report files that the mirror does not list."""
     if not home.published.exists():
         return
     try:
@@ -29,24 +29,24 @@ def check(home: Home) -> Iterator[Finding]:
             digests = store.digests(opened.run)
             unlisted = store.unlisted(opened, home.history)
     except StoreError:
-        return  # that the file cannot be read was said before
+        return  # an earlier check reports that the file cannot be read
     sample = _sample(listed)
-    found = 0
+    damaged = 0
     for path, size in listed:
         file = home.history / path
         problem = checks.file_problem(file, size, digests.get(path) if path in sample else None)
         if problem or (path in sample and (problem := checks.footer_problem(file))):
-            found += 1
+            damaged += 1
             yield fail("segments", f"{file} is {problem}" if problem != "no file" else f"{file} is missing", _ADVICE)
-    if listed and not found:
-        count = f"{len(listed):,} {'segment is' if len(listed) == 1 else 'segments are'} there"
-        yield ok("segments", f"{count}, {len(sample):,} of them read and as written")
+    if listed and not damaged:
+        count = f"{len(listed):,} {'segment exists' if len(listed) == 1 else 'segments exist'}"
+        yield ok("segments", f"{count}; {len(sample):,} of them were read and are undamaged")
     if unlisted:
         count = f"{len(unlisted):,} {'file' if len(unlisted) == 1 else 'files'} in {home.history}"
         yield warn(
             "segments",
-            f"{count} that the mirror does not list, as {unlisted[0]}",
-            "left by a repair or a restored backup; delete them when nothing in them is needed any more",
+            f"{count} that the mirror does not list, such as {unlisted[0]}",
+            "left by a repair or a restored backup; delete them once nothing in them is needed",
         )
 
 

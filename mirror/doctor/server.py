@@ -1,4 +1,4 @@
-"""The server: the key, whether it answers, its clock, what it can do, and whether the projects can be read."""
+"""Checks of the server: the key, whether it answers, its clock, its features, and access to the projects."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from mirror.store.records import ProjectKey
 from mirror.sync.targets import parse
 
 MOST_PROJECTS = 20
-"""How many projects are asked for."""
+"""The number of projects that are checked."""
 
 SKEW_SECONDS = 60.0
-"""How far this machine's clock may be off before it is worth a word."""
+"""A larger difference of this machine's clock from the server's is reported."""
 
 _NOBODY = {"name": "no run is called so"}
 _USES = {
-    "updatedAt filter": "edits that move no heartbeat are found by the full listing alone",
+    "updatedAt filter": "edits that move no heartbeat are found only by the full listing",
     "computeSeconds": "duration_s stays empty",
     parquet_history.FEATURE: "long histories are pulled in pages",
-    queries.CONSOLE_PAGES: "of a console it gives the end alone",
+    queries.CONSOLE_PAGES: "only the end of a console is mirrored",
 }
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """The key and where it was found, then everything that the server has to be asked for."""
+    """Check the key and where it was found, then everything that needs requests to the server."""
     base_url = settings.server.base_url
     try:
         credential = credentials.find(base_url, environ)
@@ -52,7 +52,9 @@ def _key(credential: Credential, environ: Mapping[str, str]) -> Iterator[Finding
     yield ok("key", f"from {credential.source}")
     path = credentials.netrc_path(environ)
     if path.is_file() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-        yield fail("key", f"others may read {path}, which holds keys ({mode:04o})", f"`chmod 600 {path}`")
+        yield fail(
+            "key", f"{path}, which contains keys, is accessible to other users ({mode:04o})", f"`chmod 600 {path}`"
+        )
 
 
 async def _ask(settings: Settings, credential: Credential) -> list[Finding]:
@@ -64,41 +66,41 @@ async def _ask(settings: Settings, credential: Credential) -> list[Finding]:
         timeout=timeout,
         retry=RetryPolicy(attempts=3, connects=2, seconds=timeout),
     ) as server:
-        found = [await _clock(settings)]
+        findings = [await _clock(settings)]
         try:
             viewer = await server.viewer()
         except AuthError as error:
-            return [*found, fail("server", str(error), "`mirror login` stores another key")]
+            return [*findings, fail("server", str(error), "`mirror login` stores another key")]
         except CommError as error:
-            return [*found, fail("server", str(error), "check the network, and server.base_url in the config")]
+            return [*findings, fail("server", str(error), "check the network, and server.base_url in the config")]
         name, entity = viewer.get("username"), viewer.get("entity")
-        found.append(ok("server", f"{server.base_url} answers, and knows the key as {name} (entity {entity})"))
-        return found + [finding async for finding in _projects(server, settings)]
+        findings.append(ok("server", f"{server.base_url} answers; the key belongs to {name} (entity {entity})"))
+        return findings + [finding async for finding in _projects(server, settings)]
 
 
 async def _clock(settings: Settings) -> Finding:
-    """This machine's clock against the server's, whose Date header has whole seconds; no key is sent."""
+    """Compare this machine's clock with the server's Date header, which has whole seconds; no key is sent."""
     base_url = settings.server.base_url
     try:
         async with httpx.AsyncClient(timeout=settings.server.timeout) as client:
             before = time.time()
-            # Its head alone: a body may have no end.
+            # Only the head of the response: a body may be endless.
             async with asyncio.timeout(2 * settings.server.timeout), client.stream("GET", base_url) as answer:
                 after = time.time()
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         return fail("clock", f"{base_url} does not answer ({reason})", "check the network, and server.base_url")
-    told = email.utils.parsedate_tz(answer.headers.get("date", ""))
-    if told is None:
-        return ok("clock", f"{base_url} does not tell the time")
-    ahead = (before + after) / 2 - (email.utils.mktime_tz(told) + 0.5)
+    date = email.utils.parsedate_tz(answer.headers.get("date", ""))
+    if date is None:
+        return ok("clock", f"{base_url} does not report its time")
+    ahead = (before + after) / 2 - (email.utils.mktime_tz(date) + 0.5)
     if abs(ahead) <= SKEW_SECONDS:
-        return ok("clock", f"agrees with the server's within {max(1.0, abs(ahead)):.0f} s")
+        return ok("clock", f"within {max(1.0, abs(ahead)):.0f} s of the server's")
     side = "ahead of" if ahead > 0 else "behind"
     return warn(
         "clock",
         f"is {abs(ahead):,.0f} s {side} the server's",
-        "set it (NTP); nothing is lost by it, but lag and retries are told wrong",
+        "set it (NTP); nothing is lost, but lag and retry times are wrong",
     )
 
 
@@ -113,9 +115,11 @@ async def _projects(server: Server, settings: Settings) -> AsyncIterator[Finding
             if names != [pattern.project]:
                 readable += [ProjectKey(pattern.entity, name) for name in names[:1]]
                 if names:
-                    yield ok("projects", f"{path} stands for {len(names):,} now")
+                    yield ok(
+                        "projects", f"{path} matches {len(names):,} {'project' if len(names) == 1 else 'projects'}"
+                    )
                 else:
-                    yield warn("projects", f"no project fits {path}", "check the spelling; new ones are picked up")
+                    yield warn("projects", f"no project matches {path}", "check the spelling; new ones are picked up")
                 continue
             project = ProjectKey(pattern.entity, pattern.project)
             total = await _count(server, project, settings)
@@ -124,12 +128,12 @@ async def _projects(server: Server, settings: Settings) -> AsyncIterator[Finding
                 "projects", f"{path} is not on {server.base_url}, or the key may not read it", "check the spelling"
             )
         except CommError as error:
-            yield fail("projects", f"{path}: {error}", "`mirror -v sync` tells more")
+            yield fail("projects", f"{path}: {error}", "`mirror -v sync` shows details")
         else:
             readable.append(project)
             yield ok("projects", f"{path} can be read: {total:,} {'run' if total == 1 else 'runs'} in scope")
     if len(settings.projects) > MOST_PROJECTS:
-        yield ok("projects", f"{len(settings.projects) - MOST_PROJECTS} more were not asked for")
+        yield ok("projects", f"{len(settings.projects) - MOST_PROJECTS} more were not checked")
     if readable:
         yield await _features(server, readable[0])
 
@@ -140,7 +144,7 @@ async def _count(server: Server, project: ProjectKey, settings: Settings) -> int
 
 
 async def _features(server: Server, project: ProjectKey) -> Finding:
-    """Ask as a pass asks, for a run that is not there: a server that lacks something refuses the question itself."""
+    """Send a pass's requests for a run that does not exist: a server that lacks a feature refuses the query itself."""
     try:
         try:
             since = {"updatedAt": {"$gte": "2999-01-01T00:00:00Z"}}
@@ -153,8 +157,8 @@ async def _features(server: Server, project: ProjectKey) -> Finding:
         await parquet_history.find(server, project, [_NOBODY["name"]])
         await console.fetch(server, project, [console.Place(_NOBODY["name"])])
     except CommError as error:
-        return warn("features", f"the server was asked what it can do, and failed: {error}", "try again later")
+        return warn("features", f"the server's features could not be checked: {error}", "try again later")
     if not server.missing_features:
-        return ok("features", "the server has everything that can be used")
+        return ok("features", "the server has every feature that the mirror can use")
     lacking = "; ".join(f"no {name}: {_USES.get(name, 'done another way')}" for name in sorted(server.missing_features))
-    return ok("features", f"the server is older or smaller: {lacking}")
+    return ok("features", f"the server lacks features: {lacking}")

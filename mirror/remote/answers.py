@@ -1,4 +1,4 @@
-"""Reads the answers of a server: what they hold, or what is wrong and whether that may pass."""
+"""Reads a server's answers: returns their content, or raises what is wrong and whether a retry may help."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mirror.wandb_json import loads
 
 
 class Retry(Exception):
-    """The attempt failed in a way that may pass, perhaps `after` so many seconds."""
+    """The attempt failed, but a retry may succeed, perhaps `after` this many seconds."""
 
     def __init__(self, failure: CommError, after: float | None = None) -> None:
         super().__init__(str(failure))
@@ -33,7 +33,7 @@ class Retry(Exception):
 
 
 def _parsed(content: bytes) -> Any:
-    """An answer. Raises ValueError for one that is not whole, or no JSON."""
+    """Parse an answer. Raises ValueError if it is incomplete or not JSON."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -42,14 +42,14 @@ def _parsed(content: bytes) -> Any:
 
 
 class Reader:
-    """Reads the answers of one server. `key_source` says where the key is from, for the message about a wrong one."""
+    """Reads the answers of one server. `key_source` is where the key is from, for the message about a wrong one."""
 
     def __init__(self, base_url: str, key_source: str) -> None:
         self._base_url = base_url
         self._key_source = key_source
 
     def read(self, operation: str, answer: httpx.Response, raw: bytes, *, within: str | None) -> dict[str, Any]:
-        """What the answer holds. Raises Retry for a failure that may pass, a CommError for any other."""
+        """Return the answer's content. Raises Retry for a failure that may be temporary, CommError for any other."""
         status = answer.status_code
         failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
         if status == httpx.codes.UNAUTHORIZED:
@@ -74,8 +74,8 @@ class Reader:
             raise Retry(TooMuch(f"{self._base_url} sent a broken answer to {operation}", error)) from error
         if not isinstance(content, dict):
             raise Malformed(f"{self._base_url} does not speak the W&B API; check WANDB_BASE_URL", failure)
-        if told := content.get("errors"):
-            raise self._refusal(operation, status, told, failure)
+        if errors_of_graphql := content.get("errors"):
+            raise self._refusal(operation, status, errors_of_graphql, failure)
         if status >= httpx.codes.BAD_REQUEST:
             raise self._refused(operation, status, "", failure)
         if within is None:
@@ -86,12 +86,12 @@ class Reader:
         return data
 
     def _refused(self, operation: str, status: int, text: str, failure: httpx.HTTPStatusError) -> CommError:
-        """A refusal that does not come in GraphQL's shape."""
+        """Return the exception for a refusal that is not in GraphQL's format."""
         kind = Denied if status == httpx.codes.FORBIDDEN else CommError
         return kind(f"{self._base_url} refused {operation} ({status}{': ' if text else ''}{text})", failure)
 
     def _refusal(self, operation: str, status: int, errors: Any, failure: httpx.HTTPStatusError) -> Exception:
-        """Sort GraphQL errors, which come with 200 as well as with 4xx, by what can be done about them."""
+        """Return the exception for GraphQL errors, which come with 200 as well as with 4xx."""
         messages = [
             str(error.get("message", error)) if isinstance(error, dict) else str(error)
             for error in (errors if isinstance(errors, list) else [errors])
@@ -103,13 +103,13 @@ class Reader:
         if "cannot query field" in low or "unknown argument" in low or "unknown type" in low or "filter" in low:
             return FeatureMissing(f"{self._base_url} refuses {operation}: {text}", failure)
         if status == httpx.codes.NOT_FOUND or "not found" in low or "could not find" in low:
-            return NotFound(f"{self._base_url} has not found it: {text}", failure)
+            return NotFound(f'{self._base_url} reports "not found": {text}', failure)
         message = f"{self._base_url} answered {operation} with an error: {text}"
-        # What it does not explain may be the server's own time limit.
+        # An error without an explanation may be the server's own time limit.
         return CommError(message, failure) if status in (400, 409, 422) else Retry(TooMuch(message, failure))
 
     def bad_key(self, failure: BaseException | None) -> AuthError:
-        """The key is nobody's."""
+        """Return the exception for a key that belongs to nobody."""
         source = f" from {self._key_source}" if self._key_source else ""
         return AuthError(
             f"{self._base_url} does not accept the API key{source}; run `mirror login` or set WANDB_API_KEY", failure

@@ -1,4 +1,4 @@
-"""One HTTP client to one W&B server: authentication, retries, limits, and errors that a person can act on."""
+"""The HTTP client of one W&B server: authentication, retries, limits, and errors that a person can act on."""
 
 from __future__ import annotations
 
@@ -52,27 +52,27 @@ __all__ = [
 Result = TypeVar("Result")
 
 MOST_BYTES = 8 << 20
-"""The largest file that `Server.download` takes into memory unless told otherwise."""
+"""The default size limit of `Server.download`, which keeps the file in memory."""
 
 MOST_ANSWER = 256 << 20
-"""The largest answer to a question; one that grows beyond is broken off, and less is asked for at once."""
+"""The largest answer to a request; a larger one is broken off, and the request is split into smaller ones."""
 
 CONNECT_SECONDS = 10.0
 """The longest wait for a connection; `timeout` if that is shorter."""
 
 SLOWEST = 5_000
-"""Bytes a second, on average, below which an answer counts as one that does not come, once `timeout` is over."""
+"""After `timeout`, an answer that averages fewer bytes per second than this counts as timed out."""
 
 WHOLE = 5
-"""An answer to a question has so many times `timeout` to come whole."""
+"""An answer must be complete within this many times `timeout`."""
 
 REST_SECONDS = 15.0
-"""How long a host that could not be connected to is left alone, so that not every request finds it out anew."""
+"""How long requests to a host that could not be reached fail at once, so that not each of them waits again."""
 
 
 @cache
 def _certificates() -> SSLContext:
-    """Made once: reading them takes longer than most requests."""
+    """Load the certificates once: reading them takes longer than most requests."""
     return httpx.create_ssl_context()
 
 
@@ -82,7 +82,7 @@ _counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
 class Server:
     """A connection to a W&B server. Use it as an async context manager.
 
-    `requests` counts what was sent, by operation; every attempt counts, since every attempt costs the server.
+    `requests` counts the sent requests by operation; every attempt counts, since every attempt costs the server.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Server:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.app_url = app_url or app_of(base_url)
-        """Where the pages lie that the server shows to people."""
+        """The address of the server's web pages."""
         self.requests: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()
         self.bytes_received = 0
         self.missing_features: set[str] = set()
-        """What this server was found not to have; asked for once only."""
+        """Features that this server refused; they are not requested again."""
         self.limiter = Limiter(max_concurrency)
         self.clock = ServerClock()
         self._reader = Reader(self.base_url, key_source)
@@ -128,11 +128,11 @@ class Server:
     ) -> None:
         await self.close()
 
-    def count_requests(self, asking: str = "") -> Counter[str]:
-        """A counter of the requests that this task, and tasks started by it, send from now on for a project."""
+    def count_requests(self, project: str = "") -> Counter[str]:
+        """Return a counter of the requests that this task, and tasks started by it, send from now on for a project."""
         counter: Counter[str] = Counter()
         _counted.set(counter)
-        asking_for.set(asking)
+        asking_for.set(project)
         return counter
 
     async def close(self) -> None:
@@ -141,12 +141,12 @@ class Server:
         if self._keyless is not None:
             await self._keyless.aclose()
 
-    def together(self, *, anew: bool = False) -> AbstractContextManager[Effort]:
-        """Let all that is asked in the block share the time that one question may take, as its smaller forms do.
+    def together(self, *, separate: bool = False) -> AbstractContextManager[Effort]:
+        """Let all requests in the block share the retry time of one request.
 
-        Within such a block the outer one holds, unless time is to be counted `anew`.
+        A nested block shares the time of the outer one, unless it is `separate`.
         """
-        return retry_policy.shared(self._retry.seconds, anew=anew)
+        return retry_policy.shared(self._retry.seconds, separate=separate)
 
     async def graphql(
         self,
@@ -157,49 +157,51 @@ class Server:
         bulk: bool = False,
         divisible: bool = False,
     ) -> dict[str, Any]:
-        """Ask one GraphQL document and return its `data`. Where requests must wait, `bulk` ones go last.
+        """Send one GraphQL document and return the answer's `data`. When requests must wait, `bulk` ones go last.
 
-        What may pass is tried again with backoff; a `divisible` question is soon given up, for its caller to ask for
-        less. Raises the errors of `mirror.remote.errors`.
+        Failures that may be temporary are retried with backoff; a `divisible` request gives up early, so that its
+        caller can split it. Raises the errors of `mirror.remote.errors`.
         """
         body = orjson.dumps({"query": document, "variables": dict(variables), "operationName": operation})
-        return await self._insist(operation, lambda: self._attempt(operation, body), bulk=bulk, divisible=divisible)
+        return await self._with_retries(
+            operation, lambda: self._attempt(operation, body), bulk=bulk, divisible=divisible
+        )
 
     async def post(self, operation: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Post JSON to another address of the server than GraphQL's, insisting as `graphql` does; its answer."""
+        """Post JSON to a path of the server other than GraphQL's and return the answer; retries as `graphql` does."""
         content = orjson.dumps(dict(body))
-        return await self._insist(operation, lambda: self._attempt(operation, content, path))
+        return await self._with_retries(operation, lambda: self._attempt(operation, content, path))
 
     async def download(self, url: str, *, most_bytes: int = MOST_BYTES) -> bytes:
-        """The content of a file behind a signed address, fetched without the key, whichever host it leads to.
+        """Return the content of a file at a signed address on any host, fetched without the API key.
 
-        Tried again as `graphql` is. Raises NotFound, TooMuch (no whole answer) or CommError: refused, as an address
-        that expired is, or larger than `most_bytes`.
+        Retries as `graphql` does. Raises NotFound, TooMuch (no complete answer) or CommError (refused, as an expired
+        address is, or larger than `most_bytes`).
         """
         address = urljoin(f"{self.base_url}/", url)
 
-        async def take() -> bytes:
+        async def fetch() -> bytes:
             content = bytearray()
             await self._download(address, content.extend, most_bytes)
             return bytes(content)
 
-        return await self._insist("file", take, address=address)
+        return await self._with_retries("file", fetch, address=address)
 
     async def download_to(self, url: str, path: Path, *, in_memory: int = -1) -> Source:
-        """As `download`, of any size, into a file that is not there yet or is written over.
+        """Download a file of any size to `path`, overwriting what is there; otherwise as `download`.
 
-        What has no more than `in_memory` bytes is given back instead, and no file is made.
+        A file of at most `in_memory` bytes is returned as bytes instead, and nothing is written.
         """
         address = urljoin(f"{self.base_url}/", url)
 
-        async def take() -> Source:
+        async def fetch() -> Source:
             with Sink(path, in_memory) as sink:
                 await self._download(address, sink.write, None)
                 return sink.source()
 
-        return await self._insist("file", take, address=address)
+        return await self._with_retries("file", fetch, address=address)
 
-    async def _insist(
+    async def _with_retries(
         self,
         operation: str,
         ask: Callable[[], Awaitable[Result]],
@@ -208,9 +210,9 @@ class Server:
         divisible: bool = False,
         address: str | None = None,
     ) -> Result:
-        """Ask, and ask again with backoff while the failure may pass and the retry policy allows it.
+        """Call `ask`, and again with backoff while the failure may be temporary and the retry policy allows it.
 
-        `address` is that of a file. Time counts from the first failure: waiting for one's turn is none.
+        `address` is the address of a file. Time counts from the first failure; waiting for a slot is not a failure.
         """
         scheme, host, path, *_ = urlsplit(address or self.base_url)
         effort = retry_policy.current(self._retry.seconds)
@@ -220,7 +222,7 @@ class Server:
             try:
                 async with self.limiter.slot(bulk=bulk, file=address is not None):
                     self._check_rest(host)
-                    # A file may be of any size; its pace is looked at instead.
+                    # A file may be of any size; only its speed is checked.
                     most_seconds = min(WHOLE * self._timeout, max(effort.left, self._timeout))
                     async with asyncio.timeout(None if address else most_seconds):
                         return await ask()
@@ -228,7 +230,7 @@ class Server:
                 if isinstance(error, Retry):
                     failure, after = error.failure, error.after
                 else:
-                    late = httpx.ReadTimeout("the answer did not come whole")
+                    late = httpx.ReadTimeout("the answer was not complete in time")
                     what = path if address else operation
                     failure, after = errors.of_transport(f"{scheme}://{host}", what, late), None
                 attempt += 1
@@ -240,23 +242,23 @@ class Server:
                     if isinstance(failure, NoConnection):
                         self._resting[host] = (time.monotonic() + REST_SECONDS, failure)
                     if divisible and isinstance(failure, SlowAnswer) and not effort.over:
-                        text = f"{failure}; less is asked for at once, for up to {effort.left:.0f} s"
-                        notices.tell(self._notices, failure, text)
+                        text = f"{failure}; trying smaller requests for up to {effort.left:.0f} s"
+                        notices.report(self._notices, failure, text)
                     raise failure from failure.exc
-                if notices.worth(failure, attempt, wait):
-                    self._tell(failure, attempt, most, wait, effort)
+                if notices.is_reported(failure, attempt, wait):
+                    self._report_retry(failure, attempt, most, wait, effort)
                 await asyncio.sleep(wait)
 
-    def _tell(self, failure: CommError, attempt: int, most: int, wait: float, effort: Effort) -> None:
-        """Say what is wrong, and the longest that this is tried again."""
+    def _report_retry(self, failure: CommError, attempt: int, most: int, wait: float, effort: Effort) -> None:
+        """Report the failure, and for how long it is retried at most."""
         each = self._timeout if isinstance(failure, SlowAnswer) else min(self._timeout, CONNECT_SECONDS)
         each = each if isinstance(failure, SlowAnswer | NoConnection) else 0.0
         rest = wait + each + sum(self._retry.longest(later) + each for later in range(attempt, most - 1))
         seconds = max(1.0, min(rest, max(effort.left, wait + each)))
-        notices.tell(self._notices, failure, f"{failure}; trying again for up to {seconds:.0f} s")
+        notices.report(self._notices, failure, f"{failure}; trying again for up to {seconds:.0f} s")
 
     def _check_rest(self, host: str) -> None:
-        """Raise at once what was found out about this host a moment ago."""
+        """Raise the failure of the last `REST_SECONDS` to connect to this host, if there is one."""
         if (resting := self._resting.get(host)) is not None:
             until, failure = resting
             if time.monotonic() < until:
@@ -274,7 +276,7 @@ class Server:
         shown = address.partition("?")[0]
         size = 0
 
-        def take(piece: bytes) -> None:
+        def receive(piece: bytes) -> None:
             nonlocal size
             sink(piece)
             size += len(piece)
@@ -286,14 +288,15 @@ class Server:
                 status = answer.status_code
                 failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
                 if status == httpx.codes.NOT_FOUND:
-                    raise NotFound(f"{shown} is not there", failure)
+                    raise NotFound(f"{shown} does not exist", failure)
                 if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-                    raise Retry(TooMuch(f"{shown} was not given ({status})", failure), retry_after(answer.headers))
+                    failed = TooMuch(f"{shown} could not be downloaded ({status})", failure)
+                    raise Retry(failed, retry_after(answer.headers))
                 if status != httpx.codes.OK:
                     raise CommError(f"{shown} was refused ({status})", failure)
-                await self._receive(answer, take)
+                await self._receive(answer, receive)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise CommError(f"{shown!r} is no address of a file", error) from error
+            raise CommError(f"{shown!r} is not a valid file address", error) from error
         except httpx.HTTPError as error:
             host = "://".join(urlsplit(address)[:2])
             raise Retry(errors.of_transport(host, urlsplit(address).path, error)) from error
@@ -304,14 +307,14 @@ class Server:
     async def _answer(
         self, client: httpx.AsyncClient, method: str, address: str, **options: Any
     ) -> AsyncIterator[httpx.Response]:
-        """The head of an answer; connecting, asking and the head have their time together, however they drip."""
+        """Open a response. Connecting, sending and the response head share one timeout, however slowly they drip."""
         async with asyncio.timeout(CONNECT_SECONDS + 2 * self._timeout) as clock:
             async with client.stream(method, address, **options) as answer:
                 clock.reschedule(None)
                 yield answer
 
     async def _receive(self, answer: httpx.Response, sink: Callable[[bytes], object]) -> None:
-        """The body as it comes. Raises ReadTimeout where it comes too slowly to wait for, though never quite stops."""
+        """Pass on the body as it arrives. Raises ReadTimeout if it is too slow, even if it never quite stops."""
         began = time.monotonic()
         async with aclosing(answer.aiter_bytes()) as pieces:  # type: ignore[type-var]  # httpx gives a generator
             async for piece in pieces:
@@ -320,7 +323,7 @@ class Server:
                     raise httpx.ReadTimeout("the answer comes too slowly", request=answer.request)
 
     def _without_key(self) -> httpx.AsyncClient:
-        """A client that has no key to send: storage refuses a second credential, and may be anybody's."""
+        """Return a client without the API key: storage refuses a second credential, and its host may be anybody's."""
         if self._keyless is None:
             self._keyless = httpx.AsyncClient(
                 verify=_certificates(),
@@ -335,16 +338,16 @@ class Server:
         address, headers = f"{self.base_url}/{path}", {"Content-Type": "application/json"}
         content = bytearray()
 
-        def take(piece: bytes) -> None:
+        def receive(piece: bytes) -> None:
             content.extend(piece)
             if len(content) > MOST_ANSWER:
                 raise TooMuch(f"{self.base_url} answers {operation} with more than {MOST_ANSWER >> 20} MiB")
 
         try:
             async with self._answer(self._http, "POST", address, content=body, headers=headers) as answer:
-                await self._receive(answer, take)
+                await self._receive(answer, receive)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise Unreachable(f"{self.base_url!r} is no address of a server; check WANDB_BASE_URL", error) from error
+            raise Unreachable(f"{self.base_url!r} is not a server address; check WANDB_BASE_URL", error) from error
         except httpx.HTTPError as error:
             raise Retry(errors.of_transport(self.base_url, operation, error)) from error
         finally:
@@ -361,7 +364,7 @@ class Server:
             raise
 
     async def viewer(self) -> dict[str, Any]:
-        """Who the key belongs to: `username`, `entity`. Raises AuthError for a key that is nobody's."""
+        """Return the owner of the key: `username`, `entity`. Raises AuthError for a key that belongs to nobody."""
         from mirror.remote.queries import VIEWER
 
         viewer = (await self.graphql("Viewer", VIEWER, {})).get("viewer")

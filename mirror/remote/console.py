@@ -17,17 +17,17 @@ from mirror.remote.runs import moment
 from mirror.store.records import ConsoleLine, ConsolePage, ProjectKey
 
 PAGE_LINES = 1000
-"""Lines of one run in one answer."""
+"""Lines per run in one answer."""
 
 TAIL_LINES = 10_000
-"""Lines that a server is asked for which gives the end alone; it may give fewer."""
+"""Lines requested from a server that only returns the end of a console; it may return fewer."""
 
 log = logging.getLogger("mirror.remote")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the console of a run goes on: behind the server's cursor `after`, which leads to line `first`."""
+    """A position in the console of a run: after the server's cursor `after`, where line `first` follows."""
 
     run_id: str
     after: str | None = None
@@ -36,9 +36,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Answer:
-    """A page, the place behind it, and the first line that the server has, where that was asked for.
+    """A page, the place after it, and the first line that the server has, if that was requested.
 
-    `more` tells that something follows, `stuck` that the page is empty all the same: alone, the run may give it.
+    `more`: something follows. `stuck`: the page is empty although lines follow; a request for this run alone may get
+    them.
     """
 
     page: ConsolePage
@@ -51,9 +52,9 @@ class Answer:
 async def fetch(
     server: Server, project: ProjectKey, places: Sequence[Place], *, heads: bool = False
 ) -> dict[Place, Answer | None]:
-    """The page at each place; None for a run that the server does not have.
+    """Return the page at each place; None for a run that the server does not have.
 
-    A server that cannot page through a console gives the end of it; that is logged once.
+    A server that cannot page through a console returns the end of it; that is logged once.
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     for index, place in enumerate(places):
@@ -76,7 +77,7 @@ async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: 
             document, first = queries.log_tails(count, fields, counted), TAIL_LINES
             sent = {name: value for name, value in variables.items() if not name.startswith("after")}
         else:
-            # Where lines have no number, a first line could not be told from one further on.
+            # Without line numbers, the first line cannot be distinguished from a later one.
             document, first = queries.log_lines(count, fields, counted, heads=heads and not plain), PAGE_LINES
             sent = variables
         try:
@@ -90,7 +91,7 @@ async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: 
             missing |= refused
             if queries.CONSOLE_PAGES in refused:
                 log.warning(
-                    "%s is older than 0.77 and gives only the end of a console; longer ones are mirrored in part",
+                    "%s is older than 0.77 and returns only the end of a console; longer ones are mirrored in part",
                     server.base_url,
                 )
 
@@ -101,14 +102,14 @@ def _page(place: Place, answer: dict[str, Any]) -> Answer:
     behind = lines[-1][0] + 1 if lines else place.first
     info = connection.get("pageInfo") or {}
     after = info.get("endCursor")
-    # A page that is cut by its size says that nothing follows.
+    # A page that is cut because of its size reports that nothing follows.
     short = behind < (answer.get("logLineCount") or 0)
     onward = bool(lines) and after not in (None, place.after)
     more = onward and bool(info.get("hasNextPage") or short)
     stuck = short and not lines
     first = lines[0][0] if lines else place.first
     head = next(iter(_lines(answer.get("head") or {}, 0)), None)
-    # What comes behind an empty page that should not be empty may still be there.
+    # Lines may still follow an empty page that should not be empty.
     page = ConsolePage(place.run_id, first, lines, last=not more and not stuck, labels=_labels(connection))
     return Answer(page, Place(place.run_id, after, behind), head, more, stuck)
 
@@ -122,9 +123,9 @@ def _tail(place: Place, answer: dict[str, Any]) -> Answer:
 
 
 def _lines(connection: dict[str, Any], line: int) -> list[ConsoleLine]:
-    """Lines that rise, whatever numbers the server gives them; one that does not rise is replaced by the place.
+    """Return the lines with rising numbers: the server's, or the position where the server's number does not rise.
 
-    After a resume the numbers may begin again.
+    After a resume the server's numbers may start again.
     """
     lines = []
     for edge in connection.get("edges") or ():
@@ -137,5 +138,5 @@ def _lines(connection: dict[str, Any], line: int) -> list[ConsoleLine]:
 
 
 def _labels(connection: dict[str, Any]) -> list[str | None]:
-    """Which of several writers each line is from."""
+    """Return the label of each line: which of several writers it is from."""
     return [edge["node"].get("label") for edge in connection.get("edges") or ()]

@@ -1,17 +1,17 @@
-"""What can go wrong between the mirror and a server, sorted once, where an answer comes in.
+"""The exceptions of requests to a server. Each failure is sorted once, where the answer arrives.
 
 CommError
 ├── AuthError         the key is missing or not accepted (401)
 ├── Denied            the key may not do this (403)
-├── NotFound          it is not there, or the key may not see it (404)
+├── NotFound          it does not exist, or the key may not see it (404)
 ├── FeatureMissing    the query is refused: an older server
-├── Unreachable       no question would be answered now
+├── Unreachable       no request would be answered now
 │   ├── NoConnection    DNS, TCP, TLS, a proxy
 │   ├── RateLimited     429
-│   └── Malformed       what answers does not speak the W&B API: HTML, a redirect
-└── Unanswered        this question got no whole answer; a smaller one may
-├── SlowAnswer      not in time, or too slow to ever end (408, 504)
-└── TooMuch         too large, broken off, or too much for the server (5xx)
+│   └── Malformed       the response is not from the W&B API: HTML, a redirect
+└── Unanswered        this request got no complete answer; a smaller one may
+    ├── SlowAnswer      not in time, or too slow to ever end (408, 504)
+    └── TooMuch         too large, broken off, or too much for the server (5xx)
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ __all__ = [
 
 
 class Denied(CommError):
-    """The server refuses what was asked for to this key (403)."""
+    """This key may not do what was requested (403)."""
 
 
 class NotFound(CommError):
-    """The server does not have it, or the key may not see it; the server does not tell which."""
+    """The server does not have it, or the key may not see it; the server does not report which."""
 
     exit_code = 1
 
 
 class FeatureMissing(CommError):
-    """The server refuses the query itself: it is older than the field that was asked for, or wants other arguments."""
+    """The server refuses the query itself: it is older than the requested field, or expects other arguments."""
 
 
 class Unreachable(CommError):
-    """The server cannot be reached, or wants no requests for now; asking for something else would not help."""
+    """The server cannot be reached, or accepts no requests for now; a different request would not help."""
 
 
 class NoConnection(Unreachable):
-    """No connection could be made: the network, the name, the certificate or a proxy is in the way."""
+    """No connection could be made, because of the network, the host name, the certificate or a proxy."""
 
 
 class RateLimited(Unreachable):
@@ -72,23 +72,23 @@ class RateLimited(Unreachable):
 
 
 class Malformed(Unreachable):
-    """Something answers that does not speak the W&B API, such as the login page of a network."""
+    """The response is not from the W&B API, such as the login page of a network."""
 
 
 class Unanswered(CommError):
-    """A question got no whole answer; a smaller one may."""
+    """A request got no complete answer; a smaller one may."""
 
 
 class SlowAnswer(Unanswered):
-    """The answer did not come in time."""
+    """The answer did not arrive in time."""
 
 
 class TooMuch(Unanswered):
-    """The answer was too large, was broken off, or the server failed to make it."""
+    """The answer was too large or broken off, or the server failed to produce it."""
 
 
 def of_transport(where: str, what: str, error: httpx.HTTPError) -> CommError:
-    """Sort a failure below HTTP. `where` is the server, `what` names the question or file."""
+    """Return the exception for a failure below HTTP. `where` is the server, `what` the operation or file."""
     if isinstance(error, httpx.ConnectTimeout):
         reason = f"no connection{_by_proxy(where)} in time"
         return NoConnection(f"cannot reach {where} ({reason}); check the network and WANDB_BASE_URL", error)
@@ -99,9 +99,9 @@ def of_transport(where: str, what: str, error: httpx.HTTPError) -> CommError:
     if isinstance(error, httpx.ConnectError):
         return _no_connection(where, error)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return Unreachable(f"{where} cannot be asked ({_reason(error)}); check WANDB_BASE_URL and the key", error)
+        return Unreachable(f"cannot send to {where} ({_reason(error)}); check WANDB_BASE_URL and the key", error)
     if isinstance(error, httpx.TooManyRedirects):
-        return CommError(f"{where} redirects in a circle", error)
+        return CommError(f"{where} redirects in a loop", error)
     return TooMuch(f"{where} broke off its answer to {what} ({_reason(error)})", error)
 
 
@@ -109,7 +109,7 @@ def _no_connection(where: str, error: httpx.ConnectError) -> NoConnection:
     causes = list(_causes(error))
     host = urlsplit(where).hostname or where
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        hint = "where the network has an authority of its own, name it in SSL_CERT_FILE"
+        hint = "if your network uses its own certificate authority, set SSL_CERT_FILE to its certificate"
         return NoConnection(f"the certificate of {where} is not valid ({_reason(error)}); {hint}", error)
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return NoConnection(f"no TLS connection to {where} ({_reason(error)}); check the address and proxies", error)
@@ -120,14 +120,14 @@ def _no_connection(where: str, error: httpx.ConnectError) -> NoConnection:
 
 
 def passes(failure: CommError) -> bool:
-    """Whether the same question may be answered later: not where a certificate or an address is wrong."""
+    """Return True if the same request may succeed later: not if a certificate or an address is wrong."""
     if isinstance(failure, NoConnection) and failure.exc is not None:
         return not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(failure.exc))
     return isinstance(failure, NoConnection | RateLimited | Malformed | Unanswered)
 
 
 def of_page(where: str, what: str, answer: httpx.Response, content: bytes) -> CommError | None:
-    """What a redirect or an HTML page in place of an answer means; None for an answer that is neither."""
+    """Return the exception for a redirect or for HTML in place of an answer; None for any other answer."""
     failure = httpx.HTTPStatusError(f"status {answer.status_code}", request=answer.request, response=answer)
     if answer.is_redirect:
         to = httpx.URL(where).join(answer.headers["location"])
@@ -147,7 +147,7 @@ def of_page(where: str, what: str, answer: httpx.Response, content: bytes) -> Co
 
 
 def page_title(answer: httpx.Response, content: bytes) -> str | None:
-    """What an HTML page calls itself, or its first words; None for anything but HTML."""
+    """Return the title of an HTML page, or its first words; None for anything but HTML."""
     if content.lstrip()[:1] != b"<" and "text/html" not in answer.headers.get("content-type", ""):
         return None
     text = content[:20_000].decode("utf-8", "replace")
@@ -159,7 +159,7 @@ def page_title(answer: httpx.Response, content: bytes) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the system says where it says something: httpx only counts the attempts."""
+    """Return the system's error text if there is one: httpx only reports that all attempts failed."""
     numbers = [cause.errno for cause in _causes(error) if isinstance(cause, OSError) and cause.errno]
     if numbers and numbers[-1] > 0 and not isinstance(error.__cause__, ssl.SSLError):
         return os.strerror(numbers[-1])
@@ -167,7 +167,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, innermost last."""
+    """Yield the error and its causes, innermost last."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -177,7 +177,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _by_proxy(where: str) -> str:
-    """Which setting puts a proxy in between, if one does; never its address, which may hold a password."""
+    """Return which setting selects a proxy, if one does; never its address, which may hold a password."""
     parts = urlsplit(where)
     proxies = getproxies()
     name = parts.scheme if parts.scheme in proxies else "all" if "all" in proxies else None

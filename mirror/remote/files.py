@@ -1,4 +1,4 @@
-"""Files of many runs at once: the list of each, and `wandb-metadata.json`, which tells how a run was started."""
+"""Files of many runs at once: the list of each, and `wandb-metadata.json`, which describes how a run was started."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from mirror.store.records import ProjectKey, RunFile
 from mirror.wandb_json import UNREADABLE, loads
 
 PAGE_FILES = 500
-"""Files of a run in one answer."""
+"""Files per run in one answer."""
 
 METADATA = "wandb-metadata.json"
 
 Document = dict[str, Any] | CommError | None
-"""What a file holds, why it could not be had, or None where there is no file."""
+"""A file's content, the error that prevented reading it, or None if there is no such file."""
 
 
 async def lists(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, list[RunFile]]:
-    """What the server tells of every file of these runs. A run that is gone is left out."""
+    """Return the server's entry of every file of these runs. Runs that do not exist are left out."""
     found: dict[str, list[RunFile]] = {}
     after: dict[str, str | None] = dict.fromkeys(run_ids)
     while after:
         variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "first": PAGE_FILES}
-        for index, (run_id, place) in enumerate(after.items()):
-            variables |= {f"run{index}": run_id, f"after{index}": place}
+        for index, (run_id, cursor) in enumerate(after.items()):
+            variables |= {f"run{index}": run_id, f"after{index}": cursor}
         data = await server.graphql(
             "MirrorFileLists", queries.file_lists(len(after)), variables, bulk=True, divisible=len(after) > 1
         )
         answers = data.get("project") or {}
         following: dict[str, str | None] = {}
-        for index, (run_id, place) in enumerate(after.items()):
+        for index, (run_id, cursor) in enumerate(after.items()):
             connection = (answers.get(f"r{index}") or {}).get("files")
             if connection is None:
                 continue
             found.setdefault(run_id, []).extend(_file(edge["node"]) for edge in connection["edges"])
             info = connection["pageInfo"]
-            if info["hasNextPage"] and connection["edges"] and info["endCursor"] != place:
+            if info["hasNextPage"] and connection["edges"] and info["endCursor"] != cursor:
                 following[run_id] = info["endCursor"]
         after = following
-    # A list that changes while it is paged may tell a file twice.
+    # A list that changes while it is paged may contain a file twice.
     return {run_id: list({file.name: file for file in files}.values()) for run_id, files in found.items()}
 
 
@@ -62,10 +62,10 @@ def _file(node: dict[str, Any]) -> RunFile:
 async def metadata(
     server: Server, project: ProjectKey, run_ids: Sequence[str]
 ) -> tuple[dict[str, Document], dict[str, dict[str, Any]]]:
-    """The metadata file of each run: their addresses in one request, then the files. A run that is gone is left out.
+    """Return the metadata file of each run: the addresses in one request, then the files.
 
-    One file that cannot be had or read does not keep the others away. Beside them the entry of each file in the list of
-    its run's files, with `fileCount`.
+    Runs that do not exist are left out; a file that cannot be downloaded or read does not affect the others. The second
+    dictionary has the entry of each file in its run's file list, with `fileCount`.
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project, "names": [METADATA]}
     variables |= {f"run{index}": run_id for index, run_id in enumerate(run_ids)}
@@ -102,5 +102,5 @@ async def _document(server: Server, answer: dict[str, Any]) -> Document:
     except CommError as error:
         return error
     except UNREADABLE as error:
-        return CommError(f"the file is no JSON ({error})", error)
-    return value if isinstance(value, dict) else CommError("the file holds no JSON object")
+        return CommError(f"the file is not JSON ({error})", error)
+    return value if isinstance(value, dict) else CommError("the file is not a JSON object")

@@ -1,9 +1,9 @@
-"""Asks for logged values: the lines of several runs in one request, and in smaller ones where that fails.
+"""Requests logged values: the lines of several runs in one request, and in smaller requests if that fails.
 
-With `samples` at least as large as the steps of a window, the server gives every line of it. Steps can be too far apart
-for that, such as those of a clock in nanoseconds. Then fewer samples than steps are asked for, which gives every line
-while there are fewer lines than samples. An answer that reaches `samples` may be a sample: the window is cut in two, at
-a step that the answer showed, and asked for again.
+If `samples` is at least the number of steps in a window, the server returns every line of it. Steps can be too far
+apart for that, such as those of a clock in nanoseconds. Then fewer samples than steps are requested, and the answer is
+complete while there are fewer lines than samples. An answer with `samples` lines may be a sample: the window is split
+in two, at a step of the answer, and requested again.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from mirror.store.records import ProjectKey
 from mirror.wandb_json import UNREADABLE, loads, unreadable
 
 SMALL_STEPS = 1000
-"""A question for so many steps may be about what runs now; one for more is a backfill, and goes last."""
+"""A request for at most this many steps may be for a live run; a larger one is a backfill, and goes last."""
 
 
 PIECES = 8
-"""Into how many a question is cut that got no answer: groups of runs, and pieces of a window."""
+"""A request that got no answer is split into this many: groups of runs, or pieces of a window."""
 
 GIVE_UP_AFTER = 4
-"""So many runs of which the server gives no line whatever is asked, and no answer between them: it is not the runs."""
+"""After this many runs in a row without a line in any answer, the server, not the runs, may be at fault."""
 
 
 class NoHistory(Unreachable):
-    """The server gives no history for now. `failed` are the runs that were tried in vain."""
+    """The server returns no history for now. `failed` are the runs that were tried."""
 
     def __init__(self, failed: dict[str, CommError]) -> None:
         error = next(reversed(failed.values()))
-        super().__init__(f"{error}; {len(failed)} runs in a row gave no history", error)
+        super().__init__(f"{error}; no history for {len(failed)} runs in a row", error)
         self.failed = failed
 
 
@@ -49,7 +49,7 @@ MOST_STEP = 2**63 - 1
 class Window:
     """Steps `first` (inclusive) to `end` (exclusive) of one run.
 
-    With `most`, so many lines are asked for; by default as many as there are steps.
+    `most` is the number of lines to request, by default the number of steps.
     """
 
     run_id: str
@@ -59,19 +59,19 @@ class Window:
 
     @property
     def samples(self) -> int:
-        """How many lines are asked for."""
+        """The number of lines to request."""
         steps = self.end - self.first
         return min(steps, MOST_SAMPLES if self.most is None else self.most)
 
     def is_sampled(self, lines: int) -> bool:
-        """Whether an answer of so many lines may lack some of the window's."""
+        """Return True if an answer of `lines` lines may lack some of the window's."""
         return self.samples <= lines and self.samples < self.end - self.first
 
 
 async def fetch(server: Server, project: ProjectKey, windows: Sequence[Window]) -> dict[Window, list[str] | None]:
-    """The raw history lines of each window, in one request; None for a run that the server does not have.
+    """Return the raw history lines of each window, from one request; None for a run that the server does not have.
 
-    These are all of its lines unless `Window.is_sampled` says otherwise.
+    These are all lines of the window unless `Window.is_sampled` returns True.
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     for index, window in enumerate(windows):
@@ -92,31 +92,32 @@ async def fetch(server: Server, project: ProjectKey, windows: Sequence[Window]) 
 
 @dataclass
 class Answer:
-    """The lines of each window, None for a run that is not there; and the runs that cannot be read, with the reason."""
+    """The lines of each window, None for a run that does not exist; and the unreadable runs, with the reason."""
 
     lines: dict[Window, list[str] | None] = field(default_factory=dict)
     failed: dict[str, CommError] = field(default_factory=dict)
 
 
 class HistoryReader:
-    """Reads the lines of a project's runs, asking for less at once where the server does not give that much.
+    """Reads the lines of a project's runs, with smaller requests where the server does not answer a large one.
 
-    When some runs in a row give nothing, a line of one of `others` is asked for, to tell these runs from the server.
+    When several runs in a row return nothing, one line of one of `others` is requested, to find out whether the runs or
+    the server is at fault.
     """
 
     def __init__(self, server: Server, project: ProjectKey, others: Sequence[str] = ()) -> None:
         self._server = server
         self._project = project
         self._others = others
-        self._silent: dict[str, CommError] = {}
+        self._unanswered: dict[str, CommError] = {}
         self.in_trouble: set[str] = set()
-        """Runs that wait for an answer to a smaller question; what follows of them is not worth asking for now."""
+        """Runs that wait for an answer to a smaller request; their later windows are not worth requesting now."""
 
     async def read(self, windows: Sequence[Window]) -> Answer:
-        """The lines of these windows. A run that spoils an answer is found out and told as failed, with no lines.
+        """Return the lines of these windows. A run that spoils an answer is identified and reported as failed.
 
-        All that is asked for has the time of one question together; runs that were not asked for in it are failed, too.
-        Raises AuthError, and Unreachable (NoHistory) where nothing more can be had of any run.
+        All requests share the retry time of one; runs that were not requested within it are failed, too. Raises
+        AuthError, and Unreachable (NoHistory) if the server returns nothing more of any run.
         """
         with self._server.together():
             try:
@@ -136,13 +137,13 @@ class HistoryReader:
                 return await self._read_parts(windows, parts, error)
             run_id = windows[0].run_id
             if isinstance(error, Unanswered):
-                await self._note_silence(run_id, error)
+                await self._count_unanswered(run_id, error)
             return Answer(failed={run_id: error})
-        self._silent = {}
+        self._unanswered = {}
         return await self._completed(Answer(lines))
 
     async def _completed(self, answer: Answer) -> Answer:
-        """The answer with every line of the windows of which it may hold a sample."""
+        """Complete the answer: request every line of the windows for which it may contain a sample."""
         for window, texts in answer.lines.items():
             if window.run_id in answer.failed or texts is None or not window.is_sampled(len(texts)):
                 continue
@@ -161,21 +162,21 @@ class HistoryReader:
             }
         return answer
 
-    async def _note_silence(self, run_id: str, error: CommError) -> None:
-        """Count a run of which nothing comes. Raises NoHistory where it is likely not the runs."""
-        self._silent[run_id] = error
-        if len(self._silent) >= GIVE_UP_AFTER:
-            if not await self._answers():
-                raise NoHistory(self._silent) from error
-            self._silent = {}
+    async def _count_unanswered(self, run_id: str, error: CommError) -> None:
+        """Count a run that got no answer. Raises NoHistory when the server is probably failing."""
+        self._unanswered[run_id] = error
+        if len(self._unanswered) >= GIVE_UP_AFTER:
+            if not await self._server_answers():
+                raise NoHistory(self._unanswered) from error
+            self._unanswered = {}
 
-    async def _answers(self) -> bool:
-        """Whether the server gives as much as one line of a run, if there is one that was not tried in vain."""
-        other = next((run_id for run_id in reversed(self._others) if run_id not in self._silent), None)
+    async def _server_answers(self) -> bool:
+        """Return True if the server returns one line of another run; False if there is no other run to try."""
+        other = next((run_id for run_id in reversed(self._others) if run_id not in self._unanswered), None)
         if other is None:
             return False
         try:
-            with self._server.together(anew=True):
+            with self._server.together(separate=True):
                 await fetch(self._server, self._project, [Window(other, 0, 1)])
         except (Unreachable, AuthError):
             raise
@@ -189,7 +190,7 @@ class HistoryReader:
         whole = Answer()
         with self._server.together() as effort:
             for part in parts:
-                # Of a run that failed nothing is kept, so that nothing more of it is asked for.
+                # Nothing of a failed run is kept, so no more of it is requested.
                 wanted = [window for window in part if window.run_id not in whole.failed]
                 if wanted and effort.over:
                     late = SlowAnswer(f"{error}; the time for it and for its smaller parts is over", error)
@@ -201,20 +202,20 @@ class HistoryReader:
                 if len(windows) > 1:
                     self.in_trouble.difference_update(window.run_id for window in part)
         if len(windows) > 1:
-            whole.lines = {window: found for window, found in whole.lines.items() if window.run_id not in whole.failed}
+            whole.lines = {window: texts for window, texts in whole.lines.items() if window.run_id not in whole.failed}
             return whole
         if whole.failed:
             if effort.over:
-                await self._note_silence(windows[0].run_id, error)
+                await self._count_unanswered(windows[0].run_id, error)
             return Answer(failed=whole.failed)
-        found = [whole.lines[part] for [part] in parts]
-        there = [lines for lines in found if lines is not None]
-        lines = [line for lines in there for line in lines] if len(there) == len(found) else None
+        pieces = [whole.lines[part] for [part] in parts]
+        existing = [lines for lines in pieces if lines is not None]
+        lines = [line for lines in existing for line in lines] if len(existing) == len(pieces) else None
         return Answer({windows[0]: lines})
 
 
 def _parts(windows: Sequence[Window], *, splittable: bool) -> list[list[Window]]:
-    """Smaller questions: groups of the runs, or pieces of the one run. None where it gets no smaller."""
+    """Split a request into groups of runs, or into pieces of the one run. Empty if it cannot get smaller."""
     if len(windows) > 1:
         size = -(-len(windows) // PIECES)
         return [list(windows[first : first + size]) for first in range(0, len(windows), size)]
@@ -223,7 +224,7 @@ def _parts(windows: Sequence[Window], *, splittable: bool) -> list[list[Window]]
     if not splittable or steps < 2:
         return []
     if window.samples < steps:
-        # Where the lines lie shows in fewer of them; cut blindly, most pieces would be empty.
+        # A smaller sample shows where the lines are; splitting evenly, most pieces would be empty.
         fewer = window.samples // PIECES
         return [[replace(window, most=fewer)]] if fewer > 1 else []
     size = -(-steps // PIECES)
@@ -233,13 +234,13 @@ def _parts(windows: Sequence[Window], *, splittable: bool) -> list[list[Window]]
 
 
 def _cuts(window: Window, steps: Sequence[int]) -> list[Window]:
-    """The window in two, each with about half of the lines that these steps are a sample of."""
+    """Split the window in two, each with about half of the lines; `steps` are a sample of theirs."""
     middle = min(max(steps[len(steps) // 2], window.first + 1), window.end - 1)
     return [replace(window, end=middle), replace(window, first=middle)]
 
 
 def steps_of(run_id: str, texts: Sequence[str]) -> list[int]:
-    """The steps of history lines, rising. Raises CommError for a line that has none."""
+    """Return the steps of history lines, sorted. Raises CommError for a line without a step."""
     try:
         return sorted(int(loads(text)["_step"]) for text in texts)
     except UNREADABLE as error:
@@ -249,7 +250,7 @@ def steps_of(run_id: str, texts: Sequence[str]) -> list[int]:
 async def fetch_events(
     server: Server, project: ProjectKey, run_ids: Sequence[str], samples: int = 10_000
 ) -> dict[str, list[str]]:
-    """The raw system metric lines of runs, in one request; W&B itself samples them. A run that is gone is left out."""
+    """Return the raw system metric lines of runs, from one request; W&B samples them. Missing runs are left out."""
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
     for index, run_id in enumerate(run_ids):
         variables[f"run{index}"] = run_id

@@ -1,4 +1,4 @@
-"""History lines become columns, without a Python object for each value on the way."""
+"""Converts history lines to columns, without a Python object for each value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXPONENT = re.compile(r"\de\+?[12]\d")
 
 
 class KeyGlobs:
-    """Which history keys are mirrored: a key passes when any of the globs fits it, or is its very name."""
+    """The history keys that are mirrored: a key matches if one of the globs matches it, or equals it."""
 
     def __init__(self, globs: Sequence[str]) -> None:
         self.everything = "*" in globs
@@ -39,34 +39,34 @@ class KeyGlobs:
         return known
 
 
-def parse(run_id: str, texts: list[str], keys: KeyGlobs, *, whole_to: int | None = None) -> HistoryPage:
-    """Turn history lines into columns.
+def parse(run_id: str, texts: list[str], keys: KeyGlobs, *, complete_to: int | None = None) -> HistoryPage:
+    """Convert history lines to columns.
 
-    Objects become dotted keys, but for W&B's own typed ones (`_type`), which stay one JSON text, as lists do.
-    `whole_to` is the step up to which nothing is missing once these lines are taken; by default the last line's.
-    Raises CommError for a line that is no JSON or has no step.
+    Objects become dotted keys, except W&B's own typed ones (`_type`), which stay one JSON text, as lists do.
+    `complete_to` is the step up to which nothing is missing once these lines are stored; by default the last line's.
+    Raises CommError for a line that is not JSON or has no step.
     """
     try:
-        if (plain := parse_plain(run_id, texts, keys, whole_to=whole_to)) is not None:
+        if (plain := parse_plain(run_id, texts, keys, complete_to=complete_to)) is not None:
             return plain
         rows = lines(texts)
         steps = [int(row["_step"]) for row in rows]
         table = _columns(rows, steps, keys)
         if _may_have_lost_digits(table):
             rows = lines(texts, exact=True)
-            # A step past 64 bits was a float until here.
+            # The fast parser read a step past 64 bits as a float.
             table = _columns(rows, [int(row["_step"]) for row in rows], keys)
     except UNREADABLE as error:
         raise unreadable(f"a history line of {run_id}", error) from error
     last = max(steps, default=None)
-    if whole_to is not None:
-        last = whole_to if last is None else max(last, whole_to)
-    # A server that joins exported and live steps in one answer may give lines twice.
+    if complete_to is not None:
+        last = complete_to if last is None else max(last, complete_to)
+    # A server that joins exported and live steps in one answer may return lines twice.
     return _page(run_id, table, len(set(steps)), last)
 
 
 def parse_events(run_id: str, texts: list[str]) -> HistoryPage:
-    """Turn system metric lines into columns; a line has no step, so its place in the list is its step."""
+    """Convert system metric lines to columns; a line has no step, so its index in the list is its step."""
     try:
         rows = [row for row in lines(texts) if isinstance(row, dict)]
         steps = list(range(len(rows)))
@@ -92,7 +92,7 @@ def _columns(rows: list[dict[str, Any]], steps: list[int], keys: KeyGlobs) -> pa
     schema = _schema(pa)
     if keys.nothing:
         return pa.table([[], [], [], []], schema=schema)
-    odd = _Odd()
+    others = _NotNumbers()
     for names, members in groups.items():
         group_steps = pa.array([steps[index] for index in members], pa.int64())
         columns = zip(*(rows[index].values() for index in members), strict=True)
@@ -107,13 +107,13 @@ def _columns(rows: list[dict[str, Any]], steps: list[int], keys: KeyGlobs) -> pa
                 pieces.append(pa.table([group_steps, names_column, numbers, no_text], schema=schema))
                 continue
             for index, value in zip(members, column, strict=True):
-                odd.add(steps[index], name, value, keys)
-    pieces.append(pa.table([odd.steps, odd.keys, odd.values, odd.texts], schema=schema))
+                others.add(steps[index], name, value, keys)
+    pieces.append(pa.table([others.steps, others.keys, others.values, others.texts], schema=schema))
     return pa.concat_tables(pieces)
 
 
 def _numbers(pa: Any, column: Iterable[float]) -> Any:
-    """The column as DOUBLE, or None where an integer would lose digits."""
+    """Return the column as DOUBLE, or None if an integer would lose digits."""
     try:
         return pa.array(column, pa.float64())
     except (pa.ArrowInvalid, OverflowError):
@@ -121,7 +121,7 @@ def _numbers(pa: Any, column: Iterable[float]) -> Any:
 
 
 def _may_have_lost_digits(table: pa.Table) -> bool:
-    """Whether the fast parser may have made a float of an integer that does not fit 64 bits."""
+    """Return True if the fast parser may have read an integer that does not fit 64 bits as a float."""
     import pyarrow.compute as pc
 
     ends: Any = pc.min_max(table["value"]).as_py()
@@ -134,8 +134,8 @@ def _schema(pa: Any) -> Any:
     return pa.schema([("step", pa.int64()), ("key", pa.string()), ("value", pa.float64()), ("text", pa.string())])
 
 
-class _Odd:
-    """Values that are no plain numbers, one at a time."""
+class _NotNumbers:
+    """Values that are not plain numbers, added one at a time."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -166,7 +166,7 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _split(value: Any) -> tuple[float | None, str | None]:
-    """The number and the text of one value, as the `history` relation tells them."""
+    """Return the number and the text of one value, as in the `history` relation."""
     if isinstance(value, bool):
         return None, dumps(value)
     if isinstance(value, int):

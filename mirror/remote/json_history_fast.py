@@ -1,4 +1,4 @@
-"""The fast way from history lines to columns, for lines that hold nothing but numbers, as most of them do."""
+"""A fast conversion of history lines to columns, for lines that only contain numbers, as most do."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EXACT = 2**53
-"""Integers up to here are exact as a DOUBLE; beyond it their digits are kept as text."""
+"""Integers up to this are exact as a DOUBLE; the digits of larger ones are stored as text."""
 
 FEW_LINES = 50
-"""Below so many lines the set-up costs more than it saves."""
+"""With fewer lines than this the set-up costs more than it saves."""
 
 
-def parse_plain(run_id: str, texts: list[str], keys: Container[str], *, whole_to: int | None) -> HistoryPage | None:
-    """Turn lines into columns outside of Python's interpreter; half the time, and other threads go on meanwhile.
+def parse_plain(run_id: str, texts: list[str], keys: Container[str], *, complete_to: int | None) -> HistoryPage | None:
+    """Convert lines to columns outside of Python's interpreter, in half the time and without blocking other threads.
 
-    None where anything is no plain number: texts, objects, NaN, an explicit null, an integer past 2^53, or steps that
-    do not rise. Such lines take the exact way of mirror.remote.json_history.
+    Returns None if anything is not a plain number (text, an object, NaN, an explicit null, an integer past 2^53), or if
+    steps do not rise. Such lines are converted by mirror.remote.json_history.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -55,18 +55,18 @@ def parse_plain(run_id: str, texts: list[str], keys: Container[str], *, whole_to
     for name in wide.column_names:
         if name != "_step" and name in keys:
             one = series_of(name, steps, wide[name].combine_chunks())
-            # A number this large may have been an integer, written with digits that are lost by now.
+            # A number this large may have been an integer whose last digits are lost by now.
             if one is None or not -EXACT <= one.low <= one.high <= EXACT:
                 return None
             series.append(one)
-    return page_of(run_id, series, rows=len(texts), last_step=max(steps[-1].as_py(), whole_to or 0))
+    return page_of(run_id, series, rows=len(texts), last_step=max(steps[-1].as_py(), complete_to or 0))
 
 
 @dataclass(frozen=True)
 class Series:
     """The values of one key, and the steps at which they were logged, rising.
 
-    `low` and `high` are the smallest and the largest finite value, NaN where there is none.
+    `low` and `high` are the smallest and the largest finite value, NaN if there is none.
     """
 
     key: str
@@ -77,12 +77,12 @@ class Series:
 
 
 def page_of(run_id: str, series: Sequence[Series], *, rows: int, last_step: int | None) -> HistoryPage:
-    """Some series of one run as a page, with nothing copied but the ends."""
+    """Return series of one run as a page, without copying their values."""
     return HistoryPage(run_id, _long(series), rows, last_step, _summary(series))
 
 
 def series_of(name: str, steps: Any, column: Any) -> Series | None:
-    """The steps at which a key has a value, and the values as DOUBLE; None where an integer would lose digits."""
+    """Return the steps at which a key has a value, and its values as DOUBLE; None if an integer would lose digits."""
     import pyarrow as pa
 
     if column.null_count:
@@ -95,11 +95,11 @@ def series_of(name: str, steps: Any, column: Any) -> Series | None:
 
 
 def _ends(column: Any) -> tuple[Any, Any]:
-    """The smallest and the largest finite value, NaN where there is none; integers as they are."""
+    """Return the smallest and the largest finite value, NaN if there is none; integers stay integers."""
     import pyarrow.compute as pc
 
     for values in (column, None):
-        # Infinities and NaN alone are told as ends; then only the finite ones are looked at.
+        # `min_max` may return infinities or NaN; then only the finite values are considered.
         ends: Any = pc.min_max(column.filter(pc.is_finite(column)) if values is None else values)
         low, high = ends["min"].as_py(), ends["max"].as_py()
         if low is not None and isfinite(low) and isfinite(high):
@@ -122,7 +122,7 @@ def _long(series: Sequence[Series]) -> pa.Table:
 
 
 def _summary(series: Sequence[Series]) -> pa.Table:
-    """As `mirror.series.summarise` gives it, in a fifth of the time."""
+    """Return the same table as `mirror.metrics.summarise`, in a fifth of the time."""
     import pyarrow as pa
 
     return pa.table(

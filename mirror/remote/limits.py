@@ -1,13 +1,13 @@
-"""One budget of requests for the whole process: how many at once, how fast, who is next, and when to be quiet.
+"""One request limiter for the whole process: concurrency, pace, order, and pauses.
 
-The pace is learned from what the server says: `RateLimit-Remaining` and `RateLimit-Reset`, `Retry-After`, and 429s
-without any of these. `RateLimit-Remaining` is what is left of a quota, in units of the server's own (W&B: 1000 for all
-of it), not a count of requests; how much of it a request takes is learned from one answer to the next, as the official
-client does (core/internal/api/ratelimittracker.go). A server that says nothing is not held back.
+The pace is learned from the server's headers: `RateLimit-Remaining` and `RateLimit-Reset`, `Retry-After`, and 429s
+without any of these. `RateLimit-Remaining` is the rest of a quota, in the server's own units (W&B: 1000 is the whole
+quota), not a count of requests; how much of it a request uses is learned from one answer to the next, as the official
+client does (core/internal/api/ratelimittracker.go). Without such headers requests are not slowed down.
 
-Those that must wait are served project by project, and within that small questions before backfills, so that a huge
-project does not starve a live run: pages and files leave one place to the questions, and the questions one turn in
-`SHARE` to the pages.
+Waiting requests are served project by project in turn, and small requests before backfills, so that a huge project does
+not starve a live run: pages and files leave one slot to small requests, and small requests leave one turn in `SHARE` to
+the pages.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ asking_for: ContextVar[str] = ContextVar("asking_for", default="")
 """The project that the requests of this task are for."""
 
 LONGEST_PAUSE = 300.0
-"""Seconds; what a server asks for beyond this is tried sooner, since its clock or its header may be wrong."""
+"""Seconds; a server that asks for a longer pause is tried sooner, since its clock or its header may be wrong."""
 
 LONGEST_RESET = 3600.0
 
 SCARCE = 0.5
-"""The share of a quota below which it is spread over the time until it is renewed, instead of used as it comes."""
+"""Below this share of a quota, requests are spread over the time until it is renewed."""
 
 LEARNING = 0.2
 """How much one answer changes the learned cost of a request."""
 
 FIRST_INTERVAL = 0.25
 LONGEST_INTERVAL = 10.0
-"""Seconds between requests after a 429 that tells nothing: doubled by each, and a twentieth less by each answer."""
+"""Seconds between requests after a 429 without headers: doubled by each such 429, reduced by 5% by each answer."""
 
 SHARE = 5
-"""While pages wait, one request in so many is one of theirs, however many small questions there are."""
+"""While pages wait, one request in this many is a page, however many small requests there are."""
 
 _MINUTES = 60
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or as a date; None where there is none.
+    """Return the seconds of a `Retry-After` header, given as a number or as a date; None without the header.
 
     A date counts from the server's own `Date`: the clock of this machine may be wrong.
     """
@@ -75,10 +75,10 @@ def _moment(text: str) -> datetime | None:
 
 @dataclass(frozen=True)
 class Budget:
-    """How the requests stand. `left` and `resets_in_s` are what the server last said, None when it does not say.
+    """The limiter's state. `left` and `resets_in_s` are the server's last report, None if it does not report them.
 
-    `left` is in units of the server's quota; `cost` is how many of them a request takes, None until it is learned.
-    `last_minute` is the minute of the clock that is not over yet. `waiting` counts what is held back, by project.
+    `left` is in units of the server's quota; `cost` is how many of them a request uses, None until it is learned.
+    `last_minute` is the current minute of the clock. `waiting` counts the waiting requests by project.
     """
 
     last_minute: int
@@ -92,7 +92,7 @@ class Budget:
 
 @dataclass
 class _Queue:
-    """Those of one kind that wait, project by project in turn."""
+    """Waiting requests of one kind, served project by project in turn."""
 
     projects: OrderedDict[str, deque[asyncio.Future[None]]] = field(default_factory=OrderedDict)
 
@@ -100,7 +100,7 @@ class _Queue:
         self.projects.setdefault(project, deque()).append(ticket)
 
     def take(self) -> asyncio.Future[None] | None:
-        """The next one; its project goes to the end of the line."""
+        """Remove and return the next ticket; its project goes to the end of the queue."""
         while self.projects:
             project, tickets = self.projects.popitem(last=False)
             ticket = tickets.popleft()
@@ -115,29 +115,29 @@ class _Queue:
 
 
 class Limiter:
-    """Lets at most `concurrency` requests run, at the pace that the server allows, in a fair order."""
+    """Lets at most `concurrency` requests run at a time, at the pace that the server allows, in a fair order."""
 
     def __init__(self, concurrency: int) -> None:
         self._free = concurrency
-        self._roomy = max(1, concurrency - 1)
-        self._ahead = 0
+        self._free_for_large = max(1, concurrency - 1)
+        self._small_in_a_row = 0
         self._small, self._bulk, self._files = _Queue(), _Queue(), _Queue()
         self._next_start = 0.0
         self._interval = 0.0
-        self._slower_from = 0.0
-        self._quiet_until = 0.0
+        self._next_slowdown = 0.0
+        self._paused_until = 0.0
         self._left: float | None = None
-        self._most = 0.0
+        self._quota = 0.0
         self._reset_at = 0.0
         self._cost: float | None = None
-        self._told: float | None = None
+        self._last_left: float | None = None
         self._answers = 0
-        self._waking: asyncio.TimerHandle | None = None
+        self._wake_timer: asyncio.TimerHandle | None = None
         self._minutes: deque[tuple[int, int]] = deque(maxlen=_MINUTES)
 
     @asynccontextmanager
     async def slot(self, *, bulk: bool = False, file: bool = False) -> AsyncIterator[None]:
-        """Wait for a turn. `bulk` lets others of the project go first; a `file` is not part of the server's budget."""
+        """Wait for a slot. `bulk` requests go after small ones; a `file` does not count against the server's quota."""
         loop = asyncio.get_running_loop()
         large = bulk or file
         queue = self._files if file else self._bulk if bulk else self._small
@@ -148,32 +148,32 @@ class Limiter:
             await ticket
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled():
-                self._give_back(loop, large)
+                self._release(loop, large)
             raise
         try:
             yield
         finally:
-            self._give_back(loop, large)
+            self._release(loop, large)
 
     def pause(self, seconds: float) -> None:
-        """Hold back every request for that long; a longer pause already under way stays."""
+        """Hold back every request for this many seconds; a longer pause already under way stays."""
         until = asyncio.get_running_loop().time() + min(seconds, LONGEST_PAUSE)
-        self._quiet_until = max(self._quiet_until, until)
+        self._paused_until = max(self._paused_until, until)
 
     def refused(self, after: float | None) -> None:
-        """The server wants fewer requests (429): wait as long as it says, or find the pace by trying."""
+        """Handle a 429: wait for the server's `Retry-After`, or find the pace by trying."""
         if after is not None:
             self.pause(after * random.uniform(1.0, 1.1))  # noqa: S311 - not all processes at the same instant
             return
         now = asyncio.get_running_loop().time()
-        # All of a burst may be refused; it went too fast once.
-        if now >= self._slower_from:
+        # A whole burst may be refused; that counts as too fast only once.
+        if now >= self._next_slowdown:
             self._interval = min(LONGEST_INTERVAL, max(FIRST_INTERVAL, self._interval * 2))
-            self._slower_from = now + self._interval
+            self._next_slowdown = now + self._interval
         self.pause(self._interval * random.uniform(0.5, 1.5))  # noqa: S311
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Take note of an answer: of `RateLimit-Remaining` and `RateLimit-Reset` (seconds, maybe a fraction)."""
+        """Record an answer's `RateLimit-Remaining` and `RateLimit-Reset` (seconds, possibly fractional)."""
         self._interval = self._interval * 0.95 if self._interval > 0.01 else 0.0
         self._answers += 1
         try:
@@ -181,36 +181,36 @@ class Limiter:
             reset = max(0.0, float(headers.get("ratelimit-reset", "0")))
         except (KeyError, ValueError):
             return
-        # A reset beyond an hour is no time to wait, but a moment on some clock.
+        # A reset beyond an hour is not a duration but a point in time.
         if not (isfinite(left) and reset <= LONGEST_RESET):
             return
         now = asyncio.get_running_loop().time()
         if now >= self._reset_at:
-            self._most, self._told = left, None
+            self._quota, self._last_left = left, None
         self._learn_cost(left)
-        self._left, self._most, self._reset_at = left, max(self._most, left), now + reset
+        self._left, self._quota, self._reset_at = left, max(self._quota, left), now + reset
         if left < (1.0 if self._cost is None else min(1.0, self._cost)):
             self.pause(reset)
-        elif left < self._most * SCARCE:
+        elif left < self._quota * SCARCE:
             self._next_start = max(self._next_start, now + self._share(reset))
 
     def _learn_cost(self, left: float) -> None:
-        """Take note of how much of the quota the requests took that were answered since it was told last."""
-        told, answers = self._told, self._answers
-        self._told, self._answers = left, 0
-        if told is None or left > told:
-            # Renewed, or told by answers that overtook each other.
+        """Learn how much quota a request uses, from the answers since the server last reported the rest of it."""
+        before, answers = self._last_left, self._answers
+        self._last_left, self._answers = left, 0
+        if before is None or left > before:
+            # The quota was renewed, or answers overtook each other.
             return
-        cost = (told - left) / answers
+        cost = (before - left) / answers
         self._cost = cost if self._cost is None else self._cost + LEARNING * (cost - self._cost)
 
     def _share(self, seconds: float) -> float:
-        """The time that each request gets of `seconds` with what is left of the quota."""
+        """Return the interval between requests that makes the remaining quota last for `seconds`."""
         cost = 1.0 if self._cost is None else self._cost
         return seconds * min(1.0, cost / ((self._left or 0.0) + cost)) if cost else 0.0
 
     def snapshot(self) -> Budget:
-        """How the requests stand now."""
+        """Return the current state."""
         now = asyncio.get_running_loop().time()
         minute = int(now // 60)
         waiting: dict[str, int] = {}
@@ -224,49 +224,49 @@ class Limiter:
             left=self._left if known else None,
             cost=self._cost if known else None,
             resets_in_s=self._reset_at - now if known else None,
-            paused_for_s=max(0.0, self._quiet_until - now),
+            paused_for_s=max(0.0, self._paused_until - now),
             waiting={project: count for project, count in waiting.items() if count},
         )
 
-    def _give_back(self, loop: asyncio.AbstractEventLoop, large: bool) -> None:
+    def _release(self, loop: asyncio.AbstractEventLoop, large: bool) -> None:
         self._free += 1
-        self._roomy += large
+        self._free_for_large += large
         self._serve(loop)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go whoever may go now, and wake up when the next one may."""
+        """Start the requests that may start now, and schedule a call for when the next one may."""
         while self._free > 0:
-            wait = max(self._quiet_until, self._next_start) - loop.time()
-            asking = len(self._small) or (self._roomy and len(self._bulk))
+            wait = max(self._paused_until, self._next_start) - loop.time()
+            asking = len(self._small) or (self._free_for_large and len(self._bulk))
             if asking and wait <= 0:
                 ticket, large = self._next_question()
                 if ticket is not None:
                     self._start(loop.time())
             else:
-                ticket, large = self._files.take() if self._roomy else None, True
+                ticket, large = self._files.take() if self._free_for_large else None, True
                 if ticket is None:
                     if asking:
                         self._wake_in(loop, wait)
                     return
             if ticket is not None:
                 self._free -= 1
-                self._roomy -= large
+                self._free_for_large -= large
                 ticket.set_result(None)
 
     def _next_question(self) -> tuple[asyncio.Future[None] | None, bool]:
-        """Whose turn it is, and whether that is a page."""
-        due = self._roomy > 0 and len(self._bulk) > 0 and self._ahead >= SHARE - 1
+        """Return the next ticket, and True if it is for a page."""
+        due = self._free_for_large > 0 and len(self._bulk) > 0 and self._small_in_a_row >= SHARE - 1
         if not due and (ticket := self._small.take()) is not None:
-            self._ahead = self._ahead + 1 if len(self._bulk) else 0
+            self._small_in_a_row = self._small_in_a_row + 1 if len(self._bulk) else 0
             return ticket, False
-        self._ahead = 0
-        return self._bulk.take() if self._roomy else None, True
+        self._small_in_a_row = 0
+        return self._bulk.take() if self._free_for_large else None, True
 
     def _start(self, now: float) -> None:
         interval = self._interval
         if self._left is not None and now < self._reset_at:
             self._left = max(0.0, self._left - (1.0 if self._cost is None else self._cost))
-            if self._left < self._most * SCARCE:
+            if self._left < self._quota * SCARCE:
                 interval = max(interval, self._share(self._reset_at - now))
         self._next_start = now + interval
         minute = int(now // 60)
@@ -274,6 +274,6 @@ class Limiter:
         self._minutes.append((at, count + 1))
 
     def _wake_in(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        if self._waking is not None:
-            self._waking.cancel()
-        self._waking = loop.call_later(seconds, self._serve, loop)
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+        self._wake_timer = loop.call_later(seconds, self._serve, loop)

@@ -36,10 +36,10 @@ ENDED = ("finished", "crashed", "failed", "killed")
 
 @dataclass(frozen=True)
 class Edit:
-    """Changes of one run. None leaves a text as it is; "" clears it.
+    """Changes to one run. None leaves a text as it is; "" clears it.
 
-    Keys of the documents are top-level ones. Those of `config_paths` and `summary_paths` may lead into objects that are
-    there, as in "optimizer.lr"; where none is, the whole text is the key.
+    The keys of `config` and `summary` are top-level. Those of `config_paths` and `summary_paths` may lead into existing
+    objects, as in "optimizer.lr"; if there is no such object, the whole text is the key.
     """
 
     name: str | None = None
@@ -57,17 +57,17 @@ class Edit:
     summary_paths: Mapping[str, Any] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether it changes anything."""
+        """True if there is a change."""
         return self != Edit()
 
 
 async def current(server: Server, project: ProjectKey, run_id: str) -> RunRecord:
-    """The run as the server holds it now. Raises NotFound, or CommError for one of which not everything can be read."""
+    """Return the server's current record of a run. Raises NotFound, or CommError if part of it cannot be read."""
     filters = {"name": {"$in": [run_id]}}
     async with aclosing(records(server, project, scope={}, filters=filters, size=PageSize())) as pages:
         async for page in pages:
             for record in page.runs:
-                # What goes back to the server would lack what was not read.
+                # The edit is sent with the whole documents; it would delete what was not read.
                 if record.flaw:
                     raise CommError(record.flaw)
                 return record
@@ -75,9 +75,9 @@ async def current(server: Server, project: ProjectKey, run_id: str) -> RunRecord
 
 
 async def edit_run(server: Server, record: RunRecord, edit: Edit) -> None:
-    """Send the changes, on top of what the server holds, so that nobody else's edit is undone.
+    """Send the changes, applied to the server's current record, so that nobody else's edit is undone.
 
-    Source of the mutation's shape: `Run.update` of the official client, which sends config and summary as a whole.
+    The mutation's format is from `Run.update` of the official client, which sends config and summary as a whole.
     """
     variables: dict[str, Any] = {
         "id": record.storage_id,
@@ -98,11 +98,11 @@ async def edit_run(server: Server, record: RunRecord, edit: Edit) -> None:
         variables["summaryMetrics"] = dumps(values)
     data = await server.graphql("UpsertBucket", UPSERT, variables)
     if not ((data.get("upsertBucket") or {}).get("bucket") or {}).get("id"):
-        raise CommError(f"{server.base_url} did not take the changes of {record.run_id}", ValueError(repr(data)))
+        raise CommError(f"{server.base_url} did not accept the changes of {record.run_id}", ValueError(repr(data)))
 
 
 def tags_after(tags: Sequence[str], edit: Edit) -> list[str]:
-    """The tags with the edit's additions behind them and its removals gone."""
+    """Return the tags with the edit's additions appended and its removals removed."""
     return [tag for tag in dict.fromkeys([*tags, *edit.add_tags]) if tag not in edit.remove_tags]
 
 
@@ -112,7 +112,7 @@ def document_after(
     dropped: frozenset[str] = frozenset(),
     paths: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A document with the edit's values in it and its dropped keys gone."""
+    """Return a document with the edit's values set and its dropped keys removed."""
     after = {key: value for key, value in {**values, **changed}.items() if key not in dropped}
     for path, value in (paths or {}).items():
         after = _put(after, path, value)
@@ -120,12 +120,12 @@ def document_after(
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """The object with a value at a path; objects on the way are made anew, so that nobody else's change.
+    """Return the object with a value at a path; nested objects are copied, so that the given ones do not change.
 
-    A key that holds the dots itself goes first. Objects that are missing are made, since a dot is a step to W&B.
+    A key that contains the dots itself takes precedence. Missing objects are created, since W&B reads a dot as nesting.
     """
     if path not in values:
-        for cut in (place for place, char in enumerate(path) if char == "."):
+        for cut in (index for index, char in enumerate(path) if char == "."):
             if isinstance(inner := values.get(path[:cut]), dict):
                 return {**values, path[:cut]: _put(inner, path[cut + 1 :], value)}
         first, dot, rest = path.partition(".")
@@ -135,7 +135,7 @@ def _put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 async def delete_run(server: Server, storage_id: str, *, delete_artifacts: bool = False) -> None:
-    """Delete a run, and with `delete_artifacts` what it logged. Raises NotFound when it is gone already."""
+    """Delete a run, and with `delete_artifacts` its artifacts. Raises NotFound if it does not exist any more."""
     before = server.retries["DeleteRun"]
     try:
         await server.graphql("DeleteRun", DELETE, {"id": storage_id, "deleteArtifacts": delete_artifacts})
@@ -146,10 +146,10 @@ async def delete_run(server: Server, storage_id: str, *, delete_artifacts: bool 
 
 
 async def append_rows(server: Server, record: RunRecord, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put rows behind the history of a run that has ended, and their last values into its summary.
+    """Append rows to the history of a run that has ended, and set their last values in its summary.
 
-    Repeating a request does no harm: each line goes to a place of its own. Raises CommError for a run whose own
-    process may still write, ValueError for steps that do not rise.
+    Repeating a request does no harm: each line has its own offset. Raises CommError for a run whose own process may
+    still write, ValueError for steps that do not rise.
     """
     if record.state not in ENDED:
         raise CommError(
@@ -189,7 +189,7 @@ async def _stream(server: Server, record: RunRecord, files: Mapping[str, Mapping
 
 
 def numbered(rows: Sequence[Mapping[str, Any]], last: int | None, now: float) -> list[dict[str, Any]]:
-    """The rows with a step and a time each. Raises ValueError for a step that does not come after the one before."""
+    """Return the rows, each with a step and a time. Raises ValueError for a step not after the one before."""
     step = -1 if last is None else last
     complete = []
     for row in rows:

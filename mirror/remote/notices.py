@@ -1,4 +1,4 @@
-"""Words about what goes wrong while it is still tried again, so that nobody waits in silence."""
+"""Notices of failures that are still being retried, so that nobody waits without knowing why."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from contextvars import ContextVar
 from mirror.remote.errors import CommError, Malformed, NoConnection, RateLimited, SlowAnswer
 
 AGAIN = 30.0
-"""Seconds in which the same kind of failure is told once, however many requests meet it."""
+"""Within this many seconds a kind of failure is reported once, however many requests meet it."""
 
 LATER = 3
-"""What often passes at once, such as a 502, is told when a request failed so many times."""
+"""A failure that is often over at once, such as a 502, is reported after this many attempts of a request."""
 
 LONG_WAIT = 10.0
-"""Seconds that a server may ask to be left alone without a word about it."""
+"""Shorter pauses, in seconds, that a server asks for are not reported."""
 
 log = logging.getLogger("mirror.remote")
 
 
 class Notices:
-    """Passes texts on, one of each kind of failure in `AGAIN` seconds."""
+    """Passes texts to `write`, one for each kind of failure in `AGAIN` seconds."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._told: dict[type[CommError], float] = {}
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._last: dict[type[CommError], float] = {}
 
     def put(self, failure: CommError, text: str) -> None:
-        """Pass the text on, unless a failure of the kind was told a moment ago."""
+        """Pass the text on, unless a failure of this kind was reported within `AGAIN` seconds."""
         now = time.monotonic()
-        if now - self._told.get(type(failure), -AGAIN) >= AGAIN:
-            self._told[type(failure)] = now
-            self._tell(text)
+        if now - self._last.get(type(failure), -AGAIN) >= AGAIN:
+            self._last[type(failure)] = now
+            self._write(text)
 
 
-heard_by: ContextVar[Notices | None] = ContextVar("heard_by", default=None)
-"""Who else hears of the requests of this task and of tasks that it starts, such as a command that waits for them."""
+listener: ContextVar[Notices | None] = ContextVar("listener", default=None)
+"""Also gets the notices of this task and of tasks that it starts, for example for a command that waits for them."""
 
 
-def tell(notices: Notices, failure: CommError, text: str) -> None:
-    """Tell the server's own notices and whoever waits for the request."""
+def report(notices: Notices, failure: CommError, text: str) -> None:
+    """Report to the server's own notices and to the listener of this task."""
     notices.put(failure, text)
-    if (hearer := heard_by.get()) is not None:
-        hearer.put(failure, text)
+    if (waiting := listener.get()) is not None:
+        waiting.put(failure, text)
 
 
-def worth(failure: CommError, attempt: int, wait: float) -> bool:
-    """Whether a request that failed like this, and is tried again after `wait` seconds, is worth a word."""
+def is_reported(failure: CommError, attempt: int, wait: float) -> bool:
+    """Return True if a failure after which the request is tried again in `wait` seconds is worth reporting."""
     if isinstance(failure, RateLimited):
         return wait >= LONG_WAIT
     return isinstance(failure, NoConnection | Malformed | SlowAnswer) or attempt >= LATER

@@ -1,7 +1,7 @@
-"""History that the server has exported to Parquet: found, downloaded, and read without a Python object a value.
+"""History that the server has exported to Parquet: its addresses, and its values without a Python object for each.
 
-A file is wide, a column a key. Signed addresses expire, and their order says nothing; files may overlap, and steps may
-be missing from them, so what they hold is checked before it is used.
+A file is wide: one column per key. Signed addresses expire, and their order means nothing; files may overlap, and steps
+may be missing from them, so their content is checked before it is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mirror.wandb_json import UNREADABLE, loads, unreadable
 FEATURE = "parquetHistory"
 
 PAGE_VALUES = 500_000
-"""About so many values in one page, whatever the size of a file; this bounds the memory."""
+"""About this many values in one page, whatever the size of a file; this bounds the memory."""
 
 
 STEPS_AT_ONCE = 1_000_000
@@ -31,14 +31,14 @@ STEPS_AT_ONCE = 1_000_000
 
 @dataclass(frozen=True)
 class Export:
-    """Where a run's exported history lies, and the steps that are not exported yet."""
+    """The addresses of a run's exported history, and the steps that are not exported yet."""
 
     urls: tuple[str, ...]
     live_steps: tuple[int, ...]
 
 
 async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, Export]:
-    """The exports of those of the runs that have any, in one request; a server without the feature is asked once."""
+    """Return the export of each run that has one, from one request; a server without the feature is asked only once."""
     if FEATURE in server.missing_features or not run_ids:
         return {}
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
@@ -67,7 +67,7 @@ def _step(row: Any) -> int:
 
 @dataclass(frozen=True)
 class Part:
-    """A downloaded file, the steps that it is to give, `first` to `last`, and how many rows and values these are."""
+    """A downloaded file, the steps to use of it, `first` to `last`, and their number of rows and values."""
 
     source: Source
     first: int
@@ -77,14 +77,14 @@ class Part:
 
 
 def parts(sources: Sequence[Source], first: int, keys: KeyGlobs) -> list[Part] | None:
-    """The files in the order of their steps, without steps before `first` and without those of an earlier file.
+    """Return the files in the order of their steps, without steps before `first` and without those of an earlier file.
 
-    None where they cannot be taken as they are: a key holds something else than numbers (an export does not tell text
-    from JSON), integers past 2^53, steps do not rise, or files are interleaved.
+    None if they cannot be used: a key has values other than numbers (an export does not distinguish text from JSON) or
+    integers past 2^53, steps do not rise, or files are interleaved.
     """
     import pyarrow as pa
 
-    found: list[Part] = []
+    opened: list[Part] = []
     for source in sources:
         try:
             with _opened(source) as file:
@@ -96,9 +96,9 @@ def parts(sources: Sequence[Source], first: int, keys: KeyGlobs) -> list[Part] |
             return None
         begin, last, rows = extent
         if rows:
-            found.append(Part(source, begin, last, rows, rows * columns))
-    found.sort(key=lambda part: (part.first, part.last))
-    return found if all(one.last < other.first for one, other in pairwise(found)) else _without_doubles(found)
+            opened.append(Part(source, begin, last, rows, rows * columns))
+    opened.sort(key=lambda part: (part.first, part.last))
+    return opened if all(one.last < other.first for one, other in pairwise(opened)) else _deduplicated(opened)
 
 
 def _opened(source: Source) -> Any:
@@ -109,7 +109,7 @@ def _opened(source: Source) -> Any:
 
 
 def _extent(file: Any, first: int) -> tuple[int, int, int] | None:
-    """The first and last step from `first` on, and how many there are; None where steps do not rise."""
+    """Return the first and last step from `first` on, and the number of steps; None if steps do not rise."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -124,34 +124,34 @@ def _extent(file: Any, first: int) -> tuple[int, int, int] | None:
             or not pc.all(pc.greater(steps[1:], steps[:-1]), min_count=0).as_py()
         ):
             return None
-        fresh = steps if steps[0].as_py() >= first else steps.filter(_from(first, steps))
+        wanted = steps if steps[0].as_py() >= first else steps.filter(_from(first, steps))
         last = steps[-1].as_py()
-        if len(fresh):
-            begin = begin if rows else fresh[0].as_py()
-            rows += len(fresh)
+        if len(wanted):
+            begin = begin if rows else wanted[0].as_py()
+            rows += len(wanted)
     return begin, last, rows
 
 
-def _without_doubles(overlapping: Sequence[Part]) -> list[Part] | None:
-    """Each file without the steps of the one before; None where a step would be lost by that."""
+def _deduplicated(overlapping: Sequence[Part]) -> list[Part] | None:
+    """Return each file without the steps of the one before; None if that would lose a step."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    taken: list[Part] = []
+    kept: list[Part] = []
     seen = []
     for part in overlapping:
         with _opened(part.source) as file:
             steps: Any = file.read(columns=["_step"], use_threads=False)["_step"].combine_chunks().cast(pa.int64())
         seen.append(steps.filter(_from(part.first, steps)))
-        fresh = steps.filter(_from(taken[-1].last + 1 if taken else part.first, steps))
-        if len(fresh):
+        new = steps.filter(_from(kept[-1].last + 1 if kept else part.first, steps))
+        if len(new):
             columns = part.values // part.rows
-            taken.append(Part(part.source, fresh[0].as_py(), fresh[-1].as_py(), len(fresh), len(fresh) * columns))
-    return taken if sum(part.rows for part in taken) == len(pc.unique(pa.chunked_array(seen))) else None
+            kept.append(Part(part.source, new[0].as_py(), new[-1].as_py(), len(new), len(new) * columns))
+    return kept if sum(part.rows for part in kept) == len(pc.unique(pa.chunked_array(seen))) else None
 
 
 def _from(first: int, steps: Any) -> Any:
-    """Which of the steps are `first` or later."""
+    """Return a mask of the steps that are `first` or later."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -159,18 +159,18 @@ def _from(first: int, steps: Any) -> Any:
 
 
 def _is_plain(file: Any, keys: KeyGlobs) -> bool:
-    """Whether the file has steps, and plain numbers under every key that is wanted."""
+    """Return True if the file has steps, and plain numbers under every wanted key."""
     import pyarrow as pa
 
     names = file.schema_arrow.names
-    for place, field in enumerate(file.schema_arrow):
+    for index, field in enumerate(file.schema_arrow):
         if pa.types.is_nested(field.type):
             return False
         if field.name not in keys and field.name != "_step":
             continue
         if pa.types.is_integer(field.type):
             if field.name != "_step" and not all(
-                _is_exact(file.metadata.row_group(group).column(place)) for group in range(file.num_row_groups)
+                _is_exact(file.metadata.row_group(group).column(index)) for group in range(file.num_row_groups)
             ):
                 return False
         elif not pa.types.is_floating(field.type):
@@ -179,15 +179,15 @@ def _is_plain(file: Any, keys: KeyGlobs) -> bool:
 
 
 def _is_exact(chunk: Any) -> bool:
-    """Whether the integers of a column chunk are known to lie within what a DOUBLE holds exactly."""
-    told = chunk.statistics
-    if told is None or not told.has_min_max:
-        return bool(told is not None and told.num_values == 0)
-    return bool(-EXACT <= told.min <= told.max <= EXACT)
+    """Return True if a column chunk's statistics show that a DOUBLE represents all its integers exactly."""
+    statistics = chunk.statistics
+    if statistics is None or not statistics.has_min_max:
+        return bool(statistics is not None and statistics.num_values == 0)
+    return bool(-EXACT <= statistics.min <= statistics.max <= EXACT)
 
 
 def pages(run_id: str, part: Part, keys: KeyGlobs) -> Iterator[HistoryPage]:
-    """The values of a file, some rows a page. Raises CommError for a file that cannot be read."""
+    """Yield the values of a file in pages of some rows. Raises CommError for a file that cannot be read."""
     import pyarrow as pa
 
     try:
@@ -206,7 +206,7 @@ def pages(run_id: str, part: Part, keys: KeyGlobs) -> Iterator[HistoryPage]:
                     column = batch.column(name)
                     if name != "_step" and column.null_count < len(column):
                         one = series_of(name, steps, column)
-                        assert one is not None, "parts() has looked at the integers"
+                        assert one is not None, "parts() has checked the integers"
                         series.append(one)
                 yield page_of(run_id, series, rows=len(steps), last_step=steps[-1].as_py())
     except (pa.ArrowException, OSError) as error:

@@ -1,4 +1,4 @@
-"""The GraphQL documents that are sent. Each field stands in the official SDK's own queries."""
+"""The GraphQL documents that are sent. Each field also occurs in the official SDK's queries."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ PROJECTS = """query MirrorProjects($entity: String, $after: String, $first: Int)
 }"""
 
 HEAD_FIELDS = "name state createdAt heartbeatAt updatedAt historyLineCount"
-"""Enough of a run to see that it changed; what a poll asks for."""
+"""Enough of a run to see that it changed; a poll requests these."""
 
 RUN_FIELDS = """id name displayName state createdAt heartbeatAt updatedAt group jobType sweepName notes
   description tags commit host config summaryMetrics historyLineCount historyKeys user { id name username }"""
-"""All that is mirrored of a run but its history."""
+"""Everything that is mirrored of a run except its history."""
 
 DURATION_FIELD = "computeSeconds"
-"""Seen in public clients, but in no query of the official SDK; asked for beside RUN_FIELDS while the server has it."""
+"""Seen in public clients, but in no query of the official SDK; requested with RUN_FIELDS if the server has it."""
 
 FACT_FIELDS = ("projectId", "readOnly", "stopped", "exitcode", "systemMetrics")
-"""What is kept for clients of the API as the server tells it."""
+"""Fields that are stored unchanged, for clients of the API."""
 
 OPTIONAL_FIELDS = {
     "runInfo": "runInfo { program args os python gpu gpuCount cpuCount git { commit remote } }",
     **{name: name for name in ("eventsLineCount", "logLineCount", *FACT_FIELDS)},
 }
-"""More of the kind, by the name with which a server refuses them."""
+"""More optional fields, by the name with which a server refuses them."""
 
 KEPT_FIELDS = "name commit user { id name username } historyKeys"
-"""What is asked for beside OPTIONAL_FIELDS of runs that were mirrored before this was kept."""
+"""Requested with OPTIONAL_FIELDS for runs that were mirrored before these were stored."""
 
 KEYS_FIELDS = "name historyKeys"
-"""Which keys each run ever logged."""
+"""The keys that each run ever logged."""
 
 LINE_FIELDS = "number timestamp level label line"
 PLAIN_LINE_FIELDS = "level line"
-"""What older servers have of a console line."""
+"""The fields of a console line on older servers."""
 
 CONSOLE_PAGES = "useImprovedPagination"
-"""Without this argument, which servers before 0.77 lack, `first` is ignored and `after` counts from the end."""
+"""Servers before 0.77 lack this argument; without it `first` is ignored and `after` counts from the end."""
 
 
 def runs(fields: str, root: str = "", project: str = "") -> str:
-    """One page of runs under `filters`, and how many runs there are under `scope`, in one request.
+    """Return the query for one page of runs that match `filters`, and the count of runs that match `scope`.
 
-    `root` and `project` are selections that are asked for besides, at the top and of the project.
+    `root` and `project` are additional selections, at the top level and of the project.
     """
     return f"""query MirrorRuns($entity: String!, $project: String!, $scope: JSONString, $filters: JSONString,
     $order: String, $first: Int, $after: String) {{
@@ -64,7 +64,7 @@ def runs(fields: str, root: str = "", project: str = "") -> str:
 
 
 def history(count: int) -> str:
-    """History of `count` runs in one request, each under an alias `r0`, `r1`, ... with bounds of its own."""
+    """Return the query for the history of `count` runs, each under an alias `r0`, `r1`, ... with its own bounds."""
     return _aliased(
         "MirrorHistory",
         count,
@@ -74,7 +74,7 @@ def history(count: int) -> str:
 
 
 def file_addresses(count: int) -> str:
-    """One file by its name of `count` runs in one request, and how many files each has."""
+    """Return the query for one file, by name, of each of `count` runs, and the number of files of each run."""
     return _aliased(
         "MirrorFiles",
         count,
@@ -86,7 +86,7 @@ def file_addresses(count: int) -> str:
 
 
 def file_lists(count: int) -> str:
-    """A page of the files of `count` runs in one request."""
+    """Return the query for a page of the files of each of `count` runs."""
     return _aliased(
         "MirrorFileLists",
         count,
@@ -98,7 +98,7 @@ def file_lists(count: int) -> str:
 
 
 def log_lines(count: int, fields: str, counted: str, *, heads: bool) -> str:
-    """A page of the console of `count` runs in one request, `counted` beside it, with `heads` its first line, too."""
+    """Return the query for a page of the console of each of `count` runs, with `counted` and, with `heads`, line 0."""
     head = f"head: logLines(first: 1, {CONSOLE_PAGES}: true) {{{{ edges {{{{ node {{{{ {fields} }}}} }}}} }}}}"
     return _aliased(
         "MirrorConsole",
@@ -111,24 +111,24 @@ def log_lines(count: int, fields: str, counted: str, *, heads: bool) -> str:
 
 
 def log_tails(count: int, fields: str, counted: str) -> str:
-    """The end of the console of `count` runs in one request, as every server gives it."""
+    """Return the query for the end of the console of each of `count` runs, which every server supports."""
     field = f"{counted} logLines(last: $first) {{{{ edges {{{{ node {{{{ {fields} }}}} }}}} }}}}"
     return _aliased("MirrorConsole", count, "", field, "$first: Int")
 
 
 def events(count: int) -> str:
-    """System metrics of `count` runs in one request."""
+    """Return the query for the system metrics of `count` runs."""
     return _aliased("MirrorEvents", count, "$samples{i}: Int!", "events(samples: $samples{i})")
 
 
 def exports(count: int) -> str:
-    """Where the exported history of `count` runs lies, in one request, and which steps are not exported yet."""
+    """Return the query for the addresses of the exported history of `count` runs, and the steps not exported yet."""
     field = 'parquetHistory(liveKeys: ["_step"]) {{ parquetUrls liveData }}'
     return _aliased("MirrorExports", count, "", field)
 
 
 def _aliased(operation: str, count: int, variables: str, field: str, shared: str = "") -> str:
-    """`field` of `count` runs; its variables have the place of the run for `{i}`, `shared` ones hold for all."""
+    """Return a query for `field` of `count` runs. `{i}` in variables is the run's index; `shared` ones apply to all."""
     own = [f"$run{i}: String!, {variables.format(i=i)}".removesuffix(", ") for i in range(count)]
     declared = ", ".join([*([shared] if shared else []), *own])
     selected = "\n".join(f"    r{i}: run(name: $run{i}) {{ {field.format(i=i)} }}" for i in range(count))

@@ -1,4 +1,4 @@
-"""How long is insisted on an answer: attempts, waits, and the time that a question and its smaller forms may take."""
+"""Retries: attempts, waits, and the total time for a request and the smaller requests that it is split into."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mirror.remote.limits import LONGEST_PAUSE
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to insist: attempts, seconds in all, and the first and the longest wait between two attempts.
+    """How often and how long to retry: attempts, seconds in total, and the shortest and longest wait between attempts.
 
-    `attempts` is for what may pass by itself, such as a 5xx; `connects` for a server that cannot be reached or does
-    not speak the W&B API; `slow` for answers that do not come in time. A question that can be asked in smaller parts is
-    asked for `divisible` times, and once if the answer is slow; so are its smaller parts. `seconds` count from the
-    first failure.
+    `attempts` applies to failures that may be temporary, such as a 5xx; `connects` to a server that cannot be reached
+    or does not speak the W&B API; `slow` to answers that do not arrive in time. A request that can be split into
+    smaller ones is tried `divisible` times, and once if the answer is slow; so are the smaller ones. `seconds` count
+    from the first failure.
     """
 
     attempts: int = 8
@@ -32,7 +32,7 @@ class RetryPolicy:
     longest_wait: float = 30.0
 
     def tries(self, failure: CommError, *, divisible: bool, part: bool) -> int:
-        """How often the same question, perhaps a `part` of one that failed, is asked while it fails like this."""
+        """Return how many attempts a request gets while it fails like this. A `part` belongs to one that failed."""
         if isinstance(failure, NoConnection | Malformed):
             return min(self.connects, self.attempts)
         if isinstance(failure, SlowAnswer):
@@ -46,22 +46,22 @@ class RetryPolicy:
         return random.uniform(0.5, 1.0) * self.longest(attempt)  # noqa: S311
 
     def longest(self, attempt: int) -> float:
-        """The most that `wait` may give."""
+        """Return the upper limit of `wait`."""
         return min(self.longest_wait, self.first_wait * 2.0**attempt)
 
 
 @dataclass
 class Effort:
-    """The time that one question and the smaller ones it is cut into may take together, from their first failure."""
+    """The time that a request and the smaller ones it is split into may take together, from their first failure."""
 
     seconds: float
     began: float | None = None
 
     limited: float = 0.0
-    """Seconds that were waited since the server limits the rate; they do not count."""
+    """Seconds spent waiting because the server limits the rate; they do not count."""
 
     def failed(self, failure: CommError, wait: float) -> None:
-        """Take note of a failure, after which so many seconds are waited; the first one starts the clock."""
+        """Record a failure that is followed by `wait` seconds of waiting; the first one starts the clock."""
         if isinstance(failure, RateLimited):
             self.limited += wait
             self.began = self.began and self.began + wait
@@ -69,21 +69,21 @@ class Effort:
             self.began = time.monotonic()
 
     def succeeded(self) -> None:
-        """Stop the clock: what was asked for came, and what follows is another question."""
+        """Stop the clock: the answer arrived, and what follows is another request."""
         self.began = None
 
     @property
     def left(self) -> float:
-        """Seconds that are left; all of them before the first failure."""
+        """Seconds left; all of them before the first failure."""
         return self.seconds if self.began is None else self.seconds - (time.monotonic() - self.began)
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be asked."""
+        """True if the time is used up."""
         return self.left <= 0
 
     def allows(self, failure: CommError, wait: float) -> bool:
-        """Whether there is time to wait and ask again, where the failure was noted."""
+        """Return True if there is time to wait and try again after a recorded failure."""
         return self.limited <= LONGEST_PAUSE if isinstance(failure, RateLimited) else wait <= self.left
 
 
@@ -91,14 +91,14 @@ _shared: ContextVar[Effort | None] = ContextVar("effort", default=None)
 
 
 def current(seconds: float) -> Effort:
-    """The effort that the caller's questions share, or one of its own."""
+    """Return the effort that the caller's requests share, or a new one."""
     return _shared.get() or Effort(seconds)
 
 
 @contextmanager
-def shared(seconds: float, *, anew: bool = False) -> Iterator[Effort]:
-    """Let all questions of the block share one effort; within such a block that of the outer one, unless `anew`."""
-    if (outer := _shared.get()) is not None and not anew:
+def shared(seconds: float, *, separate: bool = False) -> Iterator[Effort]:
+    """Let all requests of the block share one effort. A nested block joins the outer one, unless it is `separate`."""
+    if (outer := _shared.get()) is not None and not separate:
         yield outer
         return
     token = _shared.set(effort := Effort(seconds))

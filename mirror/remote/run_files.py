@@ -1,4 +1,4 @@
-"""Files of a run: their list and their content. They stay on the server; the mirror holds none."""
+"""Files of a run: their list and their content. They stay on the server; the mirror stores none."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FILES = """query MirrorFiles($entity: String!, $project: String!, $run: String!,
 async def listed(
     server: Server, project: ProjectKey, run_id: str, names: Sequence[str], pattern: str | None, per_page: int
 ) -> list[dict[str, Any]]:
-    """What the server tells of each file that is asked for. Raises NotFound for a run that is not there."""
-    found: list[dict[str, Any]] = []
+    """Return the server's entry of each requested file. Raises NotFound for a run that does not exist."""
+    files: list[dict[str, Any]] = []
     after: str | None = None
     while True:
         variables = {
@@ -40,8 +40,8 @@ async def listed(
         if run is None:
             raise NotFound(f"{server.base_url} has no run {project}/{run_id}", LookupError(run_id))
         connection = run["files"]
-        found += [edge["node"] for edge in connection["edges"]]
+        files += [edge["node"] for edge in connection["edges"]]
         info = connection["pageInfo"]
         if not info["hasNextPage"] or info["endCursor"] == after:
-            return found
+            return files
         after = info["endCursor"]

@@ -1,4 +1,4 @@
-"""Pages of runs: what a poll sees of them, and whole records."""
+"""Pages of runs: the heads that a poll requests, and full records."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from mirror.store.records import ProjectKey, RunFacts, RunRecord
 from mirror.wandb_json import UNREADABLE, loads, numbers, spells_numbers
 
 GIVE_UP_AFTER = 4
-"""So many runs in a row of which the server gives no record: the server is at fault, not the runs."""
+"""After this many runs in a row without a record, the server, not the runs, is at fault."""
 
 _REFUSED = "refused"
-"""In a node that has no more than a poll sees: why the rest did not come."""
+"""Key in a node that only has the fields of a head: the error of the request for the full record."""
 
 MOST_RUNS = 1000
-"""Runs in the largest page that servers are known to answer."""
+"""The largest number of runs in a page that servers are known to return."""
 
 PAGE_BYTES = 4 << 20
-"""How large an answer should grow; pages of heavy runs shrink towards it."""
+"""The target size of an answer; pages of heavy runs shrink towards it."""
 
 
 @dataclass(frozen=True)
 class RunHead:
-    """What a poll sees of a run; enough to know whether it changed."""
+    """The fields of a run that a poll requests; enough to know whether it changed."""
 
     run_id: str
     state: str
@@ -50,10 +50,10 @@ Item = TypeVar("Item", RunHead, RunRecord)
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Some runs, and how many runs the scope has in all.
+    """Some runs, and the number of runs in the scope.
 
-    `asked_at` is what the server's clock showed when it was asked for them, None where it does not tell: every change
-    up to then is in the page.
+    `asked_at` is the server's time at the request, None if it does not report a time: every change until then is in
+    the page.
     """
 
     runs: list[Item]
@@ -62,7 +62,7 @@ class Page(Generic[Item]):
 
 
 def moment(text: Any) -> datetime | None:
-    """A time of the W&B API as naive UTC; zone-less texts are UTC. None for none or for what is no time."""
+    """Parse a time of the W&B API as naive UTC; texts without a zone are UTC. None if missing or not a time."""
     if not isinstance(text, str) or not text:
         return None
     try:
@@ -73,19 +73,19 @@ def moment(text: Any) -> datetime | None:
 
 
 class PageSize:
-    """How many runs to ask for at once: grows and shrinks so that an answer stays near PAGE_BYTES."""
+    """The number of runs in a page: grows and shrinks so that an answer stays near PAGE_BYTES."""
 
     def __init__(self, start: int = 100) -> None:
         self.runs = start
 
     def learn(self, runs: int, size: int) -> None:
-        """Take note of an answer of `size` bytes that held `runs` runs."""
+        """Record an answer of `size` bytes with `runs` runs."""
         if runs:
             fitting = int(PAGE_BYTES / max(1.0, size / runs))
             self.runs = max(1, min(MOST_RUNS, fitting, self.runs * 4))
 
     def shrink(self, parts: int = 4) -> bool:
-        """Ask for so many times less from now on; False when it cannot get smaller."""
+        """Divide the page size by `parts`; return False if it cannot get smaller."""
         smaller = self.runs > 1
         self.runs = max(1, self.runs // parts)
         return smaller
@@ -99,7 +99,7 @@ async def heads(
     filters: Mapping[str, Any],
     about: About | None = None,
 ) -> AsyncGenerator[Page[RunHead]]:
-    """Pages of what a poll sees of every run that matches `filters`, oldest first; `about` comes with the first."""
+    """Yield pages of the heads of every run that matches `filters`, oldest first; `about` is requested with page 1."""
     size = PageSize(MOST_RUNS)
     async with aclosing(_pages(server, project, queries.HEAD_FIELDS, scope, filters, size, about)) as pages:
         async for nodes, total, asked_at in pages:
@@ -115,18 +115,18 @@ async def records(
     size: PageSize,
     about: About | None = None,
 ) -> AsyncGenerator[Page[RunRecord]]:
-    """Pages of whole records of every run that matches `filters`, oldest first; `about` comes with the first."""
+    """Yield pages of records of every run that matches `filters`, oldest first; `about` is requested with page 1."""
     wanted = _with_optional(server, project, queries.RUN_FIELDS, scope, filters, size, about)
     async with aclosing(wanted) as pages:
         async for nodes, total, asked_at in pages:
-            found = [replace(_record(server, project, node), asked_at=asked_at) for node in nodes]
-            yield Page(found, total, asked_at)
+            runs = [replace(_record(server, project, node), asked_at=asked_at) for node in nodes]
+            yield Page(runs, total, asked_at)
 
 
 async def run_facts(
     server: Server, project: ProjectKey, *, filters: Mapping[str, Any], size: PageSize
 ) -> AsyncGenerator[dict[str, RunFacts]]:
-    """Pages of what is kept for clients of the API, of every run that matches `filters`, by run id."""
+    """Yield pages of the facts stored for clients of the API, of every run that matches `filters`, by run id."""
     async with aclosing(_with_optional(server, project, queries.KEPT_FIELDS, {}, filters, size, None)) as pages:
         async for nodes, _, _ in pages:
             yield {node["name"]: facts.as_far_as_readable(node) for node in nodes}
@@ -141,7 +141,7 @@ async def _with_optional(
     size: PageSize,
     about: About | None,
 ) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
-    """Pages of these fields and of the optional ones, as far as the server has them."""
+    """Yield pages of the `needed` fields and of those optional ones that the server has."""
     while True:
         optional = {queries.DURATION_FIELD: queries.DURATION_FIELD, **queries.OPTIONAL_FIELDS}
         asked = {name: field for name, field in optional.items() if name not in server.missing_features}
@@ -151,7 +151,7 @@ async def _with_optional(
                 async for page in pages:
                     yield page
         except FeatureMissing as error:
-            # A server may have the field but not all that is asked for in it; then its type is named, `RunInfo`.
+            # A server may have the field but not every requested subfield; then it names the type, `RunInfo`.
             refused = {name for name in asked if name.lower() in str(error).lower()}
             if not refused:
                 raise
@@ -161,25 +161,25 @@ async def _with_optional(
 
 
 async def history_keys(server: Server, project: ProjectKey) -> AsyncGenerator[dict[str, dict[str, int | None] | None]]:
-    """Pages of the keys that each run ever logged, with the number of values where the server tells it.
+    """Yield pages of the keys that each run ever logged, with the number of values where the server reports it.
 
-    None for a run of which it does not tell the keys. Raises FeatureMissing on a server that has no such list.
+    None for a run whose keys it does not report. Raises FeatureMissing on a server that has no such list.
     """
     async with aclosing(_pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize())) as pages:
         async for nodes, _, _ in pages:
             yield {node["name"]: _keys(node.get("historyKeys")) for node in nodes}
 
 
-def _keys(told: Any) -> dict[str, int | None] | None:
+def _keys(history_keys: Any) -> dict[str, int | None] | None:
     try:
-        described = loads(told) if isinstance(told, str) else told
+        described = loads(history_keys) if isinstance(history_keys, str) else history_keys
     except ValueError:
         return None
     keys = described.get("keys") if isinstance(described, dict) else None
     if not isinstance(keys, dict):
         return None
     counts = {key: _type_counts(about) for key, about in keys.items() if key != "_step"}
-    # An object is mirrored as the keys inside, which are not told here.
+    # An object is mirrored as its inner keys, which this list does not contain.
     if any("map" in types for types in counts.values()):
         return None
     return {
@@ -203,15 +203,15 @@ async def _pages(
     size: PageSize,
     about: About | None = None,
 ) -> AsyncGenerator[tuple[list[dict[str, Any]], int, datetime | None]]:
-    # Runs in a row of which no answer came, though they were asked for one by one.
+    # Errors of runs in a row that were requested one by one and got no answer.
     refused: list[Unanswered] = []
 
     async def ask(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
-        """One page, how many runs there are, where the next page begins, and the server's clock before it."""
+        """Return one page, the number of runs, the cursor of the next page, and the server's time at the request."""
         with server.together():
-            return await smaller(after)
+            return await with_shrinking(after)
 
-    async def smaller(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
+    async def with_shrinking(after: str | None) -> tuple[list[dict[str, Any]], int, str | None, datetime | None]:
         while True:
             started = time.monotonic()
             first = size.runs
@@ -225,14 +225,14 @@ async def _pages(
                 "after": after,
             }
             before = server.bytes_received
-            besides = about.asked(server) if about and after is None else None
+            about_fields = about.asked(server) if about and after is None else None
             try:
-                document = queries.runs(fields, *(besides or ()))
+                document = queries.runs(fields, *(about_fields or ()))
                 data = await server.graphql("MirrorRuns", document, variables, divisible=first > 1)
             except Unanswered as error:
-                if about is not None and besides is not None:
+                if about is not None and about_fields is not None:
                     about.failed(server)
-                # Each size costs a slow server its whole time.
+                # On a slow server each page size costs a whole timeout.
                 if size.shrink(32 if isinstance(error, SlowAnswer) else 4):
                     continue
                 refused.append(error)
@@ -241,11 +241,11 @@ async def _pages(
                 data = await server.graphql("MirrorRuns", queries.runs(f"id {queries.HEAD_FIELDS}"), variables)
                 for edge in (data.get("project") or {"runs": {"edges": ()}})["runs"]["edges"]:
                     edge["node"][_REFUSED] = error
-                besides = None
+                about_fields = None
             except CommError as error:
                 if about is None or isinstance(error, Unreachable | AuthError | NotFound):
                     raise
-                if besides is None:
+                if about_fields is None:
                     about.not_to_blame()
                     raise
                 if not about.refused(server, error):
@@ -254,18 +254,18 @@ async def _pages(
             else:
                 refused.clear()
             if about is not None and after is None:
-                about.answered(server, data, asked=besides is not None)
-            found = data.get("project")
-            if found is None:
+                about.answered(server, data, asked=about_fields is not None)
+            answer = data.get("project")
+            if answer is None:
                 raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
-            connection = found["runs"]
+            connection = answer["runs"]
             nodes = [edge["node"] for edge in connection["edges"]]
             size.learn(len(nodes), server.bytes_received - before)
             info = connection["pageInfo"]
             more = info["hasNextPage"] and nodes and info["endCursor"] != after
-            return nodes, int(found["runCount"]), info["endCursor"] if more else None, server.clock.at(started)
+            return nodes, int(answer["runCount"]), info["endCursor"] if more else None, server.clock.at(started)
 
-    # The next page is asked for while this one is worked on.
+    # The next page is requested while this one is processed.
     coming = asyncio.create_task(ask(None))
     try:
         while True:
@@ -281,7 +281,7 @@ async def _pages(
 
 
 async def project_names(server: Server, entity: str) -> list[str]:
-    """The names of all projects of an entity that the key may see."""
+    """Return the names of all projects of an entity that the key may see."""
     names: list[str] = []
     after: str | None = None
     while True:
@@ -305,12 +305,12 @@ def _head(node: Mapping[str, Any]) -> RunHead:
         created_at=moment(node["createdAt"]),
         heartbeat_at=moment(node["heartbeatAt"]),
         updated_at=moment(node["updatedAt"]),
-        server_rows=_lines(node["historyLineCount"]),
+        server_rows=_valid_count(node["historyLineCount"]),
     )
 
 
-def _lines(count: Any) -> int:
-    """A count of lines; 0 for what is none, which the record tells of."""
+def _valid_count(count: Any) -> int:
+    """Return a count of lines; 0 for what is not a count, which the record reports as a flaw."""
     return count if isinstance(count, int) and 0 <= count < 2**63 else 0
 
 
@@ -325,7 +325,7 @@ def _document(node: Mapping[str, Any], field: str) -> dict[str, Any]:
 _TEXTS = ("displayName", "group", "jobType", "sweepName", "notes", "description", "commit", "host", "state")
 _COUNTS = ("historyLineCount", "eventsLineCount", "logLineCount")
 
-_KEPT = {
+_COLUMNS = {
     "config": ("config", "config_meta"),
     "summaryMetrics": ("summary", "server_last_step"),
     "historyKeys": ("server_last_step",),
@@ -341,11 +341,11 @@ _KEPT = {
     "runInfo": (),
     queries.DURATION_FIELD: ("duration_s",),
 }
-"""The columns that come from a field, where they have another name."""
+"""The columns that are read from a field, where their names differ."""
 
 
 def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
-    """The record of a run; what cannot be read of it is left out and named."""
+    """Return the record of a run; fields that cannot be read are left out and named in `unread` and `flaw`."""
     if (error := node.get(_REFUSED)) is not None:
         bare = {**dict.fromkeys(queries.RUN_FIELDS.split()), **node}
         everything = [name for name in bare.keys() - node.keys() if name.isalpha()]
@@ -362,27 +362,27 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
         alone = {**bare, field: node[field]}
         try:
             if not _has_plain_types(alone):
-                raise TypeError(f"it holds a value of type {type(node[field]).__name__}")
+                raise TypeError(f"it contains a value of type {type(node[field]).__name__}")
             _read(server, project, alone)
             sound[field] = node[field]
         except UNREADABLE as error:
             problems[field] = f"{field} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     what = ", ".join(problems[field] for field in sorted(problems))
-    flaw = f"{server.base_url} sent something of {project}/{node['name']} that cannot be read: {what}"
-    told = facts.as_far_as_readable({field: sound[field] for field in sound if field not in problems})
-    return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw, facts=told)
+    flaw = f"{server.base_url} sent fields of {project}/{node['name']} that cannot be read: {what}"
+    readable = facts.as_far_as_readable({field: sound[field] for field in sound if field not in problems})
+    return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw, facts=readable)
 
 
 def _columns_of(fields: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({column for field in fields for column in _KEPT.get(field, (field,))}))
+    return tuple(sorted({column for field in fields for column in _COLUMNS.get(field, (field,))}))
 
 
 def _has_plain_types(node: Mapping[str, Any]) -> bool:
-    """Whether texts are texts, counts are counts of 64 bits, and tags are a list of texts."""
+    """Return True if texts are texts, counts are 64-bit counts, and tags are a list of texts."""
     tags = node["tags"] or ()
     return (
         all(node[name] is None or isinstance(node[name], str) for name in _TEXTS)
-        and all((count := node.get(name)) is None or _lines(count) == count for name in _COUNTS)
+        and all((count := node.get(name)) is None or _valid_count(count) == count for name in _COUNTS)
         and isinstance(tags, list | tuple)
         and all(isinstance(tag, str) for tag in tags)
     )
@@ -437,24 +437,24 @@ def _read(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRe
 
 
 def _info(node: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the server tells of how the run was started, under the names that the run's file has for it.
+    """Return how the run was started, under the names that the run's metadata file uses.
 
-    None where this server does not tell, which is not the same as a run of which nothing is known.
+    None if this server does not have the field; an empty dictionary if it has it but knows nothing of the run.
     """
     if "runInfo" not in node:
         return None
-    told = dict(node["runInfo"] or {})
+    info = dict(node["runInfo"] or {})
     for name, own in (("gpuCount", "gpu_count"), ("cpuCount", "cpu_count")):
-        told[own] = told.pop(name, None)
-    told["git"] = {key: value for key, value in (told.get("git") or {}).items() if value is not None}
-    return {key: value for key, value in told.items() if value not in (None, {}, [])}
+        info[own] = info.pop(name, None)
+    info["git"] = {key: value for key, value in (info.get("git") or {}).items() if value is not None}
+    return {key: value for key, value in info.items() if value not in (None, {}, [])}
 
 
 def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -> int | None:
-    """The highest logged step as far as the server says: `historyKeys.lastStep`, or the summary's `_step`."""
+    """Return the highest logged step that the server reports: `historyKeys.lastStep`, or the summary's `_step`."""
     keys = _history_keys(node)
-    told = [keys.get("lastStep"), summary.get("_step")]
-    steps = [int(step) for step in told if isinstance(step, int | float) and step >= 0]
+    reported = [keys.get("lastStep"), summary.get("_step")]
+    steps = [int(step) for step in reported if isinstance(step, int | float) and step >= 0]
     last = max(steps, default=None)
     if last is not None and last >= 2**63:
         raise OverflowError("a step of more than 64 bits")
@@ -469,13 +469,13 @@ def _history_keys(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
-    """The values of each key, of whichever type: `historyKeys.keys.K.typeCounts`. Keys without counts are left out."""
+    """Return the number of values of each key: the sum of `historyKeys.keys.K.typeCounts`. Others are left out."""
     keys = _history_keys(node).get("keys")
     if not isinstance(keys, dict):
         return None
     counts = {}
     for key, entry in keys.items():
-        found = entry.get("typeCounts") if isinstance(entry, dict) else None
-        if isinstance(found, list):
-            counts[key] = sum(_lines(kind.get("count")) for kind in found if isinstance(kind, dict))
+        types = entry.get("typeCounts") if isinstance(entry, dict) else None
+        if isinstance(types, list):
+            counts[key] = sum(_valid_count(kind.get("count")) for kind in types if isinstance(kind, dict))
     return counts

@@ -1,4 +1,4 @@
-"""Where a file goes while it comes in: into memory as long as it is small, onto the disk beyond."""
+"""The target of a download: memory while it is small, a file on disk once it is larger."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Self
 
 Source = bytes | Path
-"""What a file holds, or where it lies."""
+"""A file's content, or its path."""
 
 
 class Sink:
-    """Takes a file piece by piece. Its folder is made once it is needed, private to this user."""
+    """Receives a file piece by piece. Its folder is made when it is needed, private to this user."""
 
     def __init__(self, path: Path, in_memory: int) -> None:
         self._path = path
@@ -21,7 +21,7 @@ class Sink:
         self._file: BufferedWriter | None = None
 
     def write(self, piece: bytes) -> None:
-        """Take the next piece. Raises OSError where the disk does not."""
+        """Write the next piece. Raises OSError if the disk fails."""
         if self._file is None and len(self._content) + len(piece) <= self._in_memory:
             self._content += piece
             return
@@ -33,7 +33,7 @@ class Sink:
         self._file.write(piece)
 
     def source(self) -> Source:
-        """What was taken."""
+        """Return what was written: its bytes, or the path of the file."""
         if self._file is None:
             return bytes(self._content)
         self._file.flush()

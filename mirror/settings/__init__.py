@@ -1,1 +1,1 @@
-"""Where the mirror lives, its config file and its credentials."""
+"""The home folder, the config file and the credentials."""

@@ -1,4 +1,4 @@
-"""Where the API key comes from, and where it is kept: as in the official client (wandb/sdk/lib/wbauth)."""
+"""Finds and stores the API key as the official client does (wandb/sdk/lib/wbauth)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mirror.addresses import FORGE_HOSTS
 from mirror.errors import AuthError
 from mirror.settings.netrc_text import with_entry
 
-# The official client's own table: the address it now logs in to by default, and the API behind it.
+# From the official client's table: the hosts it now logs in to by default, and the API of each.
 _UPSTREAM = {name: api for host, api in FORGE_HOSTS.items() for name in (host, f"api.{host}")}
 
 
 @dataclass(frozen=True)
 class Credential:
-    """An API key and a text that says where it was found. Showing it never shows the key."""
+    """An API key and where it was found. Its repr never shows the key."""
 
     key: str = field(repr=False)
     source: str
 
 
 def find(base_url: str, environ: Mapping[str, str]) -> Credential:
-    """Find the key for a server: WANDB_API_KEY, else the netrc entry of its host and port.
+    """Find the key for a server: WANDB_API_KEY, otherwise the netrc entry of its host and port.
 
-    Raises AuthError when there is none, or when it cannot be a key.
+    Raises AuthError if there is none, or if it does not have the form of a key.
     """
     host = urlsplit(base_url).netloc
     if key := environ.get("WANDB_API_KEY", "").strip():
@@ -46,12 +46,12 @@ def find(base_url: str, environ: Mapping[str, str]) -> Credential:
     if entries and (
         other := next((name for name, api in _UPSTREAM.items() if api == host and name in entries.hosts), "")
     ):
-        hint = f" ({path} holds one for {other}: is server.base_url to be https://{other}?)"
+        hint = f" ({path} has one for {other}: should server.base_url be https://{other}?)"
     raise AuthError(f"no API key for {host}{hint}: run `mirror login`, `wandb login` or set WANDB_API_KEY")
 
 
 def valid_form(key: str) -> bool:
-    """Whether it can be a key: 40 or more letters, digits, `_`, with `prefix-` before it on premises; or a JWT."""
+    """Return True for the form of a key: 40 or more letters, digits, `_`, after a `prefix-` on premises; or a JWT."""
     if re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", key):
         return True
     return re.fullmatch(r"[\w-]{40,}", key.split("-", 1)[-1]) is not None
@@ -60,18 +60,18 @@ def valid_form(key: str) -> bool:
 def store_key(base_url: str, key: str, environ: Mapping[str, str]) -> Path:
     """Write the key into netrc as `wandb login` does, and return the file.
 
-    The file is 0600 afterwards and replaced in one step; all but the entry of the host stays as it is. The entry comes
-    before `default`, behind which programs that read from the top do not look.
-    Raises AuthError when it cannot be read or written.
+    The file is replaced in one step and has mode 0600 afterwards; only the entry of the host changes. The entry comes
+    before `default`, where programs that read from the top stop.
+    Raises AuthError if the file cannot be read or written.
     """
     path = netrc_path(environ)
     host = urlsplit(base_url).netloc
     try:
         target = path.resolve()
-        # Bytes, since reading as text would turn all line ends into those of Unix.
+        # Bytes, since reading as text would convert the line ends.
         old = target.read_bytes().decode() if target.exists() else ""
         _replace(target, with_entry(old, host, key))
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         reason = (isinstance(error, OSError) and error.strerror) or reason
         raise AuthError(f"cannot write {path}: {reason}", error) from None
@@ -79,7 +79,7 @@ def store_key(base_url: str, key: str, environ: Mapping[str, str]) -> Path:
 
 
 def netrc_path(environ: Mapping[str, str]) -> Path:
-    """NETRC, else ~/.netrc, else ~/_netrc where only that exists."""
+    """Return NETRC, otherwise ~/.netrc, or ~/_netrc if only that exists."""
     if named := environ.get("NETRC"):
         return Path(named).expanduser()
     home = Path(environ.get("HOME") or Path.home())
@@ -88,33 +88,33 @@ def netrc_path(environ: Mapping[str, str]) -> Path:
 
 
 def _entries(path: Path, environ: Mapping[str, str]) -> netrc.netrc | None:
-    """The parsed file; None when there is none. Raises AuthError when there is one that cannot be read."""
+    """Return the parsed file; None if it does not exist. Raises AuthError if it cannot be read."""
     try:
         return netrc.netrc(path)
     except FileNotFoundError:
         return None
     except netrc.NetrcParseError as error:
-        # The parser's own message may quote the file, and with it a key.
+        # The parser's message may quote a line of the file, and with it a key.
         where = f", line {error.lineno}" if error.lineno else ""
-        raise AuthError(f"{path}{where}: not a valid netrc file; mend it or set WANDB_API_KEY", error) from None
+        raise AuthError(f"{path}{where}: not a valid netrc file; fix it or set WANDB_API_KEY", error) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         if not environ.get("NETRC") and isinstance(error, PermissionError | NotADirectoryError):
             return None
-        raise AuthError(f"cannot read {path}: {reason}; mend it or set WANDB_API_KEY", error) from None
+        raise AuthError(f"cannot read {path}: {reason}; fix it or set WANDB_API_KEY", error) from None
 
 
 def _checked(credential: Credential, host: str) -> Credential:
     if valid_form(credential.key):
         return credential
     raise AuthError(
-        f"the API key for {host} from {credential.source} cannot be one (40 or more letters, digits and _): "
+        f"the API key for {host} from {credential.source} is not valid (40 or more letters, digits and _): "
         "run `mirror login` or set WANDB_API_KEY"
     )
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file that nobody else can read, then put it in the place of the old one."""
+    """Write a file that nobody else can read, then replace the old one with it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # 0600 from the start
     try:

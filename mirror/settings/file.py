@@ -1,4 +1,4 @@
-"""The config file: parsed, and with the line of each key at hand for errors."""
+"""The config file: parsed, with the line of each key for error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mirror.settings.values import Impossible, project_pattern, shown
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """The parsed config file, its text to find lines in, and the dataclass of each table it may have."""
+    """The parsed config file, its text for finding lines, and the dataclass of each possible table."""
 
     path: Path
     text: str
@@ -25,7 +25,7 @@ class ConfigFile:
 
     @classmethod
     def read(cls, path: Path, sections: Mapping[str, Any], *, required: bool) -> ConfigFile:
-        """Parse the file. A file that is not there is empty, unless it is required."""
+        """Parse the file. A missing file counts as empty, unless it is required."""
         import tomllib
 
         try:
@@ -45,7 +45,7 @@ class ConfigFile:
             raise ConfigError(f"{path}, line {line}: not valid TOML: {reason}") from None
 
     def section(self, name: str) -> Any:
-        """One table as its dataclass, every value read and checked."""
+        """Return one table as its dataclass, with every value parsed and checked."""
         kind = self.sections[name]
         table = self.values.get(name, {})
         if not isinstance(table, dict):
@@ -61,7 +61,7 @@ class ConfigFile:
         return kind(**given)
 
     def projects(self, entity: str | None) -> list[str]:
-        """The patterns under `projects`, each with its entity."""
+        """Return the patterns under `projects`, each with its entity."""
         value = self.values.get("projects", [])
         if not isinstance(value, list):
             raise self.error(("projects",), f'must be a list such as ["my-team/vision"], not {shown(value)}')
@@ -74,11 +74,11 @@ class ConfigFile:
         return patterns
 
     def has(self, section: str, key: str) -> bool:
-        """Whether the file itself says something."""
+        """Return True if the file itself sets this key."""
         return key in self.values.get(section, {})
 
     def refuse_unknown(self, path: tuple[str, ...], known: list[str]) -> None:
-        """Raise for the first key that means nothing here."""
+        """Raise ConfigError for the first unknown key."""
         table = self.values.get(path[0], {}) if path else self.values
         for key in table:
             if key in known:
@@ -93,11 +93,11 @@ class ConfigFile:
             raise self.error((*path, key), f"unknown key, {hint}")
 
     def error(self, path: tuple[str, ...], reason: str, near: str | None = None) -> ConfigError:
-        """Name the file, the line and the key."""
+        """Return an error that names the file, the line and the key."""
         return ConfigError(f"{self.path}, line {self.line(path, near)}: {'.'.join(path)}: {reason}")
 
     def line(self, path: tuple[str, ...], near: str | None = None) -> int:
-        """The line where the key, or the table that holds it, is written; `near` is text to look for from there on."""
+        """Return the line of the key, or of its table; `near` is a text to search for from there on."""
         best, depth = 1, 0
         lines = self.text.splitlines()
         for number, keys in _written_keys(lines):
@@ -110,7 +110,7 @@ class ConfigFile:
 
 
 def _written_keys(lines: list[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Line numbers of table headers and assignments, each with its full key."""
+    """Yield the line numbers of table headers and assignments, each with its full key."""
     header: tuple[str, ...] = ()
     for number, line in enumerate(lines, 1):
         if match := re.match(r"\s*\[+\s*([^\[\]]+?)\s*\]+\s*(?:#|$)", line):
@@ -125,7 +125,7 @@ def _split_key(text: str) -> tuple[str, ...]:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A half sentence that names what was probably meant, or what there is."""
+    """Return a hint with the known word that was probably meant, or with all known words."""
     import difflib
 
     close = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)

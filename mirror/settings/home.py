@@ -1,4 +1,4 @@
-"""Where the files of a mirror lie."""
+"""The paths of a mirror's files."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from mirror.errors import UsageError
 
 _MISREAD = frozenset("?\\")
-"""DuckDB takes what follows a `?` for options, and a backslash for a slash."""
+"""DuckDB reads the text after a `?` as options, and a backslash as a slash."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """The folders and files of one mirror. Nothing is created by asking for a path."""
+    """The folders and files of one mirror. Reading a path creates nothing."""
 
     data: Path
     config: Path
 
     @classmethod
     def find(cls, environ: Mapping[str, str], config: Path | None = None) -> Home:
-        """`MIRROR_HOME` holds everything; without it the XDG folders. `config` wins over `MIRROR_CONFIG`.
+        """Find the home: `MIRROR_HOME`, otherwise the XDG folders. `config` overrides `MIRROR_CONFIG`.
 
-        Raises UsageError for a folder whose path DuckDB takes for another one.
+        Raises UsageError for a folder whose path DuckDB would read as another one.
         """
         if root := environ.get("MIRROR_HOME"):
             data = Path(root).expanduser().absolute()
@@ -47,7 +47,7 @@ class Home:
 
     @property
     def published(self) -> Path:
-        """The snapshot for readers, replaced atomically."""
+        """The published file for readers, replaced atomically."""
         return self.data / "mirror.duckdb"
 
     @property
@@ -67,5 +67,5 @@ class Home:
 
     @property
     def web_token(self) -> Path:
-        """What opens the daemon's local HTTP port."""
+        """The access token of the daemon's local HTTP port."""
         return self.data / "web.token"

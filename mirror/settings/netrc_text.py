@@ -1,4 +1,4 @@
-"""The text of a netrc file: one host's entry replaced, and every other character kept."""
+"""Edits the text of a netrc file: replaces one host's entry and keeps every other character."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _WORD = re.compile(r'"(?:\\.|[^"\\\n])*"?|(?:\\.|[^\s\\])+|\\')
-"""As Python reads netrc: in quotes or up to white space; quotes that nobody closes end with their line."""
+"""A word as Python reads netrc: in quotes or up to white space; an unclosed quote ends with its line."""
 
 _TOP = ("machine", "default", "macdef")
 _FIELDS = ("login", "user", "account", "password")
@@ -22,7 +22,7 @@ class _Word:
 
 @dataclass(frozen=True)
 class _Entry:
-    """`machine`, `default` or `macdef`, its name, and where it stands in the text."""
+    """`machine`, `default` or `macdef`, its name, and its position in the text."""
 
     kind: str
     name: str
@@ -31,9 +31,9 @@ class _Entry:
 
 
 def with_entry(text: str, host: str, key: str) -> str:
-    """The text with one entry for the host, before `default`: programs that read from the top stop there.
+    """Return the text with one entry for the host, before `default`, where programs that read from the top stop.
 
-    Former entries of the host are left out. Comments, macros, other hosts and line ends stay as they are.
+    Earlier entries of the host are removed. Comments, macros, other hosts and line ends do not change.
     """
     ending = "\r\n" if "\r\n" in text else "\n"
     for entry in reversed([*_entries(text)]):
@@ -46,13 +46,13 @@ def with_entry(text: str, host: str, key: str) -> str:
         before += ending
     last = next((entry for entry in reversed(entries) if entry.start < at), None)
     if last and last.kind == "macdef" and not re.search(r"\n[ \t\r]*\n\Z", before):
-        before += ending  # A macro ends with an empty line, or takes in what follows.
+        before += ending  # Without an empty line at its end, a macro would include what follows.
     lines = (f"machine {_quoted(host)}", "  login user", f"  password {_quoted(key)}", "")
     return before + ending.join(lines) + after
 
 
 def _without(text: str, entry: _Entry) -> str:
-    """The text without an entry, and without its line where nothing else stands there but a comment."""
+    """Return the text without an entry, and without its line if that has nothing else but a comment."""
     start, end = entry.start, entry.end
     alone = text[text.rfind("\n", 0, start) + 1 : start].strip() == ""
     rest = re.compile(r"[ \t]*(?:#[^\n]*)?\r?(?:\n|\Z)").match(text, end)
@@ -62,7 +62,7 @@ def _without(text: str, entry: _Entry) -> str:
 
 
 def _entries(text: str) -> Iterator[_Entry]:
-    """What stands in the file at its upper level, in order."""
+    """Yield the top-level entries of the file, in order."""
     at = 0
     while word := _next(text, at):
         at = word.end
@@ -80,7 +80,7 @@ def _entries(text: str) -> Iterator[_Entry]:
 
 
 def _fields_end(text: str, at: int) -> int:
-    """Where the fields of an entry end, comments between them included."""
+    """Return where the fields of an entry end, including comments between them."""
     end = at
     while word := _next(text, at):
         if word.text.startswith("#"):

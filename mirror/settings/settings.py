@@ -1,4 +1,4 @@
-"""Settings: the config file, the environment above it, the defaults below it. An error names file, line and key."""
+"""Settings: environment, then config file, then defaults. Errors name the file, line and key."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mirror.settings.values import DEFAULT_BASE_URL, Impossible, base_url, quote
 
 
 def _about(read: Callable[[object], Any], shown: str, help_text: str) -> dict[str, Any]:
-    """How a setting is read, its default as TOML, and one line of explanation."""
+    """Return a setting's metadata: its reader, its default as TOML, and a one-line help text."""
     return {"read": read, "shown": shown, "help": help_text}
 
 
 def _setting(default: Any, read: Callable[[object], Any], shown: str, help_text: str) -> Any:
-    """A field of the config with its default."""
+    """Return a field of the config with its default."""
     return field(default=default, metadata=_about(read, shown, help_text))
 
 
@@ -31,9 +31,9 @@ class ServerSettings:
     """How to reach the W&B server."""
 
     base_url: str = _setting(
-        DEFAULT_BASE_URL, values.base_url, '"https://api.wandb.ai"', "the W&B server; WANDB_BASE_URL wins over it"
+        DEFAULT_BASE_URL, values.base_url, '"https://api.wandb.ai"', "the W&B server; WANDB_BASE_URL overrides it"
     )
-    timeout: float = _setting(30.0, values.interval, '"30s"', "the longest wait for one answer")
+    timeout: float = _setting(30.0, values.interval, '"30s"', "longest wait for one answer")
     max_concurrency: int = _setting(8, values.count, "8", "requests under way at the same time")
 
 
@@ -41,10 +41,14 @@ class ServerSettings:
 class SyncSettings:
     """When to pull, and what. Times are seconds."""
 
-    interval: float = _setting(300.0, values.interval, '"5m"', "between two looks at a project in which nothing runs")
-    live_interval: float = _setting(15.0, values.interval, '"15s"', "the same for a project with a running run")
+    interval: float = _setting(
+        300.0, values.interval, '"5m"', "time between passes over a project without running runs"
+    )
+    live_interval: float = _setting(
+        15.0, values.interval, '"15s"', "time between passes over a project with running runs"
+    )
     reconcile_interval: float = _setting(
-        21600.0, values.interval, '"6h"', "full listing: finds deletions and edits that move no timestamp"
+        21600.0, values.interval, '"6h"', "time between full listings, which find deletions and silent edits"
     )
     filters: dict[str, Any] = field(
         default_factory=dict,
@@ -53,19 +57,17 @@ class SyncSettings:
     history: tuple[str, ...] = _setting(
         ("*",), values.globs, '["*"]', "history keys to mirror, as globs; [] mirrors none"
     )
-    system_metrics: bool = _setting(False, values.switch, "false", "mirror CPU, GPU and memory metrics as well")
+    system_metrics: bool = _setting(False, values.switch, "false", "also mirror CPU, GPU and memory metrics")
     metadata: bool = _setting(
-        False, values.switch, "false", "each run's wandb-metadata.json as well: host, hardware; a file a run"
+        False, values.switch, "false", "also pull each run's wandb-metadata.json: host, hardware; one file per run"
     )
-    console: bool = _setting(False, values.switch, "false", "mirror the console output of runs as well")
-    files: bool = _setting(
-        False, values.switch, "false", "mirror the list of each run's files as well, without content"
-    )
+    console: bool = _setting(False, values.switch, "false", "also mirror the console output of runs")
+    files: bool = _setting(False, values.switch, "false", "also mirror the list of each run's files, without content")
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """How the mirror keeps its data."""
+    """How the mirror stores its data."""
 
     tail_values: int = _setting(
         10_000_000,
@@ -77,9 +79,11 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """How readers get to see new data."""
+    """How new data is published to readers."""
 
-    min_interval: float = _setting(5.0, values.seconds, '"5s"', "between two replacements of mirror.duckdb")
+    min_interval: float = _setting(
+        5.0, values.seconds, '"5s"', "shortest time between two replacements of mirror.duckdb"
+    )
     storage_version: str = _setting(
         "v1.4.0",
         values.storage_version,
@@ -96,29 +100,31 @@ class HttpSettings:
         "127.0.0.1:8642",
         values.listen,
         '"127.0.0.1:8642"',
-        'where the daemon serves its page, see `mirror open`; "" nowhere',
+        'address of the daemon\'s page, see `mirror open`; "" turns the page off',
     )
     writes: str = _setting(
         "pass",
         values.writes,
         '"pass"',
-        'what to do with changes that come there from the official client; or "refuse"',
+        'forward writes by the official client to the server, or "refuse" them',
     )
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """Runs that lie in files of the official client."""
+    """Runs in local files of the official client."""
 
     dirs: tuple[str, ...] = _setting(
-        (), values.folders, "[]", 'folders of offline and live runs to mirror as well, e.g. ["~/train/wandb"]'
+        (), values.folders, "[]", 'folders of offline and live runs to mirror too, e.g. ["~/train/wandb"]'
     )
-    entity: str = _setting("", values.entity, '""', 'entity of those that name none; WANDB_ENTITY wins; "" is "local"')
+    entity: str = _setting(
+        "", values.entity, '""', 'entity of local runs without one; WANDB_ENTITY overrides it; "" is "local"'
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a mirror can be told. `file` is where it was read, None when there was no file."""
+    """All settings of a mirror. `file` is the config file, None if there was none."""
 
     projects: tuple[str, ...] = ()
     entity: str | None = None
@@ -142,10 +148,10 @@ SECTIONS: dict[str, Any] = {
 
 
 def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -> Settings:
-    """Read the settings. `projects` (also paths of runs) replace those of the file; without a file the defaults hold.
+    """Read the settings. `projects` (also paths of runs) replace those of the file; without a file the defaults apply.
 
-    Raises ConfigError for a file that was named by MIRROR_CONFIG and is not there, and for the first thing in it
-    that is unknown, of the wrong type or impossible.
+    Raises ConfigError if the file named by MIRROR_CONFIG does not exist, and for the first key or value that is not
+    known, of the wrong type or not valid.
     """
     entity = environ.get("WANDB_ENTITY") or None
     document = ConfigFile.read(home.config, SECTIONS, required=bool(environ.get("MIRROR_CONFIG")))
@@ -153,7 +159,7 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
     sections = {name: document.section(name) for name in SECTIONS}
     if not document.has("server", "base_url") and (url := _official_base_url(environ)):
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
-    # `mirror env` sends other programs to the mirror by this variable; the mirror itself asks the real server.
+    # `mirror env` points other programs to the mirror by this variable; the mirror itself uses the real server.
     if (url := environ.get("WANDB_BASE_URL")) and url.rstrip("/") != f"http://{sections['http'].listen}":
         url = _checked(base_url, url, "WANDB_BASE_URL")
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
@@ -167,15 +173,15 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
 
 
 def project_patterns(given: Sequence[str], entity: str | None) -> tuple[str, ...]:
-    """Patterns as they stand in a config, each once and with its entity. Raises ConfigError for anything else."""
+    """Return project patterns for a config, each once and with its entity. Raises ConfigError for anything else."""
     return tuple(dict.fromkeys(_checked(values.project_pattern, text, "a project", entity) for text in given))
 
 
 def render(projects: Sequence[str], *, server: str = "", commented: bool = False) -> str:
-    """The text of a config file with every setting and its explanation; `commented` leaves the defaults inactive."""
+    """Return the text of a config file with every setting and its help; `commented` comments out the defaults."""
     lines = [
-        "# Settings of wandb-mirror. WANDB_API_KEY, WANDB_BASE_URL and WANDB_ENTITY win over this file;",
-        "# the API key never stands here: `mirror login` stores it where `wandb login` does.",
+        "# Settings of wandb-mirror. WANDB_API_KEY, WANDB_BASE_URL and WANDB_ENTITY override this file;",
+        "# the API key is never stored here: `mirror login` stores it where `wandb login` does.",
         "",
         '# What to mirror: "entity/project", or "entity/*" for all projects of an entity.',
         f"projects = [{', '.join(quoted(project) for project in projects)}]",
@@ -183,16 +189,16 @@ def render(projects: Sequence[str], *, server: str = "", commented: bool = False
     for name, kind in SECTIONS.items():
         lines += ["", f"[{name}]"]
         for item in dataclasses.fields(kind):
-            own = quoted(server) if server and (name, item.name) == ("server", "base_url") else ""
-            line = f"{item.name} = {own or item.metadata['shown']}"
-            if commented and not own:
+            given = quoted(server) if server and (name, item.name) == ("server", "base_url") else ""
+            line = f"{item.name} = {given or item.metadata['shown']}"
+            if commented and not given:
                 line = f"# {line}"
             lines.append(f"{line:<44} # {item.metadata['help']}")
     return "\n".join(lines) + "\n"
 
 
 def sources(home: Home, environ: Mapping[str, str]) -> list[Path]:
-    """The files that settings and key are read from, whether they are there or not."""
+    """Return the files that settings and key are read from, whether they exist or not."""
     return [home.config, _official_settings(environ), netrc_path(environ).absolute()]
 
 
@@ -202,7 +208,7 @@ def _official_settings(environ: Mapping[str, str]) -> Path:
 
 
 def _official_base_url(environ: Mapping[str, str]) -> str | None:
-    """The server that `wandb login --host` saved in the official client's own settings file; None when unreadable."""
+    """Return the server that `wandb login --host` saved in the official client's settings file; None if unreadable."""
     path = _official_settings(environ)
     if not path.is_file():
         return None

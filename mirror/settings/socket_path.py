@@ -1,4 +1,4 @@
-"""How the control socket is reached: the path of a Unix socket may have some hundred bytes, that of a home more."""
+"""The address of the control socket: a Unix socket's path may have about 100 bytes, that of a home more."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from mirror.errors import UsageError
 
 LIMIT = 103
-"""Bytes that macOS takes in the path of a Unix socket; Linux takes four more."""
+"""Bytes that macOS accepts in the path of a Unix socket; Linux accepts four more."""
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
 def problem(path: Path) -> str | None:
-    """Why no socket can be at this path, or None where one can."""
+    """Return why no socket can be created at this path, or None."""
     length = len(os.fsencode(path))
     if length <= LIMIT or _DESCRIPTORS.is_dir():
         return None
@@ -25,9 +25,9 @@ def problem(path: Path) -> str | None:
 
 @contextmanager
 def address(path: Path) -> Iterator[str]:
-    """A path for `bind` and `connect` that leads to this one, however long it is; it holds within the block.
+    """Yield a path for `bind` and `connect` that leads to `path`, however long that is; valid within the block.
 
-    On Linux a longer one leads through a descriptor of the folder. Raises UsageError where that cannot be had.
+    On Linux a longer path goes through a descriptor of its folder. Raises UsageError on systems without those.
     """
     if len(os.fsencode(path)) <= LIMIT:
         yield str(path)

@@ -1,4 +1,4 @@
-"""Readers of single settings: each takes what TOML or the environment gives and returns a checked value."""
+"""Readers of single settings: each accepts a value of TOML or the environment and returns a checked value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GLOB = r"[^/\\#%:\s][^/\\#%:\x00-\x1f]{0,127}"
 
 
 class Impossible(ValueError):
-    """What a value must be, to be put after the name of its key."""
+    """A value is not valid; the message continues the name of its key, as in "must be ..."."""
 
 
 def seconds(value: object) -> float:
@@ -37,15 +37,15 @@ def seconds(value: object) -> float:
 
 
 def interval(value: object) -> float:
-    """Read a duration that is longer than nothing."""
+    """Read a duration greater than zero."""
     result = seconds(value)
     if not result:
-        raise Impossible(f"must be longer than nothing, not {shown(value)}")
+        raise Impossible(f"must be greater than zero, not {shown(value)}")
     return result
 
 
 def moment_before(value: str, now: datetime) -> datetime:
-    """Read "30d" as that long before `now`, or an ISO day or time; all naive UTC. It must lie before `now`."""
+    """Read "30d" as that long before `now`, or an ISO day or time; all naive UTC. It must be before `now`."""
     if re.match(r"\d{4}-", value):
         try:
             found = datetime.fromisoformat(value)
@@ -53,7 +53,7 @@ def moment_before(value: str, now: datetime) -> datetime:
             raise Impossible(f'must be a time such as "2026-10-01" or "2026-10-01T12:00", not {shown(value)}') from None
         found = found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
         if found >= now:
-            raise Impossible(f"must lie in the past, not at {shown(value)}")
+            raise Impossible(f"must be in the past, not {shown(value)}")
         return found
     try:
         return now - timedelta(seconds=interval(value))
@@ -73,7 +73,7 @@ def count(value: object) -> int:
 
 
 def base_url(value: object) -> str:
-    """Read the address of a W&B server, as the official client normalises it; it holds no credentials."""
+    """Read the address of a W&B server, normalised as in the official client; it must not contain credentials."""
     url = _text(value).rstrip("/")
     try:
         parts = urlsplit(url)
@@ -83,30 +83,30 @@ def base_url(value: object) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
         raise Impossible(f"must be an address such as {DEFAULT_BASE_URL}, not {shown(value)}")
     if parts.username or parts.password:
-        raise Impossible("must not hold a key; run `mirror login` or set WANDB_API_KEY")
+        raise Impossible("must not contain a key; run `mirror login` or set WANDB_API_KEY")
     if parts.query or parts.fragment:
         raise Impossible(f"must end with its path, not {shown(value)}")
     if re.fullmatch(r"(.*\.)?wandb\.ai", parts.hostname) and (parts.scheme, "api." in parts.hostname) != (
         "https",
         True,
     ):
-        raise Impossible(f"is no address of the API: did you mean {DEFAULT_BASE_URL}?")
+        raise Impossible(f"is not the address of the API: did you mean {DEFAULT_BASE_URL}?")
     if parts.hostname in FORGE_HOSTS:
         if (parts.scheme, parts.port, parts.path) != ("https", None, "/api/wandb"):
-            raise Impossible(f"is no address of the API: did you mean https://api.{parts.hostname}?")
+            raise Impossible(f"is not the address of the API: did you mean https://api.{parts.hostname}?")
         return f"https://api.{parts.hostname}"
     return url
 
 
 def listen(value: object) -> str:
-    """Read "host:port" of this machine alone, or "" for not listening at all; port 0 takes a free one."""
+    """Read "host:port" on a loopback address, or "" for not listening; port 0 chooses a free one."""
     text = _text(value)
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", text)
     if text and (not match or int(match[2]) > 65535):
         raise Impossible(f'must be an address such as "127.0.0.1:8642", or "" to turn it off, not {shown(value)}')
     if match and not _is_loopback(match[1]):
         raise Impossible(
-            "must be an address of this machine alone, such as 127.0.0.1: the page is plain HTTP with a secret in it; "
+            "must be a loopback address such as 127.0.0.1: the page is plain HTTP with a secret in it; "
             f"from elsewhere use `ssh -L {match[2]}:127.0.0.1:{match[2]} HOST`, not {shown(value)}"
         )
     return text
@@ -122,14 +122,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def writes(value: object) -> str:
-    """Read what becomes of changes that the official client sends to the mirror."""
+    """Read what to do with writes that the official client sends to the mirror."""
     if value not in ("pass", "refuse"):
         raise Impossible(f'must be "pass" or "refuse", not {shown(value)}')
     return str(value)
 
 
 def storage_version(value: object) -> str:
-    """Read the oldest DuckDB that must be able to open the published file."""
+    """Read the oldest DuckDB version that must be able to open the published file."""
     if value not in STORAGE_VERSIONS:
         raise Impossible(f"must be one of {', '.join(STORAGE_VERSIONS)}, not {shown(value)}")
     return str(value)
@@ -143,7 +143,7 @@ def globs(value: object) -> tuple[str, ...]:
 
 
 def filters(value: object) -> dict[str, Any]:
-    """Read a run filter; what it may say is for `mirror.filters` to judge."""
+    """Read a run filter; `mirror.filters` checks it."""
     if not isinstance(value, dict):
         raise Impossible(f'must be a table such as {{state = "finished"}}, not {shown(value)}')
     if value:
@@ -152,17 +152,17 @@ def filters(value: object) -> dict[str, Any]:
         try:
             compile_filter(value)
         except FilterError as error:
-            raise Impossible(f"is no valid filter: {error}") from None
+            raise Impossible(f"is not a valid filter: {error}") from None
     return value
 
 
 def folders(value: object) -> tuple[str, ...]:
-    """Read a list of folders, each from the root or from the home folder."""
+    """Read a list of folders, each with a path from / or ~."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise Impossible(f'must be a list of folders such as ["~/train/wandb"], not {shown(value)}')
     for item in value:
         if not re.match(r"/|~[^/\x00]*(/|$)", item) or "\x00" in item:
-            raise Impossible(f"must hold whole paths, from / or ~, not {shown(item)}")
+            raise Impossible(f"must contain full paths, from / or ~, not {shown(item)}")
     return tuple(value)
 
 
@@ -182,21 +182,21 @@ def switch(value: object) -> bool:
 
 
 def project_pattern(text: object, entity: str | None = None) -> str:
-    """Read "entity/project", where the project may be a glob, or a name that holds `*` or `[`.
+    """Read "entity/project", where the project may be a glob, or a name that contains `*` or `[`.
 
-    Without an entity it gets `entity`.
+    A project without an entity gets `entity`.
     """
     given = _text(text)
     full = f"{entity}/{given}" if entity and "/" not in given else given
     if re.fullmatch(rf"{_NAME}/{_GLOB}", full):
         return full
     if "/" not in given and not entity and re.fullmatch(_GLOB, given):
-        raise Impossible(f'needs an entity: write "entity/{given}" or set WANDB_ENTITY')
+        raise Impossible(f'needs an entity: use "entity/{given}" or set WANDB_ENTITY')
     raise Impossible(f'must be "entity/project" or "entity/*", not {shown(text)}')
 
 
 def path(text: object, entity: str | None = None) -> str:
-    """Read a project pattern, or a run as "entity/project/run_id" or as in the address of its page."""
+    """Read a project pattern, or a run as "entity/project/run_id" or as the address of its page."""
     text = path_of(_text(text))
     if match := re.fullmatch(rf"({_NAME}/{_PART})/(?:runs/)?({_PART})", text.strip("/")):
         return f"{match[1]}/{match[2]}"
@@ -214,7 +214,7 @@ def _text(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as TOML would write it, short."""
+    """Return a value as TOML, shortened."""
     if isinstance(value, bool):
         return str(value).lower()
     text = quoted(value) if isinstance(value, str) else str(value)
@@ -222,7 +222,7 @@ def shown(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as TOML writes it."""
+    """Return a text as a TOML string."""
     import json
 
     return json.dumps(text, ensure_ascii=False)

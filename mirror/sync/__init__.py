@@ -1,1 +1,1 @@
-"""Decides what to pull; the only room that knows both the server and the store."""
+"""Decides what to pull; the only room that uses both the server and the store."""

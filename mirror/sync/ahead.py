@@ -1,4 +1,4 @@
-"""Questions about history that are asked ahead of what is committed, so that one slow run holds up no other."""
+"""Sends history requests ahead of the commits, so that one slow run does not hold up the others."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ class _Job:
 async def in_order(
     jobs: Iterator[list[Window]], fetch: Fetch, *, ahead: int, in_trouble: AbstractSet[str], dropped: AbstractSet[str]
 ) -> AsyncGenerator[Batch]:
-    """The answers to all jobs: those about one run in their order, else as they come.
+    """Yield the answers to all jobs: those of one run in their order, otherwise as they arrive.
 
-    `ahead` questions are under way at once, and up to as many more while some are about runs `in_trouble`; of these
-    runs nothing further is asked until their trouble is over, and of `dropped` ones nothing at all. Close it with
-    `aclosing`, which cancels what is under way.
+    `ahead` requests are under way at a time, and up to twice as many while some are for runs `in_trouble`; for these
+    runs nothing further is requested until their trouble is over, and for `dropped` ones nothing at all. Close it with
+    `aclosing`, which cancels the requests under way.
     """
     queue = _Queue(jobs, in_trouble, dropped)
     under_way: list[_Job] = []
     try:
         while True:
-            while _smooth(under_way, in_trouble) < ahead and len(under_way) < 2 * ahead and (windows := queue.next()):
+            while (
+                _untroubled(under_way, in_trouble) < ahead and len(under_way) < 2 * ahead and (windows := queue.next())
+            ):
                 runs = frozenset(window.run_id for window in windows)
                 under_way.append(_Job(asyncio.create_task(fetch(windows)), runs))
             if not under_way:
@@ -51,13 +53,13 @@ async def in_order(
         await asyncio.gather(*(job.task for job in under_way), return_exceptions=True)
 
 
-def _smooth(under_way: list[_Job], in_trouble: AbstractSet[str]) -> int:
-    """How many questions hold a place: neither about runs in trouble nor answered behind one that is."""
+def _untroubled(under_way: list[_Job], in_trouble: AbstractSet[str]) -> int:
+    """Return the number of open requests that are not for runs in trouble."""
     return sum(not job.task.done() and not job.runs & in_trouble for job in under_way)
 
 
 def _ready(under_way: list[_Job]) -> _Job | None:
-    """The first job that is answered, and before which nothing about one of its runs is still open."""
+    """Return the first answered job whose runs have no earlier job that is still open."""
     earlier: set[str] = set()
     for job in under_way:
         if job.task.done() and not job.runs & earlier:
@@ -67,7 +69,7 @@ def _ready(under_way: list[_Job]) -> _Job | None:
 
 
 class _Queue:
-    """Jobs in their order; those of runs in trouble are put back until it is over."""
+    """Jobs in their order; those of runs in trouble are held back until the trouble is over."""
 
     def __init__(self, jobs: Iterator[list[Window]], in_trouble: AbstractSet[str], dropped: AbstractSet[str]) -> None:
         self._jobs = jobs
@@ -76,7 +78,7 @@ class _Queue:
         self._held: deque[list[Window]] = deque()
 
     def next(self) -> list[Window] | None:
-        """Windows that may be asked for now; None where there are none, for now or at all."""
+        """Return windows that may be requested now; None if there are none, for now or at all."""
         for index, windows in enumerate(self._held):
             if not any(window.run_id in self._in_trouble for window in windows):
                 del self._held[index]

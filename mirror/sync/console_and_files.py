@@ -1,4 +1,4 @@
-"""Pulls what a run has beside its record and history, where the config asks for it: system metrics, console, files."""
+"""Pulls system metrics, console, metadata file and list of files of runs, if the config selects them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import is_of_data
 
 REQUEST_LINES = 10_000
-"""Lines that one answer should hold at most; this bounds the memory."""
+"""The most lines that one answer should hold; this bounds the memory."""
 
 FEW_FILES = 200
-"""Files that a run is taken to have, in so far as it bounds how many runs share a request."""
+"""The assumed number of files of a run; it bounds how many runs share a request."""
 
 EVENT_SAMPLES = 10_000
-"""System metric lines that are asked for of one run; W&B keeps fewer of its own accord."""
+"""System metric lines to request of one run; W&B itself keeps fewer."""
 
 log = logging.getLogger("mirror.sync")
 
-Take = Callable[[list[RunExtras]], Awaitable[None]]
+Pull = Callable[[list[RunExtras]], Awaitable[None]]
 
 
 async def pull(
@@ -42,26 +42,26 @@ async def pull(
     among: Collection[str] | None,
     result: PassResult,
 ) -> None:
-    """Take what is missing of these runs, all of the project's where `among` is None.
+    """Pull what is missing of these runs; of all runs of the project if `among` is None.
 
-    `changed` are those whose record this pass took, for servers that do not count lines. A run of which something
-    cannot be read is tried again later; its system metrics and console are named in the result, since they were asked
-    for. Raises Unreachable or AuthError when nothing more can be had.
+    `changed` are those whose record this pass pulled, for servers that do not count lines. A run that cannot be read is
+    retried later and named in the result, except for a metadata file that cannot be downloaded. Raises Unreachable or
+    AuthError when the server returns nothing more.
     """
     job = _Job(context, project, result)
     scope = context.scope
     if scope.metadata:
         due = [run for run in await job.runs(among, files=True) if plan.file_due(run, utc_now())]
-        await job.take(_batches(due, lambda _: 1), job.take_files, "metadata file")
+        await job.pull(_batches(due, lambda _: 1), job.pull_files, "metadata file")
     if scope.system_metrics:
         due = [run for run in await job.runs(among, events=True) if plan.events_due(run, utc_now(), changed)]
-        await job.take(_batches(due, _event_lines), job.take_events, "system metrics")
+        await job.pull(_batches(due, _event_lines), job.pull_events, "system metrics")
     if scope.files:
         due = [run for run in await job.runs(among, lists=True) if plan.list_due(run, utc_now())]
-        await job.take(_batches(due, lambda _: FEW_FILES), job.take_lists, "list of files")
+        await job.pull(_batches(due, lambda _: FEW_FILES), job.pull_lists, "list of files")
     if scope.console:
         due = [run for run in await job.runs(among, console=True) if plan.console_due(run, utc_now(), changed)]
-        await job.take(_batches(due, lambda _: PAGE_LINES), job.take_console, "console")
+        await job.pull(_batches(due, lambda _: PAGE_LINES), job.pull_console, "console")
 
 
 def _event_lines(run: RunExtras) -> int:
@@ -69,7 +69,7 @@ def _event_lines(run: RunExtras) -> int:
 
 
 def _batches(runs: Sequence[RunExtras], lines: Callable[[RunExtras], int]) -> Iterator[list[RunExtras]]:
-    """Runs that share a request: not too many of them, nor of their lines."""
+    """Yield groups of runs that share a request, with bounded numbers of runs and lines."""
     batch: list[RunExtras] = []
     room = REQUEST_LINES
     for run in runs:
@@ -83,7 +83,7 @@ def _batches(runs: Sequence[RunExtras], lines: Callable[[RunExtras], int]) -> It
 
 
 class _Job:
-    """What the three have in common."""
+    """Shared batching and retry."""
 
     def __init__(self, context: Context, project: ProjectKey, result: PassResult) -> None:
         self.context = context
@@ -99,21 +99,21 @@ class _Job:
         files: bool = False,
         lists: bool = False,
     ) -> list[RunExtras]:
-        """The runs of which something of the kind may be missing."""
-        found = await self.context.writer.read(
+        """Return the runs for which something of these kinds may be missing."""
+        candidates = await self.context.writer.read(
             lambda store: store.extras(self.project, events=events, console=console, files=files, lists=lists)
         )
-        return [run for run in found if among is None or run.run_id in among]
+        return [run for run in candidates if among is None or run.run_id in among]
 
-    async def take(self, batches: Iterator[list[RunExtras]], take: Take, what: str) -> None:
-        """Take each batch, in smaller ones where one run spoils it for the others."""
+    async def pull(self, batches: Iterator[list[RunExtras]], pull_batch: Pull, what: str) -> None:
+        """Pull each batch, in smaller ones if one run spoils it for the others."""
         for batch in batches:
             with self.context.server.together() as effort:
-                await self._take(batch, take, what, effort)
+                await self._pull(batch, pull_batch, what, effort)
 
-    async def _take(self, batch: list[RunExtras], take: Take, what: str, effort: Effort) -> None:
+    async def _pull(self, batch: list[RunExtras], pull_batch: Pull, what: str, effort: Effort) -> None:
         try:
-            await take(batch)
+            await pull_batch(batch)
         except (Unreachable, AuthError):
             raise
         except Exception as error:
@@ -121,54 +121,51 @@ class _Job:
                 raise
             if len(batch) == 1 or effort.over:
                 for run in batch:
-                    await self._set_aside(run, f"its {what} could not be read: {error}")
+                    await self._record_failure(run, f"its {what} could not be read: {error}")
                 return
             size = -(-len(batch) // PIECES)
             for first in range(0, len(batch), size):
-                await self._take(batch[first : first + size], take, what, effort)
+                await self._pull(batch[first : first + size], pull_batch, what, effort)
 
-    async def _set_aside(self, run: RunExtras, error: str) -> None:
+    async def _record_failure(self, run: RunExtras, error: str) -> None:
         self.result.failed.setdefault(run.run_id, error)
-        await self._note([_failed(run)])
+        await self.context.writer.write(lambda tx: tx.set_extras([_failed(run)]))
 
-    async def _note(self, entries: Sequence[RunExtras]) -> None:
-        await self.context.writer.write(lambda tx: tx.set_extras(entries))
-
-    async def take_events(self, batch: list[RunExtras]) -> None:
-        """Take the system metrics of these runs in place of what is mirrored of them."""
+    async def pull_events(self, batch: list[RunExtras]) -> None:
+        """Pull the system metrics of these runs, replacing the mirrored ones."""
         samples = max(map(_event_lines, batch))
         names = [run.run_id for run in batch]
-        found = await remote_history.fetch_events(self.context.server, self.project, names, samples)
-        pages = [json_history.parse_events(run_id, texts) for run_id, texts in found.items()]
-        taken = [
+        events = await remote_history.fetch_events(self.context.server, self.project, names, samples)
+        pages = [json_history.parse_events(run_id, texts) for run_id, texts in events.items()]
+        pulled = [
             replace(
                 run,
-                events=len(found[run.run_id]) if run.server_events is None else run.server_events,
+                events=len(events[run.run_id]) if run.server_events is None else run.server_events,
                 attempts=0,
                 next_try_at=None,
             )
             for run in batch
-            if run.run_id in found
+            if run.run_id in events
         ]
 
         def write(tx: Writes) -> None:
             for page in pages:
                 tx.replace_system_metrics(self.project, page)
-            tx.set_extras(taken)
+            tx.set_extras(pulled)
 
         await self.context.writer.write(write)
 
-    async def take_files(self, batch: list[RunExtras]) -> None:
-        """Take the metadata file of these runs; one that cannot be had is no failure of the pass."""
-        found, nodes = await files.metadata(self.context.server, self.project, [run.run_id for run in batch])
-        documents = {run_id: answer for run_id, answer in found.items() if not isinstance(answer, CommError)}
+    async def pull_files(self, batch: list[RunExtras]) -> None:
+        """Pull the metadata file of these runs; one that cannot be downloaded does not fail the pass."""
+        answers, nodes = await files.metadata(self.context.server, self.project, [run.run_id for run in batch])
+        documents = {run_id: answer for run_id, answer in answers.items() if not isinstance(answer, CommError)}
         entries = []
         for run in batch:
-            answer = found.get(run.run_id)
+            answer = answers.get(run.run_id)
             if isinstance(answer, CommError):
                 log.warning("the metadata file of %s/%s: %s", self.project, run.run_id, answer)
                 entries.append(_failed(run))
-            elif run.run_id in found:
+            elif run.run_id in answers:
                 absent = "not yet" if run.state in plan.LIVE_STATES else "none"
                 file = absent if answer is None else "taken"
                 entries.append(replace(run, file=file, attempts=0, next_try_at=None))
@@ -179,24 +176,24 @@ class _Job:
 
         await self.context.writer.write(write)
 
-    async def take_lists(self, batch: list[RunExtras]) -> None:
-        """Take the lists of files of these runs in place of those that are mirrored."""
-        # What changes while the server is asked is asked for again.
+    async def pull_lists(self, batch: list[RunExtras]) -> None:
+        """Pull the lists of files of these runs, replacing the mirrored ones."""
+        # The time before the request: what changes during it is pulled again.
         now = utc_now()
-        found = await files.lists(self.context.server, self.project, [run.run_id for run in batch])
-        taken = [replace(run, listed_at=now, attempts=0, next_try_at=None) for run in batch if run.run_id in found]
+        lists = await files.lists(self.context.server, self.project, [run.run_id for run in batch])
+        pulled = [replace(run, listed_at=now, attempts=0, next_try_at=None) for run in batch if run.run_id in lists]
 
         def write(tx: Writes) -> None:
-            tx.put_file_lists(self.project, found)
-            tx.set_extras(taken)
+            tx.put_file_lists(self.project, lists)
+            tx.set_extras(pulled)
 
         await self.context.writer.write(write)
 
-    async def take_console(self, batch: list[RunExtras]) -> None:
-        """Take the console lines of these runs, page by page, each committed with the place behind it.
+    async def pull_console(self, batch: list[RunExtras]) -> None:
+        """Pull the console lines of these runs, page by page, each committed with the position after it.
 
-        The last page that a former pass took is taken again: a live run may have changed lines in it. Where the first
-        line is another one than the mirror's, the run was resumed and wrote over its console: it is taken as a whole.
+        The last page of an earlier pass is pulled again: a live run may have changed lines in it. If the first line
+        differs from the mirrored one, a resumed run has overwritten its console, and all of it is pulled again.
         """
         runs = {run.run_id: run for run in batch}
         former: dict[str, Place] = {}
@@ -204,12 +201,12 @@ class _Job:
         heads = True
         while groups:
             places = groups.popleft()
-            asked = heads and any(place.after for place in places)
-            found = await console.fetch(self.context.server, self.project, places, heads=asked)
+            with_heads = heads and any(place.after for place in places)
+            fetched = await console.fetch(self.context.server, self.project, places, heads=with_heads)
             with self.context.server.together() as effort:
                 effort.succeeded()
-            answers = {place: answer for place, answer in found.items() if answer is not None}
-            again = await self._written_over(answers) if asked else []
+            answers = {place: answer for place, answer in fetched.items() if answer is not None}
+            again = await self._overwritten(answers) if with_heads else []
             heads = False
             pages: list[ConsolePage] = []
             entries: list[RunExtras] = []
@@ -227,9 +224,9 @@ class _Job:
                     following.append(answer.behind)
                     run = replace(runs[run_id], log_cursor=answer.behind.after, log_from=answer.behind.first)
                 else:
-                    # An empty page is none to begin with the next time.
-                    begin = place if answer.page.lines else former.get(run_id, place)
-                    run = _console_taken(runs[run_id], begin, answer.behind)
+                    # The next pass must not start with an empty page.
+                    start = place if answer.page.lines else former.get(run_id, place)
+                    run = _console_pulled(runs[run_id], start, answer.behind)
                 runs[run_id] = run
                 entries.append(run)
             if following:
@@ -241,22 +238,22 @@ class _Job:
 
             await self.context.writer.write(write)
 
-    async def _written_over(self, answers: Mapping[Place, Answer]) -> list[str]:
-        """The runs whose first line on the server is not what is mirrored of it."""
-        told = {place.run_id: answer.head for place, answer in answers.items() if place.after and answer.head}
-        numbers = {run_id: line[0] for run_id, line in told.items()}
-        held = await self.context.writer.read(lambda store: store.console_lines(self.project, numbers))
-        return [run_id for run_id, line in told.items() if held.get(run_id) != line]
+    async def _overwritten(self, answers: Mapping[Place, Answer]) -> list[str]:
+        """Return the runs whose first line on the server differs from the mirrored one."""
+        heads = {place.run_id: answer.head for place, answer in answers.items() if place.after and answer.head}
+        numbers = {run_id: line[0] for run_id, line in heads.items()}
+        mirrored = await self.context.writer.read(lambda store: store.console_lines(self.project, numbers))
+        return [run_id for run_id, line in heads.items() if mirrored.get(run_id) != line]
 
 
 def _console_place(run: RunExtras) -> Place:
-    """Where the console goes on; from the start for a run that has fewer lines than it had."""
+    """Return where to continue the console; the start for a run that has fewer lines than before."""
     shrunk = run.server_log_lines is not None and run.server_log_lines < (run.log_lines or 0)
     return Place(run.run_id) if shrunk else Place(run.run_id, run.log_cursor, run.log_from)
 
 
-def _console_taken(run: RunExtras, place: Place, behind: Place) -> RunExtras:
-    """The run with all of its console taken; the next time begins with its last page again."""
+def _console_pulled(run: RunExtras, place: Place, behind: Place) -> RunExtras:
+    """Return the state of a run whose whole console is pulled; the next pass starts with its last page again."""
     return replace(
         run,
         log_lines=behind.first if run.server_log_lines is None else run.server_log_lines,

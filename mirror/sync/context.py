@@ -1,4 +1,4 @@
-"""What a pass works with, and what it reports."""
+"""The inputs of a pass, its progress events and its result."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from mirror.sync.writer import Writer
 
 
 class Progress(Protocol):
-    """Hears how a pass gets on. Totals may grow while it runs."""
+    """Receives progress events of a pass. Totals may grow while it runs."""
 
     def projects_expected(self, projects: int) -> None:
-        """That many projects are to be looked at."""
+        """This many projects will be synced."""
 
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
-        """That many runs more are to be looked at."""
+        """This many more runs will be pulled."""
 
     def runs_done(self, project: ProjectKey, runs: int) -> None:
-        """That many runs more are mirrored, their history aside."""
+        """This many more runs are mirrored, without their history."""
 
     def rows_expected(self, project: ProjectKey, rows: int) -> None:
-        """That many history rows more are to come."""
+        """This many more history rows will be pulled."""
 
     def rows_done(self, project: ProjectKey, rows: int) -> None:
-        """That many history rows more are mirrored."""
+        """This many more history rows are mirrored."""
 
     def finished(self, result: PassResult) -> None:
         """The project's pass ended."""
 
     def notice(self, text: str) -> None:
-        """Something goes wrong at the server, and is still tried again."""
+        """A request to the server failed and is being retried."""
 
 
 class Silent:
-    """Tells nobody."""
+    """A no-op Progress."""
 
     def projects_expected(self, projects: int) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def runs_done(self, project: ProjectKey, runs: int) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def rows_expected(self, project: ProjectKey, rows: int) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def rows_done(self, project: ProjectKey, rows: int) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def finished(self, result: PassResult) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def notice(self, text: str) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What of a project is mirrored."""
+    """The part of a project that is mirrored."""
 
     filters: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[str] = ("*",)
@@ -78,20 +78,20 @@ class Scope:
 
     @property
     def filters_text(self) -> str:
-        """The filter as it is remembered with a project."""
+        """The filter as it is stored with a project."""
         return json.dumps(self.filters, sort_keys=True)
 
     @property
     def history_text(self) -> str:
-        """The key globs as they are remembered with a project."""
+        """The key globs as they are stored with a project."""
         return json.dumps(sorted(set(self.history)))
 
 
 @dataclass
 class PassResult:
-    """What one pass over one project brought. `failed` names runs that could not be mirrored whole, and why.
+    """The result of one pass over one project. `failed` has the runs that could not be mirrored completely, and why.
 
-    `older` counts the runs that the pass was told to leave for later.
+    `older` counts the runs that `since` left for a later pass.
     """
 
     project: ProjectKey

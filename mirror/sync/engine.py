@@ -16,19 +16,19 @@ PROJECTS_AT_ONCE = 4
 async def sync(
     context: Context, targets: Sequence[Target], *, afresh: bool = False, since: datetime | None = None
 ) -> list[PassResult]:
-    """One pass over each target, some of them at once; what is committed is published before this returns.
+    """Run one pass over each target, several at a time; commits are published before this returns.
 
-    With `afresh` everything is forgotten and pulled again, while readers still see the old values. With `since`, runs
-    that neither began nor logged from then on are left for a later pass.
+    With `afresh` everything is pulled again, while readers still see the old values. With `since`, runs that neither
+    started nor logged since then are left for a later pass.
     """
-    places = asyncio.Semaphore(PROJECTS_AT_ONCE)
+    slots = asyncio.Semaphore(PROJECTS_AT_ONCE)
 
     async def one(target: Target) -> PassResult:
-        async with places:
+        async with slots:
             return await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
 
     context.progress.projects_expected(len(targets))
     results = await asyncio.gather(*(one(target) for target in targets))
-    await context.writer.settle()
+    await context.writer.maintain()
     await context.writer.publish()
     return list(results)

@@ -1,4 +1,4 @@
-"""What one run or one project brings down must not bring down the others: which errors are of what data."""
+"""Keeps a failure of one run or project from affecting the others: tells errors of data from all other errors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mirror.store.records import ProjectKey, RunRecord
 
 _TEXTS = ("name", "group_name", "job_type", "sweep", "notes", "description", "git_commit", "host")
 _FREE = ("config", "config_meta", "summary", "tags", *_TEXTS)
-"""What may hold anything."""
+"""The columns that may hold any value."""
 
 
 def is_of_data(error: BaseException) -> bool:
-    """Whether the error is likely about the values that were to be written, and not about the files or the server."""
+    """Return True if the error is probably caused by the values to be written, not by the files or the server."""
     import duckdb
 
     if isinstance(error, MirrorError):
@@ -22,7 +22,7 @@ def is_of_data(error: BaseException) -> bool:
 
 
 def bare(record: RunRecord, error: BaseException) -> RunRecord:
-    """The record without its documents and free texts, which the store did not take."""
+    """Return the record without its documents and free texts, which the store did not accept."""
     flaw = f"the record of {record.entity}/{record.project}/{record.run_id} could not be written ({_reason(error)})"
     return replace(
         record,
@@ -45,8 +45,8 @@ def bare(record: RunRecord, error: BaseException) -> RunRecord:
 
 
 def unexpected(project: ProjectKey, error: BaseException) -> str:
-    """The one line that a result says of an error that no part of the pass knows."""
-    return f"{project}: an unexpected error ended the pass ({_reason(error)}); the log has more"
+    """Return the one-line message for an unexpected error, for the result of a pass."""
+    return f"{project}: an unexpected error ended the pass ({_reason(error)}); see the log"
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Lists of what a poll sees of runs: those that may have changed, all of them, those of some names."""
+"""Lists of run heads: those that may have changed, all of them, or those of some names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mirror.sync import plan
 
 @dataclass(frozen=True)
 class Listed:
-    """Runs that the server listed, each once, and how many the scope has in all.
+    """Runs that the server listed, each once, and the number of runs in the scope.
 
-    `known_to` is a time on the server's clock; what changed until then is in the list.
+    `known_to` is a time on the server's clock; every change until then is in the list.
     """
 
     runs: list[RunHead]
@@ -36,7 +36,7 @@ async def heads(
     filters: Mapping[str, Any],
     about: About | None = None,
 ) -> Listed:
-    """Every run that matches `filters`."""
+    """Return every run that matches `filters`."""
     found: dict[str, RunHead] = {}
     first: Page[RunHead] | None = None
     total = 0
@@ -56,10 +56,10 @@ async def changed(
     scope: Mapping[str, Any],
     about: About | None = None,
 ) -> Listed:
-    """The runs that may have changed since the cursor; all of them where there is none.
+    """Return the runs that may have changed since the cursor; all runs if there is no cursor.
 
-    Also where the cursor is ahead of the server's clock, which was set back since, or told a time to come: nobody knows
-    then what changed behind the cursor.
+    All runs as well if the cursor is ahead of the server's clock, because the clock was set back since or had reported
+    a future time: then the changes after the cursor are unknown.
     """
     if cursor.covered_to is None:
         return await heads(server, project, scope=scope, filters=scope, about=about)
@@ -89,7 +89,7 @@ async def _since(
 
 
 async def present(server: Server, project: ProjectKey, run_ids: Sequence[str], scope: Mapping[str, Any]) -> set[str]:
-    """Those of the runs that are on the server, also where the scope no longer takes them in."""
+    """Return those of the runs that exist on the server, including those that the scope no longer selects."""
     found: set[str] = set()
     for start in range(0, len(run_ids), remote.MOST_RUNS):
         names = list(run_ids[start : start + remote.MOST_RUNS])

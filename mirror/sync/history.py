@@ -1,4 +1,4 @@
-"""Pulls the history of runs: many in one request, fetched ahead, committed in order with the cursors they move."""
+"""Pulls the history of runs: many runs per request, fetched ahead, committed in order together with their cursors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ AHEAD = 4
 
 COMMIT_VALUES = 2_000_000
 COMMIT_SECONDS = 4.0
-"""When answers are committed: few large transactions take half the time of many small ones, and bound what is lost.
+"""Answers are committed at this many values or seconds: few large transactions take half the time of many small ones.
 
-While so many values are written, as many more are gathered; both together bound the memory.
+The seconds bound what a crash loses. While one batch is written, the next one is gathered; the two bound the memory.
 """
 
 
 async def pull(context: Context, project: ProjectKey, needs: Sequence[plan.Need], result: PassResult) -> None:
-    """Bring the history of all these runs up to what the server told of them.
+    """Bring the history of all these runs up to date with their mirrored records.
 
-    A run of which other lines came than the server counts is taken again as a whole, as is one whose mirrored lines are
-    no longer what the server has. One that cannot be read, or still does not add up, is set aside with its error, to be
-    tried again later, and does not stop the others.
-    Raises Unreachable or AuthError when nothing more can be had at all; what was committed stays.
+    If the number of lines differs from the server's count, or the mirrored lines differ from the server's, the run is
+    pulled again completely. A run that cannot be read, or still does not add up, is recorded as failed, will be retried
+    later, and does not stop the others. Raises Unreachable or AuthError when the server returns nothing more at all;
+    what was committed stays.
     """
     again = await _pull(context, project, needs, result)
     if again:
@@ -49,12 +49,12 @@ async def pull(context: Context, project: ProjectKey, needs: Sequence[plan.Need]
 async def _pull(
     context: Context, project: ProjectKey, needs: Sequence[plan.Need], result: PassResult
 ) -> list[plan.Need]:
-    """Pull once; the needs that are left."""
+    """Pull once; return the runs that must be pulled again."""
     job = _Job(context, project, result, needs)
     try:
         return await job.run()
     except NoHistory as error:
-        # Should it be these runs after all, the next pass goes on to the others.
+        # If these runs are at fault after all, the next pass continues with the others.
         await job.give_up(error.failed)
         raise
     finally:
@@ -80,26 +80,26 @@ class _Job:
         self.ended: set[str] = set()
 
     async def run(self) -> list[plan.Need]:
-        """Pull everything; what is to be pulled again, as a whole."""
+        """Pull everything; return the runs that must be pulled again completely."""
         staged = await self._staged()
         self.marks = await self._marks()
         spans: list[plan.Span] = []
         for need in self.needs.values():
-            run, seen = need.run, self.marks.get(need.run.run_id)
+            run, marked = need.run, self.marks.get(need.run.run_id)
             rows, last = staged[run.run_id] if need.whole else (run.rows, run.last_step)
             missing = max(run.server_rows - rows, 0)
             self.context.progress.rows_expected(self.project, missing)
             self.rows_to_come += missing
-            # The last mirrored line comes once more, to see that the server still has it.
-            first = 0 if last is None else last + 1 if seen is None else seen.step
+            # The last mirrored line is pulled again, to check that the server still has it.
+            first = 0 if last is None else last + 1 if marked is None else marked.step
             end = run.server_last_step
             if end is None and missing:
                 end = plan.LAST_STEP
-            if end is None or (seen is None and first > end):
+            if end is None or (marked is None and first > end):
                 await self._complete(run.run_id)
             else:
                 end = first if need.check else max(end, first)
-                spans.append(plan.Span(run.run_id, first, end, max(missing + (seen is not None), 1)))
+                spans.append(plan.Span(run.run_id, first, end, max(missing + (marked is not None), 1)))
         ends = {span.run_id: span.last for span in spans}
         # One batch is written while the next one is gathered.
         writing: asyncio.Task[None] | None = None
@@ -108,19 +108,19 @@ class _Job:
                 async for batch in batches:
                     if writing is not None:
                         await writing
-                    writing = asyncio.create_task(self._take(batch, ends))
+                    writing = asyncio.create_task(self._commit_and_complete(batch, ends))
         finally:
             if writing is not None:
                 await writing
-        return await self._left()
+        return await self._to_pull_again()
 
     async def _marks(self) -> dict[str, HistoryMark]:
-        """What is mirrored of the last line of each run that is not taken as a whole."""
+        """Return the mirrored last line of each run that is not pulled completely."""
         names = [run_id for run_id, need in self.needs.items() if not need.whole and need.run.last_step is not None]
         return await self.context.writer.read(lambda store: store.history_marks(self.project, names)) if names else {}
 
-    async def _left(self) -> list[plan.Need]:
-        """The runs that did not come out right, to be taken as a whole."""
+    async def _to_pull_again(self) -> list[plan.Need]:
+        """Return the runs whose lines do not add up, to be pulled completely."""
         tried = {run_id: need for run_id, need in self.needs.items() if not need.whole}
         tried = {run_id: need for run_id, need in tried.items() if run_id not in self.dropped - self.replaced}
         if not tried:
@@ -133,34 +133,34 @@ class _Job:
             if run_id in self.replaced or (plan.miscounts(now) and need.run.rows):
                 again.append(plan.Need(now, whole=True, thorough=True))
             elif plan.miscounts(now):
-                # All of it was asked for just now.
+                # All of it was requested just now.
                 short[run_id] = self._miscounted(now.server_rows, now.rows, run_id)
             elif now.rows < now.server_rows and run_id in self.ended:
                 self.result.failed[run_id] = self._miscounted(now.server_rows, now.rows, run_id)
 
         def write(tx: Writes) -> None:
             for run_id, error in short.items():
-                self._set_aside(tx, run_id, error)
+                self._record_failure(tx, run_id, error)
 
         if short:
             await self.context.writer.write(write)
         return again
 
-    def _miscounted(self, told: int, gave: int, run_id: str) -> str:
+    def _miscounted(self, counted: int, returned: int, run_id: str) -> str:
         return (
-            f"the server counts {told} history lines of {self.project}/{run_id} but gave {gave}; "
-            "what it gave is mirrored"
+            f"the server counts {counted} history lines of {self.project}/{run_id} but returned {returned}; "
+            "these are mirrored"
         )
 
-    async def _take(self, batch: Batch, ends: Mapping[str, int]) -> None:
-        """Commit what came, and complete the runs of which it is the end."""
+    async def _commit_and_complete(self, batch: Batch, ends: Mapping[str, int]) -> None:
+        """Commit the batch, and complete the runs whose last window it contains."""
         await self._commit(batch)
         for window in batch.windows:
             if window.run_id not in self.dropped and window.end > ends[window.run_id]:
                 await self._complete(window.run_id)
 
     async def _gather(self, batches: AsyncGenerator[Batch]) -> AsyncGenerator[Batch]:
-        """Put answers together until they are worth a transaction, or the first of them has waited long enough."""
+        """Merge answers until they are worth a transaction, or the first of them has waited long enough."""
         gathered = Batch([])
         started = time.monotonic()
         try:
@@ -172,7 +172,7 @@ class _Job:
                     yield gathered
                     gathered = Batch([])
         except CommError:
-            # What came before the failure is kept.
+            # What arrived before the failure is kept.
             if gathered.windows:
                 yield gathered
             raise
@@ -180,7 +180,7 @@ class _Job:
             yield gathered
 
     async def _fetch_all(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
-        """What is exported comes as files, and everything else as lines."""
+        """Yield exported history from files, then everything else from lines."""
         exported = Exported(self.context, self.project, self.keys, self.parser, self.needs)
         async with aclosing(exported.fetch(spans)) as files:
             async for batch in files:
@@ -191,26 +191,26 @@ class _Job:
                 yield batch
 
     async def _staged(self) -> dict[str, tuple[int, int | None]]:
-        """What an interrupted pass had gathered of the runs that are replaced as a whole."""
+        """Return the rows and last step that an interrupted pass staged of the runs that are pulled completely."""
         whole = [run_id for run_id, need in self.needs.items() if need.whole]
         if not whole:
             return {}
 
         def look(tx: Writes) -> dict[str, tuple[int, int | None]]:
-            found: dict[str, tuple[int, int | None]] = {}
+            staged: dict[str, tuple[int, int | None]] = {}
             for run_id in whole:
                 run = self.needs[run_id].run
                 rows, last = tx.staged(self.project, run_id)
                 if rows > run.server_rows or not run.refresh:
                     tx.refresh_history(self.project, [run_id])
                     rows, last = 0, None
-                found[run_id] = (rows, last)
-            return found
+                staged[run_id] = (rows, last)
+            return staged
 
         return await self.context.writer.write(look)
 
     async def _fetch_in_order(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
-        """Fetch a few requests ahead of the one that is committed, so that network, parsing and loading overlap."""
+        """Fetch a few requests ahead of the commits, so that network, parsing and loading overlap."""
         jobs = plan.requests(spans, self.size)
         trouble = self.reader.in_trouble
         answers = in_order(jobs, self._fetch, ahead=AHEAD, in_trouble=trouble, dropped=self.dropped)
@@ -220,7 +220,7 @@ class _Job:
 
     async def _fetch(self, windows: list[Window]) -> Batch:
         answer = await self.reader.read(windows)
-        # Not more threads: they would take turns at the interpreter, and hold up the one that writes.
+        # More threads would only compete for the interpreter and slow down the writer.
         return await asyncio.get_running_loop().run_in_executor(self.parser, self._parse, windows, answer)
 
     def _parse(self, windows: list[Window], answer: Answer) -> Batch:
@@ -231,9 +231,9 @@ class _Job:
                 continue
             self.size.learn(len(texts), sum(map(len, texts)))
             try:
-                # Where the last step is not known, lines may come behind the last one; only up to it all is whole.
-                whole_to = None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
-                page = parse(window.run_id, texts, self.keys, whole_to=whole_to)
+                # If the last step is unknown, lines may follow the last one; only the steps up to it are complete.
+                complete_to = None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
+                page = parse(window.run_id, texts, self.keys, complete_to=complete_to)
             except CommError as error:
                 batch.failed[window.run_id] = error
                 continue
@@ -241,14 +241,14 @@ class _Job:
         return batch
 
     async def _commit(self, batch: Batch) -> None:
-        """Rows and the cursors that cover them, in one transaction."""
+        """Commit rows, and the cursors that cover them, in one transaction."""
         for run_id in batch.gone:
             self.dropped.add(run_id)
-        fresh = {run_id: error for run_id, error in batch.failed.items() if run_id not in self.dropped}
-        self.dropped.update(fresh)
-        came = [(window, self._compared(page)) for window, page in batch.pages]
-        # A page behind a hole would be taken for whole up to its end, so nothing of a failed run is kept.
-        pages = [page for window, page in came if window.run_id not in self.dropped]
+        newly_failed = {run_id: error for run_id, error in batch.failed.items() if run_id not in self.dropped}
+        self.dropped.update(newly_failed)
+        compared = [(window, self._compared(page)) for window, page in batch.pages]
+        # A page after a gap would advance the cursor past the gap, so nothing of a failed run is kept.
+        pages = [page for window, page in compared if window.run_id not in self.dropped]
         append = [page for page in pages if not self.needs[page.run_id].whole]
         stage = [page for page in pages if self.needs[page.run_id].whole]
 
@@ -257,7 +257,7 @@ class _Job:
         self.rows_to_come = max(0, self.rows_to_come - rows)
         to_come = round(self.rows_to_come * values / rows) if rows else 0
 
-        await self._write(append, stage, fresh, to_come)
+        await self._write(append, stage, newly_failed, to_come)
         self.result.rows += rows
         self.context.progress.rows_done(self.project, rows)
 
@@ -268,7 +268,7 @@ class _Job:
         failed: Mapping[str, CommError],
         to_come: int,
     ) -> None:
-        """Write these pages in one transaction; a run whose values the store does not take is set aside."""
+        """Write these pages in one transaction; a run whose values the store does not accept is recorded as failed."""
 
         def commit(tx: Writes) -> None:
             if append:
@@ -276,7 +276,7 @@ class _Job:
             if stage:
                 tx.stage_history(self.project, stage, to_come=to_come)
             for run_id, error in failed.items():
-                self._set_aside(tx, run_id, str(error))
+                self._record_failure(tx, run_id, str(error))
 
         try:
             await self.context.writer.write(commit)
@@ -294,12 +294,12 @@ class _Job:
                 await self._write(one[0], one[1], {}, to_come)
 
     def _compared(self, page: HistoryPage) -> HistoryPage:
-        """The page without the run's last mirrored line; a run that has another line there is taken as a whole."""
+        """Return the page without the last mirrored line; if the server's differs, the run is pulled completely."""
         run = self.needs[page.run_id].run
         last = self.marks.pop(page.run_id, None)
         if last is not None and page.run_id not in self.dropped:
-            if mark.fits(last, page, self.keys):
-                page = mark.behind(last, page)
+            if mark.matches(last, page, self.keys):
+                page = mark.without_marked(last, page)
             else:
                 self.replaced.add(page.run_id)
                 self.dropped.add(page.run_id)
@@ -308,21 +308,21 @@ class _Job:
         return page
 
     async def give_up(self, failed: Mapping[str, CommError]) -> None:
-        """Set aside the runs that were tried in vain."""
+        """Record these runs as failed, to be retried later."""
 
         def write(tx: Writes) -> None:
             for run_id, error in failed.items():
-                self._set_aside(tx, run_id, str(error))
+                self._record_failure(tx, run_id, str(error))
 
         await self.context.writer.write(write)
 
-    def _set_aside(self, tx: Writes, run_id: str, error: str) -> None:
+    def _record_failure(self, tx: Writes, run_id: str, error: str) -> None:
         attempts = self.needs[run_id].run.attempts
         tx.set_aside(self.project, run_id, error=error, next_try_at=plan.retry_at(attempts, utc_now()))
         self.result.failed[run_id] = error
 
     async def _complete(self, run_id: str) -> None:
-        """All windows of the run are in: swap a replaced history, and hold the count against the server's."""
+        """Finish a run after its last window: swap in a replaced history, and compare its count with the server's."""
         need = self.needs[run_id]
         run = need.run
         last = run.server_last_step
@@ -332,7 +332,7 @@ class _Job:
             end = staged_last if last is None else last
             tx.swap_history(self.project, run_id, rows=rows, last_step=end)
             if rows != run.server_rows and run.state not in plan.LIVE_STATES:
-                self._set_aside(tx, run_id, self._miscounted(run.server_rows, rows, run_id))
+                self._record_failure(tx, run_id, self._miscounted(run.server_rows, rows, run_id))
             elif rows < run.server_rows and run_id in self.ended:
                 self.result.failed[run_id] = self._miscounted(run.server_rows, rows, run_id)
 

@@ -1,4 +1,4 @@
-"""What one question about history brought, on its way to a commit."""
+"""The parsed answers of history requests, before they are committed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mirror.store.records import HistoryPage
 
 @dataclass
 class Batch:
-    """One answer, parsed: pages in the order of their windows, and the runs that failed in it."""
+    """One or more parsed answers: pages in the order of their windows, and the runs that failed."""
 
     windows: list[Window]
     pages: list[tuple[Window, HistoryPage]] = field(default_factory=list)
@@ -20,11 +20,11 @@ class Batch:
 
     @property
     def values(self) -> int:
-        """How many logged values it holds."""
+        """The number of logged values."""
         return sum(page.values.num_rows for _, page in self.pages)
 
     def add(self, other: Batch) -> None:
-        """Take another answer in, behind this one."""
+        """Append another answer to this one."""
         self.windows += other.windows
         self.pages += other.pages
         self.failed.update(other.failed)

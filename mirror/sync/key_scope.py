@@ -1,4 +1,4 @@
-"""What other key globs left out of the mirrored history."""
+"""Finds the runs whose mirrored history lacks keys that earlier globs left out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ async def lacking(
     globs: tuple[str, Sequence[str]],
     key_rows: KeyRows,
 ) -> list[str]:
-    """The runs of which globs want keys that former ones did not take; `globs` are the former, as JSON text, and these.
+    """Return the runs with keys that the new globs select and the old ones did not.
 
-    The server tells which keys a run ever logged, and `key_rows` how many values are mirrored of each key of some runs.
-    A run of which the server does not tell is among them. So are those that are pulled afresh just now: what is
-    gathered of them was taken with the former globs.
+    `globs` are the old ones, as JSON text, and the new ones. The server lists the keys that a run ever logged;
+    `key_rows` returns how many values are mirrored of each key of some runs. Runs whose keys the server does not list
+    are included. So are runs that are being pulled again: their staged history was pulled with the old globs.
     """
     served = [run for run in known.values() if not (run.deleted or run.local or run.ahead)]
     mirrored = {run.run_id for run in served if run.rows}
@@ -36,11 +36,13 @@ async def lacking(
     try:
         async with aclosing(remote.history_keys(server, project)) as pages:
             async for page in pages:
-                told = {run_id: keys for run_id, keys in page.items() if run_id in unlisted}
-                unlisted -= told.keys()
-                rows = await key_rows(list(told))
+                listed = {run_id: keys for run_id, keys in page.items() if run_id in unlisted}
+                unlisted -= listed.keys()
+                rows = await key_rows(list(listed))
                 again |= {
-                    run_id for run_id, keys in told.items() if plan.lacks_keys(keys, rows.get(run_id, {}), before, now)
+                    run_id
+                    for run_id, keys in listed.items()
+                    if plan.lacks_keys(keys, rows.get(run_id, {}), before, now)
                 }
     except FeatureMissing:
         return sorted(again | mirrored)

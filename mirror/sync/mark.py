@@ -1,4 +1,4 @@
-"""Tells by the last mirrored line of a run whether the server still has the lines that are mirrored."""
+"""Checks by the last mirrored line of a run whether the server still has the mirrored lines."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from mirror.remote.json_history import KeyGlobs
 from mirror.store.records import HistoryMark, HistoryPage
 
 
-def fits(mark: HistoryMark, page: HistoryPage, keys: KeyGlobs) -> bool:
-    """Whether a page that begins with the marked step has the same line there.
+def matches(mark: HistoryMark, page: HistoryPage, keys: KeyGlobs) -> bool:
+    """Return True if a page that begins with the marked step has the same line there.
 
-    A run that was rewound and went on has another one, if only since it was logged at another time, or none.
+    A run that was rewound and continued has a different line there, at least in its time, or none.
     """
     wanted = {key: number for key, number in mark.numbers.items() if key in keys}
     if not wanted:
         return True
-    there = _line(page, mark.step)
-    if len(there) > mark.keys:
+    line = _line(page, mark.step)
+    if len(line) > mark.keys:
         return False
-    return all(key in there and _same(there[key], number) for key, number in wanted.items())
+    return all(key in line and _same(line[key], number) for key, number in wanted.items())
 
 
-def behind(mark: HistoryMark, page: HistoryPage) -> HistoryPage:
-    """The page without the marked line, where it has that."""
+def without_marked(mark: HistoryMark, page: HistoryPage) -> HistoryPage:
+    """Return the page without the marked line, if it has it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -37,7 +37,7 @@ def behind(mark: HistoryMark, page: HistoryPage) -> HistoryPage:
 
 
 def reaches(page: HistoryPage, step: int | None) -> bool:
-    """Whether the page holds a value at this step."""
+    """Return True if the page has a value at this step."""
     return step is not None and bool(_line(page, step))
 
 
@@ -51,6 +51,6 @@ def _line(page: HistoryPage, step: int) -> dict[str, float | None]:
     return dict(zip(names, line["value"].to_pylist(), strict=True))
 
 
-def _same(there: float | None, here: float) -> bool:
-    # Where text stands now, what is told of the mirrored line is an earlier number.
-    return there is None or there == here or (isnan(there) and isnan(here))
+def _same(pulled: float | None, marked: float) -> bool:
+    # For a key that now has text, the mark holds an earlier number.
+    return pulled is None or pulled == marked or (isnan(pulled) and isnan(marked))

@@ -1,4 +1,4 @@
-"""Pulls histories that the server has exported to files: a tenth of the work that their lines would make."""
+"""Pulls histories that the server has exported to files, at a tenth of the cost of pulling their lines."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from mirror.wandb_json import UNREADABLE
 log = logging.getLogger("mirror.sync")
 
 FEWEST_ROWS = 1000
-"""Fewer lines come sooner as lines: a file costs a question for its address and a request of its own."""
+"""With fewer rows, lines are faster: a file costs a request for its address and one for its content."""
 
 RUNS_AHEAD = 8
-"""Runs whose files are fetched while an earlier one's are read."""
+"""Runs whose files are downloaded while those of an earlier run are read."""
 
 IN_MEMORY = 250_000
-"""Values of a run that are read while they wait; those of a longer one wait in its files."""
+"""A run with at most this many values is read at once; a longer one stays in its files until its turn."""
 
 SMALL_BYTES = 4_000_000
-"""Files of a run that are smaller than this together are not written to the disk."""
+"""The files of a run are not written to disk if they are smaller than this in total."""
 
 
 @dataclass
 class _Files:
-    """A run's downloaded files: what they hold in order, already read where it is little."""
+    """A run's downloaded files: their parts in order, and their pages if they were read at once."""
 
     span: plan.Span
     folder: Path
@@ -53,7 +53,7 @@ class _Files:
 
 
 class Exported:
-    """Takes the runs that have exports; `left` is what must come as lines, complete once `fetch` has ended."""
+    """Pulls the runs that have exports; `left` must be pulled as lines, and is complete once `fetch` has ended."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class Exported:
         self._needs = needs
 
     async def fetch(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
-        """The exported part of each run, in order of its steps.
+        """Yield the exported part of each run, in the order of its steps.
 
-        Raises AuthError, and Unreachable where it is not just the storage.
+        Raises AuthError, and Unreachable if the server itself, not just the storage, cannot be reached.
         """
         large: list[plan.Span] = []
         for span in spans:
@@ -109,43 +109,45 @@ class Exported:
 
     async def _find(self, spans: Sequence[plan.Span]) -> AsyncGenerator[tuple[plan.Span, Export]]:
         for start in range(0, len(spans), plan.REQUEST_RUNS):
-            some = spans[start : start + plan.REQUEST_RUNS]
+            chunk = spans[start : start + plan.REQUEST_RUNS]
             try:
-                found = await parquet_history.find(self._context.server, self._project, [span.run_id for span in some])
+                exports = await parquet_history.find(
+                    self._context.server, self._project, [span.run_id for span in chunk]
+                )
             except Unanswered as error:
-                log.info("%s: exported histories of %d runs are not used: %s", self._project, len(some), error)
-                found = {}
-            for span in some:
-                if span.run_id in found:
-                    yield span, found[span.run_id]
+                log.info("%s: exported histories of %d runs are not used: %s", self._project, len(chunk), error)
+                exports = {}
+            for span in chunk:
+                if span.run_id in exports:
+                    yield span, exports[span.run_id]
                 else:
                     self.left.append(span)
 
     async def _download(self, span: plan.Span, export: Export) -> _Files | None:
-        """All files of a run, and what is in them; None where the run is left to the lines."""
+        """Download and check all files of a run; None if the run is pulled as lines instead."""
         folder = self._context.writer.spool / uuid.uuid4().hex
-        found = None
+        files = None
         try:
             sources = await self._sources(export, folder)
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._parser, self._look, span, export, sources, folder)
+            files = await loop.run_in_executor(self._parser, self._inspect, span, export, sources, folder)
         except AuthError:
             raise
         except (NoConnection, Unanswered) as error:
-            # Storage is another host, which a network may not let through: waiting for it once is enough.
+            # Storage is another host, which a network may block: one timeout is enough.
             self._context.server.missing_features.add(parquet_history.FEATURE)
             log.warning("exported histories are not used any more: %s", error)
         except (CommError, *UNREADABLE) as error:
             log.info("%s/%s: its exported history is not used: %s", self._project, span.run_id, error)
         finally:
-            if found is None:
+            if files is None:
                 _delete(folder)
-        if found is None:
+        if files is None:
             self.left.append(span)
-        return found
+        return files
 
     async def _sources(self, export: Export, folder: Path) -> list[Source]:
-        """All files of a run; once one of them is refused, nothing more is written."""
+        """Download all files of a run; once one of them is refused, nothing more is written."""
         room = SMALL_BYTES // len(export.urls)
         download = self._context.server.download_to
         tasks = [
@@ -159,27 +161,27 @@ class Exported:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _look(self, span: plan.Span, export: Export, sources: Sequence[Source], folder: Path) -> _Files | None:
-        """What the files hold; None where they cannot be taken."""
-        found = parquet_history.parts(sources, span.first, self._keys)
-        if not found or not self._adds_up(span, found, export):
+    def _inspect(self, span: plan.Span, export: Export, sources: Sequence[Source], folder: Path) -> _Files | None:
+        """Return the parts of the files; None if they cannot be used."""
+        parts = parquet_history.parts(sources, span.first, self._keys)
+        if not parts or not self._adds_up(span, parts, export):
             return None
         pages = None
-        if sum(part.values for part in found) <= IN_MEMORY:
-            pages = [page for part in found for page in parquet_history.pages(span.run_id, part, self._keys)]
+        if sum(part.values for part in parts) <= IN_MEMORY:
+            pages = [page for part in parts for page in parquet_history.pages(span.run_id, part, self._keys)]
             _delete(folder)
-        return _Files(span, folder, found, export.live_steps, pages)
+        return _Files(span, folder, parts, export.live_steps, pages)
 
-    def _adds_up(self, span: plan.Span, found: Sequence[Part], export: Export) -> bool:
-        """Whether files and live steps hold as many lines as the server counts; a live run's count is past already."""
-        live = sum(step > found[-1].last for step in export.live_steps)
-        rows = sum(part.rows for part in found) + live
+    def _adds_up(self, span: plan.Span, parts: Sequence[Part], export: Export) -> bool:
+        """Return True if files and live steps have as many lines as the server counts; a live run may have more."""
+        live = sum(step > parts[-1].last for step in export.live_steps)
+        rows = sum(part.rows for part in parts) + live
         return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
 
     async def _read(self, files: _Files) -> AsyncGenerator[Batch]:
-        """Pages of a run, the last of them as far as nothing is missing; what is live is left to the lines.
+        """Yield the pages of a run; the last window extends to the step up to which nothing is missing.
 
-        So is the rest of a file that turns out to be unreadable.
+        Live steps are left to be pulled as lines, as is the rest of a file that turns out to be unreadable.
         """
         span, last = files.span, files.parts[-1].last
         live = [step for step in files.live_steps if step > last]
@@ -212,6 +214,6 @@ class Exported:
 
 
 def _delete(folder: Path) -> None:
-    """Delete the folder of a run's files, if there was any need for it."""
+    """Delete the folder of a run's files, if one was made."""
     if folder.exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a pass has to fetch: pure functions of what the mirror holds and what the server says."""
+"""Decides what a pass has to fetch: pure functions of the mirror's state and the server's answers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mirror.remote.runs import Page, RunHead
 from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)
-"""How far behind the newest change a poll looks again: late writes and clocks of several servers differ by less."""
+"""A poll starts this long before the newest change: late writes and the clocks of several servers differ by less."""
 
 LIVE_STATES = ("running", "pending", "preempting")
-"""States that a run leaves without an edit."""
+"""States that a run may leave without an edit."""
 
 REQUEST_BYTES = 4 << 20
-"""How much history one answer should hold."""
+"""The target size of one history answer."""
 
 REQUEST_RUNS = 50
-"""Most run selections in one document."""
+"""The most run selections in one document."""
 
 LIST_AGAIN = timedelta(minutes=10)
 """How often the files of a live run are listed."""
@@ -35,10 +35,10 @@ LAST_RETRY = timedelta(hours=6)
 def poll_filter(
     cursor: ProjectCursor, live: Iterable[str], scope: Mapping[str, Any], *, by_update: bool = True
 ) -> dict[str, Any]:
-    """The server-side filter for runs that may have changed since the cursor.
+    """Return the server-side filter for runs that may have changed since the cursor.
 
-    A heartbeat moves with logging and `updatedAt` with edits; a state that the server sets by itself may move neither,
-    so runs that were live are asked for by name. `by_update` is off for servers that refuse the key `updatedAt`.
+    Logging moves the heartbeat, and edits move `updatedAt`; a state that the server sets by itself may move neither, so
+    runs that were live are selected by name. `by_update` is off for servers that refuse the key `updatedAt`.
     """
     assert cursor.covered_to is not None
     since = {"$gte": f"{(cursor.covered_to - OVERLAP).isoformat(timespec='seconds')}Z"}
@@ -52,52 +52,52 @@ def poll_filter(
 
 
 def recent_filter(since: datetime, scope: Mapping[str, Any]) -> dict[str, Any]:
-    """The server-side filter for runs that began or logged from `since` on."""
+    """Return the server-side filter for runs that started or logged since `since`."""
     bound = {"$gte": f"{since.isoformat(timespec='seconds')}Z"}
     return both({"$or": [{"heartbeatAt": bound}, {"createdAt": bound}]}, scope)
 
 
 def leaves_out(cursor: ProjectCursor, since: datetime) -> bool:
-    """Whether a pass over runs since then may miss some that an ordinary pass would look at."""
+    """Return True if a pass over runs since then may miss some that an ordinary pass would check."""
     return cursor.covered_to is None or since > cursor.covered_to - OVERLAP
 
 
 def both(one: Mapping[str, Any], scope: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs that meet both filters."""
+    """Return the filter for runs that match both filters."""
     return {"$and": [dict(one), dict(scope)]} if scope else dict(one)
 
 
 def newest(runs: Iterable[RunHead | RunRecord], so_far: datetime | None) -> datetime | None:
-    """The latest change that any of the runs tells of, on the server's clock."""
+    """Return the latest change of any of the runs, or `so_far` if that is later, on the server's clock."""
     times = [time for run in runs for time in (run.created_at, run.heartbeat_at, run.updated_at) if time]
     return max([*times, *([so_far] if so_far else [])], default=None)
 
 
 def known_to(page: Page[RunHead] | Page[RunRecord]) -> datetime | None:
-    """Up to when every change on the server is known that a list tells of, whose first page this is.
+    """Return the time until which a list contains every change on the server; `page` is its first page.
 
-    What changes while the following pages are asked for may have been on a page before. So it is the time at which the
-    list was begun; from a server that does not tell the time it is the newest change in the first answer.
+    A run that changes while later pages are requested may have been on an earlier page. So this is the time of the
+    first request; for a server that does not report its time it is the newest change in the first answer.
     """
     return page.asked_at or newest(page.runs, None)
 
 
-def covered(runs: Iterable[RunHead | RunRecord], begun: datetime | None, so_far: datetime | None) -> datetime | None:
-    """The cursor behind a list of changed runs that was begun at a time of the server's clock.
+def covered(runs: Iterable[RunHead | RunRecord], started: datetime | None, so_far: datetime | None) -> datetime | None:
+    """Return the cursor after a list of changed runs that was started at a time of the server's clock.
 
-    A run may tell a time to come, of a clock that was wrong, and the mirrored cursor may be such a time.
+    A run may have a future time, from a clock that was wrong, and so may the stored cursor.
     """
     latest = newest(runs, so_far)
-    # A time of the server's clock has whole seconds; OVERLAP is much more than what is added here.
-    return latest if latest is None or begun is None else min(latest, begun + timedelta(seconds=1))
+    # A time of the server's clock has whole seconds; the second added here is much less than OVERLAP.
+    return latest if latest is None or started is None else min(latest, started + timedelta(seconds=1))
 
 
 def is_unsure(known: KnownRun, now: datetime | None) -> bool:
-    """Whether the run may have changed unseen in the second of the state that is mirrored, which is over by now.
+    """Return True if the run may have changed unnoticed in the second of its mirrored state, and that second is over.
 
-    The server tells times in whole seconds: two edits in one second have the same time, and the answer may have come
-    between them. `now` is the server's clock, None where it does not tell. A time to come hides no edit, and a server
-    that tells fractions tells every edit from the one before.
+    The server reports times in whole seconds: two edits in one second have the same time, and the answer may have been
+    made between them. `now` is the server's clock, None if it does not report it. A future time hides no edit, and with
+    fractions of seconds each edit has its own time.
     """
     if known.asked_at is None or known.deleted or known.local:
         return False
@@ -110,18 +110,18 @@ def is_unsure(known: KnownRun, now: datetime | None) -> bool:
 
 
 def is_new(head: RunHead, known: KnownRun | None) -> bool:
-    """Whether the server tells anything of the run that the mirror does not hold."""
+    """Return True if the server's head differs from what is mirrored of the run."""
     if known is None or known.deleted or known.local or is_other(head, known):
         return True
     if (head.heartbeat_at, head.updated_at) != (known.heartbeat_at, known.updated_at):
         return True
-    # The state or the count of a run may be what cannot be read.
+    # In a flawed record the state or the count may be what cannot be read.
     return not known.flawed and (head.state, head.server_rows) != (known.state, known.server_rows)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a listing leads to: the runs whose records are pulled, and how many of them the mirror does not have now."""
+    """The runs whose records are pulled after a listing, and the number of them that the mirror does not have now."""
 
     pull: list[str]
     added: int
@@ -130,18 +130,18 @@ class Decision:
 def decide(
     known: Mapping[str, KnownRun], heads: Iterable[RunHead], *, server_now: datetime | None, now: datetime
 ) -> Decision:
-    """Decide from what is mirrored and what the server listed; `server_now` is None where it does not tell its clock.
+    """Decide which records to pull. `server_now` is None if the server does not report its clock.
 
-    The listed runs that differ come first, in their order; then the mirrored ones that may have changed unseen, or
-    whose record could not be read and is due to be asked for again.
+    The listed runs that differ come first, in their order; then the mirrored ones that may have changed unnoticed, or
+    whose record could not be read and is due for a retry.
     """
     listed = {head.run_id: head for head in heads}
     pull = [run_id for run_id, head in listed.items() if is_new(head, known.get(run_id))]
-    taken = set(pull)
+    listed_changes = set(pull)
     again = [
         run.run_id
         for run in known.values()
-        if run.run_id not in taken and (is_unsure(run, server_now) or is_flawed(run, now))
+        if run.run_id not in listed_changes and (is_unsure(run, server_now) or is_flawed(run, now))
     ]
     missing = sum(run_id not in known or known[run_id].deleted for run_id in pull)
     return Decision(pull + again, missing)
@@ -150,10 +150,11 @@ def decide(
 def lists_all(
     cursor: ProjectCursor, *, filters: str, interval: float, on_server: int, total: int, now: datetime
 ) -> bool:
-    """Whether every run of the project is listed to find silent edits and deleted runs.
+    """Return True if every run of the project must be listed, to find silent edits and deleted runs.
 
-    When the interval since the last such listing has passed, after another filter, and when the mirror takes another
-    number of runs to be `on_server` than the `total` that the server counts and no listing could explain.
+    True when the interval since the last such listing has passed, when the filter has changed, and when the mirror's
+    number of runs `on_server` differs from the `total` that the server counts, unless a listing already failed to
+    explain that total.
     """
     at = cursor.reconciled_at
     due = at is not None and (has_passed(at, interval, now) or cursor.filters != filters)
@@ -161,17 +162,17 @@ def lists_all(
 
 
 def gone(known: Mapping[str, KnownRun], listed: Collection[str]) -> list[str]:
-    """The mirrored runs that a listing of all runs did not bring; each is asked for by name before it is given up."""
+    """Return the mirrored runs missing from a listing of all runs; each must be checked by name before deletion."""
     return [run.run_id for run in known.values() if not run.deleted and not run.local and run.run_id not in listed]
 
 
 def is_flawed(known: KnownRun, now: datetime) -> bool:
-    """Whether the run's record is to be asked for once more since some of it could not be read."""
+    """Return True if the run's record is due for a retry because some of it could not be read."""
     return known.flawed and not known.deleted and not waits(known, now)
 
 
 def is_other(run: RunHead | RunRecord, known: KnownRun | None) -> bool:
-    """Whether the mirrored run was deleted on the server and this one made under its id."""
+    """Return True if the mirrored run was deleted on the server and this one was created with the same id."""
     if known is None or not known.storage_id:
         return False
     if isinstance(run, RunRecord) and run.storage_id != known.storage_id:
@@ -180,7 +181,7 @@ def is_other(run: RunHead | RunRecord, known: KnownRun | None) -> bool:
 
 
 def shrank(record: RunRecord, known: KnownRun | None) -> bool:
-    """Whether the server holds less history than the mirror: the run was rewound, forked or made anew."""
+    """Return True if the server has less history than the mirror: the run was rewound, forked or created again."""
     if known is None or known.last_step is None or known.local or known.ahead:
         return False
     cut = record.server_last_step is not None and record.server_last_step < known.last_step
@@ -188,7 +189,7 @@ def shrank(record: RunRecord, known: KnownRun | None) -> bool:
 
 
 def live(known: Mapping[str, KnownRun]) -> list[str]:
-    """The mirrored runs that may change without a trace on the server."""
+    """Return the mirrored runs that may change on the server without a new time."""
     return [run.run_id for run in known.values() if run.state in LIVE_STATES and not run.deleted and not run.local]
 
 
@@ -196,8 +197,8 @@ def live(known: Mapping[str, KnownRun]) -> list[str]:
 class Need:
     """A run whose history is to be pulled: all of it (`whole`), or what follows the mirrored steps.
 
-    A `thorough` pull follows one that did not bring as many lines as the server counts. One that is to `check` only
-    looks whether the last mirrored line is still what the server has there.
+    A `thorough` pull follows one that did not return as many lines as the server counts. A `check` only compares the
+    last mirrored line with the server's.
     """
 
     run: KnownRun
@@ -207,9 +208,9 @@ class Need:
 
 
 def need(run: KnownRun, now: datetime) -> Need | None:
-    """What is missing of a run's history, if anything.
+    """Return what is missing of a run's history; None if nothing is.
 
-    None as well for a run that is set aside until later, and for one of which a local file holds more than the server.
+    None as well for a run that failed and waits for its retry, and for one whose local file holds more than the server.
     """
     if run.deleted or run.local or run.ahead or run.flawed or waits(run, now):
         return None
@@ -223,7 +224,7 @@ def need(run: KnownRun, now: datetime) -> Need | None:
 
 
 def miscounts(run: KnownRun) -> bool:
-    """Whether the mirror holds another number of lines than the server counts, of a run that ended.
+    """Return True if the mirror has another number of lines than the server counts, for a run that has ended.
 
     The count of a live run may be ahead of the lines that can be read.
     """
@@ -231,72 +232,73 @@ def miscounts(run: KnownRun) -> bool:
 
 
 def went_on(record: RunRecord, known: KnownRun) -> bool:
-    """Whether a run that has ended was heard of since the mirrored state, and tells of no other line."""
+    """Return True if a run that has ended has a new heartbeat, but the same line count and last step as mirrored."""
     same = (record.server_rows, record.server_last_step) == (known.rows, known.last_step)
     return same and record.state not in LIVE_STATES and record.heartbeat_at != known.heartbeat_at
 
 
 def is_settled(run: KnownRun, now: datetime) -> bool:
-    """Whether the mirror holds the history of the run, as far as counts tell."""
+    """Return True if the mirror's history of the run is complete according to the counts."""
     settled = not (run.deleted or run.local or run.ahead or run.flawed or waits(run, now))
     return settled and need(run, now) is None
 
 
 def has_recovered(run: KnownRun, now: datetime) -> bool:
-    """Whether nothing is missing any more of a run that was set aside."""
+    """Return True if a run that had failed is complete now."""
     return run.error is not None and is_settled(run, now)
 
 
 def widened(before: str, globs: Sequence[str]) -> bool:
-    """Whether these key globs may take keys that those of before, as JSON text, did not take."""
+    """Return True if these key globs may select keys that the earlier ones, as JSON text, did not select."""
     known = json.loads(before)
     return "*" not in known and not set(globs) <= set(known)
 
 
 def lacks_keys(
-    told: Mapping[str, int | None] | None, mirrored: Mapping[str, int], before: KeyGlobs, now: KeyGlobs
+    on_server: Mapping[str, int | None] | None, mirrored: Mapping[str, int], before: KeyGlobs, now: KeyGlobs
 ) -> bool:
-    """Whether a run logged a key that is wanted now, was not wanted before, and is not mirrored whole.
+    """Return True if a run logged a key that is selected now, was not before, and is not completely mirrored.
 
-    `told` is what the server says of the run's keys and their number of values; without it the answer is yes.
+    `on_server` and `mirrored` are the numbers of values by key. If the server does not list the keys (`on_server` is
+    None), the result is True.
     """
-    if told is None:
+    if on_server is None:
         return True
     return any(
         key in now and key not in before and (count is None or mirrored.get(key, 0) < count)
-        for key, count in told.items()
+        for key, count in on_server.items()
     )
 
 
 def waits(run: KnownRun | RunExtras, now: datetime) -> bool:
-    """Whether the run is set aside until later.
+    """Return True if the run failed and its retry is not due yet.
 
-    A time that is further off than any wait was written before a clock was set back: it does not count.
+    A time further in the future than any wait was stored before a clock was set back and is ignored.
     """
     return run.next_try_at is not None and now < run.next_try_at <= now + LAST_RETRY
 
 
 def has_passed(since: datetime, seconds: float, now: datetime) -> bool:
-    """Whether so many seconds have passed; also where `since` is yet to come, as after a clock was set back."""
+    """Return True if this many seconds have passed, or if `since` is in the future, as after a clock was set back."""
     return not 0 <= (now - since).total_seconds() < seconds
 
 
 def events_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
-    """Whether the run's system metrics are to be taken, all of them: W&B samples them, so that none can be added.
+    """Return True if the run's system metrics are to be pulled, always all of them, since W&B samples them.
 
-    For a live run only when there are a twentieth more, or taking them would cost more with every pass.
+    For a live run only once there are 5% more, as otherwise the cost would grow with every pass.
     """
     if waits(run, now):
         return False
     if run.server_events is None:
         return run.events is None or run.run_id in changed
-    held = run.events or 0
-    grown = run.server_events - held
-    return bool(grown) and (run.state not in LIVE_STATES or grown < 0 or grown * 20 >= held)
+    mirrored = run.events or 0
+    grown = run.server_events - mirrored
+    return bool(grown) and (run.state not in LIVE_STATES or grown < 0 or grown * 20 >= mirrored)
 
 
 def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool:
-    """Whether the console has more, or its last lines may have changed since they were taken from the live run."""
+    """Return True if the console has more lines, or if its last ones were pulled while the run was live."""
     if waits(run, now):
         return False
     if run.log_live and run.state not in LIVE_STATES:
@@ -307,14 +309,14 @@ def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool
 
 
 def file_due(run: RunExtras, now: datetime) -> bool:
-    """Whether the run's metadata file is to be asked for: once, and again at the end of a run that had none yet."""
+    """Return True if the run's metadata file is due: once, and again at the end of a run that had none until then."""
     if waits(run, now):
         return False
     return run.file is None or (run.file == "not yet" and run.state not in LIVE_STATES)
 
 
 def list_due(run: RunExtras, now: datetime) -> bool:
-    """Whether the list of the run's files is to be taken; of a live run, which changes all the time, now and then."""
+    """Return True if the list of the run's files is due; for a live run, which keeps changing, every LIST_AGAIN."""
     if waits(run, now):
         return False
     return (
@@ -325,14 +327,14 @@ def list_due(run: RunExtras, now: datetime) -> bool:
 
 
 def retry_at(attempts: int, now: datetime) -> datetime:
-    """When a run that failed `attempts` times before is tried again."""
+    """Return when a run that failed `attempts` times before is tried again."""
     wait: timedelta = FIRST_RETRY * 4 ** min(attempts, 10)
     return now + min(LAST_RETRY, wait)
 
 
 @dataclass(frozen=True)
 class Span:
-    """Steps of one run that are to be fetched, `first` to `last` inclusive, and how many lines they should hold."""
+    """Steps of one run to fetch, `first` to `last` inclusive, and the expected number of lines."""
 
     run_id: str
     first: int
@@ -341,15 +343,15 @@ class Span:
 
     @property
     def steps(self) -> int:
-        """How many steps there are, with a line or without."""
+        """The number of steps, with or without a line."""
         return self.last - self.first + 1
 
 
 LAST_STEP = 2**62
-"""Where a run is taken to end whose last step the server does not tell."""
+"""The assumed end of a run whose last step the server does not report."""
 
 SPARSE = 100
-"""Steps a line from which on the lines may be anywhere: those of a clock all lie at the end of what is asked for."""
+"""From this many steps per line on, lines may be unevenly spread: the steps of a clock are all at the end of a span."""
 
 FEWEST_SAMPLES = 100
 
@@ -361,25 +363,25 @@ class RowSize:
         self.bytes = 400.0
 
     def learn(self, rows: int, size: int) -> None:
-        """Take note of an answer of `size` bytes that held `rows` lines."""
+        """Record an answer of `size` bytes with `rows` lines."""
         if rows:
             self.bytes += 0.3 * (size / rows - self.bytes)
 
     @property
     def room(self) -> float:
-        """How many lines one answer should hold."""
+        """The number of lines that one answer should hold."""
         return max(1.0, REQUEST_BYTES / self.bytes)
 
 
 def is_uneven(span: Span, size: RowSize) -> bool:
-    """Whether windows of equal steps might hold none of the lines, or all of them."""
+    """Return True if windows of equally many steps might hold none of the lines, or all of them."""
     return span.rows > size.room and span.steps > SPARSE * span.rows
 
 
 def cut(span: Span, steps: Sequence[int], pieces: int) -> list[Span]:
-    """The span in pieces that hold about as many lines each, told by steps of some of its lines."""
-    places = sorted({steps[len(steps) * piece // pieces] for piece in range(1, pieces)})
-    ends = [place - 1 for place in places if span.first < place <= span.last] + [span.last]
+    """Split the span into pieces of about equally many lines; `steps` are the sorted steps of a sample of them."""
+    starts = sorted({steps[len(steps) * piece // pieces] for piece in range(1, pieces)})
+    ends = [start - 1 for start in starts if span.first < start <= span.last] + [span.last]
     rows = -(-span.rows // len(ends))
     return [
         Span(span.run_id, first, last, rows)
@@ -388,9 +390,9 @@ def cut(span: Span, steps: Sequence[int], pieces: int) -> list[Span]:
 
 
 def requests(spans: Sequence[Span], size: RowSize) -> Iterator[list[Window]]:
-    """Cut spans into windows and gather them into requests of about REQUEST_BYTES each, in order.
+    """Split spans into windows and group them into requests of about REQUEST_BYTES each, in order.
 
-    Reads `size` anew for each request, so that what earlier answers taught is used.
+    Reads `size` again for each request, so that the sizes of earlier answers are used.
     """
     batch: list[Window] = []
     room = 0.0
@@ -411,9 +413,9 @@ def requests(spans: Sequence[Span], size: RowSize) -> Iterator[list[Window]]:
 
 
 def _window(span: Span, first: int, room: float) -> tuple[Window, float]:
-    """The window that begins at `first`, and how many lines it should hold: not more than there is room for."""
+    """Return the window that starts at `first`, and its expected number of lines, at most `room`."""
     wanted = max(1, int(min(room, span.rows)))
-    # The numbers of a span of nanoseconds are too large for floats.
+    # Steps in nanoseconds are too large for floats.
     end = min(span.last + 1, first + span.steps * wanted // span.rows + 1)
     rows = (end - first) * span.rows / span.steps
     if end - first <= MOST_SAMPLES:

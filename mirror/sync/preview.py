@@ -1,4 +1,4 @@
-"""What a pass would fetch, told by what a poll sees of the runs and by the published file; nothing is written."""
+"""Previews a pass: what it would fetch, from the heads of the runs and the published file. Nothing is written."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from mirror.sync.context import Scope, utc_now
 from mirror.sync.targets import Target
 
 RECORD_BYTES = 1500.0
-"""A run's record without its config and summary, in JSON."""
+"""Size in JSON of a run's record without config and summary."""
 
 DOCUMENT_BYTES = 3000.0
-"""Config and summary of a run, and the size of a history line, where nothing is mirrored to tell by."""
+"""Size of a run's config and summary where nothing is mirrored to measure it by."""
 
 VALUE_BYTES = 22.0
-"""A logged value with its key, in JSON."""
+"""Size in JSON of a logged value with its key."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a pass over one project would bring. `bytes` (before compression) and `requests` are estimates.
+    """What a pass over one project would pull. `bytes` (before compression) and `requests` are estimates.
 
-    They are of records, history and metadata files; system metrics, console and lists of files are left out.
+    They cover records, history and metadata files, not system metrics, console and lists of files.
     """
 
     project: ProjectKey
@@ -49,9 +49,9 @@ class Preview:
 
 
 async def preview(server: Server, scope: Scope, home: Home, target: Target, since: datetime | None = None) -> Preview:
-    """Ask the server what it asks of a pass, but for records and history.
+    """Send the requests of a pass, except those for records and history.
 
-    Never raises for what went wrong with the project.
+    A failure of the project is returned in the preview's `error`, never raised.
     """
     requests = server.count_requests()
     try:
@@ -60,11 +60,11 @@ async def preview(server: Server, scope: Scope, home: Home, target: Target, sinc
         again = await look.lacking_keys()
     except MirrorError as error:
         return Preview(target.project, error=str(error), exit_code=error.exit_code)
-    return _told(look, heads, again, requests.total())
+    return _estimate(look, heads, again, requests.total())
 
 
 def _published(home: Home, project: ProjectKey) -> tuple[Mirrored, Sizes]:
-    """What the published file holds of the project; nothing where nothing was published yet."""
+    """Return what is published of the project; empty if nothing was published yet."""
     if not home.published.exists():
         return Mirrored(), Sizes()
     with store.opened(home) as reader:
@@ -72,7 +72,7 @@ def _published(home: Home, project: ProjectKey) -> tuple[Mirrored, Sizes]:
 
 
 class _Look:
-    """One project, seen from outside."""
+    """A read-only look at one project."""
 
     def __init__(
         self, server: Server, scope: Scope, home: Home, target: Target, mirrored: Mirrored, sizes: Sizes
@@ -89,7 +89,7 @@ class _Look:
         self.partly = bool(target.run_ids)
 
     async def heads(self, since: datetime | None) -> list[RunHead]:
-        """The runs whose records would be taken. Finds those that are gone, as far as a pass would."""
+        """Return the runs whose records would be pulled. Also finds deleted runs, if a pass would."""
         filters, cursor = dict(self.scope.filters), self.mirrored.cursor
         if self.run_ids:
             names: dict[str, Any] = {"name": {"$in": list(self.run_ids)}}
@@ -124,7 +124,7 @@ class _Look:
         return [head for head in found if plan.is_new(head, self.known.get(head.run_id))]
 
     async def _unlisted(self, pull: Sequence[str], found: Iterable[RunHead]) -> list[RunHead]:
-        """The heads of runs that a pass would pull although the server did not list them as changed."""
+        """Return the heads of runs that a pass would pull although the server did not list them as changed."""
         here = {head.run_id: head for head in found}
         new = {head.run_id for head in self._new(here.values())}
         again = [run_id for run_id in pull if run_id in self.known and run_id not in new]
@@ -135,7 +135,7 @@ class _Look:
         return [here[run_id] for run_id in again if run_id in here]
 
     def is_added(self, head: RunHead) -> bool:
-        """Whether the run would be there that is not now."""
+        """Return True if the mirror does not have the run now."""
         known = self.known.get(head.run_id)
         return known is None or known.deleted
 
@@ -146,7 +146,7 @@ class _Look:
         self.gone = [run_id for run_id in suspects if run_id not in present]
 
     async def lacking_keys(self) -> set[str]:
-        """The runs whose history other key globs than before would have pulled again."""
+        """Return the runs whose history would be pulled again because the key globs changed."""
         former = self.mirrored.cursor.history
         if former is None or not self.scope.history or not plan.widened(former, self.scope.history):
             return set()
@@ -159,7 +159,7 @@ class _Look:
         return set(await key_scope.lacking(self.server, self.project, self.known, changed, key_rows))
 
 
-def _told(look: _Look, heads: list[RunHead], again: set[str], listed_in: int) -> Preview:
+def _estimate(look: _Look, heads: list[RunHead], again: set[str], listing_requests: int) -> Preview:
     mirrored = look.mirrored
     rows = _rows(look, heads, again) if look.scope.history else {}
     lines = sum(rows.values())
@@ -167,14 +167,14 @@ def _told(look: _Look, heads: list[RunHead], again: set[str], listed_in: int) ->
     line_bytes = 400.0 if sizes.row_values is None else sizes.row_values * VALUE_BYTES
     documents = DOCUMENT_BYTES if sizes.document_bytes is None else sizes.document_bytes
     record = RECORD_BYTES + documents
-    asked = listed_in + _pages(len(heads), record)
+    requests = listing_requests + _pages(len(heads), record)
     if not look.partly and mirrored.cursor.covered_to is None and not look.known:
-        # The first pass takes records at once, without a listing before.
-        asked = max(_pages(len(heads), record), 1)
-    asked += max(math.ceil(lines * line_bytes / plan.REQUEST_BYTES), math.ceil(len(rows) / plan.REQUEST_RUNS))
+        # The first pass pulls records directly, without a listing before.
+        requests = max(_pages(len(heads), record), 1)
+    requests += max(math.ceil(lines * line_bytes / plan.REQUEST_BYTES), math.ceil(len(rows) / plan.REQUEST_RUNS))
     new = sum(look.is_added(head) for head in heads)
     if look.scope.metadata:
-        asked += new + math.ceil(new / plan.REQUEST_RUNS)
+        requests += new + math.ceil(new / plan.REQUEST_RUNS)
     return Preview(
         look.project,
         new_runs=new,
@@ -182,34 +182,34 @@ def _told(look: _Look, heads: list[RunHead], again: set[str], listed_in: int) ->
         deleted_runs=len(look.gone),
         history_rows=lines,
         bytes=round(len(heads) * record + lines * line_bytes),
-        requests=asked,
+        requests=requests,
     )
 
 
 def _rows(look: _Look, heads: list[RunHead], again: set[str]) -> dict[str, int]:
-    """How many history lines each run would be asked for."""
+    """Return how many history lines of each run would be requested."""
     rows: dict[str, int] = {}
     now = utc_now()
-    told = {head.run_id: head.server_rows for head in heads}
+    server_rows = {head.run_id: head.server_rows for head in heads}
     for run in look.known.values():
-        among = run.run_id in told or not look.partly
+        selected = run.run_id in server_rows or not look.partly
         need = plan.need(run, now)
-        if not among or run.deleted or run.local or run.ahead or run.run_id in look.gone:
+        if not selected or run.deleted or run.local or run.ahead or run.run_id in look.gone:
             continue
-        count = told.pop(run.run_id, run.server_rows)
+        count = server_rows.pop(run.run_id, run.server_rows)
         if run.refresh or run.run_id in again or count < run.rows or (need is not None and need.whole):
             rows[run.run_id] = count
         else:
             rows[run.run_id] = count - run.rows
-    return {run_id: count for run_id, count in {**rows, **told}.items() if count > 0}
+    return {run_id: count for run_id, count in {**rows, **server_rows}.items() if count > 0}
 
 
 def _pages(runs: int, record: float) -> int:
-    """In how many answers so many records come, as pages grow."""
+    """Return the number of pages for `runs` records of `record` bytes each, while the page size grows."""
     size, pages = PageSize(), 0
     while runs > 0:
-        taken = min(runs, size.runs, MOST_RUNS)
-        runs -= taken
+        count = min(runs, size.runs, MOST_RUNS)
+        runs -= count
         pages += 1
-        size.learn(taken, int(taken * record))
+        size.learn(count, int(count * record))
     return pages

@@ -1,4 +1,4 @@
-"""One pass over one project: list what changed, take it, pull what is missing of its history."""
+"""One pass over one project: list the changed runs, pull their records, then what is missing of their history."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ async def sync_project(
     afresh: bool = False,
     since: datetime | None = None,
 ) -> PassResult:
-    """Bring one project, or some of its runs, up to date. Never raises for what went wrong on the server's side.
+    """Bring one project, or some of its runs, up to date. A failure is returned in the result, never raised.
 
-    With `afresh`, everything that was asked for is taken again, whether it seems changed or not; readers see the old
-    values until the new ones are whole. With `since`, runs that neither began nor logged from then on are left for a
-    later pass without it: this one leaves the cursor where it is, and is no success of the whole project.
+    With `afresh`, everything is pulled again, whether it seems changed or not; readers see the old values until the new
+    ones are complete. With `since`, runs that neither started nor logged since then are left for a later pass without
+    it: this pass does not move the cursor, and does not count as a success of the whole project.
     """
     started = time.monotonic()
     requests = context.server.count_requests(str(project))
@@ -50,20 +50,20 @@ async def sync_project(
             await forget(context, project, run_ids)
         await one_pass.begin()
         if run_ids:
-            await one_pass.take_named(run_ids)
+            await one_pass.pull_named(run_ids)
         elif since is not None and plan.leaves_out(one_pass.cursor, since):
             whole = False
-            await one_pass.take_recent(since)
+            await one_pass.pull_recent(since)
         else:
-            await one_pass.take_changed(afresh=afresh)
-        await one_pass.keep_facts()
+            await one_pass.pull_changed(afresh=afresh)
+        await one_pass.store_facts()
         await one_pass.pull_the_rest()
     except MirrorError as error:
         one_pass.result.error = str(error)
         one_pass.result.failure = error
         one_pass.result.exit_code = error.exit_code
     except Exception as error:
-        # The other projects have nothing to do with it.
+        # The passes over other projects must go on.
         log.exception("the pass over %s ended with an unexpected error", project)
         one_pass.result.error = unexpected(project, error)
         one_pass.result.exit_code = MirrorError.exit_code
@@ -76,9 +76,9 @@ async def sync_project(
 
 
 async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] = ()) -> None:
-    """Have everything that is mirrored of the project, or of these runs, pulled again by the next pass.
+    """Mark everything that is mirrored of the project, or of these runs, to be pulled again by the next pass.
 
-    Readers see the old values until then. A process that is killed after this goes on with it the next time.
+    Readers see the old values until then. The mark survives the end of the process.
     """
 
     def write(tx: Writes) -> None:
@@ -109,12 +109,12 @@ class _Pass:
         self.scope = dict(context.scope.filters)
         self.result = PassResult(project)
         self.size = PageSize()
-        # Not all runs that are mirrored: those that may have to be looked at, and those that were asked for.
+        # Not all mirrored runs, only those that may need work and those that were looked up.
         self.known: dict[str, KnownRun] = {}
         self.mirrored = 0
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
-        # Runs that ended, with the time of their last line.
+        # Runs that ended with a new heartbeat but no new line, with the time of their last line.
         self.moved: dict[str, object] = {}
         self.among: set[str] | None = None
         self.seen: set[str] | None = None
@@ -122,7 +122,7 @@ class _Pass:
         self.listed_all = False
 
     async def begin(self) -> None:
-        """Read what the mirror holds. A project enters the store once the server has shown that it exists."""
+        """Read the mirror's state. A project is added to the store only once the server has shown that it exists."""
         self.about = await facts.due(self.context)
         self.known, (self.mirrored, _), self.cursor = await self.context.writer.read(
             lambda store: (
@@ -134,14 +134,14 @@ class _Pass:
         app = self.context.server.app_url
         if await self.context.writer.read(lambda store: store.app_url(self.project)) != app:
             await self.context.writer.write(lambda tx: tx.set_app_url(self.project, app))
-        # Without any history to pull, what there is was still taken with the former globs.
+        # While no history is mirrored, the existing one still has the old globs.
         if self.context.scope.history and self.cursor.history != self.context.scope.history_text:
             former, self.cursor = self.cursor, replace(self.cursor, history=self.context.scope.history_text)
             if self.mirrored:
-                await self._heed_globs(former.history)
+                await self._apply_globs(former.history)
 
-    async def _heed_globs(self, former: str | None) -> None:
-        """Have pulled again what other key globs left out; they are remembered together with that."""
+    async def _apply_globs(self, former: str | None) -> None:
+        """Mark the runs whose history lacks keys of the new globs to be pulled again, and store the new globs."""
         again = []
         if former is not None and plan.widened(former, self.context.scope.history):
             writer = self.context.writer
@@ -163,16 +163,16 @@ class _Pass:
             await self._read_known()
 
     async def _look_up(self, run_ids: Iterable[str]) -> None:
-        """Read what the mirror holds of these runs, as far as that is not read already."""
+        """Read the mirror's state of those runs that were not read yet."""
         if wanted := [run_id for run_id in run_ids if run_id not in self.known] if self.mirrored else []:
             self.known |= await self.context.writer.read(lambda store: store.known_runs(self.project, wanted))
 
-    async def take_changed(self, *, afresh: bool) -> None:
-        """Find the runs that changed and take their records; the cursor moves with the last of them."""
+    async def pull_changed(self, *, afresh: bool) -> None:
+        """Find the changed runs and pull their records; the cursor moves with the last of them."""
         covered_to = self.cursor.covered_to
         everything = covered_to is None
         if everything and (afresh or not self.mirrored):
-            total = await self._take(self.scope)
+            total = await self._pull_matching(self.scope)
         else:
             listed = await listing.changed(
                 self.context.server, self.project, self.cursor, self.known, self.scope, self.about
@@ -182,19 +182,19 @@ class _Pass:
             await self._look_up(self.seen)
             covered_to = plan.covered(listed.runs, listed.known_to, covered_to)
             if wanted := plan.decide(self.known, listed.runs, server_now=listed.known_to, now=utc_now()).pull:
-                await self._take_by_name(wanted, covered_to)
+                await self._pull_by_name(wanted, covered_to)
             elif covered_to != self.cursor.covered_to:
                 await self._move_cursor(covered_to)
         await self._reconcile_if_due(total)
 
-    async def take_recent(self, since: datetime) -> None:
-        """Take what changed of the runs that began or logged since; the cursor does not move, nothing is reconciled."""
+    async def pull_recent(self, since: datetime) -> None:
+        """Pull the changed ones of the runs that started or logged since; the cursor stays, nothing is reconciled."""
         listed = await self._heads(plan.recent_filter(since, self.scope))
         self.among = {head.run_id for head in listed.runs}
         await self._look_up(self.among)
         self.result.older = max(listed.total - len(listed.runs), 0)
         if wanted := self._new(listed.runs):
-            await self._take_by_name(wanted, None)
+            await self._pull_by_name(wanted, None)
 
     def _new(self, heads: Iterable[RunHead]) -> list[str]:
         return [head.run_id for head in heads if plan.is_new(head, self.known.get(head.run_id))]
@@ -202,22 +202,22 @@ class _Pass:
     async def _heads(self, filters: dict[str, object]) -> Listed:
         return await listing.heads(self.context.server, self.project, scope=self.scope, filters=filters)
 
-    async def _take(self, filters: dict[str, object]) -> int:
-        """Take every record that matches, page by page; the cursor is committed with the last page."""
-        held: list[RunRecord] | None = None
+    async def _pull_matching(self, filters: dict[str, object]) -> int:
+        """Pull every record that matches, page by page; the cursor is committed with the last page."""
+        uncommitted: list[RunRecord] | None = None
         total = 0
-        newest = begun = None
+        newest = started = None
         async with aclosing(self._records(self.scope, filters, self.about)) as pages:
             async for page in pages:
-                if held is None:
+                if uncommitted is None:
                     self.context.progress.runs_expected(self.project, page.total)
-                    begun = plan.known_to(page)
+                    started = plan.known_to(page)
                 else:
-                    await self._upsert(held, None)
-                held = page.runs
+                    await self._upsert(uncommitted, None)
+                uncommitted = page.runs
                 total = page.total
                 newest = plan.newest(page.runs, newest)
-        await self._upsert(held or [], plan.covered([], begun, newest))
+        await self._upsert(uncommitted or [], plan.covered([], started, newest))
         return total
 
     def _records(
@@ -227,40 +227,40 @@ class _Pass:
             self.context.server, self.project, scope=scope, filters=filters, size=self.size, about=about
         )
 
-    async def _found(
+    async def _all_records(
         self, scope: dict[str, object], filters: dict[str, object], about: About | None = None
     ) -> list[RunRecord]:
-        found: list[RunRecord] = []
+        records: list[RunRecord] = []
         async with aclosing(self._records(scope, filters, about)) as pages:
             async for page in pages:
-                found += page.runs
-        return found
+                records += page.runs
+        return records
 
-    async def _take_by_name(self, wanted: Sequence[str], covered_to: datetime | None) -> None:
-        """Take the records of these runs; the cursor is committed with the last of them."""
+    async def _pull_by_name(self, wanted: Sequence[str], covered_to: datetime | None) -> None:
+        """Pull the records of these runs; the cursor is committed with the last of them."""
         self.context.progress.runs_expected(self.project, len(wanted))
         start = 0
         while start < len(wanted):
             names = list(wanted[start : start + self.size.runs])
-            found = await self._found(self.scope, plan.both({"name": {"$in": names}}, self.scope))
+            records = await self._all_records(self.scope, plan.both({"name": {"$in": names}}, self.scope))
             start += len(names)
-            await self._upsert(found, covered_to if start >= len(wanted) else None)
-            # One that the server gives no longer would be asked for again and again.
-            if missing := set(names) & self.known.keys() - {record.run_id for record in found}:
+            await self._upsert(records, covered_to if start >= len(wanted) else None)
+            # A run that the server does not return any more would be requested again in every pass.
+            if missing := set(names) & self.known.keys() - {record.run_id for record in records}:
                 await self.context.writer.write(partial(_settle, self.project, sorted(missing)))
 
-    async def take_named(self, run_ids: Sequence[str]) -> None:
-        """Take just these runs, whatever the config's filter says; the project's cursor stays where it is."""
+    async def pull_named(self, run_ids: Sequence[str]) -> None:
+        """Pull only these runs, regardless of the config's filter; the project's cursor does not move."""
         self.among = set(run_ids)
         await self._look_up(self.among)
         self.context.progress.runs_expected(self.project, len(run_ids))
-        found = await self._found({}, {"name": {"$in": list(run_ids)}}, self.about)
-        await self._upsert(found, None)
+        records = await self._all_records({}, {"name": {"$in": list(run_ids)}}, self.about)
+        await self._upsert(records, None)
         if self.context.scope.files:
-            # Of live runs, too, whose lists wait for their turn otherwise: files may be why the run was named.
+            # Also of live runs, whose lists wait for their turn otherwise: files may be why the run was named.
             named = list(self.among)
             await self.context.writer.write(lambda tx: tx.forget_file_lists(self.project, named))
-        missing = set(run_ids) - {record.run_id for record in found}
+        missing = set(run_ids) - {record.run_id for record in records}
         mirrored = sorted(run_id for run_id in missing & self.known.keys() if not self.known[run_id].local)
         if mirrored:
             await self._mark_deleted(mirrored)
@@ -271,7 +271,7 @@ class _Pass:
             )
 
     async def _upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
-        """Commit records, and the cursor that covers them. A record that the store does not take is set aside."""
+        """Commit records, and the cursor that covers them. A record that the store does not accept is stored bare."""
         try:
             await self._commit(records, covered_to)
         except Exception as error:
@@ -330,7 +330,7 @@ class _Pass:
         self.cursor = cursor
 
     async def _reconcile_if_due(self, total: int) -> None:
-        """A full listing when its time has come; at once after another filter, or when the server counts other runs."""
+        """List all runs if that is due: by time, after a change of the filter, or if the server's count differs."""
         scope = self.context.scope
         if plan.lists_all(
             self.cursor,
@@ -348,25 +348,25 @@ class _Pass:
         self.known = await self.context.writer.read(lambda store: store.known_runs(self.project))
 
     async def _on_server(self) -> int:
-        """How many runs the mirror takes to be on the server."""
+        """Return how many mirrored runs should exist on the server."""
         return (await self.context.writer.read(lambda store: store.count_runs(self.project)))[1]
 
     async def _reconcile(self) -> None:
-        """List every run: take those with silent edits, mark those that are gone."""
+        """List every run: pull those with silent edits, mark the deleted ones."""
         self.listed_all = True
         await self._read_known()
         listed = await self._heads(self.scope)
         ids = self.seen = {head.run_id for head in listed.runs}
         suspects = plan.gone(self.known, ids)
         wanted = self._new(listed.runs)
-        # A listing that changes while it is paged may miss a run, so each is asked for by name before it is given up.
+        # A listing that changes while it is paged may miss a run, so each is checked by name before it is deleted.
         if suspects:
             present = await listing.present(self.context.server, self.project, suspects, self.scope)
             wanted += sorted(present)
             if gone := [run_id for run_id in suspects if run_id not in present]:
                 await self._mark_deleted(gone)
         if wanted:
-            await self._take_by_name(wanted, self.cursor.covered_to)
+            await self._pull_by_name(wanted, self.cursor.covered_to)
         await self._reconciled(None if await self._on_server() == listed.total else listed.total)
 
     async def _reconciled(self, unexplained_runs: int | None) -> None:
@@ -389,49 +389,49 @@ class _Pass:
         await self.context.writer.write(lambda tx: tx.mark_deleted(self.project, run_ids, at=now))
         self.result.deleted += len(run_ids)
 
-    async def keep_facts(self) -> None:
-        """Keep what came with the runs of the project and of the server, and ask for what an older program left out."""
+    async def store_facts(self) -> None:
+        """Store the facts of project and server that came with the runs, and pull those that an older version lacks."""
         if self.about is not None:
             await facts.keep(self.context, self.project, self.about)
         await facts.complete(self.context, self.project)
 
     async def pull_the_rest(self) -> None:
-        """Pull what is missing of the history of the runs that this pass is about, and of what else is asked for."""
+        """Pull what is missing of the history, console, files and system metrics of the runs of this pass."""
         now = utc_now()
         among = self.among
-        found = await self.context.writer.read(
+        selected = await self.context.writer.read(
             lambda store: store.unsettled_runs(self.project) if among is None else store.known_runs(self.project, among)
         )
-        about = list(found.values())
-        # A live run that another filter left out would else be looked at as often as if it were still mirrored.
+        runs = list(selected.values())
+        # A live run that a new filter excludes must not make the daemon poll as if it were still mirrored.
         self.result.live = sum(
             run.state in plan.LIVE_STATES
             and not run.deleted
             and not run.local
             and (self.seen is None or run.run_id in self.seen)
-            for run in about
+            for run in runs
         )
-        if recovered := [run.run_id for run in about if plan.has_recovered(run, now)]:
+        if recovered := [run.run_id for run in runs if plan.has_recovered(run, now)]:
             await self.context.writer.write(lambda tx: tx.forget_failures(self.project, recovered))
         if self.context.scope.history:
-            needs = [need for run in about if (need := plan.need(run, now))]
+            needs = [need for run in runs if (need := plan.need(run, now))]
             needs += await self._doubtful({need.run.run_id for need in needs})
             if needs:
                 await history.pull(self.context, self.project, needs, self.result)
-        for run in about:
+        for run in runs:
             if run.error and run.run_id not in self.result.failed and run.next_try_at and plan.waits(run, now):
                 self.result.failed[run.run_id] = f"{run.error} (next try at {run.next_try_at:%Y-%m-%d %H:%M} UTC)"
         if self.context.scope.history:
             await facts.find_exports(self.context, self.project, None if self.listed_all else sorted(self.changed))
         await console_and_files.pull(self.context, self.project, changed=self.changed, among=among, result=self.result)
 
-    async def _doubtful(self, besides: Collection[str]) -> list[plan.Need]:
-        """Runs that ended with as many lines and the last step of before, though their process spoke meanwhile.
+    async def _doubtful(self, excluded: Collection[str]) -> list[plan.Need]:
+        """Return the runs that ended with a new heartbeat, but with the same line count and last step as before.
 
-        They may have been rewound and logged up to there again. The time of the last line, which the summary holds,
-        tells most of them from those that only ended.
+        They may have been rewound and logged up to the same step again. The time of the last line, which the summary
+        holds, distinguishes most of them from those that only ended.
         """
-        if not (names := self.moved.keys() - besides):
+        if not (names := self.moved.keys() - excluded):
             return []
         known, marks = await self.context.writer.read(
             lambda store: (
@@ -446,7 +446,7 @@ class _Pass:
         ]
 
     async def end(self, *, whole: bool) -> None:
-        """Record how a pass ended that was about the `whole` of a project that the store knows."""
+        """Record the outcome of a pass over a `whole` project, if the store knows the project."""
         result, now = self.result, utc_now()
         error = result.error
         if not whole:
@@ -466,6 +466,6 @@ class _Pass:
             if result.error is None:
                 result.error, result.exit_code = str(problem), problem.exit_code
         except Exception as problem:
-            log.exception("how the pass over %s ended could not be noted", self.project)
+            log.exception("the outcome of the pass over %s could not be recorded", self.project)
             if result.error is None:
                 result.error, result.exit_code = unexpected(self.project, problem), MirrorError.exit_code

@@ -1,4 +1,4 @@
-"""Finds out where the lines of a run lie that has far fewer lines than steps, before windows are made of the steps."""
+"""Locates the lines of runs that have far fewer lines than steps, before their steps are split into windows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mirror.sync import plan
 from mirror.sync.plan import RowSize, Span
 
 LINES = 1000
-"""How many lines of a run are looked at."""
+"""Lines of a run in the sample."""
 
 MOST_PIECES = 256
 
 
 async def locate(server: Server, project: ProjectKey, spans: Sequence[Span], size: RowSize) -> list[Span]:
-    """The spans, those that may be uneven cut into pieces of about as many lines each.
+    """Return the spans; those that may be uneven are split into pieces of about equally many lines.
 
-    A sample of the lines tells where to cut. Nothing depends on how good the sample is but the number of requests; a
-    span of which there is none stays whole. Raises Unreachable or AuthError.
+    A sample of the lines shows where to split. Its quality only affects the number of requests; a span without a sample
+    stays whole. Raises Unreachable or AuthError.
     """
     uneven = [span for span in spans if plan.is_uneven(span, size)]
     cut: dict[Span, list[Span]] = {}
@@ -40,7 +40,7 @@ async def _cut(server: Server, project: ProjectKey, spans: Sequence[Span], size:
         raise
     except CommError:
         return {}
-    found = {}
+    pieces_of = {}
     for window, span in windows.items():
         try:
             steps = history.steps_of(span.run_id, lines[window] or [])
@@ -49,5 +49,5 @@ async def _cut(server: Server, project: ProjectKey, spans: Sequence[Span], size:
         if steps:
             size.learn(len(steps), sum(map(len, lines[window] or [])))
             pieces = min(MOST_PIECES, len(steps), 2 * int(span.rows / size.room) + 2)
-            found[span] = plan.cut(span, steps, pieces)
-    return found
+            pieces_of[span] = plan.cut(span, steps, pieces)
+    return pieces_of

@@ -16,11 +16,11 @@ from mirror.sync.context import Context, Progress, Scope, Silent
 from mirror.sync.writer import Writer
 
 TIMES_TIMEOUT = 6
-"""The least time for a question and its smaller forms, so that with any `server.timeout` one bad run is found out."""
+"""Minimum retry time of a request, in `server.timeout`s: enough to identify one bad run by smaller requests."""
 
 
 def scope_of(settings: Settings) -> Scope:
-    """What the settings say is to be mirrored of each project."""
+    """Return what the settings select of each project."""
     sync = settings.sync
     return Scope(
         sync.filters,
@@ -34,9 +34,9 @@ def scope_of(settings: Settings) -> Scope:
 
 
 def connect(settings: Settings, environ: Mapping[str, str], *, key_needed: bool = True) -> Server:
-    """A client with the key that the environment or netrc gives.
+    """Return a client with the key from the environment or netrc.
 
-    Raises AuthError when there is none, unless a client will do that the server does not know.
+    Raises AuthError if there is none, unless `key_needed` is off and the client may be anonymous.
     """
     server = settings.server
     try:
@@ -66,7 +66,7 @@ async def open_context(
     *,
     key_needed: bool = True,
 ) -> AsyncIterator[Context]:
-    """Open server and store; close both, with what was committed published by then.
+    """Open server and store; publish the commits and close both at the end.
 
     Raises AuthError, StoreBusy (another process writes to this home) or StoreError.
     """
@@ -80,7 +80,7 @@ async def open_context(
 
 @contextmanager
 def open_writer(home: Home, settings: Settings) -> Iterator[Writer]:
-    """Open just the store, for work that needs no server. Raises StoreBusy or StoreError."""
+    """Open only the store, for work that needs no server. Raises StoreBusy or StoreError."""
     store = Store.open(home, tail_values=settings.store.tail_values, storage_version=settings.publish.storage_version)
     try:
         writer = Writer(store, settings.publish.min_interval)

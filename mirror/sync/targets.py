@@ -1,4 +1,4 @@
-"""What is to be mirrored: the paths and patterns that people write, as projects and runs."""
+"""Resolves the paths and patterns that people write to the projects and runs to mirror."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Pattern:
-    """`entity/project`, where the project may be a glob, or `entity/project/run_id`, where nothing is one."""
+    """`entity/project`, where the project may be a glob, or `entity/project/run_id` without globs."""
 
     entity: str
     project: str
@@ -32,37 +32,37 @@ class Pattern:
 
     @property
     def wild(self) -> bool:
-        """Whether the project may be a glob: the server knows whether there is one that is called so."""
+        """True if the project may be a glob; only the server knows whether a project has exactly this name."""
         return self.run_id is None and bool(WILD & set(self.project))
 
 
 def parse(path: str, entity: str | None = None) -> Pattern:
-    """Read a path as people write it; a project alone belongs to `entity`. Raises UsageError for anything else."""
+    """Parse a path; a project without an entity belongs to `entity`. Raises UsageError for anything else."""
     parts = path_of(path).strip("/").split("/")
     if len(parts) == 1 and entity:
         parts = [entity, *parts]
-    # The address of a run's page has one part more: entity/project/runs/run_id.
+    # The address of a run's page has one more part: entity/project/runs/run_id.
     if len(parts) == 4 and parts[2] == "runs":
         parts = [parts[0], parts[1], parts[3]]
     if not 2 <= len(parts) <= 3 or not all(parts):
-        raise UsageError(f"{path!r} is no path; write entity/project or entity/project/run_id")
+        raise UsageError(f"{path!r} is not a path; use entity/project or entity/project/run_id")
     pattern = Pattern(*parts)
-    # A project or run may be called `a*b`, but not with a question mark, and hardly `*`.
+    # The name of a project or run may contain `*`, but no question mark, and is hardly ever just `*`.
     globbed = pattern.run_id and ("?" in path or "*" in (pattern.project, pattern.run_id))
     if WILD & set(pattern.entity) or globbed:
-        raise UsageError(f"{path!r}: only the project may hold a wildcard, as in entity/*")
+        raise UsageError(f"{path!r}: only the project may contain a wildcard, as in entity/*")
     return pattern
 
 
 async def expand(
     server: Server, patterns: Iterable[Pattern], failed: dict[str, CommError] | None = None
 ) -> list[Target]:
-    """Ask the server which projects fit the globs; one that is called exactly so goes before them.
+    """Ask the server which projects match the globs; a project with exactly that name takes precedence.
 
-    Runs of one project become one target; a whole project wins.
+    Runs of one project become one target; a target for the whole project replaces them.
 
-    An entity whose projects the server does not list goes into `failed` with the reason, and the others go on; without
-    `failed`, or where nothing can be had at all, its CommError is raised.
+    An entity whose projects the server does not list is added to `failed` with the error, and the others continue;
+    without `failed`, or if the server returns nothing at all, its CommError is raised.
     """
     runs: dict[ProjectKey, list[str] | None] = {}
     listed: dict[str, Sequence[str]] = {}
@@ -77,9 +77,9 @@ async def expand(
             project = ProjectKey(pattern.entity, name)
             if pattern.run_id is None:
                 runs[project] = None
-            elif (held := runs.setdefault(project, [])) is not None and pattern.run_id not in held:
-                held.append(pattern.run_id)
-    return [Target(project, tuple(run_ids or ())) for project, run_ids in runs.items()]
+            elif (run_ids := runs.setdefault(project, [])) is not None and pattern.run_id not in run_ids:
+                run_ids.append(pattern.run_id)
+    return [Target(project, tuple(chosen or ())) for project, chosen in runs.items()]
 
 
 async def _listed(server: Server, entity: str, failed: dict[str, CommError] | None) -> Sequence[str]:
@@ -95,7 +95,7 @@ async def _listed(server: Server, entity: str, failed: dict[str, CommError] | No
 
 
 def not_listed(failed: dict[str, CommError]) -> list[PassResult]:
-    """A failed pass for each entity whose projects could not be listed."""
+    """Return a failed pass for each entity whose projects could not be listed."""
     return [
         PassResult(ProjectKey(entity, "*"), error=str(error), exit_code=error.exit_code, failure=error)
         for entity, error in failed.items()

@@ -1,4 +1,4 @@
-"""The one thread that touches the store, and the publishing that follows its commits."""
+"""The one thread that uses the store, and the publishing after its commits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PUBLISH_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Failure:
-    """Why readers do not see what is committed: since when (UTC), in how many attempts, and the last error."""
+    """Why readers do not see the commits: failing since (UTC), number of attempts, and the last error."""
 
     since: datetime
     count: int
@@ -37,11 +37,10 @@ class Failure:
 
 
 class Writer:
-    """Runs everything that touches the store in one thread, in the order it was asked for.
+    """Runs all work on the store in one thread, in the order of the calls.
 
-    After a commit the snapshot for readers is replaced, at most every `publish_interval` seconds, and less often where
-    publishing takes long. A publication that fails there is no failure of the commit: `failure` tells of it until one
-    succeeds.
+    After a commit the published file is replaced, at most every `publish_interval` seconds, and less often if
+    publishing takes long. A failure to publish does not fail the commit: `failure` reports it until one succeeds.
     """
 
     def __init__(self, store: Store, publish_interval: float) -> None:
@@ -58,17 +57,17 @@ class Writer:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the thread has been at what it does now; 0 while it waits for work."""
+        """Seconds that the current work has taken until now; 0 while the thread waits for work."""
         since = self._working_since
         return 0.0 if since is None else time.monotonic() - since
 
     @property
     def spool(self) -> Path:
-        """Where files may lie for as long as a pass needs them; emptied when the store is opened."""
+        """The folder for temporary files of a pass; emptied when the store is opened."""
         return self._store.spool
 
     async def read(self, function: Callable[[Store], Result]) -> Result:
-        """The result of a function of the store that changes nothing."""
+        """Run a read-only function on the store and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, function)
 
     def _run(self, function: Callable[[Store], Result]) -> Result:
@@ -79,13 +78,13 @@ class Writer:
             self._working_since = None
 
     async def write(self, function: Callable[[Writes], Result]) -> Result:
-        """Run a function in one transaction: all that it writes is committed together, or nothing of it."""
+        """Run a function in one transaction: everything that it writes is committed, or nothing."""
 
         def commit(store: Store) -> Result:
             with store.transaction() as tx:
                 result = function(tx)
             if time.monotonic() >= self._due:
-                # What is committed is committed; `failure` has the reason, and whoever publishes next meets it.
+                # The commit stands; `failure` has the reason, and the next publication raises it.
                 with suppress(Exception):
                     self._publish(store)
             return result
@@ -93,11 +92,11 @@ class Writer:
         return await self.read(commit)
 
     async def mend(self, project: ProjectKey) -> list[str]:
-        """Bring what disagrees within the store of a project in line; what was done."""
+        """Repair inconsistencies in the store of a project; return what was repaired."""
         return await self.write(lambda tx: tx.mend(project))
 
     async def check(self) -> str | None:
-        """What is wrong with the state file on the disk; the store goes on from the published one then."""
+        """Check the state file on disk; return its damage or None. The published file replaces a damaged one."""
         try:
             await self.read(lambda store: store.check())
         except StoreError as error:
@@ -105,24 +104,24 @@ class Writer:
         return None
 
     async def publish(self) -> None:
-        """Make what is committed visible to readers now."""
+        """Publish all commits to readers now."""
         await self.read(self._publish)
 
-    async def settle(self) -> None:
-        """Do what is too much while commits follow each other: for the end of a pass."""
+    async def maintain(self) -> None:
+        """Run maintenance after a pass."""
         try:
             await self.read(lambda store: store.tend())
         except StoreError as error:
             # What was mirrored is safe and readable; only queries are slower.
-            log.warning("segments and leaves were not tidied: %s", error)
+            log.warning("maintenance of segments and leaves failed: %s", error)
 
     async def publish_if_due(self) -> None:
-        """Make what is committed visible unless that was done less than the interval ago."""
+        """Publish unless the last publication is less than the interval ago."""
         if time.monotonic() >= self._due:
             await self.publish()
 
     async def configure(self, *, tail_values: int, publish_interval: float) -> None:
-        """Go on with other limits."""
+        """Change the limits."""
 
         def change(store: Store) -> None:
             store.tail_values = tail_values
@@ -155,5 +154,5 @@ class Writer:
         self.failure = Failure(since, count + 1, one_line(reason), error)
 
     def close(self) -> None:
-        """Wait for what is under way. The store stays open; its owner closes it."""
+        """Wait for the work under way. The store stays open; its owner closes it."""
         self._thread.shutdown(wait=True)

@@ -87,6 +87,6 @@ async def repair(
         for start in range(0, len(run_ids), RUNS_AT_ONCE):
             names = run_ids[start : start + RUNS_AT_ONCE]
             results.append(await sync_project(context, project, run_ids=names, afresh=True))
-    await context.writer.settle()
+    await context.writer.maintain()
     await context.writer.publish()
     return mended, results

@@ -79,7 +79,7 @@ def test_init_writes_through_links(cli: Any, home: Home) -> None:
     ("arguments", "message"),
     [
         ([], "error: name at least one project: `mirror init my-team/vision`\n"),
-        (["vision"], 'error: a project needs an entity: write "entity/vision" or set WANDB_ENTITY\n'),
+        (["vision"], 'error: a project needs an entity: use "entity/vision" or set WANDB_ENTITY\n'),
         (["a/b/c"], 'error: a project must be "entity/project" or "entity/*", not "a/b/c"\n'),
     ],
 )

@@ -137,7 +137,7 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
             '[local]\ndirs = "~/wandb"',
             'line 2: local.dirs: must be a list of folders such as ["~/train/wandb"], not "~/wandb"',
         ),
-        ('[local]\ndirs = ["wandb"]', 'line 2: local.dirs: must hold whole paths, from / or ~, not "wandb"'),
+        ('[local]\ndirs = ["wandb"]', 'line 2: local.dirs: must contain full paths, from / or ~, not "wandb"'),
         ('[local]\nentity = "a/b"', 'line 2: local.entity: must be the name of a user or team, not "a/b"'),
         ('sync = "5m"', "line 1: sync: must be a table: write [sync]"),
         (
@@ -152,7 +152,7 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
             '[sync]\ninterval = "-5m"',
             'line 2: sync.interval: must be a duration such as "30s", "5m", "6h" or "500ms", not "-5m"',
         ),
-        ('[sync]\ninterval = "0s"', 'line 2: sync.interval: must be longer than nothing, not "0s"'),
+        ('[sync]\ninterval = "0s"', 'line 2: sync.interval: must be greater than zero, not "0s"'),
         ('[sync]\ninterval = "99999d"', 'line 2: sync.interval: must be at most 3650 days, not "99999d"'),
         (
             'sync.live_interval = "x"',
@@ -182,15 +182,15 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
         ),
         (
             '[server]\nbase_url = "https://wandb.ai"',
-            "line 2: server.base_url: is no address of the API: did you mean https://api.wandb.ai?",
+            "line 2: server.base_url: is not the address of the API: did you mean https://api.wandb.ai?",
         ),
         (
             '[server]\nbase_url = "http://api.wandb.ai"',
-            "line 2: server.base_url: is no address of the API: did you mean https://api.wandb.ai?",
+            "line 2: server.base_url: is not the address of the API: did you mean https://api.wandb.ai?",
         ),
         (
             '[server]\nbase_url = "https://api:0123456789@host"',
-            "line 2: server.base_url: must not hold a key; run `mirror login` or set WANDB_API_KEY",
+            "line 2: server.base_url: must not contain a key; run `mirror login` or set WANDB_API_KEY",
         ),
         (
             '[server]\nbase_url = "https://host:99999"',
@@ -219,7 +219,7 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
         ('projects = "a/b"', 'line 1: projects: must be a list such as ["my-team/vision"], not "a/b"'),
         (
             'projects = [\n  "a/b",\n  "c"\n]',
-            'line 3: projects: "c" needs an entity: write "entity/c" or set WANDB_ENTITY',
+            'line 3: projects: "c" needs an entity: use "entity/c" or set WANDB_ENTITY',
         ),
         (
             'projects = [\n  "a/b",\n  "*/c"\n]',
@@ -238,7 +238,7 @@ def test_a_mistake_is_named_with_its_line_and_key(home: Home, text: str, message
 
 def test_a_filter_is_checked_when_the_config_is_read(home: Home) -> None:
     """A filter with a typo must not mirror nothing."""
-    assert refused(home, '[sync]\nfilters = {"$foo" = 1}\n').startswith("line 2: sync.filters: is no valid filter: ")
+    assert refused(home, '[sync]\nfilters = {"$foo" = 1}\n').startswith("line 2: sync.filters: is not a valid filter: ")
     write(home, '[sync]\nfilters = {state = "finished", "config.lr" = {"$gt" = 0.1}}\n')
     assert load(home, {}).sync.filters == {"state": "finished", "config.lr": {"$gt": 0.1}}
 
@@ -270,7 +270,7 @@ def test_a_file_that_cannot_be_read_is_named(home: Home) -> None:
         ),
         (
             {"WANDB_BASE_URL": "https://app.wandb.ai"},
-            "WANDB_BASE_URL is no address of the API: did you mean https://api.wandb.ai?",
+            "WANDB_BASE_URL is not the address of the API: did you mean https://api.wandb.ai?",
         ),
     ],
 )
@@ -288,6 +288,6 @@ def test_the_proxied_address_of_the_hosted_service_is_its_api(home: Home) -> Non
     environ = {"WANDB_BASE_URL": "https://forge.coreweave.com/api/wandb/"}
     assert load(home, environ).server.base_url == "https://api.forge.coreweave.com"
     for wrong in ("https://forge.coreweave.com", "http://forge.coreweave.com/api/wandb"):
-        message = r"^WANDB_BASE_URL is no address of the API: did you mean https://api\.forge\.coreweave\.com\?$"
+        message = r"^WANDB_BASE_URL is not the address of the API: did you mean https://api\.forge\.coreweave\.com\?$"
         with pytest.raises(ConfigError, match=message):
             load(home, {"WANDB_BASE_URL": wrong})

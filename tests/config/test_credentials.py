@@ -57,7 +57,7 @@ def test_a_key_of_the_hosted_service_serves_both_its_names(tmp_path: Path) -> No
     with pytest.raises(AuthError) as error:
         find(SAAS, environ)
     assert str(error.value) == (
-        f"no API key for api.wandb.ai ({path} holds one for api.forge.coreweave.com: is server.base_url to be "
+        f"no API key for api.wandb.ai ({path} has one for api.forge.coreweave.com: should server.base_url be "
         "https://api.forge.coreweave.com?): run `mirror login`, `wandb login` or set WANDB_API_KEY"
     )
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_a_key_is_refused_without_showing_it(tmp_path: Path) -> N
     with pytest.raises(AuthError) as error:
         find(SAAS, {"WANDB_API_KEY": "half-a-key", "HOME": str(tmp_path)})
     assert str(error.value) == (
-        "the API key for api.wandb.ai from WANDB_API_KEY cannot be one (40 or more letters, digits and _): "
+        "the API key for api.wandb.ai from WANDB_API_KEY is not valid (40 or more letters, digits and _): "
         "run `mirror login` or set WANDB_API_KEY"
     )
 
@@ -103,7 +103,7 @@ def test_a_broken_netrc_is_named_without_quoting_it(tmp_path: Path) -> None:
     path = netrc(tmp_path / "netrc", f"machine api.wandb.ai login user passw0rd {KEY}")
     with pytest.raises(AuthError) as error:
         find(SAAS, {"NETRC": str(path)})
-    assert str(error.value) == f"{path}, line 1: not a valid netrc file; mend it or set WANDB_API_KEY"
+    assert str(error.value) == f"{path}, line 1: not a valid netrc file; fix it or set WANDB_API_KEY"
 
 
 def test_storing_a_key_keeps_everything_else(tmp_path: Path) -> None:

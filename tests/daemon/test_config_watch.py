@@ -126,7 +126,7 @@ def test_a_new_key_is_taken_from_netrc_without_a_restart(bench):
         )
         bench.until(lambda: bench.sql("select last_error from projects") == [(None,)])
     log = (bench.home / "mirror.log").read_text()
-    assert "another key applied" in log
+    assert "new API key applied" in log
     assert former not in log
     assert fresh not in log
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mirror.daemon.slots import Places, is_backfill
+from mirror.daemon.slots import PassSlots, is_backfill
 from mirror.store.records import ProjectCursor
 from mirror.sync.context import PassResult
 from mirror.sync.engine import PROJECTS_AT_ONCE
@@ -74,7 +74,7 @@ def passes(places, *kinds):
 
         async def one(number, kind):
             nonlocal running, most
-            async with places.place(backfill=kind == "backfill"):
+            async with places.slot(backfill=kind == "backfill"):
                 begun.append(number)
                 running += 1
                 most = max(most, running)
@@ -89,25 +89,25 @@ def passes(places, *kinds):
 
 
 def test_backfills_leave_one_place_and_the_others_go_first():
-    begun, most = passes(Places(3), *["backfill"] * 4, "live", "live")
+    begun, most = passes(PassSlots(3), *["backfill"] * 4, "live", "live")
     assert begun == [0, 1, 4, 5, 2, 3]
     assert most == 3
 
 
 def test_without_backfills_all_places_are_used_and_one_place_is_enough_for_both():
-    assert passes(Places(3), *["live"] * 5) == ([0, 1, 2, 3, 4], 3)
-    assert passes(Places(1), "backfill", "live", "backfill") == ([0, 1, 2], 1)
+    assert passes(PassSlots(3), *["live"] * 5) == ([0, 1, 2, 3, 4], 3)
+    assert passes(PassSlots(1), "backfill", "live", "backfill") == ([0, 1, 2], 1)
 
 
 def test_a_pass_that_is_cancelled_while_it_waits_or_just_began_gives_its_place_back():
     async def go():
-        places = Places(1)
+        places = PassSlots(1)
 
         async def one():
-            async with places.place(backfill=False):
+            async with places.slot(backfill=False):
                 return "done"
 
-        async with places.place(backfill=True):
+        async with places.slot(backfill=True):
             waiting = asyncio.create_task(one())
             await asyncio.sleep(0)
             waiting.cancel()

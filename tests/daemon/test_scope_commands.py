@@ -59,7 +59,7 @@ def test_a_daemon_takes_a_bound_too(bench):
         (["--since", "soon"], '--since must be a duration such as "12h", "30d" or "4w", or a day such as "2026-10-01"'),
         (["--since", "0d"], "--since must be a duration"),
         (["--since", "2026-13-01"], "--since must be a time such as"),
-        (["--since", "2999-01-01"], "--since must lie in the past"),
+        (["--since", "2999-01-01"], "--since must be in the past"),
         (["--since", "1d", "team/p/run"], "--since chooses runs of a project, and team/p/run is a run"),
         (["--json"], "--json, --csv and -o go with --dry-run"),
         (["--dry-run", "--format", "xml"], 'unknown format "xml"'),

@@ -97,7 +97,7 @@ def test_a_403_or_404_among_several_projects_names_the_project(bench):
     assert done.stderr.splitlines()[0].startswith("team/p: 1 run (1 new), ")
     assert done.stderr.splitlines()[1:] == [
         f"error: team/q: {bench.server.url} denies MirrorRuns: permission denied",
-        f"error: team/r: {bench.server.url} has not found it: project not found",
+        f'error: team/r: {bench.server.url} reports "not found": project not found',
     ]
     dry = bench.here("sync", "team/p", "team/q", "--dry-run", "--csv")
     assert f"error: team/q: {bench.server.url} denies MirrorRuns: permission denied" in dry.stderr

@@ -119,7 +119,7 @@ daemon.sync_project = failing
         assert failed["error"] == "unexpected ValueError: no such thing (mirror.log has the traceback)"
         assert events(socket.post("/sync", json={"paths": ["team/none*"]}))[-1] == {
             "event": "error",
-            "message": f"no project on {bench.server.url} fits team/none*",
+            "message": f"no project on {bench.server.url} matches team/none*",
             "exit_code": 2,
         }
         ingested = [
@@ -161,7 +161,7 @@ def test_a_time_limit_ends_the_wait_with_4_while_the_daemon_goes_on(bench):
         add(bench, "two")
         bench.server.faults.add("latency", times=1, seconds=3)
         done = bench.mirror("sync", "--timeout", "500ms", check=False)
-        said = "error: not done after 0.5 s; what was committed stays, and the daemon goes on with it\n"
+        said = "error: not done after 0.5 s; what was committed stays, and the daemon continues the work\n"
         assert (done.returncode, done.stderr) == (4, said)
         bench.until(lambda: bench.sql("select count(*) from runs") == [(2,)])
 

@@ -51,13 +51,12 @@ def test_of_a_healthy_mirror_everything_is_ok(mirrored):
                 *("key", "clock", "server", "projects", "features", "daemon", "freshness"),
             )
         ]
-        assert (
-            lines[3] == "ok    permissions  state.duckdb, mirror.sock, mirror.log, mirror.duckdb are as they should be"
-        )
-        state = f"{mirrored.home}/state.duckdb can be read through, says the daemon, which holds it"
+        names = "state.duckdb, mirror.sock, mirror.log, mirror.duckdb"
+        assert lines[3] == f"ok    permissions  {names} have the right permissions"
+        state = f"all of {mirrored.home}/state.duckdb can be read (checked by the daemon, which has it open)"
         assert lines[4] == f"ok    state        {state}"
         assert lines[7] == "ok    key          from WANDB_API_KEY"
-        assert lines[9].endswith(" answers, and knows the key as ada (entity team)")
+        assert lines[9].endswith(" answers; the key belongs to ada (entity team)")
         assert lines[12].startswith(f"ok    daemon       runs, pid {daemon.pid}, since ")
 
 
@@ -70,12 +69,13 @@ def test_permissions_that_let_others_in_fail(mirrored):
     (mirrored.home / "mirror.duckdb").chmod(0o644)
     found = findings(mirrored, code=1)
     home, state, published = mirrored.home, mirrored.home / "state.duckdb", mirrored.home / "mirror.duckdb"
-    assert found["home"] == [("fail", f"others may write in {home} (0770)", f"`chmod go-w {home}`")]
+    assert found["home"] == [("fail", f"{home} is writable by other users (0770)", f"`chmod go-w {home}`")]
     assert found["permissions"] == [
-        ("fail", f"others may do more with {state} than they should (0640)", f"`chmod 600 {state}`"),
-        ("warn", f"{published} can be written to, and clients may damage it (0644)", f"`chmod 444 {published}`"),
+        ("fail", f"{state} is accessible to other users (0640)", f"`chmod 600 {state}`"),
+        ("warn", f"{published} is writable, so clients may damage it (0644)", f"`chmod 444 {published}`"),
     ]
-    assert found["key"][1] == ("fail", f"others may read {netrc}, which holds keys (0644)", f"`chmod 600 {netrc}`")
+    message = f"{netrc}, which contains keys, is accessible to other users (0644)"
+    assert found["key"][1] == ("fail", message, f"`chmod 600 {netrc}`")
 
 
 def test_files_that_are_not_as_they_should_be(mirrored):
@@ -85,7 +85,7 @@ def test_files_that_are_not_as_they_should_be(mirrored):
     log, published = findings(mirrored, code=0)["mirror"]
     assert log[:2] == ("warn", f"{stray} was left by a client that opened the published file for writing")
     assert published[0] == "warn"
-    assert published[1].endswith("holds 1 run, and is in the format of DuckDB v1.4.0; the config wants v1.2.0")
+    assert published[1].endswith("has 1 run, and is in the format of DuckDB v1.4.0; the config asks for v1.2.0")
     assert stray.exists()
     stray.unlink()
     (mirrored.home / "mirror.duckdb").unlink()
@@ -102,8 +102,8 @@ def test_a_config_that_is_not_valid_fails_and_the_rest_is_checked(mirrored):
     assert "intervall" in found["config"][0][1]
     assert found["mirror"][0][0] == "ok"
     assert found["daemon"][0][0] == "ok"
-    said = "not asked anything, since the config may name another"
-    assert found["server"] == [("warn", said, "mend the config first")]
+    said = "not checked, since the config may name another one"
+    assert found["server"] == [("warn", said, "fix the config first")]
     assert "key" not in found
 
 
@@ -114,8 +114,8 @@ def test_projects_that_are_not_there(mirrored):
     assert [(level, message) for level, message, _ in found["projects"]] == [
         ("ok", "team/p can be read: 1 run in scope"),
         ("fail", f"team/nope is not on {url}, or the key may not read it"),
-        ("warn", "no project fits team/zz*"),
-        ("ok", "team/* stands for 1 now"),
+        ("warn", "no project matches team/zz*"),
+        ("ok", "team/* matches 1 project"),
     ]
     assert [level for level, _, _ in found["freshness"]] == ["warn", "warn"]
 
@@ -165,9 +165,9 @@ def test_an_older_server_is_told_by_what_it_lacks(tmp_path):
     assert level == "ok"
     lacking = (
         "no parquetHistory: long histories are pulled in pages; "
-        "no updatedAt filter: edits that move no heartbeat are found by the full listing alone"
+        "no updatedAt filter: edits that move no heartbeat are found only by the full listing"
     )
-    assert message == f"the server is older or smaller: {lacking}"
+    assert message == f"the server lacks features: {lacking}"
 
 
 def test_a_home_whose_socket_would_have_too_long_a_path_is_told_where_no_other_way_leads_there(bench, monkeypatch):
@@ -179,7 +179,7 @@ def test_a_home_whose_socket_would_have_too_long_a_path_is_told_where_no_other_w
     ((level, message, advice),) = found["socket"]
     assert (level, advice) == ("fail", "use a shorter MIRROR_HOME; no daemon can run in this one")
     assert message.startswith(f"{home}/mirror.sock is ")
-    assert found["home"] == [("ok", f"{home} does not exist yet; the first sync makes it", "")]
+    assert found["home"] == [("ok", f"{home} does not exist yet; the first sync creates it", "")]
     assert not home.exists()
 
 
@@ -192,4 +192,4 @@ def test_a_daemon_with_problems_is_told(mirrored):
         found = findings(mirrored, code=1)
     assert found["config"][0][0] == "fail"
     assert found["daemon"][0][0] == "fail"
-    assert found["daemon"][0][1].startswith("goes on by the former config: ")
+    assert found["daemon"][0][1].startswith("still uses the old config: ")

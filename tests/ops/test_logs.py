@@ -95,9 +95,9 @@ def test_the_journal_gets_priorities_and_no_second_time(bench):
         reader.started()
         bench.until(lambda: len(passes(bench.log())) > 2)
     shown = [line for line in reader.lines() if "team/p: " in line]
-    assert re.fullmatch(r"<4>warning: team/p: 2 runs, 3 rows, .*; 1 run set aside, newly bad \(.*\)", shown[0])
+    assert re.fullmatch(r"<4>warning: team/p: 2 runs, 3 rows, .*; 1 run to retry, new: bad \(.*\)", shown[0])
     # What is known already is no warning at each pass.
-    assert re.fullmatch(r"<6>team/p: 0 runs, 0 rows, 1 request, \d\.\d\d s; 1 run set aside", shown[1])
+    assert re.fullmatch(r"<6>team/p: 0 runs, 0 rows, 1 request, \d\.\d\d s; 1 run to retry", shown[1])
 
 
 def test_the_file_is_begun_anew_at_its_size_and_the_newest_are_kept(bench):

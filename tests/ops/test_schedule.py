@@ -61,7 +61,7 @@ base.datetime = Later
         add(bench, "two")
         flag.touch()
         bench.until(lambda: bench.sql("select count(*) from runs") == [(2,)])
-    assert "the machine slept for 7200 s; what is due is done now" in [line["message"] for line in bench.log()]
+    assert "the machine slept for 7200 s; running the passes that are due" in [line["message"] for line in bench.log()]
 
 
 def test_sighup_reads_the_config_where_nobody_watches_it(bench):
@@ -72,10 +72,10 @@ def test_sighup_reads_the_config_where_nobody_watches_it(bench):
     (bench.home / "config.toml").symlink_to(elsewhere)
     unwatched = """
 import mirror.daemon.sources as sources
-async def told(*_):
+async def signals(*_):
     await sources.asyncio.Event().wait()
     yield
-sources._told = told
+sources._signals = signals
 """
     with bench.daemon(unwatched) as daemon:
         bench.until(lambda: bench.sql("select project from runs") == [("p",)])

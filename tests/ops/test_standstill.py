@@ -148,9 +148,7 @@ base.datetime = schedule.datetime = Moved
         bench.until(lambda: problems(bench) == {})
         told = json.loads(bench.here("status", "--json").stdout)["daemon"]["projects"]["team/p"]["next_pass"]
         assert told[:10] <= f"{utc_now() + timedelta(days=1):%Y-%m-%d}"
-    assert "the clock was set back by 3456000 s; everything is looked at now" in [
-        line["message"] for line in bench.log()
-    ]
+    assert "the clock was set back by 3456000 s; syncing every project now" in [line["message"] for line in bench.log()]
 
 
 def test_each_part_that_stands_still_is_named(bench):
@@ -162,8 +160,8 @@ def test_each_part_that_stands_still_is_named(bench):
     flag = bench.root / "hang"
     prelude = f"""
 import os, time, datetime
-from mirror.daemon import daemon, ledger, problems, schedule
-ledger.CRASH_PAUSE = 0.1
+from mirror.daemon import daemon, outcomes, problems, schedule
+outcomes.CRASH_PAUSE = 0.1
 problems.STUCK = 0.5
 def changes(*_):
     raise ValueError("a bug")
@@ -193,10 +191,10 @@ daemon.Daemon._publish_regularly = hanging
         found = problems(bench)
         assert found["jobs"] == (
             "fail",
-            "config watch does not run (ValueError: a bug); it is started again and again",
+            "config watch keeps crashing (ValueError: a bug) and is started again each time",
         )
-        assert found["schedule"] == ("fail", "team/p is not looked at before 2999-01-01 00:00:00Z")
-        assert found["writer"][1].startswith("the writer has been busy with one thing since ")
+        assert found["schedule"] == ("fail", "team/p will not be synced before 2999-01-01 00:00:00Z")
+        assert found["writer"][1].startswith("the writer has been busy with one job since ")
         assert found["page"][0] == found["log"][0] == "warn"
         shown, codes, findings, sample = told(bench, "writer")
         # 4: what hangs is what publishes, so that readers never saw a good pass.

@@ -46,7 +46,7 @@ def test_a_fault_that_passes_changes_nothing(sandbox, kind):
 
 def test_a_fault_that_stays_is_too_much(sandbox):
     sandbox.faults.add("500", times=None, operation="file")
-    with pytest.raises(TooMuch, match=r"/storage/files/team/p/one/notes\.txt was not given \(500\)$"):
+    with pytest.raises(TooMuch, match=r"/storage/files/team/p/one/notes\.txt could not be downloaded \(500\)$"):
         fetch(sandbox, retry=replace(HASTY, attempts=2))
 
 
@@ -68,10 +68,10 @@ def test_a_file_that_is_not_there_is_not_found(sandbox):
         sandbox.world.run("team", "p", "one").files.clear()
         return url
 
-    with pytest.raises(NotFound, match=r"notes\.txt is not there"):
+    with pytest.raises(NotFound, match=r"notes\.txt does not exist"):
         fetch(sandbox, removed)
 
 
 def test_an_address_that_is_none_is_an_error(sandbox):
-    with pytest.raises(CommError, match="is no address of a file"):
+    with pytest.raises(CommError, match="is not a valid file address"):
         fetch(sandbox, lambda _: "ftp://somewhere/file")

@@ -57,7 +57,7 @@ def asked(url, key="k", *, timeout=0.3, retry=BRIEF, ask=None):
     ("fault", "kind", "message", "requests"),
     [
         ("403", Denied, "denies Viewer: permission denied", 1),
-        ("404", NotFound, "has not found it: project not found", 1),
+        ("404", NotFound, 'reports "not found": project not found', 1),
         ("429", RateLimited, "limits the rate of requests (429)", 3),
         ("500", TooMuch, "failed to answer Viewer (500)", 3),
         ("502", TooMuch, "failed to answer Viewer (502)", 3),

@@ -45,9 +45,9 @@ def values(page):
 )
 def test_plain_lines_give_the_same_either_way(monkeypatch, change):
     texts = lines(change)
-    fast = parse_plain("r", texts, EVERYTHING, whole_to=1000)
+    fast = parse_plain("r", texts, EVERYTHING, complete_to=1000)
     monkeypatch.setattr("mirror.remote.json_history.parse_plain", lambda *_, **__: None)
-    exact = parse("r", texts, EVERYTHING, whole_to=1000)
+    exact = parse("r", texts, EVERYTHING, complete_to=1000)
     assert values(fast) == values(exact)
     assert (fast.rows, fast.last_step) == (exact.rows, exact.last_step) == (200, 1000)
     assert fast.summary.to_pylist() == exact.summary.to_pylist()
@@ -76,12 +76,12 @@ def test_plain_lines_give_the_same_either_way(monkeypatch, change):
     ],
 )
 def test_anything_else_is_left_to_the_exact_way(change):
-    assert parse_plain("r", lines(change), EVERYTHING, whole_to=None) is None
+    assert parse_plain("r", lines(change), EVERYTHING, complete_to=None) is None
 
 
 def test_globs_narrow_the_fast_way_too():
-    page = parse_plain("r", lines(), KeyGlobs(["lo*"]), whole_to=None)
+    page = parse_plain("r", lines(), KeyGlobs(["lo*"]), complete_to=None)
     assert {row["key"] for row in page.values.to_pylist()} == {"loss"}
     assert page.rows == 200
-    page = parse_plain("r", lines(), KeyGlobs([]), whole_to=None)
+    page = parse_plain("r", lines(), KeyGlobs([]), complete_to=None)
     assert (page.values.num_rows, page.rows, page.last_step) == (0, 200, 597)

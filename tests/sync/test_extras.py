@@ -271,7 +271,7 @@ def test_a_server_before_0_77_gives_the_end_of_a_console_and_that_is_said_once(t
             rig.sync(console=True)
         assert lines(rig) == [(number, f"line {number}") for number in range(max(0, count - 1000), count)]
         assert lines(rig, "two") == [(0, "hello")]
-        said = f"{rig.sandbox.url} is older than 0.77 and gives only the end of a console"
+        said = f"{rig.sandbox.url} is older than 0.77 and returns only the end of a console"
         assert [record.message for record in caplog.records] == [f"{said}; longer ones are mirrored in part"]
         run.write_console(count, ["more"])
         run.heartbeat()

@@ -251,13 +251,13 @@ def test_an_error_that_nobody_thought_of_ends_its_own_project_only(rig, monkeypa
             raise ZeroDivisionError("division by zero")
         return await kept(self, afresh=afresh)
 
-    kept = passes._Pass.take_changed
-    monkeypatch.setattr(passes._Pass, "take_changed", fails)
+    kept = passes._Pass.pull_changed
+    monkeypatch.setattr(passes._Pass, "pull_changed", fails)
     results = rig.sync("team/p", "team/q", "team/r")
     assert {name: (result.error, result.exit_code) for name, result in results.items()} == {
         "team/p": (None, 0),
         "team/q": (
-            "team/q: an unexpected error ended the pass (ZeroDivisionError: division by zero); the log has more",
+            "team/q: an unexpected error ended the pass (ZeroDivisionError: division by zero); see the log",
             1,
         ),
         "team/r": (None, 0),

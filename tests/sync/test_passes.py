@@ -279,7 +279,7 @@ def test_a_server_that_gives_no_history_for_now_is_soon_left_alone(rig):
     rig.retry = replace(HASTY, attempts=1)
     rig.sandbox.faults.add("500", times=None, operation="MirrorHistory")
     failed = rig.sync()["team/p"]
-    assert "4 runs in a row gave no history" in str(failed.error)
+    assert "no history for 4 runs in a row" in str(failed.error)
     assert rig.sandbox.requests["MirrorHistory"] < 40
     rig.sandbox.faults.clear()
     # Those that were tried wait for their next turn.

@@ -114,7 +114,7 @@ def tomorrow(monkeypatch):
     monkeypatch.setattr(passes, "utc_now", lambda: utc_now() + timedelta(days=1))
 
 
-MESSAGE = "the server counts {} history lines of team/p/run but gave {}; what it gave is mirrored"
+MESSAGE = "the server counts {} history lines of team/p/run but returned {}; these are mirrored"
 
 
 def test_a_server_that_gives_fewer_lines_than_it_counts_is_named_in_the_same_pass(rig, monkeypatch):

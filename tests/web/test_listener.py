@@ -79,7 +79,7 @@ def test_addresses_that_others_reach_are_refused_with_the_reason(home, listen):
         load(home, {})
     port = listen.rpartition(":")[2]
     assert str(refused.value) == (
-        f"{home.config}, line 3: http.listen: must be an address of this machine alone, such as 127.0.0.1: the page is "
+        f"{home.config}, line 3: http.listen: must be a loopback address such as 127.0.0.1: the page is "
         f'plain HTTP with a secret in it; from elsewhere use `ssh -L {port}:127.0.0.1:{port} HOST`, not "{listen}"'
     )
 
