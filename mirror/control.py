@@ -53,7 +53,7 @@ class Control:
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's status."""
-        with self._client() as client:
+        with self._client(PATIENCE) as client:
             return dict(self._check(client.get("/status")))
 
     def work(
@@ -88,7 +88,7 @@ class Control:
 
     def flush_later(self, paths: Sequence[str]) -> None:
         """Request a flush without waiting for it."""
-        with self._client() as client:
+        with self._client(PATIENCE) as client:
             self._check(client.post("/flush", json={"paths": list(paths), "wait": False}))
 
     def publish(self) -> None:
@@ -112,7 +112,7 @@ class Control:
 
     def stop(self) -> None:
         """Stop the daemon, and wait until it has released its home. Raises TimedOut if that takes too long."""
-        with self._client() as client:
+        with self._client(PATIENCE) as client:
             self._check(client.post("/stop"))
         limit = time.monotonic() + END_PATIENCE
         while self.find(self._path) is not None:
@@ -126,7 +126,7 @@ class Control:
             self._check(client.post("/reload"))
 
     @contextmanager
-    def _client(self, patience: float | None = PATIENCE) -> Iterator[httpx.Client]:
+    def _client(self, patience: float | None) -> Iterator[httpx.Client]:
         """Open a client that waits `patience` seconds for each piece of an answer, None without a limit."""
         limits = httpx.Timeout(PATIENCE, read=patience)
         try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,9 @@ log = logging.getLogger("mirror.local")
 RESCAN = 30.0
 """Seconds after which all files are looked at again: for folders that came meanwhile, runs that died, file systems that
 tell nothing."""
+
+_QUIET = 0.5
+"""Seconds without a change after which a start or a new folder counts as done."""
 
 _POLL = 2.0
 """The same where the folders cannot be watched."""
@@ -120,18 +124,28 @@ class Watch:
 
 
 async def _watched(folders: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[set[tuple[Change, str]]]:
-    """Run files and new folders as they change; nothing at all every RESCAN seconds."""
+    """Yield run files and new folders as they change; nothing at all when everything is to be looked at again.
+
+    That is every RESCAN seconds, and once it is quiet after the start and after new folders: what was written before
+    a folder was watched is not reported.
+    """
+    due, unwatched = time.monotonic() + RESCAN, True
     async for changes in awatch(
         *folders,
         watch_filter=_is_of_interest,
         debounce=300,
         step=50,
         stop_event=stop,
-        rust_timeout=int(RESCAN * 1000),
+        rust_timeout=int(_QUIET * 1000),
         yield_on_timeout=True,
         ignore_permission_denied=True,
     ):
-        yield changes
+        if changes:
+            unwatched = unwatched or any(not files.is_run_file(path) for _, path in changes)
+            yield changes
+        if time.monotonic() >= due or (unwatched and not changes):
+            due, unwatched = time.monotonic() + RESCAN, False
+            yield set()
 
 
 def _files_of(changed: Sequence[str]) -> set[Path]:

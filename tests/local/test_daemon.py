@@ -79,8 +79,9 @@ def test_new_folders_and_a_changed_config_are_followed(bench):
     configure(bench, first)
     with bench.daemon():
         bench.until(lambda: known(bench) == [])
+        # Written before the new folder is watched, and seen before all is looked at again, which is after 30 s.
         run_file(first / "deep" / "wandb", "r1", start=now()).lines(0, 2)
-        bench.until(lambda: known(bench) == [("r1", "running", 2)])
+        bench.until(lambda: known(bench) == [("r1", "running", 2)], seconds=20)
         run_file(second, "r2", start=now()).lines(0, 1)
         configure(bench, first, second)
         bench.until(lambda: known(bench) == [("r1", "running", 2), ("r2", "running", 1)])

@@ -353,7 +353,7 @@ def test_bad_use(cli, tmp_path, pair):
 
 
 def test_a_server_that_is_away(verify, pair, server, monkeypatch):
-    monkeypatch.setattr("mirror.remote.retry_policy.Patience.wait", lambda *_: 0.0)
+    monkeypatch.setattr("mirror.remote.retry_policy.RetryPolicy.wait", lambda *_: 0.0)
     server.faults.add("403", times=None)
     code, lines, [error] = verify()
     assert (code, lines) == (3, [])

@@ -266,7 +266,7 @@ def test_a_server_that_refuses(verify, pair, server):
 
 def test_an_answer_that_is_lost_is_asked_for_again(verify, pair, server, monkeypatch):
     """The same lines go to the same places, so nothing is there twice."""
-    monkeypatch.setattr("mirror.remote.retry_policy.Patience.wait", lambda *_: 0.0)
+    monkeypatch.setattr("mirror.remote.retry_policy.RetryPolicy.wait", lambda *_: 0.0)
     pair.lose_behind(6)
     server.faults.add("reset", operation="file_stream")
     server.faults.add("502", operation="file_stream")

@@ -16,7 +16,7 @@ import pytest
 from mirror.sandbox import Sandbox, World
 from mirror.serve import resolvers, signing
 from mirror.serve.app import Policy, application
-from mirror.snapshot.pool import Snapshots
+from mirror.web.snapshots import Snapshots
 from tests.sync.rig import Rig
 
 NOON = datetime(2025, 3, 3, 12)
