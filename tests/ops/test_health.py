@@ -135,7 +135,8 @@ def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
     target.parent.mkdir()
     target.write_text("old\n")
     with bench.daemon():
-        bench.until(lambda: bench.sql("select count(*) from runs") == [(1,)])
+        # The first pass has ended, so that the fault meets the request of the second.
+        bench.until(lambda: bench.sql("select last_success_at is not null from projects") == [(True,)])
         bench.server.faults.add("500", times=1)
         bench.mirror("sync")
         inode = target.stat().st_ino
