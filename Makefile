@@ -8,10 +8,11 @@ WORKERS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 # Modules are compiled once, not by each of the many processes that tests start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help demo test test-oldest test-bi test-clients check lint types contracts docs bench soak format lock clean
+.PHONY: help demo test test-oldest test-bi test-clients quick check lint types contracts docs bench soak format lock clean
 
 help:
 	@echo "make demo    mirror three sample projects and look at them, no account needed (about a minute)"
+	@echo "make quick   lint, types, contracts, docs and the fastest tests"
 	@echo "make test    all tests but the slow ones"
 	@echo "make test-oldest    the tests of store, sync and queries with the oldest DuckDB that is taken"
 	@echo "make test-bi    BI tools, dbt, Node, Spark and S3 against the mirror; needs Java 17 or newer, and Node"
@@ -35,6 +36,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 
 demo: $(VENV)/.runtime
 	$(BIN)/mirror demo
+
+# Rooms whose tests start no server and no process.
+quick: check
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" tests/config tests/filters tests/plot
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients"
