@@ -36,8 +36,8 @@ def page(browser, link):
     """The page, opened by the link that `mirror open` prints; it must raise no error."""
     context = browser.new_context(viewport={"width": 1300, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(link)
