@@ -260,7 +260,7 @@ class Api:
 
         run = asked_of_server(made)
         path = f"{run.entity}/{run.project}/{run.id}"
-        self.session.take_in([path])
+        self.session.pull_written([path])
         self._forget()
         return self.run(path)
 

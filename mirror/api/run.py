@@ -504,7 +504,7 @@ class Run:
         written = set(written)
         held = {key: value for key, value in self._held.items() if key not in written}
         changes = unsaved(held, self._fact, self._original)
-        self._api.session.take_in([self._address])
+        self._api.session.pull_written([self._address])
         self._reload(changes)
 
     def _reload(self, changes: Unsaved | None = None) -> None:

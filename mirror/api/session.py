@@ -93,7 +93,7 @@ class Session:
         for result, failure in results:
             _raise_failure(result, failure, alone=len(results) == 1)
 
-    def take_in(self, runs: Iterable[object]) -> None:
+    def pull_written(self, runs: Iterable[object]) -> None:
         """Have the mirror take runs that were just written. Raises SyncError that says that the write was done."""
         paths = [str(run) for run in runs]
         try:
