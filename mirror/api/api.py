@@ -133,9 +133,9 @@ class Api:
 
     def projects(self, entity: str | None = None, per_page: int = 200) -> Projects:  # noqa: ARG002
         """Return the mirrored projects of an entity; of all entities if none is given or set."""
-        wanted = entity or self.settings["entity"]
-        found = [name for name in self._view().projects if wanted in (None, name.entity)]
-        return Projects(wanted, [Project(*name, self) for name in found])
+        owner = entity or self.settings["entity"]
+        names = [name for name in self._view().projects if owner in (None, name.entity)]
+        return Projects(owner, [Project(*name, self) for name in names])
 
     def project(self, name: str, entity: str | None = None) -> Project:
         """Return one mirrored project. Raises NotMirrored."""
@@ -177,8 +177,8 @@ class Api:
         used; None if one of them was never synced completely.
         """
         successes = self._view().successes()
-        wanted = {"/".join(path.split("/")[:2]) for path in self._looked_at}
-        times = [at for name, at in successes.items() if not wanted or str(name) in wanted]
+        used = {"/".join(path.split("/")[:2]) for path in self._looked_at}
+        times = [at for name, at in successes.items() if not used or str(name) in used]
         known = [at for at in times if at is not None]
         return min(known) if known and len(known) == len(times) else None
 

@@ -70,13 +70,3 @@ def _guarded(result: Result) -> Result:
     if load is not None:
         vars(result)["_load_page"] = lambda: call_server(load)
     return result
-
-
-def official_property(name: str) -> Any:
-    """Return a property that reads the official object's attribute."""
-
-    def value(self: Any) -> Any:
-        return call_server(lambda: getattr(self._official, name))
-
-    value.__doc__ = f"As the official client's `{name}`, which asks the server. Raises CommError, MissingPackage."
-    return property(value)

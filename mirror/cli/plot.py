@@ -60,8 +60,8 @@ def plot(
 
     if file is not None:
         figure.kind_of(file)
-    wanted = [key.strip() for key in keys.split(",") if key.strip()]
-    if not wanted:
+    key_names = [key.strip() for key in keys.split(",") if key.strip()]
+    if not key_names:
         raise UsageError("--keys is empty: name at least one key")
     if bool(runs) == (project is not None) or (filter_ is not None and project is None):
         raise UsageError("which runs? name them, or give --project E/P, and --filter JSON for some of its runs")
@@ -77,7 +77,7 @@ def plot(
         title = str(addresses[0]) if len(addresses) == 1 else f"{len(addresses)} runs"
     if not addresses:
         raise UsageError("no run matches")
-    made = charts(snapshot, addresses, wanted, x=x, smooth=smooth, group_by=group_by, samples=samples)
+    made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=group_by, samples=samples)
     if file is not None:
         with replaced(file) as scratch:
             scratch.write_bytes(figure.render(made, figure.kind_of(file), title))

@@ -154,7 +154,7 @@ def _settings(given: Invocation) -> tuple[Settings | None, str | None]:
 
 
 def _problems(daemon: dict[str, Any], projects: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return what does not work: the problems that the daemon reports, and times that lie in the future."""
+    """Return what does not work: the problems that the daemon reports, and times in the future."""
     from mirror.query.health import ahead
 
     found = list(daemon.get("problems", ()))

@@ -95,7 +95,7 @@ def systemd(service: Service) -> str:
         "Restart=on-failure",
         "RestartSec=30",
         "RestartPreventExitStatus=3",
-        "# When the kernel kills a SQL statement of the page for its memory, the daemon goes on.",
+        "# When the kernel kills a SQL statement of the page for its memory use, the daemon must keep running.",
         "OOMPolicy=continue",
         "# Starting may rewrite large files, stopping publishes what was committed.",
         "TimeoutStartSec=15min",
