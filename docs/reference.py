@@ -13,7 +13,7 @@ MIRROR = Path(sys.executable).with_name("mirror")
 
 HEAD = """# Commands
 
-The arguments and options of each command, as `--help` prints them. Commands write data to stdout and messages to stderr.
+The arguments and options of each command, as `--help` prints them. Data goes to stdout, messages to stderr.
 
 | exit code | meaning |
 | --- | --- |

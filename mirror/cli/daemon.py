@@ -19,7 +19,7 @@ def daemon(
 ) -> None:
     """Sync on schedule, in the foreground.
 
-    Projects with running runs are synced every `sync.live_interval`, the others every `sync.interval`.
+    Projects with live runs are synced every `sync.live_interval`, the others every `sync.interval`.
     Changes of the config file are applied without a restart. SIGTERM and Ctrl-C commit everything and
     end it, SIGHUP reloads the config. `mirror service install` runs it in the background.
     """
