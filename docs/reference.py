@@ -13,15 +13,15 @@ MIRROR = Path(sys.executable).with_name("mirror")
 
 HEAD = """# Commands
 
-What each command takes, as its `--help` prints it. Output of every command is data on stdout and messages on stderr.
+The arguments and options of each command, as `--help` prints them. Data goes to stdout, messages to stderr.
 
 | exit code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | the query, sync or verification failed, or some runs of it |
+| 1 | the query, sync or verification failed, or some of its runs |
 | 2 | usage or config |
 | 3 | network or authentication |
-| 4 | timed out, or staler than allowed |
+| 4 | timed out, or the mirror is older than allowed |
 | 130 | interrupted |
 """
 

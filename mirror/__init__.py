@@ -37,10 +37,10 @@ _LAZY = {"Api": "mirror.api.api", "Run": "mirror.api.run", "Runs": "mirror.api.r
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """Open the published file read-only, as a DuckDB connection of its own.
+    """Open the published file read-only and return a new DuckDB connection.
 
-    It shows one consistent snapshot; connect again for a newer one, after closing this one. Raises StoreError when
-    nothing was mirrored yet.
+    It shows one consistent snapshot; to see a newer one, close it and connect again. Raises StoreError if nothing is
+    mirrored yet.
     """
     from mirror.snapshot.connection import open_plain
 
@@ -48,7 +48,7 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API's classes, imported when they are first used."""
+    """Import the classes of the Python API when they are first used."""
     if name in _LAZY:
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The whole product against an embedded sample server: what `mirror demo` shows."""
+"""Shows the whole product against an embedded sample server, for `mirror demo`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from mirror.sandbox.run import Run
 ENTITY = "acme"
 PROJECTS = ("vision", "language", "rl-control")
 LIVE_EVERY = 0.25
-"""Seconds between two steps of the run that grows."""
+"""Seconds between two steps of the running run."""
 
 START_LIMIT = 60.0
-"""Seconds until the daemon must have mirrored the sample projects."""
+"""Seconds within which the daemon must have mirrored the sample projects."""
 
 CONFIG = """projects = {projects}
 
@@ -43,16 +43,16 @@ listen = "127.0.0.1:0"
 
 
 class Demo:
-    """A sample server, a daemon that mirrors it into a folder of its own, and commands shown as a person types them."""
+    """A sample server, a daemon that mirrors it into its own folder, and commands printed as a user types them."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        # One folder a user, replaced by the next demo, so that the mirrored file can be looked at afterwards.
+        # One folder per user, kept until the next demo, so that the mirrored file can be looked at afterwards.
         self.home = Path(tempfile.gettempdir()) / f"wandb-mirror-demo-{getpass.getuser()}"
         self._environ = dict(os.environ)
 
     def run(self, *, keep: bool) -> None:
-        """Show everything; with `keep`, stay up until Ctrl-C."""
+        """Show everything; with `keep`, keep running until Ctrl-C."""
         self._claim_home()
         with ExitStack() as stack:
             world = sample.full()
@@ -69,24 +69,26 @@ class Demo:
             (self.home / "config.toml").write_text(CONFIG.format(projects=projects))
             daemon = self._start_daemon()
             stack.callback(self._stop, daemon)
-            self._tell(f"A sample W&B server runs at {server.url}, and a daemon mirrors its projects into {self.home}.")
+            self._comment(
+                f"A sample W&B server runs at {server.url}, and a daemon mirrors its projects into {self.home}."
+            )
             self._wait_until_mirrored(daemon)
             self._show()
             if keep:
-                self._stay(server.url, server.key)
-        self._tell("Server and daemon have stopped. The mirror is a DuckDB file; open it with any DuckDB client:")
+                self._keep_running(server.url, server.key)
+        self._comment("Server and daemon have stopped. The mirror is a DuckDB file; open it with any DuckDB client:")
         self._say(f"  duckdb -readonly {self.home / 'mirror.duckdb'}")
         self._say(f"  python -c \"import duckdb; print(duckdb.connect('{self.home / 'mirror.duckdb'}', read_only=True)")
         self._say("                            .sql('from runs limit 5'))\"")
-        self._tell("To mirror your own projects: `mirror login`, `mirror init`, `mirror sync`, `mirror daemon`.")
+        self._comment("To mirror your own projects: `mirror login`, `mirror init`, `mirror sync`, `mirror daemon`.")
 
     def _claim_home(self) -> None:
         if self.home.is_symlink() or (self.home.exists() and self.home.stat().st_uid != os.getuid()):
-            raise MirrorError(f"{self.home} belongs to somebody else; remove it or set TMPDIR")
+            raise MirrorError(f"{self.home} belongs to another user; remove it or set TMPDIR")
         from mirror.control import Control
 
         if Control.find(self.home / "mirror.sock"):
-            raise MirrorError(f"another demo runs in {self.home}; end it first")
+            raise MirrorError(f"another demo is running in {self.home}; stop it first")
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir(mode=0o700)
 
@@ -111,12 +113,12 @@ class Demo:
                 daemon.wait()
 
     def _wait_until_mirrored(self, daemon: subprocess.Popen[bytes]) -> None:
-        """Until the daemon has taken each project once."""
+        """Wait until the daemon has pulled each project once."""
         limit = time.monotonic() + START_LIMIT
         while time.monotonic() < limit:
             if daemon.poll() is not None:
                 raise MirrorError(f"the daemon ended: {(self.home / 'daemon.out').read_text().strip()[-300:]}")
-            # A sync waits for the passes that are under way, and goes through the daemon.
+            # A sync goes through the daemon, and waits for its running passes.
             if (self.home / "mirror.sock").exists() and self._mirror("sync", shown=False).returncode == 0:
                 return
             time.sleep(0.2)
@@ -124,19 +126,19 @@ class Demo:
 
     def _show(self) -> None:
         self._mirror("status")
-        self._tell("SQL over all runs of all projects:")
+        self._comment("SQL over all runs of all projects:")
         self._mirror(
             "query",
             "select project, state, count(*) as runs, sum(history_rows)::bigint as history_rows\n"
             "              from runs group by all order by all",
         )
-        self._tell("W&B's own Mongo-style filters, with W&B's meaning:")
-        wanted = '{"state": "finished", "config.lr": {"$lt": 0.01}}'
-        asked = ("query", "--filter", wanted, "--project", f"{ENTITY}/vision")
-        self._mirror(*asked, "--order", "config.lr", "--limit", "5", "--select", "run_id,name,config.lr,history_rows")
-        self._tell("The SQL of that filter, and how many runs each of its parts matches alone:")
-        self._mirror(*asked, "--explain")
-        self._tell("A run is training right now; the mirror follows it:")
+        self._comment("W&B's own Mongo-style filters, with W&B's meaning:")
+        filter_ = '{"state": "finished", "config.lr": {"$lt": 0.01}}'
+        query = ("query", "--filter", filter_, "--project", f"{ENTITY}/vision")
+        self._mirror(*query, "--order", "config.lr", "--limit", "5", "--select", "run_id,name,config.lr,history_rows")
+        self._comment("The SQL of that filter, and how many runs each of its clauses matches:")
+        self._mirror(*query, "--explain")
+        self._comment("A run is training right now; the mirror follows it:")
         growing = (
             "select name, state, history_rows from runs where state = 'running' order by heartbeat_at desc limit 1"
         )
@@ -145,7 +147,7 @@ class Demo:
         self._mirror("query", growing)
 
     def _mirror(self, *arguments: str, shown: bool = True) -> subprocess.CompletedProcess[bytes]:
-        """Run one command, printed first as a person would type it."""
+        """Run one command; print it first as a user would type it."""
         if shown:
             self._say(f"$ mirror {' '.join(map(_quoted, arguments))}")
             sys.stdout.flush()
@@ -164,8 +166,8 @@ class Demo:
                 raise MirrorError(f"`mirror {arguments[0]}` failed ({done.returncode}); see {self.home / 'mirror.log'}")
         return done
 
-    def _stay(self, url: str, key: str) -> None:
-        self._tell("It all stays up until Ctrl-C. In another terminal:")
+    def _keep_running(self, url: str, key: str) -> None:
+        self._comment("Server and daemon keep running until Ctrl-C. In another terminal:")
         for name, value in (("MIRROR_HOME", self.home), ("WANDB_BASE_URL", url), ("WANDB_API_KEY", key)):
             self._say(f"  export {name}={shlex.quote(str(value))}")
         self._say("  mirror status")
@@ -177,17 +179,17 @@ class Demo:
         except KeyboardInterrupt:
             self._say("")
 
-    def _tell(self, text: str) -> None:
+    def _comment(self, text: str) -> None:
         self._say(f"# {text}")
 
 
 def _running(world: World) -> Run:
-    """A run of the sample that is still training."""
+    """Return a run of the sample that is still training."""
     return next(run for name in PROJECTS for run in world.runs(ENTITY, name) if run.state == "running")
 
 
 def _quoted(argument: str) -> str:
-    """As a person would quote it: double quotes around SQL, single quotes around JSON."""
+    """Quote as a user would: double quotes around SQL, single quotes around JSON."""
     if " " in argument and '"' not in argument and "$" not in argument:
         return f'"{argument}"'
     return shlex.quote(argument)

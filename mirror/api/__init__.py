@@ -1,1 +1,1 @@
-"""The Python API over the mirror, shaped as the official client's; see docs/python.md."""
+"""The Python API of the mirror, with the interface of the official client; see docs/python.md."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mirror.addresses import path_of
-from mirror.api.official import asked_of_server, asks
+from mirror.api.official import call_server, official_method
 from mirror.api.people import User
 from mirror.api.projects import Project, Projects
 from mirror.api.run import Run
@@ -29,18 +29,18 @@ _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": 
 
 Found = TypeVar("Found")
 
-_CLOCKS_DIFFER = timedelta(minutes=1)
-"""How far two clocks may be apart."""
+_CLOCK_SKEW = timedelta(minutes=1)
+"""How far two clocks may differ."""
 
 
 class Api:
-    """Reads runs from the mirror, and writes them through it; shaped as the official client's `Api`.
+    """Reads runs from the mirror, and writes them to the server and the mirror; has the official `Api`'s interface.
 
-    What it shows is one consistent snapshot of the mirror, until `refresh`, `flush` or a write of its own moves it on.
+    Shows one consistent snapshot of the mirror, until `refresh`, `flush` or one of its own writes moves to a newer one.
 
-    `overrides` may set `entity`, `project` and `base_url`; `timeout` (seconds) and `api_key` hold for the server.
-    `home` is another mirror than MIRROR_HOME. `max_age` ("5m", or seconds): a project that was synced longer ago is
-    pulled before it is first looked at. `allow_delete` lets `Run.delete` work.
+    `overrides` may set `entity`, `project` and `base_url`; `timeout` (seconds) and `api_key` are for the server.
+    `home` selects another mirror than MIRROR_HOME. `max_age` ("5m", or seconds): a project whose last sync is older is
+    pulled when it is first used. `allow_delete` enables `Run.delete`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Api:
         max_age: str | float | None = None,
         allow_delete: bool = False,
     ) -> None:
-        """Open nothing yet. Raises ArgumentError for what it cannot take."""
+        """Check the arguments; opens nothing yet. Raises ArgumentError for invalid ones."""
         environ = dict(os.environ)
         if unknown := [name for name in overrides or {} if name not in _OVERRIDES]:
             raise ArgumentError(f"overrides: unknown {unknown[0]!r}; known: {', '.join(_OVERRIDES)}")
@@ -77,10 +77,10 @@ class Api:
     # Reading
 
     def run(self, path: str = "", *, deleted: bool = False) -> Run:
-        """One run, by "entity/project/run_id", "project/run_id", the address of its page, or its id alone.
+        """Return one run, by "entity/project/run_id", "project/run_id", the address of its page, or only its id.
 
-        The same object each time, until the snapshot moves. Raises NotMirrored, which is a CommError. A run that was
-        deleted on the server is there with `deleted=True` only.
+        Returns the same object each time, until the snapshot changes. Raises NotMirrored, which is a CommError. A run
+        that was deleted on the server is only found with `deleted=True`.
         """
         text = self._run_path(path)
         if ("run", text) not in self._known:
@@ -91,7 +91,7 @@ class Api:
     def _open_run(self, text: str, *, deleted: bool) -> Run:
         parts = text.split("/")
         self._pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
-        address = self._meant(lambda entity: self._view().address(text, entity, deleted=deleted))
+        address = self._resolve(lambda entity: self._view().address(text, entity, deleted=deleted))
         if self._pull_if_old(f"{address.entity}/{address.project}"):
             address = self._view().address(str(address), None, deleted=deleted)
         self._looked_at[str(address)] = None
@@ -108,12 +108,12 @@ class Api:
         *,
         deleted: bool = False,
     ) -> Runs:
-        """The runs of a project that match a Mongo-style filter, in order; docs/filters.md has the whole language.
+        """Return the runs of a project that match a Mongo-style filter, in order; see docs/filters.md.
 
             api.runs("team/vision", {"config.lr": {"$gt": 0.01}, "state": "finished"}, order="-summary_metrics.acc")
 
         Newest first by default. Deleted runs are left out unless `deleted`. Raises NotMirrored and FilterError.
-        `include_sweeps` and `lazy` are taken for the official client's sake; nothing depends on them.
+        `include_sweeps` and `lazy` are only accepted for compatibility with the official client.
         """
         text = path or self.settings["project"]
         if not text:
@@ -121,7 +121,7 @@ class Api:
         key = ("runs", text, repr(filters), order, per_page, deleted)
         if key not in self._known:
             self._pull_if_old(text)
-            name = self._meant(lambda entity: self._view().project(text, entity))
+            name = self._resolve(lambda entity: self._view().project(text, entity))
             if self._pull_if_old(str(name)):
                 name = self._view().project(str(name), None)
             self._looked_at[str(name)] = None
@@ -132,21 +132,21 @@ class Api:
         return runs
 
     def projects(self, entity: str | None = None, per_page: int = 200) -> Projects:  # noqa: ARG002
-        """The mirrored projects of an entity; of all entities where none is given or set."""
-        wanted = entity or self.settings["entity"]
-        found = [name for name in self._view().projects if wanted in (None, name.entity)]
-        return Projects(wanted, [Project(*name, self) for name in found])
+        """Return the mirrored projects of an entity; of all entities if none is given or set."""
+        owner = entity or self.settings["entity"]
+        names = [name for name in self._view().projects if owner in (None, name.entity)]
+        return Projects(owner, [Project(*name, self) for name in names])
 
     def project(self, name: str, entity: str | None = None) -> Project:
-        """One mirrored project. Raises NotMirrored."""
+        """Return one mirrored project. Raises NotMirrored."""
         text = f"{entity}/{name}" if entity else name
-        return Project(*self._meant(lambda owner: self._view().project(text, owner)), self)
+        return Project(*self._resolve(lambda owner: self._view().project(text, owner)), self)
 
     def sweep(self, path: str) -> Sweep:
-        """A sweep, by "entity/project/sweep_id", or less of it where entity and project are set.
+        """Return a sweep, by "entity/project/sweep_id"; entity and project may be omitted if they are set.
 
-        The server is asked for one that has no mirrored runs. The same object each time, until the snapshot moves.
-        Raises NotMirrored.
+        A sweep without mirrored runs is looked up on the server. Returns the same object each time, until the snapshot
+        changes. Raises NotMirrored.
         """
         text = self._run_path(path, "sweep")
         if ("sweep", text) not in self._known:
@@ -155,10 +155,10 @@ class Api:
         return sweep
 
     def _open_sweep(self, text: str) -> Sweep:
-        home, _, name = text.rpartition("/")
-        if not home:
-            raise ArgumentError(f"{text!r} is no sweep: write entity/project/sweep_id")
-        project = self._meant(lambda entity: self._view().project(home, entity))
+        project_path, _, name = text.rpartition("/")
+        if not project_path:
+            raise ArgumentError(f"{text!r} is not a sweep path; use entity/project/sweep_id")
+        project = self._resolve(lambda entity: self._view().project(project_path, entity))
         found = Sweep(*project, name, self)
         if not len(found.runs):
             try:
@@ -171,21 +171,21 @@ class Api:
 
     @property
     def as_of(self) -> datetime | None:
-        """How old what is shown may be: everything that was on the server by then is in it. Aware, UTC.
+        """The time up to which the shown data is complete, aware, UTC: it has everything that was on the server then.
 
-        The oldest last complete sync among the projects that were looked at, or of all where none was; None where one
-        of them was never synced completely.
+        This is the oldest of the last complete syncs of the projects that were used, or of all projects if none was
+        used; None if one of them was never synced completely.
         """
         successes = self._view().successes()
-        wanted = {"/".join(path.split("/")[:2]) for path in self._looked_at}
-        times = [at for name, at in successes.items() if not wanted or str(name) in wanted]
+        used = {"/".join(path.split("/")[:2]) for path in self._looked_at}
+        times = [at for name, at in successes.items() if not used or str(name) in used]
         known = [at for at in times if at is not None]
         return min(known) if known and len(known) == len(times) else None
 
     def refresh(self, *, pull: bool = False) -> None:
-        """Move on to the newest snapshot; with `pull`, after taking from the server what changed.
+        """Move to the newest snapshot; with `pull`, pull what changed on the server first.
 
-        Runs that were handed out keep what they show; ask for them again.
+        `Run` objects from before keep their snapshot; get them again to see newer data.
         """
         if pull:
             self.session.pull(self._projects_looked_at())
@@ -193,11 +193,11 @@ class Api:
         self._forget()
 
     def flush(self, *paths: str) -> None:
-        """Forget what was cached, pull from the server, and show the fresh values from then on.
+        """Forget what was cached, pull from the server, and show the new values from then on.
 
-        Without paths: runs that were opened one by one are taken afresh, whole; of projects that were listed what
-        changed is taken. With paths (projects or runs) all that is mirrored of them is taken afresh, as `mirror flush`
-        does, which takes as long as their history is. Through the daemon where one runs. Raises CommError.
+        Without paths: pulls runs that were opened one by one again completely, and of listed projects what changed.
+        With paths (projects or runs): pulls everything of them again, as `mirror flush` does, which takes longer the
+        longer their history is. Goes through the daemon if one runs. Raises CommError.
         """
         if paths:
             self.session.pull(paths, afresh=True)
@@ -215,19 +215,19 @@ class Api:
 
     @property
     def viewer(self) -> User:
-        """Who the API key belongs to: as the server told the last pass, else asked of it. Raises CommError."""
+        """The owner of the API key: as the last pass pulled it, else asked of the server. Raises CommError."""
         if self._viewer is None:
-            told = self._viewer_told()
-            if told is None:
-                told = self.session.ask(lambda server: server.viewer())
-            self._viewer = User(told, lambda: self._official.viewer, whole=True)
+            record = self._mirrored_viewer()
+            if record is None:
+                record = self.session.ask(lambda server: server.viewer())
+            self._viewer = User(record, lambda: self._official.viewer, whole=True)
         return self._viewer
 
     @property
     def default_entity(self) -> str | None:
-        """The entity of paths without one: what was set, else the viewer's, as the mirror holds it or the server says.
+        """The entity of paths without one: as set, else the viewer's, from the mirror or the server.
 
-        Where neither is to be had, the only one that is mirrored. Raises CommError.
+        If neither is available, the only mirrored entity. Raises CommError if there are several.
         """
         if self.settings["entity"]:
             return self.settings["entity"]
@@ -242,7 +242,7 @@ class Api:
 
     @property
     def user_agent(self) -> str:
-        """What this library calls itself towards the server."""
+        """The name of this library in requests to the server."""
         return f"wandb-mirror/{VERSION}"
 
     def create_run(self, *, run_id: str | None = None, project: str | None = None, entity: str | None = None) -> Run:
@@ -250,22 +250,22 @@ class Api:
         return self.created(lambda official, _: official.create_run(run_id=run_id, project=project, entity=entity))
 
     def created(self, make: Callable[[Any, Any], Any]) -> Run:
-        """The run that the official client makes: `make` is given its `Api` and its class `Run`."""
+        """Return the run that `make` creates; it gets the official client's `Api` object and `Run` class."""
 
-        def made() -> Any:
+        def create() -> Any:
             official = self._official
             from wandb.apis.public import Run as OfficialRun
 
             return make(official, OfficialRun)
 
-        run = asked_of_server(made)
+        run = call_server(create)
         path = f"{run.entity}/{run.project}/{run.id}"
-        self.session.take_in([path])
+        self.session.pull_written([path])
         self._forget()
         return self.run(path)
 
     def from_path(self, path: str) -> Any:
-        """The run, sweep or project at a path such as "team/project/sweeps/id"; a report comes from the server."""
+        """Return the run, sweep or project at a path such as "team/project/sweeps/id"; reports come from the server."""
         parts = path.strip("/ ").split("/")
         kind = parts[2] if len(parts) == 4 else "run" if len(parts) == 3 else ""
         if len(parts) <= 2:
@@ -275,68 +275,68 @@ class Api:
         if kind.startswith("sweep"):
             return self.sweep(path)
         if kind.startswith("report"):
-            return asked_of_server(lambda: self._official.from_path(path))
-        raise ArgumentError(f"{path!r}: write entity/project/runs/id, with sweeps or reports instead of runs")
+            return call_server(lambda: self._official.from_path(path))
+        raise ArgumentError(f"{path!r}: use entity/project/runs/id, or sweeps or reports instead of runs")
 
-    artifact = asks("artifact")
-    artifact_collection = asks("artifact_collection")
-    artifact_collection_exists = asks("artifact_collection_exists")
-    artifact_collections = asks("artifact_collections")
-    artifact_exists = asks("artifact_exists")
-    artifact_type = asks("artifact_type")
-    artifact_types = asks("artifact_types")
-    artifact_versions = asks("artifact_versions")
-    artifacts = asks("artifacts")
-    automation = asks("automation")
-    automations = asks("automations")
-    create_automation = asks("create_automation")
-    create_custom_chart = asks("create_custom_chart")
-    create_project = asks("create_project")
-    create_registry = asks("create_registry")
-    create_run_queue = asks("create_run_queue")
-    create_team = asks("create_team")
-    create_user = asks("create_user")
-    delete_automation = asks("delete_automation")
-    integrations = asks("integrations")
-    job = asks("job")
-    list_jobs = asks("list_jobs")
-    organization = asks("organization")
-    queued_run = asks("queued_run")
-    registries = asks("registries")
-    registry = asks("registry")
-    reports = asks("reports")
-    run_queue = asks("run_queue")
-    slack_integrations = asks("slack_integrations")
-    team = asks("team")
-    update_automation = asks("update_automation")
-    upsert_run_queue = asks("upsert_run_queue")
-    user = asks("user")
-    users = asks("users")
-    webhook_integrations = asks("webhook_integrations")
+    artifact = official_method("artifact")
+    artifact_collection = official_method("artifact_collection")
+    artifact_collection_exists = official_method("artifact_collection_exists")
+    artifact_collections = official_method("artifact_collections")
+    artifact_exists = official_method("artifact_exists")
+    artifact_type = official_method("artifact_type")
+    artifact_types = official_method("artifact_types")
+    artifact_versions = official_method("artifact_versions")
+    artifacts = official_method("artifacts")
+    automation = official_method("automation")
+    automations = official_method("automations")
+    create_automation = official_method("create_automation")
+    create_custom_chart = official_method("create_custom_chart")
+    create_project = official_method("create_project")
+    create_registry = official_method("create_registry")
+    create_run_queue = official_method("create_run_queue")
+    create_team = official_method("create_team")
+    create_user = official_method("create_user")
+    delete_automation = official_method("delete_automation")
+    integrations = official_method("integrations")
+    job = official_method("job")
+    list_jobs = official_method("list_jobs")
+    organization = official_method("organization")
+    queued_run = official_method("queued_run")
+    registries = official_method("registries")
+    registry = official_method("registry")
+    reports = official_method("reports")
+    run_queue = official_method("run_queue")
+    slack_integrations = official_method("slack_integrations")
+    team = official_method("team")
+    update_automation = official_method("update_automation")
+    upsert_run_queue = official_method("upsert_run_queue")
+    user = official_method("user")
+    users = official_method("users")
+    webhook_integrations = official_method("webhook_integrations")
 
     @property
     def _official(self) -> Any:
         return self.session.official
 
-    def _viewer_told(self) -> dict[str, Any] | None:
-        """Who holds the key, as the server told the last pass; None where it did not, or nothing is mirrored yet."""
+    def _mirrored_viewer(self) -> dict[str, Any] | None:
+        """Return the owner of the key as the last pass pulled it; None if it did not, or nothing is mirrored yet."""
         with suppress(StoreError):
-            found: dict[str, Any] | None = self._view().server(self.session.settings.server.base_url).get("viewer")
-            return found or None
+            viewer: dict[str, Any] | None = self._view().server(self.session.settings.server.base_url).get("viewer")
+            return viewer or None
         return None
 
     def facts_of(self, entity: str, project: str) -> Mapping[str, Any]:
-        """What the server told of a mirrored project, by the names of its API."""
+        """Return what the server reported about a mirrored project, by the field names of its API."""
         key = ("project", entity, project)
         if key not in self._known:
             self._known[key] = self._view().project_facts(entity, project)
-        told: Mapping[str, Any] = self._known[key]
-        return told
+        facts: Mapping[str, Any] = self._known[key]
+        return facts
 
     # For runs
 
     def newest(self) -> Snapshot:
-        """Move on to the newest snapshot, and return it."""
+        """Move to the newest snapshot and return it."""
         self._forget()
         return self._view()
 
@@ -354,47 +354,47 @@ class Api:
         return list(dict.fromkeys("/".join(path.split("/")[:2]) for path in paths))
 
     def _pull_if_old(self, path: str | None) -> bool:
-        """Pull the project of a whole path when it is older than `max_age` or not there; whether that was so."""
+        """Pull the project of a complete path if it is older than `max_age` or missing; return True if it pulled."""
         if self._max_age is None or path is None or path.count("/") != 1 or path in self._checked:
             return False
         self._checked.add(path)
         at = None
         if self.session.home.published.exists():
             at = next((at for name, at in self._view().successes().items() if str(name) == path), None)
-        # A time that is yet to come was written before a clock was set back, and tells nothing.
-        if at is not None and -_CLOCKS_DIFFER <= datetime.now(UTC) - at <= self._max_age:
+        # A time in the future was written before a clock was set back, so the age is unknown.
+        if at is not None and -_CLOCK_SKEW <= datetime.now(UTC) - at <= self._max_age:
             return False
         self.session.pull([path])
         self._forget()
         return True
 
-    def _meant(self, find: Callable[[str | None], Found]) -> Found:
-        """What `find` finds in the entity that is set. Of several entities that have it, the viewer's is meant."""
+    def _resolve(self, find: Callable[[str | None], Found]) -> Found:
+        """Return what `find` finds in the set entity; if several entities match and none is set, in the viewer's."""
         entity = self.settings["entity"]
         try:
             return find(entity)
         except NotMirrored as error:
             if entity or not isinstance(error.exc, Ambiguous):
                 raise
-            home = (self._viewer_told() or {}).get("entity")
-            if home is None:
+            viewer_entity = (self._mirrored_viewer() or {}).get("entity")
+            if viewer_entity is None:
                 raise
             try:
-                return find(home)
+                return find(viewer_entity)
             except NotMirrored:
                 raise error from None
 
     def _run_path(self, path: str, what: str = "run") -> str:
-        """A path as people write it, with what is set of entity and project before it."""
+        """Normalise a path or page address, and put the set project before it. Raises ArgumentError."""
         if not isinstance(path, str):
-            raise ArgumentError(f"{path!r} is no {what}: write entity/project/{what}_id")
+            raise ArgumentError(f"{path!r} is not a {what} path; use entity/project/{what}_id")
         text = re.sub(r"[?#].*$", "", path_of(path.strip()))
         text = text.replace("/runs/", "/").replace("/sweeps/", "/").strip("/ ")
         parts = [part.strip() for part in text.split("/")]
         if ":" in parts[-1] and len(parts) < 3:
             parts[-1:] = parts[-1].split(":", 1)
         if not all(parts):
-            raise ArgumentError(f"{path!r} is no {what}: write entity/project/{what}_id")
+            raise ArgumentError(f"{path!r} is not a {what} path; use entity/project/{what}_id")
         if len(parts) == 1 and self.settings["project"]:
             parts.insert(0, self.settings["project"])
         return "/".join(parts)
@@ -404,7 +404,7 @@ class Api:
 
 
 def _age(given: str | float | None) -> timedelta | None:
-    """A time span as people write it: "90s", "5m", "2h", or seconds."""
+    """Parse a time span such as "90s", "5m", "2h", or seconds. Raises ArgumentError."""
     if given is None:
         return None
     from mirror.settings.values import Impossible, seconds
@@ -414,5 +414,5 @@ def _age(given: str | float | None) -> timedelta | None:
     except Impossible as error:
         raise ArgumentError(f"max_age={given!r}: {error}") from None
     if not 0 <= span < float("inf"):
-        raise ArgumentError(f"max_age={given!r} is no time span")
+        raise ArgumentError(f"max_age={given!r} is not a time span")
     return timedelta(seconds=span)

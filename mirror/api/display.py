@@ -1,4 +1,4 @@
-"""How objects show themselves in a notebook: the page of the W&B app in a frame, or a table."""
+"""How objects are shown in a notebook: the page of the W&B app in a frame, or a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def frame(url: str | None, height: int, *, hidden: str | None) -> str:
-    """A frame that shows a page of the app; where it is `hidden`, behind a button that names what it shows."""
+    """Return an HTML frame that shows a page of the app; `hidden` names it on a button that reveals the frame."""
     style = f"border:none;width:100%;height:{height}px;" + ("display:none;" if hidden else "")
     shows = "this.nextSibling.style.display='block';this.style.display='none';"
     button = f'<button onClick="{shows}">Display W&amp;B {hidden}</button>' if hidden else ""
@@ -16,7 +16,7 @@ def frame(url: str | None, height: int, *, hidden: str | None) -> str:
 
 
 def rows(header: Sequence[str], cells: Sequence[Sequence[Any]], more: int) -> str:
-    """A table as HTML; `more` rows are there that it does not show."""
+    """Return an HTML table; `more` is the number of rows that it leaves out."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in cells)
     rest = f"<p>... and {more:,} more</p>" if more > 0 else ""
@@ -24,7 +24,7 @@ def rows(header: Sequence[str], cells: Sequence[Sequence[Any]], more: int) -> st
 
 
 def display(text: str) -> bool:
-    """Show HTML where a notebook runs; False elsewhere."""
+    """Show HTML in a notebook; return False outside of one."""
     try:
         from IPython import display as shown
         from IPython import get_ipython

@@ -1,4 +1,4 @@
-"""Changes of runs: found by comparing what a person holds with what was mirrored, and sent to the server."""
+"""Edits of runs: found by comparing a changed `Run` with its snapshot, and sent to the server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _OWN = ("_wandb",)
 
 
 def changes(run: Run, held: Mapping[str, Any], documents: Sequence[str]) -> Edit:
-    """What differs between what is held of a run and its snapshot. Raises ArgumentError for values JSON cannot say."""
+    """Return how the held values of a run differ from its snapshot.
+
+    Raises ArgumentError for values that are not JSON-serialisable.
+    """
     from mirror.remote.mutations import Edit
 
     texts: dict[str, Any] = {}
@@ -55,9 +58,9 @@ def _document(name: str, now: Mapping[str, Any], before: Mapping[str, Any]) -> d
 def write(
     session: Session, addresses: Sequence[Address], edit: Edit, written: Callable[[Address], None] | None = None
 ) -> None:
-    """Send one edit to each of these runs, on top of what the server holds of it now; `written` hears of each.
+    """Send one edit to each of these runs, on top of what the server holds now; calls `written` after each.
 
-    Raises CommError for the first one that is refused; those before it are written.
+    Raises CommError for the first run that is refused; those before it are written.
     """
     from mirror.remote import mutations
 
@@ -105,33 +108,33 @@ def append(session: Session, address: Address, rows: Sequence[Mapping[str, Any]]
 
 
 def plain(value: Any, where: str) -> Any:
-    """The value as JSON can say it: numbers of numpy and its like become Python's, times ISO text.
+    """Return the value as JSON types: numbers of numpy and similar types become Python's, times become ISO text.
 
-    Raises ArgumentError that names the key of anything else.
+    Raises ArgumentError, which names the key, for any other type.
     """
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, float | int):
-        # A subclass, such as numpy.float64 or an enum of integers, is its number.
+        # Subclasses such as numpy.float64 or an enum of integers become plain numbers.
         return float(value) if isinstance(value, float) else int(value)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise ArgumentError(f"{where}: the key {key!r} is no text")
+                raise ArgumentError(f"{where}: the key {key!r} is not a string")
         return {key: plain(entry, f"{where}.{key}") for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(entry, where) for entry in value]
     for convert in ("tolist", "isoformat"):
         if callable(method := getattr(value, convert, None)):
             return plain(method(), where)
-    raise ArgumentError(f"{where}: a {type(value).__name__} is no value of JSON")
+    raise ArgumentError(f"{where}: {type(value).__name__} is not JSON-serialisable")
 
 
 def _text(value: Any, what: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ArgumentError(f"{what} is text, not {value!r}")
+        raise ArgumentError(f"{what} must be a string, not {value!r}")
     return value
 
 
@@ -140,7 +143,7 @@ def _project(address: Address) -> ProjectKey:
 
 
 def preview(snapshot: Snapshot, address: Address, edit: Edit) -> list[tuple[str, str, str]]:
-    """What the edit would change of the run as the mirror holds it: field, old and new value as JSON."""
+    """Return what the edit would change of the mirrored run: field, old and new value as JSON."""
     from mirror.remote.mutations import document_after, tags_after
     from mirror.snapshot.runs import Page
 
@@ -156,5 +159,5 @@ def preview(snapshot: Snapshot, address: Address, edit: Edit) -> list[tuple[str,
         before |= {f"{name}.{key}": value for key, value in values.items()}
         after |= {f"{name}.{key}": value for key, value in new.items()}
     fields = dict.fromkeys([*before, *after])
-    told = [(field, dumps(before.get(field)), dumps(after.get(field))) for field in fields]
-    return [line for line in told if line[1] != line[2]]
+    lines = [(field, dumps(before.get(field)), dumps(after.get(field))) for field in fields]
+    return [line for line in lines if line[1] != line[2]]

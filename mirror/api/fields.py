@@ -1,4 +1,4 @@
-"""The fields of a run under the names that the server's API gives them, for `Run.load` and as attributes."""
+"""The fields of a run by the names of the server's API, for `Run.load` and as attributes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mirror.api.run import Run
 
-TOLD = ("projectId", "readOnly")
-"""Fields that are kept as the server told them."""
+STORED_AS_REPORTED = ("projectId", "readOnly")
+"""Fields that are stored as the server reported them."""
 
 FIELDS: dict[str, Callable[[Run], Any]] = {
     "id": lambda run: run.storage_id,
@@ -34,4 +34,4 @@ FIELDS: dict[str, Callable[[Run], Any]] = {
     "historyKeys": lambda run: run.history_keys,
     "user": lambda run: {"name": run.user.name, "username": run.user.username} if run._fact("username") else None,  # noqa: SLF001
 }
-"""Fields that follow from what the mirror holds."""
+"""Fields that are derived from what the mirror holds."""

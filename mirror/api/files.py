@@ -1,4 +1,4 @@
-"""Files of a run. Their content stays on the server; their list does, too, where `sync.files` does not mirror it."""
+"""Files of a run. Their content is only on the server, and so is their list unless `sync.files` mirrors it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
-from mirror.api.official import asked_of_server
+from mirror.api.official import call_server
 from mirror.errors import ArgumentError, CommError, StoreError
 from mirror.store.records import ProjectKey
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 METADATA = "wandb-metadata.json"
 
 Mirrored = Callable[[Sequence[str], str | None], list[dict[str, Any]] | None]
-"""What the mirror holds of the files of these names, or of a pattern; None where their list is not mirrored."""
+"""Returns the mirrored list of the files with these names or this pattern; None if the list is not mirrored."""
 
 
 class File:
     """One file of a run."""
 
     def __init__(self, session: Session, run: Run, node: dict[str, Any]) -> None:
-        """Files come from `Run.files` and `Run.file`."""
+        """Use `Run.files` or `Run.file` to get one."""
         self._session = session
         self._run = run
         self._node = node
@@ -37,23 +37,23 @@ class File:
 
     @property
     def name(self) -> str:
-        """The name, folders within the run included."""
+        """The name, including folders within the run."""
         return str(self._node["name"])
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return int(self._node["sizeBytes"] or 0)
 
     @property
     def mimetype(self) -> str | None:
-        """The type of its content."""
+        """The MIME type of its content."""
         kind: str | None = self._node["mimetype"]
         return kind
 
     @property
     def md5(self) -> str | None:
-        """Base64 of its MD5 digest."""
+        """Its MD5 digest in Base64."""
         digest: str | None = self._node["md5"]
         return digest
 
@@ -65,32 +65,32 @@ class File:
 
     @property
     def url(self) -> str:
-        """Its address on the server, which wants the key. Raises CommError."""
+        """Its address on the server, which requires the API key. Raises CommError."""
         return str(self._addresses["url"])
 
     @property
     def direct_url(self) -> str | None:
-        """Its address in the object store, signed, for a while. Raises CommError."""
+        """Its signed address in the object store, valid for a limited time. Raises CommError."""
         address: str | None = self._addresses["directUrl"]
         return address
 
     @property
     def _addresses(self) -> dict[str, Any]:
-        """What only the server tells; a mirrored file is asked for when this is first wanted."""
+        """The record with both addresses, which only the server has; asked for when they are first needed."""
         if "url" not in self._node:
             found = _on_server(self._session, self._run, [self.name])
             if not found:
-                raise CommError(f"{'/'.join(self._run.path)} has no file {self.name} any more", LookupError(self.name))
+                raise CommError(f"{'/'.join(self._run.path)} no longer has a file {self.name}", LookupError(self.name))
             self._node = found[0]
         return self._node
 
     def read(self) -> bytes:
-        """Its content. Raises CommError, also for a very large one, which `download` takes."""
+        """Return its content. Raises CommError, also for a very large file; use `download` for those."""
         return self._session.ask(lambda server: server.download(self._source))
 
     @property
     def _source(self) -> str:
-        """The signed address, which wants no key."""
+        """The signed address, which needs no API key, else the address on the server."""
         return self.direct_url or self.url
 
     def download(
@@ -100,19 +100,20 @@ class File:
         exist_ok: bool = False,
         api: Any = None,  # noqa: ARG002
     ) -> TextIO:
-        """Store it under the folder `root` and open it for reading; `api` is taken for the official client's sake.
+        """Download it into the folder `root` and open it for reading.
 
-        A file that is there is replaced with `replace`, opened as it is with `exist_ok`, else refused. Raises
-        ArgumentError for that and for a name that leads out of `root`, CommError, and StoreError.
+        An existing file is overwritten with `replace`, opened as it is with `exist_ok`, else refused. `api` is only
+        accepted for compatibility with the official client. Raises ArgumentError for an existing file and for a name
+        that leads out of `root`, CommError, and StoreError.
         """
         folder = Path(root).resolve()
         target = (folder / self.name).resolve()
         if not target.is_relative_to(folder):
-            raise ArgumentError(f"{self.name!r} leads out of {root}; it is not downloaded")
+            raise ArgumentError(f"{self.name!r} leads out of {root}; it was not downloaded")
         if target.exists() and not replace:
             if exist_ok:
                 return target.open(encoding="utf-8")
-            raise ArgumentError(f"{target} exists; replace=True overwrites it, exist_ok=True leaves it as it is")
+            raise ArgumentError(f"{target} exists; use replace=True to overwrite it, or exist_ok=True to keep it")
         scratch = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,14 +128,14 @@ class File:
     def delete(self) -> None:
         """Delete it on the server, then from the mirror's list. Raises CommError and MissingPackage."""
         official = self._run._official  # noqa: SLF001
-        asked_of_server(lambda: official.file(self.name).delete())
-        self._run._mirrored()  # noqa: SLF001
+        call_server(lambda: official.file(self.name).delete())
+        self._run._pull_written()  # noqa: SLF001
 
     @property
     def path_uri(self) -> str:
-        """Its address in the bucket of a team that keeps its own, asked of the server by the official client."""
+        """Its address in a team's own storage bucket; the official client asks the server."""
         official = self._run._official  # noqa: SLF001
-        uri: str = asked_of_server(lambda: official.file(self.name).path_uri)
+        uri: str = call_server(lambda: official.file(self.name).path_uri)
         return uri
 
     def __repr__(self) -> str:
@@ -142,22 +143,22 @@ class File:
 
 
 class Files(Sequence[File]):
-    """Files of a run, looked up once, when they are first wanted: in the mirror, or on the server."""
+    """Files of a run, listed once, when they are first used: from the mirror, else from the server."""
 
     def __init__(
         self, session: Session, run: Run, mirrored: Mirrored, names: Sequence[str], pattern: str | None, per_page: int
     ) -> None:
         if names and pattern:
-            raise ArgumentError("names or a pattern, not both")
+            raise ArgumentError("give names or a pattern, not both")
         self.run = run
         self._session = session
         self._mirrored = mirrored
-        self._asked = (list(names), pattern, per_page)
+        self._query = (list(names), pattern, per_page)
         self._found: list[File] | None = None
 
     def _files(self) -> list[File]:
         if self._found is None:
-            names, pattern, per_page = self._asked
+            names, pattern, per_page = self._query
             nodes = self._mirrored(names, pattern)
             if nodes is None:
                 nodes = _on_server(self._session, self.run, names, pattern, per_page)
@@ -179,7 +180,7 @@ class Files(Sequence[File]):
 
     @property
     def more(self) -> bool:
-        """Always False: there is no further page to load."""
+        """Always False: all pages are loaded at once."""
         return False
 
     def __repr__(self) -> str:
@@ -196,7 +197,7 @@ def _on_server(
 
 
 def metadata(run: Run) -> dict[str, Any] | None:
-    """The content of `wandb-metadata.json`; None for a run without it. Raises CommError."""
+    """Download `wandb-metadata.json` and return its content; None for a run without it. Raises CommError."""
     found = run.files([METADATA], per_page=1)
     if not len(found):
         return None

@@ -1,4 +1,4 @@
-"""History as people want it: dictionaries, a pandas or polars DataFrame, or an Arrow table."""
+"""Formats of history: dictionaries, a pandas or polars DataFrame, or an Arrow table."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ FORMATS = ("dicts", "pandas", "polars", "arrow")
 
 
 def package(name: str) -> Any:
-    """An optional package. Raises MissingPackage, which says what to install."""
+    """Import an optional package. Raises MissingPackage, which says what to install."""
     try:
         return import_module(name)
     except ImportError as error:
         raise MissingPackage(
-            f"{name} is not installed: `pip install 'wandb-mirror[{name}]'`, or ask for another format"
+            f"{name} is not installed: `pip install 'wandb-mirror[{name}]'`, or use another format"
         ) from error
 
 
 def checked(name: str, known: Sequence[str] = FORMATS) -> str:
-    """The name of a format. Raises ArgumentError for an unknown one."""
+    """Return the name of a format. Raises ArgumentError for an unknown one."""
     if name not in known:
         raise ArgumentError(f"unknown format {name!r}; known: {', '.join(known)}")
     return name
 
 
 def shown(aligned: Aligned, form: str, step_key: str | None, order: Sequence[str] = ()) -> Any:
-    """One run in a format. `order` names the columns in their order; without it they stand as they were read."""
+    """Return one run's history in a format. `order` selects and orders the columns; without it, all as read."""
     match form:
         case "pandas":
             return pandas_frame(aligned, step_key, order)
@@ -51,34 +51,34 @@ def shown(aligned: Aligned, form: str, step_key: str | None, order: Sequence[str
 
 
 def pandas_frame(aligned: Aligned, step_key: str | None, order: Sequence[str] = ()) -> Any:
-    """A DataFrame as pandas makes it of the dictionaries: a value that was not logged is NaN."""
+    """Return the DataFrame that pandas makes of the dictionaries: values that were not logged are NaN."""
     pandas = package("pandas")
     if not len(aligned.steps):
         return pandas.DataFrame()
     columns: dict[str, Any] = {} if step_key is None else {step_key: aligned.steps.to_numpy()}
-    for one, places in aligned.series:
-        columns[one.key] = _pandas_column(one, places, len(aligned.steps))
+    for one, positions in aligned.series:
+        columns[one.key] = _pandas_column(one, positions, len(aligned.steps))
     return pandas.DataFrame({key: columns[key] for key in order} if order else columns)
 
 
-def _pandas_column(one: Series, places: pa.Array[Any] | None, length: int) -> Any:
+def _pandas_column(one: Series, positions: pa.Array[Any] | None, length: int) -> Any:
     numbers = one.numbers()
-    if numbers is not None and places is None:
+    if numbers is not None and positions is None:
         return numbers.to_numpy()
     if numbers is not None:
         import numpy as np
 
         column = np.full(length, np.nan)
-        column[places.to_numpy()] = numbers.to_numpy()  # type: ignore[union-attr]
+        column[positions.to_numpy()] = numbers.to_numpy()  # type: ignore[union-attr]
         return column
     values = one.python()
-    if places is None:
+    if positions is None:
         return values
-    spread: list[Any] = [float("nan")] * length
-    there: list[Any] = places.to_pylist()
-    for place, value in zip(there, values, strict=True):
-        spread[place] = value
-    return spread
+    filled: list[Any] = [float("nan")] * length
+    rows: list[Any] = positions.to_pylist()
+    for row, value in zip(rows, values, strict=True):
+        filled[row] = value
+    return filled
 
 
 def _ordered(one: pa.Table, order: Sequence[str]) -> pa.Table:
@@ -86,9 +86,9 @@ def _ordered(one: pa.Table, order: Sequence[str]) -> pa.Table:
 
 
 def together(tables: Iterable[tuple[str, pa.Table]]) -> pa.Table:
-    """Tables of many runs below each other, with the run ids as a column `run_id`; columns by name.
+    """Concatenate tables of many runs, with the run ids in a column `run_id`; columns are sorted by name.
 
-    A key that is of one type in one run and of another elsewhere becomes text: JSON, but for strings.
+    A key that has different types in different runs becomes text: strings as they are, other values as JSON.
     """
     import pyarrow as pa
 

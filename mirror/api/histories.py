@@ -1,4 +1,4 @@
-"""The history of runs: sampled, whole, and scanned row by row."""
+"""The history of runs: sampled, complete, and scanned row by row."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mirror.snapshot.snapshot import Address, Snapshot
 STEP = "_step"
 
 WINDOW_VALUES = 2_000_000
-"""The most of a run's values that a scan holds at once."""
+"""How many values of a run a scan holds in memory at most."""
 
 
 def sampled(
     reader: Reader,
     address: Address,
-    rows_told: int,
+    server_rows: int,
     samples: int | None,
     keys: Sequence[str] | None,
     x_axis: str,
@@ -31,18 +31,18 @@ def sampled(
     *,
     alone: bool = True,
 ) -> tuple[Aligned, str | None, list[str]]:
-    """What `Run.history` shows: aligned series, the name of the step column, and the columns in their order.
+    """Return what `Run.history` shows: aligned series, the name of the step column, and the columns in their order.
 
-    Keys that a run never logged are warned of where it is asked for `alone`.
+    `alone` is True if only this run is read: then keys that it never logged cause a warning.
     """
     if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
-        raise ArgumentError(f"samples={samples!r}: a number of rows from 1 on, or None for all of them")
+        raise ArgumentError(f"samples={samples!r}: must be a number of rows, at least 1, or None for all rows")
     if stream not in ("default", "system"):
-        raise ArgumentError(f'stream={stream!r}: "default" for what the run logged, "system" for its machine')
+        raise ArgumentError(f'stream={stream!r}: must be "default" for logged values, or "system" for system metrics')
     if stream == "system":
         return align(_system(reader, address, samples)), None, []
     if not keys:
-        if samples is not None and rows_told <= samples:
+        if samples is not None and server_rows <= samples:
             samples = None
         return align(reader.series(address.rid, Scope(samples=samples))), STEP, []
     order = list(dict.fromkeys([x_axis, *keys]))
@@ -56,7 +56,7 @@ def sampled(
 
 
 def _cut_to(aligned: Aligned, keys: Sequence[str]) -> Aligned:
-    """The steps alone where no key but the step was asked for."""
+    """Return only the steps if no key other than the step was asked for."""
     return aligned if keys else Aligned(aligned.steps, ())
 
 
@@ -71,7 +71,7 @@ def _system(reader: Reader, address: Address, samples: int | None) -> list[Serie
 
 
 def wrong_keys(keys: Any, stream: str = "default") -> str | None:
-    """What is wrong with the keys that were asked for, in one line; None for a list of texts, or none."""
+    """Return in one line what is wrong with `keys`; None for a list of strings, or no keys."""
     if keys is not None and not isinstance(keys, list | tuple):
         return f"keys must be specified in a list, such as ['loss', 'val/acc'], not as {keys!r}"
     if not all(isinstance(key, str) for key in keys or ()):
@@ -80,7 +80,7 @@ def wrong_keys(keys: Any, stream: str = "default") -> str | None:
 
 
 def warn_unknown(snapshot: Snapshot, address: Address, keys: Sequence[str]) -> None:
-    """Warn of keys that the run never logged; the official client gives an empty answer without a word."""
+    """Warn about keys that the run never logged; the official client silently returns nothing for them."""
     logged = [key for key, *_ in snapshot.keys(address.rid)]
     for key in keys:
         if key not in logged:
@@ -88,10 +88,10 @@ def warn_unknown(snapshot: Snapshot, address: Address, keys: Sequence[str]) -> N
 
 
 class HistoryScan(Iterator[dict[str, Any]]):
-    """Every history row of a run, as dictionaries, by rising step. Iterating again starts again.
+    """Every history row of a run as a dictionary, in order of steps. Iterating again starts from the beginning.
 
-    A key that was not logged at a step is not in its row. With `keys`, only rows that hold all of them, cut down to
-    `_step` and them. Rows are read in windows, so that a run of any length takes little memory.
+    A key that was not logged at a step is missing from its row. With `keys`, only rows that hold all of them, with only
+    these keys. Rows are read in windows of steps, so that a run of any length needs little memory.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ class HistoryScan(Iterator[dict[str, Any]]):
 
     @property
     def max_step(self) -> int:
-        """The highest step that can come."""
+        """The highest step that a row can have."""
         return self._stop - 1
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # noqa: PYI034
-        # Not the scan itself: a loop over the inner iterator calls no function of Python's for a row.
+        # Not `self`: a loop over the inner iterator does not call a Python function for each row.
         self._rows = chain.from_iterable(self._scan())
         return self._rows
 
@@ -136,7 +136,7 @@ class HistoryScan(Iterator[dict[str, Any]]):
             yield from chunks(_cut_to(found, logged) if self.keys else found, STEP)
 
     def _windows(self) -> Iterator[tuple[int | None, int | None]]:
-        """Spans of steps that hold no more than WINDOW_VALUES; one without bounds where all of the run is wanted."""
+        """Yield spans of steps with about WINDOW_VALUES values at most; one without bounds if it covers the run."""
         rid = self._address.rid
         last, values, _ = self._reader.extent(rid)
         if self._stop <= self.min_step:

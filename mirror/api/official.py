@@ -1,7 +1,7 @@
-"""What the mirror does not hold is asked of the server by the official client, where that is installed.
+"""Asks the server for what the mirror does not hold, with the official client if it is installed.
 
-Artifacts, reports, registries and what else only the server has are the official client's own objects: a script gets
-what it would get without the mirror.
+Artifacts, reports, registries and everything else that only the server has are the official client's own objects: a
+script gets the same as without the mirror.
 """
 
 from __future__ import annotations
@@ -16,67 +16,57 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_ITS_OWN = ("wandb", "wandb_core", "requests")
-"""Packages of the exceptions that the official client raises for what has to do with the server."""
+_SERVER_ERRORS = ("wandb", "wandb_core", "requests")
+"""Packages of the exceptions that the official client raises for errors of the server or the network."""
 
 
 def connect(session: Session) -> Any:
-    """The official client's `Api` for the server that is mirrored.
+    """Return the official client's `Api` for the mirrored server.
 
-    Raises MissingPackage where it is not installed, AuthError without a key, CommError.
+    Raises MissingPackage if it is not installed, AuthError without a key, CommError.
     """
     try:
         import wandb
     except ImportError as error:
-        raise MissingPackage("this is asked of the server by the official client: `pip install wandb`") from error
+        raise MissingPackage("this needs the official client, which asks the server: `pip install wandb`") from error
     from mirror.settings import credentials
 
     server = session.settings.server
     key = credentials.find(server.base_url, session.environ).key
     settings = {"base_url": server.base_url, "entity": session.environ.get("WANDB_ENTITY")}
     overrides = {name: value for name, value in settings.items() if value}
-    return asked_of_server(lambda: wandb.Api(overrides, timeout=max(1, round(server.timeout)), api_key=key))
+    return call_server(lambda: wandb.Api(overrides, timeout=max(1, round(server.timeout)), api_key=key))
 
 
-def asked_of_server(work: Callable[[], Result]) -> Result:
-    """The result of a call of the official client. What it raises about the server becomes a CommError."""
+def call_server(work: Callable[[], Result]) -> Result:
+    """Call the official client; its exceptions about the server become CommError."""
     try:
         return work()
     except MirrorError:
         raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _ITS_OWN:
+        if type(error).__module__.partition(".")[0] not in _SERVER_ERRORS:
             raise
         raise CommError(str(error) or type(error).__name__, getattr(error, "exc", None) or error) from error
 
 
-def asks(name: str, *, changes: bool = False) -> Any:
-    """A method that is the official object's of this name. One that `changes` a run has the mirror take it after."""
+def official_method(name: str, *, changes: bool = False) -> Any:
+    """Return a method that calls the official object's method; with `changes`, the run is pulled afterwards."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found = _guarded(asked_of_server(lambda: getattr(self._official, name)(*args, **kwargs)))
+        result = _guarded(call_server(lambda: getattr(self._official, name)(*args, **kwargs)))
         if changes:
-            self._mirrored()
-        return found
+            self._pull_written()
+        return result
 
     method.__name__ = name
     method.__doc__ = f"As the official client's `{name}`, which asks the server. Raises CommError, MissingPackage."
     return method
 
 
-def _guarded(found: Result) -> Result:
-    """The same; a list that the official client reads page by page raises CommError, too, when a page does not come."""
-    load = getattr(found, "_load_page", None)
+def _guarded(result: Result) -> Result:
+    """Return the result; if it is a list that loads page by page, a page that fails raises CommError, too."""
+    load = getattr(result, "_load_page", None)
     if load is not None:
-        vars(found)["_load_page"] = lambda: asked_of_server(load)
-    return found
-
-
-def asked(name: str) -> Any:
-    """A property that is the official object's of this name."""
-
-    def value(self: Any) -> Any:
-        return asked_of_server(lambda: getattr(self._official, name))
-
-    value.__doc__ = f"As the official client's `{name}`, which asks the server. Raises CommError, MissingPackage."
-    return property(value)
+        vars(result)["_load_page"] = lambda: call_server(load)
+    return result

@@ -1,4 +1,4 @@
-"""What runs belong to: projects."""
+"""Mirrored projects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from mirror.api.display import display, frame
-from mirror.api.official import asked_of_server, asks
+from mirror.api.official import call_server, official_method
 from mirror.api.people import User, camel
 from mirror.api.sweeps import Sweeps
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mirror.api.runs import Runs
 
 _OF_PROJECT = ("createdAt", "isBenchmark")
-"""Fields of a project that the official client has under the server's names, too."""
+"""Fields of a project that the official client also has by the server's names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,9 +34,9 @@ class Project:
 
     @property
     def id(self) -> str:
-        """The server's own id of the project. Raises CommError where the mirror does not hold it, nor the server."""
-        found: str = self._fact("id")
-        return found
+        """The server's own id of the project. Raises CommError if neither the mirror nor the server has it."""
+        project_id: str = self._fact("id")
+        return project_id
 
     @property
     def created_at(self) -> str:
@@ -51,41 +51,41 @@ class Project:
 
     @property
     def owner(self) -> User:
-        """Who created it. Raises ValueError where the server names nobody, CommError as `id`."""
-        told = self._fact("user")
-        if not told:
+        """The user who created it. Raises ValueError if the server names none, CommError as `id`."""
+        record = self._fact("user")
+        if not record:
             raise ValueError(f"No user found for project {self.name}")
-        if not isinstance(told, Mapping):
-            told = told._attrs  # noqa: SLF001
-        return User(told, lambda: self._official.owner, whole=True)
+        if not isinstance(record, Mapping):
+            record = record._attrs  # noqa: SLF001
+        return User(record, lambda: self._official.owner, whole=True)
 
     @property
     def url(self) -> str:
         """The project's page on the server."""
         return f"{self._api.session.page(self.entity, self.name)}/workspace"
 
-    artifacts_types = asks("artifacts_types")
-    collections = asks("collections")
+    artifacts_types = official_method("artifacts_types")
+    collections = official_method("collections")
 
     def runs(self, filters: dict[str, Any] | None = None, order: str = "-created_at") -> Runs:
-        """Its runs, as `Api.runs` gives them."""
+        """Return its runs, as `Api.runs` does."""
         return self._api.runs("/".join(self.path), filters, order)
 
     def sweeps(self, per_page: int = 50, filters: dict[str, Any] | None = None, order: str | None = None) -> Any:
-        """Its sweeps, asked of the server; with `filters` by the official client.
+        """Return its sweeps from the server; with `filters`, the official client asks for them.
 
-        While the server cannot be reached, those that mirrored runs belong to. `order` changes nothing, as there.
+        If the server cannot be reached, those of mirrored runs. `order` has no effect, as in the official client.
         """
         if filters:
-            return asked_of_server(lambda: self._official.sweeps(per_page, filters, order))
+            return call_server(lambda: self._official.sweeps(per_page, filters, order))
         return Sweeps(self._api, self.entity, self.name, per_page)
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
-        """A frame that shows the project's page."""
+        """Return an HTML frame that shows the project's page."""
         return frame(self.url, height, hidden="project" if hidden else None)
 
     def display(self, height: int = 420, hidden: bool = False) -> bool:
-        """Show the project's page in a notebook; False where there is none."""
+        """Show the project's page in a notebook; return False outside of one."""
         return display(self.to_html(height, hidden))
 
     def _repr_html_(self) -> str:
@@ -93,16 +93,16 @@ class Project:
 
     @property
     def _official(self) -> Any:
-        return asked_of_server(lambda: self._api.session.official.project(self.name, self.entity))
+        return call_server(lambda: self._api.session.official.project(self.name, self.entity))
 
     def _fact(self, name: str) -> Any:
-        """What the server told of the project, by the name of its API: from the mirror, else from the server."""
-        told = self._api.facts_of(self.entity, self.name)
-        if name in told:
-            return told[name]
+        """Return a field by the server's name: from the mirror, else from the server."""
+        facts = self._api.facts_of(self.entity, self.name)
+        if name in facts:
+            return facts[name]
         if name == "user":
-            return asked_of_server(lambda: self._official.owner)
-        return asked_of_server(lambda: getattr(self._official, name))
+            return call_server(lambda: self._official.owner)
+        return call_server(lambda: getattr(self._official, name))
 
     def __getattr__(self, name: str) -> Any:
         if name == "entity_name":
@@ -116,7 +116,7 @@ class Project:
 
 
 class Projects(Sequence[Project]):
-    """Mirrored projects, by name."""
+    """Mirrored projects, sorted by name."""
 
     def __init__(self, entity: str | None, projects: list[Project]) -> None:
         self.entity = entity
@@ -134,12 +134,12 @@ class Projects(Sequence[Project]):
 
     @property
     def length(self) -> int:
-        """How many there are."""
+        """The number of projects."""
         return len(self._projects)
 
     @property
     def more(self) -> bool:
-        """Always False: there is no further page to load."""
+        """Always False: all pages are loaded at once."""
         return False
 
     def __iter__(self) -> Iterator[Project]:

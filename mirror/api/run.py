@@ -1,4 +1,4 @@
-"""One run of the mirror."""
+"""One mirrored run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from mirror.api import edits
 from mirror.api.display import display, frame
-from mirror.api.fields import FIELDS, TOLD
+from mirror.api.fields import FIELDS, STORED_AS_REPORTED
 from mirror.api.files import File, Files, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled, wrong_keys
-from mirror.api.official import asked_of_server, asks
+from mirror.api.official import call_server, official_method
 from mirror.api.people import User, camel
 from mirror.api.summary import Summary
 from mirror.api.sweeps import Sweep
@@ -37,16 +37,16 @@ ENDED = ("finished", "crashed", "failed", "killed")
 
 
 class Run:
-    """A run as the mirror holds it, shaped as the official client's `Run`.
+    """A mirrored run, with the interface of the official client's `Run`.
 
-    Reading needs no network, but for the content of files and, where they are not mirrored, `files` and `metadata`.
-    What is changed (`config`, `summary`, `tags`, `notes`, `name`, `group`, `job_type`, `description`) is sent to the
-    server by `update`, then mirrored.
+    Reading needs no network, except for the content of files and, if they are not mirrored, `files` and `metadata`.
+    `update` sends changes (of `config`, `summary`, `tags`, `notes`, `name`, `group`, `job_type`, `description`) to the
+    server, then pulls them into the mirror.
     """
 
     def __init__(self, api: Api, page: RunPage, row: Named) -> None:
-        """Runs come from `Api.run` and `Api.runs`."""
-        # A list has thousands of these: what they share stands in their page.
+        """Use `Api.run` or `Api.runs` to get one."""
+        # A list has thousands of these, so what they share is stored once, in their page.
         self._api = api
         self._page = page
         self._row = row
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The run id: eight characters, or what the script chose."""
+        """The run id: eight characters, or as set by the script."""
         return self._row[1]
 
     @property
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def project(self) -> str:
-        """The project."""
+        """The name of the project."""
         return self._page.key.project
 
     @property
@@ -76,19 +76,19 @@ class Run:
 
     @property
     def url(self) -> str | None:
-        """The run's page on the server; None for a run that no server has yet."""
+        """The run's page on the server; None for a run that is not on a server yet."""
         return self._text("url")
 
     @property
     def storage_id(self) -> str:
-        """The server's own id of the run, which writes name."""
+        """The server's own id of the run, which writes refer to."""
         return str(self._fact("storage_id"))
 
-    # What people write about it
+    # Fields that can be edited
 
     @property
     def name(self) -> str | None:
-        """The name that people see, such as "sunny-sky-12"."""
+        """The display name, such as "sunny-sky-12"."""
         own = self._own
         return self._row[2] if own is None or "name" not in own else cast("str | None", own["name"])
 
@@ -134,12 +134,12 @@ class Run:
     @tags.setter
     def tags(self, value: Iterable[str]) -> None:
         if isinstance(value, str) or not isinstance(value, Iterable):
-            raise ArgumentError(f"tags={value!r}: a list of texts, such as ['baseline']")
+            raise ArgumentError(f"tags={value!r}: must be a list of strings, such as ['baseline']")
         self._held["tags"] = list(value)
 
     @property
     def group(self) -> str | None:
-        """The group of runs that it belongs to."""
+        """The group that it belongs to."""
         return self._editable("group_name")
 
     @group.setter
@@ -148,7 +148,7 @@ class Run:
 
     @property
     def job_type(self) -> str | None:
-        """What it does, such as "train" or "eval"."""
+        """The kind of job, such as "train" or "eval"."""
         return self._editable("job_type")
 
     @job_type.setter
@@ -166,12 +166,12 @@ class Run:
     @config.setter
     def config(self, value: Mapping[str, Any]) -> None:
         if not isinstance(value, Mapping):
-            raise ArgumentError(f"config={value!r}: a dictionary")
+            raise ArgumentError(f"config={value!r}: must be a dictionary")
         self._held["config"] = dict(value)
 
     @property
     def summary(self) -> Summary:
-        """Outputs: the latest value of each logged key, and what was set by hand. `update` writes changes."""
+        """Outputs: the latest value of each logged key, and values set by hand. `update` writes changes."""
         if "summary" not in self._held:
             self._held["summary"] = Summary(self._summary(), self._write_summary)
         summary: Summary = self._held["summary"]
@@ -183,7 +183,7 @@ class Run:
         values: dict[str, Any] = self.summary._json_dict  # noqa: SLF001
         return values
 
-    # What it is
+    # Fields that cannot be edited
 
     @property
     def state(self) -> str:
@@ -202,16 +202,16 @@ class Run:
 
     @property
     def user(self) -> User:
-        """Who started it. Raises AttributeError where the server did not say."""
+        """The user who started it. Raises AttributeError if the server did not report one."""
         username = self._text("username")
         if username is None:
-            raise AttributeError(f"the server did not say who started {self._address}")
-        told = {name: value for name, value in (self._fact("told").get("user") or {}).items() if name == "name"}
-        return User({**told, "username": username}, lambda: self._official.user)
+            raise AttributeError(f"the server did not report who started {self._address}")
+        reported = {name: value for name, value in (self._fact("told").get("user") or {}).items() if name == "name"}
+        return User({**reported, "username": username}, lambda: self._official.user)
 
     @property
     def username(self) -> str:
-        """The entity, as in the official client; who started the run is `user.username`."""
+        """The entity, as in the official client; `user.username` is the user who started the run."""
         return self.entity
 
     @property
@@ -232,7 +232,7 @@ class Run:
 
     @property
     def heartbeat_at(self) -> str | None:
-        """When its process last spoke: ISO 8601, UTC."""
+        """The last heartbeat of its process: ISO 8601, UTC."""
         return _time(self._fact("heartbeat_at"))
 
     @property
@@ -242,7 +242,7 @@ class Run:
 
     @property
     def deleted(self) -> bool:
-        """Whether it is gone from the server; the mirror keeps such runs."""
+        """Whether it was deleted on the server; the mirror keeps such runs."""
         return self._fact("deleted_at") is not None
 
     @property
@@ -254,13 +254,13 @@ class Run:
     def history_keys(self) -> dict[str, Any] | None:
         """The logged keys: `{"keys": {key: {"typeCounts", "monotonic", "previousValue"}}, "lastStep", "sets"}`.
 
-        Which keys only rose is as the server told it, else found out from the values. None for a run without history.
+        "monotonic" is as the server reported it, else computed from the values. None for a run without history.
         """
         rid, snapshot = self._row[0], self._page.snapshot
         about = {"name": self.id, "last_step": self.lastHistoryStep, "historyLineCount": self._fact("server_rows")}
         heavy = self._fact("heavy")
-        told = {} if heavy is None else {rid: heavy}
-        return described(snapshot.cursor, self._page.key, {rid: about}, told).get(rid)
+        reported = {} if heavy is None else {rid: heavy}
+        return described(snapshot.cursor, self._page.key, {rid: about}, reported).get(rid)
 
     @property
     def rawconfig(self) -> dict[str, Any]:
@@ -275,15 +275,15 @@ class Run:
 
     @property
     def metadata(self) -> dict[str, Any] | None:
-        """What `wandb-metadata.json` says of machine, command and git; None for a run without it.
+        """The content of `wandb-metadata.json` (machine, command, git); None for a run without it.
 
-        Where `sync.metadata` does not mirror it, the server is asked, once. Raises CommError when it cannot be had.
+        Unless `sync.metadata` mirrors it, the server is asked, once. Raises CommError if that fails.
         """
         if "metadata" not in self._held:
             text, known = self._page.snapshot.metadata(self._row[0])
             self._held["metadata"] = loads(text) if text else None if known else metadata(self)
-        told: dict[str, Any] | None = self._held["metadata"]
-        return told
+        content: dict[str, Any] | None = self._held["metadata"]
+        return content
 
     # History
 
@@ -297,11 +297,11 @@ class Run:
         *,
         format: Literal["dicts", "pandas", "polars", "arrow"] | None = None,  # noqa: A002
     ) -> Any:
-        """Logged values, `samples` rows of them at most, evenly spaced, the first and the last among them.
+        """Return logged values: at most `samples` rows, evenly spaced, including the first and the last.
 
-        `samples=None` gives every row. With `keys`, only rows that hold all of them and `x_axis`, cut down to these.
-        Keys that are no list of texts give [] and a warning, as in the official client. Returns a pandas DataFrame, or
-        a list of dictionaries with `pandas=False`; `format` chooses among "pandas", "dicts", "polars" and "arrow".
+        `samples=None` returns every row. With `keys`, only rows that hold all of them and `x_axis`, with only these
+        keys. If `keys` is not a list of strings, returns [] and warns, as the official client does. Returns a pandas
+        DataFrame, or a list of dictionaries with `pandas=False`; `format` is "pandas", "dicts", "polars" or "arrow".
         Nested objects are dotted keys, such as "grad.norm".
         """
         form = checked(format) if format is not None else "pandas" if pandas else "dicts"
@@ -319,90 +319,90 @@ class Run:
         max_step: int | None = None,
         use_cache: bool = True,  # noqa: ARG002
     ) -> HistoryScan:
-        """Every row from `min_step` (inclusive) to `max_step` (exclusive), as dictionaries, by rising step.
+        """Return every row from `min_step` (inclusive) to `max_step` (exclusive) as a dictionary, in order of steps.
 
-        With `keys`, only rows that hold all of them, cut down to these. `page_size` and `use_cache` are taken for the
-        official client's sake; nothing depends on them.
+        With `keys`, only rows that hold all of them, with only these keys. `page_size` and `use_cache` are only
+        accepted for compatibility with the official client.
         """
         return HistoryScan(
             self._page.reader, self._address, keys=keys, page_size=page_size, min_step=min_step, max_step=max_step
         )
 
     beta_scan_history = scan_history
-    download_history_exports = asks("download_history_exports")
+    download_history_exports = official_method("download_history_exports")
 
     @property
     def system_metrics(self) -> dict[str, Any]:
-        """The latest value of each system metric, as the server told it; {} for none.
+        """The latest value of each system metric, as the server reported it; {} if there are none.
 
-        Where the mirror does not hold it, the server is asked. Raises CommError.
+        If the mirror does not hold it, the server is asked. Raises CommError.
         """
         heavy = self._fact("heavy")
         if heavy is not None and heavy[0] is not None:
             return loads(heavy[0]) or {}
         if not self.storage_id:
-            read = self._page.snapshot.cursor
-            return loads(latest_events(read, self._page.key, [self.id]).get(self.id, "{}")) or {}
-        found: dict[str, Any] = asked_of_server(lambda: self._official.system_metrics)
-        return found
+            cursor = self._page.snapshot.cursor
+            return loads(latest_events(cursor, self._page.key, [self.id]).get(self.id, "{}")) or {}
+        metrics: dict[str, Any] = call_server(lambda: self._official.system_metrics)
+        return metrics
 
     @property
     def read_only(self) -> bool:
-        """Whether the key may not edit it. Raises CommError where neither the mirror nor the server tells."""
-        return bool(self._named("readOnly"))
+        """Whether the API key may not edit it. Raises CommError if neither the mirror nor the server has this."""
+        return bool(self._field("readOnly"))
 
     @property
     def project_id(self) -> Any:
         """The server's own number of the project. Raises CommError as `read_only`."""
-        return self._named("projectId")
+        return self._field("projectId")
 
     def console_logs(self, *, per_page: int = 1000, last: int | None = None) -> Any:
-        """The lines of its console, oldest first, each with number, timestamp, level, label and content.
+        """Return the lines of its console, oldest first, each with number, timestamp, level, label and content.
 
-        From the mirror where `sync.console` mirrors them, else the official client asks the server. `last` gives the
-        last lines only. `per_page` is taken for the official client's sake.
+        From the mirror if `sync.console` mirrors them, else the official client asks the server. `last` limits them to
+        the last lines. `per_page` only matters for the server.
         """
         lines = self._page.snapshot.console(self._row[0], last)
         if lines is not None:
             return lines
-        return asked_of_server(lambda: self._official.console_logs(per_page=per_page, last=last))
+        return call_server(lambda: self._official.console_logs(per_page=per_page, last=last))
 
-    # Files, whose content only the server has
+    # Files: only the server has their content
 
     def files(self, names: list[str] | None = None, pattern: str | None = None, per_page: int = 50) -> Files:
-        """The run's files: all, those of these names, or those that fit a LIKE pattern ("%.json").
+        """Return the run's files: all, those with these names, or those that match a LIKE pattern ("%.json").
 
-        Told by the mirror where `sync.files` mirrors the list, else by the server.
+        The list comes from the mirror if `sync.files` mirrors it, else from the server.
         """
         mirrored = partial(self._page.snapshot.files, self._row[0])
         return Files(self._api.session, self, mirrored, names or [], pattern, per_page)
 
     def file(self, name: str) -> File:
-        """One file on the server. Raises CommError when there is none of that name."""
+        """Return one file on the server. Raises CommError if there is none with this name."""
         found = self.files([name])
         if not len(found):
             raise CommError(f"{self._address} has no file {name}", FileNotFoundError(name))
         return found[0]
 
     def upload_file(self, path: str, root: str = ".") -> File:
-        """Upload a file to the run; its name is the path from `root` on. Raises CommError and MissingPackage."""
+        """Upload a file to the run; its name is its path relative to `root`. Raises CommError and MissingPackage."""
         try:
-            made = asked_of_server(lambda: self._official.upload_file(path, root))
+            uploaded = call_server(lambda: self._official.upload_file(path, root))
         except CommError as error:
-            # It was uploaded, under a name that is safe; the official client then looks for the one that was given.
+            # It was uploaded, but under a sanitised name; the official client then looks for the original name.
             if isinstance(error.exc, IndexError):
-                self._mirrored()
+                self._pull_written()
             raise
-        self._mirrored()
-        return File(self._api.session, self, dict(made._attrs))  # noqa: SLF001
+        self._pull_written()
+        return File(self._api.session, self, dict(uploaded._attrs))  # noqa: SLF001
 
     # Writing
 
     def update(self) -> None:
-        """Write what was changed of this run to the server, then into the mirror.
+        """Write the changes of this run to the server, then into the mirror.
 
-        Only changes are sent: of config, summary and tags, what others changed meanwhile stays. Raises CommError,
-        with nothing changed in the mirror, when the server refuses.
+        Only changes are sent: what others changed in config, summary and tags in the meantime stays. If the server
+        refuses, raises CommError, and the mirror is unchanged.
         """
         self._apply(edits.changes(self, self._held, documents=("config", "summary")))
 
@@ -413,42 +413,42 @@ class Run:
     def append_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to the history of a run that has ended, on the server, then in the mirror.
 
-        A row counts on from the last step unless it holds `_step`, and is stamped now unless it holds `_timestamp`. The
-        summary takes the last values. A crashed or killed run counts as failed afterwards, since W&B's stream knows no
-        other end. Raises ArgumentError for rows that do not fit, CommError when the server refuses.
+        A row without `_step` gets the next step, and one without `_timestamp` the current time. The summary gets the
+        last values. A crashed or killed run is failed afterwards, since W&B's file stream has no other final state.
+        Raises ArgumentError for invalid rows, CommError if the server refuses.
         """
         edits.append(self._api.session, self._address, list(rows))
-        self._mirrored()
+        self._pull_written()
 
     def delete(self, delete_artifacts: bool = False) -> None:
         """Delete the run on the server; the mirror keeps what it holds, marked as deleted.
 
-        Refused unless the Api was made with `allow_delete=True`.
+        Raises UsageError unless the Api was created with `allow_delete=True`.
         """
         if not self._api.allow_delete:
-            raise UsageError(f"{self._address} is not deleted: that takes mirror.Api(allow_delete=True)")
+            raise UsageError(f"{self._address} was not deleted: create the Api with mirror.Api(allow_delete=True)")
         edits.delete(self._api.session, self._address, delete_artifacts=delete_artifacts)
-        self._mirrored(self._held)
+        self._pull_written(self._held)
 
     def load(self, force: bool = False) -> dict[str, Any]:
-        """The run's fields under the server's names; `force` reads it anew from the newest snapshot.
+        """Return the run's fields by the server's names; `force` reads it again from the newest snapshot.
 
-        What was changed and not written is dropped by `force`.
+        `force` also drops changes that were not written.
         """
         if force:
             self._reload()
         return self._attrs
 
     def load_full_data(self, force: bool = False) -> dict[str, Any]:
-        """The same as `load`: the mirror holds the whole run."""
+        """The same as `load`: the mirror always holds the complete run."""
         return self.load(force)
 
-    stop = asks("stop", changes=True)
-    update_state = asks("update_state", changes=True)
-    log_artifact = asks("log_artifact")
-    use_artifact = asks("use_artifact")
-    logged_artifacts = asks("logged_artifacts")
-    used_artifacts = asks("used_artifacts")
+    stop = official_method("stop", changes=True)
+    update_state = official_method("update_state", changes=True)
+    log_artifact = official_method("log_artifact")
+    use_artifact = official_method("use_artifact")
+    logged_artifacts = official_method("logged_artifacts")
+    used_artifacts = official_method("used_artifacts")
 
     @classmethod
     def create(
@@ -464,7 +464,7 @@ class Run:
 
     @property
     def _official(self) -> Any:
-        return asked_of_server(lambda: self._api.session.official.run("/".join(self.path)))
+        return call_server(lambda: self._api.session.official.run("/".join(self.path)))
 
     def wait_until_finished(self) -> None:
         """Pull the run every five seconds until it has ended."""
@@ -472,9 +472,9 @@ class Run:
 
         while self.state not in ENDED:
             time.sleep(5)
-            self._mirrored()
+            self._pull_written()
 
-    # Inside
+    # Internals
 
     @property
     def _address(self) -> Address:
@@ -482,7 +482,7 @@ class Run:
 
     @property
     def _held(self) -> dict[str, Any]:
-        """What was looked at and may have been changed, or was set. Most runs of a list never have any."""
+        """Values that were read and may have been changed, or were set. Most runs of a list never have any."""
         if self._own is None:
             self._own = {}
         return self._own
@@ -490,21 +490,21 @@ class Run:
     def _apply(self, edit: Edit) -> None:
         if edit:
             edits.write(self._api.session, [self._address], edit)
-            self._mirrored(self._held)
+            self._pull_written(self._held)
 
     def _write_summary(self) -> None:
         held = {key: value for key, value in self._held.items() if key == "summary"}
         edit = edits.changes(self, held, documents=("summary",))
         if edit:
             edits.write(self._api.session, [self._address], edit)
-            self._mirrored(("summary",))
+            self._pull_written(("summary",))
 
-    def _mirrored(self, written: Iterable[str] = ()) -> None:
-        """Have the mirror take the run, and show it. Changes of what was not `written` wait on for `update`."""
+    def _pull_written(self, written: Iterable[str] = ()) -> None:
+        """Pull the run into the mirror and show its new state; fields not in `written` keep their unsaved changes."""
         written = set(written)
         held = {key: value for key, value in self._held.items() if key not in written}
         changes = unsaved(held, self._fact, self._original)
-        self._api.session.take_in([self._address])
+        self._api.session.pull_written([self._address])
         self._reload(changes)
 
     def _reload(self, changes: Unsaved | None = None) -> None:
@@ -538,35 +538,35 @@ class Run:
 
     @property
     def _attrs(self) -> dict[str, Any]:
-        """The fields under the names that the server's API gives them; those that only the server has are left out."""
+        """The fields by the names of the server's API, without those that only the server has."""
         fields = {name: find(self) for name, find in FIELDS.items()}
-        told = self._fact("told")
-        fields |= {name: told[name] for name in TOLD if name in told}
+        reported = self._fact("told")
+        fields |= {name: reported[name] for name in STORED_AS_REPORTED if name in reported}
         if (heavy := self._fact("heavy")) is not None and heavy[0] is not None:
             fields["systemMetrics"] = self.system_metrics
         return fields
 
-    def _named(self, name: str) -> Any:
-        """One of these fields; one that is not mirrored is asked of the server. Raises CommError, and KeyError."""
+    def _field(self, name: str) -> Any:
+        """Return one of these fields; if it is not mirrored, ask the server. Raises CommError, and KeyError."""
         if name == "systemMetrics":
             return self.system_metrics
-        if name not in TOLD:
+        if name not in STORED_AS_REPORTED:
             return FIELDS[name](self)
-        told = self._fact("told")
-        return told[name] if name in told else asked_of_server(lambda: getattr(self._official, name))
+        reported = self._fact("told")
+        return reported[name] if name in reported else call_server(lambda: getattr(self._official, name))
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
             with suppress(KeyError):
-                return self._named(camel(name))
+                return self._field(camel(name))
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
-        """A frame that shows the run's page."""
+        """Return an HTML frame that shows the run's page."""
         return frame(self.url, height, hidden="run" if hidden else None)
 
     def display(self, height: int = 420, hidden: bool = False) -> bool:
-        """Show the run's page in a notebook; False where there is none."""
+        """Show the run's page in a notebook; return False outside of one."""
         return display(self.to_html(height, hidden))
 
     def _repr_html_(self) -> str:
@@ -577,5 +577,5 @@ class Run:
 
 
 def _time(value: datetime | None) -> str | None:
-    """A time as the server writes it."""
+    """Format a time as the server does."""
     return None if value is None else f"{value.isoformat()}Z"

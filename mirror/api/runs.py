@@ -1,4 +1,4 @@
-"""A list of runs that match a filter."""
+"""The list of runs that match a filter."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from mirror.snapshot.snapshot import Snapshot
 
 MOST_RUNS = 5000
-"""Runs in the pages of a loop behind the first one: whoever goes on mostly goes on to the end."""
+"""Runs per page of a loop after the first page: a loop that gets there mostly goes on to the end."""
 
 SHOWN = 50
-"""Runs that a notebook shows of a list."""
+"""How many runs of a list a notebook shows."""
 
 
 class Runs(Sequence[Run]):
-    """The runs of a project that match a filter, in order. It acts like a list, and reads pages as they are needed.
+    """The runs of a project that match a filter, in order. Acts like a list, and reads pages as needed.
 
-    One snapshot of the mirror answers all of it. `len`, positions from either end, slices, `in` and `reversed` work.
+    Everything comes from one snapshot of the mirror. `len`, negative indices, slices, `in` and `reversed` work.
     """
 
     def __init__(
@@ -44,30 +44,30 @@ class Runs(Sequence[Run]):
         *,
         deleted: bool = False,
     ) -> None:
-        """Find the runs; `Api.runs` is how to get here. Raises FilterError for a filter or order without meaning."""
+        """Find the runs; use `Api.runs` to get one. Raises FilterError for an invalid filter or order."""
         if not isinstance(per_page, int) or per_page < 1:
-            raise ArgumentError(f"per_page={per_page!r}: how many runs are read at a time, 1 or more")
+            raise ArgumentError(f"per_page={per_page!r}: must be the number of runs per page, at least 1")
         self.entity, self.project = self._key = project
         self.filters = filters or {}
         self.order = order
         self.per_page = per_page
         self._api = api
         self._snapshot = snapshot
-        self._found, doubts = snapshot.listed(project, filters, order, deleted=deleted)
-        for doubt in doubts:
-            warnings.warn(doubt, stacklevel=3)
-        self._runs: list[Run | None] = [None] * len(self._found)
-        self._rids = [rid for rid, _, _ in self._found]
+        self._rows, messages = snapshot.listed(project, filters, order, deleted=deleted)
+        for message in messages:
+            warnings.warn(message, stacklevel=3)
+        self._runs: list[Run | None] = [None] * len(self._rows)
+        self._rids = [rid for rid, _, _ in self._rows]
         self._reader = Reader(snapshot, self._rids)
         self._next = 0
 
     @property
     def length(self) -> int:
-        """How many runs match."""
-        return len(self._found)
+        """The number of matching runs."""
+        return len(self._rows)
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Run: ...
@@ -75,12 +75,12 @@ class Runs(Sequence[Run]):
     def __getitem__(self, index: slice) -> list[Run]: ...
     def __getitem__(self, index: int | slice) -> Run | list[Run]:
         if isinstance(index, slice):
-            places = range(len(self))[index]
-            if places:
-                self._load(min(places), max(places) + 1)
-            return [self._at(place) for place in places]
+            positions = range(len(self))[index]
+            if positions:
+                self._load(min(positions), max(positions) + 1)
+            return [self._at(position) for position in positions]
         if not -len(self) <= index < len(self):
-            raise IndexError(f"there are {len(self)} runs, and none at {index}")
+            raise IndexError(f"index {index} is out of range: there are {len(self)} runs")
         return self._at(index % len(self))
 
     def __iter__(self) -> Iterator[Run]:
@@ -89,15 +89,15 @@ class Runs(Sequence[Run]):
 
     def _pages(self) -> Iterator[Run]:
         size = self.per_page
-        place = 0
-        while place < len(self):
-            end = min(place + size, len(self))
-            self._load(place, end)
-            yield from cast("list[Run]", self._runs[place:end])
-            place, size = end, max(MOST_RUNS, self.per_page)
+        start = 0
+        while start < len(self):
+            end = min(start + size, len(self))
+            self._load(start, end)
+            yield from cast("list[Run]", self._runs[start:end])
+            start, size = end, max(MOST_RUNS, self.per_page)
 
     def __next__(self) -> Run:
-        """The run behind the one that was given last; iterating anew starts again. Raises StopIteration at the end."""
+        """Return the next run; iterating starts again from the first. Raises StopIteration at the end."""
         if self._next >= len(self):
             raise StopIteration
         self._next += 1
@@ -107,19 +107,19 @@ class Runs(Sequence[Run]):
 
     @property
     def objects(self) -> list[Run]:
-        """All of the runs; the official client has those here that were loaded so far."""
+        """All runs; in the official client, only those loaded until now."""
         return self[:]
 
     @property
     def more(self) -> bool:
-        """Always False: there is no further page to load."""
+        """Always False: the list is complete from the start."""
         return False
 
     def upgrade_to_full(self) -> None:
-        """Do nothing: every run is whole from the start."""
+        """Do nothing: every run is complete from the start."""
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:  # noqa: ARG002
-        """The first runs as a table; the arguments are taken for the official client's sake."""
+        """Return the first runs as an HTML table; the arguments are only accepted for compatibility."""
         shown = self[:SHOWN]
         cells = [(run.id, run.name, run.state, run.created_at, run.url) for run in shown]
         return rows(("id", "name", "state", "created_at", "url"), cells, len(self) - len(shown))
@@ -137,11 +137,11 @@ class Runs(Sequence[Run]):
         format: Literal["default", "pandas", "polars", "arrow"] = "default",  # noqa: A002
         stream: Literal["default", "system"] = "default",
     ) -> Any:
-        """The histories of all these runs below each other, each row with its `run_id`.
+        """Return the histories of all these runs together, each row with its `run_id`.
 
-        Each run's rows are as `Run.history` gives them; `samples=None` gives every row. "default" is a list of
-        dictionaries; the others are one DataFrame or Arrow table with columns by name. A key that is a number in one
-        run and text in another is text in polars and Arrow.
+        Each run's rows are those of `Run.history`; `samples=None` returns every row. "default" returns a list of
+        dictionaries; the others one DataFrame or Arrow table with sorted columns. A key that is a number in one run and
+        text in another is text in polars and Arrow.
         """
         frames.checked(format, ("default", "pandas", "polars", "arrow"))
         if wrong := wrong_keys(keys, stream):
@@ -162,7 +162,7 @@ class Runs(Sequence[Run]):
         return found if format == "arrow" else frames.package("polars").from_arrow(found)
 
     def _nothing(self, form: str) -> Any:
-        """An answer without rows."""
+        """Return a result without rows."""
         if form == "default":
             return []
         return frames.together(()) if form == "arrow" else frames.package(form).DataFrame()
@@ -182,26 +182,26 @@ class Runs(Sequence[Run]):
         self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str
     ) -> Iterator[tuple[Run, Any, str | None, list[str]]]:
         for run in self:
-            told = run._fact("server_rows")  # noqa: SLF001
+            server_rows = run._fact("server_rows")  # noqa: SLF001
             address = run._address  # noqa: SLF001
-            found = sampled(self._reader, address, told, samples, keys, x_axis, stream, alone=False)
+            found = sampled(self._reader, address, server_rows, samples, keys, x_axis, stream, alone=False)
             yield run, *found
 
-    def _at(self, place: int) -> Run:
-        if self._runs[place] is None:
-            start = place - place % self.per_page
+    def _at(self, position: int) -> Run:
+        if self._runs[position] is None:
+            start = position - position % self.per_page
             self._load(start, start + self.per_page)
-        run = self._runs[place]
+        run = self._runs[position]
         assert run is not None
         return run
 
     def _load(self, start: int, end: int) -> None:
-        """Make the runs of these places that are not there yet; they share one page."""
-        there = self._runs[start:end]
-        if None not in there:
+        """Create the missing `Run` objects from `start` to `end`; they share one page."""
+        existing = self._runs[start:end]
+        if None not in existing:
             return
         api, page = self._api, RunPage(self._snapshot, self._rids[start:end], self._key, self._reader)
-        made = [Run(api, page, row) for row in self._found[start:end]]
-        if any(there):
-            made = [old or new for old, new in zip(there, made, strict=True)]
-        self._runs[start:end] = made
+        created = [Run(api, page, row) for row in self._rows[start:end]]
+        if any(existing):
+            created = [old or new for old, new in zip(existing, created, strict=True)]
+        self._runs[start:end] = created

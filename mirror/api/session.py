@@ -1,4 +1,4 @@
-"""How the Python API reaches the server, and has the mirror pull: through the daemon where one runs."""
+"""How the Python API asks the server, and pulls into the mirror: through the daemon if one runs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger("mirror.api")
 
 
 class Session:
-    """One home and one environment. Nothing is opened until something is asked for."""
+    """One home and one environment. Opens nothing until it is used."""
 
     def __init__(self, home: Home, environ: Mapping[str, str], timeout: float | None = None) -> None:
-        """`timeout` in seconds goes before the config's."""
+        """Keep the arguments; `timeout` (seconds) overrides the config's."""
         self.home = home
         self.environ = environ
         self._timeout = timeout
@@ -47,14 +47,14 @@ class Session:
         return replace(settings, server=replace(settings.server, timeout=float(self._timeout)))
 
     def ask(self, work: Callable[[Server], Awaitable[Result]]) -> Result:
-        """Run something with a connection to the server. Raises CommError."""
+        """Run `work` with a connection to the server and return its result. Raises CommError."""
         from mirror.sync.session import connect
 
-        async def asked() -> Result:
+        async def connected() -> Result:
             async with connect(self.settings, self.environ) as server:
                 return await work(server)
 
-        return in_thread(asked)
+        return in_thread(connected)
 
     @cached_property
     def official(self) -> Any:
@@ -64,17 +64,17 @@ class Session:
         return connect(self)
 
     def page(self, entity: str, project: str) -> str:
-        """The address of a project's page. Raises ConfigError."""
+        """Return the address of a project's page. Raises ConfigError."""
         from mirror.addresses import app_url, project_page
 
         return project_page(app_url(self.settings.server.base_url, self.environ), entity, project)
 
     def pull(self, paths: Sequence[str], *, afresh: bool = False) -> None:
-        """One pass over these paths, everything in the config without any; published when this returns.
+        """Pull these paths, or everything in the config, in one pass, and publish.
 
-        Through the daemon where one runs, else in this process. With `afresh` all of it is taken again. Raises
-        CommError when the server could not be had, SyncError for what else went wrong, StoreBusy when another process
-        writes to this home. Runs that had to be set aside are warned of.
+        Goes through the daemon if one runs, else runs in this process. With `afresh`, everything is pulled again.
+        Raises CommError if the server could not be reached, StoreBusy if another process writes to this home, SyncError
+        for other errors. Warns about runs that failed and will be retried.
         """
         from mirror.control import Control
 
@@ -88,19 +88,19 @@ class Session:
             results: list[tuple[dict[str, Any], BaseException | None]]
             results = [(result, None) for result in events[-1]["results"]]
         else:
-            found = in_thread(lambda: self._pull_here(paths, afresh=afresh))
-            results = [(result.as_json(), result.failure) for result in found]
+            passes = in_thread(lambda: self._pull_here(paths, afresh=afresh))
+            results = [(result.as_json(), result.failure) for result in passes]
         for result, failure in results:
             _raise_failure(result, failure, alone=len(results) == 1)
 
-    def take_in(self, runs: Iterable[object]) -> None:
-        """Have the mirror take runs that were just written. Raises SyncError that says that the write was done."""
+    def pull_written(self, runs: Iterable[object]) -> None:
+        """Pull runs that were just written. Raises SyncError, which says that the write itself succeeded."""
         paths = [str(run) for run in runs]
         try:
             self.pull(paths)
         except MirrorError as error:
             message = f"{', '.join(paths[:3])} was written to the server, but is not mirrored yet ({error}); "
-            raise SyncError(f"{message}the next sync takes it") from error
+            raise SyncError(f"{message}the next sync pulls it") from error
 
     async def _pull_here(self, paths: Sequence[str], *, afresh: bool) -> list[PassResult]:
         from mirror.sync import engine, targets
@@ -111,13 +111,13 @@ class Session:
             raise UsageError(f"nothing to pull: name a path, or add projects to {self.home.config} (`mirror init`)")
         patterns = [targets.parse(path, settings.entity) for path in settings.projects]
         async with open_context(self.home, settings, self.environ) as opened:
-            wanted = await targets.expand(opened.server, patterns)
-            return await engine.sync(opened, wanted, afresh=afresh)
+            expanded = await targets.expand(opened.server, patterns)
+            return await engine.sync(opened, expanded, afresh=afresh)
 
 
 def _raise_failure(result: Mapping[str, Any], failure: BaseException | None, *, alone: bool) -> None:
     for run_id, reason in result["failed_runs"].items():
-        warnings.warn(f"{result['project']}/{run_id} is set aside: {reason}", stacklevel=5)
+        warnings.warn(f"{result['project']}/{run_id} failed, will be retried: {reason}", stacklevel=5)
     if result["error"]:
         if isinstance(failure, CommError) and (alone or isinstance(failure, AuthError)):
             raise failure
@@ -129,19 +129,19 @@ def _raise_failure(result: Mapping[str, Any], failure: BaseException | None, *, 
 
 
 def in_thread(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Run a coroutine to its end in a thread of its own: a notebook's thread has a loop that runs already."""
-    done: list[Result] = []
-    failed: list[BaseException] = []
+    """Run a coroutine in a new thread and return its result: a notebook's thread already runs an event loop."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            done.append(asyncio.run(work()))
+            results.append(asyncio.run(work()))
         except BaseException as error:  # noqa: BLE001
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=run, name="mirror-api", daemon=True)
     thread.start()
     thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,4 +1,4 @@
-"""The summary of a run: a dictionary whose changes are written to the server by `update`."""
+"""The summary of a run: a dictionary whose `update` writes its changes to the server."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Summary(MutableMapping[str, Any]):
-    """The latest value of each key, and whatever was written to the summary by hand.
+    """The latest value of each key, and values that were set by hand.
 
-    Setting and deleting change this object; `update` writes the changes to the server, then into the mirror. Values are
-    plain: a nested object is a dictionary. `run.summary.acc` is short for `run.summary["acc"]`.
+    Setting and deleting keys changes this object; `update` writes the changes to the server, then into the mirror.
+    Nested objects are plain dictionaries. `run.summary.acc` is short for `run.summary["acc"]`.
     """
 
     def __init__(self, values: dict[str, Any], write: Callable[[], None]) -> None:
-        """Hold the values; `write` carries the changes to the server."""
+        """Keep the values; `write` sends the changes to the server."""
         object.__setattr__(self, "_json_dict", values)
         object.__setattr__(self, "_write", write)
 
@@ -48,7 +48,7 @@ class Summary(MutableMapping[str, Any]):
         return repr(self._json_dict)
 
     def get(self, k: str, default: Any = None) -> Any:
-        """The value of a key, or `default`."""
+        """Return the value of a key, or `default`."""
         return self._json_dict.get(_name(k), default)
 
     def update(  # type: ignore[override]
@@ -56,7 +56,7 @@ class Summary(MutableMapping[str, Any]):
     ) -> None:
         """Set these values, then write every change of the summary to the server and into the mirror.
 
-        With `overwrite=False` keys that are there keep their value. Raises CommError when the server refuses.
+        With `overwrite=False`, existing keys keep their values. Raises CommError if the server refuses.
         """
         for key, value in (key_vals or {}).items():
             if overwrite or _name(key) not in self._json_dict:
@@ -65,5 +65,5 @@ class Summary(MutableMapping[str, Any]):
 
 
 def _name(key: Any) -> Any:
-    """A key as the official client takes it, without blanks around it."""
+    """Strip spaces around a key, as the official client does."""
     return key.strip() if isinstance(key, str) else key

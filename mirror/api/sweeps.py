@@ -1,4 +1,4 @@
-"""Sweeps: their runs are mirrored, how they search is asked of the server."""
+"""Sweeps: their runs are mirrored, their settings come from the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import quote
 
 from mirror.api.display import display, frame
-from mirror.api.official import asked_of_server, asks
+from mirror.api.official import call_server, official_method
 from mirror.api.people import camel
 from mirror.errors import CommError, NotMirrored
 from mirror.store.records import ProjectKey
@@ -24,7 +24,7 @@ _COLUMNS = ("createdAt", "updatedAt", "name", "sweep")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep. What the mirror does not hold of it is asked of the server once; that raises CommError."""
+    """A sweep. What the mirror does not hold is asked of the server, once; that raises CommError."""
 
     entity: str
     project: str
@@ -35,9 +35,9 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """The name that a person gave it, else the one in its config, else its id."""
-        named: str = self.load().get("displayName") or self.config.get("name") or self.id
-        return named
+        """Its display name, else the name in its config, else its id."""
+        name: str = self.load().get("displayName") or self.config.get("name") or self.id
+        return name
 
     @property
     def path(self) -> list[str]:
@@ -56,11 +56,11 @@ class Sweep:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What it was made with: method, metric, parameters."""
+        """Its configuration: method, metric, parameters."""
         import yaml
 
-        told = yaml.safe_load(self.load().get("config") or "")
-        return told if isinstance(told, dict) else {}
+        config = yaml.safe_load(self.load().get("config") or "")
+        return config if isinstance(config, dict) else {}
 
     @property
     def state(self) -> str:
@@ -69,7 +69,7 @@ class Sweep:
 
     @property
     def order(self) -> str | None:
-        """The order of runs in which the best one by its own metric comes first; None for a sweep without one."""
+        """The order of runs that puts the best one by the sweep's metric first; None for a sweep without a metric."""
         metric = self.config.get("metric")
         if not metric:
             return None
@@ -77,16 +77,16 @@ class Sweep:
 
     @property
     def expected_run_count(self) -> int | None:
-        """How many runs it takes in all; None where that is not known, as of a random search."""
+        """How many runs it will have in total; None if not known, as for a random search."""
         count: int | None = self.load().get("runCountExpected")
         return count
 
-    agent = asks("agent")
-    agents = asks("agents")
-    enqueue_run = asks("enqueue_run")
+    agent = official_method("agent")
+    agents = official_method("agents")
+    enqueue_run = official_method("enqueue_run")
 
     def load(self, force: bool = False) -> dict[str, Any]:
-        """What the server tells of it, under the server's names; asked once, or again with `force`."""
+        """Return the server's record of it, by the server's names; asked once, or again with `force`."""
         if force or not self._attrs:
             from mirror.remote import sweeps
 
@@ -100,12 +100,12 @@ class Sweep:
         return f"{self._api.session.page(self.entity, self.project)}/sweeps/{quote(self.id)}"
 
     def best_run(self, order: str | None = None) -> Run | None:
-        """The first of its runs in an order such as "+summary_metrics.loss"; None for a sweep without runs.
+        """Return the first of its runs in an order such as "+summary_metrics.loss"; None for a sweep without runs.
 
-        Without an order the server is asked for the sweep's own metric; a sweep that has none gives its newest run.
+        Without an order, the server is asked for the sweep's metric; if it has none, returns the newest run.
         """
-        wanted = (_order(order) if order else self.order) or "-created_at"
-        runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, wanted)
+        best_first = (_order(order) if order else self.order) or "-created_at"
+        runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, best_first)
         return runs[0] if len(runs) else None
 
     @classmethod
@@ -119,26 +119,26 @@ class Sweep:
         query: str | None = None,
         **kwargs: Any,
     ) -> Sweep | None:
-        """The sweep, its runs in this order; None where there is none.
+        """Return the sweep, its runs in this order; None if it does not exist.
 
-        A GraphQL `query` of the caller's own is sent by the official client, with `kwargs` as further variables.
+        With a custom GraphQL `query`, the official client sends it, with `kwargs` as further variables.
         """
         try:
             found = api.sweep("/".join(filter(None, (entity, project, sid))))
         except NotMirrored:
             return None
-        told: dict[str, Any] = {}
+        attrs: dict[str, Any] = {}
         if query is not None:
-            whose = (api.session.official, found.entity, found.project, found.id)
-            told = asked_of_server(lambda: found._official.get(*whose, query=query, **kwargs)._attrs)  # noqa: SLF001
-        return cls(found.entity, found.project, found.id, api, told, order or "+created_at")
+            target = (api.session.official, found.entity, found.project, found.id)
+            attrs = call_server(lambda: found._official.get(*target, query=query, **kwargs)._attrs)  # noqa: SLF001
+        return cls(found.entity, found.project, found.id, api, attrs, order or "+created_at")
 
     def to_html(self, height: int = 420, hidden: bool = False) -> str:
-        """A frame that shows the sweep's page."""
+        """Return an HTML frame that shows the sweep's page."""
         return frame(self.url, height, hidden="sweep" if hidden else None)
 
     def display(self, height: int = 420, hidden: bool = False) -> bool:
-        """Show the sweep's page in a notebook; False where there is none."""
+        """Show the sweep's page in a notebook; return False outside of one."""
         return display(self.to_html(height, hidden))
 
     def _repr_html_(self) -> str:
@@ -146,13 +146,13 @@ class Sweep:
 
     @property
     def _official(self) -> Any:
-        return asked_of_server(lambda: self._api.session.official.sweep("/".join(self.path)))
+        return call_server(lambda: self._api.session.official.sweep("/".join(self.path)))
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
-            told = self.load()
-            if (wanted := camel(name)) in told:
-                return told[wanted]
+            record = self.load()
+            if (field_name := camel(name)) in record:
+                return record[field_name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __repr__(self) -> str:
@@ -166,7 +166,7 @@ class Sweep:
 class Sweeps(Sequence[Sweep]):
     """The sweeps of a project, as the server lists them.
 
-    While the server cannot be reached, those that mirrored runs belong to, by id.
+    If the server cannot be reached, those of mirrored runs, sorted by id.
     """
 
     def __init__(self, api: Api, entity: str, project: str, per_page: int) -> None:
@@ -182,13 +182,13 @@ class Sweeps(Sequence[Sweep]):
 
             key = ProjectKey(self.entity, self.project)
             try:
-                told = self._api.session.ask(lambda server: sweeps.listed(server, key, self._per_page))
+                records = self._api.session.ask(lambda server: sweeps.listed(server, key, self._per_page))
             except CommError:
                 runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": {"$ne": None}})
                 names = sorted({name for run in runs if (name := run.sweep_name)})
                 self._found = [Sweep(self.entity, self.project, name, self._api) for name in names]
             else:
-                self._found = [Sweep(self.entity, self.project, one["name"], self._api, one) for one in told]
+                self._found = [Sweep(self.entity, self.project, one["name"], self._api, one) for one in records]
         return self._found
 
     @overload
@@ -206,12 +206,12 @@ class Sweeps(Sequence[Sweep]):
 
     @property
     def length(self) -> int:
-        """How many there are."""
+        """The number of sweeps."""
         return len(self)
 
     @property
     def more(self) -> bool:
-        """Always False: there is no further page to load."""
+        """Always False: all pages are loaded at once."""
         return False
 
     def __repr__(self) -> str:
@@ -219,7 +219,7 @@ class Sweeps(Sequence[Sweep]):
 
 
 def _order(key: str) -> str:
-    """An order of runs as the official client takes it of a sweep: a bare key is one of the summary, highest first."""
+    """Return an order of a sweep's runs as the official client reads it: a bare key is a summary key, highest first."""
     direction, key = (key[0], key[1:]) if key[:1] in ("+", "-") else ("-", key)
     section = key.split(".")[0]
     plain = section in _SECTIONS if "." in key else key in _COLUMNS

@@ -1,6 +1,6 @@
-"""Changes of a run that are not written yet, found before it is read anew, and put on top of what is there then.
+"""Unsaved changes of a run: found before it is read again, and applied on top of the newer values.
 
-What was only looked at is no change: whoever else wrote it meanwhile is not undone.
+Values that were only read are not changes: what others wrote to them in the meantime is not undone.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ TEXTS = ("name", "notes", "description", "group_name", "job_type")
 DOCUMENTS = ("config", "summary")
 
 Fact = Callable[[str], Any]
-"""Tells a column of the run as a snapshot has it: one of TEXTS, or `tags`."""
+"""Returns a column of the run from a snapshot: one of TEXTS, or `tags`."""
 
 Original = Callable[[str], dict[str, Any]]
-"""Tells one of DOCUMENTS as a snapshot has it, an object of its own each time."""
+"""Returns one of DOCUMENTS from a snapshot, as a new object each time."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Unsaved:
 
 
 def unsaved(held: Mapping[str, Any], fact: Fact, original: Original) -> Unsaved:
-    """How what is held of a run differs from the snapshot that it was read from."""
+    """Return how the held values of a run differ from the snapshot that they were read from."""
     documents = {}
     for name in DOCUMENTS:
         if name in held:
@@ -47,7 +47,7 @@ def unsaved(held: Mapping[str, Any], fact: Fact, original: Original) -> Unsaved:
 
 
 def carry_over(changes: Unsaved, held: dict[str, Any], fact: Fact, original: Original) -> None:
-    """Bring what is held up to a newer snapshot, with the changes on top; whoever holds its objects sees them move."""
+    """Update the held values to a newer snapshot, in place, and apply the changes on top."""
     for column in (*TEXTS, "metadata"):
         held.pop(column, None)
     held.update(changes.texts)
@@ -64,5 +64,5 @@ def carry_over(changes: Unsaved, held: dict[str, Any], fact: Fact, original: Ori
 
 
 def _same(one: Any, other: Any) -> bool:
-    # By their text, since NaN equals nothing, 1 equals true, and some types compare to what is no truth value.
+    # Compared by their text: NaN equals nothing, 1 equals True, and some types do not compare to a bool.
     return type(one) is type(other) and repr(one) == repr(other)

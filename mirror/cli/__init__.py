@@ -18,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _WithoutPandas:
-    """No command needs pandas, but pyarrow imports it wherever it is installed: 0.3 s of every start."""
+    """Keeps pandas from being imported: no command needs it, but pyarrow imports it if installed (0.3 s per start)."""
 
     def find_spec(self, name: str, *_: Any) -> None:
-        """Say of pandas that it is not there, and of nothing else anything."""
+        """Report pandas as not installed; leave every other module to the other finders."""
         if name == "pandas":
             raise ModuleNotFoundError("no command needs pandas", name=name)

@@ -1,4 +1,4 @@
-"""The command line: global options, and the list of commands. A command's module is imported when it is used."""
+"""The command line: global options and the list of commands. Each command's module is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mirror.cli import messages
 from mirror.cli.invocation import Invocation
 from mirror.settings.home import Home
 
-# Every command in the order of the help: its module, and the function or the typer.Typer that it is.
+# Every command in the order of the help: its module, and the name of its function or typer.Typer.
 COMMANDS = {
     "init": ("mirror.cli.setup", "init"),
     "login": ("mirror.cli.setup", "login"),
@@ -40,24 +40,24 @@ COMMANDS = {
     "demo": ("mirror.cli.demo", "demo"),
 }
 
-# Commands that end at once, or hold little beside what DuckDB holds. Imports make many objects that stay, and looking
-# through them for garbage again and again is a tenth of the time of such a command.
+# Commands that end at once, or hold little memory outside DuckDB. Imports create many long-lived objects, and scanning
+# them repeatedly for garbage is a tenth of the time of such a command.
 _BRIEF = {"query", "history", "status", "env", "open"}
 _COLLECT_AFTER = 50_000
 
-# The base class of everything that is wrong with a command line, in typer with click of its own and without.
+# The base class of all command line errors, in versions of typer with and without a bundled click.
 _CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
 
 
 class Commands(TyperGroup):
-    """Imports a command when it is asked for."""
+    """Imports a command only when it is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Names in the order of the help."""
+        """Return the names in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """Build one command; None when there is none of that name."""
+        """Build one command; None if there is no command with this name."""
         if cmd_name not in COMMANDS:
             return None
         if cmd_name in _BRIEF:
@@ -83,8 +83,8 @@ def _typer(**options: Any) -> typer.Typer:
 app = _typer(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from mirror.version import VERSION
 
         typer.echo(f"wandb-mirror {VERSION}")
@@ -95,21 +95,21 @@ def _version(wanted: bool) -> None:
 def _root(
     ctx: typer.Context,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="Another config file; wins over MIRROR_CONFIG.")
+        Path | None, typer.Option("--config", metavar="FILE", help="Another config file; overrides MIRROR_CONFIG.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only warnings and errors.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more, with tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more, with tracebacks.")] = False,
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Keep a local mirror of Weights & Biases projects in DuckDB, and query it.
 
-    The mirror lies in MIRROR_HOME. Data goes to stdout, everything else to stderr. Exit codes: 0 done;
-    1 failed; 2 usage or config; 3 network or authentication; 4 timed out or too stale; 130 interrupted.
+    The mirror is stored in MIRROR_HOME. Data goes to stdout, everything else to stderr. Exit codes: 0 done;
+    1 failed; 2 usage or config; 3 network or authentication; 4 timed out or too old; 130 interrupted.
     """
     messages.configure(quiet=quiet, verbose=verbose)
-    messages.tell_log()
+    messages.show_logged_warnings()
     environ = dict(os.environ)
     if config is not None:
         environ["MIRROR_CONFIG"] = str(config)
@@ -119,7 +119,7 @@ def _root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line. Whatever goes wrong becomes one line on stderr and an exit code."""
+    """Run the command line. Every error becomes one line on stderr and an exit code."""
     messages.configure()
     command = get_command(app)
     try:
@@ -135,17 +135,17 @@ def run(arguments: Sequence[str]) -> int:
         return int(messages.usage_error(f"{error.format_message().rstrip('.')}{hint}"))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         code = int(messages.fail(error))
-        _empty_stdout()
+        _discard_stdout()
         return code
-    # Newer typers turn Ctrl-C into a plain exit code, without a word.
+    # Newer versions of typer turn Ctrl-C into a plain exit code, without a message.
     return int(messages.fail(KeyboardInterrupt())) if result == messages.ExitCode.INTERRUPTED else int(result or 0)
 
 
-def _empty_stdout() -> None:
-    """Drop what could not be written, or the interpreter tries again at its end and tells of it in its own way."""
+def _discard_stdout() -> None:
+    """Drop output that could not be written, or the interpreter tries again at exit and prints its own message."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 1)
-        os.close(nothing)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 1)
+        os.close(devnull)

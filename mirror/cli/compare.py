@@ -1,4 +1,4 @@
-"""`mirror query --compare`: the runs that only the server or only the mirror finds with a filter."""
+"""`mirror query --compare`: the runs that a filter finds only on the server or only in the mirror."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def print_comparison(given: Invocation, filter_: str | None, patterns: Sequence[str], output: Output) -> None:
-    """Print the runs that only one side finds; where there are any, the exit code is 1."""
+    """Print the runs that only one side finds; if there are any, the exit code is 1."""
     settings = given.settings()
     with connected(given.home) as connection:
         chosen = find_projects(connection, patterns, given.entity) if patterns else projects(connection)
-        # What means nothing is found out before the server is asked.
+        # Finds errors in the filter before the server is asked.
         query = RunQuery.build(connection, filter_, projects=[str(key) for key in chosen])
         for warning in query.warnings():
             warn(warning)
@@ -43,5 +43,5 @@ def print_comparison(given: Invocation, filter_: str | None, patterns: Sequence[
         say(f"the server and the mirror find the same runs: {found.agreed:,}")
         return
     write_result(Rows(["run", "found_by", "why"], rows), output)
-    say(f"found by both: {found.agreed:,}; by one only: {len(rows):,}")
+    say(f"found by both: {found.agreed:,}; by only one: {len(rows):,}")
     leave(ExitCode.FAILED)

@@ -14,25 +14,25 @@ from mirror.errors import MirrorError, StoreBusy, StoreError, UsageError
 
 def daemon(
     context: typer.Context,
-    reload: Annotated[bool, typer.Option("--reload", help="Have the running daemon read its config again.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the running daemon, and wait for its end.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Make the running daemon read its config again.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the running daemon and wait until it has ended.")] = False,
 ) -> None:
     """Sync on schedule, in the foreground.
 
-    Projects in which something runs are looked at every `sync.live_interval`, the others every
-    `sync.interval`. A change of the config file is applied without a restart. SIGTERM and Ctrl-C end
-    it with everything committed, SIGHUP reloads. `mirror service install` runs it in the background.
+    Projects with live runs are synced every `sync.live_interval`, the others every `sync.interval`.
+    Changes of the config file are applied without a restart. SIGTERM and Ctrl-C commit everything and
+    end it, SIGHUP reloads the config. `mirror service install` runs it in the background.
     """
     given = invocation(context)
     if reload and stop:
-        raise UsageError("--reload or --stop, not both")
+        raise UsageError("give --reload or --stop, not both")
     if reload or stop:
-        _tell_running(given, stop=stop)
+        _control_running(given, stop=stop)
     else:
         _run(given)
 
 
-def _tell_running(given: Invocation, *, stop: bool) -> None:
+def _control_running(given: Invocation, *, stop: bool) -> None:
     from mirror.control import Control
 
     control = Control.find(given.home.socket)
@@ -43,7 +43,7 @@ def _tell_running(given: Invocation, *, stop: bool) -> None:
         say("the daemon has stopped")
     else:
         control.reload()
-        say("the daemon goes on by the config as it stands now")
+        say("the daemon has read its config again")
 
 
 def _run(given: Invocation) -> None:
@@ -55,8 +55,8 @@ def _run(given: Invocation) -> None:
     try:
         given.home.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StoreError(f"{given.home.data} cannot be made a folder: {error.strerror}") from error
-    # A watchdog ends a daemon that hangs by SIGABRT; the journal then tells where it hung.
+        raise StoreError(f"cannot create the folder {given.home.data}: {error.strerror}") from error
+    # The watchdog ends a daemon that hangs with SIGABRT; the journal then shows where it hung.
     faulthandler.enable()
     file = logs.configure(given.home, given.environ, verbosity=verbosity())
     try:
@@ -64,7 +64,7 @@ def _run(given: Invocation) -> None:
     except StoreBusy:
         # The log belongs to the daemon that holds the home.
         raise
-    except Exception as error:  # noqa: BLE001 - whatever ends the daemon is in its log
+    except Exception as error:  # noqa: BLE001 - any error that ends the daemon is logged
         logs.log_end(file, error)
         code = fail(error)
         leave(code if isinstance(error, MirrorError) else ExitCode.FAILED)

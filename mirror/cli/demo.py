@@ -1,4 +1,4 @@
-"""`mirror demo`: all of it against an embedded sample server."""
+"""`mirror demo`: the whole product against an embedded sample server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import typer
 
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave server and daemon up for exploring, until Ctrl-C.")
+        bool, typer.Option("--keep", help="Leave server and daemon running until Ctrl-C, to explore.")
     ] = False,
 ) -> None:
-    """Show everything against an embedded sample server; no account needed.
+    """Show the product against an embedded sample server; no account needed.
 
     Mirrors three projects, queries them, follows a run that is training, and ends by itself in about a minute. The
-    mirrored file stays in a temporary folder for a look afterwards.
+    mirrored file stays in a temporary folder so that you can look at it afterwards.
     """
     from mirror.demo import Demo
 

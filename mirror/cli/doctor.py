@@ -1,4 +1,4 @@
-"""`mirror doctor`: what is wrong with the mirror and its surroundings, and what to do about it."""
+"""`mirror doctor`: checks the mirror and its environment, and says what to do about problems."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 def doctor(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Check config, files, disk, key, server, clock and daemon, and say what to do where something is wrong.
+    """Check config, files, disk, key, server, clock and daemon, and say what to do about problems.
 
-    Changes nothing, and never shows the key. Exit code 1 when something fails.
+    Changes nothing and never shows the key. Exit code 1 if a check fails.
     """
     from mirror.cli.output import write_text
     from mirror.doctor.examination import examine
 
     given = invocation(context)
-    found = []
+    findings = []
     for finding in examine(given.home, given.environ):
-        found.append(finding)
+        findings.append(finding)
         if not as_json:
             write_text(_lines(finding))
     if as_json:
-        write_text(json.dumps([finding.as_json() for finding in found], indent=2) + "\n")
-    if any(finding.level == "fail" for finding in found):
+        write_text(json.dumps([finding.as_json() for finding in findings], indent=2) + "\n")
+    if any(finding.level == "fail" for finding in findings):
         leave(ExitCode.FAILED)
 
 

@@ -1,4 +1,4 @@
-"""`mirror env`: what a shell needs so that the official client reads the mirror."""
+"""`mirror env`: shell commands that point the official client at the mirror."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mirror.errors import MirrorError
 
 def env(
     context: typer.Context,
-    key: Annotated[bool, typer.Option("--key", help="Print the API key alone. It is a secret.")] = False,
+    key: Annotated[bool, typer.Option("--key", help="Print only the API key. It is a secret.")] = False,
 ) -> None:
-    """Print shell commands after which scripts for the official SDK read the mirror: eval "$(mirror env)".
+    """Print shell commands that make scripts for the official SDK read the mirror: eval "$(mirror env)".
 
-    They set WANDB_BASE_URL to the running daemon's address, and WANDB_API_KEY to the key that the mirror
-    uses, which is not printed itself, and WANDB_APP_URL to where the server shows its pages. The mirror's
+    They set WANDB_BASE_URL to the running daemon's address, WANDB_API_KEY to the key that the mirror uses
+    (the key itself is not printed), and WANDB_APP_URL to the address of the server's pages. The mirror's
     own commands still talk to the real server.
     """
     from mirror.addresses import app_url
@@ -36,12 +36,12 @@ def env(
     served = control.status().get("http") or {}
     if not served.get("url"):
         reason = served.get("error") or f"set http.listen in {given.home.config}"
-        raise MirrorError(f"the daemon listens nowhere: {reason}")
+        raise MirrorError(f"the daemon does not listen on any address: {reason}")
     home = f"MIRROR_HOME={shlex.quote(str(given.home.data))} " if given.environ.get("MIRROR_HOME") else ""
     named = given.environ.get("MIRROR_CONFIG")
     config = f" --config {shlex.quote(named)}" if named else ""
-    # The key first: which one it is may hang on the address that is replaced then.
+    # The key comes first: which key is used may depend on the address that the next line replaces.
     typer.echo(f'export WANDB_API_KEY="$({home}mirror{config} env --key)"')
     typer.echo(f"export WANDB_BASE_URL={shlex.quote(served['url'])}")
-    # From the daemon's address the client would make up addresses of pages that are not there.
+    # Otherwise the client derives page addresses from the daemon's address, where those pages do not exist.
     typer.echo(f"export WANDB_APP_URL={shlex.quote(app_url(settings.server.base_url, given.environ))}")

@@ -1,4 +1,4 @@
-"""`mirror ingest`: runs that lie in files, through the daemon when one runs, else in this process."""
+"""`mirror ingest`: mirrors runs from local files, through the daemon if one runs, else in this process."""
 
 from __future__ import annotations
 
@@ -17,49 +17,51 @@ from mirror.errors import UsageError
 
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[DIR]...", help="Folders that hold wandb/ or its run folders; `local.dirs` without."),
+    typer.Argument(metavar="[DIR]...", help="Folders with wandb/ or its run folders. Default: `local.dirs`."),
 ]
 
 
 def ingest(
     context: typer.Context,
     folders: Folders = None,
-    as_json: Annotated[bool, typer.Option("--json", help="What each file brought as JSON, for scripts.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result of each file as JSON, for scripts.")
+    ] = False,
 ) -> None:
     """Mirror offline and live runs from the `.wandb` files that the official client writes.
 
-    Every `*.wandb` file below DIR is read, of a known file only what is new. Nothing is asked of the W&B
-    server; a run that the server turns out to have as well is taken over from there. Damaged places
-    are skipped and told.
+    Reads every `*.wandb` file below DIR, and only the new part of a file that was read before. Does not
+    ask the W&B server; a run that the server turns out to have is later pulled from there. Damaged parts
+    of a file are skipped and reported.
     """
     from mirror.control import Control
 
     given = invocation(context)
     started = time.monotonic()
-    wanted = [str(folder.expanduser().absolute()) for folder in folders or []]
+    paths = [str(folder.expanduser().absolute()) for folder in folders or []]
     control = Control.find(given.home.socket)
     results: Sequence[dict[str, Any]]
     if control is not None:
-        results = [result for event in control.work("ingest", wanted) for result in event.get("results", ())]
+        results = [result for event in control.work("ingest", paths) for result in event.get("results", ())]
     else:
-        results = asyncio.run(_here(given, wanted))
+        results = asyncio.run(_ingest_here(given, paths))
     _report(results, time.monotonic() - started, as_json=as_json)
 
 
-async def _here(given: Invocation, wanted: Sequence[str]) -> list[dict[str, Any]]:
-    """The same work in this process."""
+async def _ingest_here(given: Invocation, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Ingest in this process, without a daemon."""
     from mirror.local.watch import Watch
     from mirror.sync.session import open_writer
 
     settings = given.settings()
-    if not wanted and not settings.local.dirs:
+    if not paths and not settings.local.dirs:
         raise UsageError(f"nothing to ingest: name a DIR, or add folders to `local.dirs` in {given.home.config}")
     with open_writer(given.home, settings) as writer:
-        return [result.as_json() for result in await Watch(writer, settings).take(wanted)]
+        return [result.as_json() for result in await Watch(writer, settings).take(paths)]
 
 
 def _report(results: Sequence[dict[str, Any]], seconds: float, *, as_json: bool) -> None:
-    """One line a file that brought something, what could not be read, and all in all."""
+    """Print one line for each file with new data, a warning for each that could not be read, and the totals."""
     totals = {
         "files": len(results),
         "runs": len({result["run"] for result in results if result["run"]}),
@@ -82,21 +84,22 @@ def _report(results: Sequence[dict[str, Any]], seconds: float, *, as_json: bool)
             warn(f"{result['run']}: {line} ({result['path']})")
         if result["error"]:
             warn(f"{result['path']} cannot be read: {result['error']}")
-    seen = {outcome: sum(result["outcome"] == outcome for result in results) for outcome in _QUIET}
-    quiet = [f"{count:,} {words}" for outcome, words in _QUIET.items() if (count := seen[outcome])]
+    counts = {outcome: sum(result["outcome"] == outcome for result in results) for outcome in _COUNTED}
+    counted = [f"{count:,} {words}" for outcome, words in _COUNTED.items() if (count := counts[outcome])]
     files = f"{totals['files']:,} {'file' if totals['files'] == 1 else 'files'}"
-    say(", ".join([f"{files}: {_rows(totals['history_rows'])}", *quiet]) + f" ({seconds:.1f} s)")
+    say(", ".join([f"{files}: {_rows(totals['history_rows'])}", *counted]) + f" ({seconds:.1f} s)")
     if totals["failed"] or totals["unreadable"]:
         leave(ExitCode.FAILED)
 
 
-_QUIET = {
+# Outcomes that get no line for each file, only a count in the last line.
+_COUNTED = {
     "nothing new": "with nothing new",
     "on the server": "of runs that the server has",
-    "copy": "copied from another one",
-    "replaced": "of starts that a later start of their run replaced",
-    "empty": "without a run so far",
-    "failed": "not readable",
+    "copy": "that are copies of another one",
+    "replaced": "of earlier starts that a later start of the run replaced",
+    "empty": "without a run yet",
+    "failed": "that cannot be read",
 }
 
 

@@ -1,4 +1,4 @@
-"""What every command is given: where the mirror lies, and the environment."""
+"""What every command gets: the home of the mirror and the environment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Invocation:
-    """One run of the command. `environ` names a config file given by --config as MIRROR_CONFIG."""
+    """One run of the command. `environ` holds a config file given by --config as MIRROR_CONFIG."""
 
     home: Home
     environ: Mapping[str, str]
 
     @property
     def entity(self) -> str | None:
-        """The entity of a project that is given without one."""
+        """The default entity for projects that are given without one."""
         return self.environ.get("WANDB_ENTITY") or None
 
     def settings(self, projects: Sequence[str] = ()) -> Settings:
@@ -34,7 +34,7 @@ class Invocation:
 
 
 def invocation(ctx: typer.Context) -> Invocation:
-    """What the global options of this command line said."""
+    """Return the Invocation that the global options of this command line define."""
     found = ctx.find_object(Invocation)
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""The only module that writes to stderr, and the only one that knows exit codes."""
+"""The only module that writes to stderr, and the only one that defines exit codes."""
 
 from __future__ import annotations
 
@@ -15,77 +15,77 @@ _RED, _YELLOW, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
 class ExitCode(IntEnum):
-    """What the command tells its caller."""
+    """The exit codes of the command."""
 
     DONE = 0
-    """Everything that was asked for happened."""
+    """Everything succeeded."""
 
     FAILED = 1
-    """The query, sync or verification failed, or part of it did."""
+    """The query, sync or verification failed, completely or in part."""
 
     USAGE = 2
-    """The command or the config says something that cannot be."""
+    """The command line or the config is invalid."""
 
     SERVER = 3
-    """The network, the server or the API key refused."""
+    """The network or the server failed, or the server refused the API key."""
 
     LATE = 4
-    """It took too long, or what is there is staler than was allowed."""
+    """It took too long, or the mirror is older than allowed."""
 
     INTERRUPTED = 130
-    """The person pressed Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
 
 class _Verbosity:
-    """How much to say: -1 only warnings and errors, 0 the usual, 1 details and tracebacks."""
+    """How much to print: -1 only warnings and errors, 0 the usual, 1 details and tracebacks."""
 
     level = 0
 
 
 def configure(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Set how much is said from here on."""
+    """Set how much is printed from now on."""
     _Verbosity.level = 1 if verbose else -1 if quiet else 0
 
 
 def verbosity() -> int:
-    """How much is said: -1 only warnings and errors, 0 the usual, 1 details and tracebacks."""
+    """Return how much is printed: -1 only warnings and errors, 0 the usual, 1 details and tracebacks."""
     return _Verbosity.level
 
 
 def say(text: str) -> None:
-    """Tell what happened; silent with -q."""
+    """Print what happened; silent with -q."""
     if _Verbosity.level >= 0:
         _write(text)
 
 
 def detail(text: str) -> None:
-    """Tell what only -v asks for."""
+    """Print a detail, only with -v."""
     if _Verbosity.level > 0:
         _write(text)
 
 
 def warn(text: str) -> None:
-    """Tell on one line what may not be as expected, while the command goes on."""
+    """Print a one-line warning; the command continues."""
     _write(f"{_coloured('warning:', _YELLOW)} {one_line(text)}")
 
 
 class _Warnings(logging.Handler):
-    """What is logged as a warning or worse, as such lines."""
+    """Prints logged warnings and errors as `warn` does."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
+        """Print one record."""
         warn(record.getMessage())
 
 
-def tell_log() -> None:
-    """From here on, write what is logged as a warning; the daemon replaces this by its log."""
+def show_logged_warnings() -> None:
+    """Print logged warnings and errors from now on; the daemon replaces this by its log."""
     root = logging.getLogger()
     if not any(isinstance(handler, _Warnings) for handler in root.handlers):
         root.addHandler(_Warnings(logging.WARNING))
 
 
 def fail(error: BaseException) -> ExitCode:
-    """Tell on one line what went wrong, and return the exit code for it. With -v the traceback comes first."""
+    """Print an error on one line and return its exit code. With -v the traceback comes first."""
     if isinstance(error, KeyboardInterrupt):
         _write("interrupted")
         return ExitCode.INTERRUPTED
@@ -104,20 +104,20 @@ def fail(error: BaseException) -> ExitCode:
 
 
 def usage_error(text: str) -> ExitCode:
-    """Tell on one line that the command line cannot be understood."""
+    """Print on one line what is wrong with the command line."""
     _write(f"{_coloured('error:', _RED)} {one_line(text)}")
     return ExitCode.USAGE
 
 
 def leave(code: ExitCode) -> NoReturn:
-    """End the command with an exit code after everything has been said."""
+    """End the command with this exit code, without a further message."""
     import typer
 
     raise typer.Exit(int(code))
 
 
 def progress_wanted() -> bool:
-    """Whether progress may be drawn: stderr is a terminal and nobody asked for quiet."""
+    """Return whether progress may be drawn: stderr is a terminal, and -q was not given."""
     return _Verbosity.level >= 0 and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -129,7 +129,7 @@ def _coloured(text: str, colour: str) -> str:
 def _write(text: str) -> None:
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     shown = text.encode(encoding, "backslashreplace").decode(encoding)
-    # OSError and ValueError: nobody listens any more.
+    # OSError and ValueError: stderr is closed.
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{shown}\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`mirror open`: the daemon's page, in a browser."""
+"""`mirror open`: opens the daemon's page in a browser."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mirror.errors import MirrorError
 def open_page(
     context: typer.Context,
     print_: Annotated[
-        bool, typer.Option("--print", help="Print a link that stays good, and open nothing. It holds a secret.")
+        bool, typer.Option("--print", help="Print a permanent link instead. It contains a secret.")
     ] = False,
 ) -> None:
     """Open the page of the running daemon in a browser: projects, runs, charts.
 
-    The link that the browser is given is good once, for two minutes; after that the browser holds a
-    cookie. From another machine: forward the port by SSH and open the printed link.
+    The link that the browser gets works once, within two minutes; after that the browser has a cookie.
+    From another machine: forward the port with SSH and open the printed link.
     """
     import webbrowser
 

@@ -1,4 +1,4 @@
-"""The only module that writes to stdout, and the files that -o names: data, and nothing else."""
+"""The only module that writes to stdout and to the files given by -o: data, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mirror.query.formats import EXTENSIONS, FORMATS
 from mirror.snapshot.result import Result, Rows
 
 TERMINAL_ROWS = 100
-"""How many rows a table on a terminal has when nobody says how many it is to have."""
+"""Rows of a table on a terminal without --limit."""
 
 FormatOption = Annotated[
     str | None,
@@ -30,13 +30,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format jso
 CsvOption = Annotated[bool, typer.Option("--csv", help="Short for --format csv.")]
 FileOption = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write to a file; its ending tells the format."),
+    typer.Option("-o", "--output", metavar="FILE", help="Write to a file; the format follows its extension."),
 ]
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where a result goes, and how. `named` tells that a person asked for this format."""
+    """Where a result is written, and in which format. `named` is True if the user chose the format."""
 
     format: str
     file: Path | None = None
@@ -44,22 +44,22 @@ class Output:
 
     @property
     def terminal(self) -> bool:
-        """Whether a person looks at it."""
+        """Whether the output is shown on a terminal."""
         return self.file is None and sys.stdout.isatty()
 
     def limit(self, given: int | None) -> int | None:
-        """How many rows are wanted: what was asked for; else TERMINAL_ROWS in a table on a terminal; else all."""
+        """Return the limit of rows: as given, else TERMINAL_ROWS for a table on a terminal, else None (all)."""
         return TERMINAL_ROWS if given is None and self.terminal and self.format == "table" else given
 
 
 def choose(format_name: str | None, *, json: bool = False, csv: bool = False, file: Path | None = None) -> Output:
-    """Settle the format: what was named, else the ending of the file, else table on a terminal, else tsv.
+    """Choose the format: as given, else by the file extension, else table on a terminal, else tsv.
 
     Raises UsageError for an unknown or a second format, and for binary data on a terminal.
     """
     named = [name for name in (format_name, "json" if json else None, "csv" if csv else None) if name]
     if len(set(named)) > 1:
-        raise UsageError(f"one format at a time, not {' and '.join(dict.fromkeys(named))}")
+        raise UsageError(f"give one format, not {' and '.join(dict.fromkeys(named))}")
     if named and named[0] not in FORMATS:
         from mirror.settings.file import nearest
 
@@ -68,21 +68,21 @@ def choose(format_name: str | None, *, json: bool = False, csv: bool = False, fi
         chosen = named[0]
     elif file is not None:
         if file.suffix.lower() not in EXTENSIONS:
-            raise UsageError(f"{file} does not tell its format: end it in {', '.join(EXTENSIONS)}, or add --format")
+            raise UsageError(f"{file} has no known extension: use {', '.join(EXTENSIONS)}, or add --format")
         chosen = EXTENSIONS[file.suffix.lower()]
     else:
         chosen = "table" if sys.stdout.isatty() else "tsv"
     output = Output(chosen, file, bool(named or file))
     if chosen in ("parquet", "arrow") and output.terminal:
-        raise UsageError(f"{chosen} is no text for a terminal: add -o FILE.{chosen}, or pipe it")
+        raise UsageError(f"{chosen} is binary and cannot be printed: add -o FILE.{chosen}, or pipe it")
     return output
 
 
 def write_result(result: Result | Rows | Batches, output: Output) -> None:
     """Write every row of the result, up to its limit.
 
-    Where the limit cut the answer, stderr says how many rows there were. A file appears whole, in the place of an
-    older one, or not at all.
+    If the limit left out rows, a message on stderr says how many rows there are. A file is replaced in one step; on
+    failure an older one stays as it was.
     """
     shown = _to_file(result, output) if output.file else _to_stdout(result, output)
     if result.limit is not None and shown >= result.limit and (total := result.count()) > shown:
@@ -109,7 +109,7 @@ def _to_file(result: Result | Rows | Batches, output: Output) -> int:
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place when the block ends well, and is removed when it does not."""
+    """Yield a temporary path beside `path`, which replaces it when the block succeeds and is removed when it fails."""
     target = path.resolve()
     scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -124,23 +124,23 @@ def replaced(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _stdout() -> Iterator[IO[bytes]]:
-    """Stdout for bytes. When its reader goes away, as `| head` does, the command ends quietly."""
+    """Yield stdout for bytes. If its reader closes the pipe, as `| head` does, the command ends without an error."""
     sys.stdout.flush()
     try:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Let the interpreter flush into nothing at its end.
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
+        # The interpreter flushes stdout again when it exits.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
         leave(ExitCode.DONE)
     except OSError as error:
         raise StoreError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
 def _write(result: Result | Rows | Batches, output: Output, stream: IO[bytes]) -> int:
-    """Write in the format, and return how many rows that were."""
+    """Write the result in its format and return the number of rows."""
     from mirror.query import formats
 
     counted = _Counter()
@@ -181,7 +181,7 @@ def _write_table(result: Result | Rows | Batches, output: Output, stream: IO[byt
 
 
 def _write_arrow(result: Result | Rows | Batches, stream: Any, *, seekable: bool) -> int:
-    """An Arrow IPC file, or the IPC stream for a pipe, which cannot be read backwards."""
+    """Write an Arrow IPC file, or the IPC stream format to a pipe, which cannot be seeked."""
     import pyarrow as pa
 
     reader = result.arrow()
@@ -212,12 +212,12 @@ def _write_parquet(result: Result | Rows | Batches, stream: IO[bytes]) -> int:
 
 
 class _Counter:
-    """Counts the rows that pass."""
+    """Counts the rows of an iterator."""
 
     rows = 0
 
     def over(self, rows: Iterator[Any]) -> Iterator[Any]:
-        """Pass the rows on."""
+        """Yield the rows and count them."""
         for row in rows:
             self.rows += 1
             yield row

@@ -1,4 +1,4 @@
-"""`mirror plot`: curves of runs, in the terminal or as a picture."""
+"""`mirror plot`: charts of the history of runs, in the terminal or as an image file."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ def plot(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
     ] = None,
-    keys: Annotated[str, typer.Option("--keys", metavar="K,K", help="What to draw, one chart a key.")] = "loss",
+    keys: Annotated[str, typer.Option("--keys", metavar="K,K", help="Keys to draw, one chart per key.")] = "loss",
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="KEY", help="The key of the x axis. Default: as define_metric says, else _step."),
+        typer.Option("--x", metavar="KEY", help="Key of the x axis. Default: as defined by define_metric, else _step."),
     ] = None,
     smooth: Annotated[
         float, typer.Option("--smooth", metavar="W", help="Weight of an exponential moving average, 0 to 0.99.")
     ] = 0.0,
     group_by: Annotated[
         str | None,
-        typer.Option("--group-by", metavar="FIELD", help="config.KEY, group, ...: mean and 95% band of each group."),
+        typer.Option(
+            "--group-by", metavar="FIELD", help="Draw mean and 95% band of each group: config.KEY, group, ..."
+        ),
     ] = None,
     filter_: Annotated[
         str | None,
-        typer.Option("--filter", metavar="JSON", help="Every run of --project that matches, instead of RUN."),
+        typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
     ] = None,
     project: Annotated[str | None, typer.Option("--project", metavar="E/P", help="The project of --filter.")] = None,
     samples: Annotated[
         int, typer.Option("--samples", min=2, metavar="N", help="Rows of each run, evenly spaced.")
     ] = 500,
     file: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A picture: .png, .svg, .pdf or .html.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="An image file: .png, .svg, .pdf or .html.")
     ] = None,
 ) -> None:
     """Draw the history of runs in the terminal, or to a file.
 
-    A curve a run; with --group-by a curve a group: the mean of its runs, with the band in which the mean lies with 95%
-    confidence. Files need matplotlib: pip install 'wandb-mirror[plot]'.
+    One curve per run; with --group-by one curve per group: the mean of its runs, with its 95% confidence band. Files
+    need matplotlib: pip install 'wandb-mirror[plot]'.
     """
     from mirror.plot import figure, terminal
     from mirror.plot.read import charts
@@ -58,11 +60,11 @@ def plot(
 
     if file is not None:
         figure.kind_of(file)
-    wanted = [key.strip() for key in keys.split(",") if key.strip()]
-    if not wanted:
-        raise UsageError("--keys names nothing to draw")
+    key_names = [key.strip() for key in keys.split(",") if key.strip()]
+    if not key_names:
+        raise UsageError("--keys is empty: name at least one key")
     if bool(runs) == (project is not None) or (filter_ is not None and project is None):
-        raise UsageError("which runs? name them, or give --project E/P, with --filter JSON for some of its runs")
+        raise UsageError("which runs? name them, or give --project E/P, and --filter JSON for some of its runs")
     given = invocation(ctx)
     snapshot = Snapshot(given.home)
     if project is not None:
@@ -75,7 +77,7 @@ def plot(
         title = str(addresses[0]) if len(addresses) == 1 else f"{len(addresses)} runs"
     if not addresses:
         raise UsageError("no run matches")
-    made = charts(snapshot, addresses, wanted, x=x, smooth=smooth, group_by=group_by, samples=samples)
+    made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=group_by, samples=samples)
     if file is not None:
         with replaced(file) as scratch:
             scratch.write_bytes(figure.render(made, figure.kind_of(file), title))

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, and nothing at all where stderr is no terminal."""
+"""Progress bars on stderr, only if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """For each project one bar of runs and one of history rows, with the rate and the time left."""
+    """For each project a bar of runs and a bar of history rows, with the rate and the time left."""
 
     def __init__(self, display: RichProgress) -> None:
         self._display = display
@@ -24,7 +24,7 @@ class Bars:
         self._projects: Any = None
 
     def projects_expected(self, projects: int) -> None:
-        """Show a bar of projects where there are several."""
+        """Show a bar of projects if there are several."""
         if projects > 1:
             self._projects = self._display.add_task("all", total=projects, unit="projects")
 
@@ -40,23 +40,23 @@ class Bars:
             self._display.update(task, advance=done)
 
     def runs_expected(self, project: ProjectKey, runs: int) -> None:
-        """Add to the total of runs."""
+        """Add to the total number of runs."""
         self._grow(project, "runs", total=runs)
 
     def runs_done(self, project: ProjectKey, runs: int) -> None:
-        """Move the runs on."""
+        """Advance the bar of runs."""
         self._grow(project, "runs", done=runs)
 
     def rows_expected(self, project: ProjectKey, rows: int) -> None:
-        """Add to the total of history rows."""
+        """Add to the total number of history rows."""
         self._grow(project, "rows", total=rows)
 
     def rows_done(self, project: ProjectKey, rows: int) -> None:
-        """Move the history rows on."""
+        """Advance the bar of history rows."""
         self._grow(project, "rows", done=rows)
 
     def finished(self, result: PassResult) -> None:
-        """End the project."""
+        """Complete the bars of the project."""
         for (project, _), task in self._tasks.items():
             if project == result.project:
                 entry = next(entry for entry in self._display.tasks if entry.id == task)
@@ -65,23 +65,23 @@ class Bars:
             self._display.update(self._projects, advance=1)
 
     def notice(self, text: str) -> None:
-        """Write a line above the bars."""
+        """Print a warning above the bars."""
         warn(text)
 
 
-class _Unseen(Silent):
-    """No bars, but the lines between them."""
+class _NoticesOnly(Silent):
+    """Shows no bars, only notices."""
 
     def notice(self, text: str) -> None:
-        """Write a line."""
+        """Print a warning."""
         warn(text)
 
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """Progress bars while the block runs, if stderr is a terminal."""
+    """Show progress bars while the block runs, if stderr is a terminal."""
     if not progress_wanted():
-        yield _Unseen()
+        yield _NoticesOnly()
         return
     from rich.console import Console
     from rich.progress import (
@@ -111,7 +111,7 @@ def _rate_column() -> Any:
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """How many a second."""
+        """The rate per second."""
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
@@ -121,7 +121,7 @@ def _rate_column() -> Any:
 
 
 def replay(progress: Progress, event: dict[str, Any]) -> None:
-    """Show an event of the control socket as if it had happened in this process."""
+    """Pass an event of the control socket on to `progress`."""
     entity, _, name = str(event.get("project", "/")).partition("/")
     project = ProjectKey(entity, name)
     match event["event"]:

@@ -1,4 +1,4 @@
-"""`mirror query`, `mirror history` and `mirror export`: what reads the mirror."""
+"""`mirror query`, `mirror history` and `mirror export`: the commands that read the mirror."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ _COMPARABLE = ("--filter", "--project", "--compare")
 def query(
     ctx: typer.Context,
     sql: Annotated[
-        str | None, typer.Argument(metavar="[SQL]", show_default=False, help="One reading statement; - reads stdin.")
+        str | None,
+        typer.Argument(metavar="[SQL]", show_default=False, help="One read-only SQL statement, or - for stdin."),
     ] = None,
     filter_: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
     ] = None,
     project: Annotated[
-        list[str] | None, typer.Option("--project", metavar="E/P", help="Only this project, or E/*; may be repeated.")
+        list[str] | None, typer.Option("--project", metavar="E/P", help="Only this project, or E/*. Repeatable.")
     ] = None,
     order: Annotated[
-        str | None, typer.Option("--order", metavar="KEY", help='As in "-created_at" or "+config.lr,-summary.acc".')
+        str | None, typer.Option("--order", metavar="KEY", help='Such as "-created_at" or "+config.lr,-summary.acc".')
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     select: Annotated[
-        str | None, typer.Option("--select", metavar="COLS", help="Columns of runs, config.KEY, summary.KEY; a,b,c.")
+        str | None,
+        typer.Option("--select", metavar="COLS", help="Columns of runs, config.KEY, summary.KEY; comma-separated."),
     ] = None,
-    count: Annotated[bool, typer.Option("--count", help="Only the number of rows.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Print only the number of rows.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="The SQL of a filter, and how many runs each clause matches.")
+        bool, typer.Option("--explain", help="Print the SQL of the filter and how many runs each clause matches.")
     ] = False,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Run the filter on the server too; print the runs that differ, and why.")
+        bool, typer.Option("--compare", help="Also run the filter on the server; print the runs that differ, and why.")
     ] = False,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Deleted runs too.")] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Include deleted runs.")] = False,
     format_name: FormatOption = None,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -54,9 +56,9 @@ def query(
 ) -> None:
     """Query the mirror with SQL, or its runs with a filter.
 
-    SQL sees runs, history, config_values and the other relations of mirror.duckdb, read-only. A filter without SQL
-    finds runs that are not deleted; its data formats hold every column of runs, config and summary as JSON objects
-    in JSON. NaN and infinities are strings in JSON.
+    SQL can read runs, history, config_values and the other relations of mirror.duckdb. Without SQL, runs that are not
+    deleted are listed, those that match --filter if given. Formats other than table and markdown have every column of
+    runs; in JSON, config and summary are objects, and NaN and infinities are strings.
     """
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
@@ -71,7 +73,7 @@ def query(
     }
     if sql is not None:
         if wrong := [name for name, value in only_runs.items() if value]:
-            raise UsageError(f"{wrong[0]} goes with run filters, not with SQL: say it in the SQL")
+            raise UsageError(f"{wrong[0]} is for run filters: put it into the SQL instead")
         _sql(given, sql, limit, count=count, output=output)
         return
     if not any(value for value in only_runs.values()) and not count and limit is None:
@@ -79,7 +81,7 @@ def query(
     if compare:
         others = {**only_runs, "--count": count, "--limit": limit}
         if wrong := [name for name, value in others.items() if value and name not in _COMPARABLE]:
-            raise UsageError(f"--compare looks at every run of a filter, so {wrong[0]} does not go with it")
+            raise UsageError(f"--compare covers every run that the filter finds: leave {wrong[0]} out")
         from mirror.cli.compare import print_comparison
 
         print_comparison(given, filter_, project or [], output)
@@ -102,14 +104,14 @@ def history(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="entity/project/run_id, or a run id that is unique.")],
     keys: Annotated[
-        str | None, typer.Option("--keys", metavar="K,K", help="Keys or globs, a,b,c; all without.")
+        str | None, typer.Option("--keys", metavar="K,K", help="Keys or globs, comma-separated (default: all).")
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", min=1, metavar="N", help="N rows, evenly spaced; all without.")
+        int | None, typer.Option("--samples", min=1, metavar="N", help="N evenly spaced rows (default: all).")
     ] = None,
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="KEY", help="The key of the x axis, which orders the rows; none: only the step."),
+        typer.Option("--x", metavar="KEY", help="Key of the x axis, which orders the rows; none: only the step."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     format_name: FormatOption = None,
@@ -117,10 +119,10 @@ def history(
     csv: CsvOption = False,
     file: FileOption = None,
 ) -> None:
-    """The history of a run: a row a step, a column a key, complete.
+    """Print the complete history of a run: one row per step, one column per key.
 
-    A key that was always a number is a number, any other is text. Behind the step stands the axis that define_metric
-    gave one of --keys: its value at the step, else the last one before. Without --keys everything is as it was logged.
+    Keys that only held numbers are numeric; others are text. If define_metric gave one of --keys an x axis, its column
+    follows the step: the value at the step, else the last one before it. Without --keys, values are as logged.
     """
     from dataclasses import replace
 
@@ -130,10 +132,10 @@ def history(
 
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
-    wanted = [key.strip() for key in keys.split(",") if key.strip()] if keys else []
+    key_globs = [key.strip() for key in keys.split(",") if key.strip()] if keys else []
     with connected(given.home) as connection:
         project, run_id = find_run(connection, run, given.entity)
-        result = histories.table(connection, project, run_id, wanted, samples=samples, x=x, told=warn)
+        result = histories.table(connection, project, run_id, key_globs, samples=samples, x=x, told=warn)
         write_result(replace(result, limit=output.limit(limit)), output)
 
 
@@ -141,24 +143,24 @@ def export(
     ctx: typer.Context,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="entity/project, E/* or entity/project/run_id; everything without."),
+        typer.Argument(metavar="[PATH]...", help="entity/project, E/* or entity/project/run_id. Default: everything."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="One file a relation goes here.")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write one file per relation to DIR.")
     ] = None,
     format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="parquet or csv.")] = "parquet",
     database: Annotated[
-        Path | None, typer.Option("--duckdb", metavar="FILE", help="One self-contained database of plain tables.")
+        Path | None, typer.Option("--duckdb", metavar="FILE", help="Write one self-contained database of plain tables.")
     ] = None,
     lake: Annotated[
         str | None,
         typer.Option("--lake", metavar="DIR", help="Keep Parquet files up to date in DIR or s3://bucket/prefix."),
     ] = None,
 ) -> None:
-    """Write runs, history, config and summary values as files that need no mirror.
+    """Write runs, history, config and summary values to files that do not need the mirror.
 
-    A lake is kept up to date: each call writes what is new since the last one, and manifest.json, written last, lists
-    the files that belong together. It holds the named projects, whole.
+    A lake is kept up to date: each call writes what is new since the last one, then manifest.json, which lists the
+    files that belong together. A lake holds whole projects.
     """
     from mirror.query import export as exports
     from mirror.query import lake_target
@@ -166,34 +168,34 @@ def export(
     if format_name not in ("parquet", "csv"):
         raise UsageError(f'unknown format "{format_name}": known: parquet, csv')
     if folder is None and database is None and lake is None:
-        raise UsageError("where to? give -o DIR, --duckdb FILE or --lake DIR")
+        raise UsageError("no destination: give -o DIR, --duckdb FILE or --lake DIR")
     given = invocation(ctx)
-    place = lake_target.find(lake) if lake is not None else None
+    target = lake_target.find(lake) if lake is not None else None
     chosen, runs = _scope(given, paths or [])
-    if place is not None:
+    if target is not None:
         if runs:
             raise UsageError("a lake holds whole projects: name entity/project, not a run")
-        _lake(given, chosen, place)
+        _lake(given, chosen, target)
     if folder is not None:
-        exports.to_folder(given.home, chosen, runs, folder, format_name, _told)
+        exports.to_folder(given.home, chosen, runs, folder, format_name, _report_rows)
         say(f"exported to {folder}")
     if database is not None:
         version = given.settings().publish.storage_version
-        exports.to_database(given.home, chosen, runs, database, version, _told)
+        exports.to_database(given.home, chosen, runs, database, version, _report_rows)
         say(f"exported to {database}")
 
 
-def _lake(given: Invocation, chosen: Sequence[Project], place: Place) -> None:
+def _lake(given: Invocation, chosen: Sequence[Project], target: Place) -> None:
     from mirror.query import lake
 
-    done = lake.export(given.home, chosen, place)
+    done = lake.export(given.home, chosen, target)
     say(
-        f"{place.name}: {done.rows:,} rows, {done.written} files written ({done.bytes / 1e6:,.1f} MB), "
-        f"{done.kept} as they were, {done.deleted} deleted"
+        f"{target.name}: {done.rows:,} rows, {done.written} files written ({done.bytes / 1e6:,.1f} MB), "
+        f"{done.kept} unchanged, {done.deleted} deleted"
     )
 
 
-def _told(name: str, rows: int) -> None:
+def _report_rows(name: str, rows: int) -> None:
     say(f"  {name}: {rows:,} {'row' if rows == 1 else 'rows'}")
 
 
@@ -243,7 +245,7 @@ def _runs(
 
 
 def _write_count(rows: int, output: Output) -> None:
-    """The bare number, unless a format was asked for."""
+    """Write only the number, unless a format was given."""
     from mirror.snapshot.result import Rows
 
     if output.named:
@@ -253,7 +255,7 @@ def _write_count(rows: int, output: Output) -> None:
 
 
 def _write_explanation(found: dict[str, Any], output: Output) -> None:
-    """The SQL with its parameters as comments, then a table of clauses."""
+    """Write the SQL with its parameters as comments, then a table of clauses."""
     import json
 
     from mirror.snapshot.result import Rows
@@ -271,7 +273,7 @@ def _write_explanation(found: dict[str, Any], output: Output) -> None:
 
 
 def _scope(given: Invocation, paths: Sequence[str]) -> tuple[list[Project], list[tuple[Project, str]]]:
-    """The projects and the runs that paths name: whole projects, or runs, not both."""
+    """Return the projects, and the runs if the paths name runs. Raises UsageError for a mix of both."""
     from mirror.snapshot.connection import connected
     from mirror.snapshot.paths import find_projects, find_run, projects
 

@@ -1,4 +1,4 @@
-"""`mirror verify --local`: the official client's files against the server, and what it lost sent to it."""
+"""`mirror verify --local`: compares the official client's files with the server, and uploads rows the server lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Answer:
-    """What was found; with --upload also what was found before, and what was sent or would be."""
+    """The comparisons; with --upload also those from before the upload, and what was sent or would be sent."""
 
     comparisons: list[Comparison]
     results: Sequence[FileResult] = ()
@@ -36,19 +36,19 @@ class _Answer:
     sent: list[Sent] = field(default_factory=list)
     offered: list[Look] = field(default_factory=list)
 
-    def troubled(self) -> list[FileResult]:
-        """The files of which something could not be read."""
+    def unreadable(self) -> list[FileResult]:
+        """Return the files that could not be read, completely or in part."""
         return [result for result in self.results if result.outcome == "failed" or result.unreadable]
 
     def exit_code(self) -> ExitCode:
-        """The worst of all."""
+        """Return the highest exit code of all comparisons and uploads."""
         verdicts = [one.verdict for one in self.comparisons]
         codes = [verdict.exit_code for verdict in verdicts] + [sent.exit_code for sent in self.sent]
-        failed = bool(self.troubled()) or not all(verdict.equal for verdict in verdicts)
+        failed = bool(self.unreadable()) or not all(verdict.equal for verdict in verdicts)
         return ExitCode(max([*codes, ExitCode.FAILED if failed else ExitCode.DONE]))
 
     def as_json(self) -> dict[str, Any]:
-        """The documented JSON form."""
+        """Return the documented JSON form."""
         upload = None
         if self.before is not None:
             upload = {
@@ -59,7 +59,7 @@ class _Answer:
                 "would_send": [{"path": look.path, **_offer(look)} for look in self.offered],
             }
         return {
-            "equal": not self.troubled() and all(one.verdict.equal for one in self.comparisons),
+            "equal": not self.unreadable() and all(one.verdict.equal for one in self.comparisons),
             "files": [result.as_json() for result in self.results],
             "projects": [one.verdict.as_json() for one in self.comparisons],
             "upload": upload,
@@ -75,9 +75,9 @@ def _offer(look: Look) -> dict[str, Any]:
 
 
 def verify_files(given: Invocation, paths: Sequence[str], *, upload: bool, dry_run: bool, as_json: bool) -> None:
-    """Compare, send, compare again, and leave with the exit code."""
+    """Compare, upload if asked, compare again, and end the command with the exit code."""
     if dry_run and not upload:
-        raise UsageError("--dry-run goes with --upload: it says what would be sent")
+        raise UsageError("--dry-run needs --upload: it prints what would be sent")
     settings = given.settings()
     folders = [Path(path).expanduser() for path in paths or settings.local.dirs]
     if not folders:
@@ -123,7 +123,7 @@ async def _compare(server: Server, files: Gathered) -> list[Comparison]:
 
 
 async def _upload(server: Server, files: Gathered, answer: _Answer, offered: Sequence[Look]) -> None:
-    """Send one run after the other, then compare everything again."""
+    """Send the runs one by one, then compare everything again."""
     from mirror.rescue.upload import send
 
     for look in offered:
@@ -135,9 +135,9 @@ async def _upload(server: Server, files: Gathered, answer: _Answer, offered: Seq
 
 
 def _show(answer: _Answer) -> None:
-    """Differences on stdout, a line each; what was compared, and what was sent, on stderr."""
+    """Print differences on stdout, one per line; what was compared and what was sent on stderr."""
     for result in answer.results:
-        for text in _troubles(result):
+        for text in _warnings(result):
             warn(f"{result.path}: {text}")
     for sent in answer.sent:
         _show_sent(sent)
@@ -154,7 +154,7 @@ def _show(answer: _Answer) -> None:
     if answer.before is not None:
         _show_upload(answer)
     if not answer.comparisons:
-        say(f"{some(len(answer.results), 'file', 'files')}, and no run in them")
+        say(f"{some(len(answer.results), 'file', 'files')} without a run")
 
 
 def _summary(verdict: Verdict) -> str:
@@ -162,7 +162,7 @@ def _summary(verdict: Verdict) -> str:
 
     compared, cost = compared_of(verdict), cost_of(verdict)
     live = len({found.run_id for found in verdict.of(Level.BEHIND)})
-    late = f", but for {some(live, 'run that goes', 'runs that go')} on" if live else ""
+    late = f", except for {some(live, 'run that is', 'runs that are')} still running" if live else ""
     if not verdict.equal:
         return f"{some(len(differences(verdict)), 'difference', 'differences')} in {compared}{late} ({cost})"
     return f"{compared} equal the server's, value by value{late} ({cost})"
@@ -174,28 +174,28 @@ def _show_sent(sent: Sent) -> None:
     if parts:
         say(f"sent {sent.path}: {' and '.join(parts)}")
     if sent.state != sent.before:
-        warn(f"{sent.path} was {sent.before} and is {sent.state} now: the server did not take its former state")
+        warn(f"{sent.path} was {sent.before} and is {sent.state} now: the server did not accept its former state")
     if sent.error:
-        warn(f"not sent{' whole' if parts else ''}: {named(sent.path, sent.error)}")
+        warn(f"not {'completely ' if parts else ''}sent: {named(sent.path, sent.error)}")
 
 
 def _show_upload(answer: _Answer) -> None:
     before = sum(len(differences(one.verdict)) for one in answer.before or ())
-    told = some(before, "difference", "differences")
+    differing = some(before, "difference", "differences")
     if answer.offered:
-        say(f"dry run: nothing was sent; {some(len(answer.offered), 'run', 'runs')} would be sent what the lines say")
+        say(f"dry run: nothing was sent; {some(len(answer.offered), 'run', 'runs')} would get what is listed above")
     elif not answer.sent:
-        say(f"{told}; nothing of it can be sent" if before else "nothing to send")
+        say(f"{differing}; none of them can be sent" if before else "nothing to send")
     else:
         after = sum(len(differences(one.verdict)) for one in answer.comparisons)
-        say(f"{told} before the upload, {after:,} after it")
+        say(f"{differing} before the upload, {after:,} after it")
 
 
-def _troubles(result: FileResult) -> list[str]:
-    """What is to be told of a file."""
-    found = [result.note, result.trouble(), *result.unreadable]
+def _warnings(result: FileResult) -> list[str]:
+    """Return the warnings about a file."""
+    warnings = [result.note, result.trouble(), *result.unreadable]
     if result.error:
-        found.append(f"cannot be read: {result.error}")
+        warnings.append(f"cannot be read: {result.error}")
     if result.outcome == "empty":
-        found.append("it tells of no run")
-    return [text for text in found if text]
+        warnings.append("it holds no run")
+    return [text for text in warnings if text]

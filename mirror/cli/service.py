@@ -1,4 +1,4 @@
-"""`mirror service`: the daemon in the background, by systemd on Linux and launchd on macOS."""
+"""`mirror service`: runs the daemon in the background, with systemd on Linux and launchd on macOS."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ service = typer.Typer(
 
 NAME = "wandb-mirror"
 
-Name = Annotated[str, typer.Option("--name", metavar="NAME", help="What the service is called; one for each home.")]
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the service; one for each home.")]
 
 
 @service.command()
 def install(
     context: typer.Context,
     name: Name = NAME,
-    show: Annotated[bool, typer.Option("--print", help="Print what would be written, and do nothing.")] = False,
-    start: Annotated[bool, typer.Option("--start/--no-start", help="Start it now as well.")] = True,
+    show: Annotated[bool, typer.Option("--print", help="Print what would be written; change nothing.")] = False,
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Also start it now.")] = True,
 ) -> None:
-    """Write the service, have it start with your session, and start it.
+    """Install the service, enable it for each login, and start it.
 
-    It is given this command's MIRROR_HOME and config, and the server's address where the environment names one. The
-    key is no part of it: the daemon takes it from netrc, where `mirror login` stores it.
+    It gets this command's MIRROR_HOME and config, and the server's address if the environment sets one. It does not
+    contain the key: the daemon reads it from netrc, where `mirror login` stores it.
     """
     from mirror.cli.output import replaced, write_text
 
     given = invocation(context)
-    wanted = _service(given, name)
     manager = _manager(name)
-    text = manager.text(wanted)
+    text = manager.text(_service(given, name))
     if show:
         write_text(text)
         if problem := _check_key(given):
@@ -58,7 +57,7 @@ def install(
         raise AuthError(problem)
     manager.check()
     if manager.path.exists() and not manager.serves(given.home.data):
-        raise UsageError(f"{manager.path} is the service of another home; give this one a name of its own with --name")
+        raise UsageError(f"{manager.path} is the service of another home; choose another name with --name")
     given.home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     manager.path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(manager.path) as scratch:
@@ -83,11 +82,11 @@ def uninstall(context: typer.Context, name: Name = NAME) -> None:
 
 @service.command()
 def status(context: typer.Context, name: Name = NAME) -> None:
-    """Tell whether the service is installed and runs; exit code 1 when it does not."""
+    """Show whether the service is installed and running; exit code 1 if it is not."""
     invocation(context)
     manager = _manager(name)
     if not manager.path.exists():
-        say(f"no service {name} is installed; `mirror service install` does it")
+        say(f"no service {name} is installed; `mirror service install` installs it")
         leave(ExitCode.FAILED)
     running, text = manager.state()
     say(f"{manager.path}: {text}")
@@ -103,18 +102,18 @@ class Systemd:
         folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
         self.path = Path(folder).expanduser() / "systemd" / "user" / self._unit
 
-    def text(self, wanted: units.Service) -> str:
-        """The unit."""
-        return units.systemd(wanted)
+    def text(self, service: units.Service) -> str:
+        """Return the text of the unit."""
+        return units.systemd(service)
 
     def serves(self, data: Path) -> bool:
-        """Whether what is installed was written for this home."""
+        """Return whether the installed unit was written for this home."""
         return units.mark(data) in self.path.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def check(self) -> None:
-        """Raises MirrorError where no systemd runs for this user."""
+        """Raise MirrorError if no systemd runs for this user."""
         hint = (
-            "run `mirror daemon` under whatever starts programs here (in a container: as its command), "
+            "run `mirror daemon` with the service manager of this machine (in a container: as its command), "
             "or see `mirror service install --print`"
         )
         if shutil.which("systemctl") is None:
@@ -124,37 +123,37 @@ class Systemd:
             raise MirrorError(f"no systemd runs for this user ({_reason(done)}); {hint}")
 
     def enable(self, *, start: bool) -> None:
-        """Have it start with the user's session, and now."""
+        """Enable it for each login; with `start`, also start it now."""
         self._must("daemon-reload")
         self._must("enable", self._unit)
         if not start:
-            say(f"it starts with your next session; now: `systemctl --user start {self._unit}`")
+            say(f"it starts at your next login; to start it now: `systemctl --user start {self._unit}`")
             return
-        # Also takes a running service to the new unit.
+        # A restart also applies a new unit to a running service.
         done = self._call("restart", self._unit)
         if done.returncode:
             raise MirrorError(
-                f"{self._unit} does not start ({_reason(done)}); `journalctl --user -u {self._unit}` tells why, "
-                "and so does mirror.log"
+                f"{self._unit} does not start ({_reason(done)}); "
+                f"see `journalctl --user -u {self._unit}` and mirror.log for the reason"
             )
-        say(f"{self._unit} runs; `mirror status` tells how it gets on, `journalctl --user -u {self._unit}` its log")
+        say(f"{self._unit} is running; `mirror status` shows its state, `journalctl --user -u {self._unit}` its log")
         if not self._lingers():
-            say("it ends when you log out; `loginctl enable-linger` keeps it, and starts it with the machine")
+            say("it ends when you log out; `loginctl enable-linger` keeps it running, and starts it at boot")
 
     def disable(self) -> None:
-        """Stop it, and have it start no more."""
+        """Stop it and disable it."""
         done = self._call("disable", "--now", self._unit)
         if done.returncode:
             warn(f"systemd did not stop {self._unit} ({_reason(done)})")
 
     def forget(self) -> None:
-        """Let systemd see that the unit is gone; where none runs there is nothing to tell."""
+        """Make systemd notice that the unit is gone; without systemctl there is nothing to do."""
         if shutil.which("systemctl") is not None:
             self._call("daemon-reload")
             self._call("reset-failed", self._unit)
 
     def state(self) -> tuple[bool, str]:
-        """Whether it runs, and what there is to say."""
+        """Return whether it is running, and a text that describes its state."""
         self.check()
         fields = ("ActiveState", "SubState", "MainPID", "UnitFileState", "StatusText", "Result", "NRestarts")
         done = self._must("show", self._unit, *(f"--property={field}" for field in fields))
@@ -164,7 +163,7 @@ class Systemd:
         if running:
             parts += [f"pid {found.get('MainPID')}", found.get("StatusText", "")]
         elif found.get("Result") not in (None, "success"):
-            parts.append(f"{found['Result']}; `journalctl --user -u {self._unit}` tells why")
+            parts.append(f"{found['Result']}; see `journalctl --user -u {self._unit}` for the reason")
         if (restarts := found.get("NRestarts", "0")) not in ("", "0"):
             parts.append(f"restarted {restarts} times")
         return running, ", ".join(part for part in parts if part)
@@ -188,36 +187,36 @@ class Systemd:
 
 
 class Launchd:
-    """The launchd of macOS."""
+    """launchd on macOS."""
 
     def __init__(self, name: str) -> None:
         self._label = name
         self._domain = f"gui/{os.getuid()}"
         self.path = Path("~/Library/LaunchAgents").expanduser() / f"{name}.plist"
 
-    def text(self, wanted: units.Service) -> str:
-        """The property list."""
-        return units.launchd(wanted).decode()
+    def text(self, service: units.Service) -> str:
+        """Return the text of the property list."""
+        return units.launchd(service).decode()
 
     def serves(self, data: Path) -> bool:
-        """Whether what is installed was written for this home."""
+        """Return whether the installed property list was written for this home."""
         return units.launchd_folder(self.path.read_bytes()) == str(data)
 
     def check(self) -> None:
-        """Raises MirrorError where there is no launchctl."""
+        """Raise MirrorError if there is no launchctl."""
         if shutil.which("launchctl") is None:
             raise MirrorError("there is no launchctl on this machine; see `mirror service install --print`")
 
     def enable(self, *, start: bool) -> None:
-        """Have it start with the user's session, and now."""
+        """Enable it for each login; with `start`, also start it now."""
         if not start:
-            say("it starts with your next session")
+            say("it starts at your next login")
             return
         _run("launchctl", "bootout", f"{self._domain}/{self._label}")
         done = _run("launchctl", "bootstrap", self._domain, str(self.path))
         if done.returncode:
-            raise MirrorError(f"{self._label} does not start ({_reason(done)}); mirror.log tells more")
-        say(f"{self._label} runs; `mirror status` tells how it gets on, mirror.log in the home what it does")
+            raise MirrorError(f"{self._label} does not start ({_reason(done)}); see mirror.log for the reason")
+        say(f"{self._label} is running; `mirror status` shows its state, mirror.log in the home is its log")
 
     def disable(self) -> None:
         """Stop it."""
@@ -226,10 +225,10 @@ class Launchd:
             warn(f"launchd did not stop {self._label} ({_reason(done)})")
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: launchd keeps no record of removed agents."""
 
     def state(self) -> tuple[bool, str]:
-        """Whether it runs, and what there is to say."""
+        """Return whether it is running, and a text that describes its state."""
         self.check()
         done = _run("launchctl", "print", f"{self._domain}/{self._label}")
         if done.returncode:
@@ -242,7 +241,7 @@ class Launchd:
 
 def _manager(name: str) -> Systemd | Launchd:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) or name.endswith(".service"):
-        raise UsageError(f"{name!r} is no name for a service; use letters, digits, -, _ and .")
+        raise UsageError(f"{name!r} is not a valid service name; use letters, digits, -, _ and .")
     return Launchd(name) if sys.platform == "darwin" else Systemd(name)
 
 
@@ -250,18 +249,18 @@ def _service(given: Invocation, name: str) -> units.Service:
     environment = units.carried(given.environ)
     for variable in [found for found in environment if "proxy" in found.lower()]:
         if units.holds_password(environment[variable]):
-            warn(f"{variable} holds a password and is left out; `systemctl --user edit {name}` can add it")
+            warn(f"{variable} holds a password and was left out; add it with `systemctl --user edit {name}`")
             del environment[variable]
-    # A virtual environment is known by the path of its interpreter, so links are not followed.
-    # -P: a folder called `mirror` where the service starts is not taken for this program.
+    # Links are not followed, since Python finds its virtual environment by the path of the interpreter.
+    # -P: a folder called `mirror` where the service starts must not shadow this package.
     command = [str(Path(sys.executable).absolute()), "-P", "-m", "mirror.cli", "daemon"]
     if not str(given.home.data).isprintable() or not command[0].isprintable():
-        raise UsageError(f"{str(given.home.data)!r} holds a control character, which no service can be given")
+        raise UsageError(f"{str(given.home.data)!r} contains a control character, which a service file cannot hold")
     return units.Service(name, command, given.home.data, environment)
 
 
 def _check_key(given: Invocation) -> str | None:
-    """What is wrong when the service would find no key."""
+    """Return why the service would not find a key; None if it would."""
     from mirror.settings import credentials
 
     base_url = given.settings().server.base_url
@@ -271,7 +270,7 @@ def _check_key(given: Invocation) -> str | None:
         if not given.environ.get("WANDB_API_KEY"):
             return str(error)
         return (
-            "the service does not see WANDB_API_KEY, which only stands in this environment: "
+            "the service does not see WANDB_API_KEY, which is only set in this environment: "
             "run `mirror login` to store the key in netrc"
         )
     return None

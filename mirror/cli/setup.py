@@ -1,4 +1,4 @@
-"""`mirror init` and `mirror login`: what a new mirror needs."""
+"""`mirror init` and `mirror login`: write the config and store the API key."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def init(
     ctx: typer.Context,
     projects: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROJECT]...", help="entity/project, or entity/* for all of an entity."),
+        typer.Argument(metavar="[PROJECT]...", help="entity/project, or entity/* for all projects of an entity."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a config that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
 ) -> None:
-    """Write a commented config file; asks for projects when none is given."""
+    """Write a commented config file; prompts for projects if none are given."""
     from mirror.settings.settings import project_patterns, render
 
     given = invocation(ctx)
     path = given.home.config
     if path.exists() and not force:
         raise ConfigError(f"{path} exists: edit it, or replace it with `mirror init --force`")
-    patterns = project_patterns(projects or _asked(), given.entity)
-    _put(path, render(patterns, commented=True))
+    patterns = project_patterns(projects or _prompt_projects(), given.entity)
+    _write_config(path, render(patterns, commented=True))
     say(f"wrote {path}: mirrors {', '.join(patterns)}")
-    say("next: `mirror sync` pulls once, `mirror daemon` keeps it fresh" + _login_hint(given))
+    say("next: `mirror sync` pulls once, `mirror daemon` keeps the mirror up to date" + _login_hint(given))
 
 
-def _put(path: Path, text: str) -> None:
-    """Write the config in one step, through links, with the mode that it had. Raises ConfigError."""
+def _write_config(path: Path, text: str) -> None:
+    """Replace the config in one step; follows links and keeps the mode. Raises ConfigError."""
     from mirror.cli.output import replaced
 
     try:
@@ -51,50 +51,53 @@ def _put(path: Path, text: str) -> None:
                 if target.exists():
                     scratch.chmod(stat.S_IMODE(target.stat().st_mode))
         except StoreError:
-            # A file that is mounted by itself cannot be replaced, only written.
+            # A file that is a mount point cannot be replaced, only written.
             target.write_text(text, encoding="utf-8")
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise ConfigError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def login(
     ctx: typer.Context,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", show_default=False, help="Asked for, or read from stdin, without.")
+        str | None,
+        typer.Argument(metavar="[KEY]", show_default=False, help="Omitted: prompts, or reads stdin when piped."),
     ] = None,
-    check: Annotated[bool, typer.Option("--check/--no-check", help="Ask the server whether it takes the key.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Ask the server whether it accepts the key.")
+    ] = True,
 ) -> None:
-    """Check an API key against the server and store it as `wandb login` does: in netrc, 0600."""
+    """Check an API key with the server and store it as `wandb login` does: in netrc, mode 0600."""
     from mirror.settings.credentials import store_key, valid_form
 
     given = invocation(ctx)
     settings = given.settings()
     base_url = settings.server.base_url
-    key = (key or _asked_key(base_url)).strip()
+    key = (key or _prompt_key(base_url)).strip()
     if not valid_form(key):
-        raise AuthError("this cannot be an API key: it has 40 or more letters, digits and _; nothing was stored")
-    who = _whose(settings, key) if check else ""
+        raise AuthError("this is not an API key, which has 40 or more letters, digits and _; nothing was stored")
+    owner = _owner(settings, key) if check else ""
     path = store_key(base_url, key, given.environ)
-    say(f"{who}the key for {base_url} is stored in {path}")
+    say(f"{owner}the key for {base_url} is stored in {path}")
     if given.environ.get("WANDB_API_KEY", key) != key:
-        warn("WANDB_API_KEY is set to another key, and wins over the stored one")
+        warn("WANDB_API_KEY is set to another key, which overrides the stored one")
 
 
-def _asked() -> list[str]:
+def _prompt_projects() -> list[str]:
     if not sys.stdin.isatty():
         raise UsageError("name at least one project: `mirror init my-team/vision`")
-    answer = typer.prompt("Projects to mirror (entity/project, or entity/*; several with spaces)", err=True)
+    answer = typer.prompt("Projects to mirror (entity/project, or entity/*; separate several with spaces)", err=True)
     return str(answer).replace(",", " ").split()
 
 
-def _asked_key(base_url: str) -> str:
+def _prompt_key(base_url: str) -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline()
     return str(typer.prompt(f"API key for {base_url}", hide_input=True, err=True))
 
 
-def _whose(settings: Settings, key: str) -> str:
-    """Who the server says the key belongs to. Raises AuthError for a key that is nobody's."""
+def _owner(settings: Settings, key: str) -> str:
+    """Return the user the key belongs to, as a prefix for a message. Raises AuthError if the server refuses the key."""
     import asyncio
 
     from mirror.remote.client import RetryPolicy, Server

@@ -1,4 +1,4 @@
-"""`mirror status`: how fresh the mirror is, where the key comes from, and whether a daemon runs."""
+"""`mirror status`: how old the mirror is, where the API key comes from, and whether a daemon runs."""
 
 from __future__ import annotations
 
@@ -18,43 +18,42 @@ if TYPE_CHECKING:
     from mirror.query.health import Verdict
     from mirror.settings.settings import Settings
 
-COLUMNS = ("project", "runs", "running", "history rows", "last success", "lag", "set aside", "last error")
+COLUMNS = ("project", "runs", "running", "history rows", "last success", "lag", "to retry", "last error")
 
 MOST_SET_ASIDE = 20
-"""How many runs that are set aside the page shows; --json has them all."""
+"""How many runs that failed and will be retried are shown; --json has all of them."""
 
 
 def status(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     check: Annotated[
         bool,
-        typer.Option(
-            "--check", help="Tell by the exit code: 4 when a project is stale, 1 when a pass or the daemon failed."
-        ),
+        typer.Option("--check", help="Set the exit code: 4 if a project is too old, 1 if a pass or the daemon failed."),
     ] = False,
     max_age: Annotated[
         str | None,
         typer.Option(
-            "--max-age", metavar="TIME", help="What --check allows, such as 10m. Default: 3 intervals and a minute."
+            "--max-age", metavar="TIME", help="Age that --check allows, such as 10m. Default: 3 intervals and a minute."
         ),
     ] = None,
-    prometheus: Annotated[bool, typer.Option("--prometheus", help="The same as metrics for Prometheus.")] = False,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="Print metrics for Prometheus.")] = False,
     file: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file, replaced in one step.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to a file, which is replaced in one step."),
     ] = None,
 ) -> None:
-    """Show freshness, lag, row counts and the last error of each project, the key's source and the daemon.
+    """Show row counts, lag and the last error of each project, the key's source and the daemon.
 
-    Nothing is asked of the W&B server.
+    Does not ask the W&B server.
     """
     from mirror.query.status import project_status, runs_set_aside, wide_faults
 
     given = invocation(context)
     if max_age is not None and not check:
-        raise UsageError("--max-age is for --check; add that")
+        raise UsageError("--max-age needs --check; add it")
     if check and prometheus:
-        raise UsageError("--check or --prometheus, not both")
+        raise UsageError("give --check or --prometheus, not both")
     if prometheus:
         from mirror.daemon import metrics
 
@@ -66,7 +65,7 @@ def status(
         return
     settings, config_error = _settings(given)
     daemon, projects = _daemon(given), project_status(given.home.published)
-    found = {
+    status_json = {
         "home": str(given.home.data),
         "config_error": config_error,
         "published": _published(given),
@@ -77,15 +76,15 @@ def status(
         "set_aside": runs_set_aside(given.home.published),
         "wide_faults": wide_faults(given.home.published),
     }
-    _put(_json(found) if as_json else _page(found), file)
-    if not found["projects"]:
+    _put(_json(status_json) if as_json else _page(status_json), file)
+    if not status_json["projects"]:
         say("nothing is mirrored yet; run `mirror sync`")
     if config_error:
         leave(ExitCode.USAGE)
 
 
 def _check(given: Invocation, max_age: str | None, file: Path | None, *, as_json: bool) -> None:
-    """One line a project and a problem, and the exit code of the worst."""
+    """Print one line per project and per problem; the exit code is the highest of theirs."""
     from mirror.query.health import judge
     from mirror.query.status import project_status
     from mirror.settings.settings import Settings
@@ -137,8 +136,8 @@ def _put(text: str, file: Path | None) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
-def _json(found: object) -> str:
-    return json.dumps(found, default=_text, indent=2) + "\n"
+def _json(value: object) -> str:
+    return json.dumps(value, default=_text, indent=2) + "\n"
 
 
 def _published(given: Invocation) -> dict[str, Any] | None:
@@ -147,7 +146,7 @@ def _published(given: Invocation) -> dict[str, Any] | None:
 
 
 def _settings(given: Invocation) -> tuple[Settings | None, str | None]:
-    """What the config says, or else why it says nothing."""
+    """Return the settings, or None and the error of the config."""
     try:
         return given.settings(), None
     except ConfigError as error:
@@ -155,7 +154,7 @@ def _settings(given: Invocation) -> tuple[Settings | None, str | None]:
 
 
 def _problems(daemon: dict[str, Any], projects: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """What stands still or does not work: as the daemon tells it, and times that cannot be."""
+    """Return what does not work: the problems that the daemon reports, and times in the future."""
     from mirror.query.health import ahead
 
     found = list(daemon.get("problems", ()))
@@ -173,7 +172,7 @@ def _but(problems: Sequence[dict[str, str]], message: str) -> list[dict[str, str
 
 
 def _server(given: Invocation, settings: Settings | None) -> dict[str, Any]:
-    """The server and the source of the key; never the key. All null where the config, which may name it, is invalid."""
+    """Return the server and the source of the key, never the key. All None if the config is invalid."""
     from mirror.settings import credentials
 
     if settings is None:
@@ -216,24 +215,24 @@ def _page(found: dict[str, Any]) -> str:
         if requests := daemon.get("requests"):
             lines.append(f"requests {sum(requests.values()):,} since it started{_budget(daemon.get('budget') or {})}")
         http = daemon.get("http") or {}
-        if told := http.get("url") or http.get("error"):
-            lines.append(f"page     {told}{' (`mirror open`)' if http.get('url') else ''}")
+        if page := http.get("url") or http.get("error"):
+            lines.append(f"page     {page}{' (`mirror open`)' if http.get('url') else ''}")
         if crash := daemon.get("last_crash"):
             lines.append(f"crash    {crash['what']} at {crash['at']}: {one_line(crash['error'])}; see mirror.log")
     else:
         lines.append("daemon   not running")
-    # The line of the page tells what is wrong with it.
-    told = [problem for problem in _but(found["problems"], found["config_error"] or "") if problem["kind"] != "page"]
-    lines += [f"problem  {one_line(problem['message'])}" for problem in told]
+    # The problem of the page is already in the line "page".
+    problems = [one for one in _but(found["problems"], found["config_error"] or "") if one["kind"] != "page"]
+    lines += [f"problem  {one_line(problem['message'])}" for problem in problems]
     if found["projects"]:
         lines += ["", *_table(COLUMNS, [_row(project) for project in found["projects"]])]
     if faults := found["wide_faults"]:
         lines += ["", *(f'relation "{fault["project"]}": {one_line(fault["fault"])}' for fault in faults)]
     if aside := found["set_aside"]:
         rows = [_aside(run) for run in aside[:MOST_SET_ASIDE]]
-        lines += ["", *_table(("set aside", "attempts", "next try", "error"), rows)]
+        lines += ["", *_table(("to retry", "attempts", "next try", "error"), rows)]
         if len(aside) > MOST_SET_ASIDE:
-            lines.append(f"... and {len(aside) - MOST_SET_ASIDE:,} more; --json has them all")
+            lines.append(f"... and {len(aside) - MOST_SET_ASIDE:,} more; --json has all of them")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -262,9 +261,9 @@ def _row(project: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _table(header: Sequence[str], rows: list[tuple[str, ...]]) -> list[str]:
-    """Aligned lines; counts and lengths of time stand right."""
+    """Return aligned lines; counts and times are right-aligned."""
     widths = [max(len(row[index]) for row in [header, *rows]) for index in range(len(header))]
-    right = {"runs", "running", "history rows", "lag", "attempts"} | ({"set aside"} - {header[0]})
+    right = {"runs", "running", "history rows", "lag", "attempts"} | ({"to retry"} - {header[0]})
     return [
         "  ".join(
             cell.rjust(width) if name in right else cell.ljust(width)
@@ -275,7 +274,7 @@ def _table(header: Sequence[str], rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _age(seconds: float | None) -> str:
-    """A length of time in the two largest units that say something."""
+    """Return a duration in its two largest units."""
     if seconds is None:
         return ""
     whole = int(seconds)
@@ -294,13 +293,13 @@ def _size(count: float) -> str:
 
 
 def _budget(budget: dict[str, Any]) -> str:
-    """What the server allows, as far as it says, and who waits for it."""
+    """Return the part of the line about requests that shows the server's quota and how many requests wait."""
     parts = [f"{budget['last_hour']:,} in the last hour"] if "last_hour" in budget else []
     if budget.get("left") is not None:
-        each = f", of which a request takes {budget['cost']:.3g}" if budget.get("cost") is not None else ""
+        each = f" (a request costs {budget['cost']:.3g})" if budget.get("cost") is not None else ""
         parts.append(f"{budget['left']:,.0f} left of its quota for the next {budget['resets_in_s']:.0f} s{each}")
     if budget.get("paused_for_s"):
-        parts.append(f"the server wants quiet for {budget['paused_for_s']:.0f} s")
+        parts.append(f"paused for {budget['paused_for_s']:.0f} s as the server asked")
     if waiting := sum((budget.get("waiting") or {}).values()):
         parts.append(f"{waiting:,} waiting")
     return "".join(f", {part}" for part in parts)

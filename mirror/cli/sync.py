@@ -1,4 +1,4 @@
-"""`mirror sync`, `mirror flush` and `mirror status`: through the daemon when one runs, else in this process."""
+"""`mirror sync` and `mirror flush`: through the daemon if one runs, else in this process."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATH]...", help="entity/project or entity/project/run_id; everything in the config without."
+        metavar="[PATH]...", help="entity/project or entity/project/run_id. Default: every project in the config."
     ),
 ]
 
 Limit = Annotated[
     str | None,
-    typer.Option("--timeout", metavar="TIME", help="Wait no longer, such as 30s or 10m; exit 4 when it is not done."),
+    typer.Option("--timeout", metavar="TIME", help="Wait at most this long, such as 30s or 10m, then exit with 4."),
 ]
 
 MOST_NAMED = 3
-"""How many projects that failed alike are named."""
+"""How many projects with the same error are named."""
 
 PREVIEW_COLUMNS = (
     "project",
@@ -55,11 +55,11 @@ def sync(
         typer.Option(
             "--since",
             metavar="TIME",
-            help="Only runs that began or logged since: 12h, 30d, 4w, or a day such as 2026-10-01 (UTC).",
+            help="Only runs that started or logged since: 12h, 30d, 4w, or a day such as 2026-10-01 (UTC).",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what a sync would fetch; fetch and write nothing.")
+        bool, typer.Option("--dry-run", help="Print what a sync would pull; pull and write nothing.")
     ] = False,
     format_name: FormatOption = None,
     json: JsonOption = False,
@@ -67,17 +67,17 @@ def sync(
     file: FileOption = None,
     timeout: Limit = None,
 ) -> None:
-    """Pull what changed since the last pass, now.
+    """Pull now what changed since the last pass.
 
-    Through the daemon when one runs. A sync in which some runs failed ends with 1, names them, and keeps what the
-    others brought. With --since, older runs are left for a later sync without it, which does not take the recent ones
-    again. A dry run asks for the heads of runs alone, and works beside a daemon; its formats are those of `query`.
+    Goes through the daemon if one runs. If some runs fail, they are named, the others are stored, and the exit code
+    is 1. With --since, older runs are left to a later sync without it, which does not pull the recent ones again.
+    --dry-run only asks what changed, and works beside a daemon; it has the output formats of `query`.
     """
     bound = _since(since, paths or [])
     limit = _seconds(timeout)
     if dry_run:
         if limit is not None:
-            raise UsageError("--timeout is for a sync that pulls; leave it out with --dry-run")
+            raise UsageError("--timeout does not apply to --dry-run; leave it out")
         _dry_run(invocation(context), paths or [], bound, choose(format_name, json=json, csv=csv, file=file))
         return
     if format_name or json or csv or file:
@@ -86,7 +86,7 @@ def sync(
 
 
 def _since(text: str | None, paths: Sequence[str]) -> datetime | None:
-    """The time that --since means, naive UTC."""
+    """Return the time that --since means, naive UTC. Raises UsageError."""
     if text is None:
         return None
     from mirror.settings.values import Impossible, moment_before
@@ -99,7 +99,7 @@ def _since(text: str | None, paths: Sequence[str]) -> datetime | None:
         raise UsageError(f"--since {error}") from None
     for path in paths:
         if targets.parse(path, "entity").run_id:
-            raise UsageError(f"--since chooses runs of a project, and {path} is a run: leave one of them out")
+            raise UsageError(f"--since selects runs of a project, but {path} is a run: leave one of them out")
     return bound
 
 
@@ -107,16 +107,16 @@ def flush(
     context: typer.Context,
     paths: Paths = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Return at once; a daemon or the next sync pulls.")
+        bool, typer.Option("--no-wait", help="Return at once; the daemon or the next sync pulls.")
     ] = False,
     timeout: Limit = None,
 ) -> None:
-    """Forget what is mirrored of PATH and pull it afresh from the server.
+    """Forget what is mirrored of PATH and pull it again from the server.
 
-    Returns when the published file holds the fresh values; until then readers see the old ones.
+    Returns when the published file holds the new values; until then readers see the old ones.
     """
     if no_wait and timeout:
-        raise UsageError("--timeout is how long to wait, and --no-wait is not at all; give one of them")
+        raise UsageError("give --timeout or --no-wait, not both")
     _work(context, "flush", paths or [], wait=not no_wait, limit=_seconds(timeout))
 
 
@@ -144,11 +144,11 @@ def _work(
     given = invocation(context)
     settings, patterns = _patterns(given, action, paths)
     control = Control.find(given.home.socket)
-    # Checked and with their entity, as this command's environment has it.
+    # Checked, and with the default entity of this command's environment.
     paths = settings.projects if paths else []
     if control is not None and not wait:
         control.flush_later(paths)
-        say("the daemon pulls it afresh now")
+        say("the daemon is pulling it again now")
         return
     results: list[dict[str, Any]] = []
     with bars() as progress:
@@ -159,15 +159,15 @@ def _work(
                     results = event["results"]
         else:
             results = asyncio.run(
-                _here(given, settings, patterns, action, progress, wait=wait, since=since, limit=limit)
+                _work_here(given, settings, patterns, action, progress, wait=wait, since=since, limit=limit)
             )
     if not wait:
-        say("forgotten; `mirror sync` or a daemon pulls it afresh, readers see the old values until then")
+        say("forgotten; `mirror sync` or a daemon pulls it again, until then readers see the old values")
         return
     _report(results)
 
 
-async def _here(
+async def _work_here(
     given: Invocation,
     settings: Settings,
     patterns: Sequence[Pattern],
@@ -178,7 +178,7 @@ async def _here(
     since: datetime | None,
     limit: float | None,
 ) -> list[dict[str, Any]]:
-    """The same work in this process."""
+    """Sync or flush in this process, without a daemon."""
     from mirror.sync import engine, targets
     from mirror.sync.project import forget
     from mirror.sync.session import open_context
@@ -187,24 +187,26 @@ async def _here(
     async with open_context(given.home, settings, given.environ, progress) as opened:
         try:
             async with asyncio.timeout(limit):
-                wanted = await targets.expand(opened.server, patterns, failed)
-                if not wanted and not failed:
+                expanded = await targets.expand(opened.server, patterns, failed)
+                if not expanded and not failed:
                     raise UsageError(f"no project on {opened.server.base_url} matches {', '.join(settings.projects)}")
                 if not wait:
-                    for target in wanted:
+                    for target in expanded:
                         await forget(opened, target.project, target.run_ids)
                     if failed:
                         raise next(iter(failed.values()))
                     return []
-                results = await engine.sync(opened, wanted, afresh=action == "flush", since=since)
+                results = await engine.sync(opened, expanded, afresh=action == "flush", since=since)
         except TimeoutError:
             await opened.writer.publish()
-            raise TimedOut(f"not done after {limit:g} s; what was committed stays, the next sync goes on") from None
+            raise TimedOut(
+                f"not done after {limit:g} s; what was committed stays, the next sync continues the work"
+            ) from None
     return [result.as_json() for result in [*results, *targets.not_listed(failed)]]
 
 
 def _patterns(given: Invocation, action: str, paths: Sequence[str]) -> tuple[Settings, list[Pattern]]:
-    """The settings, and what of the server is meant."""
+    """Return the settings and the patterns of the projects and runs to work on."""
     from mirror.sync import targets
 
     settings = given.settings(paths)
@@ -214,11 +216,11 @@ def _patterns(given: Invocation, action: str, paths: Sequence[str]) -> tuple[Set
 
 
 def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, output: Output) -> None:
-    """Print one row a project, then what failed; the exit code is the worst of them."""
+    """Print one row per project, then the errors; the exit code is the highest of theirs."""
     from mirror.snapshot.result import Rows
 
-    found = asyncio.run(_previews(given, paths, since))
-    good = [one for one in found if not one.error]
+    previews = asyncio.run(_previews(given, paths, since))
+    good = [one for one in previews if not one.error]
     rows = [
         (
             str(one.project),
@@ -229,15 +231,15 @@ def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, ou
     ]
     write_result(Rows(list(PREVIEW_COLUMNS), rows), output)
     worst = ExitCode.DONE
-    for one in found:
+    for one in previews:
         if one.error:
-            failure = SyncError(named(one.project, one.error) if len(found) > 1 else one.error)
+            failure = SyncError(named(one.project, one.error) if len(previews) > 1 else one.error)
             failure.exit_code = one.exit_code
             worst = max(worst, fail(failure))
     if good:
         size = sum(one.bytes for one in good) / 1e6
         requests = _some(sum(one.requests for one in good), "request", "requests")
-        say(f"nothing was fetched; by estimate a sync takes {size:,.1f} MB before compression, in {requests}")
+        say(f"dry run: nothing was pulled; a sync would pull about {size:,.1f} MB uncompressed in {requests}")
     if worst:
         leave(worst)
 
@@ -249,24 +251,24 @@ async def _previews(given: Invocation, paths: Sequence[str], since: datetime | N
     from mirror.sync.session import connect, scope_of
 
     settings, patterns = _patterns(given, "sync", paths)
-    places = asyncio.Semaphore(PROJECTS_AT_ONCE)
+    slots = asyncio.Semaphore(PROJECTS_AT_ONCE)
     failed: dict[str, CommError] = {}
     async with connect(settings, given.environ) as server:
 
         async def one(target: targets.Target) -> Preview:
-            async with places:
+            async with slots:
                 return await preview(server, scope_of(settings), given.home, target, since)
 
-        wanted = await targets.expand(server, patterns, failed)
-        if not wanted and not failed:
+        expanded = await targets.expand(server, patterns, failed)
+        if not expanded and not failed:
             raise UsageError(f"no project on {server.base_url} matches {', '.join(settings.projects)}")
-        found = await asyncio.gather(*(one(target) for target in wanted))
-    lost = [Preview(one.project, error=one.error, exit_code=one.exit_code) for one in targets.not_listed(failed)]
-    return [*found, *lost]
+        previews = await asyncio.gather(*(one(target) for target in expanded))
+    not_listed = [Preview(one.project, error=one.error, exit_code=one.exit_code) for one in targets.not_listed(failed)]
+    return [*previews, *not_listed]
 
 
 def _report(results: Sequence[dict[str, Any]]) -> None:
-    """One line a project, then what failed; the exit code is the worst of them."""
+    """Print one line per project, then the errors; the exit code is the highest of theirs."""
     worst = ExitCode.DONE
     failed: dict[str, list[dict[str, Any]]] = {}
     for result in results:
@@ -275,14 +277,14 @@ def _report(results: Sequence[dict[str, Any]]) -> None:
             continue
         say(f"{result['project']}: {_summary(result)}")
         for run_id, error in result["failed_runs"].items():
-            warn(f"{result['project']}/{run_id} is set aside: {error}")
+            warn(f"{result['project']}/{run_id} failed, will be retried: {error}")
             worst = max(worst, ExitCode.FAILED)
-    for error, alike in failed.items():
-        # Where one thing stops many projects, such as a server that is down, it is told once.
-        about = ", ".join(result["project"] for result in alike[:MOST_NAMED])
-        about += f" and {len(alike) - MOST_NAMED:,} more" if len(alike) > MOST_NAMED else ""
-        failure = SyncError(named(about, error) if len(results) > 1 else error)
-        failure.exit_code = alike[0]["exit_code"]
+    for error, same_error in failed.items():
+        # One cause that stops many projects, such as a server that is down, is reported once.
+        projects = ", ".join(result["project"] for result in same_error[:MOST_NAMED])
+        projects += f" and {len(same_error) - MOST_NAMED:,} more" if len(same_error) > MOST_NAMED else ""
+        failure = SyncError(named(projects, error) if len(results) > 1 else error)
+        failure.exit_code = same_error[0]["exit_code"]
         worst = max(worst, fail(failure))
     if worst:
         leave(worst)
@@ -290,7 +292,7 @@ def _report(results: Sequence[dict[str, Any]]) -> None:
 
 def _summary(result: dict[str, Any]) -> str:
     cost = f"{_some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s"
-    older = f"; {_some(result['older_runs'], 'older run', 'older runs')} left for a sync without --since"
+    older = f"; {_some(result['older_runs'], 'older run', 'older runs')} left to a sync without --since"
     left = older if result.get("older_runs") else ""
     if not result["runs"] and not result["history_rows"] and not result["deleted"]:
         return f"nothing new ({cost}){left}"

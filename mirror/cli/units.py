@@ -1,4 +1,4 @@
-"""The texts of the background service: a systemd user unit, and a launchd property list."""
+"""The files of the background service: a systemd user unit and a launchd property list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xml.parsers.expat import ExpatError
 from mirror.errors import UsageError
 
 WATCHDOG_SECONDS = 600
-"""How long loop or writer may hang. The writer is busy for minutes at most when it rewrites or merges large files."""
+"""Seconds that the event loop or the writer may hang; rewriting or merging large files keeps the writer for minutes."""
 
 CARRIED = (
     "MIRROR_HOME",
@@ -32,14 +32,14 @@ CARRIED = (
     "http_proxy",
     "no_proxy",
 )
-"""What of the environment the service is given: everything that leads it to the same mirror and server, no key."""
+"""Variables that are copied into the service: everything that selects the same mirror and server, but not the key."""
 
 _PATHS = {"MIRROR_HOME", "MIRROR_CONFIG", "WANDB_CONFIG_DIR", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 
 @dataclass(frozen=True)
 class Service:
-    """A daemon that is to run in the background."""
+    """What the service files are made from."""
 
     name: str
     command: Sequence[str]
@@ -48,36 +48,36 @@ class Service:
 
 
 def carried(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of the environment that the service is given; paths are made absolute.
+    """Return the part of the environment that the service gets; paths are made absolute.
 
-    Raises UsageError for a value that cannot stand in a unit.
+    Raises UsageError for a value that a service file cannot hold.
     """
     found: dict[str, str] = {}
     for name in CARRIED:
         if value := environ.get(name):
             found[name] = str(Path(value).expanduser().absolute()) if name in _PATHS else value
             if not found[name].isprintable():
-                raise UsageError(f"{name} holds a control character, which no service can be given")
+                raise UsageError(f"{name} contains a control character, which a service file cannot hold")
     return found
 
 
 def holds_password(value: str) -> bool:
-    """Whether the address of a proxy has a password in it."""
+    """Return whether the address of a proxy contains a password."""
     from urllib.parse import urlsplit
 
     return "@" in urlsplit(value if "://" in value else f"//{value}").netloc
 
 
 def mark(data: Path) -> str:
-    """The line by which the service of a home is known."""
+    """Return the line that identifies the service of a home."""
     return f"# Keeps the mirror in {data} up to date; written by `mirror service install`."
 
 
 def systemd(service: Service) -> str:
-    """A user unit. Only what a user's own manager can apply stands in it.
+    """Return a user unit, with only the settings that a user's own systemd can apply.
 
-    Restarts also when the config is wrong or the home is held by a `mirror sync`, since both pass; not when the server
-    refuses the key (exit code 3), which must not be tried again and again.
+    It also restarts when the config is invalid or a `mirror sync` holds the home, since both are temporary; not when
+    the server refuses the key (exit code 3), which must not be tried again and again.
     """
     temporary = any(service.data.is_relative_to(folder) for folder in ("/tmp", "/var/tmp"))  # noqa: S108
     lines = [
@@ -95,9 +95,9 @@ def systemd(service: Service) -> str:
         "Restart=on-failure",
         "RestartSec=30",
         "RestartPreventExitStatus=3",
-        "# A statement of the page that the kernel ends for its memory is not the end of the daemon.",
+        "# When the kernel kills a SQL statement of the page for its memory use, the daemon must keep running.",
         "OOMPolicy=continue",
-        "# Opening may rewrite large files, ending publishes what was committed.",
+        "# Starting may rewrite large files, stopping publishes what was committed.",
         "TimeoutStartSec=15min",
         "TimeoutStopSec=5min",
         f"WatchdogSec={WATCHDOG_SECONDS}",
@@ -126,7 +126,7 @@ def systemd(service: Service) -> str:
 
 
 def launchd(service: Service) -> bytes:
-    """A property list for a launch agent: started at login, and again half a minute after a failure."""
+    """Return a property list for a launch agent: started at login, restarted 30 seconds after a failure."""
     return plistlib.dumps(
         {
             "Label": service.name,
@@ -145,7 +145,7 @@ def launchd(service: Service) -> bytes:
 
 
 def launchd_folder(content: bytes) -> str | None:
-    """The home that a property list was written for; None for one that is not ours."""
+    """Return the home that a property list was written for; None if it was not written by `mirror service`."""
     try:
         found = plistlib.loads(content)
     except (plistlib.InvalidFileException, ValueError, ExpatError):
@@ -154,11 +154,11 @@ def launchd_folder(content: bytes) -> str | None:
 
 
 def _argument(word: str) -> str:
-    """A word of a command line: as _quoted, and a dollar sign begins no variable."""
+    """Quote a word of a command line as `_quoted` does; a dollar sign does not start a variable."""
     return _quoted(word.replace("$", "$$"))
 
 
 def _quoted(text: str) -> str:
-    """A text in quotes, as systemd reads it; a percent sign begins no specifier."""
+    """Quote a text for systemd; a percent sign does not start a specifier."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

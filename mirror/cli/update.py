@@ -1,4 +1,4 @@
-"""`mirror update`: change runs on the server, then in the mirror."""
+"""`mirror update`: changes runs on the server, then in the mirror."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ def update(
     ] = None,
     filter_: Annotated[
         str | None,
-        typer.Option("--filter", metavar="JSON", help="Every run of --project that matches, instead of RUN."),
+        typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
     ] = None,
     project: Annotated[str | None, typer.Option("--project", metavar="E/P", help="The project of --filter.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The name that people see.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The display name.")] = None,
     notes: Annotated[str | None, typer.Option("--notes", help='Notes; "" clears them.')] = None,
     description: Annotated[str | None, typer.Option("--description", help='The description; "" clears it.')] = None,
-    add_tag: Annotated[list[str] | None, typer.Option("--add-tag", metavar="TAG", help="May be repeated.")] = None,
-    remove_tag: Annotated[
-        list[str] | None, typer.Option("--remove-tag", metavar="TAG", help="May be repeated.")
+    add_tag: Annotated[
+        list[str] | None, typer.Option("--add-tag", metavar="TAG", help="Add a tag. Repeatable.")
     ] = None,
-    group: Annotated[str | None, typer.Option("--group", help="The group of runs it belongs to.")] = None,
-    job_type: Annotated[str | None, typer.Option("--job-type", help="What it does, such as train.")] = None,
+    remove_tag: Annotated[
+        list[str] | None, typer.Option("--remove-tag", metavar="TAG", help="Remove a tag. Repeatable.")
+    ] = None,
+    group: Annotated[str | None, typer.Option("--group", help="The run's group.")] = None,
+    job_type: Annotated[str | None, typer.Option("--job-type", help="The kind of job, such as train.")] = None,
     config: Annotated[
         list[str] | None, typer.Option("--config", metavar="K=V", help="A config value: JSON, else text. Repeatable.")
     ] = None,
@@ -44,13 +46,13 @@ def update(
         list[str] | None, typer.Option("--summary", metavar="K=V", help="A summary value: JSON, else text. Repeatable.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would change, as the mirror knows it, and write nothing.")
+        bool, typer.Option("--dry-run", help="Print what would change, compared with the mirror; write nothing.")
     ] = False,
 ) -> None:
     """Change runs on the server, then in the mirror.
 
-    Only what is named is sent; everything else stays as the server has it. K may be a path such as optimizer.lr. When
-    the server refuses a run, those before it are changed, and the mirror shows them.
+    Only the given fields are sent; all others stay as they are on the server. K may be a path such as optimizer.lr. If
+    the server refuses a run, the runs before it stay changed, and the mirror shows these changes.
     """
     from mirror.remote.mutations import Edit
 
@@ -75,16 +77,16 @@ def update(
         say("no run matches")
     elif dry_run:
         _show(snapshot, addresses, edit)
-        say(f"nothing was written: {_count(addresses)} would be changed where lines are shown")
+        say(f"dry run: nothing was written; checked {_count(addresses)}, changes are listed above")
     else:
         _write(given, addresses, edit)
 
 
 def _pair(text: str, option: str) -> tuple[str, Any]:
-    """K=V as key and value."""
+    """Split K=V into key and value; the value is JSON, else text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UsageError(f"{option} {text!r}: write KEY=VALUE")
+        raise UsageError(f"{option} {text!r}: use KEY=VALUE")
     try:
         return key.strip(), json.loads(value)
     except ValueError:
@@ -99,7 +101,7 @@ def _chosen(
     if bool(runs) == (filter_ is not None):
         raise UsageError("which runs? name them, or give --filter JSON with --project E/P")
     if (filter_ is None) != (project is None):
-        raise UsageError("--filter and --project go together")
+        raise UsageError("--filter needs --project, and --project needs --filter")
     snapshot = Snapshot(given.home)
     if filter_ is None:
         found = [snapshot.address(run, given.entity, deleted=False) for run in runs]
@@ -110,7 +112,7 @@ def _chosen(
 
 
 def _write(given: Invocation, addresses: Sequence[Address], edit: Edit) -> None:
-    """Write one run after the other; what was written is mirrored, also when a later one is refused."""
+    """Write the runs one by one, then pull them into the mirror, also when a later one is refused."""
     from mirror.api import edits
     from mirror.api.session import Session
 
@@ -121,15 +123,15 @@ def _write(given: Invocation, addresses: Sequence[Address], edit: Edit) -> None:
     except MirrorError as error:
         if written:
             say(f"{len(written)} of {len(addresses)} runs were changed before this one")
-            session.take_in(written)
+            session.pull_written(written)
         raise error from None
-    session.take_in(written)
+    session.pull_written(written)
     for address in written:
         say(f"updated {address}")
 
 
 def _show(snapshot: Snapshot, addresses: Sequence[Address], edit: Edit) -> None:
-    """One line a change: run, field, old value, new value."""
+    """Print one line per change: run, field, old value, new value."""
     from mirror.api.edits import preview
 
     for address in addresses:

@@ -1,4 +1,4 @@
-"""`mirror verify`: the proof that the mirror equals the server, or the list of where it does not."""
+"""`mirror verify`: proves that the mirror equals the server, or lists the differences."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from mirror.verify.findings import Finding, Verdict
 
 MOST_LINES = 20
-"""Lines of one run that are shown; --json has all of them."""
+"""How many lines of one run are shown; --json has all of them."""
 
 
 def verify(
     context: typer.Context,
     paths: Paths = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read all history again and compare every value.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Pull again what differs, and verify once more.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Pull again what differs, then verify again.")] = False,
     local: Annotated[
         bool, typer.Option("--local", help="Compare .wandb files with the server: each PATH is a folder or a file.")
     ] = False,
@@ -35,28 +35,32 @@ def verify(
         bool, typer.Option("--upload", help="With --local: send what the server lost of runs that have ended.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --upload: say what would be sent, and send nothing.")
+        bool, typer.Option("--dry-run", help="With --upload: print what would be sent; send nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON, for scripts (docs/verify.md).")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, for scripts (docs/verify.md).")
+    ] = False,
 ) -> None:
-    """Prove that the mirror equals the server; exit 1 with a list where it does not.
+    """Prove that the mirror equals the server; otherwise list the differences and exit with 1.
 
-    Every field, config and summary value of every run is compared, and the counts of history rows and keys; with
-    --deep also every history value. A run that moved on after the last pass is named as behind and counts as equal.
+    Compares every field, config and summary value of every run, and the counts of history rows and keys; with --deep
+    also every history value. A run that changed since the last pass is listed as behind and counts as equal.
 
-    With --local DIR..., the official client's files below DIR are compared with the server instead: history rows,
-    every value, summaries. The mirror is not needed for it.
+    With --local DIR..., compares the official client's files below DIR with the server instead: history rows, every
+    value, summaries. This does not need a mirror.
     """
     given = invocation(context)
     if local:
         from mirror.cli.rescue import verify_files
 
         if deep or repair:
-            raise UsageError("--local compares every value and changes no mirror: leave --deep and --repair out")
+            raise UsageError(
+                "--local always compares every value and never changes the mirror: leave out --deep, --repair"
+            )
         verify_files(given, paths or [], upload=upload, dry_run=dry_run, as_json=as_json)
         return
     if upload or dry_run:
-        raise UsageError("--upload and --dry-run go with --local: mirror verify --local DIR... --upload")
+        raise UsageError("--upload and --dry-run need --local: mirror verify --local DIR... --upload")
     answer = asyncio.run(_Command(given, paths or [], deep=deep).run(repair=repair))
     if as_json:
         typer.echo(json.dumps(answer.as_json(), indent=2, ensure_ascii=False))
@@ -67,7 +71,7 @@ def verify(
 
 
 class _Answer:
-    """What was found, and what a repair did about it. `first` is what was found before the repair."""
+    """The verdicts, and what a repair did. `first` holds the verdicts from before the repair."""
 
     def __init__(self, verdicts: Sequence[Verdict]) -> None:
         self.verdicts = verdicts
@@ -79,13 +83,13 @@ class _Answer:
         self.files: str | None = None
 
     def exit_code(self) -> ExitCode:
-        """The worst of all."""
+        """Return the highest exit code of all verdicts."""
         worst = max([verdict.exit_code for verdict in self.verdicts], default=0)
         differs = self.files is not None or any(not verdict.equal for verdict in self.verdicts)
         return ExitCode(max(worst, ExitCode.FAILED if differs else ExitCode.DONE))
 
     def as_json(self) -> dict[str, Any]:
-        """The documented JSON form."""
+        """Return the documented JSON form."""
         repair = None
         if self.first is not None:
             differed = [one.as_json(verdict.project) for verdict in self.first for one in differences(verdict)]
@@ -121,13 +125,14 @@ class _Command:
         self.control: Control | None = Control.find(given.home.socket)
 
     async def run(self, *, repair: bool) -> _Answer:
-        """Verify; with `repair`, mend what differs and verify again."""
+        """Verify; with `repair`, repair what differs and verify again."""
         state, published = self._check_state(), self._check_published()
         problem = state or published
         if repair and published and not state:
             from mirror.store import aside
 
-            warn(f"{published}; it is made anew, and kept in {aside.put(self.given.home, [self.given.home.published])}")
+            kept = aside.put(self.given.home, [self.given.home.published])
+            warn(f"{published}; it is rebuilt, the damaged file is kept in {kept}")
         if problem is None or repair:
             problem = self._publish()
         answer = await self._answer(repair=repair)
@@ -148,7 +153,7 @@ class _Command:
         return again
 
     def _check_state(self) -> str | None:
-        """What is wrong with the state file, as far as it can be told."""
+        """Return what is wrong with the state file; None if nothing is found, or another process has it open."""
         from mirror.store import integrity
 
         if self.control is not None:
@@ -169,7 +174,10 @@ class _Command:
         return None
 
     def _publish(self) -> str | None:
-        """Have readers see all that is committed, as far as that can be had; why not, where the state is at fault."""
+        """Publish everything that is committed; return an error if the state is damaged.
+
+        If another process is syncing, nothing is published here, and its last publication is verified.
+        """
         home = self.given.home
         if self.control is not None:
             self.control.publish()
@@ -183,7 +191,7 @@ class _Command:
                     storage_version=self.settings.publish.storage_version,
                 )
             except StoreBusy:
-                say("another process is syncing; what it published last is verified, and its state is not looked at")
+                say("another process is syncing; the file that it published last is verified, its state is not checked")
                 return None
             except StoreError as error:
                 return str(error)
@@ -201,8 +209,8 @@ class _Command:
 
         patterns = [targets.parse(path, self.settings.entity) for path in self.settings.projects]
         async with connect(self.settings, self.given.environ) as server:
-            wanted = await targets.expand(server, patterns)
-            if not wanted:
+            expanded = await targets.expand(server, patterns)
+            if not expanded:
                 raise UsageError(f"no project on {server.base_url} matches {', '.join(self.settings.projects)}")
             with bars() as progress:
                 scope = scope_of(self.settings)
@@ -210,7 +218,7 @@ class _Command:
                     server,
                     self.given.home,
                     scope,
-                    wanted,
+                    expanded,
                     progress,
                     deep=self.deep,
                     patterns=patterns,
@@ -225,15 +233,15 @@ class _Command:
         flush = {verdict.project: verdict.to_flush() for verdict in differing}
         with bars() as progress:
             async with open_context(self.given.home, self.settings, self.given.environ, progress) as opened:
-                mended, results = await engine.repair(opened, list(flush), flush)
-        return mended, _failures([result.as_json() for result in results])
+                repaired, results = await engine.repair(opened, list(flush), flush)
+        return repaired, _failures([result.as_json() for result in results])
 
     async def _repair_there(self, differing: Sequence[Verdict]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
-        """Through the daemon."""
+        """Repair through the daemon."""
         from mirror.cli.progress import bars, replay
 
         assert self.control is not None
-        mended = self.control.mend([str(verdict.project) for verdict in differing])
+        repaired = self.control.mend([str(verdict.project) for verdict in differing])
         paths = [f"{verdict.project}/{run_id}" for verdict in differing for run_id in verdict.to_flush()]
         results: list[dict[str, Any]] = []
         if paths:
@@ -243,12 +251,12 @@ class _Command:
                     if event["event"] == "done":
                         results = event["results"]
         self.control.publish()
-        return mended, _failures(results)
+        return repaired, _failures(results)
 
 
 def _failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = [named(result["project"], result["error"]) for result in results if result["error"]]
-    return told + [
+    errors = [named(result["project"], result["error"]) for result in results if result["error"]]
+    return errors + [
         f"{result['project']}/{run_id}: {error}"
         for result in results
         for run_id, error in result["failed_runs"].items()
@@ -256,14 +264,14 @@ def _failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def differences(verdict: Verdict) -> list[Finding]:
-    """The findings for which the command exits with 1."""
+    """Return the findings that make the command exit with 1."""
     from mirror.verify.findings import Level
 
     return verdict.of(Level.DIFFERS)
 
 
 def _show(answer: _Answer) -> None:
-    """Differences on stdout, a line each; what was proved on stderr, a line a project."""
+    """Print differences on stdout, one per line; what was compared on stderr, one line per project."""
     if answer.first is not None:
         _show_repair(answer)
     if answer.files is not None:
@@ -279,7 +287,7 @@ def _show(answer: _Answer) -> None:
 
 
 def show_findings(verdict: Verdict) -> None:
-    """One line a finding on stdout, so many of a run."""
+    """Print one line per finding on stdout, at most MOST_LINES per run."""
     shown: dict[str | None, int] = {}
     for finding in verdict.findings:
         count = shown[finding.run_id] = shown.get(finding.run_id, 0) + 1
@@ -288,7 +296,7 @@ def show_findings(verdict: Verdict) -> None:
     for run_id, count in shown.items():
         if count > MOST_LINES:
             where = f"{verdict.project}/{run_id}" if run_id else f"{verdict.project}"
-            say(f"{where}: {count - MOST_LINES:,} lines more; --json has them all")
+            say(f"{where}: {count - MOST_LINES:,} more lines; --json has all of them")
 
 
 def _show_repair(answer: _Answer) -> None:
@@ -302,7 +310,7 @@ def _show_repair(answer: _Answer) -> None:
     for path in answer.lost:
         warn(
             f"the history of {path} was in a damaged segment, and the server does not have it: "
-            "what could be read is kept, and may lack values"
+            "what could be read is kept, but values may be missing"
         )
     before = sum(len(differences(verdict)) for verdict in answer.first or ())
     after = sum(len(differences(verdict)) for verdict in answer.verdicts)
@@ -310,7 +318,7 @@ def _show_repair(answer: _Answer) -> None:
 
 
 def compared_of(verdict: Verdict) -> str:
-    """What was compared."""
+    """Return the counts of what was compared, as text."""
     parts = [
         some(verdict.runs, "run", "runs"),
         some(verdict.rows, "history row", "history rows"),
@@ -321,7 +329,7 @@ def compared_of(verdict: Verdict) -> str:
 
 
 def cost_of(verdict: Verdict) -> str:
-    """What it cost."""
+    """Return the number of requests and the seconds of the comparison, as text."""
     return f"{some(verdict.requests, 'request', 'requests')}, {verdict.seconds:.1f} s"
 
 
@@ -330,7 +338,7 @@ def _summary(verdict: Verdict) -> str:
 
     compared, cost = compared_of(verdict), cost_of(verdict)
     behind = len(verdict.of(Level.BEHIND))
-    late = f"; {some(behind, 'run', 'runs')} moved on since the last pass" if behind else ""
+    late = f"; {some(behind, 'run', 'runs')} changed since the last pass" if behind else ""
     if not verdict.equal:
         differ = some(len(differences(verdict)), "difference", "differences")
         return f"{differ} in {compared}{late} ({cost})"
@@ -339,5 +347,5 @@ def _summary(verdict: Verdict) -> str:
 
 
 def some(count: int, one: str, more: str) -> str:
-    """A number of things in words."""
+    """Return a count with its noun, singular or plural."""
     return f"{count:,} {one if count == 1 else more}"

@@ -1,1 +1,1 @@
-"""Draws the history of runs: curves of single runs, or means with confidence bands of groups."""
+"""Draws the history of runs: curves of single runs, or means of groups with confidence bands."""

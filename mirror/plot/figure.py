@@ -1,4 +1,4 @@
-"""Charts as PNG, SVG, PDF and HTML, by matplotlib."""
+"""Charts as PNG, SVG, PDF and HTML, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ PAGE = """<!doctype html>
 
 
 def kind_of(path: Path) -> str:
-    """What the ending asks for. Raises UsageError for anything else."""
+    """Return the kind of file by its extension. Raises UsageError for an unknown one."""
     if path.suffix.lower() not in KINDS:
-        raise UsageError(f"{path} does not tell what to draw: end it in {', '.join(KINDS)}")
+        raise UsageError(f"{path} has no known extension: use {', '.join(KINDS)}")
     return path.suffix.lower()
 
 
 def render(charts: Sequence[Chart], kind: str, title: str) -> bytes:
-    """The charts below each other. Raises MissingPackage without matplotlib."""
+    """Draw the charts below each other and return the file's content. Raises MissingPackage without matplotlib."""
     if kind == ".html":
-        svg = _drawn(charts, "svg", title).decode()
+        svg = _draw_all(charts, "svg", title).decode()
         return PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :]).encode()
-    return _drawn(charts, kind.removeprefix("."), title)
+    return _draw_all(charts, kind.removeprefix("."), title)
 
 
-def _drawn(charts: Sequence[Chart], form: str, title: str) -> bytes:
+def _draw_all(charts: Sequence[Chart], form: str, title: str) -> bytes:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingPackage("files are drawn by matplotlib: `pip install 'wandb-mirror[plot]'`") from error
-    # The same charts give the same bytes.
+        raise MissingPackage("drawing files needs matplotlib: `pip install 'wandb-mirror[plot]'`") from error
+    # A fixed salt, so that the same charts give the same bytes.
     with rc_context({"svg.hashsalt": "mirror"}):
         figure = Figure(figsize=(9, 0.6 + 4 * len(charts)), layout="constrained")
         axes: Any = figure.subplots(len(charts), 1, squeeze=False)

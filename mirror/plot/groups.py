@@ -1,4 +1,4 @@
-"""Curves to draw: of single runs, or the mean of a group's runs with the band in which it lies."""
+"""Curves to draw: of single runs, or the mean of a group's runs with its confidence band."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 Points = list[tuple[float, float]]
 
 GRID = 200
-"""Places at which the mean of a group is taken, where its runs were logged at more."""
+"""How many values of x the mean of a group is computed at, if its runs were logged at more."""
 
-# Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's is close.
+# Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; above 30, the normal distribution's is close.
 _T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
     *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
@@ -23,7 +23,7 @@ _NORMAL = 1.96
 
 @dataclass(frozen=True)
 class Curve:
-    """A line by rising x. `low` and `high` bound the 95% confidence interval of the mean; None for a single run."""
+    """A line, sorted by x. `low` and `high` bound the 95% confidence interval of the mean; None for a single run."""
 
     label: str
     runs: int
@@ -43,34 +43,34 @@ class Chart:
 
 
 def smoothed(points: Points, weight: float) -> Points:
-    """An exponential moving average that does not lean towards zero at its start; weight 0 changes nothing."""
+    """Return the exponential moving average, without bias towards zero at its start; weight 0 changes nothing."""
     if not weight:
         return points
     average = 0.0
-    left = 1.0
-    found = []
+    bias = 1.0
+    averages = []
     for x, y in points:
         average = weight * average + (1 - weight) * y
-        left *= weight
-        found.append((x, average / (1 - left)))
-    return found
+        bias *= weight
+        averages.append((x, average / (1 - bias)))
+    return averages
 
 
 def finite(points: Iterable[tuple[float, float]]) -> Points:
-    """The points that can be drawn, by rising x."""
+    """Return the points that can be drawn, sorted by x."""
     return sorted(point for point in points if math.isfinite(point[0]) and math.isfinite(point[1]))
 
 
 def single(label: str, points: Points) -> Curve:
-    """The curve of one run."""
+    """Return the curve of one run."""
     return Curve(label, 1, [x for x, _ in points], [y for _, y in points])
 
 
 def mean(label: str, members: Sequence[Points]) -> Curve:
-    """The mean of a group's runs and its confidence interval.
+    """Return the mean of a group's runs with its confidence interval.
 
-    Runs are read between their points by straight lines; each counts from its first point to its last, and the mean
-    goes as far as any run does. Where one run alone is left, the band has no width.
+    Runs are interpolated linearly between their points; each counts from its first point to its last, and the mean
+    reaches as far as the longest run. Where only one run is left, the band has no width.
     """
     present = [points for points in members if points]
     if len(present) < 2:
@@ -91,19 +91,19 @@ def mean(label: str, members: Sequence[Points]) -> Curve:
 
 
 def _grid(members: Sequence[Points]) -> list[float]:
-    places = sorted({x for points in members for x, _ in points})
-    if len(places) <= GRID:
-        return places
-    first, last = places[0], places[-1]
+    xs = sorted({x for points in members for x, _ in points})
+    if len(xs) <= GRID:
+        return xs
+    first, last = xs[0], xs[-1]
     return [first + (last - first) * index / (GRID - 1) for index in range(GRID)]
 
 
 def _at(points: Points, x: float) -> float | None:
-    """The value between the points around x; None outside of them."""
-    place = bisect_left(points, x, key=lambda point: point[0])
-    if place == len(points) or (place == 0 and points[0][0] != x):
+    """Interpolate the value at x; None outside of the points."""
+    index = bisect_left(points, x, key=lambda point: point[0])
+    if index == len(points) or (index == 0 and points[0][0] != x):
         return None
-    if points[place][0] == x:
-        return points[place][1]
-    (x0, y0), (x1, y1) = points[place - 1], points[place]
+    if points[index][0] == x:
+        return points[index][1]
+    (x0, y0), (x1, y1) = points[index - 1], points[index]
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)

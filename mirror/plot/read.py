@@ -32,21 +32,21 @@ def charts(
     group_by: str | None = None,
     samples: int = 500,
 ) -> list[Chart]:
-    """One chart a key: a curve a run, or with `group_by` (config.KEY, group, state, ...) a mean a value.
+    """Return one chart per key: a curve per run, or with `group_by` (config.KEY, group, state, ...) a mean per value.
 
-    `x` is the key of the x axis; without it the one that define_metric gave the key in most of the runs, else the step.
-    Raises QueryError for a key that none of the runs logged, UsageError for what cannot be drawn.
+    `x` is the key of the x axis; without it, the one that define_metric gave the key in most of the runs, else the
+    step. Raises QueryError for a key that none of the runs logged, UsageError for arguments that cannot be drawn.
     """
     if not 0 <= smooth < 1:
-        raise UsageError(f"--smooth {smooth:g}: a weight from 0 (as logged) to below 1")
+        raise UsageError(f"--smooth {smooth:g}: must be at least 0 (as logged) and below 1")
     labels = _labels(snapshot, addresses, group_by)
     reader = Reader(snapshot, [address.rid for address in addresses])
     runs = [(address.key, address.run_id) for address in addresses]
-    found = []
+    made = []
     for key in keys:
         axis = axis_of(snapshot.cursor, runs, key) if x is None else x
-        found.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=group_by is not None))
-    return found
+        made.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=group_by is not None))
+    return made
 
 
 def _chart(
@@ -78,21 +78,21 @@ def _chart(
         hint = f"; {nearest_of(key, logged)}" if key not in logged else f" together with {x}"
         raise QueryError(f"none of the runs logged numbers under {key}{hint}")
     if len(lines) > MOST_CURVES:
-        more = "; --group-by config.KEY draws one curve a group" if not grouped else ""
-        raise UsageError(f"{len(lines)} curves are too many for one chart, {MOST_CURVES} fit{more}")
+        hint = "; --group-by config.KEY draws one curve per group" if not grouped else ""
+        raise UsageError(f"{len(lines)} curves are too many for one chart, at most {MOST_CURVES} fit{hint}")
     drawn = [groups.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
     return Chart(key, x, drawn)
 
 
 def _each(lines: dict[str, list[Points]]) -> list[Curve]:
-    return [groups.single(label, points) for label, found in lines.items() for points in found]
+    return [groups.single(label, points) for label, members in lines.items() for points in members]
 
 
 def _points(reader: Reader, address: Address, key: str, samples: int) -> Points:
     if key == STEP:
-        raise UsageError(f"--keys {STEP}: the step is an axis, not a curve")
-    found = reader.series(address.rid, Scope(keys=(key,), samples=samples, whole=True))
-    pairs = ((row.get(STEP), row.get(key)) for row in rows(align(found)))
+        raise UsageError(f"--keys {STEP}: the step is an x axis and cannot be drawn as a curve")
+    series = reader.series(address.rid, Scope(keys=(key,), samples=samples, whole=True))
+    pairs = ((row.get(STEP), row.get(key)) for row in rows(align(series)))
     return groups.finite((float(a), float(b)) for a, b in pairs if _number(a) and _number(b))
 
 
@@ -101,7 +101,7 @@ def _number(value: Any) -> TypeGuard[float]:
 
 
 def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | None) -> dict[Address, str]:
-    """What each run's curve is called."""
+    """Return the label of each run's curve."""
     page = Page(snapshot, [address.rid for address in addresses])
     if group_by is None:
         names = {address: page.fact(address.rid, "name") or address.run_id for address in addresses}
@@ -114,7 +114,7 @@ def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | No
     elif group_by in _FIELDS:
         values = {address: page.fact(address.rid, _FIELDS[group_by]) for address in addresses}
     else:
-        raise UsageError(f"--group-by {group_by}: config.KEY, summary.KEY, {', '.join(_FIELDS)}")
+        raise UsageError(f"--group-by {group_by}: must be config.KEY, summary.KEY, {', '.join(_FIELDS)}")
     shown = path or group_by
     return {
         address: f"{shown} not set" if value is None else f"{shown}={_short(value)}"
@@ -123,7 +123,7 @@ def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | No
 
 
 def _find(values: Any, path: str) -> Any:
-    """The value at a dotted path; a key that holds the dots itself goes first."""
+    """Return the value at a dotted path; a key that contains the dots itself is preferred."""
     if not isinstance(values, dict):
         return None
     if path in values:
@@ -137,7 +137,7 @@ def _short(value: Any) -> str:
 
 
 def _sorted(labels: Sequence[str] | dict[str, Any]) -> list[str]:
-    """Labels by their value: numbers as numbers."""
+    """Sort labels by their value, numbers by size."""
 
     def order(label: str) -> tuple[int, float, str]:
         try:

@@ -1,4 +1,4 @@
-"""Charts as text, with dots of braille."""
+"""Charts as text, drawn with Braille dots."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from mirror.plot.groups import Chart, Curve
 
 COLOURS = (75, 208, 114, 204, 141, 180, 80, 221, 247, 169)
-"""Of the 256 that terminals know: readable on dark and on light grounds."""
+"""Terminal colours (of 256) that are readable on dark and on light backgrounds."""
 
 MARKS = "abcdefghijklmnopqrstuvwxyz"
 MOST_BANDS = 3
@@ -17,9 +17,9 @@ _TICK = 10
 
 
 def draw(chart: Chart, width: int, height: int, *, colours: bool) -> str:
-    """The chart within so many columns and lines. Each curve ends in a letter, which the legend explains.
+    """Draw the chart within this width and height. Each curve ends in a letter, which the legend explains.
 
-    The edges of confidence bands are dotted, where there are few enough of them to be told apart.
+    The edges of confidence bands are dotted, if there are few enough to distinguish them.
     """
     import plotille
 
@@ -41,7 +41,7 @@ def draw(chart: Chart, width: int, height: int, *, colours: bool) -> str:
         for edge in _lines(curve, banded=banded)[1:]:
             figure.scatter(*_thinned(curve.x, edge), lc=colour)
         figure.plot(curve.x, curve.y, lc=colour)
-        # A column to the left and a little lower where need be: a letter at the very edge is not drawn.
+        # Moved left by a column and down a little if necessary: plotille does not draw a letter at the very edge.
         end_x = max(left, min(curve.x[-1], right - (right - left) / figure.width))
         end_y = max(low, min(curve.y[-1], high - (high - low) / figure.height / 2))
         figure.text([end_x], [end_y], [MARKS[index % len(MARKS)]], lc=colour)
@@ -51,14 +51,14 @@ def draw(chart: Chart, width: int, height: int, *, colours: bool) -> str:
 
 
 def _lines(curve: Curve, *, banded: bool) -> list[list[float]]:
-    """The line itself, and the edges of its band where they are drawn."""
+    """Return the line, and the edges of its band if they are drawn."""
     if not banded or curve.low is None or curve.high is None:
         return [curve.y]
     return [curve.y, curve.low, curve.high]
 
 
 def _ticks(low: float, high: float, most: float) -> tuple[float, float, float]:
-    """Round limits around a span, and how many round steps (1, 2, 2.5 or 5 times a power of ten) it takes."""
+    """Return rounded limits around a span, and the number of steps between (1, 2, 2.5 or 5 times a power of ten)."""
     low, high = _span(low, high)
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -83,7 +83,7 @@ def _label(value: float, chars: int, delta: float, left: bool = False) -> str:
 
 
 def _span(low: float, high: float) -> tuple[float, float]:
-    """Limits that are apart, as a chart needs them."""
+    """Return limits that differ, as a chart needs them."""
     if low < high:
         return low, high
     room = abs(low) * 0.1 or 1.0

@@ -128,7 +128,7 @@ def test_a_run_that_was_set_aside_is_warned_of(small: Bench, api: Any) -> None:
     from tests.sync.rig import spoil
 
     spoil(small.world.run("my-team", "vision", "vision00"))
-    with pytest.warns(UserWarning, match="my-team/vision/vision00 is set aside"):
+    with pytest.warns(UserWarning, match="my-team/vision/vision00 failed, will be retried"):
         api.flush("my-team/vision")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

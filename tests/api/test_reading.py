@@ -331,7 +331,7 @@ def test_a_run_by_the_address_of_its_page(api: Any) -> None:
     """As people copy it from the browser; and what is no path at all is told so."""
     run = api.run(VISION)
     assert api.run(f"{run.url}?nw=nwuser#charts").path == run.path
-    with pytest.raises(ArgumentError, match="None is no run"):
+    with pytest.raises(ArgumentError, match="None is not a run path"):
         api.run(None)
     runs = api.runs("my-team/vision")
     with pytest.raises(IndexError, match=f"there are {len(runs)} runs"):

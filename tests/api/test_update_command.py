@@ -55,7 +55,7 @@ def test_a_dry_run_shows_and_writes_nothing(small: Bench, cli: Any) -> None:
         'my-team/vision/vision00\ttags\t[] -> ["baseline"]',
         f"my-team/vision/vision00\tconfig.lr\t{lr[1]} -> 0.5",
     ]
-    assert done.stderr == "nothing was written: 2 runs would be changed where lines are shown\n"
+    assert done.stderr == "dry run: nothing was written; checked 2 runs, changes are listed above\n"
     assert small.server.requests.total() == 0
 
 
@@ -88,9 +88,9 @@ def test_what_was_written_before_a_refusal_is_mirrored(small: Bench, cli: Any) -
         ([PATH], "nothing to change: give --name"),
         (["--notes", "x"], "which runs?"),
         ([PATH, "--filter", "{}", "--project", "p", "--notes", "x"], "which runs?"),
-        (["--filter", "{}", "--notes", "x"], "--filter and --project go together"),
-        ([PATH, "--config", "lr"], "--config 'lr': write KEY=VALUE"),
-        ([PATH, "--summary", "=1"], "--summary '=1': write KEY=VALUE"),
+        (["--filter", "{}", "--notes", "x"], "--filter needs --project"),
+        ([PATH, "--config", "lr"], "--config 'lr': use KEY=VALUE"),
+        ([PATH, "--summary", "=1"], "--summary '=1': use KEY=VALUE"),
         (["nope", "--notes", "x"], "no run nope in the mirror"),
     ],
 )

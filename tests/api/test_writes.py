@@ -115,8 +115,8 @@ def test_values_of_numpy_and_their_like(small: Bench, api: Any) -> None:
     assert (there.config["when"], there.config["pair"]) == ("2026-01-02T00:00:00", [1, 2])
     small.server.reset_counts()
     for key, value, message in (
-        ("x", object(), "config.x: a object is no value of JSON"),
-        ("y", {1: 2}, "config.y: the key 1 is no text"),
+        ("x", object(), "config.x: object is not JSON-serialisable"),
+        ("y", {1: 2}, "config.y: the key 1 is not a string"),
     ):
         run = mirror.Api().run(PATH)
         run.config[key] = value
@@ -236,7 +236,7 @@ def test_mirrored_lists_of_files_need_no_server_but_their_content_does(tmp_path:
             assert handle.read() == "grüße"
         assert run.file("a.json").url == f"{made.server.url}/files/{PATH}/a.json"
         del world.run("my-team", "vision", "vision01").files["a.json"]
-        with pytest.raises(mirror.CommError, match=r"has no file a\.json any more"):
+        with pytest.raises(mirror.CommError, match=r"no longer has a file a\.json"):
             run.file("a.json").read()
         made.server.stop()
         assert [file.name for file in mirror.Api().run(PATH).files()] == names

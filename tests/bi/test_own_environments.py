@@ -206,7 +206,7 @@ def test_a_lake_in_a_bucket_is_kept_up_to_date(s3, tmp_path):
         return done.returncode, done.stderr
 
     code, said = export(s3)
-    assert (code, " 0 as they were, 0 deleted" in said) == (0, True)
+    assert (code, " 0 unchanged, 0 deleted" in said) == (0, True)
     assert " 0 files written (0.0 MB)" in export(s3)[1]
     system, root = FileSystem.from_uri(s3)
     copy_files(root, str(tmp_path / "copy"), source_filesystem=system)

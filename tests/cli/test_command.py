@@ -216,7 +216,7 @@ def test_binary_data_stays_off_the_terminal(tiny: Home, terminal: Terminal) -> N
     assert terminal("query", "select 1", "--format", "parquet") == (
         2,
         "",
-        "error: parquet is no text for a terminal: add -o FILE.parquet, or pipe it\n",
+        "error: parquet is binary and cannot be printed: add -o FILE.parquet, or pipe it\n",
     )
 
 

@@ -27,7 +27,7 @@ def test_init_writes_a_config_that_means_the_defaults(cli: Any, home: Home) -> N
     assert (outcome.exit_code, outcome.stdout) == (0, "")
     assert outcome.stderr == (
         f"wrote {home.config}: mirrors team/vision, team/*\n"
-        "next: `mirror sync` pulls once, `mirror daemon` keeps it fresh; before that, `mirror login` stores an API key\n"
+        "next: `mirror sync` pulls once, `mirror daemon` keeps the mirror up to date; before that, `mirror login` stores an API key\n"
     )
     assert load(home, {}).projects == ("team/vision", "team/*")
     assert '# interval = "5m"' in home.config.read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_init_takes_the_entity_from_the_environment(cli: Any, home: Home, monkey
     monkeypatch.setenv("WANDB_ENTITY", "team")
     monkeypatch.setenv("WANDB_API_KEY", OTHER)
     outcome = cli("init", "vision")
-    assert outcome.stderr.endswith("next: `mirror sync` pulls once, `mirror daemon` keeps it fresh\n")
+    assert outcome.stderr.endswith("next: `mirror sync` pulls once, `mirror daemon` keeps the mirror up to date\n")
     assert load(home, {}).projects == ("team/vision",)
 
 
@@ -121,7 +121,7 @@ def test_login_refuses_what_cannot_be_a_key(cli: Any, home: Home, tmp_path: Path
         outcome = cli("login", stdin=given)
         assert (outcome.exit_code, outcome.stderr) == (
             3,
-            "error: this cannot be an API key: it has 40 or more letters, digits and _; nothing was stored\n",
+            "error: this is not an API key, which has 40 or more letters, digits and _; nothing was stored\n",
         )
     assert list((tmp_path / "user").iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_login_without_a_check_needs_no_server(
     assert outcome.exit_code == 0
     assert outcome.stderr == (
         f"the key for http://127.0.0.1:9 is stored in {tmp_path / 'user' / '.netrc'}\n"
-        "warning: WANDB_API_KEY is set to another key, and wins over the stored one\n"
+        "warning: WANDB_API_KEY is set to another key, which overrides the stored one\n"
     )
 
 

@@ -34,7 +34,7 @@ def test_a_sync_since_says_how_many_runs_are_left_and_the_next_one_takes_them(be
     old(bench, "new", 3)
     done = bench.mirror("sync", "--since", "2w", "team/p")
     assert done.stderr.startswith("team/p: 1 run (1 new), 3 history rows (")
-    assert done.stderr.endswith("; 1 older run left for a sync without --since\n")
+    assert done.stderr.endswith("; 1 older run left to a sync without --since\n")
     assert bench.sql("select run_id from runs") == [("new",)]
     day = (datetime.now(UTC) - timedelta(days=30)).date().isoformat()
     assert bench.mirror("sync", "--since", day, "team/p").stderr.startswith("team/p: nothing new (")
@@ -49,7 +49,7 @@ def test_a_daemon_takes_a_bound_too(bench):
     old(bench, "new", 3)
     with bench.daemon():
         done = bench.mirror("sync", "--since", "30d", "team/p")
-        assert done.stderr.endswith("; 1 older run left for a sync without --since\n")
+        assert done.stderr.endswith("; 1 older run left to a sync without --since\n")
         assert bench.sql("select run_id from runs where project = 'p'") == [("new",)]
 
 
@@ -60,7 +60,7 @@ def test_a_daemon_takes_a_bound_too(bench):
         (["--since", "0d"], "--since must be a duration"),
         (["--since", "2026-13-01"], "--since must be a time such as"),
         (["--since", "2999-01-01"], "--since must be in the past"),
-        (["--since", "1d", "team/p/run"], "--since chooses runs of a project, and team/p/run is a run"),
+        (["--since", "1d", "team/p/run"], "--since selects runs of a project, but team/p/run is a run"),
         (["--json"], "--json, --csv and -o go with --dry-run"),
         (["--dry-run", "--format", "xml"], 'unknown format "xml"'),
     ],
@@ -115,7 +115,7 @@ def test_a_dry_run_works_beside_a_daemon_and_says_that_these_are_estimates(bench
         header, row = done.stdout.splitlines()
         assert header.split("\t")[-2:] == ["estimated_bytes", "estimated_requests"]
         assert row.split("\t")[:5] == ["team/p", "1", "0", "0", "3"]
-        assert done.stderr.startswith("nothing was fetched; by estimate a sync takes 0.0 MB before compression, in ")
+        assert done.stderr.startswith("dry run: nothing was pulled; a sync would pull about 0.0 MB uncompressed in ")
 
 
 def test_a_dry_run_tells_of_what_wider_globs_would_bring(bench):

@@ -217,7 +217,7 @@ def test_some_failed_runs_end_with_1_and_keep_the_others(bench):
     spoil(add(bench, "bad"))
     done = bench.mirror("sync", "team/p", check=False)
     assert done.returncode == 1
-    assert "team/p/bad is set aside: " in done.stderr
+    assert "team/p/bad failed, will be retried: " in done.stderr
     assert bench.sql("select run_id, history_rows from runs order by 1") == [("bad", 0), ("good", 3)]
 
 

@@ -174,7 +174,7 @@ def test_a_time_limit_without_a_daemon_keeps_what_was_committed(bench):
     bench.mirror("sync", "team/p/run0")
     bench.server.faults.add("latency", times=None, seconds=3)
     done = bench.mirror("flush", "team/p", "--timeout", "500ms", check=False)
-    said = "error: not done after 0.5 s; what was committed stays, the next sync goes on\n"
+    said = "error: not done after 0.5 s; what was committed stays, the next sync continues the work\n"
     assert (done.returncode, done.stderr) == (4, said)
     bench.server.faults.clear()
     bench.mirror("sync", "team/p", "--timeout", "50s")
@@ -212,7 +212,7 @@ def test_a_daemon_that_does_not_answer_is_told_of_and_not_waited_for(bench, monk
 def test_a_daemon_can_be_reloaded_and_stopped_by_command(bench):
     bench.configure(interval="1h")
     with bench.daemon() as daemon:
-        assert bench.mirror("daemon", "--reload").stderr == "the daemon goes on by the config as it stands now\n"
+        assert bench.mirror("daemon", "--reload").stderr == "the daemon has read its config again\n"
         assert bench.mirror("daemon", "--stop").stderr == "the daemon has stopped\n"
         assert daemon.wait(5) == 0
     for option in ("--stop", "--reload"):

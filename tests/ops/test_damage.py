@@ -112,7 +112,7 @@ def test_a_state_that_another_process_holds_is_not_said_to_be_whole(mirrored):
             f"not checked: {mirrored.home}/state.duckdb is held by process {holder.pid};"
         )
         assert mirrored.here("verify").stderr.startswith(
-            "another process is syncing; what it published last is verified, and its state is not looked at\n"
+            "another process is syncing; the file that it published last is verified, its state is not checked\n"
         )
     finally:
         holder.communicate()

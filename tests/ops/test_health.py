@@ -74,7 +74,7 @@ def test_what_cannot_be_checked_is_a_usage_error(bench):
     for arguments, said in (
         (["--check"], "nothing to check: nothing is mirrored"),
         (["--check", "--max-age", "soon"], "--max-age must be a duration"),
-        (["--max-age", "5m"], "--max-age is for --check"),
+        (["--max-age", "5m"], "--max-age needs --check"),
         (["--check", "--prometheus"], "--check or --prometheus, not both"),
     ):
         done = bench.here("status", *arguments)
@@ -88,11 +88,11 @@ def test_runs_that_are_set_aside_are_listed_with_error_and_next_try(bench):
         spoil(add(bench, f"bad{index:02}"))
     bench.mirror("sync", "team/p", check=False)
     page = bench.here("status").stdout
-    assert re.search(r"^set aside +attempts  next try +error$", page, re.MULTILINE)
+    assert re.search(r"^to retry +attempts  next try +error$", page, re.MULTILINE)
     assert re.search(
         r"^team/p/bad00 +1  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  the server sent a history line", page, re.MULTILINE
     )
-    assert page.endswith("\n... and 2 more; --json has them all\n")
+    assert page.endswith("\n... and 2 more; --json has all of them\n")
     found = json.loads(bench.here("status", "--json").stdout)["set_aside"]
     assert [run["run"] for run in found] == [f"team/p/bad{index:02}" for index in range(22)]
     assert {(run["attempts"], run["error"][:37]) for run in found} == {(1, "the server sent a history line of bad")}

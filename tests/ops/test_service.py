@@ -87,8 +87,8 @@ def test_it_installs_starts_tells_and_removes(machine):
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
         f"wrote {machine.unit}",
-        "wandb-mirror.service runs; `mirror status` tells how it gets on, `journalctl --user -u wandb-mirror.service` its log",
-        "it ends when you log out; `loginctl enable-linger` keeps it, and starts it with the machine",
+        "wandb-mirror.service is running; `mirror status` shows its state, `journalctl --user -u wandb-mirror.service` its log",
+        "it ends when you log out; `loginctl enable-linger` keeps it running, and starts it at boot",
     ]
     assert machine.calls() == [
         "systemctl --user show-environment",
@@ -123,12 +123,12 @@ def test_a_service_that_does_not_start_is_told_with_where_to_look(machine):
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1] == (
         "error: wandb-mirror.service does not start (Job for wandb-mirror.service failed);"
-        " `journalctl --user -u wandb-mirror.service` tells why, and so does mirror.log"
+        " see `journalctl --user -u wandb-mirror.service` and mirror.log for the reason"
     )
     done = machine("status")
     assert done.exit_code == 1
     assert done.stderr.endswith(
-        ": failed (failed), enabled, exit-code; `journalctl --user -u wandb-mirror.service` tells why\n"
+        ": failed (failed), enabled, exit-code; see `journalctl --user -u wandb-mirror.service` for the reason\n"
     )
 
 
@@ -143,7 +143,7 @@ def test_where_no_systemd_runs_nothing_is_written_and_another_way_is_named(machi
     done = machine("install")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == (
-        f"error: {said}; run `mirror daemon` under whatever starts programs here (in a container: as its command),"
+        f"error: {said}; run `mirror daemon` with the service manager of this machine (in a container: as its command),"
         " or see `mirror service install --print`\n"
     )
     assert not machine.unit.exists()
@@ -215,7 +215,7 @@ def test_a_key_that_the_service_would_not_see_is_told_before_anything_is_written
     done = machine("install", WANDB_API_KEY=KEY)
     assert done.exit_code == 3
     assert done.stderr == (
-        "error: the service does not see WANDB_API_KEY, which only stands in this environment:"
+        "error: the service does not see WANDB_API_KEY, which is only set in this environment:"
         " run `mirror login` to store the key in netrc\n"
     )
     assert not machine.unit.exists()
@@ -235,7 +235,7 @@ def test_a_second_home_needs_a_name_of_its_own(machine):
     (other / "config.toml").write_text('projects = ["team/p"]\n')
     done = machine("install", MIRROR_HOME=str(other))
     assert done.exit_code == 2
-    assert "is the service of another home; give this one a name of its own with --name" in done.stderr
+    assert "is the service of another home; choose another name with --name" in done.stderr
     assert machine("install", "--name", "mirror-2", "--no-start", MIRROR_HOME=str(other)).exit_code == 0
     assert machine.unit.with_name("mirror-2.service").exists()
     assert machine("install", "--name", "a/b").exit_code == 2

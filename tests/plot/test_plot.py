@@ -144,10 +144,10 @@ def test_odd_values_do_not_stop_a_plot(cli: Any) -> None:
     ("arguments", "code", "message"),
     [
         (["vision00", "--keys", "los"], 1, "none of the runs logged numbers under los; did you mean loss?"),
-        (["vision00", "--keys", ","], 2, "--keys names nothing to draw"),
-        (["vision00", "--smooth", "1"], 2, "--smooth 1: a weight from 0 (as logged) to below 1"),
-        (["vision00", "--group-by", "lr"], 2, "--group-by lr: config.KEY, summary.KEY, group"),
-        (["vision00", "-o", "plot.gif"], 2, "plot.gif does not tell what to draw: end it in .png"),
+        (["vision00", "--keys", ","], 2, "--keys is empty"),
+        (["vision00", "--smooth", "1"], 2, "--smooth 1: must be at least 0 (as logged) and below 1"),
+        (["vision00", "--group-by", "lr"], 2, "--group-by lr: must be config.KEY, summary.KEY, group"),
+        (["vision00", "-o", "plot.gif"], 2, "plot.gif has no known extension: use .png"),
         ([], 2, "which runs?"),
         (["--filter", "{}"], 2, "which runs?"),
         (["--project", "my-team/vision", "--filter", '{"state": "x"}'], 2, "no run matches"),
@@ -169,7 +169,7 @@ def test_without_matplotlib_files_are_refused(cli: Any, tmp_path: Path, monkeypa
         monkeypatch.setitem(sys.modules, name, None)
     done = cli("plot", "vision00", "-o", str(tmp_path / "a.png"))
     assert (done.exit_code, done.stderr) == (
-        1, "error: files are drawn by matplotlib: `pip install 'wandb-mirror[plot]'`\n",
+        1, "error: drawing files needs matplotlib: `pip install 'wandb-mirror[plot]'`\n",
     )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
     assert cli("plot", "vision00").exit_code == 0

@@ -53,7 +53,7 @@ def test_runs_that_came_went_or_changed_since_the_last_pass_are_told_as_such(syn
         ("team/p/r1", "mirror", changed),
         ("team/p/r3", "mirror", "deleted on the server since it was mirrored; run `mirror sync`"),
     ]
-    assert stderr == "found by both: 1; by one only: 4\n"
+    assert stderr == "found by both: 1; by only one: 4\n"
     assert cli("sync").exit_code == 0
     assert compare(cli, FILTER)[0] == 0
 
@@ -99,4 +99,4 @@ def test_a_filter_that_means_nothing_is_not_sent(synced, cli):
 def test_options_that_narrow_the_answer_do_not_go_with_it(synced, cli, other):
     outcome = cli("query", "--filter", FILTER, "--compare", *other)
     assert outcome.exit_code == 2
-    assert outcome.stderr == f"error: --compare looks at every run of a filter, so {other[0]} does not go with it\n"
+    assert outcome.stderr == f"error: --compare covers every run that the filter finds: leave {other[0]} out\n"

@@ -122,7 +122,7 @@ def test_the_ending_of_the_file_tells_the_format(mirror: Any, tmp_path: Path) ->
     assert (tmp_path / "x.csv").read_text(encoding="utf-8") == '[\n{"a":1}\n]\n'
     refused = mirror("query", "select 1", "-o", str(tmp_path / "x.out"))
     assert refused.exit_code == 2
-    assert refused.stderr.startswith(f"error: {tmp_path / 'x.out'} does not tell its format: end it in .json, ")
+    assert refused.stderr.startswith(f"error: {tmp_path / 'x.out'} has no known extension: use .json, ")
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(mirror: Any, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_folder_that_is_not_there_is_named(mirror: Any, tmp_path: Path) -> Non
     ("options", "message"),
     [
         (["--format", "jason"], 'error: unknown format "jason": did you mean "json"?\n'),
-        (["--json", "--csv"], "error: one format at a time, not json and csv\n"),
+        (["--json", "--csv"], "error: give one format, not json and csv\n"),
     ],
 )
 def test_a_format_that_cannot_be_is_refused(mirror: Any, options: list[str], message: str) -> None:

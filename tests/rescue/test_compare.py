@@ -229,7 +229,7 @@ def test_a_run_that_goes_on_is_behind(verify, tmp_path, server):
             ),
         ],
         [
-            "team/p: 1 run, 10 history rows, 3 keys and 30 values equal the server's, value by value, but for 1 run that goes on"
+            "team/p: 1 run, 10 history rows, 3 keys and 30 values equal the server's, value by value, except for 1 run that is still running"
         ],
     )
     pair.lose(3)
@@ -342,11 +342,11 @@ def test_bad_use(cli, tmp_path, pair):
             "--local",
             some,
             "--deep",
-        ): "--local compares every value and changes no mirror: leave --deep and --repair out",
-        ("--local", some, "--repair"): "--local compares every value and changes no mirror: leave --deep and --repair "
-        "out",
-        ("--local", some, "--dry-run"): "--dry-run goes with --upload: it says what would be sent",
-        (some, "--upload"): "--upload and --dry-run go with --local: mirror verify --local DIR... --upload",
+        ): "--local always compares every value and never changes the mirror: leave out --deep, --repair",
+        ("--local", some, "--repair"): "--local always compares every value and never changes the mirror: leave out "
+        "--deep, --repair",
+        ("--local", some, "--dry-run"): "--dry-run needs --upload: it prints what would be sent",
+        (some, "--upload"): "--upload and --dry-run need --local: mirror verify --local DIR... --upload",
     }.items():
         done = cli("verify", *arguments)
         assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {error}\n")

@@ -32,7 +32,7 @@ def test_a_lost_tail_is_sent_once(verify, pair, server):
         1,
         1,
         "would send team/p/r1: 3 rows between steps 7 and 9",
-        "dry run: nothing was sent; 1 run would be sent what the lines say",
+        "dry run: nothing was sent; 1 run would get what is listed above",
     )
     assert written(server) == {"file_stream": 0, "UpsertBucket": 0}
     before = pair.run.summary_text
@@ -90,7 +90,7 @@ def test_a_gap_is_not_filled_and_said_so(verify, pair, server):
     assert errors[0] == "sent team/p/r1: 3 rows"
     assert errors[-1] == "2 differences before the upload, 1 after it"
     assert pair.losses() == curve(0, 1, 2, 5, 6, 7, 8, 9)
-    assert verify("--upload")[2][-1] == "1 difference; nothing of it can be sent"
+    assert verify("--upload")[2][-1] == "1 difference; none of them can be sent"
     assert written(server) == {"file_stream": 1, "UpsertBucket": 0}
 
 
@@ -123,7 +123,7 @@ def test_an_older_summary_is_brought_up_to_date_and_a_persons_values_stay(verify
     )
     assert errors[0] == "sent team/p/r1: 3 rows and 3 summary values"
     assert pair.run.summary == {"_step": 9, "_timestamp": 1_700_000_009, "loss": 0.1, "acc": 0.99, "mine": "x"}
-    assert verify("--upload")[2][-1] == "2 differences; nothing of it can be sent"
+    assert verify("--upload")[2][-1] == "2 differences; none of them can be sent"
 
 
 def test_what_may_have_been_deleted_on_the_server_is_not_sent_again(verify, pair):
@@ -133,7 +133,7 @@ def test_what_may_have_been_deleted_on_the_server_is_not_sent_again(verify, pair
     code, lines, errors = verify("--upload")
     cause = "lost or deleted there, where the run was edited since; it stays so"
     assert (code, told(lines)) == (1, [f"summary.acc: the file has 9, the server has no value ({cause})"])
-    assert errors[-1] == "1 difference; nothing of it can be sent"
+    assert errors[-1] == "1 difference; none of them can be sent"
     pair.run.updated_at = pair.run.heartbeat_at
     assert verify("--upload")[:2] == (0, [])
 
@@ -150,7 +150,7 @@ def test_rows_that_no_server_takes_are_left_out_and_counted(verify, tmp_path, se
     )
     assert errors[:2] == [
         "sent team/p/r1: 2 rows",
-        "warning: not sent whole: team/p/r1: 1 rows have more than 10 MiB or are no JSON: not taken there",
+        "warning: not completely sent: team/p/r1: 1 rows have more than 10 MiB or are no JSON: not taken there",
     ]
 
 
@@ -158,7 +158,7 @@ def refused(verify, pair, server):
     """Nothing is sent; the reason that is told."""
     before = list(pair.run.history.lines)
     code, lines, errors = verify("--upload")
-    assert (code, errors[-1].partition("; ")[2]) == (1, "nothing of it can be sent")
+    assert (code, errors[-1].partition("; ")[2]) == (1, "none of them can be sent")
     assert (pair.run.history.lines, written(server)) == (before, {"file_stream": 0, "UpsertBucket": 0})
     return next(line.partition("(lost there; not sent: ")[2] for line in lines if "not sent: " in line)[:-1]
 

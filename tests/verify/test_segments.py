@@ -148,7 +148,7 @@ def test_segments_of_projects_that_are_not_in_the_config_are_read_through_when_n
 
 LOST = (
     "warning: the history of team/p/aaa was in a damaged segment, and the server does not have it: what could be read is "
-    "kept, and may lack values"
+    "kept, but values may be missing"
 )
 
 

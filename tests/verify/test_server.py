@@ -96,7 +96,7 @@ def test_what_the_next_pass_brings_is_behind(own, change, cause):
     (line,) = done.stdout.splitlines()
     assert line.startswith("behind: team/p/aaa run: mirror has finished, 10 rows, heartbeat ")
     assert line.endswith(f"({cause})")
-    assert "; 1 run moved on since the last pass (" in done.stderr
+    assert "; 1 run changed since the last pass (" in done.stderr
     own.sync()
     assert equal(own, "--deep")["behind"] == []
 
@@ -365,7 +365,7 @@ def test_while_another_process_syncs_what_was_published_is_verified(own):
         done = own.cli("verify", "team/p")
         assert done.exit_code == 0
         assert done.stderr.startswith(
-            "another process is syncing; what it published last is verified, and its state is not looked at\n"
+            "another process is syncing; the file that it published last is verified, its state is not checked\n"
             "team/p: 3 runs, "
         )
         run_of(own).labels.notes = "other"
