@@ -75,7 +75,7 @@ def test_show_summarize_and_explain_answer(mirror: Any) -> None:
         ("select 1) union all (select 2", 'Parser Error: syntax error at or near ")" (line 1, column 9)'),
         (
             "pivot runs on state using count(*)",
-            "PIVOT needs its columns: write PIVOT ... ON key IN ('a', 'b') USING ...",
+            "PIVOT needs its columns: use PIVOT ... ON key IN ('a', 'b') USING ...",
         ),
     ],
 )

@@ -30,7 +30,7 @@ LONG = "select count(*) from range(100000000) a, range(100000) b where a.range +
 DEAF = f"select {'.'.join('a' * 8000)}"
 """The binder of DuckDB takes minutes for it, and hears no interruption."""
 
-TOO_MUCH = "the statement needed more than 2 GB; ask for less at once, or use `mirror query`, which has no such limit"
+TOO_MUCH = "the statement needed more than 2 GB; request less at once, or use `mirror query`, which has no such limit"
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ export function duration(seconds) {
 export function age(iso) {
   const seconds = Math.floor((Date.now() - Date.parse(iso)) / 1000);
   // Written before a clock was set back: nobody knows how long ago.
-  if (seconds < -60) return `at ${instant(iso)}, which is yet to come`;
+  if (seconds < -60) return `at ${instant(iso)}, which is in the future`;
   if (seconds < 5) return "just now";
   const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([each]) => seconds >= each);
   return `${Math.floor(seconds / size)} ${unit} ago`;
