@@ -43,5 +43,6 @@ def refuse(connection: DuckDBPyConnection, names: Collection[str]) -> None:
 
 def _misread(name: str, right: str, what: str) -> QueryError:
     return QueryError(
-        f"{identifier(name)} would read a name spelled in another case, since SQL ignores case: {what} is {identifier(right)}"
+        f"{identifier(name)} would read a name spelled in another case, since SQL ignores case: "
+        f"{what} is {identifier(right)}"
     )

@@ -10,7 +10,7 @@ import pytest
 
 from mirror.settings.home import Home
 
-ALLOWED = "is refused, the mirror is only read: use SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
+ALLOWED = "is refused, the mirror is read-only: use SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
 
 
 def refused(mirror: Any, sql: str) -> str:

@@ -430,7 +430,7 @@ def test_system_metrics_are_compared_when_they_are_mirrored(bench):
         [
             (
                 "differs: team/p/aaa system_metrics.system.cpu: mirror has 3 values, the server has 3 values, "
-                "1 of them other ones (not taken again after the run went on, or changed in the file)"
+                "1 of them different (not pulled again after the run continued, or changed in the file)"
             )
         ],
     )
@@ -454,7 +454,7 @@ def test_the_console_is_compared_when_it_is_mirrored(bench):
         [
             (
                 "differs: team/p/aaa console: mirror has 1,203 lines, the server has 1,203 lines, "
-                "4 of them other ones (taken before the run was resumed or went on, or changed in the file)"
+                "4 of them different (pulled before the run was resumed or continued, or changed in the file)"
             )
         ],
     )

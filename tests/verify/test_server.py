@@ -73,7 +73,7 @@ def test_a_run_that_went_on_is_behind_and_what_is_mirrored_of_it_is_still_compar
     run.log({"loss": 0.01}, step=40)
     project = equal(own, "--deep")
     assert [(one["run_id"], one["cause"]) for one in project["behind"]] == [
-        ("aaa", "the run went on after the last pass; run `mirror sync`")
+        ("aaa", "the run continued after the last pass; run `mirror sync`")
     ]
     own.damage("update store.history_tail set value = 7 where rid = {run} and step = 4 and key = 'acc'")
     code, project = own.found("--deep")
@@ -126,8 +126,8 @@ def test_what_a_live_run_writes_between_two_heartbeats_is_behind(own):
     project = equal(own, "--deep")
     assert told(project, "behind")[0] == ("live", "summary.loss", "1.0", "0.5")
     assert [(one["run_id"], one["cause"]) for one in project["behind"]] == [
-        ("live", "a live run writes it as it goes; the pass after its next heartbeat takes it"),
-        ("other", "the run went on after the last pass; run `mirror sync`"),
+        ("live", "a live run keeps writing it; the pass after its next heartbeat pulls it"),
+        ("other", "the run continued after the last pass; run `mirror sync`"),
     ]
     live.set_config(wrapped({"lr": 3}))
     assert own.fields() == [("live", "config.lr")]
