@@ -59,7 +59,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa history rows: mirror has 1 row at step 7, the server has none of them "
-                "(cut back on the server without moving a timestamp, or written into the file)"
+                "(truncated on the server without moving a timestamp, or written into the file)"
             )
         ],
     ),
@@ -85,7 +85,7 @@ DAMAGE = {
             ),
             (
                 "differs: team/p/aaa history.lost: mirror has 1.0 at step 0, the first of 10, the server has no value "
-                "(taken away on the server without a trace, or written into the file)"
+                "(deleted on the server without a trace, or written into the file)"
             ),
         ],
     ),
@@ -196,7 +196,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa history.loss: mirror has 0.3 at step 6, the server has 0.25 "
-                "(changed in the file, or on the server after it was taken)"
+                "(changed in the file, or on the server after it was pulled)"
             )
         ],
     ),
@@ -205,7 +205,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/odd history.big: mirror has 1152921504606846978 at step 0, "
-                "the server has 1152921504606846977 (changed in the file, or on the server after it was taken)"
+                "the server has 1152921504606846977 (changed in the file, or on the server after it was pulled)"
             )
         ],
     ),
@@ -214,7 +214,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/odd history.x: mirror has 0.0 at step 0, the server has nan "
-                "(changed in the file, or on the server after it was taken)"
+                "(changed in the file, or on the server after it was pulled)"
             )
         ],
     ),
@@ -222,11 +222,11 @@ DAMAGE = {
         "update store.history_tail set step = 7 where rid = {run} and step = 6",
         [
             (
-                "differs: team/p/aaa history rows: mirror has none of them, in the middle, the server has 1 row at step 6 (never taken, or lost from the file with its count)"
+                "differs: team/p/aaa history rows: mirror has none of them, in the middle, the server has 1 row at step 6 (never pulled, or lost from the file with its count)"
             ),
             (
                 "differs: team/p/aaa history rows: mirror has 1 row at step 7, the server has none of them "
-                "(cut back on the server without moving a timestamp, or written into the file)"
+                "(truncated on the server without moving a timestamp, or written into the file)"
             ),
         ],
     ),
@@ -239,7 +239,7 @@ DAMAGE = {
         ),
         [
             (
-                "differs: team/p/aaa history rows: mirror has none of them, at the end, the server has 1 row at step 18 (never taken, or lost from the file with its count)"
+                "differs: team/p/aaa history rows: mirror has none of them, at the end, the server has 1 row at step 18 (never pulled, or lost from the file with its count)"
             )
         ],
     ),
@@ -248,7 +248,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa deleted_at: mirror has 2026-01-02 00:00:00, the server has the run "
-                "(marked by mistake, or the run was made anew; --repair takes it again)"
+                "(marked by mistake, or the run was created again; --repair pulls it again)"
             )
         ],
     ),
