@@ -200,7 +200,7 @@ def test_a_worker_that_dies_is_told_and_replaced(asked):
         while asked._idle:
             time.sleep(0.01)
         os.kill(worker, signal.SIGSEGV)
-        with pytest.raises(QueryError, match=r"the statement brought down the process that ran it \(SIGSEGV\)"):
+        with pytest.raises(QueryError, match=r"the statement crashed the process that ran it \(SIGSEGV\)"):
             waiting.result(30)
     assert asked.rows("select 1") == [["1"]]
     # One that is killed while nothing is asked of it is replaced, too.
