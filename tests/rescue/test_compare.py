@@ -73,8 +73,8 @@ def test_rows_that_only_the_server_has(verify, tmp_path, server):
         1,
         [
             (
-                f"{has}at the end, the server has 1 row at step 11 (the file ends before them: the run was killed, or went "
-                "on elsewhere)"
+                f"{has}at the end, the server has 1 row at step 11 (the file ends before them: the run was killed, or "
+                "continued elsewhere)"
             ),
             f"{has}in the middle, the server has 1 row at step 7 (damaged in the file, or from another process)",
             (
@@ -246,7 +246,7 @@ def test_an_end_that_the_server_did_not_hear_of_is_a_note(verify, pair):
         [
             (
                 "note: team/p/r1 state: the file has finished, the server has crashed (the server did not receive how it ended; "
-                "the state is left as it is)"
+                "the state is left unchanged)"
             )
         ],
     )
