@@ -138,7 +138,7 @@ class _Side:
             else:
                 agreeing = await _served(self.server, self.project, clause)
             refusing = "mirror" if found_by == "server" else "server"
-            text = f"semantics: on the {refusing} it does not match {json.dumps(part, ensure_ascii=False)}"
+            text = f"semantics: the {refusing} does not match it with {json.dumps(part, ensure_ascii=False)}"
             why |= dict.fromkeys((run_id for run_id in left if run_id not in agreeing), text)
         whole = "semantics: each clause by itself matches it on both sides"
         return {run_id: why.get(run_id, whole) for run_id in run_ids}

@@ -150,7 +150,7 @@ def test_values_are_compared_one_by_one(verify, tmp_path, server):
                 "rows of two processes)"
             ),
             (
-                "history.new: the file has no value at step 3, the server has 7.0 (damaged in the file, or of another "
+                "history.new: the file has no value at step 3, the server has 7.0 (damaged in the file, or from another "
                 "process)"
             ),
         ],
