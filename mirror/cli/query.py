@@ -15,7 +15,7 @@ from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, O
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirror.query.lake_target import Place
+    from mirror.query.lake_target import LakeTarget
     from mirror.snapshot.paths import Project
 
 _COMPARABLE = ("--filter", "--project", "--compare")
@@ -135,7 +135,7 @@ def history(
     key_globs = [key.strip() for key in keys.split(",") if key.strip()] if keys else []
     with connected(given.home) as connection:
         project, run_id = find_run(connection, run, given.entity)
-        result = histories.table(connection, project, run_id, key_globs, samples=samples, x=x, told=warn)
+        result = histories.table(connection, project, run_id, key_globs, samples=samples, x=x, warn=warn)
         write_result(replace(result, limit=output.limit(limit)), output)
 
 
@@ -185,7 +185,7 @@ def export(
         say(f"exported to {database}")
 
 
-def _lake(given: Invocation, chosen: Sequence[Project], target: Place) -> None:
+def _lake(given: Invocation, chosen: Sequence[Project], target: LakeTarget) -> None:
     from mirror.query import lake
 
     done = lake.export(given.home, chosen, target)

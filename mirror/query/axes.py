@@ -1,4 +1,4 @@
-"""The x axes that define_metric gave the keys of a run, and the place of its steps on them."""
+"""The x axes that define_metric gave the keys of a run, and their values at given steps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STEP = "_step"
 
 
 def defined(connection: DuckDBPyConnection, project: Project, run_id: str, keys: Sequence[str]) -> dict[str, str]:
-    """The key of the x axis of those of these keys that have one which is not the step.
+    """Map each of these keys whose x axis is not the step to the key of that axis.
 
-    The rule is that of the relation `store.history_axes`, whose join takes seconds for thousands of definitions.
+    The rule is the one of the relation `store.history_axes`, whose join takes seconds for thousands of definitions.
     """
     import duckdb
 
@@ -27,31 +27,31 @@ def defined(connection: DuckDBPyConnection, project: Project, run_id: str, keys:
     try:
         rows = connection.execute(sql, [*project, run_id]).fetchall()
     except duckdb.CatalogException:
-        return {}  # Published by a program that knew of no definitions.
+        return {}  # Published by a version that did not mirror definitions.
     exact = {key: x_key or STEP for key, pattern, x_key in rows if not pattern}
-    begun = {key.rstrip("*"): x_key or STEP for key, pattern, x_key in rows if pattern}
-    lengths = sorted({len(start) for start in begun}, reverse=True)
-    found = {}
+    prefixes = {key.rstrip("*"): x_key or STEP for key, pattern, x_key in rows if pattern}
+    lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
+    result = {}
     for key in keys:
         axis = exact.get(key)
         if axis is None and not key.startswith("_"):
-            axis = next((begun[key[:length]] for length in lengths if key[:length] in begun), None)
+            axis = next((prefixes[key[:length]] for length in lengths if key[:length] in prefixes), None)
         if axis not in (None, STEP):
-            found[key] = axis
-    return found
+            result[key] = axis
+    return result
 
 
 def numeric(connection: DuckDBPyConnection, rid: int, keys: Sequence[str]) -> list[str]:
-    """Those of these keys under which the run logged a finite number, in their order."""
+    """The keys, of these, for which the run logged a finite number, in the given order."""
     sql = (
         "SELECT key FROM store.history_keys WHERE rid = ? AND min IS NOT NULL AND key IN (SELECT unnest(?::VARCHAR[]))"
     )
-    there = {key for (key,) in connection.execute(sql, [rid, list(keys)]).fetchall()}
-    return [key for key in keys if key in there]
+    logged = {key for (key,) in connection.execute(sql, [rid, list(keys)]).fetchall()}
+    return [key for key in keys if key in logged]
 
 
 class Carried:
-    """The last finite value of each axis at or before given steps; asked stretch by stretch, as the steps rise."""
+    """The last finite value of each axis at or before given steps, for successive ranges of ascending steps."""
 
     def __init__(self, source: HistorySource, rid: int, axes: Sequence[str]) -> None:
         self.axes = tuple(axes)
@@ -61,7 +61,7 @@ class Carried:
         self._last: dict[str, pa.Scalar[Any]] = {}
 
     def at(self, steps: pa.Array[Any]) -> dict[str, pa.Array[Any]]:
-        """The values at these steps, which follow those of the last call; null before the first value."""
+        """The values at these steps, which must come after those of the last call; null before the first value."""
         import pyarrow.compute as pc
 
         if not self.axes or not len(steps):
@@ -69,13 +69,13 @@ class Carried:
         found: dict[str, Any] = {}
         for axis, logged in self._between(steps).items():
             here = _carried(logged, steps)
-            # A scalar of Arrow's own: to make one of a Python number imports pandas.
+            # Kept as an Arrow scalar, since creating one from a Python number imports pandas.
             found[axis] = pc.coalesce(here, self._last[axis]) if axis in self._last else here
             self._last[axis] = found[axis][-1]
         return found
 
     def _between(self, steps: pa.Array[Any]) -> dict[str, Series | None]:
-        """What each axis logged since the last call, None for nothing."""
+        """The values of each axis since the last call, None if there are none."""
         last = steps[-1].as_py()
         scope = Scope(keys=self.axes, first=self._after + 1, end=last + 1)
         self._after = last
@@ -85,7 +85,7 @@ class Carried:
 
 
 def _carried(logged: Series | None, steps: pa.Array[Any]) -> pa.Array[Any]:
-    """The last finite value of a series at or before each step; both are in rising order."""
+    """The last finite value of a series at or before each step; both are in ascending order."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -94,9 +94,9 @@ def _carried(logged: Series | None, steps: pa.Array[Any]) -> pa.Array[Any]:
     finite = pc.is_finite(logged.values)
     at: list[Any] = logged.steps.filter(finite).to_pylist()
     values = logged.values.filter(finite)
-    place, places = -1, []
+    index, indexes = -1, []
     for step in steps.to_pylist():
-        while place + 1 < len(at) and at[place + 1] <= step:
-            place += 1
-        places.append(None if place < 0 else place)
-    return values.take(pa.array(places, pa.int64()))
+        while index + 1 < len(at) and at[index + 1] <= step:
+            index += 1
+        indexes.append(None if index < 0 else index)
+    return values.take(pa.array(indexes, pa.int64()))

@@ -1,7 +1,7 @@
-"""An answer of any width, given in Arrow batches. DuckDB writes every value as text or JSON, one column a type.
+"""A result with any number of columns, in Arrow batches. DuckDB formats the values as text or JSON, type by type.
 
-A SELECT of a thousand columns takes DuckDB seconds and gigabytes to plan. So the values of all columns of a type are
-put below each other, written in one statement, and cut apart again.
+A SELECT of a thousand columns takes DuckDB seconds and gigabytes to plan. So all columns of one type are concatenated
+to one column, formatted in one statement, and split again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _NUMBER_JSON = f"""CASE WHEN isnan(v) THEN '"NaN"' WHEN v = 'inf' THEN '"Infinit
 
 @dataclass(frozen=True)
 class Batches:
-    """Rows of numbers and texts: each call of `read` gives them anew, as batches of `schema`; `total` counts them.
+    """Rows of numbers and texts, with the interface of `Result`.
 
-    `read` takes how many rows are wanted at most, and may give more.
+    Each call of `read` reads them again, as batches of `schema`; its argument is how many rows are needed at most, and
+    it may return more. `total` counts them.
     """
 
     connection: DuckDBPyConnection
@@ -49,12 +50,12 @@ class Batches:
         return [pa.types.is_integer(field.type) or pa.types.is_floating(field.type) for field in self.schema]
 
     def texts(self) -> Iterator[Texts]:
-        """Every row as DuckDB writes its values, None for NULL."""
+        """Every row, with its values in DuckDB's text format, None for NULL."""
         for batch in self._batches():
             yield from zip(*self._written(batch, _TEXT, _TEXT), strict=True)
 
     def json_texts(self) -> Iterator[str]:
-        """Every row as one JSON object. JSON knows no NaN: those are the strings "NaN", "Infinity", "-Infinity"."""
+        """Every row as a JSON object. JSON lacks NaN, so those are the strings "NaN", "Infinity", "-Infinity"."""
         names = [f"{json.dumps(name, ensure_ascii=False)}:" for name in self.columns]
         for batch in self._batches():
             for row in zip(*self._written(batch, _NUMBER_JSON, _JSON), strict=True):
@@ -62,11 +63,11 @@ class Batches:
                 yield f"{{{','.join(cells)}}}"
 
     def count(self) -> int:
-        """How many rows there are, whatever the limit."""
+        """How many rows there are without the limit."""
         return self.total()
 
     def arrow(self) -> pa.RecordBatchReader:
-        """The values with their types."""
+        """The rows as typed Arrow batches."""
         import pyarrow as pa
 
         return pa.RecordBatchReader.from_batches(self.schema, self._batches())
@@ -83,25 +84,25 @@ class Batches:
                     return
 
     def _written(self, batch: pa.RecordBatch, number: str, other: str) -> list[list[str | None]]:
-        """The values of each column as texts; an expression over `v` writes those of a type that has NaN, or not."""
+        """The values of each column as texts, by an expression over `v`: `number` for floating point, else `other`."""
         import pyarrow as pa
 
-        places: dict[Any, list[int]] = {}
-        for place, field in enumerate(self.schema):
-            places.setdefault(field.type, []).append(place)
+        by_type: dict[Any, list[int]] = {}
+        for index, field in enumerate(self.schema):
+            by_type.setdefault(field.type, []).append(index)
         columns: list[list[str | None]] = [[] for _ in self.schema]
         rows = batch.num_rows
-        for kind, here in places.items():
-            joined = pa.concat_arrays([batch.column(place) for place in here])
+        for kind, indexes in by_type.items():
+            joined = pa.concat_arrays([batch.column(index) for index in indexes])
             expression = number if pa.types.is_floating(kind) else other
             texts = written(self.connection, expression, pa.table({"v": joined}))
-            for index, place in enumerate(here):
-                columns[place] = texts.slice(index * rows, rows).to_pylist()
+            for part, index in enumerate(indexes):
+                columns[index] = texts.slice(part * rows, rows).to_pylist()
         return columns
 
 
 def written(connection: DuckDBPyConnection, expression: str, values: pa.Table) -> pa.Array[Any]:
-    """An expression over the columns of a table as texts, row by row. It holds no text of anybody's."""
+    """Evaluate an expression over the columns of a table, as texts. The expression must not contain user text."""
     cursor = connection.cursor()
     cursor.register("cells", values)
     table: pa.Table

@@ -1,4 +1,4 @@
-"""Parts of the mirror as files that need no mirror: Parquet or CSV, or one DuckDB database of plain tables."""
+"""Exports parts of the mirror to files that work without it: Parquet or CSV, or one DuckDB database of tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mirror.store.names import unique_names
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# The relations of the contract, each with the order of its rows.
+# The documented relations, each with the order of its rows.
 RELATIONS = {
     "projects": "entity, project",
     "runs": "entity, project, created_at, run_id",
@@ -35,20 +35,21 @@ RELATIONS = {
 }
 
 Runs = Sequence[tuple[Project, str]]
-Told = Callable[[str, int], None]
+Report = Callable[[str, int], None]
+"""Called with the name of each written file or table, and its number of rows."""
 
 
-def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, kind: str, told: Told) -> None:
-    """Write one file a relation, `runs.parquet` or `runs.csv` and so on, each in place of an older one.
+def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, kind: str, report: Report) -> None:
+    """Write one file per relation, such as `runs.parquet` or `runs.csv`, replacing older ones.
 
-    Only rows of the chosen projects, and of these runs if any are named. `told` hears each relation and its rows.
+    Only rows of the chosen projects are written, or only of these runs if any are given.
     """
     options = {"parquet": "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2", "csv": "FORMAT csv, HEADER"}[kind]
     with opened(home) as connection:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot make {folder}: {error.strerror or error}") from error
+            raise StoreError(f"cannot create {folder}: {error.strerror or error}") from error
         for relation in RELATIONS:
             target = folder / f"{relation}.{kind}"
             scratch = folder / f".{target.name}.{os.getpid()}.tmp"
@@ -58,15 +59,15 @@ def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, k
                 scratch.replace(target)
             finally:
                 scratch.unlink(missing_ok=True)
-            told(target.name, copied[0][0])
+            report(target.name, copied[0][0])
 
 
 def to_database(
-    home: Home, chosen: Sequence[Project], runs: Runs, file: Path, storage_version: str, told: Told
+    home: Home, chosen: Sequence[Project], runs: Runs, file: Path, storage_version: str, report: Report
 ) -> None:
-    """Write one database of plain tables named as the relations, and one wide table a project.
+    """Write one database with a table for each relation, of the same name, and a wide table for each project.
 
-    It needs nothing beside it, opens in every DuckDB from `storage_version` on, and replaces an older file at once.
+    The file needs no other files, opens in DuckDB `storage_version` and newer, and replaces an older one atomically.
     """
     target = file.resolve()
     scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -76,11 +77,11 @@ def to_database(
                 f"ATTACH {_literal(scratch)} AS exported (READ_WRITE, STORAGE_VERSION {_literal(storage_version)})"
             ).fetchall()
             for relation in RELATIONS:
-                _copy_table(connection, relation, *_rows(relation, chosen, runs), told)
+                _copy_table(connection, relation, *_rows(relation, chosen, runs), report)
             for name in _wide(connection, chosen):
                 condition, params = scope((), "w", runs)
                 query = f"SELECT * FROM {_quoted(name)} AS w WHERE {condition}"
-                _copy_table(connection, name, query, params, told)
+                _copy_table(connection, name, query, params, report)
             connection.execute("DETACH exported").fetchall()
         scratch.replace(target)
     finally:
@@ -88,13 +89,13 @@ def to_database(
         scratch.with_name(f"{scratch.name}.wal").unlink(missing_ok=True)
 
 
-def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: Sequence[Any], told: Told) -> None:
-    made = connection.execute(f"CREATE TABLE exported.{_quoted(name)} AS {query}", list(params)).fetchall()
-    told(name, made[0][0])
+def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: Sequence[Any], report: Report) -> None:
+    created = connection.execute(f"CREATE TABLE exported.{_quoted(name)} AS {query}", list(params)).fetchall()
+    report(name, created[0][0])
 
 
 def _rows(relation: str, chosen: Sequence[Project], runs: Runs) -> tuple[str, list[str]]:
-    """The rows of a relation that are asked for, in order."""
+    """SQL for the rows of a relation to export, in order, and its parameters."""
     condition, params = scope(chosen, "t", () if relation == "projects" else runs)
     return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {RELATIONS[relation]}", params
 
@@ -103,16 +104,16 @@ def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[str
     """The wide relations of the chosen projects, by name."""
     named = connection.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main'").fetchall()
     tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()
-    there = {row[0] for row in named + tables}
+    existing = {row[0] for row in named + tables}
     rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY number").fetchall()
     keys = [Project(*row) for row in rows]
     names = dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
-    return [names[key] for key in chosen if names[key] in there]
+    return [names[key] for key in chosen if names[key] in existing]
 
 
 @contextmanager
 def opened(home: Home) -> Iterator[DuckDBPyConnection]:
-    """A connection that may write elsewhere, for statements that hold no text of anybody's."""
+    """Open the published file so that other files can be written. Statements must not contain user text."""
     import duckdb
 
     try:

@@ -1,4 +1,4 @@
-"""Layouts of a result as text: csv, tsv, json, jsonl and markdown. Each is a stream of pieces, one or more a row."""
+"""Formats a result as csv, tsv, json, jsonl or markdown. Each function yields pieces of text, one or more per row."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def csv(header: Sequence[str], rows: Iterable[Texts]) -> Iterator[str]:
 
 
 def tsv(header: Sequence[str], rows: Iterable[Texts]) -> Iterator[str]:
-    r"""One line a row, always: tab, line break and backslash in a value are `\t`, `\n`, `\r`, `\\`. NULL is empty."""
+    r"""Exactly one line per row: tab, line break and backslash become `\t`, `\n`, `\r`, `\\`. NULL is empty."""
     yield "\t".join(cell.translate(_TSV_ESCAPES) for cell in header) + "\n"
     for row in rows:
         yield "\t".join("" if cell is None else cell.translate(_TSV_ESCAPES) for cell in row) + "\n"
 
 
 def json(rows: Iterable[str]) -> Iterator[str]:
-    """One array, one line a row."""
+    """One JSON array, one line per row."""
     before = "[\n"
     for row in rows:
         yield f"{before}{row}"
@@ -52,7 +52,7 @@ def json(rows: Iterable[str]) -> Iterator[str]:
 
 
 def jsonl(rows: Iterable[str]) -> Iterator[str]:
-    """One object a line."""
+    """One JSON object per line."""
     for row in rows:
         yield f"{row}\n"
 
@@ -66,7 +66,7 @@ def markdown(header: Sequence[str], rows: Iterable[Texts], numeric: Sequence[boo
 
 
 def visible(text: str) -> str:
-    r"""The text with control characters shown as `\n`, `\x1b`: a value must not steer the terminal it is shown on."""
+    r"""Show control characters as `\n`, `\x1b`: a value must not control the terminal on which it is printed."""
     return _CONTROL.sub(lambda match: _NAMED.get(match[0]) or _escape(match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""Whether the mirror is as fresh as its config wants it."""
+"""Decides whether the mirror is as fresh as its config requires."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mirror.patterns import fitting
 from mirror.settings.settings import Settings
 
 MISSED = 3
-"""How many intervals may pass without a good pass."""
+"""How many intervals may go by without a successful pass."""
 
 MARGIN = 60.0
-"""Seconds beyond that for the pass itself and for publishing."""
+"""Seconds added to that, for the pass itself and for publishing."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one project stands: `ok`, `failed` (its last pass) or `stale`, which counts for more. Times are seconds."""
+    """The state of one project: `ok`, `failed` (its last pass) or `stale`, which takes precedence. Times in seconds."""
 
     project: str
     state: str
@@ -26,7 +26,7 @@ class Verdict:
     allowed_s: float
     reason: str
     ahead: bool = False
-    """Whether the last good pass is dated in the future, so that nobody knows the lag."""
+    """True if the last successful pass is dated in the future, so that the lag is unknown."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented JSON form."""
@@ -40,21 +40,21 @@ class Verdict:
 
 
 def judge(settings: Settings, projects: Sequence[dict[str, Any]], max_age: float | None = None) -> list[Verdict]:
-    """One verdict for each project of the config, or for each that is mirrored where the config names none.
+    """One verdict for each project of the config, or for each mirrored project if the config names none.
 
-    `projects` is what `project_status` found. Without `max_age` a project may miss MISSED of its intervals. A pattern
-    that stands for no mirrored project is stale.
+    `projects` is the result of `project_status`. Without `max_age` a project may miss MISSED of its intervals. A
+    pattern that matches no mirrored project is stale.
     """
     known = [project["project"] for project in projects]
     patterns = settings.projects or known
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     for pattern in patterns:
         names = set(fitting(pattern, known))
         for project in (project for project in projects if project["project"] in names):
-            found[project["project"]] = _verdict(project, _allowed(settings, project, max_age))
+            verdicts[project["project"]] = _verdict(project, _allowed(settings, project, max_age))
         if not names:
-            found[pattern] = Verdict(pattern, "stale", None, _allowed(settings, {}, max_age), "never synced")
-    return [found[name] for name in sorted(found)]
+            verdicts[pattern] = Verdict(pattern, "stale", None, _allowed(settings, {}, max_age), "never synced")
+    return [verdicts[name] for name in sorted(verdicts)]
 
 
 def _allowed(settings: Settings, project: dict[str, Any], max_age: float | None) -> float:
@@ -65,11 +65,11 @@ def _allowed(settings: Settings, project: dict[str, Any], max_age: float | None)
 
 
 def ahead(project: dict[str, Any]) -> str | None:
-    """Why nobody knows the lag of a project, if its last good pass is dated in the future."""
+    """Why the lag of a project is unknown, if its last successful pass is dated in the future; else None."""
     at = project["last_success_at"]
     if at is None or project["lag_s"] is not None:
         return None
-    return f"the last good pass is dated {at:%Y-%m-%d %H:%M:%S}Z, which is yet to come: the clock was set back"
+    return f"the last good pass is dated {at:%Y-%m-%d %H:%M:%S}Z, which is in the future: the clock was set back"
 
 
 def _verdict(project: dict[str, Any], allowed: float) -> Verdict:

@@ -1,7 +1,8 @@
-"""The mirror as a lake: Hive-partitioned Parquet in a folder or an S3 bucket, and a manifest of what belongs together.
+"""Exports the mirror as a lake: Hive-partitioned Parquet in a folder or an S3 bucket, with a manifest of its files.
 
-Files are never changed: a segment of history keeps its name, any other file is named by its content. So a second export
-writes only what is new, and the manifest, which comes last, turns readers over from one whole state to the next.
+Files are never changed: a segment of history keeps its name, and any other file is named after its content's digest.
+So a second export writes only what is new. The manifest is written last; it switches readers from one complete state
+to the next.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError
 from mirror.query.export import RELATIONS, opened
-from mirror.query.lake_target import Place
+from mirror.query.lake_target import LakeTarget
 from mirror.settings.home import Home
 from mirror.snapshot.paths import Project
 from mirror.store import files, segments, views
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 GRACE = timedelta(hours=24)
-"""How long a file that the manifest lists no more stays for readers that began with an older one."""
+"""How long a file stays after it was dropped from the manifest, for readers that started with an older manifest."""
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -40,13 +41,13 @@ _OURS = re.compile(
 )
 _OPTIONS = "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
 _PARTITION = ("entity", "project")
-# How long ago something was is true only while the mirror stands beside it.
+# Columns that are relative to now, and would soon be wrong in a file.
 _LEFT_OUT = {"projects": ("lag_s",)}
 
 
 @dataclass(frozen=True)
 class File:
-    """A file that the manifest lists: its path within the lake, its size in bytes and its rows."""
+    """A file in the manifest: its path within the lake, its size in bytes and its number of rows."""
 
     path: str
     bytes: int
@@ -55,7 +56,7 @@ class File:
 
 @dataclass(frozen=True)
 class Export:
-    """What an export did to the lake: files written with their bytes, files that were there, and files deleted."""
+    """What an export did: files written and their bytes, files kept and deleted, and the rows of the whole lake."""
 
     written: int
     bytes: int
@@ -64,11 +65,11 @@ class Export:
     rows: int
 
 
-def export(home: Home, chosen: Sequence[Project], place: Place, *, grace: timedelta = GRACE) -> Export:
-    """Bring the lake to the state of the published file: the chosen projects, whole, and nothing else.
+def export(home: Home, chosen: Sequence[Project], place: LakeTarget, *, grace: timedelta = GRACE) -> Export:
+    """Make the lake contain exactly the chosen projects as they are in the published file.
 
-    Until the manifest is in place readers see the former state. Files that it no longer lists are deleted `grace`
-    later. Raises StoreError, with the former state still there, when something cannot be read or written.
+    Until the new manifest is written, readers see the former state. Files that are no longer in the manifest are
+    deleted after `grace`. Raises StoreError if something cannot be read or written; the former state is still there.
     """
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
     before = _retired_before(place)
@@ -120,7 +121,7 @@ def export(home: Home, chosen: Sequence[Project], place: Place, *, grace: timede
 def _files(
     connection: DuckDBPyConnection, home: Home, relation: str, key: Project, scratch: Path, present: dict[str, int]
 ) -> Iterator[tuple[File, Path]]:
-    """The files of a relation and project, each with a path to take it from while the next is not asked for."""
+    """The files of a relation and project, each with the local file to copy, which is valid until the next one."""
     project = ProjectKey(*key)
     if not segments.fits(project):
         raise StoreError(f"the name of {key} is too long for a folder of a lake; export the other projects by name")
@@ -150,7 +151,7 @@ def _segments(
     scratch: Path,
     present: dict[str, int],
 ) -> Iterator[tuple[File, Path]]:
-    """The segments as they are; one that holds values of replaced runs without these, and named so."""
+    """The segments, unchanged. From one with values of replaced runs these are left out, and its name shows that."""
     found = connection.execute(
         "SELECT s.path, s.value_count, list(g.run_id ORDER BY g.run_id) FILTER (WHERE g.replaced), "
         "coalesce(sum(g.value_count) FILTER (WHERE g.replaced), 0)::BIGINT "
@@ -158,10 +159,10 @@ def _segments(
         "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL GROUP BY ALL ORDER BY 1",
         [project.entity, project.project],
     ).fetchall()
-    noted = segments.digests(lambda sql: connection.execute(sql).fetchall())
+    digests = segments.digests(lambda sql: connection.execute(sql).fetchall())
     for path, count, replaced, hidden in found:
         source = folder / path
-        if f"{target}/{source.name}" not in present and path in noted and files.digest(source) != noted[path]:
+        if f"{target}/{source.name}" not in present and path in digests and files.digest(source) != digests[path]:
             raise StoreError(f"{source} is damaged and is not exported; run `mirror verify --repair`")
         if not replaced:
             yield _file(f"{target}/{source.name}", source, count), source
@@ -169,19 +170,19 @@ def _segments(
         if hidden == count:
             continue
         digest = hashlib.sha256("\n".join(replaced).encode()).hexdigest()[:16]
-        named = f"{target}/{source.stem}-{digest}.parquet"
-        if named in present:
-            yield File(named, present[named], count - hidden), source
+        name = f"{target}/{source.stem}-{digest}.parquet"
+        if name in present:
+            yield File(name, present[name], count - hidden), source
             continue
         query = f"""
             SELECT p.run_id, p.key, p.step, p.value, p.text
             FROM read_parquet([{pattern(source)}], hive_partitioning = false, filename = true) AS p
             {views.without_replaced(folder)} ORDER BY key, run_id, step
         """
-        left = scratch / source.name
-        rows = _copy(connection, query, [], left)
-        yield _file(named, left, rows), left
-        left.unlink()
+        filtered = scratch / source.name
+        rows = _copy(connection, query, [], filtered)
+        yield _file(name, filtered, rows), filtered
+        filtered.unlink()
 
 
 def _copy(connection: DuckDBPyConnection, query: str, params: Sequence[str], target: Path) -> int:
@@ -206,8 +207,8 @@ def _published_at(home: Home) -> datetime:
     return datetime.fromtimestamp(home.published.stat().st_mtime, UTC).replace(tzinfo=None, microsecond=0)
 
 
-def _retired_before(place: Place) -> dict[str, datetime]:
-    """Since when the files that the last manifest no longer listed have been so."""
+def _retired_before(place: LakeTarget) -> dict[str, datetime]:
+    """The files that the last manifest lists as retired, and since when."""
     text = place.read(MANIFEST)
     if text is None:
         return {}
@@ -215,8 +216,8 @@ def _retired_before(place: Place) -> dict[str, datetime]:
         manifest: Any = json.loads(text)
         if manifest["format"] != FORMAT:
             raise StoreError(
-                f"{place.name}/{MANIFEST} is of format {manifest['format']}, not {FORMAT}: take another folder"
+                f"{place.name}/{MANIFEST} is of format {manifest['format']}, not {FORMAT}: use another folder"
             )
         return {entry["path"]: datetime.fromisoformat(entry["since"]) for entry in manifest["retired"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{place.name}/{MANIFEST} is no manifest of a lake: take another folder") from error
+        raise StoreError(f"{place.name}/{MANIFEST} is not the manifest of a lake: use another folder") from error

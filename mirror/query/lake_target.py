@@ -1,4 +1,4 @@
-"""Where a lake lies: a folder, or a prefix of an S3 bucket. A file appears there whole or not at all."""
+"""Where a lake is stored: a folder, or a prefix of an S3 bucket. A file appears there complete or not at all."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _BLOCK = 8 << 20
 
 
-class Place(Protocol):
-    """Files by their paths within a lake. Every method raises StoreError in one line."""
+class LakeTarget(Protocol):
+    """Stores the files of a lake by their paths within it. Every method raises StoreError with a one-line message."""
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """The folder or address, for messages."""
         ...
 
     def listing(self) -> dict[str, int]:
@@ -34,41 +34,42 @@ class Place(Protocol):
         ...
 
     def read(self, path: str) -> bytes | None:
-        """What a file holds; None when there is none."""
+        """The content of a file; None if it does not exist."""
         ...
 
     def put(self, source: Path, path: str) -> None:
-        """Copy a file of this machine there, with the folders above it."""
+        """Copy a local file to the lake, creating the folders above it."""
         ...
 
     def write(self, path: str, content: bytes) -> None:
-        """Put a small file in place of an older one."""
+        """Write a small file, replacing an older one."""
         ...
 
     def settle(self) -> None:
-        """Have all that was put there durable before this returns."""
+        """Make all files that were put there durable before this returns."""
         ...
 
     def delete(self, path: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         ...
 
 
-def find(text: str) -> Place:
-    """The place of `DIR` or `s3://bucket/prefix`.
+def find(text: str) -> LakeTarget:
+    """The target for `DIR` or `s3://bucket/prefix`.
 
-    S3 takes its key, region and endpoint as the AWS tools do (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL, the
-    role of the machine), and `?region=` and `?endpoint_override=` in the address. Raises UsageError for anything else.
+    For S3, key, region and endpoint come from where the AWS tools get them (AWS_ACCESS_KEY_ID, AWS_PROFILE,
+    AWS_ENDPOINT_URL, the role of the machine), or from `?region=` and `?endpoint_override=` in the address. Raises
+    UsageError for anything else.
     """
     if "://" not in text:
         return Folder(Path(text).expanduser().absolute())
     address = urlsplit(text)
     if address.scheme != "s3":
-        raise UsageError(f"a lake lies in a folder or at s3://bucket/prefix, not at {address.scheme}://")
+        raise UsageError(f"a lake must be a folder or s3://bucket/prefix, not {address.scheme}://")
     if "@" in address.netloc:
-        raise UsageError("leave the key out of the address: S3 takes it from AWS_ACCESS_KEY_ID or AWS_PROFILE")
+        raise UsageError("leave the key out of the address: it is read from AWS_ACCESS_KEY_ID or AWS_PROFILE")
     if not address.netloc:
-        raise UsageError(f"{text} names no bucket: write s3://bucket/prefix")
+        raise UsageError(f"{text} names no bucket: use s3://bucket/prefix")
     from pyarrow.fs import FileSystem
 
     with _failing(text):
@@ -94,7 +95,7 @@ class Folder:
             return {str(p.relative_to(self.root)): p.stat().st_size for p in self.root.rglob("*") if p.is_file()}
 
     def read(self, path: str) -> bytes | None:
-        """What a file holds; None when there is none."""
+        """The content of a file; None if it does not exist."""
         with _failing(self.name):
             try:
                 return (self.root / path).read_bytes()
@@ -102,7 +103,7 @@ class Folder:
                 return None
 
     def put(self, source: Path, path: str) -> None:
-        """Copy a file, durably, under another name first."""
+        """Copy a file durably, under a temporary name first."""
         target = self.root / path
         with _failing(self.name), self._scratch(target) as scratch:
             shutil.copyfile(source, scratch)
@@ -110,7 +111,7 @@ class Folder:
             scratch.replace(target)
 
     def write(self, path: str, content: bytes) -> None:
-        """Put a small file in place of an older one."""
+        """Write a small file, replacing an older one."""
         target = self.root / path
         with _failing(self.name), self._scratch(target) as scratch:
             scratch.write_bytes(content)
@@ -119,7 +120,7 @@ class Folder:
             files.sync_folder(self.root)
 
     def settle(self) -> None:
-        """Have the names of all that was put there on the disk."""
+        """Flush the folders of all files that were put there to the disk, so that their names are durable."""
         with _failing(self.name):
             for folder in sorted(self._folders):
                 files.sync_folder(folder)
@@ -150,7 +151,7 @@ class Folder:
 
 @dataclass
 class Bucket:
-    """A lake under a prefix of a bucket. S3 shows an object once it is whole."""
+    """A lake under a prefix of a bucket. S3 shows an object only once it is complete."""
 
     system: FileSystem
     root: str
@@ -169,7 +170,7 @@ class Bucket:
             return {info.path[len(self.root) + 1 :]: info.size for info in found if info.type == FileType.File}
 
     def read(self, path: str) -> bytes | None:
-        """What an object holds; None when there is none."""
+        """The content of an object; None if it does not exist."""
         with _failing(self.name):
             try:
                 with self.system.open_input_stream(f"{self.root}/{path}", compression=None) as stream:
@@ -178,7 +179,7 @@ class Bucket:
                 return None
 
     def put(self, source: Path, path: str) -> None:
-        """Upload a file. What a failure leaves has another size, and is not taken for the file."""
+        """Upload a file. What a failed upload leaves has another size, so the next export uploads it again."""
         with (
             _failing(self.name),
             source.open("rb") as file,
@@ -188,12 +189,12 @@ class Bucket:
                 out.write(block)
 
     def write(self, path: str, content: bytes) -> None:
-        """Put a small object in place of an older one."""
+        """Write a small object, replacing an older one."""
         with _failing(self.name), self.system.open_output_stream(f"{self.root}/{path}", compression=None) as out:
             out.write(content)
 
     def settle(self) -> None:
-        """An object is durable once it is there."""
+        """Do nothing: an object is durable once it exists."""
 
     def delete(self, path: str) -> None:
         """Delete an object."""

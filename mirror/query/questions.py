@@ -1,7 +1,7 @@
-"""What people ask of the mirror in their own words: SQL, and filters and orders of runs.
+"""Questions that contain SQL, filters or orders written by users.
 
-These may take any time and memory, so the daemon has workers answer them (`mirror/query/worker.py`).
-Each question reads one snapshot and returns bytes: strict JSON, or what it says.
+These may need any amount of time and memory, so the daemon runs them in workers (`mirror/query/worker.py`). Each
+question reads one snapshot and returns bytes: strict JSON unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 MEMORY = 2_000_000_000
-"""Bytes that a question may take."""
+"""Bytes of memory that a question may use."""
 
 NEEDED_TOO_MUCH = (
     f"the statement needed more than {MEMORY // 10**9} GB; "
-    "ask for less at once, or use `mirror query`, which has no such limit"
+    "request less at once, or use `mirror query`, which has no such limit"
 )
 
 OUT_OF_MEMORY = 77
-"""The exit code of a worker that took more."""
+"""The exit code of a worker that used more."""
 
 MOST_ROWS = 1000
 """Rows of one answer."""
 
 MOST_TEXT = 8_000_000
-"""Characters of one answer; the rows that go beyond are left out."""
+"""Characters of one answer; the rows after these are left out."""
 
 Arguments = Mapping[str, Any]
 Lists = dict[tuple[str, str], bool]
-"""Whether any run has a list at a key of a document, as far as it was asked of this snapshot."""
+"""A cache for one snapshot: whether any run has a list at a key of a document."""
 
 Question = Callable[["DuckDBPyConnection", Arguments, Lists], bytes]
 
 
 def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
-    """The answer to a statement `text`: at most `limit` rows as texts; `more` is whether there were others.
+    """The result of the statement `text`: at most `limit` rows as texts; `more` is True if there were others.
 
-    Raises QueryError for SQL with an error in it, and for anything but reading.
+    Raises QueryError for invalid SQL, and for statements that do not only read.
     """
     most = min(max(asked["limit"], 1), MOST_ROWS)
     table = _table(replace(select(connection, asked["text"]), limit=most + 1))
@@ -59,7 +59,7 @@ def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> byte
 def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
     """The runs of a `project` that match `conditions`: how many, and `limit` of them from `offset` on, as texts.
 
-    Raises FilterError for a filter or `order` that means nothing, UsageError for a column that runs do not have.
+    Raises FilterError for an invalid filter or `order`, UsageError for a column that runs do not have.
     """
     query = RunQuery.build(
         connection, asked["conditions"] or None, order=asked["order"] or None, projects=[asked["project"]]
@@ -70,9 +70,9 @@ def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> byt
 
 
 def rids(connection: DuckDBPyConnection, asked: Arguments, lists: Lists) -> bytes:
-    """This mirror's own numbers of the runs that match `conditions`, in order: 8 bytes each, as this machine has them.
+    """The rids of the runs that match `conditions`, in order: 8 bytes each, in native byte order.
 
-    Raises FilterError for a filter or `order` that means nothing.
+    Raises FilterError for an invalid filter or `order`.
     """
 
     def lists_at(doc: str, key: str) -> bool:
@@ -89,7 +89,7 @@ QUESTIONS: Mapping[str, Question] = {"sql": sql, "runs": runs, "rids": rids}
 
 
 def _table(result: Result | Rows) -> dict[str, Any]:
-    """Names, which of the columns are numbers, and the rows as texts; `cut` where they were too long to send."""
+    """Names, which columns are numeric, and the rows as texts; `cut` is True if they exceeded MOST_TEXT."""
     numeric = result.numeric
     rows: list[tuple[str | None, ...]] = []
     length = 0

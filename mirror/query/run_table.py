@@ -1,8 +1,8 @@
-"""The history of one run as a wide table: a row a step, a column a key.
+"""The history of one run as a wide table: one row per step, one column per key.
 
-The rows are found first, a step and how many values stand there. Then some at a time are read as series, as the Python
-API reads them, and laid side by side, so that neither the number of keys nor that of steps is one of the memory.
-Beside the step stand the x axes that define_metric gave the keys (`mirror.query.axes`).
+First the rows are found: each step and its number of values. Then ranges of rows are read as series, as in the Python
+API, and joined to rows, so that memory use depends neither on the number of keys nor on that of steps. Next to the
+step are the x axes that define_metric gave the keys (`mirror.query.axes`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 VALUES_AT_ONCE = 1_000_000
-"""Values that are read at a time; this bounds the memory."""
+"""How many values are read at a time; this bounds the memory."""
 
 CELLS_AT_ONCE = 500_000
 """Cells of a batch of rows, most of which may be empty."""
 
-# Text is JSON text; a text that is a JSON string is shown as what it says.
+# `text` contains JSON; a JSON string is shown without quotes and escapes.
 _AS_TEXT = (
     "coalesce(CASE WHEN text LIKE '\"%' AND json_valid(text) THEN text::JSON ->> '$' ELSE text END,"
     " CAST(value AS VARCHAR))"
@@ -47,19 +47,19 @@ def table(
     *,
     samples: int | None = None,
     x: str | None = None,
-    told: Callable[[str], object] = lambda _: None,
+    warn: Callable[[str], object] = lambda _: None,
 ) -> Batches:
     """The steps at which any of the keys was logged, in order, with what was logged there.
 
-    `keys` are names or globs, in the order of the columns; none means all. A key that was always a number is a
-    number; one that was not is text. `samples` takes that many rows, evenly spaced, the first and the last among
-    them. Raises QueryError for a key that the run never logged.
+    `keys` are names or globs, in the order of the columns; none means all. Keys that only held numbers are numeric;
+    others are text. `samples` selects that many rows, evenly spaced, with the first and the last. Raises QueryError
+    for a key that the run never logged.
 
-    Behind the step comes the axis that define_metric gave each of `keys`, once: what was logged at that step, else its
-    last finite value before. Without `keys` all is as it was logged. `told` hears of axes that have no value.
+    After the step come the axes that define_metric gave `keys`, each once: the value logged at that step, else the
+    last finite value before it. Without `keys` the axes are not filled in. `warn` is called for axes without values.
 
-    `x` is another axis for all of them: it comes first and orders the rows, those before its first value are left out.
-    "_step" and "none" mean the step alone.
+    `x` is another axis for all keys: it comes first and orders the rows; rows before its first value are left out.
+    "_step" and "none" mean only the step.
     """
     import pyarrow as pa
 
@@ -72,13 +72,13 @@ def table(
     logged = _logged(connection, rid)
     chosen = _chosen(keys, logged, f"{project}/{run_id}")
     x_key = None if x is None or _is_step(x, logged) else _chosen([x], logged, f"{project}/{run_id}")[0]
-    over = _axes(connection, project, run_id, rid, chosen, told if keys else None) if x is None else []
+    over = _axes(connection, project, run_id, rid, chosen, warn if keys else None) if x is None else []
     columns = [key for key in chosen if key != x_key and key not in over]
     source = HistorySource(connection, series.segmented(connection))
     textual = _textual(source, rid)
-    # Whoever logs a key `step` gets W&B's own name for the step beside it.
+    # If the run logged a key `step`, the column of the step gets W&B's own name for it.
     step = "_step" if "step" in {x_key, *over, *columns} else "step"
-    # Of an axis that is not among the keys only the numbers count.
+    # An axis that is not among the keys is numeric: only its numbers are used.
     texts = textual.intersection(chosen if x_key is None else [*chosen, x_key])
     names = [x_key, step, *columns] if x_key else [step, *over, *columns]
     schema = pa.schema(
@@ -103,7 +103,7 @@ def table(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Which rows of a run are wanted, in which order."""
+    """Which rows of a run to read, and in which order."""
 
     source: HistorySource
     rid: int
@@ -121,14 +121,14 @@ class _Rows:
         return Scope(keys=() if self.every else self.keys)
 
     def count(self) -> int:
-        """How many there are."""
+        """How many rows there are."""
         if not self.keys:
             return 0
         sql, params = self._sql()
         return int(self._run(f"SELECT count(*) AS n FROM ({sql})", params)["n"][0].as_py())
 
     def steps(self, most: int | None) -> pa.Table:
-        """The step of each row in order, its place on the axis `x`, and how many values it holds; `most` of them."""
+        """The step of each row in order, its value of the axis `x` and its number of values; at most `most` rows."""
         sql, params = self._sql()
         limit = "" if most is None else f" LIMIT {most:d}"
         return self._run(f"SELECT * FROM ({sql}) ORDER BY {'x, ' if self.x else ''}step{limit}", params)
@@ -147,9 +147,9 @@ class _Rows:
                 condition = "key <> $axis"
         sql = f"SELECT step, count(*) AS held FROM {values} WHERE {condition} GROUP BY step"
         if self.x is not None:
-            x, there = (_AS_TEXT, "TRUE") if self.x_textual else ("value", "isfinite(value)")
+            x, usable = (_AS_TEXT, "TRUE") if self.x_textual else ("value", "isfinite(value)")
             sql = f"""SELECT r.step, r.held, a.x FROM ({sql}) AS r
-                ASOF JOIN (SELECT step, {x} AS x FROM {values} WHERE key = $axis AND {there}) AS a
+                ASOF JOIN (SELECT step, {x} AS x FROM {values} WHERE key = $axis AND {usable}) AS a
                 ON r.step >= a.step"""
         if self.samples is not None:
             sql = f"""SELECT * EXCLUDE (i, n) FROM (
@@ -160,7 +160,7 @@ class _Rows:
 
 
 def _read(rows: _Rows, schema: pa.Schema, most: int | None) -> Iterator[pa.RecordBatch]:
-    """The rows with their values, those of VALUES_AT_ONCE read at a time."""
+    """The rows with their values, of which about VALUES_AT_ONCE are read at a time."""
     import pyarrow.compute as pc
 
     if not rows.keys:
@@ -186,7 +186,7 @@ def _read(rows: _Rows, schema: pa.Schema, most: int | None) -> Iterator[pa.Recor
 
 
 def _stretches(held: Any, most: int) -> Iterator[tuple[int, int]]:
-    """Where to cut rows that hold so many values each: into stretches of `most` at most, or of one row."""
+    """Split rows with these numbers of values into ranges of at most `most` values, or of a single row."""
     import pyarrow.compute as pc
 
     sums = series.Numbers.of(pc.cumulative_sum(held).combine_chunks())
@@ -201,7 +201,7 @@ def _stretches(held: Any, most: int) -> Iterator[tuple[int, int]]:
 def _side_by_side(
     rows: _Rows, schema: pa.Schema, known: dict[str, Any], carried: axes.Carried, found: Sequence[Series]
 ) -> Iterator[pa.RecordBatch]:
-    """The values of these steps as rows, in batches of CELLS_AT_ONCE; some columns, the step among them, are known."""
+    """The values as rows, in batches of CELLS_AT_ONCE. `known` are the columns that are already complete."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -223,7 +223,7 @@ def _side_by_side(
             column: Any = pa.nulls(len(steps), field.type)
             if field.name in by_key:
                 at, values = by_key[field.name]
-                # Neighbours mostly have the same steps, which are looked up once.
+                # Neighbouring columns mostly have the same steps, which are looked up once.
                 if last is None or not last[0].equals(at):
                     last = at, pc.index_in(steps, value_set=at)
                 column = values.take(last[1])
@@ -234,30 +234,30 @@ def _side_by_side(
 
 
 def _as(connection: DuckDBPyConnection, kind: Any, numbers: pa.Array[Any]) -> pa.Array[Any]:
-    """Numbers as a column of this type, which may be one of texts."""
+    """Convert numbers to a column of this type, which may be string."""
     import pyarrow as pa
 
     return numbers if numbers.type == kind else written(connection, "CAST(v AS VARCHAR)", pa.table({"v": numbers}))
 
 
 def _typed(connection: DuckDBPyConnection, schema: pa.Schema, found: Sequence[Series]) -> list[pa.Array[Any]]:
-    """The values of each series, as texts where its column is one of texts."""
+    """The values of each series, as texts if its column is a string column."""
     import pyarrow as pa
 
-    textual = {field.name for field in schema if field.type == pa.string()}
-    odd = [one for one in found if one.key in textual]
-    if not odd:
+    string_columns = {field.name for field in schema if field.type == pa.string()}
+    textual = [one for one in found if one.key in string_columns]
+    if not textual:
         return [one.values for one in found]
-    empty = [pa.nulls(len(one.steps), pa.string()) if one.texts is None else one.texts for one in odd]
-    cells = pa.table({"value": pa.concat_arrays([one.values for one in odd]), "text": pa.concat_arrays(empty)})
+    json_texts = [pa.nulls(len(one.steps), pa.string()) if one.texts is None else one.texts for one in textual]
+    cells = pa.table({"value": pa.concat_arrays([one.values for one in textual]), "text": pa.concat_arrays(json_texts)})
     texts = written(connection, _AS_TEXT, cells)
-    ends = [0, *accumulate(len(one.steps) for one in odd)]
-    cut = {one.key: texts.slice(start, end - start) for one, (start, end) in zip(odd, pairwise(ends), strict=True)}
+    ends = [0, *accumulate(len(one.steps) for one in textual)]
+    cut = {one.key: texts.slice(start, end - start) for one, (start, end) in zip(textual, pairwise(ends), strict=True)}
     return [cut.get(one.key, one.values) for one in found]
 
 
 def _is_step(x: str, logged: Sequence[str]) -> bool:
-    """Whether `--x` means the step alone; a key of such a name that the run logged goes before."""
+    """Return True if `--x` means only the step. A key that the run logged under such a name takes precedence."""
     return x == "_step" or (x in ("step", "none") and x not in logged)
 
 
@@ -267,17 +267,19 @@ def _axes(
     run_id: str,
     rid: int,
     keys: Sequence[str],
-    told: Callable[[str], object] | None,
+    warn: Callable[[str], object] | None,
 ) -> list[str]:
-    """The axes that define_metric gave these keys, each once, but for those without a value, which `told` hears of."""
+    """The axes that define_metric gave these keys, each once. Those without values are left out, with a warning."""
     defined = axes.defined(connection, project, run_id, keys)
     wanted = list(dict.fromkeys(defined.values()))
-    found = axes.numeric(connection, rid, wanted)
+    logged = axes.numeric(connection, rid, wanted)
     for axis in wanted:
-        if told is not None and axis not in found:
+        if warn is not None and axis not in logged:
             first = next(key for key in keys if defined.get(key) == axis)
-            told(f"{project}/{run_id} never logged a number under {axis}, the x axis of {first}: the step stands alone")
-    return found
+            warn(
+                f"{project}/{run_id} never logged a number under {axis}, the x axis of {first}: only the step is shown"
+            )
+    return logged
 
 
 def _logged(connection: DuckDBPyConnection, rid: int) -> list[str]:
@@ -287,14 +289,14 @@ def _logged(connection: DuckDBPyConnection, rid: int) -> list[str]:
 
 
 def _textual(source: HistorySource, rid: int) -> set[str]:
-    """The keys under which something else than a number was logged."""
+    """The keys under which anything other than a number was logged."""
     cursor = source.connection.cursor()
     sql = f"SELECT DISTINCT key FROM {series.values_of(source, [rid])} WHERE text IS NOT NULL"
     return {key for (key,) in guarded(cursor, lambda: cursor.execute(sql).fetchall())}
 
 
 def _chosen(keys: Sequence[str], logged: Sequence[str], run: str) -> list[str]:
-    """The logged keys that are named, in the order of their naming; a name comes before a glob."""
+    """The logged keys that match, in the order of `keys`. An exact name takes precedence over a glob."""
     if not keys:
         return list(logged)
     names = set(logged)

@@ -1,4 +1,4 @@
-"""People's own SQL: one statement that reads."""
+"""SQL that users write: exactly one read-only statement."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _ALLOWED = "SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
 
 
 def select(connection: DuckDBPyConnection, text: str) -> Result | Rows:
-    """Take one reading statement. EXPLAIN is run at once; anything else when the result is read.
+    """Accept one read-only statement. EXPLAIN is run at once; anything else when the result is read.
 
-    Raises QueryError for text with an error, with its place; for several statements; for anything that could write;
-    and for a name that DuckDB would read as another one's, since it ignores case. Every statement runs as a subquery:
-    DuckDB 2.0 counts `WITH x AS (COPY ... TO ...)` as a SELECT, but refuses it anywhere but at the top.
+    Raises QueryError for invalid SQL, with line and column; for several statements; for anything that could write; and
+    for a quoted name that DuckDB would take for another name, since it ignores case. Every statement runs as a
+    subquery: DuckDB 2.0 counts `WITH x AS (COPY ... TO ...)` as a SELECT, but refuses it except at the top level.
     """
     kind = _kind(connection, text)
     twins.refuse(
@@ -38,14 +38,14 @@ def select(connection: DuckDBPyConnection, text: str) -> Result | Rows:
     if explained and _kind(connection, explained[2]) == "SELECT":
         return _explain(connection, _without_end(explained[2]), analyze=bool(explained[1]))
     if kind in ("MULTI", "CREATE") and re.match(r"\s*pivot\b", text, re.IGNORECASE):
-        raise QueryError("PIVOT needs its columns: write PIVOT ... ON key IN ('a', 'b') USING ...")
+        raise QueryError("PIVOT needs its columns: use PIVOT ... ON key IN ('a', 'b') USING ...")
     word = re.match(r"\w*", _NOTHING.sub("", text, count=1))
     what = "EXPLAIN of anything but a query" if kind == "EXPLAIN" else (word and word[0].upper()) or kind
-    raise QueryError(f"{what} is refused, the mirror is only read: use {_ALLOWED}")
+    raise QueryError(f"{what} is refused, the mirror is read-only: use {_ALLOWED}")
 
 
 def _kind(connection: DuckDBPyConnection, text: str) -> str:
-    """The kind of the one statement in the text."""
+    """DuckDB's name for the type of the one statement in the text."""
     import duckdb
 
     try:
@@ -62,7 +62,7 @@ def _kind(connection: DuckDBPyConnection, text: str) -> str:
 
 
 def _explain(connection: DuckDBPyConnection, text: str, *, analyze: bool) -> Rows:
-    """The plan, one line a row."""
+    """The plan, one row per line."""
     import duckdb
 
     try:
@@ -74,7 +74,7 @@ def _explain(connection: DuckDBPyConnection, text: str, *, analyze: bool) -> Row
 
 
 def _without_end(text: str) -> str:
-    """The statement without the semicolon behind it."""
+    """The statement without its final semicolon."""
     for token in _TOKEN.finditer(text):
         if token[0] == ";" and _NOTHING.fullmatch(text, token.start()):
             return text[: token.start()]

@@ -1,4 +1,4 @@
-"""How fresh and how complete the mirror is, from the published file."""
+"""Reads from the published file how fresh and how complete the mirror is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 CLOCKS_DIFFER = 60.0
-"""Seconds that a time may be ahead of this machine's clock without meaning anything."""
+"""Seconds that a time may be ahead of this machine's clock without being an error."""
 
 _PROJECTS = """
 select p.entity || '/' || p.project as project, p.runs, p.running, p.history_rows, p.last_success_at, p.lag_s,
@@ -40,45 +40,45 @@ order by 1
 
 
 def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
-    """One entry a project, as below."""
-    found = _fetch(connection, _PROJECTS)
-    for project in found:
-        # Views of older versions tell a negative lag where a clock was set back.
+    """One entry per project, as in `project_status`."""
+    result = _fetch(connection, _PROJECTS)
+    for project in result:
+        # Views of older versions return a negative lag if a clock was set back.
         if project["lag_s"] is not None and project["lag_s"] < 0:
             project["lag_s"] = 0.0 if project["lag_s"] >= -CLOCKS_DIFFER else None
-    return found
+    return result
 
 
 def project_status(published: Path) -> list[dict[str, Any]]:
-    """One entry a project: runs, running, history_rows, last_success_at (naive UTC), lag_s, last_error, set_aside.
+    """One entry per project: runs, running, history_rows, last_success_at (naive UTC), lag_s, last_error, set_aside.
 
-    lag_s is None before the first good pass, and where that is dated in the future.
-    Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
+    lag_s is None before the first successful pass, and if that pass is dated in the future. Empty if nothing was
+    mirrored yet. Raises StoreError if the file cannot be read.
     """
     return _read(published, projects)
 
 
 def runs_set_aside(published: Path, most: int = 1000) -> list[dict[str, Any]]:
-    """One entry a run that could not be mirrored whole: run, error, attempts, next_try_at (naive UTC), soonest first.
+    """One entry per run whose history could not be pulled: run, error, attempts, next_try_at (naive UTC).
 
-    Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
+    Ordered by next_try_at. Empty if nothing was mirrored yet. Raises StoreError if the file cannot be read.
     """
     return _read(published, lambda connection: _fetch(connection, _SET_ASIDE, [most]))
 
 
 def wide_faults(published: Path) -> list[dict[str, Any]]:
-    """One entry for each project whose wide relation lacks something: project and fault, a sentence.
+    """One entry for each project whose wide relation is incomplete: project and fault, a sentence.
 
-    Empty where nothing was mirrored yet. Raises StoreError when the file cannot be read.
+    Empty if nothing was mirrored yet. Raises StoreError if the file cannot be read.
     """
     return _read(published, lambda connection: _fetch(connection, _WIDE_FAULTS))
 
 
-def _read(published: Path, look: Callable[[DuckDBPyConnection], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _read(published: Path, fetch: Callable[[DuckDBPyConnection], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     if not published.exists():
         return []
     with opened(published) as connection:
-        return look(connection)
+        return fetch(connection)
 
 
 def _fetch(connection: DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from mirror.snapshot.result import Texts
 NULL = "∅"
 _GAP = "  "
 _NARROW = 12
-"""A column is not cut below this width as long as leaving out whole columns on the right also helps."""
+"""Columns are not cut below this width while leaving out whole columns on the right is enough."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Table:
 
 
 def lay_out(header: Sequence[str], rows: Iterable[Texts], numeric: Sequence[bool], width: int | None = None) -> Table:
-    """Align every row; numbers stand right, NULL is `∅`, control characters are shown as escapes.
+    """Align every row: numbers on the right, NULL as `∅`, control characters as escapes.
 
-    With a `width` long cells end in `…`, and columns that do not fit even so are left out from the right.
+    With a `width`, long cells are cut and end in `…`, and columns that still do not fit are left out from the right.
     """
-    # Each column takes a cell and a gap at least: what lies beyond has no room, and is not laid out.
+    # Each column needs at least one character and a gap; those past the width cannot fit and are skipped.
     most = len(header) if width is None else max(1, width // (1 + len(_GAP)) + 1)
     cells = [[visible(name) for name in header[:most]]]
     cells += [[NULL if cell is None else visible(cell) for cell in row[:most]] for row in rows]
@@ -42,7 +42,7 @@ def lay_out(header: Sequence[str], rows: Iterable[Texts], numeric: Sequence[bool
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+    """How many terminal columns the text occupies."""
     return len(text) if text.isascii() else sum(_columns(char) for char in text)
 
 
@@ -53,7 +53,7 @@ def _columns(char: str) -> int:
 
 
 def _fit(widths: list[int], width: int) -> tuple[list[int], int]:
-    """Cut the widest columns first, evenly; when all are narrow and it is still too wide, drop from the right."""
+    """Cut the widest columns first, evenly. If all are narrow and still do not fit, drop columns from the right."""
     shown = len(widths)
     while shown > 1 and sum(min(size, _NARROW) for size in widths[:shown]) + len(_GAP) * (shown - 1) > width:
         shown -= 1

@@ -1,4 +1,4 @@
-"""Names in people's SQL that DuckDB would read as another name, since it ignores case."""
+"""Refuses names in users' SQL that DuckDB would take for another name, since it ignores case."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COLUMNS = """
 
 
 def refuse(connection: DuckDBPyConnection, names: Collection[str]) -> None:
-    """Raise QueryError where a quoted name is a project or a key whose relation or column is called otherwise.
+    """Raise QueryError if a quoted name is a project or a key whose relation or column has a different name.
 
-    A name that differs from another one in case alone has a number behind it (docs/relations.md), and SQL with the
-    name itself would read the other one's rows or values.
+    Of names that differ only in case, all but one get a number appended (docs/relations.md), and SQL with the original
+    name would read the rows or values of the other one.
     """
     if not any("/" in name for name in names):
         return
@@ -43,5 +43,6 @@ def refuse(connection: DuckDBPyConnection, names: Collection[str]) -> None:
 
 def _misread(name: str, right: str, what: str) -> QueryError:
     return QueryError(
-        f"{identifier(name)} would read another spelling, since SQL ignores case: {what} is {identifier(right)}"
+        f"{identifier(name)} would read a name spelled in another case, since SQL ignores case: "
+        f"{what} is {identifier(right)}"
     )

@@ -1,20 +1,20 @@
-"""A process that answers questions of people, and may be killed at any time.
+"""A process that answers users' questions, and may be killed at any time.
 
-It is started by `mirror.web.worker` and speaks with it over its standard input and output. A frame is a letter, the
-length in four bytes, and the content. To the worker go
+`mirror.web.worker` starts it and communicates with it over its standard input and output. A frame is a letter, the
+length in four bytes, and the content. The worker receives
 
     A   {"id", "question", "arguments"}   answer this
-    C   {"id"}                            break off the answer to this
+    C   {"id"}                            cancel the answer to this
 
-and from it come
+and sends
 
     R                          it is ready; sent once
     P   bytes                  a piece of the answer
     E   {"version", "spent"}   the end of the answer: the snapshot that was read, and whether to replace the worker
-    X   {"error", "message", "spent"}   there is no answer; `error` is a class of `mirror.errors`, or "" for a bug
+    X   {"error", "message", "spent"}   it failed; `error` is a class of `mirror.errors`, or "" for a bug
 
-The end of its input ends the process at once, whatever it does, and so does the death of its parent. It inherits no
-file but these two, writes none, and holds one snapshot open, which it closes when it is not asked for a while.
+The process ends at once, whatever it is doing, when its input ends or its parent dies. It inherits only these two
+files, writes no others, and keeps one snapshot open, which it closes after a while without questions.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ADDRESSES = MEMORY + (2 << 30)
-"""Bytes of address space, which the kernel refuses to exceed. DuckDB reserves about twice of what it uses."""
+"""Limit on the address space in bytes, set in the kernel. DuckDB reserves about twice what it uses."""
 
 OWN_MEMORY = 250_000_000
 """Bytes on top of MEMORY for the interpreter, libraries and the answer as text."""
 
 SPENT = 500_000_000
-"""A worker that holds so much after an answer is replaced."""
+"""A worker that still uses more memory than this after an answer is replaced."""
 
 _MEMORY_LIMIT = f"{MEMORY // 10**6}MB"
 THREADS = 2
 PIECE = 1 << 20
 IDLE_SECONDS = 30.0
-"""A snapshot keeps its disk space as long as it is open, so that one which nobody asks for is closed."""
+"""An unused snapshot is closed after this, because it keeps its disk space while it is open."""
 
-_LOOK = 0.05
-"""Seconds between two looks at memory and cancelled questions while one is answered."""
+_CHECK_INTERVAL = 0.05
+"""Seconds between two checks of memory and cancellation while a question is answered."""
 
 
 def main(home: str, parent: int) -> None:
     """Answer questions until the input ends."""
     answers = os.dup(1)
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    # What a library says while it dies is kept as far as there is room for it.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    # What a crashing library writes to stderr is kept as long as it fits in the pipe.
     os.set_blocking(2, False)
     _die_with(parent)
     _limit()
@@ -87,7 +87,7 @@ class _Job:
 
 
 class Worker:
-    """Answers one question after the other in its main thread, while another one listens and looks at the memory."""
+    """Answers one question at a time in its main thread; a second thread reads the input and checks the memory."""
 
     def __init__(self, home: Home, answers: int) -> None:
         self._home = home
@@ -119,8 +119,8 @@ class Worker:
                     content = QUESTIONS[job.question](watched.as_connection(), job.arguments, self._lists)
                 finally:
                     job.connection = None
-                    for made in watched.open[1:]:
-                        made.close()
+                    for opened in watched.open[1:]:
+                        opened.close()
             for start in range(0, len(content), PIECE):
                 self._send(b"P", content[start : start + PIECE])
             self._send_json(b"E", version=self._version, spent=_resident() > SPENT)
@@ -168,20 +168,20 @@ class Worker:
         self._connection, self._version, self._lists = None, "", {}
 
     def _listen(self) -> None:
-        """Take what comes, break off what is cancelled, and end the process for its memory or with its input."""
+        """Read the input, interrupt cancelled questions, and end the process if it uses too much memory."""
         while True:
-            ready, _, _ = select.select([0], [], [], _LOOK if self._job else None)
+            ready, _, _ = select.select([0], [], [], _CHECK_INTERVAL if self._job else None)
             if ready:
-                self._heard(*_read())
+                self._receive(*_read())
             if self._job and _resident() > MEMORY + OWN_MEMORY:
                 os._exit(OUT_OF_MEMORY)
             with self._lock:
                 job = self._job
                 if job and job.cancelled and job.connection:
-                    # Again and again: an interruption between two statements is lost.
+                    # At every check: an interruption between two statements has no effect.
                     job.connection.interrupt_all()
 
-    def _heard(self, kind: bytes, content: bytes) -> None:
+    def _receive(self, kind: bytes, content: bytes) -> None:
         message = json.loads(content)
         with self._lock:
             if kind == b"A":
@@ -200,29 +200,29 @@ class Worker:
 
 
 def _read() -> tuple[bytes, bytes]:
-    """The next frame of the input; its end is that of the process."""
+    """The next frame of the input; the process ends if the input does."""
     head = _exactly(5)
     return head[:1], _exactly(int.from_bytes(head[1:], "big"))
 
 
 def _exactly(length: int) -> bytes:
-    found = bytearray()
-    while len(found) < length:
-        piece = os.read(0, min(length - len(found), PIECE))
+    data = bytearray()
+    while len(data) < length:
+        piece = os.read(0, min(length - len(data), PIECE))
         if not piece:
             os._exit(0)
-        found += piece
-    return bytes(found)
+        data += piece
+    return bytes(data)
 
 
 def _die_with(parent: int) -> None:
-    """Be killed when the parent dies, on Linux by the kernel; elsewhere the input ends."""
-    # Ctrl-C in a terminal is for the daemon, which ends this process when it has ended what it does.
+    """Have the kernel kill this process when its parent dies, on Linux; elsewhere the end of the input does that."""
+    # Ctrl-C in a terminal is for the daemon, which ends this process once it has finished its own work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-        # Where the machine runs out of memory, this process is to go and not the daemon.
+        # If the machine runs out of memory, this process should be killed and not the daemon.
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     if os.getppid() != parent:
@@ -230,30 +230,30 @@ def _die_with(parent: int) -> None:
 
 
 def _limit() -> None:
-    """Bound the memory, write no file, leave no core dump of gigabytes behind."""
+    """Limit the memory, and prevent writing files and core dumps of gigabytes."""
     addresses = _addresses() + ADDRESSES
     for name, limit in (("RLIMIT_AS", addresses), ("RLIMIT_FSIZE", 0), ("RLIMIT_CORE", 0)):
-        # macOS refuses or ignores some of them; there the look at the memory remains.
+        # macOS refuses or ignores some of these limits; there only the memory check protects.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(getattr(resource, name), (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
 def _addresses() -> int:
-    """Bytes of address space that are taken already; unknown ones are not counted."""
+    """Bytes of address space that are in use already; 0 where that is unknown."""
     return _statm(0)
 
 
 def _resident() -> int:
-    """Bytes of memory that the process takes now; elsewhere than on Linux the most that it ever took."""
+    """Bytes of memory that the process uses now; on other systems than Linux, its maximum until now."""
     if sys.platform == "linux":
         return _statm(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _statm(place: int) -> int:
+def _statm(field: int) -> int:
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - twenty times a second
-            return int(file.read().split()[place]) * resource.getpagesize()
+            return int(file.read().split()[field]) * resource.getpagesize()
     except OSError:
         return 0

@@ -1,1 +1,1 @@
-"""Holds the official client's files against the server, and sends it what it lost of a run that has ended."""
+"""Compares the official client's files with the server, and sends it what it lost of runs that have ended."""

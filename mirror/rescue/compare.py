@@ -1,4 +1,4 @@
-"""Compares the runs of files with the server's, project by project."""
+"""Compares runs in local files with the server's, project by project."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mirror.wandb_json import loads
 async def compare(
     server: Server, files: Gathered, project: ProjectKey, run_ids: Sequence[str], progress: Progress
 ) -> Comparison:
-    """Compare some runs of a project. Never raises for what went wrong on the server's side."""
+    """Compare some runs of a project. Errors are reported in the verdict, not raised."""
     started = time.monotonic()
     requests = server.count_requests()
     verdict = Verdict(project, deep=True)
@@ -50,7 +50,7 @@ async def compare(
 
 
 class _Comparison:
-    """The steps of one project's comparison and what they share."""
+    """The steps of one project's comparison, and their shared state."""
 
     def __init__(
         self, server: Server, files: Gathered, project: ProjectKey, progress: Progress, verdict: Verdict
@@ -64,7 +64,7 @@ class _Comparison:
         self.found: dict[str, list[Finding]] = {}
 
     async def run(self, run_ids: Sequence[str]) -> list[Look]:
-        """Do it all; the runs that the server has."""
+        """Run all steps; return the runs that the server has."""
         mirrored = await asyncio.to_thread(store.mirrored, self.reader, self.project)
         known = {} if mirrored is None else mirrored.known
         self.progress.runs_expected(self.project, len(run_ids))
@@ -96,7 +96,7 @@ class _Comparison:
         return self.files.paths[self.project, run_id]
 
     async def _records(self, names: Sequence[str]) -> tuple[dict[str, RunRecord], str]:
-        """What the server tells of these runs, and what it does not have where one is missing."""
+        """The server's records of these runs, and a text for missing ones: which of project and run does not exist."""
         by_name = {"name": {"$in": list(names)}}
         found: dict[str, RunRecord] = {}
         pages = remote.records(self.server, self.project, scope=by_name, filters=by_name, size=PageSize())
@@ -105,7 +105,7 @@ class _Comparison:
                 async for page in pages:
                     found.update({record.run_id: record for record in page.runs})
         except NotFound:
-            return {}, "no such project, or none that the key may read"
+            return {}, "no such project, or the key may not read it"
         return found, "no such run"
 
     def _lost(self, known: KnownRun, missing: str) -> None:
@@ -142,7 +142,7 @@ class _Comparison:
             self.verdict.values += sum(counts.values())
 
     def _settle(self, look: Look, row: dict[str, Any]) -> None:
-        """Turn what was found of one run into findings, and decide what may be sent of it."""
+        """Turn the comparison of one run into findings, and decide what may be sent."""
         run_id, record, compared = look.known.run_id, look.record, look.compared
         if record.flaw or compared.error or compared.gone:
             why = record.flaw or compared.error or "it was deleted just now"
@@ -152,7 +152,7 @@ class _Comparison:
                 run_id,
                 "run",
                 f"a run of {_some(look.known.rows, 'row')}",
-                "what cannot be read",
+                "a run that cannot be read",
                 f"{why}",
             )
             return
@@ -165,13 +165,13 @@ class _Comparison:
         look.summary = summary.lost(self.reader, self.project, record, file, last)
         findings = [*_of_rows(look), *_of_values(look), *_of_summary(look, row)]
         if record.state in ENDED and look.known.state in ("finished", "failed") and look.known.state != record.state:
-            cause = "the server did not hear how it ended; the state is left as it is"
+            cause = "the server did not receive how it ended; the state is left unchanged"
             findings.append(Difference(Level.NOTE, run_id, "state", look.known.state, record.state, cause))
         self.found.setdefault(run_id, []).extend(findings)
 
 
 def _sync_command(paths: Sequence[Path]) -> str:
-    """How the official client uploads these files; it leaves out what it has uploaded before, and online runs."""
+    """The official client's command to upload these files; by default it skips uploaded files and online runs."""
     options = []
     if not all(path.parent.name.startswith("offline-") for path in paths):
         options.append("--include-online")
@@ -181,37 +181,37 @@ def _sync_command(paths: Sequence[Path]) -> str:
 
 
 def _is_live(look: Look) -> bool:
-    """Whether the run goes on, so that what one side lacks may still come."""
+    """Return True if the run is still live, so that what one side lacks may still arrive."""
     return look.record.state not in ENDED and look.known.state in LIVE_STATES
 
 
 NO_VALUE = "no value"
 MOST_VALUES = 3
-"""So many lost values of a summary are told one by one, and so many older ones."""
+"""Up to this many lost values of a summary, and as many older ones, are reported one by one."""
 
-_ON_THE_WAY = "the run goes on, and has still to write or send it"
+_ON_THE_WAY = "the run is live, and has yet to write or send it"
 _MISSING = {
-    "start": "of an earlier start whose file was not given, or of another process",
-    "middle": "damaged in the file, or of another process",
-    "end": "the file ends before them: the run was killed, or went on elsewhere",
+    "start": "from an earlier start whose file was not given, or from another process",
+    "middle": "damaged in the file, or from another process",
+    "end": "the file ends before them: the run was killed, or continued elsewhere",
 }
 
 
 def _refusal(look: Look) -> str | None:
-    """Why nothing may be sent to the server; None where it may."""
+    """Why nothing may be sent to the server; None if it may."""
     record, known, compared = look.record, look.known, look.compared
     if record.state not in ENDED:
         return f"the run is {record.state} on the server"
     if known.state in LIVE_STATES:
         return "its own process may still send: it runs here, or its file was written less than five minutes ago"
     if any(kind == "changed" for _, kind in compared.differ):
-        return "rows that both have differ, so they may be of two runs"
+        return "rows that both have differ, so they may be from two runs"
     if "middle" in compared.missing:
         return "the server has rows between the file's, so another process may have written them"
     if compared.lines != record.server_rows:
         return (
-            f"the server counts {record.server_rows:,} rows and gives {compared.lines:,}, so that it is not certain "
-            "where more of them go; try again later"
+            f"the server counts {record.server_rows:,} rows and returns {compared.lines:,}, so it is uncertain "
+            "where to add more of them; try again later"
         )
     return None
 
@@ -224,9 +224,9 @@ def _of_rows(look: Look) -> Iterator[Finding]:
     for place, rows in sorted(compared.extra.items()):
         level = Level.DIFFERS
         if place != "end" and not live and look.record.server_rows > compared.lines:
-            cause = "not given by the server, which counts more rows than it gives: some may be there more than once"
+            cause = "not returned by the server, which counts more rows than it returns: some may be duplicates"
         elif place != "end":
-            cause = f"lost there; they cannot be sent, since it only takes rows behind its last step, {compared.last}"
+            cause = f"lost there; they cannot be sent, since it only accepts rows after its last step, {compared.last}"
         elif live:
             level, cause = Level.BEHIND, _ON_THE_WAY
         else:
@@ -235,7 +235,7 @@ def _of_rows(look: Look) -> Iterator[Finding]:
     counted = look.record.server_rows
     if counted > compared.lines and not live:
         server = f"{_some(compared.lines, 'row')} and counts {counted:,}"
-        cause = "its count is wrong, or some steps are there more than once, as after `wandb sync` of a file it had"
+        cause = "its count is wrong, or it has some steps twice, as after `wandb sync` of a file that it already had"
         yield Difference(Level.NOTE, run_id, "history rows", f"{look.known.rows:,}", server, cause)
 
 
@@ -244,7 +244,7 @@ _WHERE = {"start": "at the start", "middle": "in the middle", "end": "at the end
 
 def _of_values(look: Look) -> Iterator[Finding]:
     causes = {
-        "missing": "damaged in the file, or of another process",
+        "missing": "damaged in the file, or from another process",
         "extra": "lost there; nothing can be added to a row that the server has",
         "changed": "changed on the server, or the rows of two processes",
     }
@@ -255,16 +255,16 @@ def _of_values(look: Look) -> Iterator[Finding]:
 
 
 def _of_summary(look: Look, row: dict[str, Any]) -> Iterator[Finding]:
-    """What differs of the summary; many values that are to be sent are one finding."""
+    """The differences of the summary. If many values are to be sent, they are one finding."""
     run_id = look.known.run_id
     theirs = expected([look.record])[run_id]["summary"]
     differing = [
         found
         for found in runs.fields(run_id, {"summary": row["summary"]}, {"summary": theirs})
-        # How long the run took by W&B's own count, which the server goes on with until the run's end.
+        # Not W&B's own count of the run's duration, which the server keeps updating until the run's end.
         if not found.field.startswith("summary._wandb") or found.expected == NO_VALUE
     ]
-    for what, server in (("lost", "none of them"), ("older", "older ones")):
+    for what, server in (("lost", "none of them"), ("older", "older values")):
         alike = [found for found in differing if _is_sent(look, found) and what == _what(found)]
         if len(alike) > MOST_VALUES:
             differing = [found for found in differing if found not in alike]
@@ -282,19 +282,19 @@ def _of_summary(look: Look, row: dict[str, Any]) -> Iterator[Finding]:
         elif found.mirror == NO_VALUE:
             cause = "not in the file"
         elif found.expected == NO_VALUE:
-            cause = "lost or deleted there, where the run was edited since; it stays so"
+            cause = "lost or deleted there, where the run was edited since; it is not sent"
         else:
-            cause = "as new there as in the file, newer or edited; it stays"
+            cause = "there it is as new as in the file, newer or edited; it is left unchanged"
         yield Difference(level, run_id, found.field, found.mirror, found.expected, cause)
 
 
 def _what(found: Finding) -> str:
-    """What became of a value of the summary that the server is to get."""
+    """What the server's value of a summary value to send is: lost or older."""
     return "lost" if found.expected == NO_VALUE else "older"
 
 
 def _is_sent(look: Look, found: Finding) -> bool:
-    """Whether a value of the summary is among those that the server is to get."""
+    """Return True if a value of the summary is among those to send."""
     key = found.field.removeprefix("summary.")
     return any(key == name or key.startswith(f"{name}.") for name in look.summary)
 
@@ -304,7 +304,7 @@ def _offer(look: Look) -> str:
 
 
 def _end(look: Look) -> int:
-    """The last step that is asked for."""
+    """The last step to compare; -1 if neither side has rows."""
     ends = [-1 if step is None else step for step in (look.known.last_step, look.record.server_last_step)]
     return max(ends) if look.known.rows or look.record.server_rows else -1
 

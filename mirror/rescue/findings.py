@@ -1,4 +1,4 @@
-"""What a comparison of files with the server found, and what can be sent of it."""
+"""The findings of a comparison of files with the server, and what can be sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mirror.verify.history import Compared, Rows
 
 @dataclass(frozen=True)
 class Difference(Finding):
-    """A finding of which `mirror` is what the run's files hold and `expected` what the server has."""
+    """A finding whose `mirror` is the value in the run's files, and `expected` the server's."""
 
     def as_json(self, project: ProjectKey) -> dict[str, Any]:
         """The documented JSON form."""
@@ -27,7 +27,7 @@ class Difference(Finding):
         }
 
     def line(self, project: ProjectKey) -> str:
-        """One line for people."""
+        """The difference as one line of text."""
         where = f"{project}/{self.run_id}"
         has = f"the file has {self.mirror}, the server has {self.expected}"
         return f"{self.level}: {where} {self.field}: {has} ({self.cause})"
@@ -35,10 +35,10 @@ class Difference(Finding):
 
 @dataclass
 class Look:
-    """One run as its files and the server tell it. `refused` is why nothing may be sent of it.
+    """One run in its files and on the server. `refused` is why nothing of it may be sent, or None.
 
-    `tail` are the rows that the server lacks behind its last one, `summary` the values that it is to get, `exit_code`
-    is that of the file.
+    `tail` are the rows that the server lacks after its last one, `summary` the values to send, `exit_code` the exit
+    code in the file.
     """
 
     project: ProjectKey
@@ -58,7 +58,7 @@ class Look:
 
     @property
     def sendable(self) -> bool:
-        """Whether there is something that the server lost and takes."""
+        """True if there is something that the server lost and that may be sent."""
         return self.refused is None and bool(self.tail or self.summary)
 
     def offer(self) -> str:
@@ -71,7 +71,7 @@ class Look:
 
 @dataclass
 class Comparison:
-    """One project: what was found, and the runs that the server has."""
+    """One project: the verdict, and the runs that the server has."""
 
     verdict: Verdict
     looks: list[Look] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The runs of some files, read into a mirror of their own that is deleted at the end."""
+"""Reads the runs of local files into a temporary mirror, which is deleted at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RunKey = tuple[ProjectKey, str]
 
 @dataclass(frozen=True)
 class Gathered:
-    """What the files hold. `results` tells of each file; `paths` has each run's files in the order of its starts."""
+    """What was read. `results` has one entry per file, `paths` each run's files in the order of its starts."""
 
     reader: Reader
     results: Sequence[FileResult]
@@ -46,7 +46,7 @@ class Gathered:
 
 
 def find(folders: Sequence[Path]) -> list[Path]:
-    """Every run file in and below the folders. Raises UsageError where a folder is not there or none holds any."""
+    """Every run file in and below the folders. Raises UsageError if a folder does not exist or there are no files."""
     found = files.find(folders)
     if not found:
         named = ", ".join(map(str, folders))
@@ -55,9 +55,9 @@ def find(folders: Sequence[Path]) -> list[Path]:
 
 
 async def entity_of(paths: Sequence[Path], server: Server, given: str | None) -> str | None:
-    """The entity of runs that name none: the `given` one, else that of the key, as for the official client.
+    """The entity for runs that name none: the `given` one, else the key's default, as in the official client.
 
-    The server is asked only where a file names none. Raises UsageError where nobody has an entity for such a run.
+    Asks the server only if a file names none. Raises UsageError if the key has no default entity either.
     """
     if given or not (nameless := await asyncio.to_thread(_nameless, paths)):
         return given
@@ -71,7 +71,7 @@ def _nameless(paths: Sequence[Path]) -> Path | None:
         try:
             identity = identify(path)
         except (OSError, NotReadable):
-            # Told when it is read.
+            # Reported when the file is read.
             continue
         if identity is not None and not identity.entity:
             return path

@@ -1,4 +1,4 @@
-"""History rows of a run's files as the client sends them."""
+"""Reads the history rows of a run's files, as the client sends them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mirror.local.values import Unreadable
 from mirror.wandb_json import loads
 
 MOST_LINE = 10 << 20
-"""Bytes of a line above which the client sends none (`FileStreamMaxLineBytes` in github:wandb/wandb)."""
+"""The client does not send lines of more bytes than this (`FileStreamMaxLineBytes` in github:wandb/wandb)."""
 
 
 class Rows:
-    """The rows of a run's files behind a step. `left_out` counts those that the client would not send either."""
+    """The rows of a run's files after a step. `left_out` counts those that the client would not send either."""
 
     def __init__(self, paths: Sequence[Path], step: int) -> None:
         """`paths` are the run's files in the order of its starts."""
@@ -27,7 +27,7 @@ class Rows:
         self.left_out = 0
 
     def __iter__(self) -> Iterator[str]:
-        """Their lines by rising step. Raises OSError and NotReadable."""
+        """Their lines in ascending order of steps. Raises OSError and NotReadable."""
         last = self._step
         reading = Reading()
         for path, limit in zip(self._paths, _limits(self._paths), strict=True):
@@ -42,7 +42,7 @@ class Rows:
 
 
 def _limits(paths: Sequence[Path]) -> list[int]:
-    """The highest step that counts of each file: a later start that was rewound takes away what lies behind."""
+    """The highest step to use from each file: a later start that was rewound drops the rows after its step."""
     limits = [2**63] * len(paths)
     if len(paths) > 1:
         reading = Reading()
@@ -56,7 +56,7 @@ def _limits(paths: Sequence[Path]) -> list[int]:
 
 
 def _lines(path: Path, reading: Reading, step: int) -> Iterator[tuple[int, str]]:
-    """The rows of one file behind a step; `reading` has seen the run's files before it."""
+    """The rows of one file after a step; `reading` has already read the run's earlier files."""
     shift: int | None = None
     with files.opened(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -65,7 +65,7 @@ def _lines(path: Path, reading: Reading, step: int) -> Iterator[tuple[int, str]]
             try:
                 shift = apply(reading, framed.payload, lines, shift)
             except (Unreadable, Malformed, IndexError):
-                # Told when the file was read to be compared.
+                # Reported when the file was read for the comparison.
                 continue
             yield from lines.sent or ()
 

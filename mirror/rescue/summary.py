@@ -1,4 +1,4 @@
-"""Which values of a file's summary the server lost, and which are newer there."""
+"""Finds the values of a file's summary that the server lost, or of which it has older ones."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mirror.store.reader import Reader
 from mirror.store.records import ProjectKey, RunRecord
 
 OWN = ("_step", "_timestamp", "_runtime")
-"""Values that nobody edits: they tell how far the run's process had come."""
+"""Values that nobody edits: they show how far the run's process had got."""
 
 _AFTERWARDS = timedelta(seconds=1)
 """The server's times are whole seconds."""
 
 
 def lost(reader: Reader, project: ProjectKey, record: RunRecord, file: Mapping[str, Any], last: int) -> dict[str, Any]:
-    """The top-level values that the server is to get.
+    """The top-level values to send to the server.
 
-    Those that it lacks, unless somebody may have deleted them: the server's summary is as new as the file's, and the
-    run
-    was edited since. And those in place of older ones: where the file's summary is newer, a value that nobody can have
-    edited, or that is what the run logged up to the server's `last` step. All others stay.
+    These are the values that it lacks, unless somebody may have deleted them (the server's summary is as new as the
+    file's, and the run was edited since); and, if the file's summary is newer, replacements for values that nobody can
+    have edited: those in OWN, and those equal to what the run logged up to the server's `last` step. If the run was
+    not edited, all older values are replaced. Other values on the server are left unchanged.
     """
     theirs = record.summary
     fresh = {key: value for key, value in file.items() if key not in theirs}
@@ -54,7 +54,7 @@ def _is_newer(file: Mapping[str, Any], server: Mapping[str, Any]) -> bool:
 
 
 def _was_edited(record: RunRecord) -> bool:
-    """Whether somebody else than the run's process changed the run after the process was heard of last."""
+    """Return True if somebody other than the run's process may have changed the run after its last heartbeat."""
     if record.updated_at is None or record.heartbeat_at is None:
         return True
     return record.updated_at > record.heartbeat_at + _AFTERWARDS
@@ -63,7 +63,7 @@ def _was_edited(record: RunRecord) -> bool:
 def _as_logged(
     reader: Reader, project: ProjectKey, run_id: str, theirs: Mapping[str, Any], keys: list[str], last: int
 ) -> set[str]:
-    """The keys whose value on the server is the last that was logged up to a step."""
+    """The keys whose value on the server equals the last one logged up to a step."""
     rows = reader.run(
         f"SELECT key, arg_max(value, step), arg_max(coalesce(text, ''), step) FROM {HISTORY} "
         "WHERE entity = ? AND project = ? AND run_id = ? AND step <= ? AND key IN (SELECT unnest(?::VARCHAR[])) "
@@ -80,7 +80,7 @@ def _is_value(value: Any, number: float | None, text: str) -> bool:
 
 
 def _over(file: Any, server: Any) -> Any:
-    """The file's value with what only the server has of an object."""
+    """The file's value; for objects, merged with the members that only the server has."""
     if not isinstance(file, dict) or not isinstance(server, dict) or "_type" in file or "_type" in server:
         return file
     both = {key: _over(value, server[key]) if key in server else value for key, value in file.items()}

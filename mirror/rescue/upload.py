@@ -16,17 +16,17 @@ from mirror.store.records import RunRecord
 
 REQUEST_BYTES = 4 << 20
 REQUEST_LINES = 10_000
-"""How much goes into one request; the client sends up to 10 MiB."""
+"""Limits on one request; the client sends up to 10 MiB."""
 
 WAITS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between looks at a run: the hosted server counts lines some seconds after it takes them."""
+"""Seconds between checks of a run: the hosted server counts lines some seconds after it accepts them."""
 
 
 @dataclass
 class Sent:
-    """What one run was sent. `error` is why something was not; `before` and `state` are its states, then and now.
+    """What was sent for one run. `error` is why something was not; `before` and `state` are its states then and now.
 
-    `unreachable` tells that no other run can be sent anything now.
+    If `unreachable` is True, nothing can be sent for other runs either.
     """
 
     path: str
@@ -40,9 +40,9 @@ class Sent:
 
 
 async def send(server: Server, look: Look) -> Sent:
-    """Send the rows behind the server's last one, then the summary. Never raises for what went wrong.
+    """Send the rows after the server's last one, then the summary. Errors are reported in the result, not raised.
 
-    A run that moved since it was compared is left alone. The server's own line count says where the rows go.
+    Sends nothing for a run that changed since it was compared. The rows are appended at the server's own line count.
     """
     sent = Sent(look.path, before=look.record.state, state=look.record.state)
     try:
@@ -76,7 +76,7 @@ async def _send(server: Server, look: Look, sent: Sent) -> None:
 
 async def _send_rows(server: Server, look: Look, record: RunRecord, sent: Sent) -> None:
     last = -1 if look.compared.last is None else look.compared.last
-    # The code of another failure than the file's is not known.
+    # If the run failed but the file has no exit code, the real one is unknown: send 1.
     code = 0 if record.state == "finished" else look.exit_code or 1
     found = Rows(look.paths, last)
     requests = _requests(found)
@@ -84,7 +84,7 @@ async def _send_rows(server: Server, look: Look, record: RunRecord, sent: Sent) 
         await mutations.append_lines(server, record, record.server_rows + sent.rows, lines, code=code)
         sent.rows += len(lines)
     if found.left_out:
-        sent.error, sent.exit_code = f"{found.left_out:,} rows have more than 10 MiB or are no JSON: not taken there", 1
+        sent.error, sent.exit_code = f"{found.left_out:,} rows exceed 10 MiB or are not JSON, and were not sent", 1
 
 
 def _requests(found: Iterable[str]) -> Iterator[Sequence[str]]:
@@ -101,7 +101,7 @@ def _requests(found: Iterable[str]) -> Iterator[Sequence[str]]:
 
 
 async def _settled(server: Server, look: Look, before: RunRecord, lines: int) -> RunRecord:
-    """The run with its former state, once the server counts all of its lines, or is not going to soon."""
+    """Wait until the server counts all lines and the run has its former state again, or WAITS ends; return the run."""
     now = before
     for wait in WAITS:
         await asyncio.sleep(wait)

@@ -1,1 +1,1 @@
-"""The one way to read the published file: opening, runs by filter, histories as columns, samples."""
+"""The one way to read the published file: open it, find runs by filter, read histories as columns, sample them."""

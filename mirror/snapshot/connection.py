@@ -1,4 +1,4 @@
-"""The ways to open the published file: for our own statements, for people's, and beside other databases."""
+"""The ways to open the published file: for our own statements, for SQL that users write, or attached as a database."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 
 
 def open_plain(path: Path) -> DuckDBPyConnection:
-    """Open the published file read-only, for statements of our own or for a caller that may do as it likes.
+    """Open the published file read-only and without further restrictions, for our own statements and the Python API.
 
-    The caller closes it. Raises StoreError when nothing was published yet, or when the file cannot be read.
+    The caller closes it. Raises StoreError if nothing was published yet, or if the file cannot be read.
     """
     if not path.exists():
         raise nothing_mirrored(path)
@@ -40,7 +40,7 @@ def open_plain(path: Path) -> DuckDBPyConnection:
 
 @contextmanager
 def opened(path: Path) -> Iterator[DuckDBPyConnection]:
-    """The same until the end of the block, with times in UTC. An error of a statement in the block is a StoreError."""
+    """Like `open_plain`, for the block, with times in UTC. An error of a statement in the block is a StoreError."""
     import duckdb
 
     with open_plain(path) as connection:
@@ -53,10 +53,10 @@ def opened(path: Path) -> Iterator[DuckDBPyConnection]:
 
 
 def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
-    """Open the published file as the database `mirror` of a DuckDB instance of its own; the caller closes it.
+    """Attach the published file as the database `mirror` in a new DuckDB instance; the caller closes it.
 
-    A second connection to one path would be given the database that is open already, however often the file was
-    replaced. What does not fit in memory goes to the folder `spill`. Raises as `open_plain`.
+    If it were opened by its path, DuckDB would return the database that is already open in this process, even if the
+    file was replaced since. What does not fit in memory goes to the folder `spill`. Raises as `open_plain`.
     """
     if not path.exists():
         raise nothing_mirrored(path)
@@ -74,18 +74,17 @@ def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
 
 @contextmanager
 def connected(home: Home) -> Iterator[DuckDBPyConnection]:
-    """Open the published file read-only, for text that people write, and close it after the block.
+    """Open the published file read-only, for SQL that users write, and close it after the block.
 
-    The connection reads the file and its history segments; other files, the network, extensions, settings and Python
-    variables are out of its reach. Times are UTC. Raises StoreError when nothing was published yet, and when the file
-    cannot be read or is not as it should be. It is `mirror.query.sql` that keeps statements from writing
-    into the history folder.
+    The connection can read the file and its history segments, but no other files, network, extensions, settings or
+    Python variables. Times are UTC. Raises StoreError if nothing was published yet, or if the file is unreadable or
+    damaged. `mirror.query.sql` is what keeps statements from writing to the history folder.
     """
     if not home.published.exists():
         raise nothing_mirrored(home.published)
     import duckdb
 
-    # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+    # Two readers that spill to the same folder overwrite each other's files.
     spill = f"{home.published}.tmp-{os.getpid()}" if os.access(home.data, os.W_OK) else ""
     try:
         with open_restricted(home.published, home.history, spill=spill) as connection:
@@ -97,9 +96,9 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
 def open_restricted(
     path: Path, history: Path, *, spill: str = "", memory: str | None = None, threads: int | None = None
 ) -> DuckDBPyConnection:
-    """Open a published file read-only, with nothing else within reach but its segments; the caller closes it.
+    """Open a published file read-only, with access to its segments and to no other files; the caller closes it.
 
-    What does not fit in memory goes to the folder `spill`; without one such a query fails. Raises duckdb.Error.
+    What does not fit in memory goes to the folder `spill`; without a folder such a query fails. Raises duckdb.Error.
     """
     import duckdb
 
@@ -123,31 +122,34 @@ def open_restricted(
 
 
 def version_of(path: Path) -> str:
-    """What changes with every publishing of this file. Raises FileNotFoundError before the first."""
-    found = path.stat()
-    return f"{found.st_ino:x}-{found.st_mtime_ns:x}"
+    """An identifier of the published file's content, new each time it is published.
+
+    Raises FileNotFoundError if nothing was published yet.
+    """
+    status = path.stat()
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
 
 
 class Watched:
-    """A connection that remembers the cursors made of it, so that all of them can be interrupted."""
+    """A connection that remembers the cursors created from it, so that all of them can be interrupted."""
 
     def __init__(self, connection: DuckDBPyConnection) -> None:
         self._connection = connection
         self.open = [connection]
 
     def cursor(self) -> DuckDBPyConnection:
-        """A cursor that is interrupted with the others."""
-        made = self._connection.cursor()
-        self.open.append(made)
-        return made
+        """Create a cursor that `interrupt_all` includes."""
+        cursor = self._connection.cursor()
+        self.open.append(cursor)
+        return cursor
 
     def interrupt_all(self) -> None:
-        """Interrupt whatever runs on the connection and its cursors; what runs next is not."""
+        """Interrupt the statements that run now on the connection and its cursors; later ones are not affected."""
         for cursor in list(self.open):
             cursor.interrupt()
 
     def as_connection(self) -> DuckDBPyConnection:
-        """The same, for whoever wants a connection."""
+        """Return this object, typed as a connection."""
         return cast("DuckDBPyConnection", self)
 
     def __getattr__(self, name: str) -> Any:
@@ -155,30 +157,33 @@ class Watched:
 
 
 def quiet(connection: DuckDBPyConnection) -> None:
-    """Have DuckDB draw no progress bar, which would go to stdout.
+    """Turn off DuckDB's progress bar, which would be drawn on stdout.
 
-    In a notebook without ipywidgets there is none, and the setting cannot be touched.
+    In a notebook without ipywidgets there is no bar, and setting the option fails.
     """
     if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
         connection.execute("SET enable_progress_bar = false").fetchall()
 
 
 def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
-    """DuckDB's error as one line, with the place in the text; `first_line` is where the text began."""
+    """Turn DuckDB's error into one line, with the line and column in the user's text.
+
+    `first_line` is the line of the statement on which that text begins.
+    """
     message = str(error)
     if not message.strip():
         return QueryError(type(error).__name__)
     head, mark, excerpt = message.partition("\n\nLINE ")
-    # DuckDB 1.5 says first that the query, which failed half-way, can't go on.
+    # For a query that fails half-way, DuckDB 1.5 puts this in front of the error itself.
     text = " ".join(head.split()).rpartition("closed pending query result Error: ")[2]
-    place = re.match(r"(\d+): (.*)\n(\s*)\^", excerpt) if mark else None
-    if place:
-        # The excerpt is cut on both sides when the line is long; then only what stands there can be told.
-        offset = len(place[3]) - len(f"LINE {place[1]}: ")
-        line = int(place[1]) - first_line + 1
+    marked = re.match(r"(\d+): (.*)\n(\s*)\^", excerpt) if mark else None
+    if marked:
+        # DuckDB cuts the excerpt of a long line on both sides; then the column is unknown, so quote the text there.
+        offset = len(marked[3]) - len(f"LINE {marked[1]}: ")
+        line = int(marked[1]) - first_line + 1
         where = f"line {line}, column {offset + 1}"
-        if place[2].startswith("..."):
-            where = f"line {line}, at `{place[2][offset : offset + 40].rstrip('.')}`"
+        if marked[2].startswith("..."):
+            where = f"line {line}, at `{marked[2][offset : offset + 40].rstrip('.')}`"
         text = f"{text} ({where})"
     elif names_segment(text):
         text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"

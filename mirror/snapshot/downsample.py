@@ -1,4 +1,4 @@
-"""Curves of several runs for a chart: few points each, with nothing that stands out left out."""
+"""Curves of several runs for a chart, reduced to few points each without losing spikes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 STEP = "_step"
 
 Run = tuple[Project, str]
-Place = tuple[Project, str, str]
+RunKey = tuple[Project, str, str]
+"""Project, run id and history key."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The finite values of a key of a run in the order of x; `not_finite` values are not among them.
+    """The finite values of one key of a run, in the order of x. `not_finite` counts the values left out.
 
-    `rows` is how many values there are; where it is more than `len(x)`, these are the telling ones.
+    `rows` counts all values; if it exceeds `len(x)`, the curve was reduced to the points that show its shape.
     """
 
     run: Run
@@ -35,7 +36,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class _Span:
-    """How many values a key of a run has, and where they begin and end on the x axis."""
+    """How many values a key of a run has, and their lowest and highest x."""
 
     rows: int
     low: float
@@ -51,18 +52,18 @@ def curves(
     points: int = 500,
     mean: bool = False,
 ) -> list[Curve]:
-    """The curve of each key of each run that logged it, over the step or the last value of another key until then.
+    """The curve of each key of each run that logged it, over the step or over the last value of another key `x`.
 
-    Without `x` each key has the axis that define_metric gave it in most of the runs. Values that are not numbers are
-    left out, and so are those before the first value of x.
+    With `x` None each key gets the axis that define_metric gave it in most of the runs. Values that are not numbers
+    are left out, and so are values before the first value of x.
 
-    A curve of more than `points` values is cut into equal pieces of the x axis: of each the lowest and the highest
-    value are taken, so that no spike is lost, or with `mean` the mean, as smoothing wants it. The last value always
-    stands for itself.
+    A curve of more than `points` values is cut into equal pieces of the x axis. Each piece gives its lowest and
+    highest value, so that no spike is lost, or with `mean` its mean, as smoothing needs it. The last value is always
+    a piece of its own.
     """
     spans = _spans(connection, runs, keys)
-    found: list[Curve] = []
-    edges: dict[str, dict[Place, _Span]] = {}
+    result: list[Curve] = []
+    edges: dict[str, dict[RunKey, _Span]] = {}
     for key in keys:
         axis = axis_of(connection, runs, key) if x is None else x
         if axis != STEP and axis not in edges:
@@ -76,15 +77,15 @@ def curves(
                 and (edge := span if axis == STEP else edges[axis].get((project, run_id, axis)))
             }
             if wanted:
-                found += _of_key(connection, project, key, axis, wanted, points, mean=mean)
-    order = {run: place for place, run in enumerate(runs)}
-    return sorted(found, key=lambda curve: (keys.index(curve.key), order[curve.run]))
+                result += _of_key(connection, project, key, axis, wanted, points, mean=mean)
+    order = {run: position for position, run in enumerate(runs)}
+    return sorted(result, key=lambda curve: (keys.index(curve.key), order[curve.run]))
 
 
 def axis_of(connection: DuckDBPyConnection, runs: Sequence[Run], key: str) -> str:
-    """The key of the x axis that define_metric gave `key` in most of these runs that logged it, else the step.
+    """The x axis that define_metric gave `key` in most of the runs that logged it; the step if there is none.
 
-    A definition counts where the run logged a number under that key: else nothing of the run could be drawn.
+    A run's definition counts only if the run logged a number under the axis: otherwise its curve would be empty.
     """
     axes: dict[str, int] = {}
     logged = 0
@@ -105,11 +106,11 @@ def axis_of(connection: DuckDBPyConnection, runs: Sequence[Run], key: str) -> st
 def placed(
     connection: DuckDBPyConnection, runs: Sequence[Run], key: str, x: str, samples: int
 ) -> dict[Run, list[tuple[float, float]]]:
-    """The finite values of `key` over the last finite value of `x` at or before their step, in the order of the steps.
+    """The finite values of `key`, each with the last finite value of `x` at or before its step, in step order.
 
-    At most `samples` of each run, evenly spaced. A run without any is left out.
+    At most `samples` per run, evenly spaced. Runs without values are left out.
     """
-    found: dict[Run, list[tuple[float, float]]] = {}
+    points: dict[Run, list[tuple[float, float]]] = {}
     for project, run_ids in _by_project(runs).items():
         values, params = _placed(project, key, x, run_ids, "isfinite(value)")
         rows = connection.execute(
@@ -122,8 +123,8 @@ def placed(
             [*params, samples, samples, samples],
         ).fetchall()
         for run_id, at, value in rows:
-            found.setdefault((project, run_id), []).append((at, value))
-    return found
+            points.setdefault((project, run_id), []).append((at, value))
+    return points
 
 
 def _placed(project: Project, key: str, x: str, run_ids: Collection[str], condition: str) -> tuple[str, list[Any]]:
@@ -140,7 +141,7 @@ def _placed(project: Project, key: str, x: str, run_ids: Collection[str], condit
 
 
 def logged_keys(connection: DuckDBPyConnection, runs: Sequence[Run]) -> list[tuple[str, int]]:
-    """The keys with numbers that these runs logged, and how many of the runs did; common ones first."""
+    """The numeric keys of these runs, each with how many of the runs logged it; the most common first."""
     counts: dict[str, int] = {}
     for project, run_ids in _by_project(runs).items():
         rows = connection.execute(
@@ -154,30 +155,30 @@ def logged_keys(connection: DuckDBPyConnection, runs: Sequence[Run]) -> list[tup
 
 
 def _by_project(runs: Sequence[Run]) -> dict[Project, list[str]]:
-    found: dict[Project, list[str]] = {}
+    run_ids: dict[Project, list[str]] = {}
     for project, run_id in runs:
-        found.setdefault(project, []).append(run_id)
-    return found
+        run_ids.setdefault(project, []).append(run_id)
+    return run_ids
 
 
 def _spans(
     connection: DuckDBPyConnection, runs: Sequence[Run], keys: Sequence[str], *, of_values: bool = False
-) -> dict[Place, _Span]:
-    """From the first step to the last, or from the lowest value to the highest, of each key of each run."""
+) -> dict[RunKey, _Span]:
+    """The first and last step of each key of each run, or with `of_values` its lowest and highest value."""
     low, high = ("min", "max") if of_values else ("first_step", "last_step")
-    found: dict[Place, _Span] = {}
+    spans: dict[RunKey, _Span] = {}
     for project, run_ids in _by_project(runs).items():
         rows = connection.execute(
             f"SELECT run_id, key, rows, {low}, {high} FROM history_keys WHERE entity = ? AND project = ?"
             f" AND run_id IN ({_marks(run_ids)}) AND key IN ({_marks(keys)}) AND {low} IS NOT NULL",
             [*project, *run_ids, *keys],
         ).fetchall()
-        found |= {(project, run_id, key): _Span(*span) for run_id, key, *span in rows}
-    return found
+        spans |= {(project, run_id, key): _Span(*span) for run_id, key, *span in rows}
+    return spans
 
 
 def _marks(values: Collection[str]) -> str:
-    # DuckDB 1.5 takes no empty list.
+    # DuckDB 1.5 rejects an empty IN list.
     return ", ".join("?" * len(values)) or "NULL"
 
 
@@ -191,7 +192,7 @@ def _of_key(
     *,
     mean: bool,
 ) -> list[Curve]:
-    """One statement for all runs of a project: segments are sorted by key, so that little of them is read."""
+    """The curves of one key, in one statement for all runs: segments are sorted by key, so little of them is read."""
     pieces = max(points if mean else points // 2, 1)
     values, params = _placed(project, key, x, spans, "value IS NOT NULL")
     sql = f"""
@@ -211,16 +212,18 @@ def _of_key(
     whole = [span.rows <= points or not span.high > span.low for span in spans.values()]
     edges = [[span.low for span in spans.values()], [span.high for span in spans.values()]]
     rows = connection.execute(sql, [list(spans), whole, *edges, pieces, *params]).fetchall()
-    found = {run_id: Curve((project, run_id), key, x, [], [], 0, 0) for run_id in spans}
-    seen = dict.fromkeys(spans, (0, 0))
-    for run_id, x_low, low, x_high, high, x_mean, middle, count, odd in rows:
-        seen[run_id] = (seen[run_id][0] + count, seen[run_id][1] + odd)
+    drawn = {run_id: Curve((project, run_id), key, x, [], [], 0, 0) for run_id in spans}
+    counts = dict.fromkeys(spans, (0, 0))
+    for run_id, x_low, low, x_high, high, x_mean, y_mean, count, not_finite in rows:
+        counts[run_id] = (counts[run_id][0] + count, counts[run_id][1] + not_finite)
         if low is None:
             continue
-        ends = [(x_mean, middle)] if mean else sorted({(x_low, low), (x_high, high)})
-        for at, value in ends:
-            found[run_id].x.append(at)
-            found[run_id].y.append(value)
+        kept = [(x_mean, y_mean)] if mean else sorted({(x_low, low), (x_high, high)})
+        for at, value in kept:
+            drawn[run_id].x.append(at)
+            drawn[run_id].y.append(value)
     return [
-        Curve(curve.run, key, x, curve.x, curve.y, *seen[run_id]) for run_id, curve in found.items() if seen[run_id][0]
+        Curve(curve.run, key, x, curve.x, curve.y, *counts[run_id])
+        for run_id, curve in drawn.items()
+        if counts[run_id][0]
     ]

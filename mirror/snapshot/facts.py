@@ -1,7 +1,7 @@
-"""What the server told of projects, of runs and of itself, as the mirror keeps it; see `mirror.store.facts`.
+"""Reads what the server returned about projects, runs and itself; `mirror.store.facts` stores it.
 
-A field that is not in what is given here was not told, and is asked of the server. Files that an older program
-published hold none of this.
+A field that is missing from these facts was not returned by the server at the last pass, so callers ask the server
+for it. Files published by older versions contain no facts.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 NO_PROJECT = 0
-"""The number of a project that no server has: of one whose runs were all read from local files."""
+"""The project number of a project that is on no server, because all of its runs were read from local files."""
 
 
 def projects(connection: DuckDBPyConnection, entity: str, name: str | None = None) -> list[Facts]:
-    """The mirrored projects of an entity, or just the one named, as they were registered."""
+    """The mirrored projects of an entity, or only the one named, in the order in which they were registered."""
     here = "WHERE entity = ? AND (? IS NULL OR project = ?) ORDER BY number"
     asked = [entity, name, name]
     columns = (
@@ -37,33 +37,33 @@ def projects(connection: DuckDBPyConnection, entity: str, name: str | None = Non
     rows = _rows(connection, f"SELECT {columns}, facts, history FROM store.projects {here}", asked)
     if rows is None:
         rows = connection.execute(f"SELECT {columns}, NULL, NULL FROM store.projects {here}", asked).fetchall()
-    found = []
+    result = []
     for owner, project, number, never_synced, listed, text, globs in rows:
         key = Project(owner, project)
         local = never_synced and not text and not _on_server(connection, key)
-        told = orjson.loads(text) if text else _local(connection, key) if local else {}
-        beside = {"key": key, "registered": number, "listed": listed or local, "globs": globs}
-        found.append({**told, **beside})
-    return found
+        facts = orjson.loads(text) if text else _local(connection, key) if local else {}
+        ours = {"key": key, "registered": number, "listed": listed or local, "globs": globs}
+        result.append({**facts, **ours})
+    return result
 
 
 def _on_server(connection: DuckDBPyConnection, project: Project) -> bool:
-    """Whether any mirrored run of the project came from the server."""
+    """Return True if any mirrored run of the project came from the server."""
     asked = "SELECT 1 FROM store.runs WHERE entity = ? AND project = ? AND storage_id <> '' LIMIT 1"
     return bool(connection.execute(asked, list(project)).fetchall())
 
 
 def _local(connection: DuckDBPyConnection, project: Project) -> Facts:
-    """A project that no pass found on the server: what there is to say of it the mirror knows."""
-    created = connection.execute(
+    """The facts of a project that no pass found on the server, derived from its mirrored runs."""
+    rows = connection.execute(
         "SELECT min(created_at), max(heartbeat_at), count(*) FROM store.runs WHERE entity = ? AND project = ?",
         list(project),
     ).fetchall()
-    began, active, runs = created[0]
+    created, active, runs = rows[0]
     return {
         "id": own_id("Project", "v1", project.project, project.entity),
         "internalId": own_id("ProjectInternalId", str(NO_PROJECT)),
-        "createdAt": instant(began),
+        "createdAt": instant(created),
         "updatedAt": instant(active),
         "lastActive": instant(active),
         "totalRuns": runs,
@@ -74,9 +74,9 @@ def _local(connection: DuckDBPyConnection, project: Project) -> Facts:
 
 
 def in_order(found: Sequence[Facts], order: str | None) -> list[Facts] | None:
-    """Projects by `createdAt`, `lastActive` or `name`, `-` before it for the last first; those of one time by number.
+    """Sort projects by `createdAt`, `lastActive` or `name`, descending with `-` in front; ties by project number.
 
-    None for any other order, and where it does not follow from what is known.
+    Returns None for any other order, and if a project lacks the field or its number.
     """
     text = order or "-createdAt"
     column = _ORDERS.get(text.lstrip("+-"))
@@ -95,7 +95,7 @@ _ORDERS = {
 
 
 def internal_number(project: Mapping[str, Any]) -> int | None:
-    """The number of a project, as `internalId` holds it; None where that is of another form."""
+    """The project number in `internalId`; None if that has another format."""
     text = str(project.get("internalId") or "")
     try:
         decoded = base64.b64decode(text, validate=True).decode()
@@ -106,7 +106,7 @@ def internal_number(project: Mapping[str, Any]) -> int | None:
 
 
 def server(connection: DuckDBPyConnection, base_url: str) -> tuple[Facts, timedelta]:
-    """What the server told of itself and of whoever holds the key, and how old that is; empty where it did not."""
+    """What the server returned about itself and the API key's user, and how old that is; empty if it never did."""
     asked = "SELECT facts, told_at FROM store.server_facts WHERE base_url = ?"
     rows = _rows(connection, asked, [base_url.rstrip("/")])
     if not rows:
@@ -115,52 +115,55 @@ def server(connection: DuckDBPyConnection, base_url: str) -> tuple[Facts, timede
 
 
 def of_runs(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, Facts]:
-    """What was told of these runs, by their number, and of some others, too."""
+    """What the server returned about these runs, by rid. The result may contain other runs, too."""
     here, params = among(rids)
     rows = _rows(connection, f"SELECT rid, facts FROM store.run_facts WHERE {here}", params)
     return {rid: orjson.loads(text) for rid, text in rows or ()}
 
 
 Heavy = tuple[str | None, str | None]
-"""JSON texts: the latest system metrics, which may be `null`, and what was told of the keys; None: not told."""
+"""JSON texts: the latest system metrics, which may be `null`, and the facts about the keys. None: not returned."""
 
 
 def heavy(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, Heavy]:
-    """What was told of these runs that may be long, by their number."""
+    """The facts of these runs that may be long, by rid."""
     here, params = among(rids)
     rows = _rows(connection, f"SELECT rid, system_metrics, keys FROM store.run_facts WHERE {here}", params)
     return {rid: (metrics, keys) for rid, metrics, keys in rows or ()}
 
 
 def exported_to(connection: DuckDBPyConnection, rid: int) -> int | None:
-    """Up to which step the server has exported the history of a run; None where it has not, as far as is known."""
+    """The step up to which the server has exported a run's history; None if no export is known."""
     rows = _rows(connection, "SELECT exported_to FROM store.run_exports WHERE rid = ?", [rid])
     return rows[0][0] if rows else None
 
 
 def without_history(connection: DuckDBPyConnection, project: Project, live: Sequence[str]) -> list[int]:
-    """The runs of which the server had told of more history rows than are mirrored, but for those in a live state."""
-    found = connection.execute(
+    """The runs that had more history rows on the server than are mirrored.
+
+    Runs in one of the `live` states count only if none of their rows is mirrored.
+    """
+    rows = connection.execute(
         "SELECT r.rid FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> '' "
         "AND coalesce(h.rows, 0) < r.server_rows "
         "AND (coalesce(h.rows, 0) = 0 OR r.state NOT IN (SELECT unnest(?::VARCHAR[])))",
         [*project, list(live)],
     ).fetchall()
-    return [rid for (rid,) in found]
+    return [rid for (rid,) in rows]
 
 
 def without_facts(connection: DuckDBPyConnection, project: Project) -> list[int]:
-    """The runs of the server of which an older program has kept nothing of what is told here."""
+    """The server's runs that have no facts, because an older version mirrored them."""
     here = "r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> ''"
     asked = f"SELECT r.rid FROM store.runs AS r WHERE {here}"
-    told = " AND NOT EXISTS (SELECT 1 FROM store.run_facts AS f WHERE f.rid = r.rid)"
-    rows = _rows(connection, asked + told, project)
+    no_facts = " AND NOT EXISTS (SELECT 1 FROM store.run_facts AS f WHERE f.rid = r.rid)"
+    rows = _rows(connection, asked + no_facts, project)
     return [rid for (rid,) in (connection.execute(asked, list(project)).fetchall() if rows is None else rows)]
 
 
 def unread(connection: DuckDBPyConnection, project: Project) -> dict[int, str]:
-    """The runs of which the server sent something that could not be read: the columns, comma-joined."""
+    """The runs with fields that could not be parsed: rid to the names of the columns, joined by commas."""
     asked = (
         "SELECT rid, unread FROM store.runs "
         "WHERE entity = ? AND project = ? AND deleted_at IS NULL AND unread IS NOT NULL"
@@ -169,37 +172,35 @@ def unread(connection: DuckDBPyConnection, project: Project) -> dict[int, str]:
 
 
 def events_held(connection: DuckDBPyConnection, rid: int, live: Sequence[str] | None = None) -> bool:
-    """Whether the mirror holds the system metrics of a run, of which there may be none.
+    """Return True if the system metrics of a run, which may be none, are mirrored.
 
-    Of a run in one of the `live` states those that there were when they were taken, of any other all; without `live`
-    the former will do for all runs.
+    For a run in one of the `live` states it is enough that they were pulled once; for any other run all must be
+    mirrored. Without `live` the first is enough for every run.
     """
-    there = connection.execute(
-        "SELECT server_events, storage_id, state FROM store.runs WHERE rid = ?", [rid]
-    ).fetchall()
-    taken = connection.execute("SELECT events FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
-    if not there:
+    run = connection.execute("SELECT server_events, storage_id, state FROM store.runs WHERE rid = ?", [rid]).fetchall()
+    extras = connection.execute("SELECT events FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
+    if not run:
         return False
-    counted, storage_id, state = there[0]
-    # A run that the server does not know was read from its file, which holds all there are.
-    if counted == 0 or not storage_id:
+    on_server, storage_id, state = run[0]
+    # A run that is not on the server was read from its local file, which contains all of them.
+    if on_server == 0 or not storage_id:
         return True
-    held = taken[0][0] if taken else None
-    return held is not None and (counted in (None, held) or live is None or state in live)
+    mirrored = extras[0][0] if extras else None
+    return mirrored is not None and (on_server in (None, mirrored) or live is None or state in live)
 
 
 def own_id(*parts: str) -> str:
-    """An id for what the server does not know: a run that was read from a local file, and its project."""
+    """An id for what is not on the server: a run that was read from a local file, and its project."""
     return base64.b64encode(":".join(parts).encode()).decode()
 
 
 def instant(value: datetime | None) -> str | None:
-    """A time as the server writes it."""
+    """A time in the server's format."""
     return None if value is None else f"{value.isoformat()}Z"
 
 
 def _rows(connection: DuckDBPyConnection, sql: str, params: Iterable[Any]) -> list[Any] | None:
-    """The rows; None where the published file is of an older program."""
+    """The rows of a query; None if the published file is from an older version and lacks the table or column."""
     import duckdb
 
     try:

@@ -1,4 +1,4 @@
-"""The list of a run's files, as far as it is mirrored. Their content is the server's."""
+"""The mirrored list of a run's files. Their content is not mirrored and stays on the server."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which files are wanted: these names, or else those that fit a pattern of SQL's LIKE, or else all."""
+    """Which files are wanted: these names, else those that match an SQL LIKE pattern, else all."""
 
     names: Sequence[str] = ()
     pattern: str | None = None
 
     @property
     def condition(self) -> tuple[str, list[Any]]:
-        """The same as SQL."""
+        """The selection as an SQL condition and its parameters."""
         if self.names:
             return "name IN (SELECT unnest(?::VARCHAR[]))", [list(self.names)]
         if not self.pattern:
             return "true", []
-        # One that takes no character as it is stands for itself.
-        alone = (len(self.pattern) - len(self.pattern.rstrip("\\"))) % 2
-        return "name LIKE ? ESCAPE '\\'", [self.pattern + "\\" * alone]
+        # A backslash at the end, which escapes nothing, stands for itself.
+        unpaired = (len(self.pattern) - len(self.pattern.rstrip("\\"))) % 2
+        return "name LIKE ? ESCAPE '\\'", [self.pattern + "\\" * unpaired]
 
 
 def count(connection: DuckDBPyConnection, rid: int) -> int | None:
-    """How many files a run has; None where its list was never taken."""
+    """How many files a run has; None if its list was never pulled."""
     listed_at, number = listed(connection, rid)
     return None if listed_at is None else number
 
 
 def listed(connection: DuckDBPyConnection, rid: int) -> tuple[datetime | None, int]:
-    """When the list of a run's files was taken last, and how many it holds; None for never."""
+    """When the list of a run's files was last pulled, None for never, and how many files it contains."""
     import duckdb
 
     try:
-        found = connection.execute(
+        rows = connection.execute(
             "SELECT x.listed_at, (SELECT count(*) FROM store.run_files WHERE rid = x.rid) "
             "FROM store.run_extras AS x WHERE x.rid = ?",
             [rid],
         ).fetchall()
     except (duckdb.CatalogException, duckdb.BinderException):
-        # The file was published before there were lists.
+        # The file was published by a version that did not mirror lists of files.
         return None, 0
-    return (found[0][0], int(found[0][1])) if found else (None, 0)
+    return (rows[0][0], int(rows[0][1])) if rows else (None, 0)
 
 
 def missing(connection: DuckDBPyConnection, rid: int, names: Sequence[str]) -> bool:
-    """Whether any of these names is not in the list."""
+    """Return True if any of these names is not in the list."""
     wanted = set(names)
-    found = connection.execute(
+    count_listed = connection.execute(
         "SELECT count(DISTINCT name) FROM store.run_files WHERE rid = ? AND name IN (SELECT unnest(?::VARCHAR[]))",
         [rid, list(wanted)],
     ).fetchall()
-    return int(found[0][0]) < len(wanted)
+    return int(count_listed[0][0]) < len(wanted)
 
 
 def page(
     connection: DuckDBPyConnection, rid: int, asked: Asked, first: int, start: int = 0
 ) -> tuple[list[dict[str, Any]], bool]:
-    """At most `first` files of a run by name, from the place `start` on, as W&B tells them; whether there are more.
+    """At most `first` files of a run by name, from index `start` on, in W&B's format; and whether there are more.
 
-    Without addresses: those that the server gives are signed for a while only.
+    They have no URLs, since those that the server signs expire after a while.
     """
     condition, params = asked.condition
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT file_id, name, size, mimetype, updated_at, md5 FROM store.run_files "
         f"WHERE rid = ? AND {condition} ORDER BY name LIMIT ? OFFSET ?",
         [rid, *params, first + 1, start],
     ).fetchall()
-    return [_node(*row) for row in found[:first]], len(found) > first
+    return [_node(*row) for row in rows[:first]], len(rows) > first
 
 
 def _node(

@@ -1,4 +1,4 @@
-"""Projects and runs of the mirror, found by what people write."""
+"""Finds mirrored projects and runs by the paths, globs and ids that users write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LISTED = 8
 
 
 class Ambiguous(QueryError):
-    """What was written fits several projects."""
+    """The text matches several projects."""
 
 
 class Project(NamedTuple):
@@ -42,42 +42,42 @@ def find_projects(
     entity: str | None = None,
     known: Sequence[Project] | None = None,
 ) -> list[Project]:
-    """The mirrored projects that fit "entity/project", a glob such as "entity/*", or a project alone.
+    """The mirrored projects that match "entity/project", a glob such as "entity/*", or a project's name alone.
 
-    One that is called exactly so goes before the glob. A project alone belongs to `entity`, or to the only entity that
-    has it. Raises QueryError for a pattern that fits nothing, naming the nearest projects. `known` is what `projects`
-    gives, where that was asked before.
+    A project with exactly that name wins over the glob. A name alone means the project of `entity`, or of the only
+    entity that has it. `known` is the result of `projects`, if the caller already has it. Raises QueryError for a
+    pattern that matches nothing, naming the nearest projects.
     """
     known = projects(connection) if known is None else known
-    found: dict[Project, None] = {}
+    matching: dict[Project, None] = {}
     for pattern in patterns:
         text = pattern.strip("/")
         if "/" in text:
             names = set(fitting(text, map(str, known)))
-            meant = [key for key in known if str(key) in names]
+            chosen = [key for key in known if str(key) in names]
         else:
-            there = [key for key in known if entity in (None, "", key.entity)]
-            names = set(fitting(text, (key.project for key in there)))
-            meant = [key for key in there if key.project in names]
-            if len({key.entity for key in meant}) > 1:
-                raise Ambiguous(f"{pattern} is in more than one entity: {_listed(map(str, meant))}")
-        if not meant:
-            raise QueryError(f"no project {pattern} in the mirror{_instead(text, known)}")
-        found.update(dict.fromkeys(meant))
-    return list(found)
+            candidates = [key for key in known if entity in (None, "", key.entity)]
+            names = set(fitting(text, (key.project for key in candidates)))
+            chosen = [key for key in candidates if key.project in names]
+            if len({key.entity for key in chosen}) > 1:
+                raise Ambiguous(f"{pattern} is in more than one entity: {_listed(map(str, chosen))}")
+        if not chosen:
+            raise QueryError(f"no project {pattern} in the mirror{_suggestion(text, known)}")
+        matching.update(dict.fromkeys(chosen))
+    return list(matching)
 
 
 def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = None) -> tuple[Project, str]:
-    """The run of "entity/project/run_id", of the address of its page, or of a run id that only one project has.
+    """The run of "entity/project/run_id", of its page's URL, or of a run id that only one project has.
 
-    Deleted runs count. Raises QueryError for a run that is not mirrored, naming the nearest, and for one that is
-    in several projects, naming them.
+    Includes deleted runs. Raises QueryError for a run that is not mirrored, naming the nearest, and for a run id in
+    several projects, naming them.
     """
     parts = path_of(text).strip("/").split("/")
     if len(parts) == 4 and parts[2] == "runs":
         del parts[2]
     if len(parts) > 3 or not all(parts):
-        raise QueryError(f"{text} is no run: write entity/project/run_id, or the run id alone")
+        raise QueryError(f"{text} is not a run path; use entity/project/run_id, or the run id alone")
     run_id = parts[-1]
     found = connection.execute(
         "SELECT entity, project, run_id FROM runs WHERE run_id = ? ORDER BY ALL", [run_id]
@@ -102,7 +102,7 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
 
 
 def scope(keys: Sequence[Project], alias: str, runs: Sequence[tuple[Project, str]] = ()) -> tuple[str, list[str]]:
-    """A condition that holds for rows of these projects, or of these runs; every row, where neither is named."""
+    """A condition for the rows of these runs, else of these projects, else for all rows; and its parameters."""
     if runs:
         each = f"({alias}.entity = ? AND {alias}.project = ? AND {alias}.run_id = ?)"
         return f"({' OR '.join([each] * len(runs))})", [part for key, run in runs for part in (*key, run)]
@@ -113,7 +113,7 @@ def scope(keys: Sequence[Project], alias: str, runs: Sequence[tuple[Project, str
 
 
 def nearest_of(word: str, known: Sequence[str]) -> str:
-    """A half sentence that names the likely ones among many, or some of them."""
+    """End of an error message: names the known words most like this one, or lists some if none is like it."""
     import difflib
 
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
@@ -122,7 +122,7 @@ def nearest_of(word: str, known: Sequence[str]) -> str:
     return f"there {'is' if len(known) == 1 else 'are'} {_listed(known)}" if known else "there are none"
 
 
-def _instead(text: str, known: Sequence[Project]) -> str:
+def _suggestion(text: str, known: Sequence[Project]) -> str:
     if not known:
         return ", which holds no project yet: run `mirror sync`"
     import difflib

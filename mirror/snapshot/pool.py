@@ -1,4 +1,4 @@
-"""The newest published snapshot, open for as long as somebody asks, in a process that also writes the mirror."""
+"""Keeps the newest published snapshot open while requests use it, in a process that also writes the mirror."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 MEMORY = "2GB"
-"""What the queries of all requests together may take; there is no spilling to disk beside the daemon's own files."""
+"""Memory limit for the queries of all requests together. They do not spill to disk, where the daemon's files are."""
 
 THREADS = 2
 IDLE_SECONDS = 30.0
-"""An old snapshot that is open keeps its disk space, so that one which nobody asks for is closed."""
+"""An unused snapshot is closed after this: an open one keeps its disk space after a newer one is published."""
 
-_LOOK = 0.1
-"""Seconds between two looks at whether a query must end."""
+_CHECK_INTERVAL = 0.1
+"""Seconds between two checks whether a query must end."""
 
-_IDLE_LOOKS = 50
+_IDLE_CHECKS = 50
 _CLOSING_SECONDS = 1.0
 
 
 @dataclass
 class _Open:
-    """One snapshot, how many requests use it, and since when none does."""
+    """An open snapshot, how many requests use it, and since when none does."""
 
     version: str
     connection: DuckDBPyConnection
@@ -45,7 +45,7 @@ class _Open:
 
 
 class SnapshotPool:
-    """Hands out connections to the newest snapshot. Safe to be used by several threads."""
+    """Opens connections to the newest snapshot. Safe for use by several threads."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -55,7 +55,7 @@ class SnapshotPool:
         self._current: _Open | None = None
 
     def version(self) -> str:
-        """What changes with every publishing; empty before the first. Opens nothing."""
+        """The version of the published file, without opening it; "" if nothing was published yet."""
         try:
             return version_of(self._home.published)
         except FileNotFoundError:
@@ -63,20 +63,20 @@ class SnapshotPool:
 
     @contextmanager
     def connection(self, seconds: float) -> Iterator[DuckDBPyConnection]:
-        """A connection of its own to the newest snapshot; after so many seconds its queries are broken off.
+        """A separate connection to the newest snapshot, whose queries are interrupted after `seconds`.
 
-        Raises QueryError when nothing was published yet, TimedOut when the time is up, StoreError for a file that
-        cannot be read.
+        Raises QueryError if nothing was published yet, TimedOut if the time is up, StoreError for a file that cannot
+        be read.
         """
-        snapshot = self._take()
+        snapshot = self._acquire()
         try:
             with snapshot.connection.cursor() as cursor, self._limits.over(cursor, seconds) as connection:
                 yield connection
         finally:
-            self._give_back(snapshot)
+            self._release(snapshot)
 
     def close_idle(self) -> None:
-        """Close the snapshot when nobody asked for a while."""
+        """Close the snapshot if no request has used it for IDLE_SECONDS."""
         with self._lock:
             idle = self._current
             if idle is None or idle.users or time.monotonic() - idle.idle_since < IDLE_SECONDS:
@@ -85,16 +85,16 @@ class SnapshotPool:
         idle.connection.close()
 
     def close(self) -> None:
-        """Break off every query and close the snapshot as soon as nobody uses it, so that the process can end."""
+        """Interrupt all queries and close the snapshot once no request uses it, so that the process can end."""
         self._closing.set()
         with self._lock:
             last, self._current = self._current, None
-            done = last is not None and not last.users
-        if last is not None and done:
+            unused = last is not None and not last.users
+        if last is not None and unused:
             last.connection.close()
         self._limits.wait()
 
-    def _take(self) -> _Open:
+    def _acquire(self) -> _Open:
         with self._lock:
             version = self.version()
             former = self._current
@@ -106,7 +106,7 @@ class SnapshotPool:
             self._current.users += 1
             return self._current
 
-    def _give_back(self, snapshot: _Open) -> None:
+    def _release(self, snapshot: _Open) -> None:
         with self._lock:
             snapshot.users -= 1
             snapshot.idle_since = time.monotonic()
@@ -115,11 +115,11 @@ class SnapshotPool:
             snapshot.connection.close()
 
     def _open(self, version: str) -> _Open:
-        """Open the published file, which has this version or by now a newer one, under a name of its own.
+        """Open the published file, of this version or by now a newer one, through a temporary hard link.
 
-        Within a process DuckDB gives every connection to the same path the same database, also after the file was
-        replaced. The name is needed for the moment of opening only; one that a killed process left is deleted with
-        the other leftovers of publishing when the store is opened.
+        Within a process DuckDB uses one database for all connections to the same path, even after the file was
+        replaced. The link is only needed while opening; one that a killed process left is deleted with the other
+        leftovers of publishing when the store is opened.
         """
         import duckdb
 
@@ -138,15 +138,15 @@ class SnapshotPool:
 
 @dataclass
 class _Limit:
-    """What runs until when, and whether it was broken off."""
+    """A connection, when its time is up, and whether it was interrupted."""
 
     watched: Watched
     until: float
-    broken: bool = False
+    interrupted: bool = False
 
 
 class _Limits:
-    """Breaks off what runs too long, or when everything is closed. One thread looks after all, while there is any."""
+    """Interrupts queries that run too long, or that run when the pool closes. One thread checks all of them."""
 
     def __init__(self, closing: threading.Event) -> None:
         self._closing = closing
@@ -156,21 +156,21 @@ class _Limits:
 
     @contextmanager
     def over(self, connection: DuckDBPyConnection, seconds: float) -> Iterator[DuckDBPyConnection]:
-        """The connection, whose queries and those of its cursors are broken off when the time is up."""
+        """The connection; its queries and those of its cursors are interrupted when the time is up."""
         import duckdb
 
         limit = _Limit(Watched(connection), time.monotonic() + seconds)
         with self._lock:
             self._running[id(limit)] = limit
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="web-limit", daemon=True)
+                self._thread = threading.Thread(target=self._check, name="web-limit", daemon=True)
                 self._thread.start()
         try:
             yield limit.watched.as_connection()
         except (MirrorError, duckdb.Error) as error:
             if self._closing.is_set():
                 raise StoreError("the daemon is stopping") from error
-            if limit.broken:
+            if limit.interrupted:
                 raise TimedOut(f"this took longer than {seconds:g} s and was stopped") from error
             raise
         finally:
@@ -180,32 +180,32 @@ class _Limits:
                 cursor.close()
 
     def wait(self) -> None:
-        """Wait for the thread to end, which it does when everything is closed and nothing runs; not for long."""
+        """Wait a short time for the thread to end, as it does once the pool is closed and nothing runs."""
         thread = self._thread
         if thread is not None:
             thread.join(_CLOSING_SECONDS)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         idle = 0
         while True:
-            # Waiting for what is set already would take no time at all.
-            if self._closing.wait(_LOOK):
-                time.sleep(_LOOK / 10)
+            # Once the event is set, wait() returns at once, so sleep instead.
+            if self._closing.wait(_CHECK_INTERVAL):
+                time.sleep(_CHECK_INTERVAL / 10)
             now = time.monotonic()
             with self._lock:
                 idle = 0 if self._running else idle + 1
                 for limit in self._running.values():
-                    # Again and again: an interruption between two statements is lost.
+                    # At every check: an interruption between two statements has no effect.
                     if now >= limit.until or self._closing.is_set():
-                        limit.broken = True
+                        limit.interrupted = True
                         limit.watched.interrupt_all()
-                if idle >= _IDLE_LOOKS or (idle and self._closing.is_set()):
+                if idle >= _IDLE_CHECKS or (idle and self._closing.is_set()):
                     self._thread = None
                     return
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the file, or a copy of it on a file system that has no such names."""
+    """Make a hard link to the file, or a copy of it on a file system without hard links."""
     try:
         target.hardlink_to(source)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Loops over the runs of a list are noticed, and what they will ask for next is read with what they ask for now.
+"""Detects loops over the runs of a list, and reads what they will ask for next together with the current request.
 
-One query for thirty runs costs little more than one for one run, and scripts for the official SDK ask run by run.
+A query for thirty runs costs little more than a query for one, and scripts for the official SDK ask run by run.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 TOGETHER = 200
-"""Runs of a list that are looked up together; for one it would take as long."""
+"""How many runs of a list are looked up together; looking up one takes as long."""
 
 AHEAD_VALUES = 2_000_000
-"""How many values are read at once for a loop over runs: one query for twenty runs costs little more than for one."""
+"""How many values are read at once for a loop over runs. One query for twenty runs costs little more than for one."""
 
 
 class Memory:
-    """What was found in the newest snapshot, the latest things; nothing is kept of former ones. Safe to be shared."""
+    """A cache of the `most` latest results from the newest snapshot; those of older ones are dropped. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._version = ""
-        self._found: OrderedDict[Any, Any] = OrderedDict()
+        self._results: OrderedDict[Any, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, version: str, key: Any, find: Callable[[], T]) -> T:
-        """What was found before, or is found now."""
-        found: T | None = self.peek(version, key)
-        if found is None:
-            found = find()
-            self.keep(version, key, found)
-        return found
+        """The cached result, else the result of `find`, which is cached."""
+        result: T | None = self.peek(version, key)
+        if result is None:
+            result = find()
+            self.keep(version, key, result)
+        return result
 
     def peek(self, version: str, key: Any) -> Any:
-        """What was found before; None for nothing."""
+        """The cached result, or None."""
         with self._lock:
-            if version != self._version or key not in self._found:
+            if version != self._version or key not in self._results:
                 return None
-            self._found.move_to_end(key)
-            return self._found[key]
+            self._results.move_to_end(key)
+            return self._results[key]
 
     def keep(self, version: str, key: Any, found: Any) -> None:
-        """Remember this of the snapshot."""
+        """Cache a result of the snapshot with this version."""
         with self._lock:
             if version != self._version:
-                self._found, self._version = OrderedDict(), version
-            self._found[key] = found
-            self._found.move_to_end(key)
-            while len(self._found) > self._most:
-                self._found.popitem(last=False)
+                self._results, self._version = OrderedDict(), version
+            self._results[key] = found
+            self._results.move_to_end(key)
+            while len(self._results) > self._most:
+                self._results.popitem(last=False)
 
 
 class Walks:
-    """Where the loops over lists stand. Safe to be shared."""
+    """Remembers how far the loops over lists of runs have got. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -73,27 +73,27 @@ class Walks:
         self._lock = threading.Lock()
 
     def next(self, what: str, run: Row, beside: Iterable[Row], fits: Callable[[Sequence[Row]], bool]) -> list[Row]:
-        """The runs to read now: this one, and where the one before it was asked for last, those behind it.
+        """The runs to read now: this one and, if the last request was for the one before it, those that follow.
 
-        `beside` are the runs of its list, in order; `fits` tells whether some of them may be read together.
+        `beside` are the runs of its list, in order; `fits` returns whether some of them may be read together.
         """
-        listing, place = run["place"]
+        listing, position = run["place"]
         with self._lock:
-            follows = self._last.get((what, listing)) == place - 1 and listing not in self._heavy
-            self._last[what, listing] = place
+            follows = self._last.get((what, listing)) == position - 1 and listing not in self._heavy
+            self._last[what, listing] = position
             self._last.move_to_end((what, listing))
             while len(self._last) > self._most:
                 self._last.popitem(last=False)
         wanted = [run]
         for other in beside if follows else ():
-            if other["place"][1] > place:
+            if other["place"][1] > position:
                 if not fits([*wanted, other]):
                     break
                 wanted.append(other)
         return wanted
 
     def stop(self, run: Row) -> None:
-        """Read one run at a time of this list from now on: they hold too much."""
+        """From now on read the runs of this run's list one at a time, because they have too much data."""
         with self._lock:
             if len(self._heavy) > self._most:
                 self._heavy.clear()
@@ -101,7 +101,7 @@ class Walks:
 
 
 class Reader:
-    """Reads the history of the runs of a list. A loop over them is noticed, and served with what was read ahead."""
+    """Reads the history of the runs of a list, ahead of a loop over them."""
 
     def __init__(self, snapshot: Snapshot, rids: Sequence[int]) -> None:
         self.snapshot = snapshot
@@ -113,37 +113,37 @@ class Reader:
         self._extents: dict[int, Extent] = {}
 
     @cached_property
-    def _places(self) -> dict[int, int]:
-        return {rid: place for place, rid in enumerate(self._rids)}
+    def _positions(self) -> dict[int, int]:
+        return {rid: position for position, rid in enumerate(self._rids)}
 
     def series(self, rid: int, scope: Scope) -> list[Series]:
         """The series of one run."""
         with self._lock:
-            place = self._places[rid]
-            follows = scope == self._scope and place == self._last + 1
-            self._scope, self._last = scope, place
+            position = self._positions[rid]
+            follows = scope == self._scope and position == self._last + 1
+            self._scope, self._last = scope, position
             if not follows:
                 self._ahead = {}
             elif rid in self._ahead:
                 return self._ahead.pop(rid)
-            wanted = self._following(place) if follows else [rid]
+            wanted = self._following(position) if follows else [rid]
             values = 0 if scope.system else sum(self.extent(other).values for other in wanted)
             if len(wanted) == 1 and scope.picks and not scope.system and values >= DENSE_VALUES:
                 scope = replace(scope, dense=self.extent(rid).dense)
-            found = read(self.snapshot.history, wanted, scope, values)
-            self._ahead = {other: found.get(other, []) for other in wanted}
+            series = read(self.snapshot.history, wanted, scope, values)
+            self._ahead = {other: series.get(other, []) for other in wanted}
             return self._ahead.pop(rid)
 
     def extent(self, rid: int) -> Extent:
         """How much history a run has."""
         if rid not in self._extents:
-            start = self._places[rid] // TOGETHER * TOGETHER
+            start = self._positions[rid] // TOGETHER * TOGETHER
             self._extents |= self.snapshot.extents(self._rids[start : start + TOGETHER])
         return self._extents[rid]
 
-    def _following(self, place: int) -> Sequence[int]:
-        """This run and as many behind it as are worth one query."""
-        candidates = self._rids[place : place + TOGETHER]
+    def _following(self, position: int) -> Sequence[int]:
+        """The run at this position and as many after it as one query should read."""
+        candidates = self._rids[position : position + TOGETHER]
         total = 0
         for count, rid in enumerate(candidates):
             total += self.extent(rid).values

@@ -1,4 +1,4 @@
-"""The answer to a query. DuckDB writes every value as text or JSON; Python only lays the texts out."""
+"""The result of a query. DuckDB formats every value as text or JSON; Python only lays the texts out."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Result:
-    """A query over one connection, run once for each way it is read.
+    """A query over one connection, run each time the result is read.
 
-    `sql` can stand as a subquery; it begins on the second line of the statement, as errors in it are told.
-    Columns of the same name are numbered, in every format alike, unless there are `labels` to show instead of names.
-    `documents` are the places of text columns that hold JSON. `every` counts all rows where `sql` itself is limited.
+    `sql` must work as a subquery; it is put on the second line of the statement, which the line numbers in errors
+    allow for. Columns with the same name are numbered, alike in every format, unless `labels` replace the names.
+    `documents` are the indexes of text columns that contain JSON. `every` is a statement that counts all rows, if
+    `sql` itself has a limit.
     """
 
     connection: DuckDBPyConnection
@@ -52,7 +53,7 @@ class Result:
         return [_NUMERIC.fullmatch(kind) is not None for _, kind in self.header()]
 
     def header(self) -> list[tuple[str, str]]:
-        """Names and DuckDB types, without running the query. Raises QueryError for a query that makes no sense."""
+        """Names and DuckDB types, without running the query. Raises QueryError for an invalid query."""
         if not self._header:
             cursor = self._run(f"SELECT * FROM (\n{self.sql}\n) LIMIT 0")
             self._header.extend((str(name), str(kind)) for name, kind, *_ in cursor.description or ())
@@ -60,18 +61,18 @@ class Result:
         return self._header
 
     def texts(self) -> Iterator[Texts]:
-        """Every row as DuckDB writes its values, None for NULL."""
+        """Every row, with its values in DuckDB's text format, None for NULL."""
         return self._rows("CAST(COLUMNS(*) AS VARCHAR)")
 
     def json_texts(self) -> Iterator[str]:
-        """Every row as one JSON object. JSON knows no NaN: those are the strings "NaN", "Infinity", "-Infinity"."""
+        """Every row as a JSON object. JSON lacks NaN, so those are the strings "NaN", "Infinity", "-Infinity"."""
         if not self.labels and not self.documents:
             alias = _quoted(_unused("row", self.columns))
             rows = self._rows(f"CAST(to_json({alias}) AS VARCHAR)", f" AS {alias}")
         else:
             pairs = []
-            for place, (name, _) in enumerate(self.header()):
-                value = f"CAST({_quoted(name)} AS JSON)" if place in self.documents else _quoted(name)
+            for index, (name, _) in enumerate(self.header()):
+                value = f"CAST({_quoted(name)} AS JSON)" if index in self.documents else _quoted(name)
                 pairs.append(f"?, {value}")
             rows = self._rows(f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)", "", self.columns)
         return (
@@ -79,14 +80,14 @@ class Result:
         )
 
     def count(self) -> int:
-        """How many rows there are, whatever the limit."""
+        """How many rows there are without the limit."""
         if self.every is not None:
             return int(self.connection.execute(*self.every).fetchall()[0][0])
         cursor = self._run(f"SELECT count(*) FROM (\n{self.sql}\n)")
         return int(guarded(cursor, cursor.fetchall)[0][0])
 
     def arrow(self) -> pa.RecordBatchReader:
-        """The values with their types."""
+        """The rows as typed Arrow batches."""
         import pyarrow as pa
 
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
@@ -106,7 +107,7 @@ class Result:
     def _rows(self, expression: str, alias: str = "", params: Sequence[Any] = ()) -> Iterator[Any]:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
         cursor = self._run(f"SELECT {expression} FROM (\n{self.sql}\n){alias}{limit}", params)
-        # The first rows are fetched at once: a query that fails is to fail before its header is written.
+        # The first rows are fetched now, so that a query that fails does so before its header is written.
         first = guarded(cursor, lambda: cursor.fetchmany(_BATCH))
         return self._batches(cursor, first)
 
@@ -116,14 +117,14 @@ class Result:
             rows = guarded(cursor, lambda: cursor.fetchmany(_BATCH))
 
     def _run(self, statement: str, first: Sequence[Any] = ()) -> DuckDBPyConnection:
-        # A cursor of its own: in DuckDB 2.0 one that has not been read to its end blocks the connection.
+        # A new cursor each time: in DuckDB 2.0 a cursor with unread rows blocks the connection.
         cursor = self.connection.cursor()
         return guarded(cursor, lambda: cursor.execute(statement, [*first, *self.params]))
 
 
 @dataclass(frozen=True)
 class Rows:
-    """An answer that is already there, as Python values; it reads like a `Result`."""
+    """A result that is already in memory as Python values, with the interface of `Result`."""
 
     columns: list[str]
     rows: Sequence[Sequence[Any]]
@@ -155,11 +156,11 @@ class Rows:
             yield _BARE.sub(_quote_bare, text)
 
     def count(self) -> int:
-        """How many rows there are, whatever the limit."""
+        """How many rows there are without the limit."""
         return len(self.rows)
 
     def arrow(self) -> pa.RecordBatchReader:
-        """The values with the types that Arrow sees in them."""
+        """The rows as Arrow batches, with the types that Arrow infers."""
         import pyarrow as pa
 
         table = pa.table(
@@ -175,9 +176,9 @@ def _text(value: Any) -> str | None:
 
 
 def guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
-    """Run something of DuckDB's; its errors become one line, and Ctrl-C stops it.
+    """Run a call to DuckDB so that Ctrl-C stops it, and raise its errors as a one-line QueryError.
 
-    DuckDB 2.0 does not look for signals while it works, so it works in a thread and the caller waits.
+    DuckDB 2.0 does not handle signals while it works, so the call runs in a thread and the caller waits.
     """
     import threading
 
@@ -194,7 +195,7 @@ def guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
         finally:
             ended.set()
 
-    # An event, since a thread can't be joined again after Ctrl-C broke off the first try.
+    # An event, since a thread cannot be joined again after Ctrl-C interrupted the first join.
     ended = threading.Event()
     threading.Thread(target=work, daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""The series of one run over common steps: rows as dictionaries, and tables."""
+"""Aligns the series of one run to common steps, and returns them as dictionaries or as a table."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHUNK_ROWS = 500
-"""Rows that are made at once: short-lived dictionaries are taken from memory that is used again and again."""
+"""Rows that are built at once. Python reuses the memory of dictionaries that are soon dropped."""
 
 MAKERS = 256
-"""Sets of keys whose rows have a function of their own."""
+"""How many generated functions are kept; each builds rows with one set of keys."""
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """The series of one run over common steps. `places` of a series are where its values stand; None: everywhere."""
+    """The series of one run over common steps, each with the indexes of its values among these; None: at all steps."""
 
     steps: pa.Array[Any]
     series: tuple[tuple[Series, pa.Array[Any] | None], ...]
 
 
 def align(series: Sequence[Series]) -> Aligned:
-    """Bring the series of one run to common steps."""
+    """Align the series of one run to common steps."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -58,16 +58,16 @@ def _places(one: Series, steps: Any) -> Any:
 
 
 def rows(aligned: Aligned, step_key: str | None = "_step") -> Iterator[dict[str, Any]]:
-    """One dictionary a step, of what was logged there; keys in the order of the series, those of every step first."""
+    """One dictionary per step with what was logged there; first the keys logged at all steps, then the others."""
     return chain.from_iterable(chunks(aligned, step_key))
 
 
 Cells = Callable[[Series], Numbers | list[Any]]
-"""Tells the values of a series, one for each of its steps, to be cut into slices that are lists."""
+"""Returns the values of a series, one for each of its steps; slices of the result must be lists."""
 
 
 def plain_cells(one: Series) -> Numbers | list[Any]:
-    """The values as Python knows them from JSON."""
+    """The values as Python's JSON parser would return them."""
     numbers = one.numbers()
     return one.python() if numbers is None else Numbers.of(numbers)
 
@@ -75,18 +75,18 @@ def plain_cells(one: Series) -> Numbers | list[Any]:
 def chunks(
     aligned: Aligned, step_key: str | None = "_step", cells: Cells = plain_cells
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows, CHUNK_ROWS at a time."""
+    """The rows in lists of at most CHUNK_ROWS."""
     everywhere = [(one.key, cells(one)) for one, places in aligned.series if places is None]
     if step_key is not None:
         everywhere.insert(0, (step_key, Numbers.of(aligned.steps)))
     elsewhere: list[tuple[str, list[Any], list[Any]]] = [
         (one.key, places.to_pylist(), cells(one)[:]) for one, places in aligned.series if places is not None
     ]
-    made = _maker(tuple(name for name, _ in everywhere)) if everywhere else None
+    make = _maker(tuple(name for name, _ in everywhere)) if everywhere else None
     for start in range(0, len(aligned.steps), CHUNK_ROWS):
         end = min(start + CHUNK_ROWS, len(aligned.steps))
         columns = [values[start:end] for _, values in everywhere]
-        chunk = made(zip(*columns, strict=True)) if made else [{} for _ in range(end - start)]
+        chunk = make(zip(*columns, strict=True)) if make else [{} for _ in range(end - start)]
         for name, places, values in elsewhere:
             low, high = bisect_left(places, start), bisect_left(places, end)
             for place, value in zip(places[low:high], values[low:high], strict=True):
@@ -96,24 +96,21 @@ def chunks(
 
 @lru_cache(MAKERS)
 def _maker(names: tuple[str, ...]) -> Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]]:
-    """A function that makes dictionaries with these keys of tuples of their values.
+    """Generate a function that builds dictionaries with these keys from tuples of values.
 
-    Written out as one display of constant keys, a dictionary takes half the time of `dict(zip(names, values))`, since
-    it is made in its final size. The names enter as literals that `repr` quotes, and nothing else does.
+    A dict literal with constant keys takes half the time of `dict(zip(names, values))`, since it is allocated in its
+    final size. Only the names get into the code, as literals quoted by `repr`.
     """
     values = [f"v{place}" for place in range(len(names))]
     items = ", ".join(f"{name!r}: {value}" for name, value in zip(names, values, strict=True))
-    made: Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]] = eval(  # noqa: S307
+    make: Callable[[Iterable[tuple[Any, ...]]], list[dict[str, Any]]] = eval(  # noqa: S307
         f"lambda rows: [{{{items}}} for {', '.join(values)}, in rows]", {"__builtins__": {}}
     )
-    return made
+    return make
 
 
 def table(aligned: Aligned, step_key: str | None = "_step") -> pa.Table:
-    """A column a key. Numbers are int64 or double; a key of texts or of booleans alone is a column of those.
-
-    Any other key is a column of JSON text.
-    """
+    """One column per key: int64 or double for numbers, string or boolean for keys with only those, else JSON text."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -122,14 +119,14 @@ def table(aligned: Aligned, step_key: str | None = "_step") -> pa.Table:
         numbers = one.numbers()
         column = _typed(one) if numbers is None else numbers
         if places is not None:
-            back: Any = pc.index_in(aligned.steps, value_set=one.steps)
-            column = column.take(back)
+            indexes: Any = pc.index_in(aligned.steps, value_set=one.steps)
+            column = column.take(indexes)
         columns[one.key] = column
     return pa.table(columns)
 
 
 def _typed(one: Series) -> Any:
-    """A column of values that are no plain numbers."""
+    """A column of values that are not all numbers."""
     import pyarrow as pa
 
     values = one.python()

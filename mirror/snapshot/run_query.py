@@ -1,4 +1,4 @@
-"""Runs that match a Mongo-style filter, as a query over the published file."""
+"""Compiles a Mongo-style filter to a query for runs in the published file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Named = tuple[int, str, str | None]
-"""This mirror's own number of a run, its id, and the name that people see."""
+"""A run's `rid` (its number in this mirror), its run id, and its display name."""
 
 _DOCUMENTS = {"config": "config", "summary": "summary", "summary_metrics": "summary"}
 
 FEW_LEAVES = 50
-"""Values of documents that are looked up as a column each; more are looked up as a list."""
+"""Up to this many config and summary values are looked up as one column each; more are looked up as lists."""
 
-# What a person reads first.
+# The columns of a brief listing.
 _BRIEF = ("run_id", "name", "state", "created_at", "duration_s", "tags", "history_rows")
 
 
 @dataclass(frozen=True)
 class RunQuery:
-    """A filter over some projects of the mirror, compiled and ready to be run."""
+    """A compiled filter over some projects of the mirror."""
 
     connection: DuckDBPyConnection
     compiled: Compiled
@@ -48,9 +48,9 @@ class RunQuery:
         entity: str | None = None,
         deleted: bool = False,
     ) -> RunQuery:
-        """Compile the filter for these projects, all where none is named; deleted runs only where asked for.
+        """Compile the filter for these projects, or for all if none is named. With `deleted`, include deleted runs.
 
-        Raises FilterError for a filter or order that means nothing, QueryError for a project that is not mirrored.
+        Raises FilterError for an invalid filter or order, QueryError for a project that is not mirrored.
         """
         chosen = find_projects(connection, projects, entity) if projects else []
         return cls._over(connection, chosen, compile_filter(conditions, order), deleted=deleted)
@@ -66,9 +66,9 @@ class RunQuery:
         *,
         deleted: bool = False,
     ) -> RunQuery:
-        """Compile the filter for a project that is known to be mirrored, over a snapshot that is asked again and again.
+        """Compile the filter for a project that is known to be mirrored, for snapshots that are queried repeatedly.
 
-        `holds_list` is the function of this name below, with its answers kept. Raises FilterError.
+        `holds_list` is a caching version of the function `holds_list` below. Raises FilterError.
         """
         compiled = compile_filter(conditions, order, holds_list=holds_list)
         return cls._over(connection, [project], compiled, deleted=deleted)
@@ -85,11 +85,11 @@ class RunQuery:
     def rows(
         self, columns: Sequence[str] = (), *, brief: bool = False, limit: int | None = None, offset: int = 0
     ) -> Result:
-        """The matching runs in order, with these columns; without any, all of `runs`.
+        """The matching runs in order, with these columns, or all columns of `runs` if none is named.
 
-        `brief` means the telling columns instead, and the keys that the filter and the order name. A column is one
-        of `runs`, or `config.KEY` or `summary.KEY`; a name of anything else is a UsageError. `offset` runs are left
-        out before `limit` are taken.
+        With `brief` the default is a short selection, plus the keys in the filter and the order. A column is one of
+        `runs`, `config.KEY` or `summary.KEY`; any other raises UsageError. At most `limit` runs are returned, after
+        skipping the first `offset`.
         """
         known = self._run_columns()
         if not columns:
@@ -97,12 +97,12 @@ class RunQuery:
             asked = [f"{doc}.{key}" for doc, key in self.compiled.keys]
             columns = [*project, *_BRIEF, *asked] if brief else known
         selected, leaves = self._selected(columns, known)
-        expressions = ", ".join(f"{column.sql} AS c{place}" for place, column in enumerate(selected))
+        expressions = ", ".join(f"{column.sql} AS c{index}" for index, column in enumerate(selected))
         matching, params = self._matching()
         if limit is not None or offset:
-            # Inside, so that columns are looked up for these runs only.
-            most = "" if limit is None else "LIMIT ? "
-            matching = f"{matching}\nORDER BY position {most}OFFSET ?"
+            # In the inner query, so that columns are looked up for these runs only.
+            limited = "" if limit is None else "LIMIT ? "
+            matching = f"{matching}\nORDER BY position {limited}OFFSET ?"
             params = [*params, *([] if limit is None else [limit]), offset]
         values, of_leaves = _each(leaves) if len(leaves) <= FEW_LEAVES else _listed(leaves)
         sql = f"""WITH m AS MATERIALIZED ({matching}), d AS ({values})
@@ -113,7 +113,7 @@ class RunQuery:
             sql,
             [*params, *of_leaves, *(param for column in selected for param in column.params)],
             labels=columns,
-            documents=frozenset(place for place, column in enumerate(selected) if column.document),
+            documents=frozenset(index for index, column in enumerate(selected) if column.document),
             limit=limit,
             every=self._counting(),
         )
@@ -123,7 +123,7 @@ class RunQuery:
         return int(self.connection.execute(*self._counting()).fetchall()[0][0])
 
     def rids(self) -> list[int]:
-        """This mirror's own numbers of the matching runs, in order. One query, however many."""
+        """The rids of the matching runs, in order, in one query."""
         sql = (
             f"SELECT r.rid\nFROM store.runs AS r\n"
             f"WHERE ({self.scope_sql})\n  AND ({self.compiled.where})\nORDER BY {self.compiled.order_by}"
@@ -132,7 +132,7 @@ class RunQuery:
         return [rid for (rid,) in self.connection.execute(sql, params).fetchall()]
 
     def explain(self) -> dict[str, Any]:
-        """The SQL with its parameters, how many runs match, and how many each clause of the filter matches alone."""
+        """The SQL and its parameters, how many runs match, and how many match each clause of the filter by itself."""
         from mirror.filters import explain
 
         sql, params = self._matching()
@@ -140,13 +140,13 @@ class RunQuery:
         return {"sql": sql, "params": params, "runs": self.count(), "clauses": clauses}
 
     def warnings(self) -> list[str]:
-        """What the filter may not mean: doubtful conditions, and keys that no run has."""
+        """Likely mistakes in the filter: suspicious conditions, and keys that no run has."""
         from mirror.filters import unknown_keys
 
         return [*self.compiled.warnings, *unknown_keys(self.connection, self.compiled)]
 
     def _matching(self) -> tuple[str, list[Any]]:
-        """The runs that match, numbered in their order."""
+        """SQL for the matching runs, numbered in their order, and its parameters."""
         order = self.compiled.order_by
         sql = (
             f"SELECT r.rid, r.entity, r.project, r.run_id, row_number() OVER (ORDER BY {order}) AS position\n"
@@ -165,12 +165,12 @@ class RunQuery:
         return names
 
     def _selected(self, names: Sequence[str], known: Sequence[str]) -> tuple[list[_Column], list[_Leaf]]:
-        """The expression of each column, and the values of documents that they read."""
-        there = set(known)
-        keys = {name: None if name in there else _document_key(name, known) for name in names}
+        """The expression of each column, and the config and summary values that these read."""
+        run_columns = set(known)
+        keys = {name: None if name in run_columns else _document_key(name, known) for name in names}
         kinds = self._kinds([key for key in keys.values() if key])
         leaves = [_Leaf(*key, frozenset(kinds.get(key, ()))) for key in dict.fromkeys(keys.values()) if key]
-        places = {(leaf.doc, leaf.key): place for place, leaf in enumerate(leaves)}
+        indexes = {(leaf.doc, leaf.key): index for index, leaf in enumerate(leaves)}
         listed = len(leaves) > FEW_LEAVES
         columns = []
         for name in names:
@@ -178,15 +178,15 @@ class RunQuery:
             if key is None:
                 columns.append(_Column(f"v.{_quoted(name)}", [], document=name in _DOCUMENTS))
             else:
-                leaf, place = leaves[places[key]], places[key]
-                row = _of_lists(place) if listed else None
-                columns.append(leaf.column(leaf.value(*row) if row else f"d.d{place}"))
+                leaf, index = leaves[indexes[key]], indexes[key]
+                element = _of_lists(index) if listed else None
+                columns.append(leaf.column(leaf.value(*element) if element else f"d.d{index}"))
         return columns, leaves
 
     def _kinds(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], set[str]]:
-        """What the runs in scope have under each key of a document, null aside; whole numbers that fit are `integer`.
+        """The kinds of values, except null, that runs have under each key; integers that fit in int64 are `integer`.
 
-        Of all that are in scope, matching or not: the type of a column does not change with the filter.
+        Counts all runs in scope, matching or not, so that a column's type does not depend on the filter.
         """
         if not keys:
             return {}
@@ -197,17 +197,17 @@ class RunQuery:
             f"AND rid IN (SELECT r.rid FROM store.runs AS r WHERE {self.scope_sql})",
             [*(key for _, key in keys), *self.scope_params],
         ).fetchall()
-        found: dict[tuple[str, str], set[str]] = {}
+        kinds: dict[tuple[str, str], set[str]] = {}
         for doc, key, kind in rows:
-            found.setdefault((doc, key), set()).add(kind)
-        return found
+            kinds.setdefault((doc, key), set()).add(kind)
+        return kinds
 
 
 def among(rids: Sequence[int], *, exactly: bool = False) -> tuple[str, list[Any]]:
-    """A condition that holds for these runs, with its parameters. There is one run at least.
+    """A condition that selects these runs, of which there must be at least one, and its parameters.
 
-    Unless they are meant `exactly` it may hold for others between them, too: some rows too many cost less than a list
-    of numbers, which DuckDB takes one by one.
+    Unless `exactly` is set it may also select runs with rids between theirs: a few rows too many cost less than a
+    list of numbers, which DuckDB binds one by one.
     """
     low, high = min(rids), max(rids)
     if high - low < (len(rids) if exactly else 5 * len(rids) + 100):
@@ -216,14 +216,14 @@ def among(rids: Sequence[int], *, exactly: bool = False) -> tuple[str, list[Any]
 
 
 def holds_list(connection: DuckDBPyConnection, doc: str, key: str) -> bool:
-    """Whether any run has a list at this key of its config or summary; for filters, see `RunQuery.of`."""
+    """Return True if any run has a list at this key of its config or summary; for filters, see `RunQuery.of`."""
     sql = "SELECT 1 FROM store.leaves WHERE doc = ? AND key = ? AND kind = 'list' LIMIT 1"
     return bool(connection.execute(sql, [doc, key]).fetchall())
 
 
 @dataclass(frozen=True)
 class _Column:
-    """An expression over the published row `v` and its documents' values `d`; `document` where its text is JSON."""
+    """An expression over a run's row `v` and its document values `d`; `document` is True if its text is JSON."""
 
     sql: str
     params: list[Any]
@@ -232,14 +232,14 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """One value of a document. It is a number where the runs have nothing but numbers under this key."""
+    """A key of config or summary. Its column is numeric if the runs have only numbers under this key."""
 
     doc: str
     key: str
     kinds: frozenset[str]
 
     def value(self, text: str, number: str) -> str:
-        """The value as an expression over the text and the number of a leaf."""
+        """The value, as an expression over a leaf's text and number."""
         if self.kinds == {"integer"}:
             return f"TRY_CAST({text} AS BIGINT)"
         if self.kinds and self.kinds <= {"integer", "number"}:
@@ -250,8 +250,8 @@ class _Leaf:
         """The column that shows the value."""
         if "object" not in self.kinds:
             return _Column(sql, [], document=self.kinds == {"list"})
-        # An object with members has no text of its own: it stands in the document.
-        # A JSON pointer, since a JSON path cannot name a key that holds a quote, and takes `*` for all keys.
+        # The leaf of a non-empty object has no text, so read the object from the document. A JSON pointer, because in
+        # a JSON path a key cannot contain a quote, and `*` means all keys.
         path = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in self.key.split("."))
         return _Column(
             f"coalesce({sql}, CAST(json_extract(CAST(v.{self.doc} AS JSON), ?) AS VARCHAR))",
@@ -261,10 +261,13 @@ class _Leaf:
 
 
 def _each(leaves: Sequence[_Leaf]) -> tuple[str, list[Any]]:
-    """The values of the runs `m`, a column a leaf: all of a run in one go, since a subquery a column plans slowly."""
+    """SQL for the values of the runs `m`, one column per leaf, and its parameters.
+
+    All columns are aggregates of one scan, since one subquery per column takes DuckDB long to plan.
+    """
     values = "".join(
-        f", any_value({leaf.value('l.text', 'l.number')}) FILTER (l.doc = ? AND l.key = ?) AS d{place}"
-        for place, leaf in enumerate(leaves)
+        f", any_value({leaf.value('l.text', 'l.number')}) FILTER (l.doc = ? AND l.key = ?) AS d{index}"
+        for index, leaf in enumerate(leaves)
     )
     sql = f"""SELECT l.rid{values} FROM store.leaves AS l
         WHERE l.element IS NULL AND l.key IN ({", ".join("?" * len(leaves)) or "NULL"})
@@ -274,10 +277,7 @@ def _each(leaves: Sequence[_Leaf]) -> tuple[str, list[Any]]:
 
 
 def _listed(leaves: Sequence[_Leaf]) -> tuple[str, list[Any]]:
-    """As `_each`, with two lists a run instead of the columns, in which each leaf has its place.
-
-    Thousands of aggregates take DuckDB gigabytes.
-    """
+    """Like `_each`, but with two lists per run instead of columns, because thousands of aggregates need gigabytes."""
     sql = """SELECT m.rid, list(l.text ORDER BY w.place) AS texts, list(l.number ORDER BY w.place) AS numbers
         FROM m CROSS JOIN (
             SELECT unnest(?::VARCHAR[]) AS doc, unnest(?::VARCHAR[]) AS key, unnest(?::BIGINT[]) AS place
@@ -287,9 +287,9 @@ def _listed(leaves: Sequence[_Leaf]) -> tuple[str, list[Any]]:
     return sql, [[leaf.doc for leaf in leaves], [leaf.key for leaf in leaves], list(range(len(leaves)))]
 
 
-def _of_lists(place: int) -> tuple[str, str]:
-    """The text and the number of the leaf at a place of the lists."""
-    return f"d.texts[{place + 1}]", f"d.numbers[{place + 1}]"
+def _of_lists(index: int) -> tuple[str, str]:
+    """Expressions for the text and the number of the leaf at this index of the lists."""
+    return f"d.texts[{index + 1}]", f"d.numbers[{index + 1}]"
 
 
 def _document_key(name: str, known: Sequence[str]) -> tuple[str, str]:

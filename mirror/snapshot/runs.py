@@ -1,4 +1,4 @@
-"""Some runs of one snapshot, read together when the first of them is looked at."""
+"""Pages of runs of one snapshot: what is read of one run is read for the whole page at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mirror.wandb_json import loads
 
 
 class Page:
-    """Runs that stand beside each other in a list; what is read of one is read of all in one query."""
+    """Neighbouring runs of a list. A column that is read for one of them is read for all, in one query."""
 
     def __init__(self, snapshot: Snapshot, rids: Sequence[int], reader: Reader | None = None) -> None:
         self.snapshot = snapshot
@@ -23,9 +23,10 @@ class Page:
         self._lock = threading.Lock()
 
     def fact(self, rid: int, column: str) -> Any:
-        """One column of FACTS, `tags`, the JSON text of one of DOCUMENTS, or what the server `told`, of one run.
+        """One fact about one run.
 
-        `heavy` is what it told that may be long; None where it did not.
+        `column` is one of FACTS, `tags`, one of DOCUMENTS (as JSON text), `told` for what the server returned about
+        the run, or `heavy` for the parts of that which may be long (None if the server did not return them).
         """
         values = self._columns.get(column)
         if values is None:
@@ -40,13 +41,13 @@ class Page:
     def _read(self, column: str) -> dict[int, Any]:
         """The column for every run of the page."""
         if column == "told":
-            return self.snapshot.told(self._rids)
+            return self.snapshot.run_facts(self._rids)
         if column == "heavy":
             return self.snapshot.heavy(self._rids)
         return self.snapshot.tags(self._rids) if column == "tags" else self.snapshot.column(column, self._rids)
 
     def document(self, rid: int, name: str) -> Any:
-        """A document of one run, an object of its own each time; {} for none."""
+        """A document of one run, parsed again on each call; {} if the run has none."""
         text: str | None = self.fact(rid, name)
         return loads(text) if text else {}
 

@@ -1,4 +1,4 @@
-"""Which rows of a run count: those that hold all of some keys, and a sample of them."""
+"""Selects rows of a run's history: those that have all of some keys, and evenly spaced samples."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_VALUES = 2_000_000
-"""Of more than these DuckDB picks the rows, which takes longer and no memory."""
+"""Above this many values DuckDB selects the rows, which is slower but needs no memory."""
 
 DENSE_VALUES = 50_000
-"""From so many values on the rows of a sample are found by a key that every row has."""
+"""From this many values on, sampling finds the rows through a key that every row has."""
 
 
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
-    """As `mirror.snapshot.series.read`, and sooner where rows are picked of no more than MOST_VALUES."""
+    """Like `mirror.snapshot.series.read`, but faster for selecting rows from up to MOST_VALUES values."""
     if not scope.picks or values > MOST_VALUES or (scope.dense and not scope.keys):
         return reading.read(source, rids, scope, values)
     found = reading.read(source, rids, replace(scope, samples=None, whole=False), values)
@@ -39,15 +39,15 @@ def _picked(series: Sequence[Series], scope: Scope) -> list[Series]:
 
 
 def spread(count: int, samples: int) -> list[int]:
-    """Which of so many rows a sample takes: evenly spaced ones, the first and, of two or more, the last among them."""
+    """Evenly spaced indexes of at most `samples` of `count` rows, with the first and, for two or more, the last."""
     if count <= samples:
         return list(range(count))
     gaps = samples - 1
-    return [-(-place * (count - 1) // gaps) for place in range(samples)] if gaps > 0 else [0][:samples]
+    return [-(-index * (count - 1) // gaps) for index in range(samples)] if gaps > 0 else [0][:samples]
 
 
 def steps_of(series: Sequence[Series]) -> pa.Array[Any]:
-    """The rising steps at which any of these has a value."""
+    """The steps at which any of these series has a value, in ascending order."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -58,12 +58,12 @@ def steps_of(series: Sequence[Series]) -> pa.Array[Any]:
     if not others:
         return longest
     every: Any = pc.unique(pa.concat_arrays([longest, *others]))
-    found: pa.Array[Any] = every if len(every) == len(longest) else every.take(pc.sort_indices(every))
-    return found
+    steps: pa.Array[Any] = every if len(every) == len(longest) else every.take(pc.sort_indices(every))
+    return steps
 
 
 def steps_of_all(groups: Sequence[Sequence[Series]]) -> pa.Array[Any]:
-    """The rising steps at which each group has a value of one of its series at least."""
+    """The steps at which each group has a value in at least one of its series, in ascending order."""
     import pyarrow.compute as pc
 
     steps, *others = sorted((steps_of(group) for group in groups), key=len)
@@ -74,7 +74,7 @@ def steps_of_all(groups: Sequence[Sequence[Series]]) -> pa.Array[Any]:
 
 
 def sampled(steps: pa.Array[Any], samples: int | None) -> pa.Array[Any]:
-    """An evenly spaced sample of steps; all of them for None."""
+    """An evenly spaced sample of the steps; all of them if `samples` is None."""
     import pyarrow as pa
 
     if samples is None or samples >= len(steps):
@@ -83,16 +83,16 @@ def sampled(steps: pa.Array[Any], samples: int | None) -> pa.Array[Any]:
 
 
 def restricted(series: Sequence[Series], steps: pa.Array[Any]) -> list[Series]:
-    """What the series hold at these steps; one that holds nothing there is left out."""
+    """The series with only their values at these steps; series without any are left out."""
     import pyarrow.compute as pc
 
-    found: list[Series] = []
+    kept: list[Series] = []
     known: list[tuple[Any, Any]] = []
     for one in series:
         if one.steps.equals(steps):
-            found.append(one)
+            kept.append(one)
             continue
-        # Most series of a run have the same steps, which are looked up once.
+        # Most series of a run have the same steps, so each set of steps is looked up once.
         at = next((at for seen, at in known if seen.equals(one.steps)), None)
         if at is None:
             at = pc.index_in(steps, value_set=one.steps).drop_null()
@@ -101,5 +101,5 @@ def restricted(series: Sequence[Series], steps: pa.Array[Any]) -> list[Series]:
             texts = None if one.texts is None else one.texts.take(at)
             if texts is not None and texts.null_count == len(texts):
                 texts = None
-            found.append(Series(one.key, one.steps.take(at), one.values.take(at), texts))
-    return found
+            kept.append(Series(one.key, one.steps.take(at), one.values.take(at), texts))
+    return kept

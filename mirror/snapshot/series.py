@@ -1,4 +1,4 @@
-"""History in bulk: each key of a run as a column of steps and a column of values, outside of Python's interpreter."""
+"""Reads history in bulk: each key of a run as Arrow columns of steps and values, without Python objects per value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 HASHED_VALUES = 50_000
-"""How many values there must be for their keys to be read as hashes."""
+"""From this many values on, keys are read as hashes."""
 
 _PICKED = """SELECT rid, step FROM (
     SELECT rid, step, row_number() OVER (PARTITION BY rid ORDER BY step) - 1 AS i, count(*) OVER (PARTITION BY rid) AS n
@@ -25,9 +25,9 @@ _PICKED = """SELECT rid, step FROM (
 
 @dataclass(frozen=True)
 class Series:
-    """One key of one run: rising steps, a value at each.
+    """One key of one run: ascending steps and a value at each.
 
-    `texts` is None for plain numbers; else it has JSON text where the value is no plain number.
+    `texts` is None if all values are numbers; else it has JSON text for each value that is not a number.
     """
 
     key: str
@@ -36,15 +36,15 @@ class Series:
     texts: pa.Array[Any] | None = None
 
     def numbers(self) -> pa.Array[Any] | None:
-        """The values as int64 where each is a whole number, else as doubles; None where any is no plain number.
+        """The values as int64 if all are whole numbers, else as doubles; None if any value is not a number.
 
-        JSON has one kind of number, and the mirror keeps it as a double: 2 and 2.0 are the same.
+        JSON has only one kind of number, which the mirror stores as a double: 2 and 2.0 are the same.
         """
         import pyarrow as pa
 
         if self.texts is not None:
             return None
-        # Most series have a fraction in their first value; an attempt at all of them takes as long as all the rest.
+        # Most series have a fraction in their first value, and trying to cast takes as long as the rest of the read.
         if len(self.values) and not self.values[0].as_py().is_integer():
             return self.values
         try:
@@ -54,13 +54,13 @@ class Series:
 
     @property
     def finite(self) -> bool:
-        """Whether each value is a number, and neither NaN nor infinite."""
+        """True if every value is a number, and neither NaN nor infinite."""
         import pyarrow.compute as pc
 
         return self.texts is None and bool(pc.all(pc.is_finite(self.values)).as_py())
 
     def between(self, low: int, high: int) -> Series:
-        """What it holds from step `low` on, to `high` exclusive; nothing is copied."""
+        """The part of the series from step `low` to `high` (exclusive), without copying."""
         steps = Numbers.of(self.steps)
         ordered = steps.view if isinstance(steps, Numbers) else steps
         start, end = bisect_left(ordered, low), bisect_left(ordered, high)
@@ -68,7 +68,7 @@ class Series:
         return Series(self.key, self.steps.slice(start, end - start), self.values.slice(start, end - start), texts)
 
     def python(self) -> list[Any]:
-        """The values as Python knows them from JSON."""
+        """The values as Python's JSON parser would return them."""
         numbers = self.numbers()
         if numbers is not None:
             return plain_list(numbers)
@@ -82,11 +82,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Scope:
-    """What to read of runs: keys (none means all), steps `first` to `end` exclusive, and how many rows at most.
+    """What to read from the history of runs.
 
-    With `whole` only rows that hold every one of the keys count. `samples` rows are evenly spaced, the first and the
-    last among them. `dense` is a key that every row of the run has, where one is known: its steps are quick to read.
-    `steps` are the only ones that are wanted.
+    `keys`: the keys (empty means all). `first`, `end`: the range of steps, without `end`. `steps`: only these steps.
+    `samples`: at most this many rows, evenly spaced, with the first and the last. `whole`: only rows that have all of
+    the keys. `system`: system metrics instead of history. `dense`: a key that every row of the run has, if one is
+    known; its steps are fast to read.
     """
 
     keys: tuple[str, ...] = ()
@@ -100,31 +101,31 @@ class Scope:
 
     @property
     def picks(self) -> bool:
-        """Whether some rows are left out although their keys and steps are wanted."""
+        """True if rows are selected by more than their keys and steps: by `samples` or `whole`."""
         return self.samples is not None or (self.whole and bool(self.keys))
 
 
 class HistorySource(NamedTuple):
-    """Where the history of a snapshot is read: a connection, and what `segmented` told of it once."""
+    """A connection for reading a snapshot's history, and the result of `segmented` for that snapshot."""
 
     connection: DuckDBPyConnection
     segmented: bool
 
 
 def segmented(connection: DuckDBPyConnection) -> bool:
-    """Whether some history lies in Parquet segments; else all of it is in one table."""
+    """Return True if some history is stored in Parquet segments; else all of it is in one table."""
     sql = "SELECT 1 FROM store.segments WHERE retired_at IS NULL LIMIT 1"
     return bool(connection.execute(sql).fetchall())
 
 
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
-    """The series of each run, by rid; keys in the order of the scope, else by name. A run without any is left out.
+    """The series of each run, by rid, with keys in the order of the scope, else by name. Leaves out runs without any.
 
-    `values` is how many values these runs hold, about; the answer does not depend on it.
+    `values` is about how many values these runs have. It only affects speed.
     """
     if not rids:
         return {}
-    # The keys of few values are read sooner than what their hashes mean.
+    # For few values, reading their keys is faster than looking up which keys the hashes stand for.
     few = values < HASHED_VALUES or scope.samples is not None
     names = None if few or scope.system else _names(source.connection, rids, scope.keys)
     sql, params = _query(source, rids, scope, "key" if names is None else "hash(key) AS key")
@@ -133,18 +134,18 @@ def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) 
 
 
 def _names(connection: DuckDBPyConnection, rids: Sequence[int], keys: Sequence[str]) -> dict[int, str] | None:
-    """The keys of these runs by their hash, which is read in half the time; None where two share one."""
+    """The keys of these runs by hash, or None if two share one. A column of hashes is read in half the time."""
     if keys:
         source, params = "(SELECT unnest(?::VARCHAR[]) AS key)", [list(keys)]
     else:
         source, params = f"(SELECT DISTINCT key FROM store.history_keys WHERE {_among(rids)})", []
     rows = connection.execute(f"SELECT hash(key), key FROM {source}", params).fetchall()
-    found = dict(rows)
-    return found if len(found) == len({key for _, key in rows}) else None
+    names = dict(rows)
+    return names if len(names) == len({key for _, key in rows}) else None
 
 
 def _among(rids: Sequence[int]) -> str:
-    """A condition; numbers of ours as part of the text let DuckDB skip what cannot match."""
+    """A condition for these runs. As literals, rids let DuckDB skip row groups that cannot match."""
     return f"rid IN ({', '.join(str(int(rid)) for rid in rids)})"
 
 
@@ -185,14 +186,14 @@ def _query(source: HistorySource, rids: Sequence[int], scope: Scope, key: str) -
 
 
 def one_of(keys: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The condition that a value is of one of these keys, and its parameters."""
-    # One by one: a list would be joined with, for which every key is written out.
-    bound = {f"key{place}": key for place, key in enumerate(keys)}
+    """The condition that a value's key is one of these, and its parameters."""
+    # One parameter per key: DuckDB would join with a list, for which it decodes the key of every value.
+    bound = {f"key{index}": key for index, key in enumerate(keys)}
     return f"key IN ({', '.join(f'${name}' for name in bound)})", bound
 
 
 def values_of(source: HistorySource, rids: Sequence[int], *, system: bool = False) -> str:
-    """The relation of logged values of runs, with rids; the tail alone where no history was moved to Parquet."""
+    """SQL for the logged values of runs, with rids. Reads only the tail if no history was moved to Parquet."""
     runs = _among(rids)
     if not system and not source.segmented:
         return f"(SELECT * FROM store.history_tail WHERE {runs})"
@@ -206,20 +207,20 @@ def values_of(source: HistorySource, rids: Sequence[int], *, system: bool = Fals
 def _cut(
     table: pa.Table, names: Mapping[int, str] | None, order: Sequence[str], rid: int | None
 ) -> dict[int, list[Series]]:
-    """Cut the columns where the run or the key changes, and put the pieces of each key together.
+    """Cut the columns where the run or the key changes, and join the pieces of each key.
 
-    `names` are the keys by their hash, where the column holds hashes. `rid` is the run, where there is only one.
+    `names` maps hashes to keys if the key column contains hashes. `rid` is the run if there is only one.
     """
     import pyarrow.compute as pc
 
     encode = getattr(pc, "run_end_encode")  # noqa: B009 - the published types lack it
     pieces: dict[tuple[Any, Any], list[_Piece]] = {}
-    # Batch by batch: to bring them together first would copy every value.
+    # Batch by batch, since joining the batches first would copy every value.
     for batch in table.to_batches():
         keys, steps, values, texts, *rids = batch.columns
         ends = sorted({end for column in (keys, *rids) for end in encode(column).run_ends.to_pylist()})
         falls: list[Any] = pc.indices_nonzero(pc.less_equal(steps[1:], steps[:-1])).to_pylist()
-        rising = {place + 1 for place in falls} <= set(ends)
+        rising = {index + 1 for index in falls} <= set(ends)
         plain = texts.null_count == len(texts)
         for start, end in pairwise([0, *ends]):
             cut = (start, end - start)
@@ -228,14 +229,14 @@ def _cut(
     found: dict[int, list[Series]] = {}
     for (owner, key), parts in pieces.items():
         found.setdefault(owner, []).append(_series(key if names is None else names[key], parts))
-    place = {key: index for index, key in enumerate(order)}
+    position = {key: index for index, key in enumerate(order)}
     for series in found.values():
-        series.sort(key=lambda one: (place.get(one.key, len(place)), one.key))
+        series.sort(key=lambda one: (position.get(one.key, len(position)), one.key))
     return found
 
 
 _Piece = tuple[Any, Any, Any, bool]
-"""Steps, values, texts or None for none, and whether the steps rise."""
+"""Steps, values, texts (None if there are none), and whether the steps are in ascending order."""
 
 
 def _series(key: str, pieces: list[_Piece]) -> Series:
@@ -262,9 +263,9 @@ def _rising(steps: Any) -> bool:
 
 
 class Numbers:
-    """An int64 or double column without nulls whose slices are lists, in a fifth of the time of `to_pylist`.
+    """An int64 or double column without nulls whose slices are lists, made in a fifth of the time of `to_pylist`.
 
-    Slices of a few hundred are used up while they are still in the processor's cache.
+    Slices of a few hundred values stay in the processor's cache until they are used.
     """
 
     def __init__(self, view: memoryview[int] | memoryview[float]) -> None:
@@ -272,7 +273,7 @@ class Numbers:
 
     @classmethod
     def of(cls, array: pa.Array[Any]) -> Numbers | list[Any]:
-        """The column, or all of it as a list where it holds nulls."""
+        """Wrap the column; a column with nulls is returned as a list."""
         import pyarrow as pa
 
         buffer = array.buffers()[1]
@@ -281,8 +282,8 @@ class Numbers:
         view = memoryview(buffer).cast("B").cast("q" if pa.types.is_int64(array.type) else "d")
         return cls(view[array.offset : array.offset + len(array)])
 
-    def __getitem__(self, places: slice) -> list[Any]:
-        return self.view[places].tolist()
+    def __getitem__(self, indexes: slice) -> list[Any]:
+        return self.view[indexes].tolist()
 
 
 def plain_list(array: pa.Array[Any]) -> list[Any]:
@@ -291,5 +292,5 @@ def plain_list(array: pa.Array[Any]) -> list[Any]:
 
 
 def whole(value: float) -> float | int:
-    """A number as JSON would show it: without a fraction where it has none."""
+    """A number as in JSON: an int if it has no fraction and fits in int64."""
     return int(value) if value == value and abs(value) < 2.0**63 and value.is_integer() else value  # noqa: PLR0124

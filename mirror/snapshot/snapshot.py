@@ -1,4 +1,4 @@
-"""One consistent snapshot of the published file, and what is read from it about runs."""
+"""A consistent snapshot of the published file, and the queries about runs that the Python API needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FACTS = (
     *("group_name", "job_type", "sweep", "notes", "description", "git_commit", "host", "url"),
     *("server_rows", "deleted_at"),
 )
-"""Columns of a run that people look at, beside its tags."""
+"""Columns of a run that `Snapshot.column` can read, besides DOCUMENTS."""
 
 DOCUMENTS = ("config", "config_meta", "summary")
 
@@ -34,7 +34,7 @@ _numbers = itertools.count(1)
 
 
 class Address(NamedTuple):
-    """Which run: this mirror's own number of it, and the three parts of its path."""
+    """The address of a run: its `rid` (its number in this mirror), and the three parts of its path."""
 
     rid: int
     entity: str
@@ -43,7 +43,7 @@ class Address(NamedTuple):
 
     @property
     def key(self) -> Project:
-        """The project it is in."""
+        """The run's project."""
         return Project(self.entity, self.project)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Address(NamedTuple):
 class ConsoleLine(NamedTuple):
     """A line of a run's console.
 
-    `number` counts from 0, `timestamp` is aware and UTC or None, `level` is "error" for what went to stderr, else "".
+    `number` counts from 0, `timestamp` is an aware UTC time or None, `level` is "error" for stderr, else "".
     """
 
     number: int
@@ -64,7 +64,7 @@ class ConsoleLine(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """The highest mirrored step of a run, -1 for one without history, its values, and a key that every row has."""
+    """A run's highest mirrored step (-1 without history), its number of values, and a key that every row has."""
 
     last_step: int
     values: int
@@ -72,14 +72,14 @@ class Extent(NamedTuple):
 
 
 class Snapshot:
-    """The published file as it was when this was opened; later publishing does not change what it shows.
+    """The published file as it was when this was opened; files published later do not change it.
 
-    May be used from several threads. Raises StoreError when nothing was published or the file cannot be read.
+    Safe for use from several threads. Raises StoreError if nothing was published or the file cannot be read.
     """
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        # Two readers that share one folder for what memory cannot hold overwrite each other's files.
+        # Two readers that spill to the same folder overwrite each other's files.
         spill = f"{home.published}.tmp-{os.getpid()}-{next(_numbers)}" if os.access(home.data, os.W_OK) else ""
         self._connection = open_attached(home.published, spill=spill)
         self._local = threading.local()
@@ -88,7 +88,7 @@ class Snapshot:
 
     @property
     def cursor(self) -> DuckDBPyConnection:
-        """A connection of this thread's own."""
+        """The connection of the current thread."""
         cursor: DuckDBPyConnection | None = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connection.cursor()
@@ -98,7 +98,7 @@ class Snapshot:
 
     @property
     def history(self) -> HistorySource:
-        """Where this thread reads histories."""
+        """The source from which the current thread reads histories."""
         return HistorySource(self.cursor, self._segmented)
 
     @cached_property
@@ -111,37 +111,37 @@ class Snapshot:
         return paths.projects(self.cursor)
 
     def project(self, text: str, entity: str | None) -> Project:
-        """The mirrored project of "entity/project", or of a project alone. Raises NotMirrored."""
+        """The mirrored project of "entity/project", or of a project's name alone. Raises NotMirrored."""
         try:
             found = paths.find_projects(self.cursor, [text], entity, self.projects)
         except paths.Ambiguous as error:
             raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
-            raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
+            raise NotMirrored(f"{error}; `mirror sync {text}` pulls it", error) from error
         if len(found) > 1:
-            raise NotMirrored(f"{text} fits more than one project; name one")
+            raise NotMirrored(f"{text} matches more than one project; name one")
         return found[0]
 
     def successes(self) -> dict[Project, datetime | None]:
-        """When the last whole pass over each project ended, aware UTC; None for one that never did."""
+        """When the last complete pass over each project ended (aware UTC); None if there was none."""
         rows = self.cursor.execute("SELECT entity, project, last_success_at FROM store.projects").fetchall()
         return {Project(entity, project): at and at.replace(tzinfo=UTC) for entity, project, at in rows}
 
     def address(self, text: str, entity: str | None, *, deleted: bool) -> Address:
-        """The run of a path or of a run id that one project alone has. Raises NotMirrored."""
+        """The run with this path, or with this run id if only one project has it. Raises NotMirrored."""
         try:
             project, run_id = paths.find_run(self.cursor, text, entity)
         except paths.Ambiguous as error:
             raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
-            raise NotMirrored(f"{error}; `mirror sync {text}` takes it in", error) from error
-        rid, gone = self.cursor.execute(
+            raise NotMirrored(f"{error}; `mirror sync {text}` pulls it", error) from error
+        rid, deleted_at = self.cursor.execute(
             "SELECT rid, deleted_at FROM store.runs WHERE entity = ? AND project = ? AND run_id = ?",
             [*project, run_id],
         ).fetchall()[0]
-        if gone and not deleted:
+        if deleted_at and not deleted:
             raise NotMirrored(
-                f"{project}/{run_id} was deleted on the server (seen {gone:%Y-%m-%d %H:%M} UTC); "
+                f"{project}/{run_id} was deleted on the server (seen {deleted_at:%Y-%m-%d %H:%M} UTC); "
                 "deleted=True shows what was mirrored of it"
             )
         return Address(rid, *project, run_id)
@@ -149,13 +149,13 @@ class Snapshot:
     def listed(
         self, project: Project, filters: Mapping[str, Any] | str | None, order: str, *, deleted: bool
     ) -> tuple[list[Named], list[str]]:
-        """The runs that match in their order, and what the filter may not mean. Raises FilterError."""
+        """The matching runs in order, and warnings of likely mistakes in the filter. Raises FilterError."""
         query = RunQuery.of(self.cursor, project, filters, order, self._holds_list, deleted=deleted)
         rids = query.rids()
         return self.named(rids), (list(query.compiled.warnings) if rids else query.warnings())
 
     def named(self, rids: Sequence[int]) -> list[Named]:
-        """What these runs are called, in this order. What was told before is remembered."""
+        """The ids and display names of these runs, in this order. Results are cached."""
         known = self._names
         if missing := [rid for rid in rids if rid not in known]:
             here, params = among(missing)
@@ -166,9 +166,9 @@ class Snapshot:
     def matching(
         self, project: Project, filters: Mapping[str, Any] | str | None, order: str, *, deleted: bool
     ) -> tuple[list[Address], list[str]]:
-        """As `listed`, with the address of each run."""
-        found, doubts = self.listed(project, filters, order, deleted=deleted)
-        return [Address(rid, *project, run_id) for rid, run_id, _ in found], doubts
+        """Like `listed`, but with the address of each run."""
+        runs, warnings = self.listed(project, filters, order, deleted=deleted)
+        return [Address(rid, *project, run_id) for rid, run_id, _ in runs], warnings
 
     def _holds_list(self, doc: str, key: str) -> bool:
         if (doc, key) not in self._lists:
@@ -176,40 +176,43 @@ class Snapshot:
         return self._lists[doc, key]
 
     def column(self, name: str, rids: Sequence[int]) -> dict[int, Any]:
-        """One of FACTS or DOCUMENTS of these runs, by rid, and perhaps of more runs.
+        """A column, one of FACTS or DOCUMENTS, of these and possibly of other runs, by rid.
 
-        One column at a time, since a loop over thousands of runs looks at a few of them.
+        One column at a time, since a loop over thousands of runs reads only a few of them.
         """
         assert name in FACTS or name in DOCUMENTS
         here, params = among(rids)
         return dict(self.cursor.execute(f"SELECT rid, {name} FROM store.runs WHERE {here}", params).fetchall())
 
     def tags(self, rids: Sequence[int]) -> dict[int, list[str]]:
-        """The tags of these runs, in their order; a run without any is left out. A tag may hold commas."""
+        """The tags of these runs, in their order. Runs without tags are left out. A tag may contain commas."""
         rows = self.cursor.execute(
             "SELECT rid, tag FROM store.run_tags WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid, position",
             [list(rids)],
         ).fetchall()
-        found: dict[int, list[str]] = {}
+        tags: dict[int, list[str]] = {}
         for rid, tag in rows:
-            found.setdefault(rid, []).append(tag)
-        return found
+            tags.setdefault(rid, []).append(tag)
+        return tags
 
-    def told(self, rids: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """What the server told of these runs and is kept as it told it, by the names of its API."""
+    def run_facts(self, rids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """What the server returned about these runs, stored unchanged, by the field names of its API."""
         return facts.of_runs(self.cursor, rids)
 
     def project_facts(self, entity: str, project: str) -> dict[str, Any]:
-        """What the server told of a project, by the names of its API; what there is to say of one that it lacks."""
+        """What the server returned about a project, by the field names of its API.
+
+        For a project that is not on the server, derived from its runs; {} for one that is not mirrored.
+        """
         found = facts.projects(self.cursor, entity, project)
         return found[0] if found else {}
 
     def server(self, base_url: str) -> dict[str, Any]:
-        """What the server told of itself and of whoever holds the key; empty where it did not."""
+        """What the server returned about itself and the API key's user; empty if it never did."""
         return facts.server(self.cursor, base_url)[0]
 
     def heavy(self, rids: Sequence[int]) -> dict[int, facts.Heavy]:
-        """The latest system metrics of these runs, and what was told of their keys, as JSON texts."""
+        """The latest system metrics of these runs, and the facts about their keys, as JSON texts."""
         return facts.heavy(self.cursor, rids)
 
     def keys(self, rid: int) -> list[tuple[str, int, int, float | None]]:
@@ -227,24 +230,24 @@ class Snapshot:
             "WHERE h.rid IN (SELECT unnest(?::BIGINT[])) GROUP BY h.rid",
             [list(rids)],
         ).fetchall()
-        return dict.fromkeys(rids, Extent(-1, 0, None)) | {rid: Extent(*told) for rid, *told in rows}
+        return dict.fromkeys(rids, Extent(-1, 0, None)) | {rid: Extent(*extent) for rid, *extent in rows}
 
     def has_system_metrics(self, address: Address) -> bool:
-        """Whether the system metrics of the run are mirrored, of which there may be none."""
+        """Return True if the system metrics of the run, which may be none, are mirrored."""
         return facts.events_held(self.cursor, address.rid)
 
     def metadata(self, rid: int) -> tuple[str | None, bool]:
-        """What a run's metadata file holds as JSON text, and whether it is known: whether the file was looked for."""
+        """The content of a run's metadata file as JSON text, and whether the file was looked for (or there is one)."""
         rows = self.cursor.execute(
             "SELECT m.file, e.file FROM store.runs AS r LEFT JOIN store.run_metadata AS m ON m.rid = r.rid "
             "LEFT JOIN store.run_extras AS e ON e.rid = r.rid WHERE r.rid = ?",
             [rid],
         ).fetchall()
-        text, looked = rows[0] if rows else (None, None)
-        return text, text is not None or looked == "none"
+        text, lookup = rows[0] if rows else (None, None)
+        return text, text is not None or lookup == "none"
 
     def console(self, rid: int, last: int | None = None) -> list[ConsoleLine] | None:
-        """The console lines of a run, or the `last` ones; None where they are not mirrored."""
+        """The console lines of a run, or only the `last` ones; None if they are not mirrored."""
         if not self.cursor.execute(
             "SELECT 1 FROM store.run_extras WHERE rid = ? AND log_lines IS NOT NULL", [rid]
         ).fetchall():
@@ -263,10 +266,10 @@ class Snapshot:
 
     @cached_property
     def _labels(self) -> bool:
-        """Whether console lines are kept with their writer, as they are since migration 0012."""
+        """True if console lines are stored with their label, as they are since migration 0012."""
         return "label" in {row[0] for row in self.cursor.execute("DESCRIBE store.console").fetchall()}
 
     def files(self, rid: int, names: Sequence[str], pattern: str | None) -> list[dict[str, Any]] | None:
-        """What is mirrored of these files of a run, as W&B tells it but for addresses; None where the list is not."""
+        """The selected files of a run in W&B's format, without URLs; None if the list of files is not mirrored."""
         count = files.count(self.cursor, rid)
         return None if count is None else files.page(self.cursor, rid, files.Asked(names, pattern), count)[0]

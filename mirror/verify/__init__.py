@@ -1,1 +1,1 @@
-"""Proves that the published file equals the server, or tells where it does not."""
+"""Proves that the published file equals the server, or reports where it does not."""

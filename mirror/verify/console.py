@@ -1,4 +1,4 @@
-"""Compares the console output of runs with what the server gives now, page by page."""
+"""Compares the mirrored console output of runs with the server's, page by page."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mirror.store.records import ConsolePage, ProjectKey
 from mirror.verify.findings import Finding, Level
 
 AT_ONCE = 10
-"""Runs in one request; with console.PAGE_LINES this bounds the memory."""
+"""How many runs one request asks for; with console.PAGE_LINES this bounds the memory."""
 
 _LINE = {"line": "BIGINT", "logged_at": "TIMESTAMP", "level": "VARCHAR", "text": "VARCHAR"}
 
 
 @dataclass
 class _Count:
-    """Lines on both sides, and how many of them are not the same."""
+    """How many lines the mirror and the server have, and how many differ."""
 
     here: int = 0
     there: int = 0
@@ -34,10 +34,10 @@ class _Count:
 async def compare(
     server: Server, reader: Reader, project: ProjectKey, run_ids: Sequence[str]
 ) -> AsyncGenerator[tuple[str, Finding]]:
-    """A finding for each run whose console is not the server's.
+    """A finding for each run whose console differs from the server's.
 
-    Lines before the first that the server gives are not compared: it drops those far back, and older servers give the
-    end alone.
+    Lines before the first one that the server returns are not compared: it drops very old lines, and older servers
+    return only the end.
     """
     for start in range(0, len(run_ids), AT_ONCE):
         counts: dict[str, _Count] = {}
@@ -60,16 +60,16 @@ async def compare(
         part = queries.CONSOLE_PAGES in server.missing_features
         for run_id, count in counts.items():
             if count.differ:
-                cause = "taken before the run was resumed or went on, or changed in the file"
-                here, there = f"{count.here:,} lines", f"{count.there:,} lines, {count.differ:,} of them other ones"
+                cause = "pulled before the run was resumed or continued, or changed in the file"
+                here, there = f"{count.here:,} lines", f"{count.there:,} lines, {count.differ:,} of them different"
                 where = "console, its end" if part else "console"
                 yield run_id, Finding(Level.DIFFERS, run_id, where, here, there, cause, flush=(run_id,))
 
 
 def _compare(reader: Reader, project: ProjectKey, page: ConsolePage, last: bool, count: _Count) -> None:
-    """Hold a page against the mirror's lines from its first on; behind the last page no line should follow."""
+    """Compare a page with the mirror's lines in its range; after the last page the mirror should have no lines."""
     beyond = page.lines[-1][0] + 1 if page.lines else page.first
-    with reader.table("told", columns.table(_LINE, page.lines)):
+    with reader.table("served", columns.table(_LINE, page.lines)):
         [(here, there, differ)] = reader.run(
             """
             SELECT count(h.line), count(t.line), count(*) FILTER (
@@ -77,7 +77,7 @@ def _compare(reader: Reader, project: ProjectKey, page: ConsolePage, last: bool,
                       OR h.level IS DISTINCT FROM t.level OR h.text IS DISTINCT FROM t.text)
             FROM (SELECT line, logged_at, level, text FROM console
                   WHERE entity = ? AND project = ? AND run_id = ? AND line >= ? AND (? OR line < ?)) AS h
-            FULL JOIN told AS t USING (line)
+            FULL JOIN served AS t USING (line)
             """,
             [project.entity, project.project, page.run_id, page.first, last, beyond],
         )

@@ -1,4 +1,4 @@
-"""Verifies many projects, and repairs what differs."""
+"""Verifies several projects, and repairs what differs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mirror.verify.findings import Finding, Level, Verdict, of_damage
 from mirror.verify.project import verify_project
 
 RUNS_AT_ONCE = 200
-"""Runs that are pulled again in one pass of a repair."""
+"""How many runs one pass of a repair pulls again."""
 
 
 async def verify(
@@ -32,38 +32,38 @@ async def verify(
     patterns: Sequence[Pattern] = (),
     all_segments: bool = False,
 ) -> list[Verdict]:
-    """Compare each target with the server, over one snapshot of the published file. Nothing is written.
+    """Compare each target with the server, over one snapshot of the published file. Writes nothing.
 
-    Mirrored projects that match one of the `patterns`, from which the targets were made, and are no target are reported
-    too. With `all_segments`, the segments of all other projects are read through as well, and a project whose segments
-    are damaged has a verdict that says so.
+    Also reports mirrored projects that match one of the `patterns`, which the targets came from, but are not among the
+    targets. With `all_segments`, the segments of all other projects are read completely, too, and there is a verdict
+    on each project with damaged segments.
 
-    Raises StoreError when there is no published file, or when it cannot be read.
+    Raises StoreError if there is no published file, or if it cannot be read.
     """
     progress.projects_expected(len(targets))
     with store.opened(home) as reader:
         verdicts = [await verify_project(server, reader, scope, target, progress, deep=deep) for target in targets]
         wanted = {target.project for target in targets}
         known = wanted | set(projects.everything(reader))
-        meant = {project for pattern in patterns if pattern.wild for project in _meant(pattern, known)}
-        verdicts += [_gone(project, deep) for project in sorted(meant - wanted, key=str)]
+        matching = {project for pattern in patterns if pattern.wild for project in _matching(pattern, known)}
+        verdicts += [_gone(project, deep) for project in sorted(matching - wanted, key=str)]
         if all_segments:
-            for project in sorted(known - wanted - meant, key=str):
+            for project in sorted(known - wanted - matching, key=str):
                 verdicts += _damaged(reader, project, deep)
         return verdicts
 
 
 def _damaged(reader: Reader, project: ProjectKey, deep: bool) -> list[Verdict]:
-    """The verdict about a project that is not compared with the server, if some of its segments are damaged."""
+    """The verdict on a project that is not compared with the server, if some of its segments are damaged."""
     broken = checks.segment_damage(reader, reader.home.history, project, others=False)
-    held = store.mirrored(reader, project)
-    if not broken or held is None:
+    mirrored = store.mirrored(reader, project)
+    if not broken or mirrored is None:
         return []
-    alone = frozenset(run_id for run_id, run in held.known.items() if run.deleted or run.local)
+    alone = frozenset(run_id for run_id, run in mirrored.known.items() if run.deleted or run.local)
     return [Verdict(project, deep, findings=[of_damage(one) for one in broken.values()], alone=alone)]
 
 
-def _meant(pattern: Pattern, known: Iterable[ProjectKey]) -> list[ProjectKey]:
+def _matching(pattern: Pattern, known: Iterable[ProjectKey]) -> list[ProjectKey]:
     names = fitting(pattern.project, (project.project for project in known if project.entity == pattern.entity))
     return [ProjectKey(pattern.entity, name) for name in names]
 
@@ -77,9 +77,9 @@ def _gone(project: ProjectKey, deep: bool) -> Verdict:
 async def repair(
     context: Context, damaged: Sequence[ProjectKey], flush: Mapping[ProjectKey, Sequence[str]]
 ) -> tuple[dict[str, list[str]], list[PassResult]]:
-    """Bring what disagrees within the store in line, then pull these runs afresh; what was done of both.
+    """Repair what disagrees within the store, then pull these runs again; report what both did.
 
-    What is committed is published before this returns.
+    Everything committed is published before this returns.
     """
     mended = {str(project): await context.writer.mend(project) for project in damaged}
     results = []

@@ -1,4 +1,4 @@
-"""Compares system metrics with what the server gives now."""
+"""Compares the mirrored system metrics with the server's."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mirror.sync import plan
 from mirror.verify.findings import Finding, Level
 
 SAMPLES = 10_000
-"""So many lines are asked for; of more than that the server gives a sample, another one each time."""
+"""How many lines are requested. If there are more, the server returns a sample, a different one each time."""
 
 
 async def compare(
     server: Server, reader: Reader, project: ProjectKey, run_ids: Sequence[str]
 ) -> AsyncGenerator[tuple[str, Finding]]:
-    """Findings of each run whose system metrics are not the server's, a line a key."""
+    """The findings for runs whose system metrics differ from the server's, one per key."""
     for start in range(0, len(run_ids), plan.REQUEST_RUNS):
         names = run_ids[start : start + plan.REQUEST_RUNS]
         for run_id, texts in (await remote.fetch_events(server, project, names, SAMPLES)).items():
             page = parse_events(run_id, texts)
             if page.rows >= SAMPLES:
                 cause = "the server samples system metrics; they are not compared"
-                yield run_id, Finding(Level.NOTE, run_id, "system_metrics", "a sample", "another sample", cause)
+                yield run_id, Finding(Level.NOTE, run_id, "system_metrics", "a sample", "a different sample", cause)
                 continue
             for finding in await asyncio.to_thread(_differences, reader, project, run_id, page):
                 yield run_id, finding
@@ -47,14 +47,14 @@ def _differences(reader: Reader, project: ProjectKey, run_id: str, page: History
             """,
             [project.entity, project.project, run_id],
         )
-    cause = "not taken again after the run went on, or changed in the file"
+    cause = "not pulled again after the run continued, or changed in the file"
     return [
         Finding(
             Level.DIFFERS,
             run_id,
             f"system_metrics.{key}",
             f"{here:,} values",
-            f"{there:,} values, {differ:,} of them other ones",
+            f"{there:,} values, {differ:,} of them different",
             cause,
             flush=(run_id,),
         )

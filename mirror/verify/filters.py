@@ -1,4 +1,4 @@
-"""The same filter on the server and over the mirror, and why their answers differ."""
+"""Runs a filter on the server and over the mirror, and explains why the results differ."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STORED = "run_id, state, name, tags, notes, group_name, job_type, config, summa
 
 @dataclass(frozen=True)
 class Difference:
-    """A run that only one of the two finds."""
+    """A run that only the server or only the mirror finds."""
 
     project: ProjectKey
     run_id: str
@@ -54,8 +54,8 @@ async def compare(
 ) -> Comparison:
     """Ask the server which runs of these projects match, and compare with the mirror.
 
-    `scope` is the filter of the config: what does not match it is not mirrored. Raises FilterError for a filter that
-    means nothing, CommError where the server refuses it or cannot be reached.
+    `scope` is the filter of the config: runs that do not match it are not mirrored. Raises FilterError for an invalid
+    filter, CommError if the server refuses it or cannot be reached.
     """
     agreed = 0
     differences: list[Difference] = []
@@ -73,7 +73,7 @@ async def compare(
 
 
 def parts(conditions: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The clauses of a filter that must all hold, each a filter of its own."""
+    """Split a filter into its clauses, all of which must hold, each as a separate filter."""
     if list(conditions) == ["$and"] and isinstance(conditions["$and"], list):
         return [part for clause in conditions["$and"] for part in parts(clause)]
     return [{name: condition} for name, condition in conditions.items()]
@@ -81,7 +81,7 @@ def parts(conditions: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Side:
-    """What explains a difference within one project."""
+    """Explains differences within one project."""
 
     connection: DuckDBPyConnection
     server: Server
@@ -90,7 +90,7 @@ class _Side:
     scope: Mapping[str, Any]
 
     async def only(self, run_ids: set[str], found_by: Finder) -> list[Difference]:
-        """Why each of these runs is found by one side alone, by run id."""
+        """Explain why each of these runs is found only by `found_by`, ordered by run id."""
         wanted = sorted(run_ids)
         found: list[Difference] = []
         for start in range(0, len(wanted), _AT_ONCE):
@@ -117,7 +117,7 @@ class _Side:
                 why[run_id] = "outside of sync.filters" if outside else "not yet mirrored; run `mirror sync`"
             elif row["deleted_at"] is not None:
                 why[run_id] = "marked as deleted in the mirror, but it is on the server; run `mirror flush` for it"
-            elif _told(record) != {name: row[name] for name in _told(record)}:
+            elif _as_row(record) != {name: row[name] for name in _as_row(record)}:
                 why[run_id] = f"changed on the server since it was mirrored at {row['synced_at']:%Y-%m-%d %H:%M:%S} UTC"
             else:
                 alike.append(run_id)
@@ -126,21 +126,21 @@ class _Side:
         return why
 
     async def _semantics(self, run_ids: Sequence[str], found_by: Finder) -> dict[str, str]:
-        """For runs that are the same on both sides: the first clause that one side says no to, taken alone."""
+        """For runs that are equal on both sides: the first clause that, by itself, does not match on one side."""
         why: dict[str, str] = {}
         for part in parts(self.conditions):
             left = [run_id for run_id in run_ids if run_id not in why]
             if not left:
                 break
-            mine = {"$and": [{"name": {"$in": left}}, part]}
+            clause = {"$and": [{"name": {"$in": left}}, part]}
             if found_by == "server":
-                agreeing = _matching(self.connection, self.project, mine)
+                agreeing = _matching(self.connection, self.project, clause)
             else:
-                agreeing = await _served(self.server, self.project, mine)
+                agreeing = await _served(self.server, self.project, clause)
             refusing = "mirror" if found_by == "server" else "server"
-            text = f"semantics: the {refusing} says no to {json.dumps(part, ensure_ascii=False)}"
+            text = f"semantics: the {refusing} does not match it with {json.dumps(part, ensure_ascii=False)}"
             why |= dict.fromkeys((run_id for run_id in left if run_id not in agreeing), text)
-        whole = "semantics: each clause alone finds it on both sides"
+        whole = "semantics: each clause by itself matches it on both sides"
         return {run_id: why.get(run_id, whole) for run_id in run_ids}
 
     def _stored(self, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -152,8 +152,8 @@ class _Side:
         return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
 
 
-def _told(record: RunRecord) -> dict[str, Any]:
-    """What the server says of a run now, in the words of the relation `runs`."""
+def _as_row(record: RunRecord) -> dict[str, Any]:
+    """The server's record of a run as columns of the relation `runs`."""
     return {
         "state": record.state,
         "name": record.name,

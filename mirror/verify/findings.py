@@ -1,4 +1,4 @@
-"""What a verification found, and what it proved."""
+"""The findings of a verification, and the verdict on each project."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class Level(StrEnum):
     """What a finding means."""
 
     DIFFERS = "differs"
-    """The mirror is not what the server has, or does not agree with itself."""
+    """The mirror differs from the server, or is inconsistent."""
 
     BEHIND = "behind"
-    """The server moved on after the last pass; the next one takes it."""
+    """The server has changed since the last pass; the next pass pulls it."""
 
     NOTE = "note"
-    """Worth knowing, and no difference: the server does not agree with itself, or something lies outside the scope."""
+    """Worth knowing, but not a difference: the server is inconsistent, or something is outside of the scope."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference. `by` says who has what is `expected`: the server, or another place in the mirror.
+    """One difference. `by` is where `expected` comes from: the server, or another place in the mirror.
 
-    `flush` names the runs that have to be pulled again to make it good.
+    `flush` names the runs that must be pulled again to repair it.
     """
 
     level: Level
@@ -52,14 +52,14 @@ class Finding:
         }
 
     def line(self, project: ProjectKey) -> str:
-        """One line for people."""
+        """The finding as one line of text."""
         where = f"{project}/{self.run_id}" if self.run_id else f"{project}"
         has = f"the {self.by} has" if self.by == "server" else "should be"
         return f"{self.level}: {where} {self.field}: mirror has {self.mirror}, {has} {self.expected} ({self.cause})"
 
 
 def of_damage(damage: Damage) -> Finding:
-    """A place where the mirror does not agree with itself."""
+    """The finding for a place where the mirror is inconsistent."""
     flush = damage.lost or ((damage.run_id,) if damage.run_id else ())
     return Finding(
         Level.DIFFERS, damage.run_id, damage.field, damage.found, damage.expected, damage.cause, "mirror", flush
@@ -68,10 +68,10 @@ def of_damage(damage: Damage) -> Finding:
 
 @dataclass
 class Verdict:
-    """One project's verification: how much was compared, and what was found.
+    """The verification of one project: how much was compared, and the findings.
 
     `values` counts the mirrored history values, `compared` those that were read again and compared one by one.
-    `alone` names the runs that only the mirror has, since they are deleted on the server or came from a local file.
+    `alone` names the runs that only the mirror has, because they were deleted on the server or came from local files.
     """
 
     project: ProjectKey
@@ -94,16 +94,16 @@ class Verdict:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs; a run that moved on since the last pass does not count."""
+        """True if nothing differs. Runs that only changed since the last pass do not count as different."""
         return self.error is None and not self.of(Level.DIFFERS)
 
     def to_flush(self) -> list[str]:
-        """The runs that have to be pulled again, but for those that the server does not have."""
+        """The runs that must be pulled again, without those that the server does not have."""
         named = {run_id for finding in self.of(Level.DIFFERS) for run_id in finding.flush}
         return sorted(named - self.alone)
 
     def lost(self) -> list[str]:
-        """The runs whose values were lost and cannot be had again."""
+        """The runs whose values were lost and cannot be pulled again."""
         segments = [finding for finding in self.of(Level.DIFFERS) if finding.field == "segment"]
         return sorted(self.alone & {run_id for finding in segments for run_id in finding.flush})
 

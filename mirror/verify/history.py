@@ -1,4 +1,4 @@
-"""Reads history again and compares every value with the mirror's, in DuckDB, some windows at a time."""
+"""Reads history from the server again and compares every value with the mirror's, in DuckDB, some windows at a time."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from mirror.sync.scout import locate
 from mirror.wandb_json import loads
 
 AHEAD = 3
-"""Answers that may wait to be compared; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
+"""How many responses may wait for comparison; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
 
 VALUES = 1_000_000
-"""How many values are compared in one go."""
+"""How many values are compared at a time."""
 
 _SHOWN = "CASE WHEN {0}.run_id IS NULL THEN 'no value' ELSE coalesce({0}.text, CAST({0}.value AS VARCHAR)) END"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Whole rows that only one side has, at one place of a run."""
+    """Complete rows that only one side has: how many, and their first and last step."""
 
     rows: int
     first: int
@@ -46,7 +46,7 @@ class Rows:
         return f"{self.rows:,} rows between steps {self.first} and {self.last}"
 
     def and_(self, other: Rows | None) -> Rows:
-        """Both together."""
+        """Merged with another."""
         if other is None:
             return self
         return Rows(self.rows + other.rows, min(self.first, other.first), max(self.last, other.last))
@@ -54,7 +54,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Values:
-    """Values of one key that differ, and the first of them on both sides."""
+    """Values of one key that differ: how many, and the step and both sides' value of the first."""
 
     values: int
     first: int
@@ -62,7 +62,7 @@ class Values:
     server: str
 
     def and_(self, other: Values | None) -> Values:
-        """Both together."""
+        """Merged with another."""
         if other is None:
             return self
         head = min(self, other, key=lambda one: one.first)
@@ -71,10 +71,10 @@ class Values:
 
 @dataclass
 class Compared:
-    """How a run's history compares: `missing` and `extra` rows by place, differing values by key and kind.
+    """The comparison of a run's history: `missing` and `extra` rows by place, differing values by key and kind.
 
-    A place is start, middle or end: of the mirrored rows for `missing` ones, of the server's for `extra` ones. `last`
-    is the highest step of which the server gave a row.
+    A place is start, middle or end: relative to the mirrored rows for `missing`, to the server's rows for `extra`.
+    `last` is the highest step for which the server returned a row.
     """
 
     lines: int = 0
@@ -88,7 +88,7 @@ class Compared:
 
     @property
     def same(self) -> bool:
-        """Whether every value was read and is equal."""
+        """True if every value was read and is equal."""
         return not (self.missing or self.extra or self.differ or self.error or self.gone)
 
 
@@ -102,9 +102,9 @@ async def compare(
     *,
     ordered: bool = True,
 ) -> dict[str, Compared]:
-    """Compare the steps of each span; the findings by run. Unless `ordered`, the members of objects may change places.
+    """Compare the steps of each span; the results by run. Unless `ordered`, the order of members in objects is ignored.
 
-    A run that cannot be read carries its error. Raises Unreachable or AuthError when nothing more can be had at all.
+    A run that cannot be read has its error in the result. Raises Unreachable or AuthError if no run can be read.
     """
     keys = KeyGlobs(globs)
     found = {span.run_id: Compared() for span in spans}
@@ -160,7 +160,7 @@ def _compare(
     *,
     ordered: bool,
 ) -> None:
-    """Hold the pages against what the mirror shows of the same windows."""
+    """Compare the pages with the mirror's values in the same windows."""
     for run_id, error in answer.failed.items():
         found[run_id].error = error
     for run_id in answer.gone:
@@ -179,14 +179,14 @@ def _compare(
         reader.table(
             "windows", columns.table({"run_id": "VARCHAR", "first": "BIGINT", "stop": "BIGINT"}, _joined(pages))
         ),
-        reader.table("told", _told(pages)),
+        reader.table("served", _served(pages)),
     ):
-        _hold(reader, project, sorted({window.run_id for window, _ in pages}), keys)
+        _select_mirrored(reader, project, sorted({window.run_id for window, _ in pages}), keys)
         for run_id in {window.run_id for window, page in pages if page.rows}:
-            # What only the mirror has behind the rows so far does not lie behind these.
+            # Extra rows that were at the end until now are followed by these rows.
             if (waiting := found[run_id].extra.pop("end", None)) is not None:
                 _add_extra(found[run_id], "middle" if run_id in earlier else "start", waiting)
-        _lay_differences(reader, ordered=ordered)
+        _find_differences(reader, ordered=ordered)
         _count_differences(reader, project, found, earlier)
 
 
@@ -195,7 +195,7 @@ def _add_extra(compared: Compared, place: str, rows: Rows) -> None:
 
 
 def _joined(pages: Sequence[tuple[Window, HistoryPage]]) -> list[tuple[str, int, int]]:
-    """The windows, those that follow each other as one."""
+    """The windows, with adjacent ones merged."""
     joined: list[tuple[str, int, int]] = []
     for window, _ in pages:
         if joined and joined[-1][0] == window.run_id and joined[-1][2] == window.first:
@@ -205,7 +205,7 @@ def _joined(pages: Sequence[tuple[Window, HistoryPage]]) -> list[tuple[str, int,
     return joined
 
 
-def _told(pages: Sequence[tuple[Window, HistoryPage]]) -> Any:
+def _served(pages: Sequence[tuple[Window, HistoryPage]]) -> Any:
     import pyarrow as pa
 
     pieces = []
@@ -219,11 +219,11 @@ def _told(pages: Sequence[tuple[Window, HistoryPage]]) -> Any:
     return pa.concat_tables(pieces).unify_dictionaries()
 
 
-def _hold(reader: Reader, project: ProjectKey, run_ids: Sequence[str], keys: KeyGlobs) -> None:
-    """Lay what the mirror shows of the windows beside what the server told."""
+def _select_mirrored(reader: Reader, project: ProjectKey, run_ids: Sequence[str], keys: KeyGlobs) -> None:
+    """Create the table `mirrored` of the mirror's values in the windows."""
     reader.run(
         f"""
-        CREATE OR REPLACE TEMP TABLE held AS
+        CREATE OR REPLACE TEMP TABLE mirrored AS
         SELECT h.run_id, h.step, h.key, h.value, h.text FROM {HISTORY} AS h
         JOIN windows AS w ON w.run_id = h.run_id AND h.step >= w.first AND h.step < w.stop
         WHERE h.entity = ? AND h.project = ? AND h.run_id IN (SELECT unnest(?::VARCHAR[]))
@@ -231,11 +231,12 @@ def _hold(reader: Reader, project: ProjectKey, run_ids: Sequence[str], keys: Key
         [project.entity, project.project, list(run_ids)],
     )
     if not keys.everything:
-        other = [key for (key,) in reader.run("SELECT DISTINCT key FROM held") if key not in keys]
-        reader.run("DELETE FROM held WHERE key IN (SELECT unnest(?::VARCHAR[]))", [other])
+        other = [key for (key,) in reader.run("SELECT DISTINCT key FROM mirrored") if key not in keys]
+        reader.run("DELETE FROM mirrored WHERE key IN (SELECT unnest(?::VARCHAR[]))", [other])
 
 
-def _lay_differences(reader: Reader, *, ordered: bool) -> None:
+def _find_differences(reader: Reader, *, ordered: bool) -> None:
+    """Create the table `differ` of the values that are not equal."""
     here, there = _SHOWN.format("h"), _SHOWN.format("t")
     reader.run(
         f"""
@@ -243,7 +244,7 @@ def _lay_differences(reader: Reader, *, ordered: bool) -> None:
         SELECT coalesce(h.run_id, t.run_id) AS run_id, coalesce(h.step, t.step) AS step, coalesce(h.key, t.key) AS key,
                CASE WHEN h.run_id IS NULL THEN 'missing' WHEN t.run_id IS NULL THEN 'extra' ELSE 'changed' END AS kind,
                {here} AS here, {there} AS there
-        FROM held AS h FULL JOIN told AS t ON t.run_id = h.run_id AND t.key = h.key AND t.step = h.step
+        FROM mirrored AS h FULL JOIN served AS t ON t.run_id = h.run_id AND t.key = h.key AND t.step = h.step
         WHERE h.run_id IS NULL OR t.run_id IS NULL
               OR h.value IS DISTINCT FROM t.value OR h.text IS DISTINCT FROM t.text
         """
@@ -259,7 +260,7 @@ def _lay_differences(reader: Reader, *, ordered: bool) -> None:
 
 
 def _sorted(text: str) -> str:
-    """A JSON text with its members in order; the text itself where it is none."""
+    """A JSON text with its members sorted; the text unchanged if it is not JSON."""
     try:
         return json.dumps(loads(text), sort_keys=True)
     except (ValueError, RecursionError):
@@ -269,7 +270,7 @@ def _sorted(text: str) -> str:
 def _count_differences(
     reader: Reader, project: ProjectKey, found: dict[str, Compared], earlier: Collection[str]
 ) -> None:
-    """Add what differs. Of the runs in `earlier` the server gave rows before these."""
+    """Add the differences to `found`. For runs in `earlier`, the server returned rows before these."""
     if not reader.value("SELECT count(*) FROM differ"):
         return
     reader.run(
@@ -279,16 +280,16 @@ def _count_differences(
                CASE WHEN s.step < e.first OR (e.first IS NULL AND s.kind = 'missing') THEN 'start'
                     WHEN s.step > e.last OR e.first IS NULL THEN 'end' ELSE 'middle' END AS place
         FROM (
-            SELECT run_id, step, 'missing' AS kind FROM (SELECT DISTINCT run_id, step FROM told) ANTI JOIN held
+            SELECT run_id, step, 'missing' AS kind FROM (SELECT DISTINCT run_id, step FROM served) ANTI JOIN mirrored
                 USING (run_id, step)
             UNION ALL
-            SELECT run_id, step, 'extra' AS kind FROM (SELECT DISTINCT run_id, step FROM held) ANTI JOIN told
+            SELECT run_id, step, 'extra' AS kind FROM (SELECT DISTINCT run_id, step FROM mirrored) ANTI JOIN served
                 USING (run_id, step)
         ) AS s LEFT JOIN (
             SELECT run_id, 'missing' AS kind, min(step) AS first, max(step) AS last FROM {HISTORY}
             WHERE entity = ? AND project = ? AND run_id IN (SELECT DISTINCT run_id FROM differ) GROUP BY run_id
             UNION ALL
-            SELECT run_id, 'extra' AS kind, min(step) AS first, max(step) AS last FROM told GROUP BY run_id
+            SELECT run_id, 'extra' AS kind, min(step) AS first, max(step) AS last FROM served GROUP BY run_id
         ) AS e ON e.run_id = s.run_id AND e.kind = s.kind
         """,
         [project.entity, project.project],

@@ -1,4 +1,4 @@
-"""Verifies one project: the published file against itself, then run by run against the server."""
+"""Verifies one project: checks the published file for consistency, then compares it with the server, run by run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class _Look:
-    """What is to be done about one run's history. `moved` tells why the server is ahead, if it is."""
+    """A run to compare. `moved` is why the server is ahead, if it is; `suspicions` are reasons to read its history."""
 
     record: RunRecord
     known: KnownRun
@@ -44,7 +44,7 @@ class _Look:
 async def verify_project(
     server: Server, reader: Reader, scope: Scope, target: Target, progress: Progress, *, deep: bool
 ) -> Verdict:
-    """Compare one project, or some of its runs. Never raises for what went wrong on the server's side."""
+    """Compare one project, or some of its runs. Errors are reported in the verdict, not raised."""
     started = time.monotonic()
     requests = server.count_requests()
     one = _Verification(server, reader, scope, target, progress, deep=deep)
@@ -60,7 +60,7 @@ async def verify_project(
 
 
 class _Verification:
-    """The steps of one project's verification and what they share."""
+    """The steps of one project's verification, and their shared state."""
 
     def __init__(
         self, server: Server, reader: Reader, scope: Scope, target: Target, progress: Progress, *, deep: bool
@@ -75,24 +75,24 @@ class _Verification:
         self.progress = progress
         self.keys = KeyGlobs(scope.history)
         self.verdict = Verdict(target.project, deep)
-        self.held = Mirrored()
+        self.mirrored = Mirrored()
         self.damaged: dict[str, list[Damage]] = {}
         self.of_run: dict[str, list[Finding]] = {}
         self.looks: dict[str, _Look] = {}
 
     async def run(self) -> None:
-        """Do it all."""
-        held = await self._read(lambda reader: store.mirrored(reader, self.project))
-        if held is None:
+        """Run all steps, and collect the findings in the verdict."""
+        mirrored = await self._read(lambda reader: store.mirrored(reader, self.project))
+        if mirrored is None:
             cause = "it was never mirrored; run `mirror sync`"
             self._note(Level.DIFFERS, None, "project", "nothing", f"{await self._count():,} runs", cause)
             return
-        self.held = held
+        self.mirrored = mirrored
         await self._check_file()
         listed = await self._listed()
-        await self._find(listed, self.held.known)
+        await self._check_unlisted(listed, self.mirrored.known)
         await self._compare_histories(list(self.looks.values()))
-        await self._second_look()
+        await self._compare_changed()
         for run_id in sorted(self.of_run):
             self.verdict.findings += self.of_run[run_id]
 
@@ -100,7 +100,7 @@ class _Verification:
         return await asyncio.to_thread(look, self.reader)
 
     def _note(self, level: Level, run_id: str | None, field: str, mirror: str, server: str, cause: str) -> None:
-        """Add a finding; a run that differs is one to be pulled again."""
+        """Add a finding. A run that differs must be pulled again."""
         flush = (run_id,) if run_id and level is Level.DIFFERS else ()
         finding = Finding(level, run_id, field, mirror, server, cause, flush=flush)
         if run_id is None:
@@ -109,8 +109,8 @@ class _Verification:
             self.of_run.setdefault(run_id, []).append(finding)
 
     async def _check_file(self) -> None:
-        """Hold what stands in the file in two places against each other."""
-        damage, values, keys = await self._read(self._look_at_file)
+        """Compare what the file stores in two places with each other."""
+        damage, values, keys = await self._read(self._damage_in_file)
         self.verdict.values += values
         self.verdict.keys += keys
         for one in damage:
@@ -119,15 +119,15 @@ class _Verification:
             else:
                 self.damaged.setdefault(one.run_id, []).append(one)
         for run_id, found in self.damaged.items():
-            # Everything of a run that is there twice shows twice.
-            twice = [one for one in found if one.field == "run"]
-            self.damaged[run_id] = twice or found
+            # For a run that is stored twice, all its values look duplicated: report only the run.
+            duplicates = [one for one in found if one.field == "run"]
+            self.damaged[run_id] = duplicates or found
             self.of_run[run_id] = [of_damage(one) for one in self.damaged[run_id]]
 
-    def _look_at_file(self, reader: Reader) -> tuple[list[Damage], int, int]:
+    def _damage_in_file(self, reader: Reader) -> tuple[list[Damage], int, int]:
         folder = reader.home.history
-        names = list(self.run_ids or self.held.known)
-        names = [run_id for run_id in names if run_id in self.held.known]
+        names = list(self.run_ids or self.mirrored.known)
+        names = [run_id for run_id in names if run_id in self.mirrored.known]
         broken = checks.segment_damage(reader, folder, self.project)
         checks.lay_history(reader, folder, broken)
         damage = list(broken.values())
@@ -141,42 +141,42 @@ class _Verification:
         damage += checks.tags(reader, self.project) + checks.cursors(reader, self.project)
         damage += checks.wide_relation(reader, self.project) + checks.owners(reader)
         if self.run_ids:
-            mine = set(self.run_ids)
-            damage = [one for one in damage if one.run_id in mine or mine & set(one.lost)]
+            wanted = set(self.run_ids)
+            damage = [one for one in damage if one.run_id in wanted or wanted & set(one.lost)]
         return damage, values, keys
 
     async def _count(self) -> int:
-        """How many runs the server has. Raises NotFound for a project that it does not have."""
+        """How many runs the server has. Raises NotFound if it does not have the project."""
         pages = remote.heads(self.server, self.project, scope=self.filters, filters=self.filters)
         async with aclosing(pages):
             return (await anext(pages)).total
 
     async def _listed(self) -> dict[str, RunRecord]:
-        """Compare every record that the server lists, page by page; what is left of them is without documents."""
+        """Compare every record that the server lists, page by page; return the records without their documents."""
         listed: dict[str, RunRecord] = {}
-        told = False
+        reported = False
         async with aclosing(
             remote.records(self.server, self.project, scope=self.filters, filters=self.filters, size=PageSize())
         ) as pages:
             async for page in pages:
-                if not told:
+                if not reported:
                     self.progress.runs_expected(self.project, page.total)
-                    told = True
-                fresh = [record for record in page.runs if record.run_id not in listed]
-                await self._compare_records(fresh)
-                listed.update({record.run_id: _slim(record) for record in fresh})
-                self.progress.runs_done(self.project, len(fresh))
+                    reported = True
+                new = [record for record in page.runs if record.run_id not in listed]
+                await self._compare_records(new)
+                listed.update({record.run_id: _slim(record) for record in new})
+                self.progress.runs_done(self.project, len(new))
         return listed
 
     async def _compare_records(self, records: Sequence[RunRecord]) -> None:
-        """Compare records with the rows of the mirror, and decide what is to be seen of each run's history."""
-        known = self.held.known
+        """Compare records with the rows of the mirror, and note in `looks` which histories to compare."""
+        known = self.mirrored.known
         mirrored = [record for record in records if record.run_id in known]
         rows = await self._read(lambda reader: store.rows(reader, self.project, [r.run_id for r in records]))
         counts = await self._read(
             lambda reader: store.key_counts(reader, [known[record.run_id].rid for record in mirrored])
         )
-        told = expected(mirrored)
+        served = expected(mirrored)
         for record in records:
             run_id = record.run_id
             self.verdict.runs += 1
@@ -187,25 +187,27 @@ class _Verification:
             run = known[run_id]
             if run.local:
                 cause = "read from a local file, and on the server since; run `mirror sync`"
-                self._note(Level.BEHIND, run_id, "run", "the file's", "a run of its own", cause)
+                self._note(Level.BEHIND, run_id, "run", "the file's run", "a separate run", cause)
                 continue
             if run.deleted:
-                cause = "marked by mistake, or the run was made anew; --repair takes it again"
+                cause = "marked by mistake, or the run was created again; --repair pulls it again"
                 self._note(Level.DIFFERS, run_id, "deleted_at", f"{rows[run_id]['deleted_at']}", "the run", cause)
                 continue
             if record.flaw:
-                self._note(Level.DIFFERS, run_id, "record", "as it was before", "what cannot be read", record.flaw)
+                self._note(
+                    Level.DIFFERS, run_id, "record", "an older record", "a record that cannot be read", record.flaw
+                )
                 continue
             moved = runs.moved_on(record, run)
             if moved is None and run_id not in self.damaged and _pending(run):
-                moved = "the pass that takes its history has not ended; run `mirror sync`"
+                moved = "the pass that pulls its history has not ended; run `mirror sync`"
             if moved:
                 self.of_run.setdefault(run_id, []).append(runs.behind(record, run, moved))
             else:
-                differing = runs.fields(run_id, rows[run_id], told[run_id])
+                differing = runs.fields(run_id, rows[run_id], served[run_id])
                 self.of_run.setdefault(run_id, []).extend(runs.while_live(differing, run))
             if run.ahead:
-                cause = "a local file holds more history than the server; its history is not compared"
+                cause = "a local file has more history than the server; its history is not compared"
                 mirror, server = f"{run.rows:,} rows", f"{record.server_rows:,} rows"
                 self._note(Level.NOTE, run_id, "history", mirror, server, cause)
                 continue
@@ -213,8 +215,8 @@ class _Verification:
             self.looks[run_id] = _Look(_slim(record), run, moved, suspicions)
 
     def _missing(self, record: RunRecord) -> None:
-        """A run that the mirror lacks: new since the last pass, or never taken."""
-        covered, run_id = self.held.cursor.covered_to, record.run_id
+        """Note a run that the mirror lacks: new since the last pass, or never pulled."""
+        covered, run_id = self.mirrored.cursor.covered_to, record.run_id
         newest = plan.newest([record], None)
         if covered is None or (newest is not None and newest > covered):
             cause = "new on the server after the last pass; run `mirror sync`"
@@ -222,19 +224,19 @@ class _Verification:
                 Level.BEHIND, run_id, "run", "no such run", f"{record.state}, created {record.created_at}", cause
             )
             return
-        cause = "no pass took it, or it was lost from the file"
+        cause = "no pass pulled it, or it was lost from the file"
         server = f"{record.state}, {record.server_rows:,} rows, created {record.created_at}"
         self._note(Level.DIFFERS, run_id, "run", "no such run", server, cause)
 
     def _suspicions(self, record: RunRecord, run: KnownRun, counts: dict[str, int], moved: str | None) -> Iterable[str]:
-        """Why the run's history has to be read, in the words of a note."""
+        """Reasons why the run's history must be read, as texts for a note."""
         if not self.scope.history:
             return
         if run.run_id in self.damaged or run.error:
-            yield "the mirror does not agree with itself"
-        told = record.server_keys
+            yield "the mirror is inconsistent"
+        served = record.server_keys
         if moved:
-            if told is not None and any(count > told.get(key, count) for key, count in counts.items()):
+            if served is not None and any(count > served.get(key, count) for key, count in counts.items()):
                 yield "the mirror counts more values than the server"
             return
         if run.rows != record.server_rows:
@@ -242,24 +244,24 @@ class _Verification:
         last = record.server_last_step
         if last is not None and run.last_step != last:
             yield f"the server's last step is {last}"
-        if told is None:
+        if served is None:
             return
-        for key in sorted(told.keys() | counts.keys()):
+        for key in sorted(served.keys() | counts.keys()):
             # Servers differ in whether they list their own keys: _step, _runtime, _timestamp.
-            if key == "_step" or key not in self.keys or (key.startswith("_") and key not in told):
+            if key == "_step" or key not in self.keys or (key.startswith("_") and key not in served):
                 continue
-            if told.get(key, 0) != counts.get(key, 0):
-                yield f"the server counts {told.get(key, 0):,} values of {key}"
+            if served.get(key, 0) != counts.get(key, 0):
+                yield f"the server counts {served.get(key, 0):,} values of {key}"
 
-    async def _find(self, listed: dict[str, RunRecord], known: Mapping[str, KnownRun]) -> None:
-        """Runs that the mirror shows and the server did not list. Each is asked for by name."""
+    async def _check_unlisted(self, listed: dict[str, RunRecord], known: Mapping[str, KnownRun]) -> None:
+        """Request mirrored runs that the server did not list by name, and note those that are gone."""
         names = [name for name in (self.run_ids or known) if name not in listed]
         alone = {name for name in names if name in known and (known[name].deleted or known[name].local)}
         self.verdict.alone = frozenset(alone)
         suspects = [name for name in names if name in known and name not in alone]
-        if nowhere := [name for name in names if name not in known]:
+        if unknown := [name for name in names if name not in known]:
             where = self.server.base_url
-            raise NotFound(f"no run {', '.join(nowhere)} in the mirror's {self.project}, nor on {where}")
+            raise NotFound(f"no run {', '.join(unknown)} in {self.project}, neither in the mirror nor on {where}")
         for start in range(0, len(suspects), remote.MOST_RUNS):
             asked = suspects[start : start + remote.MOST_RUNS]
             by_name = {"name": {"$in": asked}}
@@ -278,17 +280,17 @@ class _Verification:
                 if name in present:
                     continue
                 if name in outside:
-                    cause = "it was mirrored under another filter, and is no longer followed"
+                    cause = "it was mirrored under another filter, and is not updated any more"
                     self._note(Level.NOTE, name, "run", "the run", "the run, outside of sync.filters", cause)
                 else:
                     cause = "deleted on the server; `mirror sync` marks it at the next full listing"
                     self._note(Level.DIFFERS, name, "run", f"a {known[name].state} run", "no such run", cause)
 
     async def _compare_histories(self, looks: Sequence[_Look]) -> None:
-        """Read history again, all of it or that of suspicious runs, and settle what is wrong with each run."""
+        """Read the history of all or of suspicious runs again, and turn the differences into findings."""
         looks = [look for look in looks if self.scope.history]
         wanted = [look for look in looks if self.deep or look.suspicions]
-        # A history that was cut back on the server can't be compared with what was there before.
+        # A history that was truncated on the server cannot be compared with what was mirrored before.
         wanted = [look for look in wanted if not (look.moved and plan.shrank(look.record, look.known))]
         spans = [plan.Span(look.known.run_id, 0, last, _rows(look)) for look in wanted if (last := _end(look)) >= 0]
         self.verdict.rows += sum(look.known.rows for look in looks)
@@ -316,51 +318,51 @@ class _Verification:
                     self.of_run.setdefault(run_id, []).append(finding)
 
     def _settle(self, look: _Look, compared: Compared) -> None:
-        """Turn what was found of one run's history into findings."""
+        """Turn the comparison of one run's history into findings."""
         run_id, run = look.known.run_id, look.known
         damaged = self.damaged.get(run_id, [])
         if compared.gone:
             self._note(Level.BEHIND, run_id, "run", f"a {run.state} run", "no such run", "deleted just now")
             return
         if compared.error:
-            cause = f"set aside: {run.error}" if run.error else "the server's answer cannot be read"
+            cause = f"failed, will be retried: {run.error}" if run.error else "the server's answer cannot be read"
             self._note(Level.DIFFERS, run_id, "history", f"{run.rows:,} rows", f"an error: {compared.error}", cause)
             return
         before = len(self.of_run.get(run_id, []))
         for finding in _history_findings(look, compared, lost=bool(damaged)):
             self.of_run.setdefault(run_id, []).append(finding)
         if compared.missing or compared.extra or compared.differ:
-            self._drop_told(run_id, compared)
+            self._drop_explained(run_id, compared)
             return
-        told = {one.field for one in damaged}
+        reported = {one.field for one in damaged}
         if not look.moved:
-            if run.rows != compared.lines and "history_rows" not in told:
+            if run.rows != compared.lines and "history_rows" not in reported:
                 cause = "the count of rows was changed in the file, or a pass went wrong"
                 self._note(Level.DIFFERS, run_id, "history_rows", f"{run.rows:,}", f"{compared.lines:,}", cause)
             last = look.record.server_last_step
-            if last is not None and run.last_step != last and "last_step" not in told:
+            if last is not None and run.last_step != last and "last_step" not in reported:
                 cause = "the cursor of the history was changed: a pass would pull rows twice or miss some"
                 self._note(Level.DIFFERS, run_id, "last_step", f"{run.last_step}", f"{last}", cause)
         if look.suspicions and not damaged and len(self.of_run.get(run_id, [])) == before and not look.moved:
             server = "; ".join(look.suspicions[:3])
-            cause = "the server's own counts disagree with the rows it gives, all of which are mirrored"
+            cause = "the server's own counts disagree with the rows it returns, all of which are mirrored"
             self._note(
-                Level.NOTE, run_id, "history", f"{compared.lines:,} rows, each as the server gives it", server, cause
+                Level.NOTE, run_id, "history", f"{compared.lines:,} rows, each equal to the server's", server, cause
             )
 
-    def _drop_told(self, run_id: str, compared: Compared) -> None:
-        """Leave out counts that disagree within the file where rows or values are known to be missing."""
+    def _drop_explained(self, run_id: str, compared: Compared) -> None:
+        """Remove findings on counts within the file that missing rows or values already explain."""
         keys = {f"history.{key}" for key, _ in compared.differ}
         whole = bool(compared.missing or compared.extra)
 
-        def told(finding: Finding) -> bool:
+        def explained(finding: Finding) -> bool:
             count = finding.by == "mirror" and "history_keys" in finding.expected
             return count and (whole or any(finding.field.startswith(key) for key in keys))
 
-        self.of_run[run_id] = [finding for finding in self.of_run[run_id] if not told(finding)]
+        self.of_run[run_id] = [finding for finding in self.of_run[run_id] if not explained(finding)]
 
-    async def _second_look(self) -> None:
-        """Compare runs anew that changed on the server while they were compared."""
+    async def _compare_changed(self) -> None:
+        """Compare runs again that changed on the server during the comparison."""
         names = [
             run_id
             for run_id, found in self.of_run.items()
@@ -379,7 +381,7 @@ class _Verification:
             del self.looks[record.run_id]
         if changed:
             self.verdict.runs -= len(changed)
-            self.verdict.rows -= sum(self.held.known[record.run_id].rows for record in changed)
+            self.verdict.rows -= sum(self.mirrored.known[record.run_id].rows for record in changed)
             await self._compare_records(changed)
             await self._compare_histories([self.looks[r.run_id] for r in changed if r.run_id in self.looks])
 
@@ -387,11 +389,11 @@ class _Verification:
 def _history_findings(look: _Look, compared: Compared, *, lost: bool) -> Iterable[Finding]:
     run_id = look.known.run_id
     if look.known.error:
-        missing = f"set aside: {look.known.error}"
+        missing = f"failed, will be retried: {look.known.error}"
     elif lost:
         missing = "lost from the file: it was damaged or changed"
     else:
-        missing = "never taken, or lost from the file with its count"
+        missing = "never pulled, or lost from the file with its count"
     differs = Level.DIFFERS, run_id
     for place, rows in sorted(compared.missing.items()):
         server = f"{rows}"
@@ -399,12 +401,12 @@ def _history_findings(look: _Look, compared: Compared, *, lost: bool) -> Iterabl
         yield Finding(*differs, "history rows", f"none of them, {where}", server, missing, flush=(run_id,))
     if compared.extra:
         mirror = f"{reduce(lambda some, more: some.and_(more), compared.extra.values())}"
-        cause = "cut back on the server without moving a timestamp, or written into the file"
+        cause = "truncated on the server without moving a timestamp, or written into the file"
         yield Finding(*differs, "history rows", mirror, "none of them", cause, flush=(run_id,))
     causes = {
         "missing": missing,
-        "extra": "taken away on the server without a trace, or written into the file",
-        "changed": "changed in the file, or on the server after it was taken",
+        "extra": "deleted on the server without a trace, or written into the file",
+        "changed": "changed in the file, or on the server after it was pulled",
     }
     for (key, kind), values in compared.differ.items():
         at = f"at step {values.first}" + (f", the first of {values.values:,}" if values.values > 1 else "")
@@ -413,7 +415,7 @@ def _history_findings(look: _Look, compared: Compared, *, lost: bool) -> Iterabl
 
 
 def _end(look: _Look) -> int:
-    """The last step that is to be compared; what came after the last pass is left out."""
+    """The last step to compare; steps logged after the last pass are left out."""
     mirrored = -1 if look.known.last_step is None else look.known.last_step
     if look.moved:
         return mirrored
@@ -426,14 +428,14 @@ def _rows(look: _Look) -> int:
 
 
 def _pending(run: KnownRun) -> bool:
-    """Whether history is still to be pulled that no pass has had; a gap in what was pulled is another matter."""
+    """Return True if some history was never pulled yet; a gap in what was pulled does not count."""
     if run.error or plan.need(run, utc_now()) is None:
         return False
     return run.refresh or run.last_step is None or run.last_step != run.server_last_step
 
 
 def _slim(record: RunRecord) -> RunRecord:
-    """The record without its documents, of which there may be many."""
+    """The record without its documents, to save memory."""
     return replace(record, config={}, config_meta=None, summary={})
 
 

@@ -1,4 +1,4 @@
-"""Compares a run's record with the row that the mirror keeps of it."""
+"""Compares a run's record on the server with its row in the mirror."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from mirror.sync import plan
 from mirror.verify.findings import Finding, Level
 
 LONGEST = 80
-"""Characters of a value that are shown."""
+"""Values are shown with at most this many characters."""
 
 _DOCUMENTS = ("config", "summary")
 _SILENT = "edited on the server without moving a timestamp, or changed in the file"
 
 
 def moved_on(record: RunRecord, known: KnownRun) -> str | None:
-    """What happened to the run after the last pass that took it; None for nothing."""
+    """How the run changed on the server since it was last pulled; None if it did not."""
     if plan.shrank(record, known) and _later(record.updated_at, known.updated_at):
         return "the run was rewound after the last pass; run `mirror sync`"
     if _later(record.heartbeat_at, known.heartbeat_at):
-        return "the run went on after the last pass; run `mirror sync`"
+        return "the run continued after the last pass; run `mirror sync`"
     if _later(record.updated_at, known.updated_at):
         return "the run was edited after the last pass; run `mirror sync`"
     if known.state in plan.LIVE_STATES:
         if record.state != known.state:
             return "the run ended after the last pass; run `mirror sync`"
-        # A heartbeat is told to the second, and rows may follow it within that second.
+        # Heartbeats are whole seconds, and rows may follow one within its second.
         if record.server_rows > known.server_rows:
-            return "the run went on after the last pass; run `mirror sync`"
+            return "the run continued after the last pass; run `mirror sync`"
     return None
 
 
@@ -44,7 +44,7 @@ def _later(there: datetime | None, here: datetime | None) -> bool:
 
 
 def behind(record: RunRecord, known: KnownRun, cause: str) -> Finding:
-    """That the server moved on."""
+    """The finding that the run changed on the server since the last pass."""
     mirror = f"{known.state}, {known.rows:,} rows, heartbeat {_time(known.heartbeat_at)}"
     server = f"{record.state}, {record.server_rows:,} rows, heartbeat {_time(record.heartbeat_at)}"
     return Finding(Level.BEHIND, record.run_id, "run", mirror, server, cause)
@@ -55,17 +55,17 @@ def _time(moment: datetime | None) -> str:
 
 
 _COUNTS = ("server_events", "server_log_lines")
-"""By these a pass sees that there is more to take; they move without the run."""
+"""Counts that show a pass whether there is more to pull; they can change without any change of the run."""
 
-_STOOD_IN_FOR = ("host", "git_commit")
-"""What the run's metadata file tells where the server tells nothing."""
+_FROM_METADATA = ("host", "git_commit")
+"""Fields that are read from the run's metadata file if the server returns none."""
 
 
 def fields(run_id: str, row: dict[str, Any], expected: dict[str, Any]) -> Iterator[Finding]:
-    """Every field and every config and summary value in which the mirrored row is not what the server tells."""
+    """A finding for each field and each config and summary value of the mirrored row that differs from the server's."""
     for name, server in expected.items():
         mirror = row[name]
-        if name in OWN_COLUMNS or name in _COUNTS or mirror == server or (name in _STOOD_IN_FOR and not server):
+        if name in OWN_COLUMNS or name in _COUNTS or mirror == server or (name in _FROM_METADATA and not server):
             continue
         if name not in _DOCUMENTS:
             yield Finding(Level.DIFFERS, run_id, name, shown(mirror), shown(server), _SILENT, flush=(run_id,))
@@ -81,7 +81,7 @@ def fields(run_id: str, row: dict[str, Any], expected: dict[str, Any]) -> Iterat
 
 
 def _leaves(text: str | None) -> dict[str, tuple[str, str | None]] | None:
-    """Kind and text of each leaf of a document, by dotted path; None where the text is no JSON object."""
+    """Kind and text of each leaf of a document, by dotted path; None if the text is not a JSON object."""
     document = parsed(text)
     if document is None:
         return None
@@ -96,11 +96,11 @@ def _leaves(text: str | None) -> dict[str, tuple[str, str | None]] | None:
 
 
 def while_live(findings: Iterable[Finding], known: KnownRun) -> Iterator[Finding]:
-    """The same findings, but what a live run writes between two heartbeats is only behind."""
+    """The findings, with those about what a live run writes between two heartbeats turned to BEHIND."""
     for finding in findings:
         moving = finding.field.startswith("summary.") or finding.field in ("duration_s", "server_last_step")
         if moving and known.state in plan.LIVE_STATES:
-            cause = "a live run writes it as it goes; the pass after its next heartbeat takes it"
+            cause = "a live run keeps writing it; the pass after its next heartbeat pulls it"
             yield replace(finding, level=Level.BEHIND, cause=cause, flush=())
         else:
             yield finding

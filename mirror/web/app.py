@@ -1,14 +1,14 @@
-"""The application behind the local HTTP port: the page, the data that it asks for, and whatever is mounted beside it.
+"""The application behind the local HTTP port: the page, its data, and further routes that are mounted with it.
 
-    GET  /api/state                              projects, and what the daemon has to say
+    GET  /api/state                              projects, and the state of the daemon
     GET  /api/keys?project                       the columns that its runs may have
     GET  /api/runs?project&filter&order&column&offset&limit
     GET  /api/run?run                            one run with config and summary
     GET  /api/history/keys?run                   the keys that these runs logged
     GET  /api/history?run&key&x&points&mean      their curves
-    POST /api/sql {"sql", "limit"}               one reading statement
+    POST /api/sql {"sql", "limit"}               one read-only statement
 
-Answers are JSON. Those to GET carry an ETag that changes with every publishing. What went wrong is {"message"}.
+Responses are JSON. Those to GET have an ETag that changes whenever the mirror is published. Errors are {"message"}.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def application(
     *,
     seconds: float = SECONDS,
 ) -> Starlette:
-    """The page over these snapshots, with `routes` of others beside it behind the same guard.
+    """Build the application for these snapshots, with additional `routes` behind the same guard.
 
-    `describe` returns what the page shows of the daemon: values for JSON, which should change only when there is
-    something new. `seconds` is how long a query may take.
+    `describe` returns what the page shows about the daemon: JSON-serialisable values, which should change only if there
+    is something new. `seconds` is how long a query may take.
     """
     page = _Page(snapshots, describe, seconds)
 
@@ -95,12 +95,12 @@ def application(
             get("/{name}", page.asset),
         ],
         middleware=[Middleware(Guard, token=token)],
-        exception_handlers={MirrorError: _told, Exception: _unexpected},
+        exception_handlers={MirrorError: _failed, Exception: _unexpected},
     )
 
 
 class _Page:
-    """The handlers of the page, and the threads that they work in."""
+    """The handlers of the page, and their threads."""
 
     def __init__(self, snapshots: Snapshots, describe: Callable[[], Mapping[str, Any]], seconds: float) -> None:
         self._snapshots = snapshots
@@ -143,10 +143,10 @@ class _Page:
         etag = f'"{version}-{zlib.crc32(json.dumps(daemon, default=str).encode()):x}"'
         if unchanged := _unchanged(request, etag):
             return unchanged
-        told = {"snapshot": version, "daemon": daemon, "projects": []}
+        state = {"snapshot": version, "daemon": daemon, "projects": []}
         if not version:
-            return _json(request, told, etag)
-        return await self._answer(request, lambda connection: told | {"projects": data.projects(connection)}, etag)
+            return _json(request, state, etag)
+        return await self._answer(request, lambda connection: state | {"projects": data.projects(connection)}, etag)
 
     async def keys(self, request: Request) -> Response:
         """GET /api/keys."""
@@ -204,7 +204,7 @@ class _Page:
     async def asset(self, request: Request) -> Response:
         """GET / and the files of the page."""
         name = request.path_params.get("name", "index.html")
-        # The page asks for runs next.
+        # The page requests runs next, which needs a worker.
         self._snapshots.statements.warm()
         return await self._in_pool(lambda: _asset(request, name))
 
@@ -215,14 +215,14 @@ async def _body(request: Request) -> bytes:
         async for piece in request.stream():
             body += piece
             if len(body) > MOST_SQL:
-                raise UsageError(f"a request holds at most {MOST_SQL:,} bytes")
+                raise UsageError(f"a request may have at most {MOST_SQL:,} bytes")
     except ClientDisconnect:
         return b""
     return body
 
 
 def _guarded(work: Callable[[], Response]) -> Response:
-    """DuckDB's errors as one line."""
+    """Raise DuckDB's errors as a one-line QueryError."""
     import duckdb
 
     try:
@@ -231,7 +231,7 @@ def _guarded(work: Callable[[], Response]) -> Response:
         raise refusal(error) from error
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     del request
     status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 400)
     return JSONResponse({"message": str(error)}, status)
@@ -239,7 +239,7 @@ async def _told(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"message": f"unexpected {type(error).__name__}; the daemon's log tells more"}, 500)
+    return JSONResponse({"message": f"unexpected {type(error).__name__}; see the daemon's log"}, 500)
 
 
 def _needed(request: Request, name: str) -> str:
@@ -257,7 +257,7 @@ def _number(request: Request, name: str, default: int) -> int:
 
 
 def _unchanged(request: Request, etag: str) -> Response | None:
-    """The answer to whoever has the newest already."""
+    """The response 304 if the client already has this version, else None."""
     if request.headers.get("if-none-match") != etag:
         return None
     return Response(status_code=304, headers={"etag": etag})
@@ -269,7 +269,7 @@ def _json(request: Request, content: Any, etag: str = "") -> Response:
 
 def _sent(request: Request, body: bytes, etag: str = "") -> Response:
     headers = {"etag": etag} if etag else {}
-    if len(body) >= _COMPRESS_FROM and _takes_gzip(request):
+    if len(body) >= _COMPRESS_FROM and _accepts_gzip(request):
         body = gzip.compress(body, 1)
         headers["content-encoding"] = "gzip"
     return Response(body, media_type="application/json", headers=headers)
@@ -282,10 +282,10 @@ def _asset(request: Request, name: str) -> Response:
     headers = {"etag": found.etag, "cache-control": "no-cache", "vary": "accept-encoding"}
     if request.headers.get("if-none-match") == found.etag:
         return Response(status_code=304, headers=headers)
-    if not _takes_gzip(request):
+    if not _accepts_gzip(request):
         return Response(found.plain, media_type=found.media_type, headers=headers)
     return Response(found.compressed, media_type=found.media_type, headers={**headers, "content-encoding": "gzip"})
 
 
-def _takes_gzip(request: Request) -> bool:
+def _accepts_gzip(request: Request) -> bool:
     return "gzip" in request.headers.get("accept-encoding", "")

@@ -1,4 +1,4 @@
-"""The files of the page: its own, and the chart library out of the installed package that ships it."""
+"""The files of the page: its own, and the chart library, which the installed plotly package contains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHARTS = "charts-library.js"
 
 @dataclass(frozen=True)
 class Asset:
-    """A file as it is sent: as it is, and compressed for whoever takes that (a page seen through an SSH tunnel)."""
+    """A file to send, plain and compressed. Compression helps when the page is used through an SSH tunnel."""
 
     plain: bytes
     compressed: bytes
@@ -34,7 +34,7 @@ class Asset:
 
 @cache
 def load(name: str) -> Asset | None:
-    """One file of the page, read and compressed once; None when there is no such file. Raises MirrorError."""
+    """One file of the page, read and compressed once; None if there is no such file. Raises MirrorError."""
     path = _charts() if name == CHARTS else _own().get(name)
     if path is None:
         return None
@@ -48,7 +48,7 @@ def _own() -> dict[str, Path]:
 
 
 def _charts() -> Path:
-    """The library that plotly's Python package ships; the package itself is not imported."""
+    """The path of the library in plotly's Python package, which is not imported."""
     spec = find_spec("plotly")
     if spec is None or spec.origin is None:
         raise MirrorError("the package plotly, which has the chart library, is not installed: `pip install plotly`")

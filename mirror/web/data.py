@@ -1,6 +1,6 @@
-"""What the page shows, as plain values for JSON; each function reads one snapshot.
+"""The data of the page, as JSON-serialisable values; each function reads one snapshot.
 
-What people ask in their own words, SQL and filters, is in `mirror.query.questions`.
+Queries with users' SQL and filters are in `mirror.query.questions`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SHOWN = (
 """The run columns that the table may show; the documents are shown by their keys."""
 
 _NEWEST = 200
-"""Whether runs differ in a key is judged by so many of them."""
+"""How many of the newest runs decide whether runs differ in a key."""
 
 
 def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -54,10 +54,10 @@ def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def keys(connection: DuckDBPyConnection, project: str) -> dict[str, Any]:
-    """The columns that the table of runs of a project may have; common keys first.
+    """The columns that the table of a project's runs may have; the most common keys first.
 
-    `order` is what a column is called in an order of runs, null where runs are not ordered by it. `varied` is
-    whether the newest runs differ in it.
+    `order` is the column's name in an order of runs, null if runs cannot be ordered by it. `varied` is true if the
+    newest runs differ in it.
     """
     home = _project(connection, project)
     by_column = {column.name: name for name, column in reversed(COLUMNS.items())} | {"tags": "tags"}
@@ -83,15 +83,15 @@ def keys(connection: DuckDBPyConnection, project: str) -> dict[str, Any]:
 
 
 def run(connection: DuckDBPyConnection, path: str) -> dict[str, Any]:
-    """One run with all its columns, config and summary as rows of key and text."""
+    """One run with all its columns; config and summary as rows of key and text."""
     project, run_id = find_run(connection, path)
-    here, place = "entity = ? AND project = ? AND run_id = ?", [*project, run_id]
-    cursor = connection.execute(f"SELECT * EXCLUDE (config, summary) FROM runs WHERE {here}", place)
+    here, address = "entity = ? AND project = ? AND run_id = ?", [*project, run_id]
+    cursor = connection.execute(f"SELECT * EXCLUDE (config, summary) FROM runs WHERE {here}", address)
     names = [column[0] for column in cursor.description or ()]
     (row,) = cursor.fetchall()
     documents = {
         document: connection.execute(
-            f"SELECT key, value FROM {document}_values WHERE {here} ORDER BY key LIMIT ?", [*place, MOST_KEYS]
+            f"SELECT key, value FROM {document}_values WHERE {here} ORDER BY key LIMIT ?", [*address, MOST_KEYS]
         ).fetchall()
         for document in ("config", "summary")
     }
@@ -99,7 +99,7 @@ def run(connection: DuckDBPyConnection, path: str) -> dict[str, Any]:
 
 
 def history_keys(connection: DuckDBPyConnection, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """The keys that may be drawn for these runs, those of most runs first."""
+    """The keys that can be drawn for these runs; the most common first."""
     return [{"name": key, "runs": count} for key, count in logged_keys(connection, _runs(paths))]
 
 
@@ -112,7 +112,7 @@ def history(
     points: int,
     mean: bool,
 ) -> list[dict[str, Any]]:
-    """The curves of these keys and runs, as `mirror.snapshot.downsample` draws them."""
+    """The curves of these keys and runs, reduced by `mirror.snapshot.downsample`."""
     if not 2 <= points <= MOST_POINTS:
         raise UsageError(f"points must be from 2 to {MOST_POINTS}")
     chosen = _runs(paths)
@@ -136,25 +136,25 @@ def _project(connection: DuckDBPyConnection, path: str) -> Project:
 
 
 def _runs(paths: Sequence[str]) -> list[tuple[Project, str]]:
-    """The runs of "entity/project/run_id"; names that no run has stay without curves."""
+    """Parse paths "entity/project/run_id". Runs that do not exist will have no curves."""
     if len(paths) > MOST_RUNS:
         raise UsageError(f"at most {MOST_RUNS} runs are drawn at a time, not {len(paths)}")
     found = []
     for path in paths:
         parts = path.split("/")
         if len(parts) != 3 or not all(parts):
-            raise UsageError(f"{path} is no run: write entity/project/run_id")
+            raise UsageError(f"{path} is not a run path; use entity/project/run_id")
         found.append((Project(parts[0], parts[1]), parts[2]))
     return list(dict.fromkeys(found))
 
 
 def _order_name(doc: str, key: str) -> str | None:
-    """What an order calls this key; one that holds a comma has no name there."""
+    """The key's name in an order of runs; None for a key with a comma, which an order cannot name."""
     return None if "," in key else f"{'summary_metrics' if doc == 'summary' else doc}.{key}"
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold: times as ISO text in UTC, what is not finite as null."""
+    """The value as JSON allows it: times as ISO text in UTC, NaN and infinity as null."""
     if isinstance(value, datetime):
         return f"{value.isoformat(timespec='milliseconds')}Z"
     return None if isinstance(value, float) and not math.isfinite(value) else value

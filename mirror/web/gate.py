@@ -1,4 +1,4 @@
-"""An HTTP server with a limit on its connections, which closes those whose clients keep it waiting."""
+"""An HTTP server that limits its connections, and closes those whose clients keep it waiting."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("mirror.web")
 
 BACKLOG = 512
-"""Connections that the kernel holds until they are accepted."""
+"""How many connections the kernel queues until they are accepted."""
 
 _AT_ONCE = 16
-"""Connections accepted in one turn of the loop, so that what was closed meanwhile frees its descriptors."""
+"""How many connections one turn of the loop accepts, so that closed ones can free their descriptors in between."""
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
-"""A client in the middle of a request or an answer is closed for another one only after so long without progress."""
+"""A connection in the middle of a request or response is closed for another one only after this without progress."""
 
 _QUIET_SECONDS = 600.0
-"""A flood is over, and the next one is logged again, after so long without one."""
+"""After this long without a flood of connections, the next flood is logged again."""
 
 _KEY = "mirror.connection"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the clients of one socket may take. Times are seconds without progress; None for no limit.
+    """Limits for the clients of one socket. Times are seconds without progress; None for no limit.
 
-    `head` begins with the connection or the end of the last answer, and only a whole request head ends it, however
-    the bytes drip. `body` and `answer` begin again with every byte that the client sends or takes.
+    `head` runs from the connection or the end of the last response until a complete request head has arrived, however
+    slowly its bytes come. `body` and `answer` start again with every byte that the client sends or receives.
     """
 
     connections: int
@@ -50,7 +50,7 @@ class Limits:
     answer: float | None = 60.0
 
     def within(self, share: int) -> Limits:
-        """The same, with at most one of `share` of the descriptors that this process may open."""
+        """These limits, with connections reduced to 1/`share` of the descriptors that this process may open."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = self.connections if soft == resource.RLIM_INFINITY else min(self.connections, soft // share)
         return replace(self, connections=max(most, 1))
@@ -59,9 +59,8 @@ class Limits:
 class Gate:
     """Serves an application on a listening socket, within limits.
 
-    When there are too many connections, those that ask nothing are closed, the oldest first, so that whoever asks is
-    answered even then. When all of them are being answered, further ones wait in the kernel. A flood is one line in
-    the log.
+    If there are too many connections, idle ones are closed, the oldest first, so that clients with requests are still
+    served. If all connections have requests, further ones wait in the kernel. A flood is logged as one line.
     """
 
     def __init__(self, name: str, app: ASGIApp, limits: Limits, *, graceful_seconds: int = 1) -> None:
@@ -72,7 +71,7 @@ class Gate:
         self._listener: socket.socket | None = None
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
-        self._look_again: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
         self._flooded_at = float("-inf")
         self._config = uvicorn.Config(
             _watched(app),
@@ -88,11 +87,11 @@ class Gate:
 
     @property
     def connections(self) -> int:
-        """How many there are now."""
+        """How many connections are open now."""
         return len(self._open)
 
     def stop(self) -> None:
-        """Have `serve` end soon; answers under way get a moment."""
+        """Make `serve` end soon; responses in progress get a moment."""
         self._server.end()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -110,7 +109,7 @@ class Gate:
     def _close(self) -> None:
         self._pause()
         self._listener = None
-        for timer in (self._retry, self._look_again):
+        for timer in (self._retry, self._next_check):
             if timer is not None:
                 timer.cancel()
         for task in self._tasks:
@@ -120,7 +119,10 @@ class Gate:
                 connection.transport.abort()
 
     def _accept(self) -> None:
-        """Accept what waits. The loop's own server logs, and tries again, once for each that finds no descriptor."""
+        """Accept waiting connections.
+
+        asyncio's own server is not used, since it logs and retries for each connection that gets no descriptor.
+        """
         loop = asyncio.get_running_loop()
         for _ in range(_AT_ONCE):
             if self._listener is None or self._server.should_exit:
@@ -131,7 +133,7 @@ class Gate:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._tell_flood(f"no connection to {self._name} can be accepted: {error.strerror or error}")
+                self._log_flood(f"no connection to {self._name} can be accepted: {error.strerror or error}")
                 self._pause()
                 self._retry = loop.call_later(_RETRY_SECONDS, self._resume)
                 return
@@ -142,9 +144,8 @@ class Gate:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if len(self._open) > self._limits.connections:
-                self._tell_flood(
-                    f"{self._name} has more than {self._limits.connections} connections at once;"
-                    " those that ask nothing are closed"
+                self._log_flood(
+                    f"{self._name} has more than {self._limits.connections} connections at once; idle ones are closed"
                 )
                 if not self._make_room():
                     self._pause()
@@ -154,12 +155,12 @@ class Gate:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
         except OSError:
-            # It is gone already.
+            # The client has closed it already.
             accepted.close()
             self.forget(connection)
 
     def _make_room(self) -> bool:
-        """Close the connection that can best be spared; whether there was one."""
+        """Close one connection: an unused one, else the oldest idle one. Returns False if all are in use."""
         now = asyncio.get_running_loop().time()
         spare = [one for one in self._open if one.made and one.can_be_spared(now)]
         if not spare:
@@ -170,18 +171,18 @@ class Gate:
         return True
 
     def forget(self, connection: _Connection) -> None:
-        """The connection is closed."""
+        """Forget a closed connection, and accept others again."""
         self._open.discard(connection)
         if not self._accepting and self._retry is None and len(self._open) <= self._limits.connections:
             self._resume()
 
     def look_after(self) -> None:
-        """Look now and then at how long the clients keep the server waiting, as long as there are any."""
-        if self._look_again is None:
-            self._look_again = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        """Check every second, while there are connections, how long their clients keep the server waiting."""
+        if self._next_check is None:
+            self._next_check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check)
 
-    def _look(self) -> None:
-        self._look_again = None
+    def _check(self) -> None:
+        self._next_check = None
         now = asyncio.get_running_loop().time()
         for connection in list(self._open):
             if connection.made and connection.is_overdue(now, self._limits):
@@ -200,15 +201,15 @@ class Gate:
             self._accepting = False
             asyncio.get_running_loop().remove_reader(self._listener)
 
-    def _tell_flood(self, reason: str) -> None:
+    def _log_flood(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._flooded_at > _QUIET_SECONDS:
-            log.warning("%s; passes and commands go on, further such connections are not logged", reason)
+            log.warning("%s; passes and commands continue, further such connections are not logged", reason)
         self._flooded_at = now
 
 
 class _Connection(H11Protocol):
-    """One connection, and since when the server waits for its client."""
+    """One connection, and since when the server has been waiting for its client."""
 
     def __init__(self, gate: Gate, config: uvicorn.Config, state: Any) -> None:
         super().__init__(config, state, {_KEY: self})
@@ -221,31 +222,31 @@ class _Connection(H11Protocol):
         self._unsent = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request."""
+        """Start to wait for a request."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self.made = True
         self._gate.look_after()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make room for another one."""
+        """Tell the gate that there is room for another one."""
         super().connection_lost(exc)
         self._gate.forget(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes are progress in the body of a request, not in its head."""
+        """Pass on received bytes. They count as progress in the body of a request, but not in its head."""
         if self.wants_body:
             self.since = asyncio.get_running_loop().time()
         super().data_received(data)
 
     def can_be_spared(self, now: float) -> bool:
-        """Whether the server waits for this client, and rather than a little where a request is under way."""
+        """Return True if the connection is idle, or has made no progress for a while in a request or response."""
         unsent = self.transport.get_write_buffer_size()
         if self.busy or unsent:
             return bool(self.wants_body or unsent) and now - self.since > _PATIENCE_SECONDS
         return True
 
     def is_overdue(self, now: float, limits: Limits) -> bool:
-        """Whether this client kept the server waiting for too long."""
+        """Return True if this client has kept the server waiting for too long."""
         unsent = self.transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent, self.since = unsent, now
@@ -258,24 +259,24 @@ class _Connection(H11Protocol):
 
 
 def _watched(app: ASGIApp) -> ASGIApp:
-    """The application, whose connections know what they wait for."""
+    """Wrap the application so that each connection knows whether it waits for its client."""
 
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         connection: _Connection = scope["state"].pop(_KEY)
         now = asyncio.get_running_loop().time
         connection.requests += 1
         connection.busy += 1
-        whole = False
+        complete = False
 
         async def received() -> Message:
-            nonlocal whole
-            if not whole:
+            nonlocal complete
+            if not complete:
                 connection.wants_body, connection.since = True, now()
             try:
                 message = await receive()
             finally:
                 connection.wants_body = False
-            whole = whole or not message.get("more_body", False)
+            complete = complete or not message.get("more_body", False)
             return message
 
         try:
@@ -288,9 +289,9 @@ def _watched(app: ASGIApp) -> ASGIApp:
 
 
 class _Quiet(uvicorn.Server):
-    """A server that leaves the signals to the daemon, and ends at once when it is told to.
+    """A server that leaves signals to the daemon, and ends as soon as `end` is called.
 
-    uvicorn's own looks ten times a second whether it is to end, also in a daemon that has nothing to do.
+    uvicorn's own main loop polls ten times a second whether it should end, even in an idle daemon.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -298,7 +299,7 @@ class _Quiet(uvicorn.Server):
         self._ending = asyncio.Event()
 
     def end(self) -> None:
-        """Begin to end."""
+        """Start the shutdown."""
         self.should_exit = True
         self._ending.set()
 
@@ -307,18 +308,18 @@ class _Quiet(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        # Once a second the date in the headers is put right.
+        # The tick once a second updates the date in the headers.
         while not await self.on_tick(0):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), 1)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - of the class above
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
         state = self.server_state
         for connection in list(state.connections):
             connection.shutdown()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                while state.connections or state.tasks:  # noqa: ASYNC110 - nothing tells when they end
+                while state.connections or state.tasks:  # noqa: ASYNC110 - there is no event for their end
                     await asyncio.sleep(0.005)
         for task in state.tasks:
             task.cancel()

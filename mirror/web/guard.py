@@ -1,4 +1,4 @@
-"""Who may talk to the local HTTP port: the owner of the home, from a page or a client of this machine."""
+"""Restricts the local HTTP port to the owner of the home, with the page or a client on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mirror.web.token import Tickets, matches
 
 SAFE_HEADERS: Mapping[str, str] = {
-    # The hash is that of nothing: the chart library makes an empty style element, and fills it by script.
+    # The hash is of the empty text: the chart library creates an empty style element, and fills it by script.
     "content-security-policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -36,12 +36,12 @@ _LOCKED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wandb-m
 
 
 class Guard:
-    """Lets a request through to the application when it names this machine and carries the token.
+    """Passes a request to the application if it has a loopback Host header and the token.
 
-    The token comes as the cookie of the page, as `Authorization: Bearer TOKEN`, as the password of Basic
-    authentication, or, for the page alone, in its link: `/?token=...` or `/?ticket=...`, which set the cookie.
-    Refused are other Host names (a foreign name that leads here could read the mirror), requests that another origin
-    causes, and changing requests that do not say where they come from.
+    The token is accepted as the page's cookie, as `Authorization: Bearer TOKEN`, as the password of Basic
+    authentication, and, only for the page itself, in its link: `/?token=...` or `/?ticket=...`, which set the cookie.
+    Refuses other Host names (a foreign name that resolves to this machine could be used to read the mirror), requests
+    from other origins, and requests that may change something without an Origin header or an API key.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -50,7 +50,7 @@ class Guard:
         self._tickets = Tickets(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request, or have the application do so, with the safe headers in either case."""
+        """Refuse the request or pass it to the application; the response gets SAFE_HEADERS in either case."""
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)
@@ -78,7 +78,7 @@ class Guard:
         await (refused or self._app)(scope, receive, guarded)
 
     def _from_link(self, scope: Scope) -> bool:
-        """Whether the address of the page itself carries the token or a ticket."""
+        """Return True if this is a request for the page with the token or a valid ticket in its address."""
         if scope["path"] != "/" or scope["method"] != "GET":
             return False
         asked = parse_qs(scope["query_string"].decode("latin-1"))
@@ -101,18 +101,18 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::(\d{1,5}))?")
 
 
 def foreign(scope: Scope, headers: Headers) -> Response | None:
-    """The refusal of a request that does not mean this machine, or that another origin causes."""
+    """The response that refuses a request without a loopback Host header or from another origin; None to allow it."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not _is_local(hosts[0]):
-        return _message("this port answers to localhost, 127.0.0.1 and [::1] only", 421)
+        return _message("this port only answers to localhost, 127.0.0.1 and [::1]", 421)
     origin = headers.get("origin")
     if origin is not None and origin not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):
-        return _message("requests of other origins are refused", 403)
-    # Other ports of this machine are the same site to a browser, so that it sends them the cookie.
+        return _message("requests from other origins are refused", 403)
+    # To a browser other ports of this machine are the same site, so their pages' requests have the cookie, too.
     elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
     a_link = scope["method"] == "GET" and scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
     if elsewhere and not (a_link and headers.get("sec-fetch-dest") == "document"):
-        return _message("requests of other origins are refused", 403)
+        return _message("requests from other origins are refused", 403)
     return None
 
 
@@ -128,7 +128,7 @@ def _is_local(host: str) -> bool:
 
 
 def _says_its_origin(headers: Headers) -> bool:
-    """A browser tells the origin of what a page sends; others send the token in a header, which no page can."""
+    """Return True if the origin is known: browsers send it, and no page can send the token in a header."""
     return "origin" in headers or "authorization" in headers
 
 
@@ -143,7 +143,7 @@ def _authorized(sent: str) -> str:
 
 
 def _cookie_name(headers: Headers) -> str:
-    """One a port: cookies of one host are shared by all its ports."""
+    """A different name for each port, because all ports of a host share its cookies."""
     host = _HOST.fullmatch(headers["host"])
     return f"mirror-{(host and host[2]) or 80}"
 

@@ -1,4 +1,4 @@
-"""The local HTTP port, served beside everything else that the daemon's loop does."""
+"""Serves the local HTTP port in the daemon's event loop."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from mirror.web.snapshots import Snapshots
 log = logging.getLogger("mirror.web")
 
 LIMITS = Limits(connections=256)
-"""Beyond what browsers and scripts of one person open; the descriptors that are left are for files and passes."""
+"""More than one person's browsers and scripts open; the other descriptors are for files and passes."""
 
 _SHARE = 4
 
 
 class Listener:
-    """Listens where it is told, or nowhere; what keeps it from listening is logged and told by `status`, not raised."""
+    """Listens on one address or on none. Errors are logged and reported by `status`, not raised."""
 
     def __init__(
         self,
@@ -38,9 +38,10 @@ class Listener:
         routes: Sequence[BaseRoute] = (),
         neighbour: Neighbour | None = None,
     ) -> None:
-        """`describe` tells of the daemon to the page; `routes` are served beside the page, behind the same guard.
+        """Prepare to serve the page.
 
-        `neighbour` is another application on the same port, which has a guard of its own.
+        `describe` returns what the page shows about the daemon; `routes` are served with the page, behind the same
+        guard. `neighbour` is another application on the same port, with its own guard.
         """
         self._home = home
         self._describe = describe
@@ -53,11 +54,11 @@ class Listener:
         self._serving: asyncio.Task[None] | None = None
 
     def status(self) -> dict[str, str | None]:
-        """`url` where the page is served, and `error` why it is not; both null when it is turned off."""
+        """`url` is where the page is served, `error` why it is not; both are None if it is turned off."""
         return {"url": self._url, "error": self._error}
 
     async def listen_on(self, address: str) -> None:
-        """Serve at "host:port" from here on, or nowhere; the address that is served already is left as it is."""
+        """Serve at "host:port" from now on, or nowhere for "". Does nothing if that address is already served."""
         if address == self._listen and self._error is None:
             return
         await self.close()
@@ -81,7 +82,7 @@ class Listener:
         log.info("the page is at %s: `mirror open`", self._url)
 
     async def close(self) -> None:
-        """Stop listening; answers under way get a second."""
+        """Stop listening; responses in progress get a second."""
         if self._stop is not None and self._serving is not None:
             self._stop()
             await self._serving
@@ -89,11 +90,11 @@ class Listener:
 
     def _refused(self, reason: str) -> None:
         self._error = reason
-        log.error("%s; everything else goes on", reason)
+        log.error("%s; everything else continues", reason)
 
     async def _serve(self, listener: socket.socket, key: str) -> None:
         snapshots = Snapshots(self._home)
-        # A start takes longer than most questions.
+        # Starting a worker takes longer than most questions.
         snapshots.statements.warm()
         page = application(snapshots, key, self._describe, self._routes)
         both = self._neighbour.beside(page, snapshots) if self._neighbour else page
@@ -110,18 +111,18 @@ class Listener:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """An application that takes the paths with these beginnings; it reads the snapshots that the page reads."""
+    """Another application for paths with these prefixes. It reads the same snapshots as the page."""
 
     paths: tuple[str, ...]
     build: Callable[[Snapshots], ASGIApp]
 
     def beside(self, page: ASGIApp, snapshots: Snapshots) -> ASGIApp:
-        """Both as one application."""
+        """Combine both into one application."""
         other = self.build(snapshots)
 
         async def either(scope: Scope, receive: Receive, send: Send) -> None:
-            mine = scope["type"] == "http" and scope["path"].startswith(self.paths)
-            await (other if mine else page)(scope, receive, send)
+            is_other = scope["type"] == "http" and scope["path"].startswith(self.paths)
+            await (other if is_other else page)(scope, receive, send)
 
         return either
 
@@ -133,7 +134,7 @@ async def _close_idle(snapshots: Snapshots) -> None:
 
 
 def _bound(address: str) -> socket.socket:
-    """A socket that listens there. Raises OSError."""
+    """A socket that listens on the address. Raises OSError."""
     host, _, port = address.rpartition(":")
     family, kind, protocol, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
     # asyncio turns Nagle's algorithm off only for sockets that name TCP; with it, an answer may take 40 ms.
@@ -141,7 +142,7 @@ def _bound(address: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
-        # So that another program that wants the port is refused from now on.
+        # From now on another program that wants the port is refused.
         listener.listen()
     except OSError:
         listener.close()

@@ -1,4 +1,4 @@
-"""What the HTTP port reads with: the newest snapshot in this process, and workers for statements of people."""
+"""How the HTTP port reads the mirror: the newest snapshot in this process, and workers for users' statements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mirror.web.statements import Statements
 
 
 class Snapshots(SnapshotPool):
-    """The pool of this process, and `statements`, which answers what people ask in processes of their own."""
+    """This process's pool of snapshots, and `statements`, which runs users' SQL and filters in separate processes."""
 
     def __init__(self, home: Home) -> None:
         super().__init__(home)

@@ -1,7 +1,7 @@
-"""What people ask in their own words is answered in processes that may be killed, and not in the daemon.
+"""Runs users' SQL and filters in worker processes, which may be killed, and not in the daemon.
 
-A worker (`mirror/web/worker.py`) that takes too long, grows too large or crashes is killed and replaced; the question
-fails with one line. Everything here blocks: call it in threads.
+A worker (`mirror/web/worker.py`) that takes too long, uses too much memory or crashes is killed and replaced, and the
+question fails with a one-line error. Everything here blocks: call it in threads.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from mirror.settings.home import Home
 from mirror.web.worker import CLOSING_SECONDS, LOOK_MS, Abandoned, Worker
 
 WORKERS = 3
-"""Questions answered at once; further ones wait."""
+"""How many questions are answered at once; further ones wait."""
 
 MOST_BYTES = 64 << 20
-"""Bytes of an answer that is taken whole."""
+"""The longest answer that `ask` accepts, in bytes."""
 
 SPARE_SECONDS = 60.0
 LAST_SECONDS = 300.0
-"""An idle worker is ended after so long, the last one after longer, so that the page stays quick while it is used."""
+"""An idle worker is ended after SPARE_SECONDS, the last one after LAST_SECONDS, so that the page stays fast in use."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, and the version of the snapshot that was read for it."""
+    """An answer, and the version of the snapshot that it was read from."""
 
     content: bytes
     version: str
 
 
 class Statements:
-    """Has questions answered by a few workers, which are started when they are needed and kept for a while."""
+    """A few workers that answer questions. They are started when needed and kept for a while."""
 
     def __init__(self, home: Home, *, workers: int = WORKERS) -> None:
         self._home = home
@@ -57,7 +57,7 @@ class Statements:
         self._failure: str | None = None
 
     def warm(self) -> None:
-        """Have a worker ready soon."""
+        """Start a worker in the background if there is none."""
         with self._changed:
             if not self._count and not self._wanted:
                 self._want()
@@ -65,10 +65,10 @@ class Statements:
     def ask(
         self, question: str, arguments: Mapping[str, Any], seconds: float, cancelled: threading.Event | None = None
     ) -> Answer:
-        """The answer to one of `mirror.query.questions`, whole.
+        """The complete answer to one of `mirror.query.questions`.
 
-        Raises what the question raises, QueryError where it needs too much memory, TimedOut after so many seconds,
-        Abandoned when `cancelled` is set, and StoreError when the daemon stops.
+        Raises what the question raises, QueryError if it needs too much memory, TimedOut after `seconds`, Abandoned if
+        `cancelled` is set, and StoreError if the daemon stops.
         """
         reading = self.stream(question, arguments, seconds, cancelled)
         parts: list[bytes] = []
@@ -86,18 +86,18 @@ class Statements:
     def stream(
         self, question: str, arguments: Mapping[str, Any], seconds: float, cancelled: threading.Event | None = None
     ) -> Generator[bytes, None, str]:
-        """The same piece by piece, as fast as they are taken; what the generator returns is the version.
+        """Like `ask`, but yields the answer in pieces, as fast as they are consumed, and returns the version.
 
-        The time of whoever takes them does not count. Closing it early ends the question.
+        The consumer's own time does not count towards `seconds`. Closing the generator early cancels the question.
         """
-        worker = self._take(seconds, cancelled)
+        worker = self._acquire(seconds, cancelled)
         try:
             return (yield from worker.answer(question, arguments, seconds, cancelled))
         finally:
-            self._give_back(worker)
+            self._release(worker)
 
     def close(self) -> None:
-        """Break everything off and end the workers."""
+        """Cancel all questions and end the workers."""
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
@@ -105,7 +105,7 @@ class Statements:
         if keeper is not None:
             keeper.join(CLOSING_SECONDS)
 
-    def _take(self, seconds: float, cancelled: threading.Event | None) -> Worker:
+    def _acquire(self, seconds: float, cancelled: threading.Event | None) -> Worker:
         until = time.monotonic() + seconds
         with self._changed:
             self._failure = None
@@ -128,7 +128,7 @@ class Statements:
                 self._waiting -= 1
 
     def _alive(self) -> Worker | None:
-        """An idle worker, if there is one. Those that somebody killed meanwhile are forgotten."""
+        """An idle worker, or None. Workers that were killed from outside are dropped."""
         while self._idle:
             worker = self._idle.pop()
             if not worker.ended:
@@ -136,7 +136,7 @@ class Statements:
             self._count -= 1
         return None
 
-    def _give_back(self, worker: Worker) -> None:
+    def _release(self, worker: Worker) -> None:
         with self._changed:
             if worker.usable and not self._closing.is_set():
                 worker.idle_since = time.monotonic()
@@ -145,7 +145,7 @@ class Statements:
                 worker.kill()
                 self._count -= 1
                 self._dying.append(worker)
-                # The next question is not to wait for a start.
+                # So that the next question need not wait for a start.
                 if not self._count and not self._wanted and not self._closing.is_set():
                     self._want()
             self._changed.notify_all()
@@ -158,9 +158,9 @@ class Statements:
         self._changed.notify_all()
 
     def _keep(self) -> None:
-        """Start workers and end them.
+        """Start and end workers.
 
-        All in one thread that lives as long as any of them: Linux kills them with the thread that started them.
+        In one thread that outlives all of them, since Linux kills them when the thread that started them ends.
         """
         while True:
             with self._changed:
@@ -207,7 +207,7 @@ class Statements:
 
 
 async def unless_left(receive: Receive, work: asyncio.Future[_T], cancelled: threading.Event) -> _T:
-    """What the work in a thread returns. `cancelled` is set when the client leaves before it is done."""
+    """Return the result of work in a thread. Sets `cancelled` if the client disconnects before it is done."""
     left = asyncio.ensure_future(_left(receive))
     either: list[asyncio.Future[Any]] = [work, left]
     try:

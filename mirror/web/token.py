@@ -1,4 +1,4 @@
-"""What opens the local HTTP port: a token of this home, and tickets that stand for it once and for a short time."""
+"""The token that gives access to the local HTTP port, and tickets that replace it once, for a short time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from mirror.errors import MirrorError
 
 TICKET_SECONDS = 120
-"""How long a ticket is good for."""
+"""How long a ticket is valid."""
 
 
 def load(path: Path) -> str:
-    """The token of this home, drawn and stored with mode 0600 when there is none: 40 hexadecimal digits.
+    """The token of this home, 40 hexadecimal digits. If there is none, it is created and stored with mode 0600.
 
-    It has the form of a W&B API key, so that clients which send one can send it. Raises MirrorError.
+    It has the format of a W&B API key, so that clients can send it in place of one. Raises MirrorError.
     """
     try:
         if path.exists() and re.fullmatch(r"[0-9a-f]{40}", text := path.read_text().strip()):
@@ -32,30 +32,30 @@ def load(path: Path) -> str:
             file.write(f"{text}\n")
         temporary.replace(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise MirrorError(f"cannot keep the token of the page in {path}: {error}") from error
+        raise MirrorError(f"cannot read or store the token of the page in {path}: {error}") from error
     return text
 
 
 def matches(given: str, token: str) -> bool:
-    """Whether these are the same, found out in the same time wherever they differ."""
+    """Compare in constant time, so that the time does not reveal where they differ."""
     return hmac.compare_digest(given.encode(), token.encode())
 
 
 def ticket(token: str) -> str:
-    """Something that a command line may show to others: it opens the page once, soon."""
+    """Create a ticket, which opens the page once within TICKET_SECONDS; other users may see it in a command line."""
     head = f"{int(time.time()) + TICKET_SECONDS}.{secrets.token_hex(8)}"
     return f"{head}.{_signed(head, token)}"
 
 
 class Tickets:
-    """Takes each ticket once."""
+    """Accepts each ticket once."""
 
     def __init__(self, token: str) -> None:
         self._token = token
         self._used: dict[str, int] = {}
 
     def take(self, text: str) -> bool:
-        """Whether this is a ticket that is neither used nor too old; it is used from here on."""
+        """Return True if this is a valid ticket, neither used nor expired, and mark it as used."""
         head, _, signature = text.rpartition(".")
         if not matches(signature, _signed(head, self._token)):
             return False

@@ -1,6 +1,6 @@
-"""A worker process as the daemon holds it: started, asked one question at a time, stopped, killed.
+"""The daemon's side of a worker process: start it, ask one question at a time, cancel, kill.
 
-The other side, and what goes over the pipes, is `mirror/query/worker.py`. Everything here blocks: call it in threads.
+The worker's side and the protocol are in `mirror/query/worker.py`. Everything here blocks: call it in threads.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from mirror.settings.home import Home
 START_SECONDS = 30.0
 CLOSING_SECONDS = 2.0
 GRACE_SECONDS = 0.5
-"""How long a worker may take to break off what it does, before it is killed."""
+"""How long a worker may take to cancel a question before it is killed."""
 
 LOOK_MS = 50
 _PIECE = 1 << 20
 _HEAD = 5
 _KEPT_NAMES = ("HOME", "LANG", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KEPT_BEGINNINGS = ("DYLD_", "LC_", "LD_", "PYTHON")
-"""The environment of a worker: nothing in it is secret."""
+"""The variables that a worker inherits, none of which are secret: these names, and names with these prefixes."""
 
 
 class Abandoned(MirrorError):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 class _Over(Exception):
-    """There is a reason to wait no longer."""
+    """The wait is over for the reason in `_Wait.over`."""
 
 
 @dataclass
@@ -55,12 +55,12 @@ class _Wait:
     until: float = 0.0
 
     def begin(self, seconds: float) -> None:
-        """The time runs from now on."""
+        """Start the time now."""
         self.until = time.monotonic() + seconds
 
     @property
     def over(self) -> MirrorError | None:
-        """Why to wait no longer."""
+        """Why not to wait any longer; None to keep waiting."""
         if self.closing.is_set():
             return StoreError("the daemon is stopping")
         if self.cancelled is not None and self.cancelled.is_set():
@@ -71,10 +71,10 @@ class _Wait:
 
 
 class Worker:
-    """One process. It answers one question at a time."""
+    """One worker process. It answers one question at a time."""
 
     def __init__(self, home: Home, closing: threading.Event) -> None:
-        """Start it. Raises OSError."""
+        """Start the process. Raises OSError."""
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from mirror.query.worker import main;"
             f" main({str(home.data)!r}, {os.getpid()})"
@@ -84,7 +84,7 @@ class Worker:
             for name, value in os.environ.items()
             if name in _KEPT_NAMES or name.startswith(_KEPT_BEGINNINGS)
         }
-        # A new process with three pipes: it must not hold any file of the daemon.
+        # Not forked, and with three pipes only: it must not inherit any of the daemon's files.
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
@@ -95,11 +95,11 @@ class Worker:
             close_fds=True,
         )
         self._closing = closing
-        self._input, self._output, self._said = (
+        self._input, self._output, self._errors = (
             stream.fileno() for stream in (self._process.stdin, self._process.stdout, self._process.stderr) if stream
         )
         os.set_blocking(self._input, False)
-        os.set_blocking(self._said, False)
+        os.set_blocking(self._errors, False)
         self._answers, self._room = select.poll(), select.poll()
         self._answers.register(self._output, select.POLLIN)
         self._room.register(self._input, select.POLLOUT)
@@ -111,7 +111,7 @@ class Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone, and nothing of it is left."""
+        """True if the process has ended; its pipes are closed then."""
         if self._process.poll() is None:
             return False
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -120,17 +120,17 @@ class Worker:
         return True
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.usable = False
         self._process.kill()
 
     def answer(
         self, question: str, arguments: Mapping[str, Any], seconds: float, cancelled: threading.Event | None
     ) -> Generator[bytes, None, str]:
-        """The pieces of the answer; returns the version. As `Statements.stream`."""
+        """Yield the pieces of the answer and return the version, as `Statements.stream` describes."""
         asked = _encoded({"id": self._asked + 1, "question": question, "arguments": arguments})
         self._asked += 1
-        # Whoever leaves early leaves a worker in the midst of its answer.
+        # Until the answer is complete: if the generator is closed early, the worker is still busy with it.
         self.usable = False
         wait = _Wait(self._closing, cancelled, seconds)
         try:
@@ -142,23 +142,23 @@ class Worker:
             self._send(b"A", asked, wait)
             kind, content = self._frame(wait)
             while kind == b"P":
-                handed_over = time.monotonic()
+                yielded_at = time.monotonic()
                 yield content
-                wait.until += time.monotonic() - handed_over
+                wait.until += time.monotonic() - yielded_at
                 kind, content = self._frame(wait)
         except _Over:
             reason = wait.over
             assert reason is not None
-            self._break_off()
+            self._cancel()
             raise reason from None
-        told = json.loads(content)
-        self.usable = not told["spent"]
+        message = json.loads(content)
+        self.usable = not message["spent"]
         if kind == b"E":
-            return str(told["version"])
-        raise _refusal(told)
+            return str(message["version"])
+        raise _error(message)
 
-    def _break_off(self) -> None:
-        """Have it stop what it does, and kill it if it does not."""
+    def _cancel(self) -> None:
+        """Cancel the question, and kill the process if it does not stop in time."""
         if self._ready and not self._closing.is_set():
             wait = _Wait(self._closing, None, GRACE_SECONDS)
             wait.begin(GRACE_SECONDS)
@@ -185,7 +185,7 @@ class Worker:
             raise self._death() from None
 
     def _frame(self, wait: _Wait) -> tuple[bytes, bytes]:
-        """The next frame. Raises _Over when there is a reason to wait no longer; nothing that came is lost then."""
+        """The next frame. Raises _Over if the wait is over; what was received until then stays in the buffer."""
         while True:
             if len(self._buffer) >= _HEAD:
                 end = _HEAD + int.from_bytes(self._buffer[1:_HEAD], "big")
@@ -202,35 +202,35 @@ class Worker:
                 raise _Over
 
     def _death(self) -> MirrorError:
-        """Why the process is gone."""
+        """The error that says why the process ended."""
         code = self._process.wait(CLOSING_SECONDS)
         try:
-            said = os.read(self._said, _PIECE).decode(errors="replace")
+            stderr = os.read(self._errors, _PIECE).decode(errors="replace")
         except BlockingIOError:
-            said = ""
-        if code == OUT_OF_MEMORY or "bad_alloc" in said:
+            stderr = ""
+        if code == OUT_OF_MEMORY or "bad_alloc" in stderr:
             return QueryError(NEEDED_TOO_MUCH)
-        lines = said.strip().splitlines()
+        lines = stderr.strip().splitlines()
         why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         why += f": {lines[-1]}" if lines else ""
         if not self._ready:
             return StoreError(f"the process that answers statements does not start ({why})")
         if code == -signal.SIGKILL:
             return QueryError(
-                "the statement was ended by the system, which may be short of memory: ask for less at once"
+                "the statement was killed by the system, which may be short of memory: request less at once"
             )
-        return QueryError(f"the statement brought down the process that ran it ({why})")
+        return QueryError(f"the statement crashed the process that ran it ({why})")
 
 
 def _encoded(message: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(message)
     except TypeError:
-        raise QueryError("the text holds half of a character (a lone surrogate); write it whole") from None
+        raise QueryError("the text contains half of a character (a lone surrogate); remove or complete it") from None
 
 
-def _refusal(told: Mapping[str, Any]) -> Exception:
-    kind = getattr(errors, told["error"], None) if told["error"] else None
+def _error(message: Mapping[str, Any]) -> Exception:
+    kind = getattr(errors, message["error"], None) if message["error"] else None
     if isinstance(kind, type) and issubclass(kind, MirrorError):
-        return kind(told["message"])
-    return RuntimeError(f"in the worker: {told['message']}")
+        return kind(message["message"])
+    return RuntimeError(f"in the worker: {message['message']}")

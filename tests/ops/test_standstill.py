@@ -95,7 +95,7 @@ def test_a_clock_that_was_set_back_is_told_and_stops_nothing(bench, monkeypatch)
         bench.here("sync")
     ((at, lag),) = bench.sql("select last_success_at, lag_s from projects")
     assert lag is None
-    reason = f"the last good pass is dated {at:%Y-%m-%d %H:%M:%S}Z, which is yet to come: the clock was set back"
+    reason = f"the last good pass is dated {at:%Y-%m-%d %H:%M:%S}Z, which is in the future: the clock was set back"
     assert problems(bench) == {"clock": ("fail", f"team/p: {reason}")}
     check = bench.here("status", "--check")
     assert (check.exit_code, check.stdout) == (4, f"team/p  stale   unknown, 16 min 0 s allowed: {reason}\n")

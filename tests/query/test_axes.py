@@ -147,7 +147,7 @@ def test_the_step_alone(shown: Any) -> None:
 
 def test_an_axis_that_was_never_logged_is_named_and_left_out(shown: Any) -> None:
     """One that holds no number is none."""
-    said = "warning: team/vision/axes never logged a number under {}, the x axis of {}: the step stands alone\n"
+    said = "warning: team/vision/axes never logged a number under {}, the x axis of {}: only the step is shown\n"
     assert shown("--keys", "test", said=said.format("never", "test")) == "step\ttest\n9\t0.75\n"
     assert shown("--keys", "note", said=said.format("word", "note")) == "step\tnote\n3\tdébut\n"
 

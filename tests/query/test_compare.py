@@ -65,12 +65,18 @@ def test_a_clause_that_the_two_sides_read_differently_is_named(synced, cli):
     code, rows, _ = compare(cli, '{"config.lr": {"$gt": 0.1}, "config.opt.lr": 0.3}')
     assert (code, rows) == (
         1,
-        [("team/p/dotted", "mirror", 'semantics: the server says no to {"config.opt.lr": 0.3}')],
+        [("team/p/dotted", "mirror", 'semantics: the server does not match it with {"config.opt.lr": 0.3}')],
     )
     code, rows, _ = compare(cli, '{"$and": [{"config.opt.lr": {"$exists": false}}, {"config.lr": {"$gt": 0.2}}]}')
     assert (code, rows) == (
         1,
-        [("team/p/dotted", "server", 'semantics: the mirror says no to {"config.opt.lr": {"$exists": false}}')],
+        [
+            (
+                "team/p/dotted",
+                "server",
+                'semantics: the mirror does not match it with {"config.opt.lr": {"$exists": false}}',
+            )
+        ],
     )
 
 

@@ -191,9 +191,9 @@ def test_files_of_others_stay(mirror: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--lake", "gs://bucket/x"], 2, "a lake lies in a folder or at s3://bucket/prefix, not at gs://"),
+        (["--lake", "gs://bucket/x"], 2, "a lake must be a folder or s3://bucket/prefix, not gs://"),
         (["--lake", "s3://id:secret@bucket"], 2, "leave the key out of the address"),
-        (["--lake", "s3:///x"], 2, "s3:///x names no bucket: write s3://bucket/prefix"),
+        (["--lake", "s3:///x"], 2, "s3:///x names no bucket: use s3://bucket/prefix"),
         (["--lake", "x", "team/nlp/twin"], 2, "a lake holds whole projects: name entity/project, not a run"),
         (["--lake", "/dev/null/x"], 1, "the lake /dev/null/x cannot be read or written: Not a directory"),
     ],
@@ -213,5 +213,5 @@ def test_a_manifest_of_something_else_is_refused(mirror: Any, tmp_path: Path, te
     (root / "manifest.json").write_text(text, encoding="utf-8")
     outcome = mirror("export", "--lake", str(root))
     assert (outcome.exit_code, outcome.stderr.count("\n")) == (1, 1)
-    assert "take another folder" in outcome.stderr
+    assert "use another folder" in outcome.stderr
     assert [path.name for path in root.iterdir()] == ["manifest.json"]

@@ -10,7 +10,7 @@ import pytest
 
 from mirror.settings.home import Home
 
-ALLOWED = "is refused, the mirror is only read: use SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
+ALLOWED = "is refused, the mirror is read-only: use SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN"
 
 
 def refused(mirror: Any, sql: str) -> str:
@@ -75,7 +75,7 @@ def test_show_summarize_and_explain_answer(mirror: Any) -> None:
         ("select 1) union all (select 2", 'Parser Error: syntax error at or near ")" (line 1, column 9)'),
         (
             "pivot runs on state using count(*)",
-            "PIVOT needs its columns: write PIVOT ... ON key IN ('a', 'b') USING ...",
+            "PIVOT needs its columns: use PIVOT ... ON key IN ('a', 'b') USING ...",
         ),
     ],
 )

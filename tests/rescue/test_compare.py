@@ -35,7 +35,7 @@ def test_rows_that_the_server_lost_are_told_by_their_place(verify, pair):
     assert verify()[:2] == (1, [f"differs: team/p/r1 {rows}{TAIL}"])
     pair.lose(0, 1, 4)
     code, lines, [summary] = verify()
-    never = "lost there; they cannot be sent, since it only takes rows behind its last step, 6"
+    never = "lost there; they cannot be sent, since it only accepts rows after its last step, 6"
     assert (code, told(lines)) == (
         1,
         [
@@ -73,13 +73,13 @@ def test_rows_that_only_the_server_has(verify, tmp_path, server):
         1,
         [
             (
-                f"{has}at the end, the server has 1 row at step 11 (the file ends before them: the run was killed, or went "
-                "on elsewhere)"
+                f"{has}at the end, the server has 1 row at step 11 (the file ends before them: the run was killed, or "
+                "continued elsewhere)"
             ),
-            f"{has}in the middle, the server has 1 row at step 7 (damaged in the file, or of another process)",
+            f"{has}in the middle, the server has 1 row at step 7 (damaged in the file, or from another process)",
             (
-                f"{has}at the start, the server has 2 rows between steps 2 and 3 (of an earlier start whose file was not "
-                "given, or of another process)"
+                f"{has}at the start, the server has 2 rows between steps 2 and 3 (from an earlier start whose file was not "
+                "given, or from another process)"
             ),
         ],
     )
@@ -93,8 +93,8 @@ def test_rows_that_the_server_has_twice(verify, pair):
     pair.run.history.rebuild([*pair.run.history.lines, *pair.run.history.lines[:4]])
     code, lines, _ = verify()
     given = "history rows: the file has 10, the server has "
-    count = "its count is wrong, or some steps are there more than once, as after `wandb sync` of a file it had"
-    seems = "not given by the server, which counts more rows than it gives: some may be there more than once"
+    count = "its count is wrong, or it has some steps twice, as after `wandb sync` of a file that it already had"
+    seems = "not returned by the server, which counts more rows than it returns: some may be duplicates"
     assert (
         code,
         lines[-1].startswith(f"note: team/p/r1 {given}"),
@@ -111,7 +111,7 @@ def test_an_older_summary_is_one_line(verify, pair):
     pair.run.set_summary(dict.fromkeys(pair.run.summary, 1))
     assert told(verify()[1]) == [
         (
-            "summary: the file has 4 values (loss, acc, _step, ...), the server has older ones (older there; `--upload` "
+            "summary: the file has 4 values (loss, acc, _step, ...), the server has older values (older there; `--upload` "
             "sends what is missing)"
         )
     ]
@@ -150,7 +150,7 @@ def test_values_are_compared_one_by_one(verify, tmp_path, server):
                 "rows of two processes)"
             ),
             (
-                "history.new: the file has no value at step 3, the server has 7.0 (damaged in the file, or of another "
+                "history.new: the file has no value at step 3, the server has 7.0 (damaged in the file, or from another "
                 "process)"
             ),
         ],
@@ -175,7 +175,9 @@ def test_what_was_edited_on_the_server_stays(verify, pair):
     code, lines, _ = verify()
     assert (code, told(lines)) == (
         1,
-        ["summary.loss: the file has 0.1, the server has 0.5 (as new there as in the file, newer or edited; it stays)"],
+        [
+            "summary.loss: the file has 0.1, the server has 0.5 (there it is as new as in the file, newer or edited; it is left unchanged)"
+        ],
     )
 
 
@@ -207,7 +209,7 @@ def test_a_project_that_the_server_does_not_have(verify, tmp_path, server):
     code, [line], _ = verify()
     assert (code, line.partition(", the server has ")[2].partition(" (")[0]) == (
         1,
-        "no such project, or none that the key may read",
+        "no such project, or the key may not read it",
     )
 
 
@@ -221,11 +223,11 @@ def test_a_run_that_goes_on_is_behind(verify, tmp_path, server):
         [
             (
                 "behind: team/p/r1 history rows: the file has 2 rows between steps 8 and 9, the server has none of them, at "
-                "the end (the run goes on, and has still to write or send it)"
+                "the end (the run is live, and has yet to write or send it)"
             ),
             (
                 "behind: team/p/r1 summary: the file has 4 values (loss, acc, _step, ...), the server has none of them "
-                "(the run goes on, and has still to write or send it)"
+                "(the run is live, and has yet to write or send it)"
             ),
         ],
         [
@@ -243,8 +245,8 @@ def test_an_end_that_the_server_did_not_hear_of_is_a_note(verify, pair):
         0,
         [
             (
-                "note: team/p/r1 state: the file has finished, the server has crashed (the server did not hear how it ended; "
-                "the state is left as it is)"
+                "note: team/p/r1 state: the file has finished, the server has crashed (the server did not receive how it ended; "
+                "the state is left unchanged)"
             )
         ],
     )
@@ -276,7 +278,7 @@ def test_a_damaged_file_is_told_of_and_what_is_left_of_it_compared(verify, pair)
     assert told(lines) == [
         (
             "history rows: the file has none of them, in the middle, the server has 1 row at step 5 (damaged in the file, or "
-            "of another process)"
+            "from another process)"
         )
     ]
 

@@ -85,7 +85,7 @@ def test_a_gap_is_not_filled_and_said_so(verify, pair, server):
     pair.lose(3, 4)
     code, lines, errors = verify("--upload")
     gap = "history rows: the file has 2 rows between steps 3 and 4, the server has none of them, in the middle"
-    cause = "lost there; they cannot be sent, since it only takes rows behind its last step, 9"
+    cause = "lost there; they cannot be sent, since it only accepts rows after its last step, 9"
     assert (code, told(lines)) == (1, [f"{gap} ({cause})"])
     assert errors[0] == "sent team/p/r1: 3 rows"
     assert errors[-1] == "2 differences before the upload, 1 after it"
@@ -117,7 +117,7 @@ def test_an_older_summary_is_brought_up_to_date_and_a_persons_values_stay(verify
     assert (code, told(lines)) == (
         1,
         [
-            "summary.acc: the file has 9, the server has 0.99 (as new there as in the file, newer or edited; it stays)",
+            "summary.acc: the file has 9, the server has 0.99 (there it is as new as in the file, newer or edited; it is left unchanged)",
             'summary.mine: the file has no value, the server has "x" (not in the file)',
         ],
     )
@@ -131,7 +131,7 @@ def test_what_may_have_been_deleted_on_the_server_is_not_sent_again(verify, pair
     pair.run.set_summary({key: value for key, value in pair.run.summary.items() if key != "acc"})
     pair.run.updated_at = pair.run.heartbeat_at + timedelta(minutes=5)
     code, lines, errors = verify("--upload")
-    cause = "lost or deleted there, where the run was edited since; it stays so"
+    cause = "lost or deleted there, where the run was edited since; it is not sent"
     assert (code, told(lines)) == (1, [f"summary.acc: the file has 9, the server has no value ({cause})"])
     assert errors[-1] == "1 difference; none of them can be sent"
     pair.run.updated_at = pair.run.heartbeat_at
@@ -143,14 +143,14 @@ def test_rows_that_no_server_takes_are_left_out_and_counted(verify, tmp_path, se
     pair.log(2, text="x" * (11 << 20)).lines(3, 4).ended()
     pair.lose_behind(0)
     code, lines, errors = verify("--upload")
-    gap = "lost there; they cannot be sent, since it only takes rows behind its last step, 3"
+    gap = "lost there; they cannot be sent, since it only accepts rows after its last step, 3"
     assert (code, told(lines)) == (
         1,
         [f"history rows: the file has 1 row at step 2, the server has none of them, in the middle ({gap})"],
     )
     assert errors[:2] == [
         "sent team/p/r1: 2 rows",
-        "warning: not completely sent: team/p/r1: 1 rows have more than 10 MiB or are no JSON: not taken there",
+        "warning: not completely sent: team/p/r1: 1 rows exceed 10 MiB or are not JSON, and were not sent",
     ]
 
 
@@ -184,7 +184,7 @@ def test_nothing_is_sent_where_the_server_has_other_rows(verify, pair, server):
     pair.lose_behind(6)
     lines = pair.run.history.lines
     pair.run.history.rebuild([*lines[:4], lines[4].replace("1700000004", "1700099999"), *lines[5:]])
-    assert refused(verify, pair, server) == "rows that both have differ, so they may be of two runs"
+    assert refused(verify, pair, server) == "rows that both have differ, so they may be from two runs"
 
 
 def test_nothing_is_sent_where_the_file_lacks_rows_of_the_server(verify, pair, server):
@@ -202,7 +202,7 @@ def test_nothing_is_sent_where_the_server_miscounts(verify, pair, server, count)
     pair.lose_behind(6)
     pair.run.spoilt = {"historyLineCount": count}
     assert refused(verify, pair, server) == (
-        f"the server counts {count} rows and gives 7, so that it is not certain where more of them go; try again later"
+        f"the server counts {count} rows and returns 7, so it is uncertain where to add more of them; try again later"
     )
 
 

@@ -59,7 +59,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa history rows: mirror has 1 row at step 7, the server has none of them "
-                "(cut back on the server without moving a timestamp, or written into the file)"
+                "(truncated on the server without moving a timestamp, or written into the file)"
             )
         ],
     ),
@@ -85,7 +85,7 @@ DAMAGE = {
             ),
             (
                 "differs: team/p/aaa history.lost: mirror has 1.0 at step 0, the first of 10, the server has no value "
-                "(taken away on the server without a trace, or written into the file)"
+                "(deleted on the server without a trace, or written into the file)"
             ),
         ],
     ),
@@ -196,7 +196,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa history.loss: mirror has 0.3 at step 6, the server has 0.25 "
-                "(changed in the file, or on the server after it was taken)"
+                "(changed in the file, or on the server after it was pulled)"
             )
         ],
     ),
@@ -205,7 +205,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/odd history.big: mirror has 1152921504606846978 at step 0, "
-                "the server has 1152921504606846977 (changed in the file, or on the server after it was taken)"
+                "the server has 1152921504606846977 (changed in the file, or on the server after it was pulled)"
             )
         ],
     ),
@@ -214,7 +214,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/odd history.x: mirror has 0.0 at step 0, the server has nan "
-                "(changed in the file, or on the server after it was taken)"
+                "(changed in the file, or on the server after it was pulled)"
             )
         ],
     ),
@@ -222,11 +222,11 @@ DAMAGE = {
         "update store.history_tail set step = 7 where rid = {run} and step = 6",
         [
             (
-                "differs: team/p/aaa history rows: mirror has none of them, in the middle, the server has 1 row at step 6 (never taken, or lost from the file with its count)"
+                "differs: team/p/aaa history rows: mirror has none of them, in the middle, the server has 1 row at step 6 (never pulled, or lost from the file with its count)"
             ),
             (
                 "differs: team/p/aaa history rows: mirror has 1 row at step 7, the server has none of them "
-                "(cut back on the server without moving a timestamp, or written into the file)"
+                "(truncated on the server without moving a timestamp, or written into the file)"
             ),
         ],
     ),
@@ -239,7 +239,7 @@ DAMAGE = {
         ),
         [
             (
-                "differs: team/p/aaa history rows: mirror has none of them, at the end, the server has 1 row at step 18 (never taken, or lost from the file with its count)"
+                "differs: team/p/aaa history rows: mirror has none of them, at the end, the server has 1 row at step 18 (never pulled, or lost from the file with its count)"
             )
         ],
     ),
@@ -248,7 +248,7 @@ DAMAGE = {
         [
             (
                 "differs: team/p/aaa deleted_at: mirror has 2026-01-02 00:00:00, the server has the run "
-                "(marked by mistake, or the run was made anew; --repair takes it again)"
+                "(marked by mistake, or the run was created again; --repair pulls it again)"
             )
         ],
     ),
@@ -430,7 +430,7 @@ def test_system_metrics_are_compared_when_they_are_mirrored(bench):
         [
             (
                 "differs: team/p/aaa system_metrics.system.cpu: mirror has 3 values, the server has 3 values, "
-                "1 of them other ones (not taken again after the run went on, or changed in the file)"
+                "1 of them different (not pulled again after the run continued, or changed in the file)"
             )
         ],
     )
@@ -454,7 +454,7 @@ def test_the_console_is_compared_when_it_is_mirrored(bench):
         [
             (
                 "differs: team/p/aaa console: mirror has 1,203 lines, the server has 1,203 lines, "
-                "4 of them other ones (taken before the run was resumed or went on, or changed in the file)"
+                "4 of them different (pulled before the run was resumed or continued, or changed in the file)"
             )
         ],
     )

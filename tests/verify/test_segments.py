@@ -95,7 +95,7 @@ def test_a_segment_of_before_there_were_digests_is_compared_value_by_value_and_g
     assert code == 1
     assert lines[0] == (
         "differs: team/p/aaa history.acc: mirror has 0.001 at step 0, the first of 10, the server has 0.0 "
-        "(changed in the file, or on the server after it was taken)"
+        "(changed in the file, or on the server after it was pulled)"
     )
     bench.repaired()
     found = bench.tables("select digest from store.segments where retired_at is null")

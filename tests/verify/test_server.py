@@ -73,7 +73,7 @@ def test_a_run_that_went_on_is_behind_and_what_is_mirrored_of_it_is_still_compar
     run.log({"loss": 0.01}, step=40)
     project = equal(own, "--deep")
     assert [(one["run_id"], one["cause"]) for one in project["behind"]] == [
-        ("aaa", "the run went on after the last pass; run `mirror sync`")
+        ("aaa", "the run continued after the last pass; run `mirror sync`")
     ]
     own.damage("update store.history_tail set value = 7 where rid = {run} and step = 4 and key = 'acc'")
     code, project = own.found("--deep")
@@ -126,8 +126,8 @@ def test_what_a_live_run_writes_between_two_heartbeats_is_behind(own):
     project = equal(own, "--deep")
     assert told(project, "behind")[0] == ("live", "summary.loss", "1.0", "0.5")
     assert [(one["run_id"], one["cause"]) for one in project["behind"]] == [
-        ("live", "a live run writes it as it goes; the pass after its next heartbeat takes it"),
-        ("other", "the run went on after the last pass; run `mirror sync`"),
+        ("live", "a live run keeps writing it; the pass after its next heartbeat pulls it"),
+        ("other", "the run continued after the last pass; run `mirror sync`"),
     ]
     live.set_config(wrapped({"lr": 3}))
     assert own.fields() == [("live", "config.lr")]
@@ -138,7 +138,7 @@ def test_a_flush_that_no_pass_followed_is_behind(own):
     own.cli("flush", "team/p/aaa", "--no-wait")
     project = equal(own, "--deep")
     assert [(one["run_id"], one["cause"]) for one in project["behind"]] == [
-        ("aaa", "the pass that takes its history has not ended; run `mirror sync`")
+        ("aaa", "the pass that pulls its history has not ended; run `mirror sync`")
     ]
 
 
@@ -210,7 +210,7 @@ def test_counts_of_the_server_that_its_own_rows_do_not_bear_out_are_a_note(own):
     code, project = own.found()
     assert (code, project["differences"]) == (0, [])
     assert told(project, "notes") == [
-        ("aaa", "history", "10 rows, each as the server gives it", "the server counts 99 values of loss")
+        ("aaa", "history", "10 rows, each equal to the server's", "the server counts 99 values of loss")
     ]
 
 
@@ -222,7 +222,9 @@ def test_a_run_that_cannot_be_read_is_a_difference_that_remains(own):
     assert code == 1
     (found,) = project["differences"]
     assert (found["run_id"], found["field"], found["mirror"]) == ("aaa", "history", "0 rows")
-    assert found["cause"].startswith("set aside: the server sent a history line of aaa that cannot be read")
+    assert found["cause"].startswith(
+        "failed, will be retried: the server sent a history line of aaa that cannot be read"
+    )
     done = own.cli("verify", "--repair")
     assert done.exit_code == 1
     assert done.stdout.startswith("differs: team/p/aaa history: ")
@@ -255,7 +257,7 @@ def test_one_run_alone(own):
     assert own.cli("verify", "team/p/aaa").exit_code == 1
     none = own.cli("verify", "team/p/none")
     assert none.exit_code == 1
-    assert "no run none in the mirror's team/p, nor on http" in none.stderr
+    assert "no run none in team/p, neither in the mirror nor on http" in none.stderr
 
 
 def test_json_is_as_documented(own):
@@ -404,7 +406,7 @@ def test_a_run_from_a_local_file_is_no_difference_until_the_server_has_it(own, t
     own.world.add_run(entity, name, run_id="g9dvvkua", state="running")
     done = own.cli("verify", "--deep", f"{entity}/{name}")
     assert done.exit_code == 0
-    assert done.stdout.startswith(f"behind: {entity}/{name}/g9dvvkua run: mirror has the file's, the server has ")
+    assert done.stdout.startswith(f"behind: {entity}/{name}/g9dvvkua run: mirror has the file's run, the server has ")
 
 
 def test_steps_of_a_clock_are_compared_value_by_value(own):

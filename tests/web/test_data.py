@@ -91,7 +91,7 @@ def test_curves_of_several_runs(site):
         ("/api/runs", {}, "project is missing"),
         ("/api/runs", {"project": "team/vision", "limit": "-1"}, "limit must be a whole number"),
         ("/api/run", {"run": "team/vision/none"}, "no run team/vision/none in the mirror"),
-        ("/api/history", {"run": "nonsense", "key": "loss"}, "nonsense is no run"),
+        ("/api/history", {"run": "nonsense", "key": "loss"}, "nonsense is not a run path"),
         ("/api/history", {"run": "a/b/c", "key": "loss", "points": "1"}, "points must be from 2"),
         ("/api/history", {"run": [f"a/b/{i}" for i in range(101)], "key": "loss"}, "at most 100 runs"),
     ],

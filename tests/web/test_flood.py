@@ -23,8 +23,8 @@ FEW_DESCRIPTORS = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (
 
 
 FLOOD = (
-    "{} has more than {} connections at once; those that ask nothing are closed; "
-    "passes and commands go on, further such connections are not logged"
+    "{} has more than {} connections at once; idle ones are closed; "
+    "passes and commands continue, further such connections are not logged"
 )
 
 
@@ -108,7 +108,7 @@ def test_silent_clients_of_the_control_socket_keep_no_command_from_it(bench):
 HURRY = """
 import mirror.web.gate as gate
 from dataclasses import replace
-gate._LOOK_SECONDS = 0.05
+gate._CHECK_SECONDS = 0.05
 within = gate.Limits.within
 gate.Limits.within = lambda self, share: replace(within(self, share), head=0.4, body=0.4, answer=0.6)
 """

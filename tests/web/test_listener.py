@@ -56,7 +56,7 @@ def test_a_busy_port_is_told_and_a_changed_address_is_applied(bench):
             done = bench.mirror("open", "--print", check=False)
             assert done.returncode == 1
             assert done.stderr.startswith(f"error: the daemon serves no page: cannot listen on {busy}: ")
-            assert "everything else goes on" in (bench.home / "mirror.log").read_text()
+            assert "everything else continues" in (bench.home / "mirror.log").read_text()
 
             bench.configure(interval="1h", listen="localhost:0")
             bench.until(lambda: http_of(bench)["url"])

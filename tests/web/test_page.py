@@ -160,7 +160,7 @@ def test_runs_and_metrics_are_chosen_and_drawn(page):
     expect(lines(page, "loss")).to_have_count(4)
     assert "x=_runtime" in page.url
     assert "log=y" in page.url
-    page.get_by_role("button", name="No longer draw run 2").click()
+    page.get_by_role("button", name="Remove run 2 from the charts").click()
     expect(lines(page, "loss")).to_have_count(2)
 
 

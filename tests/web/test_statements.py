@@ -30,7 +30,7 @@ LONG = "select count(*) from range(100000000) a, range(100000) b where a.range +
 DEAF = f"select {'.'.join('a' * 8000)}"
 """The binder of DuckDB takes minutes for it, and hears no interruption."""
 
-TOO_MUCH = "the statement needed more than 2 GB; ask for less at once, or use `mirror query`, which has no such limit"
+TOO_MUCH = "the statement needed more than 2 GB; request less at once, or use `mirror query`, which has no such limit"
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_worker_that_dies_is_told_and_replaced(asked):
         while asked._idle:
             time.sleep(0.01)
         os.kill(worker, signal.SIGSEGV)
-        with pytest.raises(QueryError, match=r"the statement brought down the process that ran it \(SIGSEGV\)"):
+        with pytest.raises(QueryError, match=r"the statement crashed the process that ran it \(SIGSEGV\)"):
             waiting.result(30)
     assert asked.rows("select 1") == [["1"]]
     # One that is killed while nothing is asked of it is replaced, too.

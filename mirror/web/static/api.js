@@ -1,4 +1,4 @@
-// Asks the daemon. Answers are kept with their ETag, so that asking again for what did not change costs next to nothing.
+// Requests to the daemon. Responses are cached with their ETag, so that repeating a request costs almost nothing while nothing changed.
 
 const kept = new Map();
 const MOST_KEPT = 60;

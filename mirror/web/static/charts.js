@@ -1,4 +1,4 @@
-// Line charts of metrics, one for each key. The library that draws them is loaded when the first one is wanted.
+// Line charts of metrics, one for each key. The chart library is loaded when the first chart is needed.
 
 import { element } from "./dom.js";
 import * as format from "./format.js";
@@ -43,9 +43,9 @@ export class Charts {
     addEventListener("scroll", () => this.#hide(), { passive: true });
   }
 
-  // `runs` are {path, name, colour}; `curves` what /api/history answered; `view` is {x, smoothing, log}.
+  // `runs` are {path, name, colour}; `curves` the response of /api/history; `view` is {x, smoothing, log}.
   async draw(keys, runs, curves, view) {
-    // An axis that was chosen stands above the charts; where definitions give some of them another, each names its own.
+    // A chosen axis is shown above the charts. If definitions give some charts different axes, each chart names its own.
     const named = view.x === null && curves.some((curve) => curve.x_key !== "_step");
     for (const [key, figure] of this.figures) {
       if (!keys.includes(key)) this.#drop(figure);
@@ -113,7 +113,7 @@ export class Charts {
     figure.plot.on("plotly_unhover", () => this.#hide());
   }
 
-  // The values of all runs at the place of the pointer, highest first.
+  // The values of all runs at the pointer's position, highest first.
   #read(figure, { points, event }) {
     const real = points.filter((point) => point.data.meta);
     if (!real.length) return;
@@ -138,7 +138,7 @@ export class Charts {
   }
 }
 
-// The key of the x axis: what was chosen, else what define_metric says of the key, else the step.
+// The key of the x axis: the chosen one, else the one from define_metric, else the step.
 function axisOf({ view, curves }) {
   return view.x ?? curves[0]?.x_key ?? "_step";
 }
@@ -166,7 +166,7 @@ function traces(figure) {
   return [...faint, ...lines];
 }
 
-// An exponential moving average that does not begin at zero.
+// An exponential moving average, corrected so that it does not start at zero.
 function smoothed(values, weight) {
   let sum = 0;
   let share = 0;
@@ -200,7 +200,7 @@ function layout(figure) {
   };
 }
 
-// The library writes times as they are given; people read their own clock.
+// The library shows times unconverted, so convert them to local time.
 function localTime(seconds) {
   return seconds * 1000 - new Date(seconds * 1000).getTimezoneOffset() * 60000;
 }

@@ -1,4 +1,4 @@
-// A dialog in which names are chosen from a long list, those chosen before on top; a choice holds at once.
+// A dialog to choose names from a long list, with those already chosen on top. A choice takes effect at once.
 
 import { byId, element } from "./dom.js";
 

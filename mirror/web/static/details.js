@@ -18,13 +18,13 @@ export async function show(path) {
   const link = byId("details-link");
   link.hidden = !/^https?:\/\//.test(run.url ?? "");
   if (!link.hidden) link.href = run.url;
-  const told = FIELDS.filter(([field]) => run[field] !== null && run[field] !== "").map(([field, title]) => [
+  const shown = FIELDS.filter(([field]) => run[field] !== null && run[field] !== "").map(([field, title]) => [
     title,
     field === "duration_s" ? format.duration(run[field])
       : field.endsWith("_at") ? format.instant(run[field])
         : field === "history_rows" ? format.number(String(run[field])) : String(run[field]),
   ]);
-  body.replaceChildren(list(told), ...["config", "summary"].flatMap((document) => [
+  body.replaceChildren(list(shown), ...["config", "summary"].flatMap((document) => [
     element("h3", {}, `${document} (${run[document].length})`),
     list(run[document].map(([key, value]) => [key, value ?? "null"])),
   ]));

@@ -1,4 +1,4 @@
-// Elements by script. Text is only ever set as text, so that no value of a run can become markup.
+// Creates elements. Text is only set as text, never as HTML, so that no value of a run can become markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -14,8 +14,8 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Say something in a line that is hidden while there is nothing to say.
-export function tell(line, text) {
+// Show a text in a line that is hidden while the text is empty.
+export function showText(line, text) {
   if (line.textContent !== text) line.textContent = text;
   line.hidden = !text;
 }

@@ -1,4 +1,4 @@
-// How values are written: short where a person compares, in full in the title of the cell.
+// Formats values: short in the table, in full in the title of the cell.
 
 const integers = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
@@ -28,7 +28,7 @@ export function count(value, word) {
   return `${integers.format(value)} ${word}${value === 1 ? "" : "s"}`;
 }
 
-// A length of time in its two largest units.
+// A duration in its two largest units.
 export function duration(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   const two = (part) => String(part).padStart(2, "0");
@@ -40,14 +40,14 @@ export function duration(seconds) {
 
 export function age(iso) {
   const seconds = Math.floor((Date.now() - Date.parse(iso)) / 1000);
-  // Written before a clock was set back: nobody knows how long ago.
-  if (seconds < -60) return `at ${instant(iso)}, which is yet to come`;
+  // Written before a clock was set back, so the age is unknown.
+  if (seconds < -60) return `at ${instant(iso)}, which is in the future`;
   if (seconds < 5) return "just now";
   const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([each]) => seconds >= each);
   return `${Math.floor(seconds / size)} ${unit} ago`;
 }
 
-// The mirror's times are UTC without a zone; people read their own clock.
+// The mirror's times are UTC without a zone; show them in local time.
 export function instant(text) {
   const time = new Date(`${text.replace(" ", "T").replace(/Z$/, "")}Z`);
   if (Number.isNaN(time.getTime())) return text;

@@ -1,10 +1,10 @@
-// The page: what was chosen, what is asked for because of it, and what follows when the mirror grows.
+// The page: the user's choices, the requests that they lead to, and updates when the mirror is published.
 
 import { get } from "./api.js";
 import { Charts, colour } from "./charts.js";
 import { choose } from "./chooser.js";
 import * as details from "./details.js";
-import { byId, element, tell } from "./dom.js";
+import { byId, element, showText } from "./dom.js";
 import * as format from "./format.js";
 import { Answered, Found, isSql } from "./runs.js";
 import { Table } from "./table.js";
@@ -54,7 +54,7 @@ function change(fields) {
 
 function report(id) {
   return (error) => {
-    if (error.name !== "AbortError") tell(byId(id), error.message);
+    if (error.name !== "AbortError") showText(byId(id), error.message);
   };
 }
 
@@ -68,10 +68,10 @@ function showProjects() {
   byId("project-select").value = view.project;
   const mirrored = projects.length > 0;
   byId("project").hidden = !mirrored;
-  tell(byId("empty"), mirrored ? "" : "Nothing is mirrored yet. The first pass of the daemon brings the projects of config.toml; this page shows them as they come.");
+  showText(byId("empty"), mirrored ? "" : "Nothing is mirrored yet. The first pass of the daemon pulls the projects of config.toml; this page shows them as they arrive.");
   const here = projects.find(({ project }) => project === view.project);
   const failed = here ? Math.max(here.set_aside, state.daemon.failed_runs?.[here.project] ?? 0) : 0;
-  tell(byId("troubles"), [
+  showText(byId("troubles"), [
     ...(state.daemon.errors ?? []),
     ...(here?.last_error ? [here.last_error] : []),
     ...(failed ? [`${format.count(failed, "run")} could not be mirrored whole; tried again later`] : []),
@@ -141,7 +141,7 @@ async function openProject(project) {
 // ---------------------------------------------------------------- runs
 
 function column(name) {
-  const told = [...known.columns, ...known.keys].find((each) => each.name === name);
+  const description = [...known.columns, ...known.keys].find((each) => each.name === name);
   const [group, ...rest] = name.split(".");
   const document = ["config", "summary"].includes(group) && rest.length;
   return {
@@ -150,12 +150,12 @@ function column(name) {
     group: document ? group : "",
     kind: KINDS[name] ?? "",
     number: false,
-    order: told?.order ?? null,
+    order: description?.order ?? null,
   };
 }
 
-// What tells runs apart at a glance.
-function columnsAtFirst() {
+// Columns by which runs can be distinguished at a glance.
+function defaultColumns() {
   const telling = (prefix, most, fits) =>
     known.keys.filter((key) => key.name.startsWith(prefix) && fits(key)).slice(0, most).map((key) => key.name);
   const plain = (key) => !/^\w+\._|\._type$|sha256|\.path$/.test(key.name);
@@ -166,11 +166,11 @@ function columnsAtFirst() {
   ];
 }
 
-const columns = () => view.columns ?? columnsAtFirst();
+const columns = () => view.columns ?? defaultColumns();
 
 async function find({ keepPlace = false } = {}) {
-  if (!known) return; // what is asked for meanwhile stands in the view, and is looked for then
-  const mine = ++turn;
+  if (!known) return; // the view keeps what was requested in the meantime, and find runs again later
+  const thisTurn = ++turn;
   source?.close();
   const names_ = ["name", ...columns().filter((name) => name !== "name")].map(column);
   const next = isSql(view.find)
@@ -180,27 +180,27 @@ async function find({ keepPlace = false } = {}) {
   try {
     await next.begin();
   } catch (error) {
-    if (mine === turn) {
+    if (thisTurn === turn) {
       report("problem")(error);
       byId("filter").setAttribute("aria-invalid", "true");
       byId("table-box").removeAttribute("aria-busy");
     }
     return;
   }
-  if (mine !== turn) return;
+  if (thisTurn !== turn) return;
   byId("table-box").removeAttribute("aria-busy");
   byId("filter").removeAttribute("aria-invalid");
-  tell(byId("problem"), "");
+  showText(byId("problem"), "");
   source = next;
   const plain = source.rowAt.bind(source);
-  source.rowAt = (index) => dress(plain(index));
+  source.rowAt = (index) => withPageState(plain(index));
   table.show(source, { keepPlace });
   showCount();
   await drawChosen();
 }
 
-// A row with what the page itself knows of it.
-function dress(row) {
+// A row with what only the page knows about it.
+function withPageState(row) {
   if (!row?.path) return row;
   const place = source.columns.findIndex((each) => each.kind === "name");
   row.name = (place >= 0 && row.cells[place]) || row.id;
@@ -238,7 +238,7 @@ function setRuns(runs) {
   drawChosen();
 }
 
-// The lowest colour that no other drawn run has.
+// The first colour that no other drawn run has.
 function slot(path, chosen) {
   for (const other of slots.keys()) if (!chosen.includes(other)) slots.delete(other);
   if (!slots.has(path)) {
@@ -251,36 +251,36 @@ function slot(path, chosen) {
 }
 
 async function drawChosen() {
-  const mine = turn;
+  const thisTurn = turn;
   const chosen = paths();
   drawn = chosen.map((path) => ({ path, name: names.get(path) ?? path.split("/")[2], colour: colour(slot(path, chosen)) }));
   table.refresh();
   showLegend();
   const nothing = drawn.length ? "" : "Tick runs in the table to draw their metrics here.";
-  tell(byId("charts-hint"), nothing);
+  showText(byId("charts-hint"), nothing);
   byId("clear-button").disabled = !drawn.length;
   try {
     curveKeys = drawn.length ? await get("/api/history/keys", { run: chosen }) : [];
-    const keys = drawn.length ? (view.keys ?? keysAtFirst()) : [];
+    const keys = drawn.length ? (view.keys ?? defaultKeys()) : [];
     const query = { run: chosen, key: keys, x: view.x ?? "", points: POINTS, mean: view.smoothing > 0 };
     const curves = keys.length ? await get("/api/history", query) : [];
-    if (mine !== turn || chosen.join() !== paths().join()) return;
+    if (thisTurn !== turn || chosen.join() !== paths().join()) return;
     await charts.draw(keys, drawn, curves, view);
     if (drawn.length && !keys.length) {
-      tell(byId("charts-hint"), curveKeys.length ? "Choose metrics to draw." : "These runs logged no numbers.");
+      showText(byId("charts-hint"), curveKeys.length ? "Choose metrics to draw." : "These runs logged no numbers.");
     }
-    tell(byId("charts-problem"), "");
+    showText(byId("charts-problem"), "");
     await learnNames(chosen);
   } catch (error) {
     report("charts-problem")(error);
   }
 }
 
-// Runs of a link that are not among the rows in sight have a name, too.
+// Runs of a link need a name even if their rows are not in view.
 async function learnNames(chosen) {
-  const strange = chosen.filter((path) => !names.has(path));
-  if (!strange.length) return;
-  for (const path of strange) {
+  const unnamed = chosen.filter((path) => !names.has(path));
+  if (!unnamed.length) return;
+  for (const path of unnamed) {
     const run = await get("/api/run", { run: path }).catch(() => null);
     names.set(path, run?.name || path.split("/")[2]);
   }
@@ -288,8 +288,8 @@ async function learnNames(chosen) {
   showLegend();
 }
 
-// What people look at first stands first: losses, then scores; what only counts or is set comes last.
-function keysAtFirst() {
+// The most interesting keys come first: losses, then scores; counters and settings come last.
+function defaultKeys() {
   const rank = (name) => [/loss/i, /acc|reward|return|score|bleu|f1|perplexity/i].findIndex((words) => words.test(name));
   const place = (name) => (/^_|(^|[/._])(epoch|lr|learning_rate|step)s?$/i.test(name) ? 9 : rank(name) < 0 ? 5 : rank(name));
   const ranked = curveKeys.map(({ name }, at) => ({ name, at, place: place(name) }));
@@ -310,7 +310,7 @@ function showLegend() {
           {
             type: "button",
             title: `${run.path}: no longer draw`,
-            "aria-label": `No longer draw ${run.name}`,
+            "aria-label": `Remove ${run.name} from the charts`,
             onclick: () => setRuns(paths().filter((path) => path !== run.path)),
           },
           element("span", { class: "chip", colour: run.colour }),
@@ -322,7 +322,7 @@ function showLegend() {
   if (at >= 0) legend.children[Math.min(at, legend.children.length - 1)]?.querySelector("button").focus();
 }
 
-// ---------------------------------------------------------------- what people do
+// ---------------------------------------------------------------- user actions
 
 byId("find").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -334,7 +334,7 @@ let typing = 0;
 byId("filter").addEventListener("input", () => {
   const text = byId("filter").value;
   clearTimeout(typing);
-  // Plain words are looked for while they are typed; half a filter or statement is only an error.
+  // Plain words are searched while they are typed; an incomplete filter or statement would only be an error.
   if (text.trim().startsWith("{") || isSql(text)) return;
   typing = setTimeout(() => {
     if (byId("filter").value !== text || text === view.find) return;
@@ -367,7 +367,7 @@ byId("columns-button").addEventListener("click", () => {
 byId("keys-button").addEventListener("click", () => {
   choose("Metrics", {
     options: curveKeys.map(({ name, runs }) => ({ name, note: format.count(runs, "run") })),
-    chosen: view.keys ?? keysAtFirst(),
+    chosen: view.keys ?? defaultKeys(),
     changed: (keys) => {
       change({ keys });
       drawChosen();
@@ -411,21 +411,21 @@ addEventListener("hashchange", () => {
   if (state) begin();
 });
 
-// ---------------------------------------------------------------- what happens
+// ---------------------------------------------------------------- updates
 
 function begin() {
-  const there = state.projects.map(({ project }) => project);
-  if (!there.includes(view.project)) change({ project: newest() ?? "" });
+  const projects = state.projects.map(({ project }) => project);
+  if (!projects.includes(view.project)) change({ project: newest() ?? "" });
   if (view.project) openProject(view.project);
   else showProjects();
 }
 
-// The project in which something runs, or the first.
+// The first project with a running run, else the first project.
 function newest() {
   return (state.projects.find(({ running }) => running) ?? state.projects[0])?.project;
 }
 
-async function look() {
+async function checkState() {
   let trouble = "";
   try {
     const former = state;
@@ -440,10 +440,10 @@ async function look() {
   byId("connection").textContent = trouble;
 }
 
-// The mirror was published anew: bring what is in sight up to date, where it stands.
+// The mirror was published again: update what is in view, in place.
 async function renew() {
   if (!source || !known || document.querySelector("dialog[open]")) return;
-  const mine = turn;
+  const thisTurn = turn;
   renewed = state.snapshot;
   if (!known.keys.length) {
     known = await get("/api/keys", { project: view.project });
@@ -453,22 +453,22 @@ async function renew() {
   const first = Math.max(0, Math.floor(scrollTop / 30) - 12);
   const automatic = view.runs === null ? paths().join() : "";
   await source.renew(first, first + Math.ceil(clientHeight / 30) + 24);
-  if (mine !== turn) return;
-  // A run that begins does not push another out of the charts that a person is looking at.
+  if (thisTurn !== turn) return;
+  // A new run must not push another one out of the charts that the user is looking at.
   if (automatic && paths().join() !== automatic) view.runs = drawn.map(({ path }) => path);
   showCount();
   await drawChosen();
 }
 
-async function keepLooking() {
-  if (!document.hidden) await look();
-  setTimeout(keepLooking, POLL);
+async function keepPolling() {
+  if (!document.hidden) await checkState();
+  setTimeout(keepPolling, POLL);
 }
 
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) look();
+  if (!document.hidden) checkState();
 });
 setInterval(showAges, 1000);
 if (location.search) history.replaceState(null, "", `${location.pathname}${location.hash}`);
 showControls();
-keepLooking();
+keepPolling();

@@ -1,4 +1,4 @@
-// The runs that were found, page by page: by a filter over one project, or by SQL.
+// The matching runs, page by page: by a filter over one project, or by SQL.
 
 import { get, post } from "./api.js";
 
@@ -7,14 +7,14 @@ const QUICK = 1000; // milliseconds
 
 export const isSql = (text) => /^\s*(select|with|from|values|describe|show|summarize|explain|pivot)\b/i.test(text);
 
-// A filter as it is, and plain words as a search in the names, ids and tags of runs.
+// A filter unchanged, and plain words as a search in the names, ids and tags of runs.
 function filterOf(text) {
   if (!text.trim() || text.trim().startsWith("{")) return text;
   const fitting = { $regex: text.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), $options: "i" };
   return JSON.stringify({ $or: ["display_name", "name", "tags"].map((field) => ({ [field]: fitting })) });
 }
 
-// Runs of a project in order; `columns` are {name, ...} as the table has them.
+// Runs of a project in order; `columns` are {name, ...} as in the table.
 export class Found {
   constructor(project, find, order, columns, loaded) {
     Object.assign(this, { project, columns, order, loaded, boxes: true, total: 0, warnings: [], pages: new Map() });
@@ -23,7 +23,7 @@ export class Found {
     this.stop = new AbortController();
   }
 
-  // The first page; throws what is wrong with the filter.
+  // The first page; throws an error that says what is wrong with the filter.
   async begin() {
     await this.#load(0);
     return this;
@@ -35,7 +35,7 @@ export class Found {
     }
   }
 
-  // The mirror was published anew: the pages in sight again, the others when they are wanted.
+  // The mirror was published again: reload the pages in view now, the others when they are needed.
   async renew(from, to) {
     const [first, last] = [Math.floor(from / PAGE), Math.floor(Math.max(from, to - 1) / PAGE)];
     for (const page of this.pages.keys()) if (page < first || page > last) this.pages.delete(page);
@@ -65,7 +65,7 @@ export class Found {
   }
 }
 
-// The answer to people's own SQL, whole; its rows are runs where it has their ids.
+// The complete result of the user's SQL; its rows are runs if it has their ids.
 export class Answered {
   constructor(project, sql) {
     Object.assign(this, { project, sql, order: "", total: 0, warnings: [], rows: [] });
@@ -83,7 +83,7 @@ export class Answered {
       number: answer.numeric[at],
       kind: this.boxes && at === (name >= 0 ? name : id) ? "name" : "",
     }));
-    // The column that is a button stands first, beside the boxes.
+    // The column with the button comes first, next to the checkboxes.
     const first = this.columns.findIndex((column) => column.kind === "name");
     const order = first > 0 ? [first, ...answer.columns.keys()].filter((at, index) => index === 0 || at !== first) : null;
     if (order) this.columns = order.map((at) => this.columns[at]);
@@ -100,7 +100,7 @@ export class Answered {
 
   need() {}
 
-  // A statement that takes its time is not run again by itself.
+  // A statement may be slow, so it is not run again automatically.
   async renew() {
     if (this.took < QUICK) await this.begin();
   }

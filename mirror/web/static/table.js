@@ -1,4 +1,4 @@
-// A table of many rows of which only those in sight are in the document.
+// A table of many rows, of which only those in view are in the document.
 //
 // It is shown a source: {columns, total, order, boxes, rowAt(index), need(from, to)}. A column is
 // {name, title, group, order, number, kind}; a row is {cells, path, selected, colour}, or undefined until it was loaded.
@@ -26,7 +26,7 @@ export class Table {
     new ResizeObserver(() => this.refresh()).observe(box);
   }
 
-  // Another query, or other columns: begin anew, at the top unless the rows are the same ones.
+  // Another query, or other columns: start again, at the top unless the rows are the same ones.
   show(source, { keepPlace = false } = {}) {
     const active = this.body.contains(document.activeElement) ? document.activeElement : null;
     const focused = active && [...this.rows].find(([, row]) => row.contains(active))?.[0];
@@ -41,7 +41,7 @@ export class Table {
     if (keepPlace && active) this.rows.get(focused)?.querySelector(active.tagName)?.focus({ preventScroll: true });
   }
 
-  // The same columns with new contents: every row in sight is brought up to date where it stands.
+  // The same columns with new contents: every row in view is updated in place.
   refresh() {
     const { source } = this;
     if (!source) return;
@@ -101,7 +101,7 @@ export class Table {
       );
       widths.push(this.#width(column, place));
     });
-    // The last column has no width of its own: it takes what the others leave of the box.
+    // The last column has no width of its own: it gets the remaining width of the box.
     this.head.replaceChildren(...heads, element("td", { class: "rest" }));
     this.columnGroup.replaceChildren(
       ...widths.map((width) => {
@@ -113,7 +113,7 @@ export class Table {
     );
   }
 
-  // From what the first rows hold, so that columns keep their width while scrolling.
+  // From the contents of the first rows, so that columns keep their width while scrolling.
   #width(column, place) {
     let longest = column.title.length + 2;
     for (let index = 0; index < Math.min(60, this.source.total); index += 1) {

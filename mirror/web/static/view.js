@@ -1,5 +1,5 @@
-// What the page shows, as it stands in the hash of its address, so that a link shows another the same.
-// What is null there was not chosen by anybody: the page decides.
+// The view of the page, stored in the hash of its address, so that a link shows the same view to others.
+// Null means that the user has not chosen: the page decides.
 
 export function read() {
   const hash = new URLSearchParams(location.hash.slice(1));
