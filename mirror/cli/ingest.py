@@ -55,7 +55,7 @@ async def _here(given: Invocation, wanted: Sequence[str]) -> list[dict[str, Any]
     if not wanted and not settings.local.dirs:
         raise UsageError(f"nothing to ingest: name a DIR, or add folders to `local.dirs` in {given.home.config}")
     with open_writer(given.home, settings) as writer:
-        return [result.as_json() for result in await Watch(writer, settings).take(wanted)]
+        return [result.as_json() for result in await Watch(writer, settings).read_now(wanted)]
 
 
 def _report(results: Sequence[dict[str, Any]], seconds: float, *, as_json: bool) -> None:

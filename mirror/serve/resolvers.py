@@ -84,7 +84,7 @@ def _server_info(_source: Any, context: Context, _field: Field, _arguments: Argu
 
 
 def _api_keys(user: Source, context: Context, *_: Any) -> Any:
-    """Return `apiKeys`: secrets on older servers, so the mirror only knows if there are none. Null means "not loaded"."""
+    """Return `apiKeys`: secrets on older servers, so the mirror only knows if there are none. Null is "not loaded"."""
     if "apiKeys" in user:
         return user["apiKeys"]
     if context.without_server:
