@@ -1,4 +1,4 @@
-"""One run of millions of rows, which are made when they are asked for: nothing of it is kept but its exports."""
+"""One run of millions of rows, which are computed on request: only its exports are stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FILE_ROWS = 1_000_000
 
 
 class _Made(Lines):
-    """So many rows with so many metrics; a value follows from its step and metric alone."""
+    """Rows of metrics whose values depend only on step and metric."""
 
     def __init__(self, rows: int, names: list[str], start: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Made(Lines):
         return list(map(template.__mod__, zip(*(column.to_pylist() for column in table.columns), strict=True)))
 
     def table(self, first: int, end: int) -> pa.Table:
-        """The rows of some steps as columns."""
+        """Return the rows of some steps as columns."""
         steps: Any = pa.array(range(first, end), pa.int64())
         columns: Mapping[str, Any] = {
             name: pc.sin(pc.multiply(pc.cast(steps, pa.float64()), 0.001 * (number + 1)))
