@@ -264,7 +264,7 @@ def _log(reading: Reading, body: bytes) -> None:
 def _exit(reading: Reading, body: bytes) -> None:
     values = {number: value for number, value in protobuf.fields(body) if isinstance(value, int)}
     if values.get(3):
-        # A secondary process of a shared run ended; the run goes on.
+        # A secondary process of a shared run ended; the run continues.
         return
     reading.exit_code = protobuf.signed(values.get(1, 0))
     reading.runtime = protobuf.signed(values.get(2, 0))

@@ -120,15 +120,15 @@ class Listings:
                 return kept
 
         conditions = _among(filters, names) if names else filters
-        made = Listing(uuid.uuid4().hex[:12], array("q"))
-        made.rids.frombytes(ask("rids", {"project": list(project), "conditions": conditions, "order": order}))
+        listing = Listing(uuid.uuid4().hex[:12], array("q"))
+        listing.rids.frombytes(ask("rids", {"project": list(project), "conditions": conditions, "order": order}))
         with self._lock:
-            self._kept[made.name] = made
-            self._known[key] = made.name
+            self._kept[listing.name] = listing
+            self._known[key] = listing.name
             while len(self._kept) > KEPT_LISTS:
                 gone, _ = self._kept.popitem(last=False)
                 self._known = {asked: name for asked, name in self._known.items() if name != gone}
-        return made
+        return listing
 
     def kept(self, name: str) -> Listing | None:
         """Return the list of an earlier page; None if too many others were requested since."""

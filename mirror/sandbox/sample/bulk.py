@@ -15,9 +15,9 @@ from mirror.sandbox.world import World
 
 
 def grid(runs: int = 500, steps: int = 2000, metrics: int = 20, *, exported: bool = False, seed: int = 0) -> World:
-    """`acme/bench`: finished runs with a row of `metrics` values at every step, different in every run.
+    """Return `acme/bench`: finished runs with a row of `metrics` values at every step, different in every run.
 
-    With `exported` their histories stand in Parquet files, as those of runs that ended some hours ago.
+    With `exported` their histories are exported to Parquet files, as on the server some hours after the end of a run.
     """
     world = World(username="ada", entity="acme")
     draw = Random(seed)
