@@ -1,8 +1,8 @@
 """The Python API over the mirror against the official SDK, both in warm processes, from one sample server.
 
-Listing: a filter over 5,000 runs, and id and name of each; the snapshot is open. Documents: the same with one config
-and one summary value of each run (the SDK with lazy=False, which takes them in the same pages). History: every row of
-100 runs, as dictionaries and as tables. Prints medians and ratios.
+Listing: a filter over 5,000 runs, and id and name of each; the snapshot is open. Documents: also one config and one
+summary value of each run (the SDK with lazy=False, which requests them in the same pages). History: every row of 100
+runs, as dictionaries and as tables. Prints medians and ratios.
 Usage: python benchmarks/api.py [--repeat 5] [--sdk-repeat 3]
 """
 
@@ -37,7 +37,7 @@ def median(work, repeat):
     return {"count": count, "seconds": times[len(times) // 2]}
 asked = 0
 def wanted():
-    # Another filter each time, since both sides keep the answer to one that was asked before.
+    # A new filter each time, since both sides cache the answers to earlier ones.
     global asked
     asked += 1
     return {"config.lr": {"$gt": -asked}}
@@ -98,7 +98,7 @@ IMPORTING = "import time; started = time.perf_counter(); import mirror; print(ti
 
 
 def measure(script: str, environ: dict[str, str], repeat: int) -> dict[str, dict[str, float]]:
-    """Run one script in a process and a home folder of its own; its figures."""
+    """Run one script in its own process and home folder, and return its figures."""
     folder = tempfile.mkdtemp(prefix="api-bench-")
     own = dict.fromkeys(("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR"), folder)
     try:
@@ -111,7 +111,7 @@ def measure(script: str, environ: dict[str, str], repeat: int) -> dict[str, dict
 
 
 def compare(size: tuple[int, int, int], scripts: tuple[str, str], repeat: int, sdk_repeat: int) -> list[str]:
-    """Mirror the sample project, time both sides over it, and give a line a figure."""
+    """Mirror the sample project, time both sides over it, and return one line per figure."""
     home = Path(tempfile.mkdtemp(prefix="mirror-bench-"))
     try:
         with server(f"grid({', '.join(map(str, size))}, True)") as given:

@@ -2,10 +2,10 @@
 
     python benchmarks/filters.py [--runs N] [--repeat N] [--sdk-runs N] [--unsorted] [--skip-json] [--skip-sdk]
 
-Builds a mirror in a temporary folder (two minutes), then prints for each filter the median of the whole answer -
+Builds a mirror in a temporary folder (two minutes). For each filter it prints the median time of the whole answer -
 compile, plan, run, fetch the ids in order - in a warm process with two threads, from the leaf tables and from the JSON
-documents; then the median of whole `mirror query` processes, and as their floor that of a Python process which does
-nothing but `import duckdb` and open the file; then, over fewer runs on the sample server, the same filters through
+documents; and the median of whole `mirror query` processes, whose lower bound is a Python process that only imports
+duckdb and opens the file. Then, over fewer runs on the sample server, it runs the same filters through
 `api.runs(filters=...)` of the official SDK.
 """
 
@@ -57,7 +57,7 @@ import wandb
 for text in sys.stdin:
     times = []
     for _ in range(int(sys.argv[1])):
-        api = wandb.Api(timeout=120)  # one that has no answer in its cache
+        api = wandb.Api(timeout=120)  # a new one, with an empty cache
         started = time.perf_counter()
         found = len([run.id for run in api.runs("acme/bench", json.loads(text))])
         times.append(time.perf_counter() - started)
@@ -88,7 +88,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 
 
 def document(rng: random.Random, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config and summary of one run: 80 leaves, of mixed kinds, a tenth of the learning rates text."""
+    """Return config and summary of one run: 80 leaves of mixed types; a tenth of the learning rates are text."""
     config: dict[str, Any] = {
         "lr": 10 ** -(rng.random() * 4 + 1) if rng.random() < 0.9 else "1e-3",
         "optimizer": {"name": rng.choice(["adam", "sgd"]), "lr": rng.random(), "betas": [0.9, 0.99], "eps": 1e-8},
@@ -129,7 +129,7 @@ def build(home: Home, runs: int) -> None:
 def record(
     number: int, config: dict[str, Any], summary: dict[str, Any], state: str, tags: tuple[str, ...], at: datetime
 ) -> RunRecord:
-    """A run with these documents."""
+    """Return a run with these documents."""
     empty = dict.fromkeys(["group_name", "job_type", "sweep", "notes", "description", "git_commit", "host"])
     return RunRecord(
         entity=PROJECT.entity,
@@ -154,7 +154,7 @@ def record(
 def milliseconds(
     con: duckdb.DuckDBPyConnection, query: dict[str, Any], order: str, form: Any, repeat: int
 ) -> tuple[float, int]:
-    """The median time of a whole answer, and how many runs it has."""
+    """Return the median time of a whole answer, and how many runs it has."""
     times, found = [], 0
     for _ in range(repeat + 1):
         begin = time.perf_counter()
@@ -165,7 +165,7 @@ def milliseconds(
 
 
 def cold(home: Home, query: dict[str, Any], repeat: int) -> float:
-    """The median time of a whole `mirror query` process, in milliseconds."""
+    """Return the median time of a whole `mirror query` process, in milliseconds."""
     command = [Path(sys.executable).with_name("mirror"), "query", "--filter", json.dumps(query), "--limit", "50"]
     environ = installed() | {"MIRROR_HOME": str(home.data)}
 
@@ -177,7 +177,7 @@ def cold(home: Home, query: dict[str, Any], repeat: int) -> float:
 
 
 def floor(home: Home, repeat: int) -> float:
-    """The median time of a process that does nothing but open the file, in milliseconds."""
+    """Return the median time of a process that only opens the file, in milliseconds."""
     code = f"import duckdb; duckdb.connect({str(home.published)!r}, read_only=True).close()"
 
     def once() -> None:
@@ -188,7 +188,7 @@ def floor(home: Home, repeat: int) -> float:
 
 
 def installed() -> dict[str, str]:
-    """An environment in which modules are compiled once, as those of installed programs are."""
+    """Return an environment in which compiled modules are cached, as those of installed programs are."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -203,7 +203,7 @@ def median(work: Callable[[], Any], repeat: int) -> float:
 
 @contextmanager
 def sample_server(runs: int) -> Iterator[dict[str, str]]:
-    """A sample server with the same kind of runs in a process of its own; the environment that points at it."""
+    """Start a sample server with the same kind of runs in its own process; yields an environment that points at it."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(runs), str(Path(__file__).parent)],
         stdin=subprocess.PIPE,
@@ -220,7 +220,7 @@ def sample_server(runs: int) -> Iterator[dict[str, str]]:
 
 
 def beside_the_sdk(folder: Path, runs: int, repeat: int) -> None:
-    """Print the time of the same filters by the official SDK and by the mirror of the same server."""
+    """Print the times of the same filters with the official SDK and with a mirror of the same server."""
     home = Home(folder, folder / "config.toml")
     own = dict.fromkeys(("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR"), str(folder))
     queries = [query for query, _ in FILTERS if "tags" not in query]
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--sdk-runs", type=int, default=5_000)
     parser.add_argument("--repeat", type=int, default=9)
-    parser.add_argument("--unsorted", action="store_true", help="leave the leaves in the order in which runs came")
+    parser.add_argument("--unsorted", action="store_true", help="store the leaves in the order of arrival")
     parser.add_argument("--skip-json", action="store_true", help="do not measure the JSON form")
     parser.add_argument("--skip-sdk", action="store_true", help="do not measure the SDK")
     options = parser.parse_args()
@@ -285,7 +285,7 @@ def main() -> None:
             text = f"{json.dumps(query)} {order}"
             print(f"{leaves:10.1f} {json_ms:>10} {ratio:>7} {whole:8.0f} {found:8,}  {text}", flush=True)
         print(f"slowest: {slowest:.1f} ms from the leaf tables, {slowest_cold:.0f} ms as a whole process")
-        print(f"a process that does nothing but import duckdb and open the file: {floor(home, 9):.0f} ms")
+        print(f"a process that only imports duckdb and opens the file: {floor(home, 9):.0f} ms")
         con.close()
     if not options.skip_sdk:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""Publish time as history grows, and with many runs: what a reader waits for after a commit.
+"""Publish time as history grows, and with many runs: how long a reader waits after a commit.
 
-History comes as synthetic pages straight into segments, then each publish follows a commit of a thousand values and one
-run. Prints seconds (median, least, most), the size of the published file and bytes a value of the segments.
+Synthetic history is written directly to segments; then each publish follows a commit of a thousand values and one run.
+Prints seconds (median, minimum, maximum), the size of the published file and the segments' bytes per value.
 Usage: python benchmarks/publish.py [--values 10,100,300] [--runs 100000] [--repeat 7]
 """
 
@@ -54,7 +54,7 @@ RUN = RunRecord(
 
 
 def run(number: int, leaves: int = 30) -> RunRecord:
-    """A run with so many config values and half as many in its summary."""
+    """Return a run with `leaves` config values and half as many summary values."""
     config = {f"group_{place % 5}.option_{place}": number * place * 0.37 for place in range(leaves)}
     summary = {f"metric/{place:02d}": number / (place + 1) for place in range(leaves // 2)}
     name = f"r{number:07d}"
@@ -62,7 +62,7 @@ def run(number: int, leaves: int = 30) -> RunRecord:
 
 
 def page(run_id: str, first: int, steps: int, random: np.random.Generator) -> HistoryPage:
-    """Noise of single precision, as metrics are logged, a value a step and key, in the order of keys."""
+    """Return noise of single precision, as metrics are logged, one value per step and key, sorted by key."""
     values = random.standard_normal(steps * len(KEYS)).astype(np.float32).astype(np.float64)
     table = pa.table(
         {
@@ -76,19 +76,19 @@ def page(run_id: str, first: int, steps: int, random: np.random.Generator) -> Hi
 
 
 def backfill(store: Store, millions: int, number: int, random: np.random.Generator) -> int:
-    """Runs of a million values each, four a transaction, until there are so many; the number of the next run."""
+    """Add runs of a million values each, four per transaction, up to `millions`; returns the next run's number."""
     while number < millions:
-        here = range(number, min(number + 4, millions))
+        batch = range(number, min(number + 4, millions))
         with store.transaction() as tx:
-            tx.upsert_runs([run(each) for each in here], now=NOW)
-            tx.append_history(PROJECT, [page(run(each).run_id, 0, STEPS, random) for each in here], to_come=10_000_000)
-        number = here.stop
+            tx.upsert_runs([run(each) for each in batch], now=NOW)
+            tx.append_history(PROJECT, [page(run(each).run_id, 0, STEPS, random) for each in batch], to_come=10_000_000)
+        number = batch.stop
     return number
 
 
 def timed(store: Store, repeat: int, random: np.random.Generator) -> list[float]:
-    """Seconds of each publish after a small commit."""
-    taken = []
+    """Return the seconds of each publish after a small commit."""
+    seconds = []
     for round_ in range(repeat):
         with store.transaction() as tx:
             tx.upsert_runs([replace(run(0), name=f"renamed {round_} {time.monotonic()}")], now=NOW)
@@ -96,25 +96,25 @@ def timed(store: Store, repeat: int, random: np.random.Generator) -> list[float]
             tx.append_history(PROJECT, [page(run(0).run_id, step, 50, random)])
         started = time.perf_counter()
         store.publish()
-        taken.append(time.perf_counter() - started)
-    return taken
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
-def told(label: str, taken: list[float], home: Home) -> None:
-    """One line of the table."""
+def print_line(label: str, seconds: list[float], home: Home) -> None:
+    """Print one line of the table."""
     with duckdb.connect(str(home.published), read_only=True) as connection:
         segments = "FROM store.segments WHERE retired_at IS NULL"
         found = connection.execute(f"SELECT count(*), sum(bytes) / sum(value_count) {segments}").fetchone()
     assert found is not None
     each = f"{found[1]:.2f} B/value in {found[0]} segments" if found[0] else "no segments"
     size = home.published.stat().st_size / 1e6
-    times = f"{statistics.median(taken):.3f} s ({min(taken):.3f}-{max(taken):.3f})"
+    times = f"{statistics.median(seconds):.3f} s ({min(seconds):.3f}-{max(seconds):.3f})"
     print(f"{label}: publish {times}, file {size:.1f} MB, {each}", flush=True)
 
 
 @contextmanager
 def fresh() -> Iterator[Store]:
-    """A store in a folder of its own, gone at the end."""
+    """Create a store in a temporary folder, deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="publish-") as folder:
         store = Store.open(Home(Path(folder), Path(folder) / "config.toml"), tail_values=1_000_000)
         try:
@@ -140,9 +140,9 @@ def main() -> None:
             number = backfill(store, millions, number, random)
             store.seal()
             store.publish()
-            taken = timed(store, given.repeat, random)
-            medians.append(statistics.median(taken))
-            told(f"{millions} million values, {number} runs", taken, store.home)
+            seconds = timed(store, given.repeat, random)
+            medians.append(statistics.median(seconds))
+            print_line(f"{millions} million values, {number} runs", seconds, store.home)
     print(f"largest median / smallest: {max(medians) / min(medians):.2f}")
     with fresh() as store:
         started = time.perf_counter()
@@ -153,8 +153,8 @@ def main() -> None:
         started = time.perf_counter()
         store.publish()
         print(f"{given.runs} runs written in {written:.1f} s, first publish {time.perf_counter() - started:.1f} s")
-        taken = timed(store, given.repeat, random)
-        told(f"{given.runs} runs", taken, store.home)
+        seconds = timed(store, given.repeat, random)
+        print_line(f"{given.runs} runs", seconds, store.home)
 
 
 if __name__ == "__main__":

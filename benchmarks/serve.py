@@ -2,10 +2,10 @@
 
     python benchmarks/serve.py [--runs N] [--steps N] [--repeat N] [--latency SECONDS] [--only WORD]
 
-A sample server holds a project; a daemon mirrors it and serves it on this machine. The same scripts then ask the sample
-server, each of whose answers comes after the latency, and the daemon. Printed are medians in seconds, of scripts that
-import the SDK beforehand and keep none of its caches; and the SDK's own time, which no server can better: that of the
-same script when all answers of the daemon are ready in memory. `--only` takes the scripts whose names hold a word.
+A daemon on this machine mirrors a project of a sample server and serves it. The same scripts then read from the sample
+server, whose answers are delayed by the latency, and from the daemon. Prints medians in seconds, of scripts that import
+the SDK beforehand and start with empty caches; and the SDK's own time, which no server can reduce: the same script with
+all answers of the daemon ready in memory. `--only` selects the scripts whose names contain a word.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mirror.sandbox import Sandbox, World
 EXPORT = """[
     (run.name, run.config, run.summary._json_dict, run.history(pandas=False)) for run in api.runs('acme/bench')[:100]
 ]"""
-"""A script that takes all there is of each run, one after the other, with the default arguments."""
+"""A script that reads everything of each run, one after the other, with the default arguments."""
 
 SCRIPTS = {
     "export of 100 runs": " ".join(EXPORT.split()),
@@ -64,25 +64,25 @@ for line in sys.stdin:
 
 
 def world(runs: int, steps: int) -> World:
-    """Some short runs with rich configs, and a long one of 20 metrics."""
-    made = World(username="bench", entity="acme")
+    """Return a world of short runs with large configs, and a long run with 20 metrics."""
+    sample_world = World(username="bench", entity="acme")
     for number in range(runs):
         config = {"lr": number / runs, **{f"option_{index}": index * number for index in range(40)}}
-        run = made.add_run("acme", "bench", config=config)
+        run = sample_world.add_run("acme", "bench", config=config)
         run.log_many({"loss": 1 / (step + 1), "acc": step / 50} for step in range(50))
         run.finish()
-    long = made.add_run("acme", "bench", run_id="long")
+    long = sample_world.add_run("acme", "bench", run_id="long")
     long.log_many(
         {"loss": 1 / (step + 1), **{f"metric/{index}": math.sin(step * index) for index in range(19)}}
         for step in range(steps)
     )
     long.finish()
-    return made
+    return sample_world
 
 
 @contextmanager
 def daemon(root: Path, server: Sandbox, runs: int, rows: int) -> Iterator[str]:
-    """The address of a daemon that has mirrored the project."""
+    """Start a daemon, wait until it has mirrored the project, and yield its address."""
     (root / "config.toml").write_text('projects = ["acme/bench"]\n[http]\nlisten = "127.0.0.1:0"\n')
     environ = {**os.environ, "MIRROR_HOME": str(root), "WANDB_BASE_URL": server.url, "WANDB_API_KEY": server.key}
     process = subprocess.Popen([sys.executable, "-m", "mirror.cli", "-q", "daemon"], env=environ)
@@ -103,7 +103,7 @@ def daemon(root: Path, server: Sandbox, runs: int, rows: int) -> Iterator[str]:
 
 
 def measured(url: str, key: str, folder: Path, script: str, repeat: int) -> tuple[float, int]:
-    """The median of the seconds, and how many things were read."""
+    """Return the median seconds of a script, and how many items it read."""
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
         "WANDB_BASE_URL": url,
@@ -128,7 +128,7 @@ def measured(url: str, key: str, folder: Path, script: str, repeat: int) -> tupl
 
 
 def main() -> None:
-    """Build, measure, print."""
+    """Create the data, measure both sides, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--steps", type=int, default=10_000)
@@ -158,13 +158,13 @@ def main() -> None:
 
 
 def show(label: str, there: float, here: float, alone: float) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     print(f"{label:34}{there:9.3f}{here:9.3f}{there / here:9.1f}{alone:11.3f}{there / alone:9.1f}", flush=True)
 
 
 @contextmanager
 def replay(url: str) -> Iterator[str]:
-    """The address of a server that has the answers of this one ready."""
+    """Start a server that replays the answers of `url`, and yield its address."""
     command = [sys.executable, str(Path(__file__).with_name("replay.py")), url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

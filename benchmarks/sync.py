@@ -1,15 +1,15 @@
-"""What a sync costs, beside what a user would do instead: the official SDK against the same sample server.
+"""What a sync costs, compared with the alternative: reading the same sample server with the official SDK.
 
     python benchmarks/sync.py [--repeat 5] [--only runs,history,lines,long,idle,step] [--small]
 
 - runs: 5,000 runs with config and summary, against `api.runs(lazy=False)` at 50 and at 1,000 a page
 - history: 500 runs x 2,000 steps x 20 metrics that the server has exported, against a loop over `scan_history`
-- lines: the same without exports, in rows a second
+- lines: the same without exports, in rows per second
 - long: a run of 1,000,000 rows x 10 metrics in exports, against `beta_scan_history` and against DuckDB alone
-- idle: a pass with nothing new over 5,000 mirrored runs, in requests and CPU
+- idle: a pass without changes over 5,000 mirrored runs, in requests and CPU
 - step: a pass over one new step of one running run, with few and with many mirrored runs, until it is published
 
-Medians of several runs. The server answers from a process of its own; both clients start as installed programs do.
+Prints medians. The server runs in its own process; both clients start as installed programs do.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ for _ in range(repeat):
 
 
 def many_runs(runs: int, *, live: bool = False) -> World:
-    """`acme/bench`: runs with 80 values in config and summary, and one that is running."""
+    """Return `acme/bench`: runs with 80 values in config and summary, and with `live` one that is running."""
     import random
 
     from filters import document
@@ -84,7 +84,7 @@ def many_runs(runs: int, *, live: bool = False) -> World:
     world, rng = World(username="ada", entity="acme"), random.Random(7)
     for number in range(runs):
         config, summary = document(rng, number)
-        # An hour apart, as over half a year: what is new is asked for from two minutes before the newest run on.
+        # An hour apart, over half a year: a pass requests changes from two minutes before the newest run on.
         at = datetime(2026, 1, 1) + timedelta(hours=number)
         world.add_run("acme", "bench", config=config, summary=summary, state="finished", created_at=at)
     if live:
@@ -93,14 +93,14 @@ def many_runs(runs: int, *, live: bool = False) -> World:
 
 
 def grid(runs: int, steps: int, metrics: int, exported: bool) -> World:
-    """`acme/bench`: finished runs with a row of `metrics` values at every step."""
+    """Return `acme/bench`: finished runs with a row of `metrics` values at every step."""
     from mirror.sandbox import sample
 
     return sample.grid(runs, steps, metrics, exported=exported)
 
 
 def long_run(rows: int, metrics: int) -> World:
-    """`acme/long`: one finished run."""
+    """Return `acme/long`: one finished run."""
     from mirror.sandbox import sample
 
     return sample.long_run(rows, metrics)
@@ -108,7 +108,7 @@ def long_run(rows: int, metrics: int) -> World:
 
 @contextmanager
 def server(world: str) -> Iterator[dict[str, str]]:
-    """A sample server in a process of its own; the environment that points at it."""
+    """Start a sample server in its own process; yields an environment that points at it."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, HERE, world], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -123,7 +123,7 @@ def server(world: str) -> Iterator[dict[str, str]]:
 
 
 def by_mirror(environ: dict[str, str], path: str, check: str, expected: int, repeat: int) -> float:
-    """The median seconds of `mirror sync` into a fresh home, its start and its publishing included."""
+    """Return the median seconds of `mirror sync` into an empty home, including start and publishing."""
     times = []
     command = [Path(sys.executable).with_name("mirror"), "-q", "sync", path]
     for _ in range(repeat):
@@ -142,7 +142,7 @@ def by_mirror(environ: dict[str, str], path: str, check: str, expected: int, rep
 
 
 def by_sdk(environ: dict[str, str], what: str, path: str, expected: int, repeat: int) -> float:
-    """The median seconds that the official client needs for the same, its start not counted."""
+    """Return the median seconds that the official client needs for the same, without its start."""
     home = tempfile.mkdtemp(prefix="sdk-bench-")
     try:
         own = dict.fromkeys(("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"), home)
@@ -163,7 +163,7 @@ def by_sdk(environ: dict[str, str], what: str, path: str, expected: int, repeat:
 
 
 def by_duckdb(rows: int, metrics: int, repeat: int) -> float:
-    """The median seconds that DuckDB alone needs to load the same files into the table of the mirror."""
+    """Return the median seconds that DuckDB alone needs to load the same files into the mirror's table."""
     times = []
     with tempfile.TemporaryDirectory() as folder:
         run = long_run(rows, metrics).run("acme", "long", "long")
@@ -188,7 +188,7 @@ def by_duckdb(rows: int, metrics: int, repeat: int) -> float:
 
 
 def passes(runs: int, repeat: int, *, stepping: bool) -> tuple[float, float, int]:
-    """Seconds, CPU seconds and requests of one pass, in a process that is up, with so many mirrored runs."""
+    """Return seconds, CPU seconds and requests of one pass in a running process with `runs` mirrored runs."""
     folder = Path(tempfile.mkdtemp(prefix="mirror-bench-"))
     project = ProjectKey("acme", "bench")
     found: list[tuple[float, float, int]] = []
@@ -233,7 +233,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--repeat", type=int, default=5)
     options.add_argument("--only", default="runs,history,lines,long,idle,step")
-    options.add_argument("--small", action="store_true", help="a tenth of everything, to try the script")
+    options.add_argument("--small", action="store_true", help="a tenth of the data, to try the script")
     given = options.parse_args()
     part, repeat = (10 if given.small else 1), given.repeat
     wanted: dict[str, Callable[[], Any]] = {

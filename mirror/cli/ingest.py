@@ -57,7 +57,7 @@ async def _ingest_here(given: Invocation, paths: Sequence[str]) -> list[dict[str
     if not paths and not settings.local.dirs:
         raise UsageError(f"nothing to ingest: name a DIR, or add folders to `local.dirs` in {given.home.config}")
     with open_writer(given.home, settings) as writer:
-        return [result.as_json() for result in await Watch(writer, settings).take(paths)]
+        return [result.as_json() for result in await Watch(writer, settings).read_now(paths)]
 
 
 def _report(results: Sequence[dict[str, Any]], seconds: float, *, as_json: bool) -> None:

@@ -26,7 +26,7 @@ from mirror.daemon.schedule import Schedule
 from mirror.daemon.slots import PassSlots, is_backfill
 from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError, named
 from mirror.local.commits import FileResult
-from mirror.local.watch import Watch, tell
+from mirror.local.watch import Watch, report
 from mirror.remote import notices
 from mirror.settings import credentials
 from mirror.settings import settings as config
@@ -338,8 +338,8 @@ class Daemon:
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
         """Mirror local runs below these folders; none: those of the config."""
         self._refuse_when_stopping()
-        results = await self._local.take(paths)
-        tell(results)
+        results = await self._local.read_now(paths)
+        report(results)
         return results
 
     async def sync_now(

@@ -1,1 +1,1 @@
-"""Reads the `.wandb` files that the official client writes, and keeps their runs beside those from the server."""
+"""Reads the `.wandb` files that the official client writes, and mirrors their runs beside those from the server."""

@@ -1,4 +1,4 @@
-"""What lies beside a run's file, in `files/`: read where the file itself does not hold it."""
+"""Reads the documents in `files/` beside a run's file, for what the file itself does not contain."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from mirror.local.values import Unreadable, check_name, value
 METADATA, CONFIG, SUMMARY, LOG = "wandb-metadata.json", "config.yaml", "wandb-summary.json", "output.log"
 
 _LARGEST = 64 << 20
-"""A document of more bytes is not read: the client refuses to write one of a quarter of it."""
+"""The largest document that is read, in bytes: the client refuses to write one of a quarter of it."""
 
 _MOST_NODES = 1_000_000
-"""Values of a YAML document with its aliases written out."""
+"""The most values of a YAML document with its aliases expanded."""
 
 _LINE = 1 << 20
-"""Bytes of a line of console output; a longer one is told as several."""
+"""The longest line of console output in bytes; a longer one is split."""
 
 
 @dataclass
 class Beside:
-    """Documents beside a file, and what could not be read of them."""
+    """Documents beside a file, and errors for those that could not be read."""
 
     metadata: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Beside:
 
 
 def signature(path: Path, *, console: bool) -> str:
-    """The sizes and times of what lies beside a run's file; another one where something of it has changed."""
+    """Return the sizes and times of the files beside a run's file, as a text that changes when one of them does."""
     parts = []
     for name in (METADATA, CONFIG, SUMMARY, LOG) if console else (METADATA, CONFIG, SUMMARY):
         try:
@@ -49,7 +49,7 @@ def signature(path: Path, *, console: bool) -> str:
 
 
 def read(path: Path) -> Beside:
-    """The documents beside a run's file; one that is not there is empty."""
+    """Read the documents beside a run's file; a missing one is empty."""
     found = Beside()
     readers: dict[str, Callable[[bytes], Any]] = {METADATA: value, CONFIG: _yaml, SUMMARY: value}
     for name, parse in readers.items():
@@ -74,15 +74,15 @@ def _document(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any]:
     with opened(path) as stream:
         content = stream.read(_LARGEST + 1)
     if len(content) > _LARGEST:
-        raise Unreadable(f"it has more than {_LARGEST >> 20} MiB")
+        raise Unreadable(f"it is larger than {_LARGEST >> 20} MiB")
     document = parse(content) if content.strip() else {}
     if not isinstance(document, dict):
-        raise Unreadable("it holds no object")
+        raise Unreadable("it is not an object")
     return document
 
 
 def log_size(path: Path) -> int:
-    """The bytes of `output.log`, 0 where there is none."""
+    """Return the size of `output.log` in bytes; 0 if it does not exist."""
     try:
         return (path.parent / "files" / LOG).stat().st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -90,9 +90,9 @@ def log_size(path: Path) -> int:
 
 
 def log_lines(path: Path, offset: int, most: int) -> Iterator[tuple[str, int, bool]]:
-    """Lines of `output.log` from an offset on: text, the offset behind it, and whether the line is ended.
+    """Yield the lines of `output.log` from an offset on: text, the offset after it, and whether the line is complete.
 
-    At most so many bytes are read. Nothing where there is no such file. Raises OSError and NotReadable.
+    About `most` bytes are read. Yields nothing if the file does not exist. Raises OSError and NotReadable.
     """
     try:
         stream = opened(path.parent / "files" / LOG)
@@ -104,13 +104,13 @@ def log_lines(path: Path, offset: int, most: int) -> Iterator[tuple[str, int, bo
         while offset < end and (line := stream.readline(_LINE)):
             offset += len(line)
             ended = line.endswith(b"\n") or len(line) == _LINE
-            # A progress bar wrote over its line again and again; the terminal showed the last one.
+            # A progress bar overwrote its line repeatedly; the terminal showed the last version.
             text = line.rstrip(b"\r\n").rpartition(b"\r")[2]
             yield text.decode("utf-8", "replace"), offset, ended
 
 
 def _values(document: dict[str, Any]) -> dict[str, Any]:
-    """The config without what the client writes around each value: `key: {desc: ..., value: ...}`."""
+    """Unwrap the values of a config, which the client writes as `key: {desc: ..., value: ...}`."""
     return {
         name: entry["value"]
         for name, entry in document.items()
@@ -123,24 +123,24 @@ def _yaml(content: bytes) -> Any:
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """Plain values alone. `1e-05`, as wandb-core writes it, is a number only since YAML 1.2."""
+        """Loads only plain values. `1e-05`, as wandb-core writes it, is a number only since YAML 1.2."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
     try:
-        return _plain(yaml.load(content, Loader=Loader), 0, [0])  # noqa: S506 - of plain values alone
+        return _plain(yaml.load(content, Loader=Loader), 0, [0])  # noqa: S506 - only plain values
     except RecursionError as error:
-        raise Unreadable("it is nested too deep") from error
+        raise Unreadable("it is nested too deeply") from error
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
         if isinstance(error, Unreadable):
             raise
-        raise Unreadable(f"it is no YAML ({str(error).splitlines()[0]})") from error
+        raise Unreadable(f"it is not YAML ({str(error).splitlines()[0]})") from error
 
 
 def _plain(node: Any, depth: int, count: list[int]) -> Any:
-    """The values that JSON has. An alias stands for all that it names, so that a small document can be without end."""
+    """Convert to JSON's types. Aliases are expanded, so a small document can be huge or endless."""
     count[0] += 1
     if depth > 100 or count[0] > _MOST_NODES:
-        raise Unreadable("it is nested too deep or without end")
+        raise Unreadable("it is nested too deeply, or too large with its aliases expanded")
     if isinstance(node, dict):
         check_name(*map(str, node))
         return {str(name): _plain(entry, depth + 1, count) for name, entry in node.items()}
@@ -156,10 +156,10 @@ def _plain(node: Any, depth: int, count: list[int]) -> Any:
 
 
 def fill(document: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add what a document lacks, also within its objects, but for those of a `_type`, which are one value."""
+    """Add to `document` the entries of `more` that it lacks, also in nested objects, except typed ones (`_type`)."""
     for name, entry in more.items():
-        here = document.get(name)
+        current = document.get(name)
         if name not in document:
             document[name] = entry
-        elif isinstance(here, dict) and isinstance(entry, dict) and "_type" not in here and "_type" not in entry:
-            fill(here, entry)
+        elif isinstance(current, dict) and isinstance(entry, dict) and "_type" not in current and "_type" not in entry:
+            fill(current, entry)

@@ -1,11 +1,11 @@
 """The framing of a `.wandb` file: records in blocks of 32 KiB, each piece with a checksum.
 
 A file header of 7 bytes, then LevelDB's log format: a piece is CRC32 (zlib's, over the kind and the data), a length of
-16 bits, a kind and the data; a record is one piece, or several in blocks that follow each other.
+16 bits, a kind and the data; a record is one piece, or several pieces in consecutive blocks.
 Source: core/pkg/leveldb/record.go and core/internal/transactionlog in github:wandb/wandb.
 
-`wandb-core` before 0.17.6 counted its blocks from behind the file header, so that each of them lies 7 bytes further on.
-Such files are noticed at their first boundary, and read whole; the client itself cannot read them.
+`wandb-core` before 0.17.6 counted its blocks from the end of the file header, so each of them starts 7 bytes later.
+Such files are recognised at their first boundary, and read completely; the client itself cannot read them.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _PIECE = struct.Struct("<IHB")
 PIECE_HEADER = _PIECE.size
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 ALIGNMENTS = (0, len(FILE_HEADER))
-"""How much further on than multiples of 32 KiB blocks may begin."""
+"""The offsets from multiples of 32 KiB at which blocks may start."""
 
 _KIND = re.compile(rb"[\x01-\x04]")
 _BLOCKS_AT_ONCE = 256
 _BOUNDARIES = 1024
-"""How many boundaries are looked at for the alignment of a file that is damaged at each of them."""
+"""How many boundaries are checked for the alignment of a file that is damaged at each of them."""
 
 
 class NotReadable(MirrorError):
-    """A file is no `.wandb` file, or one of an unknown version."""
+    """A file is not a `.wandb` file, or its version is unknown."""
 
 
 @dataclass(frozen=True)
 class Framed:
-    """One record. `end` is the offset behind it, from where reading can go on; `damaged` counts what was skipped."""
+    """One record. `end` is the offset after it, where reading can continue; `damaged` counts what was skipped."""
 
     payload: bytes
     end: int
@@ -52,23 +52,23 @@ class Framed:
 
 @dataclass
 class Tally:
-    """How many damaged places were skipped so far, also behind the last record."""
+    """How many damaged places were skipped until now, also after the last record."""
 
     damaged: int = 0
 
 
 def check_header(start: bytes) -> bool:
-    """Whether the file's header is whole; a file that is being made may hold less. Raises NotReadable for any other."""
+    """Return True if the file header is complete; a new file may have only a part. Raises NotReadable for any other."""
     if not FILE_HEADER.startswith(start[: len(FILE_HEADER)]):
-        raise NotReadable("it is no .wandb file, or of a version that is not known here")
+        raise NotReadable("it is not a .wandb file, or its version is unknown")
     return len(start) >= len(FILE_HEADER)
 
 
 def records(stream: BinaryIO, offset: int, size: int, tally: Tally) -> Iterator[Framed]:
-    """Every whole record from `offset` (0, or the end of an earlier record) up to `size`.
+    """Yield every complete record from `offset` (0, or the end of an earlier record) to `size`.
 
-    What is damaged is skipped and counted, up to the next sound piece. Reading ends before a record that is not whole
-    yet, as a live file's last one is.
+    Damage is skipped and counted, up to the next valid piece. Reading ends before a record that is not complete yet,
+    such as the last one of a live file.
     """
     parts: list[bytes] = []
     lost = False
@@ -80,7 +80,7 @@ def records(stream: BinaryIO, offset: int, size: int, tally: Tally) -> Iterator[
             sound, kind, end = _piece(block, pos)
             if not sound:
                 if shift is None and pos + PIECE_HEADER > BLOCK:
-                    # Either the rest of a block in which no piece fits, or a piece that is not whole.
+                    # Either the rest of a block, too short for a piece, or an incomplete piece.
                     return
                 found = _next_sound(block, pos, end)
                 if found is None and not whole and _may_grow(block, pos, end):
@@ -108,10 +108,10 @@ def records(stream: BinaryIO, offset: int, size: int, tally: Tally) -> Iterator[
 
 
 def alignment(stream: BinaryIO, size: int) -> int | None:
-    """Which of the alignments a file has: 0, or 7 for an early `wandb-core`.
+    """Return the alignment of a file: 0, or 7 for an early `wandb-core`.
 
-    A piece begins at every block's start, so the first boundary with a sound piece tells. None while the file ends
-    before the first boundary's piece does.
+    A piece starts at the start of every block, so the first boundary with a valid piece decides. None while the file
+    ends before the end of the piece at the first boundary.
     """
     for boundary in range(BLOCK, min(size, BLOCK * _BOUNDARIES) + 1, BLOCK):
         stream.seek(boundary)
@@ -122,7 +122,7 @@ def alignment(stream: BinaryIO, size: int) -> int | None:
                 undecided = True
                 continue
             sound, kind, end = _piece(content, shift)
-            # An empty first piece says nothing: it may fill the last 7 bytes of a block.
+            # An empty first piece decides nothing: it may fill the last 7 bytes of a block.
             if sound and not (kind == _FIRST and end == shift + PIECE_HEADER):
                 return shift
             undecided |= _FULL <= kind <= _LAST and len(content) < end <= shift + BLOCK
@@ -132,7 +132,7 @@ def alignment(stream: BinaryIO, size: int) -> int | None:
 
 
 def _piece(block: bytes, pos: int) -> tuple[bool, int, int]:
-    """Whether a sound piece starts there, its kind, and where it ends."""
+    """Return whether a valid piece starts at `pos`, its kind, and where it ends."""
     checksum, length, kind = _PIECE.unpack_from(block, pos)
     end = pos + PIECE_HEADER + length
     sound = _FULL <= kind <= _LAST and end <= len(block) and crc32(block[pos + 6 : end]) == checksum
@@ -140,7 +140,7 @@ def _piece(block: bytes, pos: int) -> tuple[bool, int, int]:
 
 
 def _next_sound(block: bytes, pos: int, end: int) -> int | None:
-    """Where the next sound piece behind a damaged one starts: at its end if its length is right, else anywhere."""
+    """Return where the next valid piece after a damaged one starts: at its end if its length is right, else later."""
     if end + PIECE_HEADER <= len(block) and _piece(block, end)[0]:
         return end
     for match in _KIND.finditer(block, pos + PIECE_HEADER):
@@ -150,14 +150,14 @@ def _next_sound(block: bytes, pos: int, end: int) -> int | None:
 
 
 def _may_grow(block: bytes, pos: int, end: int) -> bool:
-    """Whether what is there of a piece at the end of a file may be the start of a whole one."""
+    """Return True if an incomplete piece at the end of a file may still become a valid one."""
     return end > len(block) or not any(block[pos:])
 
 
 def _blocks(stream: BinaryIO, offset: int, size: int, shift: int | None) -> Iterator[tuple[int, bytes, bool]]:
-    """Blocks with their offsets, from the one that holds `offset`, and whether they reach up to their end.
+    """Yield blocks from the one that contains `offset` on: start offset, content, and whether the block is complete.
 
-    Without an alignment there is one block, which may go on.
+    While the alignment is unknown there is one block, which may still grow.
     """
     if shift is None:
         stream.seek(0)
@@ -165,28 +165,28 @@ def _blocks(stream: BinaryIO, offset: int, size: int, shift: int | None) -> Iter
         return
     index = max(offset - shift, 0) // BLOCK
     while True:
-        # The header belongs to the first block, which is the longer for it where blocks are counted from behind it.
+        # The first block includes the header, and is longer by it where blocks are counted from the header's end.
         start = index * BLOCK + shift if index else 0
         stream.seek(start)
         content = stream.read(max(min((index + _BLOCKS_AT_ONCE) * BLOCK + shift, size) - start, 0))
         if not content:
             return
-        place = 0
-        while place < len(content):
-            length = BLOCK + (shift if start + place == 0 else 0)
-            yield start + place, content[place : place + length], place + length <= len(content)
-            place += length
+        pos = 0
+        while pos < len(content):
+            length = BLOCK + (shift if start + pos == 0 else 0)
+            yield start + pos, content[pos : pos + length], pos + length <= len(content)
+            pos += length
         index += _BLOCKS_AT_ONCE
         if not any(content[-BLOCK:]) and content.count(0) == len(content):
-            index = max(index, _data(stream, index * BLOCK + shift, size) // BLOCK)
+            index = max(index, _next_data(stream, index * BLOCK + shift, size) // BLOCK)
 
 
-def _data(stream: BinaryIO, offset: int, size: int) -> int:
-    """Where a file of holes goes on to hold something: its end for nowhere, `offset` where that is not known."""
+def _next_data(stream: BinaryIO, offset: int, size: int) -> int:
+    """Return where the data of a sparse file continues: `size` if nowhere, `offset` if the system cannot tell."""
     try:
         return max(os.lseek(stream.fileno(), offset, os.SEEK_DATA) - len(FILE_HEADER), offset)
     except OSError as error:
         return size if error.errno == errno.ENXIO else offset
     except AttributeError:
-        # No such question on this system.
+        # This system has no SEEK_DATA.
         return offset

@@ -1,4 +1,4 @@
-"""What was read of files, as it waits to be committed, and how it is written."""
+"""Changes that were read from files and wait to be committed, and how they are written."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RunKey = tuple[ProjectKey, str]
 
 @dataclass
 class FileResult:
-    """What one file brought. `outcome` is new, read, nothing new, on the server, copy, replaced, empty or failed.
+    """The result of one file. `outcome` is new, read, nothing new, on the server, copy, replaced, empty or failed.
 
-    `note` tells how the file was placed among the other files of its run, where that had to be decided. `unreadable`
-    names what of it no reader takes; the rest is mirrored.
+    `note` explains how the file was ordered among the other files of its run, if that had to be decided. `unreadable`
+    lists values that cannot be read; the rest is mirrored.
     """
 
     path: str
@@ -40,18 +40,18 @@ class FileResult:
         return {**vars(self), "trouble": self.trouble()}
 
     def trouble(self) -> str | None:
-        """What of the file could not be read, in words."""
+        """Describe the parts of the file that could not be read; None if there are none."""
         parts = []
         if self.damaged:
             parts.append(f"{self.damaged:,} damaged {'place was' if self.damaged == 1 else 'places were'} skipped")
         if self.unread_bytes and self.state not in LIVE_STATES:
-            parts.append(f"the last {self.unread_bytes:,} bytes are no whole record")
+            parts.append(f"the last {self.unread_bytes:,} bytes are an incomplete record")
         return "; ".join(parts) or None
 
 
 @dataclass(frozen=True)
 class Change:
-    """What waits to be committed."""
+    """One change that waits to be committed."""
 
     record: RunRecord
     mark: LocalRun
@@ -62,7 +62,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Drop:
-    """What was read of a run goes, with the next transaction, so that what is read anew takes its place at once.
+    """Removes what was read of a run, in the same transaction that writes what is read again.
 
     `forgotten` are the paths of files to be read again, `saved` files that are not read any more.
     """
@@ -73,20 +73,20 @@ class Drop:
 
 
 def write(tx: Writes, drops: Sequence[Drop], changes: Sequence[Change]) -> list[LocalRun]:
-    """Write everything that was read; gives the runs that are not local any more, of which nothing is written."""
+    """Write everything that was read. Returns the runs that are no longer local; nothing of them is written."""
     refused: list[LocalRun] = []
     for drop in drops:
         forget(tx, drop)
     now = utc_now()
     for project in dict.fromkeys(change.mark.project for change in changes):
-        here = [change for change in changes if change.mark.project == project]
-        standing = tx.local_runs(project, [change.mark.run_id for change in here])
-        refused += [run for run in standing.values() if not run.local]
-        taken = [c for c in here if c.mark.run_id not in standing or standing[c.mark.run_id].local]
-        on_server = {run.run_id for run in standing.values() if run.on_server}
-        tx.upsert_runs([change.record for change in taken if change.mark.run_id not in on_server], now=now)
-        tx.mark_local(list({change.mark.run_id: (change.mark, change.reading) for change in taken}.values()))
-        pieces = [change.piece for change in taken if change.piece is not None]
+        of_project = [change for change in changes if change.mark.project == project]
+        stored = tx.local_runs(project, [change.mark.run_id for change in of_project])
+        refused += [run for run in stored.values() if not run.local]
+        accepted = [c for c in of_project if c.mark.run_id not in stored or stored[c.mark.run_id].local]
+        on_server = {run.run_id for run in stored.values() if run.on_server}
+        tx.upsert_runs([change.record for change in accepted if change.mark.run_id not in on_server], now=now)
+        tx.mark_local(list({change.mark.run_id: (change.mark, change.reading) for change in accepted}.values()))
+        pieces = [change.piece for change in accepted if change.piece is not None]
         pages: list[HistoryPage] = []
         for piece in pieces:
             if piece.cut is not None:
@@ -111,7 +111,7 @@ def write(tx: Writes, drops: Sequence[Drop], changes: Sequence[Change]) -> list[
 
 
 def forget(tx: Writes, drop: Drop) -> None:
-    """Remove what files brought of a run: all of it, or what the server's record of it does not cover."""
+    """Remove what was read of a run from files: all of it, or what the server's record does not cover."""
     project, run_id = drop.key
     run = tx.local_runs(project, [run_id]).get(run_id)
     if run is not None and run.local and run.on_server:
@@ -125,5 +125,5 @@ def forget(tx: Writes, drop: Drop) -> None:
 
 
 def key_of(file: LocalFile) -> RunKey:
-    """The run that a file is of."""
+    """Return the run of a file."""
     return ProjectKey(file.entity, file.project), file.run_id

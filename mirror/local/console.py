@@ -1,4 +1,4 @@
-"""Console output as the official client sends it: what a terminal of 32 lines for each stream shows in the end.
+"""Console output as the official client sends it: the final content of a terminal of 32 lines for each stream.
 
 Source: core/internal/runconsolelogs and core/internal/terminalemulator in github:wandb/wandb.
 """
@@ -13,17 +13,17 @@ from typing import Any
 Line = tuple[int, datetime | None, str | None, str]
 
 _HEIGHT = 32
-"""Lines of a terminal, and the newest lines of all that may still change."""
+"""Lines of a terminal; also how many of the newest lines may still change."""
 
 _WIDTH = 4096
-"""Characters of a line; the client drops what is behind."""
+"""The longest line in characters; the client drops the rest."""
 
 _PART = re.compile(r"\r|\n|\x1b\[A|\x1b\[B|\x1b|[^\r\n\x1b]+")
 
 
 @dataclass
 class _Terminal:
-    """One stream: the numbers of the lines that it shows, and where it writes."""
+    """One stream: the numbers of the lines that it shows, and the position of its cursor."""
 
     view: list[int] = field(default_factory=list)
     x: int = 0
@@ -33,9 +33,9 @@ class _Terminal:
 
 @dataclass
 class Console:
-    """Lines numbered in the order in which they were begun; `count` is how many there are.
+    """Lines, numbered in the order in which they were started; `count` is their number.
 
-    Those of the run's newest start come from `begun` on. `recent` holds the newest of them, as long as they may change.
+    The lines of the run's newest start are those from `begun` on. `recent` holds the newest ones, which may change.
     """
 
     count: int = 0
@@ -45,7 +45,7 @@ class Console:
     begun: int = 0
 
     def write(self, text: str, at: datetime | None, level: str | None) -> None:
-        """Output of one stream; `level` is "error" for stderr."""
+        """Apply output of one stream; `level` is "error" for stderr."""
         terminal = self.streams.setdefault(level or "", _Terminal())
         text, terminal.rest = terminal.rest + text, ""
         for match in _PART.finditer(text):
@@ -60,25 +60,25 @@ class Console:
             elif part == "\x1b[B":
                 self._down(terminal)
             elif part == "\x1b" and text[match.start() : match.start() + 3] in ("\x1b", "\x1b["):
-                # A sequence that the next record may end.
+                # An escape sequence that the next record may complete.
                 terminal.rest = text[match.start() :]
                 return
             else:
                 self._put(terminal, part, at, level)
 
     def add(self, text: str, at: datetime | None) -> None:
-        """Whole lines of a log, which no terminal changes."""
+        """Add complete lines of a log, which no terminal changes."""
         for line in text.removesuffix("\n").split("\n"):
             self._set(self._new(at, None), line)
 
     def begin(self, others: int) -> None:
-        """A start of the run goes on behind the lines of the former one, `others` of which are not from here."""
+        """Begin a new start of the run after the lines of the earlier one; `others` more lines came from elsewhere."""
         self.streams.clear()
         self.count += others
         self.begun = self.count
 
     def take(self) -> list[list[Line]]:
-        """The lines that are new or changed since the last call, those that follow each other together."""
+        """Return the lines that are new or changed since the last call, in groups of consecutive numbers."""
         groups: list[list[Line]] = []
         for number in sorted(self.changed):
             if not groups or groups[-1][-1][0] != number - 1:
@@ -88,7 +88,7 @@ class Console:
         return groups
 
     def as_json(self) -> dict[str, Any]:
-        """What reading goes on from, as plain values."""
+        """Return the state, from which reading can continue, as plain values."""
         recent = [[number, at and at.isoformat(), level, text] for number, at, level, text in self.recent.values()]
         return {
             "count": self.count,
@@ -99,7 +99,7 @@ class Console:
 
     @classmethod
     def from_json(cls, values: dict[str, Any] | None) -> Console:
-        """The same from its plain values."""
+        """Restore the state from its plain values."""
         if not values:
             return cls()
         recent = {

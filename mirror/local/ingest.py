@@ -1,4 +1,4 @@
-"""Brings what files hold that is not mirrored yet into the store, many files a transaction."""
+"""Reads the new content of files into the store, many files per transaction."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
 
 NO_ENTITY = "local"
-"""The entity of runs that name none, where no other one is set."""
+"""The entity of runs without one, if the settings have none either."""
 
 COMMIT_VALUES = 1_000_000
 COMMIT_FILES = 200
-"""When what was read is committed: one large transaction takes DuckDB half the time of many small ones."""
+"""What was read is committed at these sizes: one large transaction takes DuckDB half the time of many small ones."""
 
 
 class Ingest:
-    """Reads files into one store. `options` may change between two calls."""
+    """Reads files into one store. `options` may change between calls."""
 
     def __init__(self, writer: Writer, options: Options) -> None:
         self.options = options
         self._writer = writer
         self._lock = asyncio.Lock()
 
-    async def take(self, paths: Sequence[Path]) -> list[FileResult]:
-        """Mirror what is new in these files; a file that cannot be read is told in its result and stops no other one.
+    async def read(self, paths: Sequence[Path]) -> list[FileResult]:
+        """Mirror what is new in these files. A file that cannot be read is reported in its result; the others are read.
 
-        What is committed is not published yet. Raises StoreError.
+        Commits, but does not publish. Raises StoreError.
         """
         async with self._lock:
             one = _Pass(self._writer, self.options)
             try:
                 await one.begin(paths)
                 for path in paths:
-                    await one.take(path)
+                    await one.read(path)
                 await one.commit()
             finally:
                 await one.end()
@@ -58,7 +58,7 @@ class Ingest:
 
 
 class _Pass:
-    """One call: what is known of files and runs, and what waits to be committed."""
+    """The state of one call: the known files and runs, and the changes that wait to be committed."""
 
     def __init__(self, writer: Writer, options: Options) -> None:
         self._writer = writer
@@ -74,17 +74,17 @@ class _Pass:
 
     @property
     def results(self) -> list[FileResult]:
-        """What each file brought, in the order in which they were looked at."""
+        """The result of each file, in the order in which they were read."""
         return list(self._results.values())
 
     async def begin(self, paths: Sequence[Path]) -> None:
-        """Look up what is known already, of all files and of the runs of these."""
-        given = {str(path) for path in paths}
+        """Load what the store knows of all files, and of the runs of `paths`."""
+        names = {str(path) for path in paths}
 
-        def look(store: Store) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun | None]]:
+        def load(store: Store) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun | None]]:
             known = store.local_files()
             wanted: dict[ProjectKey, list[str]] = {}
-            for file in (known[path] for path in given & known.keys()):
+            for file in (known[path] for path in names & known.keys()):
                 wanted.setdefault(ProjectKey(file.entity, file.project), []).append(file.run_id)
             found = {
                 (project, run_id): run
@@ -93,28 +93,28 @@ class _Pass:
             }
             return known, dict(found)
 
-        found, self._runs = await self._writer.read(look)
+        found, self._runs = await self._writer.read(load)
         self._known = Known(found.values())
 
-    async def take(self, path: Path) -> None:
-        """Read one file as far as it goes, unless that was done with another file of its run."""
+    async def read(self, path: Path) -> None:
+        """Read one file to its end, unless that was done together with another file of its run."""
         if str(path) not in self._results:
-            await self._look(path)
+            await self._read_into_result(path)
         if self._values >= COMMIT_VALUES or len(self._changes) >= COMMIT_FILES:
             await self._begin_commit()
 
-    async def _look(self, path: Path) -> None:
+    async def _read_into_result(self, path: Path) -> None:
         result = self._results[str(path)] = FileResult(str(path))
         try:
-            await self._take(path, result)
+            await self._read_file(path, result)
         except OSError as error:
             result.outcome, result.error = "failed", error.strerror or str(error)
         except NotReadable as error:
             result.outcome, result.error = "failed", str(error)
 
-    async def _take(self, path: Path, result: FileResult) -> None:
+    async def _read_file(self, path: Path, result: FileResult) -> None:
         # In a thread, since a network folder may take its time.
-        found, now = await asyncio.to_thread(_look_at, path, self._options)
+        found, now = await asyncio.to_thread(_stat, path, self._options)
         file = self._known.get(str(path))
         same = file is not None and (found.st_size, found.st_mtime_ns) == (file.size, file.mtime)
         if file is not None and file.note is not None:
@@ -128,7 +128,7 @@ class _Pass:
         if file is not None and not same and (found.st_size < file.read_to or not same_start(path, file)):
             if found.st_size < file.read_to and await asyncio.to_thread(_is_start_of, path, file):
                 result.run = f"{key_of(file)[0]}/{file.run_id}"
-                result.note = "it is shorter than what was read of it, which stays mirrored"
+                result.note = "it is shorter than what was read from it before, which stays mirrored"
                 return
             await self._rebuild(key_of(file), path)
             return
@@ -137,7 +137,7 @@ class _Pass:
             if identity is None:
                 result.outcome = "empty"
                 return
-            file = await self._enter(path, found.st_size, identity, result)
+            file = await self._register(path, found.st_size, identity, result)
             if file is None:
                 return
         key = key_of(file)
@@ -149,18 +149,18 @@ class _Pass:
                 await self._writer.write(lambda tx: tx.save_local_files([seen]))
             result.outcome, result.state = "on the server", run.state
             return
-        # It was read by a version that took some values wrong, or without something that is asked for by now.
+        # It was read by a version that read some values wrongly, or without something that the options now include.
         outdated = file.beside is None or self._options.widens(file.beside.partition(" ")[0])
         if file.read_to and outdated and not await asyncio.to_thread(self._gone, key):
             await self._rebuild(key, path)
             return
         if same and file.beside == now:
-            await self._look_again(path, key, result)
+            await self._check_state(path, key, result)
             return
-        await self._read(path, file, key, result)
+        await self._read_records(path, file, key, result)
 
     def _is_longer(self, file: LocalFile, size: int) -> bool:
-        """Whether a copy holds more by now than the file that it was a copy of, or is all that is left."""
+        """Return True if a copy is longer now than the file that it copied, or that file no longer exists."""
         main = self._known.get((file.note or "").removeprefix(COPY))
         if main is None or not (file.note or "").startswith(COPY):
             return False
@@ -169,19 +169,19 @@ class _Pass:
         except OSError:
             return True
 
-    async def _enter(self, path: Path, size: int, identity: Identity, result: FileResult) -> LocalFile | None:
-        """A file that was not seen before; None where nothing is to be read of it.
+    async def _register(self, path: Path, size: int, identity: Identity, result: FileResult) -> LocalFile | None:
+        """Register a new file. Returns None if it is not to be read.
 
-        Of several files of one run and start the longest is read, the others are copies of it. A start that came
-        before one that was read already has all files of the run read again, in their order.
+        Of several files of one run and start the longest is read, and the others count as copies. If a later start of
+        the run was read already, all files of the run are read again, in their order.
         """
         entity = identity.entity or self._options.entity or await self._owner(identity) or NO_ENTITY
         file = LocalFile(str(path), entity, identity.project, identity.run_id, identity.started_at)
         key = key_of(file)
         twin = self._known.twin(file, any_entity=not identity.entity)
         if twin is not None:
-            there = await asyncio.to_thread(_size, twin.path)
-            if there is not None and size <= there:
+            twin_size = await asyncio.to_thread(_size, twin.path)
+            if twin_size is not None and size <= twin_size:
                 copy = _copy(twin, str(path), twin.path)
                 await self._writer.write(lambda tx: tx.save_local_files([copy]))
                 self._known.add(copy)
@@ -189,22 +189,22 @@ class _Pass:
                 return None
             if size < twin.read_to:
                 result.run = f"{twin.entity}/{twin.project}/{twin.run_id}"
-                result.note = f"it is shorter than what was read of {twin.path}, which stays mirrored"
+                result.note = f"it is shorter than what was read from {twin.path}, which stays mirrored"
                 return None
             if twin.damaged or not same_start(path, twin):
                 await self._rebuild(key_of(twin), path)
                 return None
             moved = replace(twin, path=str(path), size=-1, read_at=utc_now())
-            left = [] if there is None else [_copy(twin, twin.path, str(path))]
+            copies = [] if twin_size is None else [_copy(twin, twin.path, str(path))]
 
             def write(tx: Writes) -> None:
                 tx.forget_local_files([twin.path])
-                tx.save_local_files([moved, *left])
+                tx.save_local_files([moved, *copies])
 
             await self.commit()
             await self._writer.write(write)
             self._known.drop(twin.path)
-            for one in (moved, *left):
+            for one in (moved, *copies):
                 self._known.add(one)
             if moved.note is not None:
                 result.run, result.outcome = f"{twin.entity}/{twin.project}/{twin.run_id}", "replaced"
@@ -217,7 +217,9 @@ class _Pass:
             return file
         if gone := await asyncio.to_thread(self._gone, key):
             result.run = f"{key[0]}/{key[1]}"
-            result.note = f"it is an earlier start of a run whose later file {gone[0]} is gone, so it is not read"
+            result.note = (
+                f"it is an earlier start of a run whose later file {gone[0]} no longer exists, so it is not read"
+            )
             result.outcome = "replaced"
             kept = replace(file, note=f"{REPLACED}{gone[0]}", read_at=utc_now())
             await self._writer.write(lambda tx: tx.save_local_files([kept]))
@@ -227,19 +229,19 @@ class _Pass:
         return None
 
     def _gone(self, key: RunKey) -> list[str]:
-        """Files of which something is mirrored, and which are not there any more."""
+        """Return the files whose content is mirrored, but which no longer exist."""
         read = [file.path for file in self._known.of(key) if file.note is None and file.read_to]
         return [path for path in read if _size(path) is None]
 
     async def _rebuild(self, key: RunKey, path: Path) -> None:
-        """Read all files of a run again, in the order of its starts; what was read takes the place of what was there.
+        """Read all files of a run again, in the order of its starts, and replace what was mirrored.
 
-        `path` is the file because of which it is done.
+        `path` is the file that made this necessary.
         """
         await self.commit()
         run = await self._run(key)
         members = list(self._known.of(key))
-        # Of one start the longest file comes first, so that the others are seen to be copies.
+        # The longest file of a start comes first, so that the others are recognised as copies.
         paths = {one.path: (order(one.started_at), -size) for one in members if (size := _size(one.path)) is not None}
         identity = await asyncio.to_thread(identify, path)
         paths[str(path)] = order(identity.started_at if identity else None), -(_size(str(path)) or 0)
@@ -247,14 +249,14 @@ class _Pass:
         for one in members:
             self._known.drop(one.path)
         for name in sorted(paths, key=lambda name: (paths[name], files.order(Path(name)))):
-            await self._look(Path(name))
+            await self._read_into_result(Path(name))
 
     async def _begin_again(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
-        """Read a file anew as the start that takes the place of all earlier ones of its run."""
+        """Read a file again as a start that replaces all earlier starts of its run."""
         await self.commit()
         run = await self._run(key)
-        standing = (await self._writer.read(lambda store: store.local_runs(*_named(key)))).get(key[1])
-        note = f"{REPLACED}{path}, where the run begins again"
+        stored = (await self._writer.read(lambda store: store.local_runs(*_named(key)))).get(key[1])
+        note = f"{REPLACED}{path}, where the run starts again"
         former = [
             replace(one, note=note, read_at=utc_now())
             for one in self._known.of(key)
@@ -265,29 +267,29 @@ class _Pass:
             self._known.add(one)
         fresh = LocalFile(str(path), file.entity, file.project, file.run_id, file.started_at)
         self._known.add(fresh)
-        rows = f"{standing.rows if standing is not None else 0:,} history rows"
-        where = ", ".join(one.path for one in former) or "a file that is gone"
+        rows = f"{stored.rows if stored is not None else 0:,} history rows"
+        where = ", ".join(one.path for one in former) or "a file that no longer exists"
         result.rows, result.outcome = 0, "new"
         result.note = (
-            f"its steps begin at 0 again and it does not say that it resumes, so it takes the place of the run's "
+            f"its steps start at 0 again and it does not say that it resumes, so it replaces the run's "
             f"earlier start ({rows} of {where})"
         )
-        await self._read(path, fresh, key, result)
+        await self._read_records(path, fresh, key, result)
 
     def _drop(
         self, key: RunKey, run: LocalRun | None, *, forgotten: Sequence[str] = (), saved: Sequence[LocalFile] = ()
     ) -> None:
-        """Have what was read of a run go with the next transaction."""
+        """Remove what was read of a run with the next transaction."""
         self._drops.append(Drop(key, list(forgotten), list(saved)))
         self._readings[key] = Reading()
         self._runs[key] = run if run is not None and (run.on_server or not run.local) else None
 
     async def _owner(self, identity: Identity) -> str | None:
-        """The entity under which the server has the run, for a file that names none."""
+        """Return the entity under which the server has the run, for a file without one."""
         return await self._writer.read(lambda store: store.run_owner(identity.project, identity.run_id))
 
     async def _run(self, key: RunKey) -> LocalRun | None:
-        """How the run stands, with what this call has read of it."""
+        """Return the run's stored record, including what this call has read of it."""
         if key not in self._runs:
             project, run_id = key
             found = await self._writer.read(lambda store: store.local_runs(project, [run_id]))
@@ -296,12 +298,12 @@ class _Pass:
 
     async def _reading(self, key: RunKey) -> Reading:
         if key not in self._readings:
-            kept = await self._writer.read(lambda store: store.local_reading(*key))
-            self._readings[key] = Reading.from_json(kept) if kept else Reading()
+            stored = await self._writer.read(lambda store: store.local_reading(*key))
+            self._readings[key] = Reading.from_json(stored) if stored else Reading()
         return self._readings[key]
 
-    async def _look_again(self, path: Path, key: RunKey, result: FileResult) -> None:
-        """The file is as it was, but a run that ended without a word is seen to have ended."""
+    async def _check_state(self, path: Path, key: RunKey, result: FileResult) -> None:
+        """Check the run of an unchanged file: its process may have ended without writing an exit record."""
         run = self._runs[key]
         if run is None:
             return
@@ -314,7 +316,7 @@ class _Pass:
             result.outcome, result.state = "read", state
             self._add(key, reading, state, None, result)
 
-    async def _read(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
+    async def _read_records(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
         reading = await self._reading(key)
         before = self._runs[key]
         older = any(order(one.started_at) > order(file.started_at) and one.read_to for one in self._known.of(key))
@@ -343,7 +345,7 @@ class _Pass:
             result.outcome = "read"
 
     async def _out_of_order(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
-        """An earlier start went on after a later one was read: read both again, or leave out what came late."""
+        """Handle an earlier start that continued after a later one was read: read both again, or skip its last rows."""
         if not await asyncio.to_thread(self._gone, key):
             await self._rebuild(key, path)
             return
@@ -354,11 +356,11 @@ class _Pass:
         self._known.add(kept)
         result.outcome = "replaced"
         result.note = (
-            "it went on after a later start of the run was read whose file is gone, so its last rows are left out"
+            "it continued after a later start was read, whose file no longer exists; its last rows are left out"
         )
 
     def _add(self, key: RunKey, reading: Reading, state: str, piece: Piece | None, result: FileResult) -> None:
-        """Have something committed with the next transaction."""
+        """Add a change to the next transaction."""
         project, run_id = key
         run = self._runs[key]
         reading.texts["run_id"] = run_id
@@ -373,20 +375,20 @@ class _Pass:
         )
         self._runs[key] = mark
         unreadable: list[str] = []
-        told = record(reading, project.entity, project.project, state, unreadable)
-        # What the summary holds is told again with each piece.
+        run_record = record(reading, project.entity, project.project, state, unreadable)
+        # The values of the summary are reported again with each piece.
         result.unreadable += [line for line in unreadable if line not in result.unreadable]
-        change = Change(told, mark, reading.as_json(), piece, result)
+        change = Change(run_record, mark, reading.as_json(), piece, result)
         self._changes.append(change)
         self._values += piece.history.values.num_rows if piece and piece.history else 0
 
     async def commit(self) -> None:
-        """Commit what waits, but for runs that came from the server in the meantime."""
+        """Commit the waiting changes, except those of runs that were pulled from the server meanwhile."""
         await self._begin_commit()
         await self._finish_commit()
 
     async def _begin_commit(self) -> None:
-        """Have what waits written while more is read."""
+        """Start to write the waiting changes, while more is read."""
         await self._finish_commit()
         changes, self._changes, self._values = self._changes, [], 0
         drops, self._drops = self._drops, []
@@ -395,7 +397,7 @@ class _Pass:
             self._committing = changes, task
 
     async def end(self) -> None:
-        """Wait for what is being written, also after an error."""
+        """Wait for the current transaction, also after an error."""
         if self._committing is not None:
             await asyncio.gather(self._committing[1], return_exceptions=True)
 
@@ -415,17 +417,17 @@ def _named(key: RunKey) -> tuple[ProjectKey, list[str]]:
 
 
 def _copy(file: LocalFile, path: str, of: str) -> LocalFile:
-    """A file that is not read, since another one holds as much."""
+    """Return the record of a file that is not read, since file `of` has the same content."""
     run = file.entity, file.project, file.run_id, file.started_at
     return LocalFile(path, *run, note=f"{COPY}{of}", read_at=utc_now())
 
 
-def _look_at(path: Path, options: Options) -> tuple[os.stat_result, str]:
+def _stat(path: Path, options: Options) -> tuple[os.stat_result, str]:
     return path.stat(), around(path, options)
 
 
 def _size(path: str) -> int | None:
-    """The size of a file, None where it is gone."""
+    """Return the size of a file; None if it does not exist."""
     try:
         found = Path(path).stat()
     except OSError:
@@ -434,7 +436,7 @@ def _size(path: str) -> int | None:
 
 
 def _is_start_of(path: Path, file: LocalFile) -> bool:
-    """Whether a file is of the same start of the same run as what was read of it, or tells of no run yet."""
+    """Return True if the file still belongs to the same run and start, or does not contain its run record yet."""
     identity = identify(path)
     if identity is None:
         return True
@@ -442,7 +444,7 @@ def _is_start_of(path: Path, file: LocalFile) -> bool:
 
 
 def _state(path: Path, reading: Reading) -> str:
-    """The state of a run as its files tell it."""
+    """Return the state of a run according to its files."""
     if reading.exit_code is not None:
         return "finished" if not reading.exit_code else "preempted" if reading.preempting else "failed"
     started = float(reading.started_at or 0)
@@ -453,7 +455,7 @@ def _state(path: Path, reading: Reading) -> str:
 
 
 def options_of(settings: Settings) -> Options:
-    """What the settings say is to be taken from files."""
+    """Return the options that the settings set for reading files."""
     entity = settings.entity or settings.local.entity or None
     scope = settings.sync
     return Options(entity, tuple(scope.history), scope.system_metrics, scope.console, scope.metadata)

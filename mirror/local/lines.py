@@ -1,4 +1,4 @@
-"""History and system metrics as the lines that the server would hand out."""
+"""Converts history and system metrics to the lines that the server would return."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from mirror.local.reading import (
     Reading,
     floating,
     moment,
+    note_time,
     seconds_of,
-    seen,
 )
 from mirror.local.values import LONG, Unreadable, shown
 from mirror.local.values import value as value_of
 
 _STEP = b'"_step":'
 NO_VALUE = b"{}"
-"""An object without members has no leaf, so the client sends none of it."""
+"""An empty object has no leaves, so the client sends nothing of it."""
 
 
 _names: dict[bytes, bytes] = {}
@@ -35,24 +35,24 @@ _MOST_NAMES = 100_000
 
 
 def _name(raw: bytes) -> bytes:
-    """A key, dotted where it is nested, as the start of a member of a JSON object."""
-    place = path(raw)
-    name = orjson.dumps(".".join(place)) + b":"
+    """Return a key, dotted if it is nested, as the start of a member of a JSON object."""
+    names = path(raw)
+    name = orjson.dumps(".".join(names)) + b":"
     if len(_names) >= _MOST_NAMES:
         _names.clear()
         _typed.clear()
     _names[raw] = name
-    if len(place) > 1 and place[-1] == "_type":
+    if len(names) > 1 and names[-1] == "_type":
         _typed.add(name)
     return name
 
 
 def history(reading: Reading, body: bytes, lines: Lines, shift: int | None, *, older: bool) -> int:
-    """A history record as one line. Nested keys are dotted, but for objects with a `_type`, which stay whole."""
+    """Add a history record as a line. Returns the shift. Keys are dotted, but objects with a `_type` stay whole."""
     known = _names
     found = items(body)
     if len(body) > LONG:
-        found = _sound(found, lines)
+        found = _readable(found, lines)
     members = {known.get(raw) or _name(raw): text for raw, text in found.items() if text != NO_VALUE}
     if not _typed.isdisjoint(members):
         members = _with_objects(found)
@@ -72,7 +72,7 @@ def history(reading: Reading, body: bytes, lines: Lines, shift: int | None, *, o
     members[_STEP] = str(step).encode()
     reading.last_step = step if reading.last_step is None else max(step, reading.last_step)
     if time := members.get(b'"_timestamp":'):
-        seen(reading, floating(time))
+        note_time(reading, floating(time))
     # Sorted, since the client writes them in any order, and lines with the same order are parsed faster.
     text = b",".join([name + members[name] for name in sorted(members)])
     lines.history.append((b"{" + text + b"}").decode("utf-8", "replace"))
@@ -82,30 +82,30 @@ def history(reading: Reading, body: bytes, lines: Lines, shift: int | None, *, o
     return shift
 
 
-def _sound(found: dict[bytes, bytes], lines: Lines) -> dict[bytes, bytes]:
-    """The items of a line but for long ones that no reader takes."""
+def _readable(found: dict[bytes, bytes], lines: Lines) -> dict[bytes, bytes]:
+    """Return the items of a line without long ones that cannot be read."""
     for raw, text in [(raw, text) for raw, text in found.items() if len(text) > LONG]:
         try:
             value_of(text)
         except Unreadable as error:
             if path(raw) == ("_step",):
-                raise Unreadable(f"history step {shown(text)}: it is no number of a step") from error
+                raise Unreadable(f"history step {shown(text)}: it is not a step number") from error
             lines.errors.append(f"history {shown('.'.join(path(raw)))}: {error}")
             del found[raw]
     return found
 
 
 def _shift(reading: Reading, step: int, lines: Lines) -> int:
-    """What is added to the steps of a file whose first one this is. Raises BeginsAgain.
+    """Return what to add to the steps of a file, given its first step. Raises BeginsAgain.
 
-    A start that does not say whether it goes on, as none did before 0.31, is judged by its steps.
+    A start that does not say whether it resumes, as none did before 0.31, is judged by its steps.
     """
     last = reading.last_step
     if last is None or reading.start == "first":
         return 0
     if step > last:
         if reading.start == "unknown":
-            lines.notes.append(f"it is taken to go on with the run's earlier start, since its steps do, from {step:,}")
+            lines.notes.append(f"it continues the run's earlier start, since its steps do, from {step:,}")
         return 0
     if reading.start == "resume":
         reading.moved = True
@@ -113,16 +113,14 @@ def _shift(reading: Reading, step: int, lines: Lines) -> int:
     if step == 0:
         raise BeginsAgain
     reading.cut = reading.last_step = step - 1
-    lines.notes.append(
-        f"it is taken to go on from step {step:,} of the run's earlier start, whose later steps are dropped"
-    )
+    lines.notes.append(f"it continues the run's earlier start from step {step:,}; that start's later steps are dropped")
     return 0
 
 
 def _step(body: bytes, text: bytes | None) -> int | None:
-    """The step that a record names as a value or by itself. None for a process of a run that several write to.
+    """Return a record's step, from its `_step` value or its own field. None in a run that several processes write.
 
-    Raises Unreadable for a value that is no step.
+    Raises Unreadable for a value that is not a step.
     """
     if text is not None:
         try:
@@ -130,7 +128,7 @@ def _step(body: bytes, text: bytes | None) -> int | None:
         except (ValueError, OverflowError):
             step = -1
         if not 0 <= step < STEPS:
-            raise Unreadable(f"history step {shown(text)}: it is no number of a step")
+            raise Unreadable(f"history step {shown(text)}: it is not a step number")
         return step
     for number, content in protobuf.fields(body):
         if number == 2 and isinstance(content, bytes):
@@ -139,24 +137,24 @@ def _step(body: bytes, text: bytes | None) -> int | None:
 
 
 def _with_objects(found: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """The members of a line in which some objects stay whole."""
+    """Return the members of a line in which some objects stay whole."""
     return dict(_members(_tree(found), ""))
 
 
 def _tree(found: dict[bytes, bytes]) -> dict[str, Any]:
-    """The items of a line, each in the objects that its key names."""
+    """Return the items of a line as a nested dictionary."""
     tree: dict[str, Any] = {}
     for raw, text in found.items():
         if text == NO_VALUE:
             continue
-        place = tree
+        parent = tree
         *above, last = path(raw)
         for name in above:
-            inner = place.get(name)
+            inner = parent.get(name)
             if not isinstance(inner, dict):
-                inner = place[name] = {}
-            place = inner
-        place[last] = text
+                inner = parent[name] = {}
+            parent = inner
+        parent[last] = text
     return tree
 
 
@@ -177,16 +175,16 @@ def _json(value: Any) -> bytes:
 
 
 def stats(reading: Reading, body: bytes, lines: Lines) -> None:
-    """System metrics as the line that the server is sent."""
+    """Add a record of system metrics to `lines`, as the line that the client sends to the server."""
     time = next((value for number, value in protobuf.fields(body) if number == 2 and isinstance(value, bytes)), b"")
     members = {b'"system.' + orjson.dumps(path(raw)[-1])[1:] + b":": text for raw, text in items(body, 3).items()}
     seconds, nanos = seconds_of(time)
-    began = moment(reading.first_started_at)
+    first_started = moment(reading.first_started_at)
     at = seconds + nanos / 1e9
-    seen(reading, at)
+    note_time(reading, at)
     members[b'"_timestamp":'] = repr(at).encode()
-    if began is not None and abs(at) < LATEST:
-        runtime = (datetime(1970, 1, 1) + timedelta(seconds=at) - began).total_seconds()
+    if first_started is not None and abs(at) < LATEST:
+        runtime = (datetime(1970, 1, 1) + timedelta(seconds=at) - first_started).total_seconds()
         members[b'"_runtime":'] = repr(runtime).encode()
     members[b'"_wandb":'] = b"true"
     text = b",".join([name + members[name] for name in sorted(members)])

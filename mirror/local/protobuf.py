@@ -1,7 +1,7 @@
-"""Protobuf's wire format, as far as the records of a `.wandb` file need it.
+"""The part of Protobuf's wire format that the records of a `.wandb` file need.
 
-Own code instead of generated one: only the fields that are mirrored are looked at, and a history line becomes JSON text
-without an object for each of its values.
+Hand-written instead of generated: only the mirrored fields are decoded, and a history line becomes JSON text without an
+object for each of its values.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Malformed(ValueError):
-    """Bytes that are no message."""
+    """The bytes are not a valid message."""
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Each field of a message in order: its number, and its bytes or its integer. Raises Malformed."""
+    """Yield the fields of a message in order: number, and bytes or integer. Raises Malformed."""
     pos, end = 0, len(message)
     while pos < end:
         tag, pos = varint(message, pos)
@@ -28,7 +28,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (_BYTES, _FIXED64, _FIXED32):
             length, pos = varint(message, pos) if kind == _BYTES else (8 if kind == _FIXED64 else 4, pos)
             if pos + length > end:
-                raise Malformed("a field reaches over the end of its message")
+                raise Malformed("a field is longer than its message")
             yield tag >> 3, message[pos : pos + length]
             pos += length
         else:
@@ -36,11 +36,11 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def varint(message: bytes, pos: int) -> tuple[int, int]:
-    """The integer at a place, and the place behind it. Raises Malformed."""
+    """Return the integer at `pos`, and the position after it. Raises Malformed."""
     value = shift = 0
     while True:
         if pos >= len(message) or shift > 63:
-            raise Malformed("an integer without end")
+            raise Malformed("an integer does not end")
         byte = message[pos]
         pos += 1
         value |= (byte & 0x7F) << shift
@@ -50,10 +50,10 @@ def varint(message: bytes, pos: int) -> tuple[int, int]:
 
 
 def signed(value: int) -> int:
-    """An integer of 64 bits in two's complement."""
+    """Return a 64-bit integer in two's complement as a signed one."""
     return value - 2**64 if value >= 2**63 else value
 
 
 def double(value: bytes) -> float:
-    """A field of 8 bytes as a number."""
+    """Return a field of 8 bytes as a float."""
     return float(struct.unpack("<d", value)[0])

@@ -1,4 +1,4 @@
-"""Key and value pairs of a record: history, summary, config and stats items all look alike.
+"""Key and value pairs of a record: history, summary, config and stats items all have the same form.
 
 Each item holds `key` (1) or `nested_key` (2, repeated), and `value_json` (16).
 Source: wandb/proto/wandb_internal.proto in github:wandb/wandb (HistoryItem, SummaryItem, ConfigItem, StatsItem).
@@ -19,10 +19,10 @@ _MOST_PATHS = 100_000
 
 
 def items(body: bytes, wanted: int = 1, others: set[int] | None = None) -> dict[bytes, bytes]:
-    """The items in field `wanted` of a record: JSON texts by the key fields as they stand, which `path` reads.
+    """Return the items in field `wanted` of a record: JSON texts by the raw bytes of their key fields, for `path`.
 
-    Of two items of one key the later one holds, and its place in the order. Tags of other fields are added to `others`.
-    Raises Malformed or IndexError for bytes that are no record.
+    If a key occurs twice, the later item counts, also for the order. Tags of other fields are added to `others`.
+    Raises Malformed or IndexError for bytes that are not a record.
     """
     found: dict[bytes, bytes] = {}
     pos, end, count = 0, len(body), 0
@@ -39,7 +39,7 @@ def items(body: bytes, wanted: int = 1, others: set[int] | None = None) -> dict[
             length, start = varint(body, pos + 1)
         pos = start + length
         count += 1
-        # Nearly every item is a short key or some, and one value, in this order; all others are read field by field.
+        # Nearly every item has one or more short keys, then one value; any other item is read field by field.
         if length > 2 and (size := body[start + 1]) < 0x80:
             at = start + 2 + size
             while at < pos and body[at] == _NESTED_KEY_TAG and (size := body[at + 1]) < 0x80:
@@ -51,15 +51,15 @@ def items(body: bytes, wanted: int = 1, others: set[int] | None = None) -> dict[
                 if value + size == pos:
                     found[body[start:at]] = body[value:pos]
                     continue
-        keys, text = _unusual(body[start:pos])
+        keys, text = _by_fields(body[start:pos])
         found[keys] = text
     if pos != end:
-        raise Malformed("an item reaches over the end of its record")
+        raise Malformed("an item is longer than its record")
     return found if len(found) == count else _in_order(body, tag)
 
 
 def path(raw: bytes) -> Path:
-    """The key, or the keys one in another, that the key fields of an item spell. Raises Malformed."""
+    """Return the key path in the key fields of an item. Raises Malformed."""
     known = _paths.get(raw)
     if known is None:
         found = [(number, value) for number, value in fields(raw) if isinstance(value, bytes)]
@@ -75,21 +75,21 @@ def path(raw: bytes) -> Path:
 
 
 def _in_order(body: bytes, tag: int) -> dict[bytes, bytes]:
-    """The items of a record that names a key twice, each at the place of its last value.
+    """Return the items of a record in which a key occurs twice, each in the order of its last value.
 
-    Another spelling of the same key may stand between the two.
+    A different encoding of the same key may occur between the two.
     """
     found: dict[bytes, bytes] = {}
     for number, content in fields(body):
         if number == tag >> 3 and isinstance(content, bytes):
-            keys, text = _unusual(content)
+            keys, text = _by_fields(content)
             found.pop(keys, None)
             found[keys] = text
     return found
 
 
 def _skip(body: bytes, pos: int) -> int:
-    """The place behind a field that is none of the items."""
+    """Return the position after a field that is not an item."""
     tag, pos = varint(body, pos)
     kind = tag & 7
     if kind == 0:
@@ -102,7 +102,7 @@ def _skip(body: bytes, pos: int) -> int:
     raise Malformed(f"field kind {kind}")
 
 
-def _unusual(item: bytes) -> tuple[bytes, bytes]:
+def _by_fields(item: bytes) -> tuple[bytes, bytes]:
     keys, value = b"", b"null"
     for number, content in fields(item):
         if isinstance(content, bytes):

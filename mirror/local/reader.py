@@ -1,4 +1,4 @@
-"""One file, read in pieces that fit a transaction."""
+"""Reads one file in pieces that fit a transaction."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _HEAD = 4096
 
 @dataclass(frozen=True)
 class Options:
-    """What is taken from files: `entity` is that of runs that name none, `history` the globs of keys.
+    """What is read from files. `entity` is used for runs without one, `history` are globs of keys.
 
-    `metadata` asks for all of `wandb-metadata.json`.
+    `metadata` includes the whole `wandb-metadata.json`.
     """
 
     entity: str | None = None
@@ -41,20 +41,20 @@ class Options:
     metadata: bool = False
 
     def scope(self) -> str:
-        """What is taken, as a word without spaces."""
-        asked = {"s": self.system_metrics, "c": self.console, "m": self.metadata}
+        """Return the options that affect what is read, as a text without spaces."""
+        flags = {"s": self.system_metrics, "c": self.console, "m": self.metadata}
         globs = "\n".join(sorted(self.history)).encode("utf-8", "replace")
-        return f"{crc32(globs):08x}{''.join(letter for letter, wanted in asked.items() if wanted)}"
+        return f"{crc32(globs):08x}{''.join(letter for letter, wanted in flags.items() if wanted)}"
 
     def widens(self, scope: str) -> bool:
-        """Whether this takes what another scope left out, other globs included."""
+        """Return True if these options include something that `scope` left out, or have other globs."""
         own = self.scope()
         return own[:8] != scope[:8] or not set(own[8:]) <= set(scope[8:])
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which run a file is of, and which of its processes wrote it. The entity is empty where the file names none."""
+    """The run of a file, and the start of the process that wrote it. The entity is empty if the file has none."""
 
     entity: str
     project: str
@@ -64,10 +64,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Piece:
-    """What some records of a file hold. `file` is how far it is read with them; the `last` one reaches to its end.
+    """The content of some records of a file. `file` has the position after them; the `last` piece ends the file.
 
-    `cut` is the step behind which older history is to go before this is added; `notes` are for the user,
-    `errors` what of it no reader takes. `metadata` is the whole document beside the file.
+    Older history after the step `cut` is removed before the piece is added. `notes` are for the user, `errors` list
+    values that cannot be read. `metadata` is the whole document beside the file.
     """
 
     file: LocalFile
@@ -82,7 +82,7 @@ class Piece:
 
 
 def identify(path: Path) -> Identity | None:
-    """Read up to the record that tells which run it is; None where there is none yet. Raises NotReadable, OSError."""
+    """Return the run of a file from its run record; None if it has none yet. Raises NotReadable, OSError."""
     with files.opened(path) as stream:
         if not blocks.check_header(stream.read(len(blocks.FILE_HEADER))):
             return None
@@ -101,26 +101,26 @@ def identify(path: Path) -> Identity | None:
 
 
 def around(path: Path, options: Options) -> str:
-    """What is taken of a file, and what lies beside it: another text where either has changed."""
+    """Return a text that changes with the options and with the documents beside the file."""
     return f"{options.scope()} {beside.signature(path, console=options.console)}"
 
 
 def head(path: Path, read_to: int) -> str:
-    """A checksum of the start of a file, of as much as is there for good once it is read up to `read_to`."""
+    """Return a checksum of the start of a file, of a part that cannot change once it is read up to `read_to`."""
     length = min(read_to, _HEAD)
     with files.opened(path) as stream:
         return f"{length}:{crc32(stream.read(length)):08x}"
 
 
 def same_start(path: Path, file: LocalFile) -> bool:
-    """Whether the file still begins with what was read of it."""
+    """Return True if the file still starts with what was read from it."""
     return not file.head or head(path, int(file.head.partition(":")[0])) == file.head
 
 
 class Reader:
-    """Goes on where `file` ends, and keeps `reading` up to date. `older` tells that a later start of the run was read.
+    """Continues at the position in `file`, and updates `reading`. `older`: a later start of the run was read already.
 
-    `damaged` counts places skipped in this call, `unread` the bytes behind the last whole record.
+    `damaged` counts places skipped in this call, `unread` the bytes after the last complete record.
     """
 
     def __init__(self, path: Path, file: LocalFile, reading: Reading, options: Options, *, older: bool = False) -> None:
@@ -138,7 +138,7 @@ class Reader:
             reading.console = None
 
     def pieces(self) -> Iterator[Piece]:
-        """Everything that is whole now, at least one piece. Raises OSError, BeginsAgain and OutOfOrder."""
+        """Yield all complete records, in at least one piece. Raises OSError, BeginsAgain and OutOfOrder."""
         with files.opened(self.path) as stream:
             stat = os.fstat(stream.fileno())
             self.file = replace(self.file, size=stat.st_size, mtime=stat.st_mtime_ns)
@@ -170,7 +170,7 @@ class Reader:
             if changed:
                 errors: list[str] = []
                 yield from self._log(errors)
-                # Noted last, so that all of it is read again if this ends before.
+                # Recorded last, so that all of it is read again if this stops earlier.
                 self.file = replace(self.file, beside=found)
                 yield Piece(self.file, True, None, None, None, errors=tuple(errors))
             self.unread = _unread(stat.st_size, self.file.read_to)
@@ -192,19 +192,19 @@ class Reader:
         return Piece(self.file, last, history, events, cut, tuple(lines.notes), tuple(errors), console)
 
     def _console(self) -> Iterator[ConsolePage]:
-        """What is new in the console."""
+        """Yield new and changed console lines."""
         console = self.reading.console
         if console is None or not (groups := console.take()):
             return
         if self.reading.log.get("lines"):
-            # The file holds the console after all, so the lines of output.log are the same ones.
+            # The file does contain the console, so its lines replace those of output.log.
             self.reading.log = {}
             yield ConsolePage(self.file.run_id, console.begun, [], last=True)
         for group in groups:
             yield ConsolePage(self.file.run_id, group[0][0], group, last=False)
 
     def _beside(self, lines: Lines) -> dict[str, Any] | None:
-        """Read the documents beside the file; gives the metadata if all of it is asked for."""
+        """Read the documents beside the file; returns the metadata if the options include it."""
         documents = beside.read(self.path)
         lines.errors += documents.errors
         metadata = documents.metadata
@@ -220,7 +220,7 @@ class Reader:
         return metadata if self._options.metadata and metadata else None
 
     def _log(self, errors: list[str]) -> Iterator[Piece]:
-        """The console from `output.log`, piece by piece, where the file itself has none."""
+        """Yield the console from `output.log` in pieces, if the file itself has none."""
         console = self.reading.console
         if console is None or console.count > console.begun:
             return
@@ -232,10 +232,10 @@ class Reader:
             while True:
                 page: list[Line] = []
                 start, whole = offset, count
-                for text, behind, ended in beside.log_lines(self.path, offset, PIECE_BYTES):
+                for text, end, ended in beside.log_lines(self.path, offset, PIECE_BYTES):
                     page.append((console.count + whole + len(page), None, None, text))
                     if ended:
-                        offset, count = behind, count + 1
+                        offset, count = end, count + 1
                 self.reading.log = {"offset": offset, "lines": count, "open": whole + len(page) - count}
                 if page:
                     pages = (ConsolePage(run_id, page[0][0], page, last=True),)
@@ -248,7 +248,7 @@ class Reader:
 
 
 _INFO = ("program", "args", "os", "python", "gpu", "gpu_count", "cpu_count", "git")
-"""What the server tells of every run's metadata."""
+"""The part of the metadata that the server returns for every run."""
 
 
 def _text(value: Any) -> str | None:
@@ -258,23 +258,23 @@ def _text(value: Any) -> str | None:
 def _read(
     texts: list[str], read: Callable[[list[str]], HistoryPage], errors: list[str], what: str
 ) -> HistoryPage | None:
-    """The lines as columns. Those that no reader takes are left out and told, the others are read."""
+    """Convert lines to columns. Lines that cannot be read are left out and reported in `errors`."""
     page, failed = _tried(texts, read)
     if failed is None:
         return page
-    sound: list[str] = []
+    readable: list[str] = []
     waiting = [texts]
     while waiting:
         part = waiting.pop()
         _, failed = _tried(part, read)
         if failed is None:
-            sound += part
+            readable += part
         elif len(part) == 1:
             errors.append(f"{what} {shown(part[0])}: {_reason(part[0], failed)}")
         else:
             middle = len(part) // 2
             waiting += [part[middle:], part[:middle]]
-    return read(sound) if sound else None
+    return read(readable) if readable else None
 
 
 def _tried(texts: list[str], read: Callable[[list[str]], HistoryPage]) -> tuple[HistoryPage | None, Exception | None]:
@@ -289,13 +289,13 @@ def _tried(texts: list[str], read: Callable[[list[str]], HistoryPage]) -> tuple[
 def _reason(text: str, error: Exception) -> str:
     try:
         value(text.encode("utf-8", "replace"))
-    except Unreadable as told:
-        return str(told)
+    except Unreadable as unreadable:
+        return str(unreadable)
     return shown(str(error))
 
 
 def _behind(page: HistoryPage, count: int) -> HistoryPage:
-    """System metrics have no step but their place in the run; these come behind so many others."""
+    """Number system metrics after `count` earlier ones: their only step is their order in the run."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -307,6 +307,6 @@ def _behind(page: HistoryPage, count: int) -> HistoryPage:
 
 
 def _unread(size: int, read_to: int) -> int:
-    """The bytes behind the last record, but for the few at the end of a block in which no record fits."""
+    """Return the bytes after the last record, ignoring a block's end that is too short for a record."""
     left = size - read_to
     return 0 if left < blocks.PIECE_HEADER and size % blocks.BLOCK in blocks.ALIGNMENTS else left

@@ -1,4 +1,4 @@
-"""What the records of a run add up to, so that reading can be left off and gone on with."""
+"""The state that the records of a run add up to; it is stored, so that reading can continue later."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mirror.local.tree import Tree
 from mirror.wandb_json import dumps, loads
 
 LATEST = 32_503_680_000
-"""Seconds up to the year 3000; what lies behind is no time."""
+"""The year 3000 in seconds; larger values are not times."""
 
 
 STEPS = 2**63
-"""Steps are less than this, as the store and the server count them."""
+"""The limit of steps in the store and on the server."""
 
 
 class BeginsAgain(Exception):
-    """A later start of the run takes the place of all earlier ones."""
+    """A later start of the run replaces all earlier ones."""
 
 
 class OutOfOrder(Exception):
@@ -29,11 +29,11 @@ class OutOfOrder(Exception):
 
 @dataclass
 class Lines:
-    """History and system metric lines as the server would hand them out, gathered until they are taken.
+    """Collects history and system metric lines as the server would return them.
 
-    `notes` tells how the file's start was placed among the others, `errors` which values no reader takes. `sent`, where
-    it is a list, gathers history lines behind the step `behind`, each with its step, as the client would send them:
-    nested where they were logged so.
+    `notes` explain how the file's start was ordered among the others, `errors` list values that cannot be read. If
+    `sent` is a list, it collects the history lines after the step `behind`, each with its step, as the client would
+    send them: nested where they were logged nested.
     """
 
     history: list[str] = field(default_factory=list)
@@ -46,14 +46,14 @@ class Lines:
 
 @dataclass
 class Reading:
-    """What a run's records add up to so far. `exit_code` is None while there is no exit record.
+    """The state of a run from its records until now. `exit_code` is None while there is no exit record.
 
-    `cut` is the step behind which the history read before is to go, where the run was rewound to it. `start` tells
-    what the newest start of the run is: "first", "resume" for one that says that it goes on, else "unknown".
-    `moved` tells that steps of some start were shifted, `last_time` the newest time that any record names. `latest` has
-    the last value of each history key, for a summary that is not there; `unsummarised` the keys and globs that are
-    defined to have none. `console` is None where it is not mirrored. `info` is what the environment record tells,
-    `beside` what lies beside the file, `log` how far its `output.log` is read.
+    `cut` is the step to which the run was rewound: history after it is to be removed. `start` is the kind of the run's
+    newest start: "first", "resume" if it says that it resumes, else "unknown". `moved` is True if steps of a start were
+    shifted, `last_time` is the newest time in any record. `latest` has the last value of each history key, for a
+    missing summary; `unsummarised` has the keys and globs that are defined to have no summary. `console` is None if it
+    is not mirrored. `info` is from the environment record, `beside` from the documents beside the file, `log` is the
+    position in its `output.log`.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -80,12 +80,12 @@ class Reading:
     log: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> str:
-        """All of it as JSON text."""
+        """Return the state as JSON text."""
         plain = {name: value for name, value in vars(self).items() if not isinstance(value, Tree | Console)}
         for name in _TREES:
             leaves = getattr(self, name).leaves
             if name == "latest":
-                # What the summary holds is never asked for here.
+                # Values that the summary has are never read from `latest`.
                 leaves = {place: text for place, text in leaves.items() if not self.summary.holds(place)}
             plain[name] = [[list(place), text.decode("utf-8", "replace")] for place, text in leaves.items()]
         if self.console is not None:
@@ -94,7 +94,7 @@ class Reading:
 
     @classmethod
     def from_json(cls, text: str) -> Reading:
-        """The same from its JSON text."""
+        """Restore the state from its JSON text."""
         values = loads(text)
         for name in _TREES:
             tree = Tree()
@@ -110,41 +110,41 @@ _TREES = ("config", "summary", "latest")
 
 
 def order(started_at: str | None) -> tuple[int, int]:
-    """Sorts the starts of a run by their time."""
+    """Return a sort key for the starts of a run: their time."""
     seconds, _, nanos = (started_at or "").partition(".")
     return int(seconds or -1), int(nanos or 0)
 
 
-def seen(reading: Reading, seconds: float | None) -> None:
-    """Note a time that a record names."""
+def note_time(reading: Reading, seconds: float | None) -> None:
+    """Record a time that occurs in a record."""
     if seconds is not None and 0 < seconds < LATEST:
         reading.last_time = max(seconds, reading.last_time or 0.0)
 
 
 def texts_of(message: bytes) -> dict[int, str]:
-    """The texts of a message that are not empty, by their field."""
+    """Return the non-empty texts of a message by field number."""
     return {number: text_of(value) for number, value in protobuf.fields(message) if isinstance(value, bytes) and value}
 
 
 def text_of(value: bytes) -> str:
-    """A text of any bytes."""
+    """Decode bytes as UTF-8; invalid ones are replaced."""
     return value.decode("utf-8", "replace")
 
 
 def seconds_of(message: bytes) -> tuple[int, int]:
-    """A google.protobuf.Timestamp as seconds and nanoseconds."""
+    """Return a google.protobuf.Timestamp as seconds and nanoseconds."""
     values = {number: protobuf.signed(value) for number, value in protobuf.fields(message) if isinstance(value, int)}
     return values.get(1, 0), values.get(2, 0)
 
 
 def timestamp(message: bytes) -> str:
-    """The same as text that keeps all digits."""
+    """Return a google.protobuf.Timestamp as text with all digits."""
     seconds, nanos = seconds_of(message)
     return f"{seconds}.{nanos:09d}"
 
 
 def moment(text: str | None) -> datetime | None:
-    """The time that `timestamp` gave; None for one that no calendar has."""
+    """Parse a text from `timestamp`; None if it is past LATEST."""
     if text is None:
         return None
     seconds, _, nanos = text.partition(".")
@@ -154,13 +154,13 @@ def moment(text: str | None) -> datetime | None:
 
 
 def leaf(tree: Tree, *place: str) -> float | None:
-    """The number at a path of a tree."""
+    """Return the number at a path of a tree."""
     text = tree.leaves.get(place)
     return None if text is None else floating(text)
 
 
 def floating(text: bytes) -> float | None:
-    """The finite number of a JSON text."""
+    """Return the number of a JSON text; None if it is not finite or not a number."""
     try:
         value = float(text)
     except ValueError:

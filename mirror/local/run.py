@@ -1,4 +1,4 @@
-"""One run as its files tell it: records are applied one by one, and what they add up to can be kept and gone on from.
+"""One run according to its files: records are applied one by one to a state that can be stored and continued.
 
 Source of the records' fields and of what they mean: wandb/proto/wandb_internal.proto, core/internal/runupserter,
 runsummary and runconfig in github:wandb/wandb. Requests, such as partial history, are never written to these files.
@@ -21,9 +21,9 @@ from mirror.local.reading import (
     Reading,
     leaf,
     moment,
+    note_time,
     order,
     seconds_of,
-    seen,
     text_of,
     texts_of,
     timestamp,
@@ -36,7 +36,7 @@ from mirror.wandb_json import dumps, numbers
 
 HISTORY, SUMMARY, OUTPUT, CONFIG, STATS, METRIC, OUTPUT_RAW = 2, 3, 4, 5, 7, 12, 13
 RUN, EXIT, PREEMPTING, ENVIRONMENT, OUTPUT_LOGGER = 17, 18, 23, 26, 27
-"""The records that are read, by their number in `Record`."""
+"""The numbers, in `Record`, of the records that are read."""
 
 _TEXTS = {
     1: "run_id",
@@ -54,12 +54,11 @@ _UPDATE, _REMOVE = 1, 2
 
 
 def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None, *, older: bool = False) -> int | None:
-    """Take in one record; history and system metric lines go to `lines`. Gives the shift of steps of its file.
+    """Apply one record; history and system metric lines are added to `lines`. Returns the shift of the file's steps.
 
-    The shift is None until the file's first history line: then it is what lets the steps of a run that was resumed
-    offline, where counting begins at 0 again, go on behind the steps of its former file. Raises BeginsAgain where
-    there a start takes the place of the former ones, OutOfOrder for a line of an `older` start, and Malformed or
-    IndexError for what is no record.
+    The shift is None until the file's first history line. Steps of a run that was resumed offline start at 0 again; the
+    shift makes them continue after the steps of the earlier file. Raises BeginsAgain if a start replaces the earlier
+    ones, OutOfOrder for a line of an `older` start, and Malformed or IndexError for what is not a record.
     """
     for number, body in protobuf.fields(record):
         if not isinstance(body, bytes):
@@ -90,17 +89,17 @@ def apply(reading: Reading, record: bytes, lines: Lines, shift: int | None, *, o
 
 
 def record(reading: Reading, entity: str, project: str, state: str, errors: list[str] | None = None) -> RunRecord:
-    """The run as the mirror keeps it. Values of its summary that no reader takes are left out, and told in `errors`."""
+    """Return the run's record. Values of its summary that cannot be read are left out, and reported in `errors`."""
     texts = reading.texts
     beside = reading.beside
     config = reading.config.document()
     fill(config, {key: value for key, value in beside.get("config", {}).items() if key not in config})
     meta = config.pop("_wandb", None)
     config.pop("wandb_version", None)
-    told: list[str] = []
-    summary = numbers(_summary_of(reading, told))
+    unreadable: list[str] = []
+    summary = numbers(_summary_of(reading, unreadable))
     if errors is not None:
-        errors += told
+        errors += unreadable
     fill(summary, numbers(beside.get("summary", {})))
     if reading.moved and "_step" in summary:
         summary["_step"] = reading.last_step
@@ -136,9 +135,9 @@ def record(reading: Reading, entity: str, project: str, state: str, errors: list
 
 
 def _summary_of(reading: Reading, errors: list[str]) -> dict[str, Any]:
-    """The summary that the records tell, or else the last value of each key.
+    """Return the summary of the records, completed by the last value of each key if the run did not exit.
 
-    Old clients wrote their summary at the end, so a run that was killed has none, or no more than its script put there.
+    Old clients wrote their summary at the end, so a killed run has none, or only what its script put there.
     """
     summary = reading.summary
     if summary.leaves and reading.exit_code is not None:
@@ -155,10 +154,10 @@ def _summary_of(reading: Reading, errors: list[str]) -> dict[str, Any]:
 
 
 def _run(reading: Reading, body: bytes, lines: Lines) -> None:
-    """A run record: the first makes the run, later ones change what they name."""
+    """Apply a run record: the first creates the run, later ones change the fields that they have."""
     tags = []
     first = not reading.texts
-    began = reading.started_at
+    started_at = reading.started_at
     resumed = False
     branch = None
     for number, value in protobuf.fields(body):
@@ -178,20 +177,20 @@ def _run(reading: Reading, body: bytes, lines: Lines) -> None:
         elif number == _GIT:
             reading.git_commit = texts_of(value).get(2) or reading.git_commit
         elif number == _START:
-            began = timestamp(value)
+            started_at = timestamp(value)
         elif number == _BRANCH:
             branch = _branch(value)
     reading.tags = tags or reading.tags
-    if began is None or order(began) <= order(reading.started_at):
+    if started_at is None or order(started_at) <= order(reading.started_at):
         return
-    # The first process of the run, or another one that goes on with it or begins it again.
-    seen(reading, float(began))
+    # The first process of the run, or another one that resumes it or starts it again.
+    note_time(reading, float(started_at))
     reading.exit_code, reading.preempting = None, False
     if reading.console is not None:
         reading.console.begin(reading.log.get("lines", 0) + reading.log.get("open", 0))
     reading.log = {}
-    reading.started_at = began
-    reading.first_started_at = reading.first_started_at or began
+    reading.started_at = started_at
+    reading.first_started_at = reading.first_started_at or started_at
     rewound = branch is not None and branch[0] == reading.texts.get("run_id")
     reading.start = "first" if first else "resume" if resumed or rewound else "unknown"
     if rewound and branch is not None:
@@ -199,7 +198,7 @@ def _run(reading: Reading, body: bytes, lines: Lines) -> None:
 
 
 def _branch(message: bytes) -> tuple[str, int] | None:
-    """The run and the step from which a run goes on: its own when it was rewound, another's when it was forked."""
+    """Return the run and step that a run continues: its own if it was rewound, another's if it was forked."""
     values = {number: value for number, value in protobuf.fields(message) if isinstance(value, bytes)}
     step = protobuf.double(values.get(2, bytes(8)))
     if values.get(3, b"_step") != b"_step" or not -1 <= step < STEPS:
@@ -223,7 +222,7 @@ def _config(reading: Reading, body: bytes, lines: Lines) -> None:
 
 
 def _metric(reading: Reading, body: bytes) -> None:
-    """A metric that is defined to have no summary, or to have one."""
+    """Apply a metric record, which defines whether a key has a summary."""
     found = {number: value for number, value in protobuf.fields(body) if isinstance(value, bytes)}
     name = text_of(found.get(1, b"")) or text_of(found.get(2, b""))
     none = any(number == 6 and value for number, value in protobuf.fields(found.get(7, b"")))
@@ -243,12 +242,12 @@ def _summary(reading: Reading, body: bytes) -> None:
 
 
 def _output(reading: Reading, body: bytes) -> None:
-    """Console output: 0, which is not written, is stderr."""
+    """Apply console output. The stream 0, a default that is not written, is stderr."""
     found = dict(protobuf.fields(body))
     at = None
     if isinstance(time := found.get(2), bytes):
         seconds, nanos = seconds_of(time)
-        seen(reading, seconds + nanos / 1e9)
+        note_time(reading, seconds + nanos / 1e9)
         at = moment(f"{seconds}.{nanos:09d}")
     text = found.get(3)
     if reading.console is not None and isinstance(text, bytes):
@@ -256,7 +255,7 @@ def _output(reading: Reading, body: bytes) -> None:
 
 
 def _log(reading: Reading, body: bytes) -> None:
-    """Lines that a script wrote to the log of the run itself."""
+    """Apply lines that a script wrote to the run's own log."""
     for number, text in protobuf.fields(body):
         if reading.console is not None and number == 1 and isinstance(text, bytes):
             reading.console.add(text_of(text), None)
@@ -265,7 +264,7 @@ def _log(reading: Reading, body: bytes) -> None:
 def _exit(reading: Reading, body: bytes) -> None:
     values = {number: value for number, value in protobuf.fields(body) if isinstance(value, int)}
     if values.get(3):
-        # A secondary process of a shared run ended; the run goes on.
+        # A secondary process of a shared run ended; the run continues.
         return
     reading.exit_code = protobuf.signed(values.get(1, 0))
     reading.runtime = protobuf.signed(values.get(2, 0))
@@ -276,7 +275,7 @@ _ARGS = 5
 
 
 def _environment(reading: Reading, body: bytes) -> None:
-    """How the run was started, under the names that `wandb-metadata.json` has."""
+    """Apply an environment record, with the names of `wandb-metadata.json`."""
     args = []
     for number, value in protobuf.fields(body):
         if name := _INFO.get(number):

@@ -1,4 +1,4 @@
-"""Values as they stand in a file, each a JSON text; what no reader takes is refused by name, not by a crash."""
+"""Reads the JSON texts of values in a file; one that cannot be read raises an error that says why."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from mirror.wandb_json import loads
 
 DEEPEST = 300
-"""How deep a value may be nested. Python's own reader takes about three times as many, its writers less."""
+"""How deep a value may be nested. Python's JSON parser accepts about three times as much, its writers less."""
 
 LONG = 600
-"""A shorter text can be neither too deep nor too long a number."""
+"""A shorter text can be neither nested too deeply nor an integer with too many digits."""
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _BRACKETS = re.compile(rb"[\[{\]}]")
 
 
 class Unreadable(ValueError):
-    """A value that no reader takes; the message says why."""
+    """A value cannot be read; the message says why."""
 
 
 def value(text: bytes) -> Any:
-    """The value of a JSON text, also of NaN and the like. Raises Unreadable."""
+    """Parse a JSON text, which may contain NaN and infinities. Raises Unreadable."""
     if len(text) > LONG and _depth(text) > DEEPEST:
         raise Unreadable(f"it is nested deeper than {DEEPEST} levels")
     try:
@@ -32,14 +32,14 @@ def value(text: bytes) -> Any:
     except ValueError as error:
         if "integer string conversion" in str(error):
             raise Unreadable("it is an integer of more than 4,300 digits") from error
-        raise Unreadable("it is no JSON") from error
+        raise Unreadable("it is not JSON") from error
     if b"\\u0000" in text:
         _check_keys(found)
     return found
 
 
 def check_name(*names: str) -> None:
-    """Refuse a key that cannot be the name of a column. Raises Unreadable."""
+    """Raises Unreadable for a key that cannot be the name of a column."""
     if any("\0" in name for name in names):
         raise Unreadable("its name holds a NUL character")
 
@@ -52,7 +52,7 @@ def _check_keys(found: Any) -> None:
 
 
 def shown(text: str | bytes) -> str:
-    """A name or value as it is told in a message: one line, not too long."""
+    """Format a name or value for a message: one line, not too long."""
     plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     plain = "".join(letter if letter.isprintable() else "?" for letter in plain[:61])
     return plain if len(plain) <= 60 else f"{plain[:60]}..."

@@ -24,14 +24,14 @@ from mirror.sync.writer import Writer
 log = logging.getLogger("mirror.local")
 
 RESCAN = 30.0
-"""Seconds after which all files are looked at again: for folders that came meanwhile, runs that died, file systems that
-tell nothing."""
+"""Seconds after which all files are checked again: for new folders, runs that died, and file systems that report no
+changes."""
 
 _QUIET = 0.5
-"""Seconds without a change after which a start or a new folder counts as done."""
+"""Seconds without a change after which everything is checked again, following a start or a new folder."""
 
 _POLL = 2.0
-"""The same where the folders cannot be watched."""
+"""Seconds between two checks if the folders cannot be watched."""
 
 
 class Watch:
@@ -49,7 +49,7 @@ class Watch:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply changed settings."""
         self.ingest.options = options_of(settings)
         folders = tuple(Path(folder).expanduser() for folder in settings.local.dirs)
         if folders != self._folders:
@@ -57,51 +57,53 @@ class Watch:
             self._changed.set()
 
     def status(self) -> dict[str, Any]:
-        """What `GET /status` tells of it."""
+        """Return the entry of `GET /status`."""
         return {"dirs": [str(folder) for folder in self._folders], "error": self.error}
 
     async def run(self) -> None:
-        """Look at everything once, and then at what changes; ends when it is cancelled."""
+        """Read everything once, then what changes, until cancelled."""
         while True:
             self._changed.clear()
             folders = [folder for folder in self._folders if folder.exists()]
             missing = [str(folder) for folder in self._folders if folder not in folders]
             if missing and missing != self._missing:
-                log.warning("local dirs: %s not there yet; looked for again", ", ".join(missing))
+                log.warning("local dirs: %s not found; checked again every %g s", ", ".join(missing), RESCAN)
             self._missing = missing
             if not folders:
                 await self._wait(RESCAN if self._folders else None)
                 continue
-            await self._take(await asyncio.to_thread(files.find, folders))
+            await self._read(await asyncio.to_thread(files.find, folders))
             try:
                 await self._follow(folders)
             except (OSError, RuntimeError) as error:
-                # Too many folders for this system, or one that went away.
-                log.warning("local dirs cannot be watched (%s); looked at every %g s", error, _POLL)
+                # Too many folders for this system, or one that was removed.
+                log.warning("local dirs cannot be watched (%s); checking them every %g s", error, _POLL)
                 await self._wait(_POLL)
 
-    async def take(self, paths: Sequence[str]) -> list[FileResult]:
-        """Mirror and publish what is new below these folders now; without any, below those of the config."""
+    async def read_now(self, paths: Sequence[str]) -> list[FileResult]:
+        """Mirror and publish what is new below these folders, by default below those of the config."""
         folders = [Path(path) for path in paths] or list(self._folders)
-        results = await self.ingest.take(await asyncio.to_thread(files.find, folders))
+        results = await self.ingest.read(await asyncio.to_thread(files.find, folders))
         await self._writer.publish()
         return results
 
     async def _follow(self, folders: Sequence[Path]) -> None:
-        """Take what changes, until the settings do."""
+        """Read what changes, until the settings change."""
         async for changes in _watched(folders, self._changed):
             paths = await asyncio.to_thread(_files_of, [path for _, path in changes])
             if not changes:
                 if len([folder for folder in self._folders if folder.exists()]) != len(folders):
                     return
                 paths.update(await asyncio.to_thread(files.find, folders))
-            await self._take(sorted(paths, key=files.order))
+            await self._read(sorted(paths, key=files.order))
 
-    async def _take(self, paths: Sequence[Path]) -> None:
+    async def _read(self, paths: Sequence[Path]) -> None:
         try:
-            results = await self.ingest.take(paths)
-            # A file that stays unreadable is told once, though it is looked at again and again.
-            tell([self._unsaid(one) for one in results if not one.error or self._failed.get(one.path) != one.error])
+            results = await self.ingest.read(paths)
+            # A file that stays unreadable is reported once, although it is read again and again.
+            report(
+                [self._not_reported(one) for one in results if not one.error or self._failed.get(one.path) != one.error]
+            )
             self._failed.update((result.path, result.error) for result in results)
             await self._writer.publish_if_due()
             self.error = None
@@ -109,13 +111,13 @@ class Watch:
             self.error = str(error)
             log.error("local runs: %s", error)  # noqa: TRY400 - the message is the whole story
 
-    def _unsaid(self, result: FileResult) -> FileResult:
-        """The result without what was told of its file before, as of a value in the summary of a live run."""
+    def _not_reported(self, result: FileResult) -> FileResult:
+        """Remove what was reported before of the file, such as an unreadable value in the summary of a live run."""
         if not result.unreadable:
             return result
-        told = self._unreadable.setdefault(result.path, set())
-        fresh = [line for line in result.unreadable if line not in told]
-        told.update(fresh)
+        reported = self._unreadable.setdefault(result.path, set())
+        fresh = [line for line in result.unreadable if line not in reported]
+        reported.update(fresh)
         return replace(result, unreadable=fresh)
 
     async def _wait(self, seconds: float | None) -> None:
@@ -124,9 +126,9 @@ class Watch:
 
 
 async def _watched(folders: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[set[tuple[Change, str]]]:
-    """Yield run files and new folders as they change; nothing at all when everything is to be looked at again.
+    """Yield changed run files and new folders; an empty set if everything should be checked again.
 
-    That is every RESCAN seconds, and once it is quiet after the start and after new folders: what was written before
+    That is every RESCAN seconds, and when changes pause after the start and after new folders: what was written before
     a folder was watched is not reported.
     """
     due, unwatched = time.monotonic() + RESCAN, True
@@ -149,7 +151,7 @@ async def _watched(folders: Sequence[Path], stop: asyncio.Event) -> AsyncIterato
 
 
 def _files_of(changed: Sequence[str]) -> set[Path]:
-    """Changed run files, and those in folders that are new."""
+    """Return changed run files, and the run files in new folders."""
     return {path for name in changed for path in files.below(Path(name)) if path.is_file()}
 
 
@@ -159,8 +161,8 @@ def _is_of_interest(change: Change, path: str) -> bool:
     return files.is_run_file(path) or (change is Change.added and os.path.isdir(path))  # noqa: PTH112
 
 
-def tell(results: Sequence[FileResult]) -> None:
-    """Log one line for each file that brought something or could not be read whole."""
+def report(results: Sequence[FileResult]) -> None:
+    """Log one line for each file that had something new or could not be read completely."""
     for result in results:
         if result.error:
             log.warning("%s cannot be read: %s", result.path, result.error)

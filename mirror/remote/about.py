@@ -1,7 +1,7 @@
-"""What a request for runs asks besides: facts of the project, and of the server and whoever holds the key.
+"""Extra fields in a request for runs: facts about the project, the server and the owner of the key.
 
-They come with the first page of runs, so that a pass over nothing new stays one request. Each field stands in the
-official SDK's own queries, or was seen in other clients; a server that lacks one refuses it once.
+They come with the first page of runs, so that a pass without changes stays one request. Each field is in the official
+SDK's own queries, or was seen in other clients; a server that lacks one refuses it once.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ _FIELDS: dict[str, dict[str, str | None]] = {
     "LocalVersionInfo": dict.fromkeys(("outOfDate", "latestVersionString", "versionOnThisInstanceString")),
     "ServerFeature": dict.fromkeys(("name", "isEnabled")),
 }
-"""The fields that are asked for, by type; of one that is an object, its type."""
+"""The requested fields by type; the value is the type of a field that is an object."""
 
 _REFUSED = re.compile(r"""field ["'`](\w+)["'`] on type ["'`](\w+)["'`]""", re.IGNORECASE)
 
 LACK = "about"
-"""In `Server.missing_features`: a server that answers for runs, but not together with any of this."""
+"""In `Server.missing_features`: the server returns runs, but not together with these fields."""
 
-_SUSPECT = "about: left out of a request that was answered after it had failed"
-_NOT_NOW = "about: not with the next request"
+_SUSPECT = "about: a failed request was answered when it was sent again without these fields"
+_NOT_NOW = "about: leave these fields out of the next request"
 
 
 @dataclass
 class About:
-    """What is asked for, and then what was told; None for what was not."""
+    """The requested facts and the server's answers; None for facts that were not returned."""
 
     server_too: bool
     project: dict[str, Any] | None = None
@@ -63,7 +63,7 @@ class About:
     _unnamed: bool = False
 
     def asked(self, server: Server) -> tuple[str, str] | None:
-        """The selections at the top and within the project; None where nothing is to be asked."""
+        """Return the selections for the top level and for the project; None if no facts should be requested."""
         if self._off or {LACK, _NOT_NOW} & server.missing_features:
             return None
         root = ""
@@ -77,30 +77,30 @@ class About:
         return root, _selected("Project", server.missing_features)
 
     def refused(self, server: Server, error: Exception) -> bool:
-        """Take note that the server did not answer; True where it may if it is asked again, without what it refused."""
+        """Record a refusal. Returns True if the request may succeed without the fields that were refused."""
         named = {self._name(kind, field) for field, kind in _REFUSED.findall(str(error))}
-        ours = {name for name in named if name and name not in server.missing_features}
-        server.missing_features |= ours
-        if ours or named:
-            return bool(ours)
+        refused = {name for name in named if name and name not in server.missing_features}
+        server.missing_features |= refused
+        if refused or named:
+            return bool(refused)
         if isinstance(error, FeatureMissing | Denied):
             self._off = self._unnamed = True
             return True
         return False
 
     def failed(self, server: Server) -> None:
-        """Take note that no answer came, for whatever reason; what is asked again is asked without any of this."""
+        """Record a failed request, whatever the reason: the next one is sent without these fields."""
         self._off = True
         server.missing_features.add(_NOT_NOW)
 
     def not_to_blame(self) -> None:
-        """Take note that the server refuses the same without any of this."""
+        """Record that the server refuses the request without these fields, too."""
         self._off = self._unnamed = False
 
     def answered(self, server: Server, data: dict[str, Any], *, asked: bool) -> None:
-        """Keep what was told."""
+        """Keep the facts of an answer. `asked` is True if the request included these fields."""
         if not asked:
-            # Twice in a row is no accident.
+            # Twice in a row is not a coincidence.
             again = _NOT_NOW in server.missing_features and _SUSPECT in server.missing_features
             server.missing_features |= ({LACK} if self._unnamed or again else set()) | (
                 {_SUSPECT} if _NOT_NOW in server.missing_features else set()
@@ -117,7 +117,7 @@ class About:
                 self.server["serverInfo"] = data["serverInfo"]
 
     def _name(self, kind: str, field: str) -> str:
-        """What a refused field is called in `lacks`; empty for one that was not asked for here."""
+        """Return the name of a refused field in `missing_features`; empty if it was not requested here."""
         if kind == "User" and field in _FIELDS["Viewer"]:
             kind = "Viewer"
         asked_here = field in _FIELDS.get(kind, {}) or (kind, field) == ("Query", "serverInfo")
@@ -140,7 +140,7 @@ def _without_keys(project: dict[str, Any]) -> dict[str, Any]:
     return {**project, "user": _user(project["user"])} if project.get("user") else project
 
 
-def _user(told: dict[str, Any]) -> dict[str, Any]:
-    """A user without API keys: on older servers the name of a key is the key. That there are none may be kept."""
-    keys = told.get("apiKeys")
-    return {name: value for name, value in told.items() if name != "apiKeys" or not (keys and keys.get("edges"))}
+def _user(user: dict[str, Any]) -> dict[str, Any]:
+    """Remove API keys from a user: on older servers the name of a key is the key. An empty list is kept."""
+    keys = user.get("apiKeys")
+    return {name: value for name, value in user.items() if name != "apiKeys" or not (keys and keys.get("edges"))}

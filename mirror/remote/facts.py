@@ -1,4 +1,4 @@
-"""What of a run is kept as the server tells it, for clients of the server's API."""
+"""The facts of a run that are stored as the server returned them, for clients of the server's API."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _PLAIN = (*(name for name in queries.FACT_FIELDS if name != "systemMetrics"), "u
 
 
 def of(node: Mapping[str, Any]) -> RunFacts:
-    """What a run's node tells."""
-    fields = {name: node[name] for name in _PLAIN if name in node} | _otherwise(node)
+    """Return the facts in a run's node."""
+    fields = {name: node[name] for name in _PLAIN if name in node} | _original_values(node)
     return RunFacts(
         fields,
         _text(node["systemMetrics"]) if "systemMetrics" in node else None,
@@ -22,17 +22,17 @@ def of(node: Mapping[str, Any]) -> RunFacts:
     )
 
 
-def as_far_as_readable(node: Mapping[str, Any]) -> RunFacts:
-    """The same of a node that may hold anything; what cannot be read was not told."""
+def of_readable_fields(node: Mapping[str, Any]) -> RunFacts:
+    """Return the facts in a node of unknown quality; fields that cannot be read are left out."""
     try:
         return of(node)
     except UNREADABLE:
-        sound = {name: node[name] for name in node if _is_readable({name: node[name]})}
-        return of(sound)
+        readable = {name: node[name] for name in node if _is_readable({name: node[name]})}
+        return of(readable)
 
 
-def _otherwise(node: Mapping[str, Any]) -> dict[str, Any]:
-    """What is mirrored as something else than it was told, since that serves those who read the mirror better."""
+def _original_values(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the original form of values that the mirror stores in another form, more useful to its readers."""
     fields: dict[str, Any] = {}
     for document, absent in (("config", "noConfig"), ("summaryMetrics", "noSummary")):
         if document in node and node[document] is None:
@@ -43,7 +43,7 @@ def _otherwise(node: Mapping[str, Any]) -> dict[str, Any]:
         commit = ((node.get("runInfo") or {}).get("git") or {}).get("commit")
         if node["commit"] != commit:
             fields["commit"] = node["commit"]
-    # Where nothing else is told, how long a run lived is its duration.
+    # Without this field, the duration of a run is the time from its start to its last heartbeat.
     if queries.DURATION_FIELD not in node:
         fields["untold"] = [queries.DURATION_FIELD]
     elif not node[queries.DURATION_FIELD]:
@@ -54,8 +54,8 @@ def _otherwise(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _beside(text: str) -> dict[str, Any] | None:
-    """What a config holds beside the values: descriptions of keys, and the version that old clients wrote."""
-    # Counting takes a hundredth of the time of reading.
+    """Return what a config has besides values: descriptions of keys, and the version that old clients wrote."""
+    # Counting takes a hundredth of the time of parsing.
     descriptions = text.count('"desc"') - text.count('"desc": null') - text.count('"desc":null')
     if not descriptions and '"wandb_version"' not in text:
         return None
@@ -81,23 +81,23 @@ def _is_readable(node: Mapping[str, Any]) -> bool:
     return True
 
 
-def _text(told: Any) -> str:
-    """JSON text as it came, or of what came as a value."""
-    return told if isinstance(told, str) and told else dumps(told or None)
+def _text(value: Any) -> str:
+    """Return a JSON text unchanged, and any other value as JSON text."""
+    return value if isinstance(value, str) and value else dumps(value or None)
 
 
-def _keys(told: Any) -> dict[str, Any] | None:
-    """Which keys rose alone, and the entries of those that held something else than numbers."""
-    described = loads(told) if isinstance(told, str) else told
+def _keys(value: Any) -> dict[str, Any] | None:
+    """Return which keys are monotonic, and the entries of keys with other values than numbers."""
+    described = loads(value) if isinstance(value, str) else value
     keys = described.get("keys") if isinstance(described, dict) else None
     if not isinstance(keys, dict):
         return None
     entries = {key: entry for key, entry in keys.items() if isinstance(entry, dict)}
     others = {key: entry for key, entry in entries.items() if not _are_numbers(entry.get("typeCounts"))}
-    numbers = {key: bool(entry.get("monotonic")) for key, entry in entries.items() if key not in others}
+    monotonic = {key: bool(entry.get("monotonic")) for key, entry in entries.items() if key not in others}
     return {
-        "monotonic": [key for key, rose in numbers.items() if rose],
-        "falling": [key for key, rose in numbers.items() if not rose],
+        "monotonic": [key for key, rises in monotonic.items() if rises],
+        "falling": [key for key, rises in monotonic.items() if not rises],
         "others": others,
     }
 

@@ -129,7 +129,7 @@ async def run_facts(
     """Yield pages of the facts stored for clients of the API, of every run that matches `filters`, by run id."""
     async with aclosing(_with_optional(server, project, queries.KEPT_FIELDS, {}, filters, size, None)) as pages:
         async for nodes, _, _ in pages:
-            yield {node["name"]: facts.as_far_as_readable(node) for node in nodes}
+            yield {node["name"]: facts.of_readable_fields(node) for node in nodes}
 
 
 async def _with_optional(
@@ -369,7 +369,7 @@ def _record(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> Run
             problems[field] = f"{field} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     what = ", ".join(problems[field] for field in sorted(problems))
     flaw = f"{server.base_url} sent fields of {project}/{node['name']} that cannot be read: {what}"
-    readable = facts.as_far_as_readable({field: sound[field] for field in sound if field not in problems})
+    readable = facts.of_readable_fields({field: sound[field] for field in sound if field not in problems})
     return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw, facts=readable)
 
 

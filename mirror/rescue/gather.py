@@ -85,7 +85,7 @@ async def gathered(paths: Sequence[Path], entity: str | None) -> AsyncIterator[G
     try:
         home = Home(data=folder, config=folder / "config.toml")
         with open_writer(home, Settings()) as writer:
-            results = await Ingest(writer, Options(entity)).take(paths)
+            results = await Ingest(writer, Options(entity)).read(paths)
             await writer.publish()
         with store.opened(home) as reader:
             checks.lay_history(reader, home.history, ())

@@ -12,13 +12,13 @@ from mirror.sandbox import Sandbox, sample
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; stdout gets the lines that set a client up."""
+    """Serve until SIGINT or SIGTERM. Prints the shell commands that point a client at the server."""
     parser = argparse.ArgumentParser(
         prog="python -m mirror.sandbox", description="A W&B-shaped server with sample data."
     )
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
-    parser.add_argument("--sample", choices=("small", "full"), default="small", help="which data it holds")
-    parser.add_argument("--key", default=None, help="the API key it accepts; drawn at random without it")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--sample", choices=("small", "full"), default="small", help="the sample data (default: small)")
+    parser.add_argument("--key", default=None, help="the API key (default: a random one)")
     chosen = parser.parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""HTTP answers that are not quite ordinary: parts of a file, broken bodies, refusals."""
+"""Special HTTP answers: parts of a file, broken bodies, refusals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRANSPORT = "sandbox.transport"
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON body; half of a surrogate pair, or an integer past 64 bits, as a server writes it that stored it so."""
+    """Return a JSON answer; half surrogate pairs and integers past 64 bits are written as a real server does."""
     try:
         body = orjson.dumps(value)
     except TypeError:
@@ -27,12 +27,12 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
 
 
 def errors_answer(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """A refusal in GraphQL's shape."""
+    """Return a refusal in GraphQL's form."""
     return json_answer({"errors": [{"message": message}], "data": None}, status, headers)
 
 
 def gateway_answer(status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """The HTML page that a gateway shows when what is behind it does not answer."""
+    """Return the HTML page of a gateway whose backend does not answer."""
     titles = {
         500: "Internal Server Error",
         502: "Bad Gateway",
@@ -45,7 +45,7 @@ def gateway_answer(status: int, headers: Mapping[str, str] | None = None) -> Res
 
 
 def login_page() -> Response:
-    """What a network shows in place of every answer until its user has signed in, with status 200."""
+    """Return the page, with status 200, that a network shows in place of every answer until its user signs in."""
     body = (
         "<!doctype html>\n<html><head><title>Sign in &middot; Example University</title></head><body>...</body></html>"
     )
@@ -53,13 +53,13 @@ def login_page() -> Response:
 
 
 def storage_refusal(code: str, status: int) -> Response:
-    """What an object store says when it refuses."""
+    """Return the refusal of an object store."""
     body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>{code}</Message></Error>'
     return Response(body, status, media_type="application/xml")
 
 
 def file_answer(content: bytes, media_type: str, wanted: str | None) -> Response:
-    """A file, or the one part of it that a Range header asks for."""
+    """Return a file, or the part of it that a Range header requests."""
     headers = {"Accept-Ranges": "bytes"}
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted or "")
     if not match or match.group(0) == "bytes=-":
@@ -74,20 +74,20 @@ def file_answer(content: bytes, media_type: str, wanted: str | None) -> Response
 
 
 def truncated(answer: Response) -> Response:
-    """The same answer, its body cut off in the middle, the length to match."""
+    """Return the answer with half of its body, and a matching length."""
     body = bytes(answer.body)
     return Response(body[: len(body) // 2], answer.status_code, media_type=answer.media_type)
 
 
 class Dripping(Response):
-    """An answer that comes byte by byte, each after so many seconds."""
+    """An answer that is sent byte by byte, with `seconds` before each."""
 
     def __init__(self, answer: Response, seconds: float) -> None:
         super().__init__(bytes(answer.body), answer.status_code, media_type=answer.media_type)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the head, then byte after byte until the client has gone."""
+        """Send the head, then byte after byte until the client disconnects."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for place in range(len(self.body)):
             await asyncio.sleep(self._seconds)
@@ -108,7 +108,7 @@ class Torn(Response):
         body = bytes(self.body)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        # What lies in the transport's buffer when it aborts is never sent.
+        # What is in the transport's buffer when it aborts is never sent.
         await asyncio.sleep(0.02)
         transport = scope[TRANSPORT]
         raw = transport.get_extra_info("socket")

@@ -1,4 +1,4 @@
-"""The HTTP face of a world: which address does what, and what every request passes on its way."""
+"""The HTTP interface of a world: its routes, and the checks that every request passes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass
 class Gate:
-    """What every request passes: the count, the key, the limit and the faults, in this order."""
+    """The checks that every request passes: the count, the key, the limit and the faults, in this order."""
 
     key: str
     limit: Limit | None = None
@@ -58,7 +58,7 @@ class Gate:
     requests: Counter[str] = field(default_factory=Counter)
 
     async def answer(self, request: Request, operation: str, produce: Produce, *, signed: bool = False) -> Response:
-        """Let `produce` answer, unless something on the way answers first. A `signed` address wants no key."""
+        """Return the answer of `produce`, unless a check answers first. A `signed` address needs no key."""
         self.requests[operation] += 1
         if not signed and not self._authorised(request):
             return errors_answer("user is not logged in", 401)
@@ -73,9 +73,9 @@ class Gate:
             if fault.kind == "latency":
                 await asyncio.sleep(fault.seconds)
         broken = next((fault for fault in met if fault.kind != "latency"), None)
-        found = produce() if broken is None else _broken(broken, produce)
-        found.headers.update(headers)
-        return found
+        answer = produce() if broken is None else _broken(broken, produce)
+        answer.headers.update(headers)
+        return answer
 
     def _authorised(self, request: Request) -> bool:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -124,7 +124,7 @@ class Api:
         self.gate = gate
 
     def app(self) -> ASGIApp:
-        """All of it as one ASGI application."""
+        """Return the ASGI application."""
         path = "{entity}/{project}/{run}"
         routes = [
             Route("/graphql", self.graphql, methods=["POST"]),
@@ -139,7 +139,7 @@ class Api:
         """POST /graphql"""  # noqa: D400, D415
         try:
             body = orjson.loads(await request.body())
-            query, name, given = body["query"], body.get("operationName"), body.get("variables") or {}
+            query, name, variables = body["query"], body.get("operationName"), body.get("variables") or {}
         except (ValueError, TypeError, KeyError):
             return await self.gate.answer(
                 request, "invalid", lambda: errors_answer("the body is not a GraphQL request", 400)
@@ -150,9 +150,9 @@ class Api:
             refusal = _refusal(invalid)
             named = _OPERATION.search(str(query))
             return await self.gate.answer(request, name or (named and named[1]) or "invalid", lambda: refusal)
-        return await self.gate.answer(request, operation.name, lambda: self._executed(operation, given))
+        return await self.gate.answer(request, operation.name, lambda: self._execute(operation, variables))
 
-    def _executed(self, operation: Operation, given: Mapping[str, Any]) -> Response:
+    def _execute(self, operation: Operation, given: Mapping[str, Any]) -> Response:
         try:
             variables = self.documents.variables(operation, given)
             with self.context.world.lock:
@@ -188,14 +188,14 @@ class Api:
         if request.method == "PUT":
             content = await request.body()
             return await self.gate.answer(request, "upload", lambda: self._upload(request, content), signed=True)
-        produce: Produce = lambda: self._refused(request) or self._file(request)  # noqa: E731
+        produce: Produce = lambda: self._storage_error(request) or self._file(request)  # noqa: E731
         return await self.gate.answer(request, "file", produce, signed=True)
 
     async def stored_parquet(self, request: Request) -> Response:
-        """GET of the signed address of an exported part of a history."""
+        """GET of the signed address of an exported history file."""
 
         def produce() -> Response:
-            refusal = self._refused(request)
+            refusal = self._storage_error(request)
             if refusal is not None:
                 return refusal
             index = request.path_params["index"]
@@ -209,8 +209,8 @@ class Api:
 
         return await self.gate.answer(request, "parquet", produce, signed=True)
 
-    def _refused(self, request: Request) -> Response | None:
-        # An object store takes one way of authorisation, never two.
+    def _storage_error(self, request: Request) -> Response | None:
+        # An object store accepts one kind of authorisation, never two.
         if "authorization" in request.headers:
             return storage_refusal("Only one auth mechanism allowed", 400)
         expires, signature = (request.query_params.get(key, "") for key in ("X-Expires", "X-Signature"))
@@ -228,7 +228,7 @@ class Api:
         return file_answer(stored.content, stored.mimetype, request.headers.get("range"))
 
     def _upload(self, request: Request, content: bytes) -> Response:
-        refusal = self._refused(request)
+        refusal = self._storage_error(request)
         if refusal is not None:
             return refusal
         try:
@@ -252,7 +252,7 @@ def _refusal(invalid: InvalidDocument) -> Response:
 
 
 def _dated(app: ASGIApp, world: World) -> ASGIApp:
-    """Every answer tells the time of the world's clock, as HTTP has it: in whole seconds."""
+    """Add a `Date` header from the world's clock to every answer, in whole seconds."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         async def dated(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""How a server answers for the console of a run: page by page, by its end, and as servers before 0.77 do.
+"""Answers for the console of a run: pages from the start, the last lines, and the pages of servers before 0.77.
 
 Source: query_run_console_logs.graphql and runhandler.go of the official client.
 """
@@ -16,16 +16,16 @@ MOST_LINES = 10_000
 """Lines in the largest answer."""
 
 OLD_PAGE = 500
-"""Lines that the old way gives, whatever is asked for."""
+"""Lines per page of servers before 0.77, whatever `first` is."""
 
 
 def answer(run: Run, arguments: Mapping[str, Any], page_bytes: int) -> dict[str, Any]:
-    """A connection of lines. One that is cut after `page_bytes` says that nothing follows, though it does."""
+    """Return a connection of lines. A page that is cut at `page_bytes` reports no next page, although there is one."""
     lines = run.kept_console()
     if arguments.get("last") is not None:
         return _connection(lines[max(len(lines) - min(arguments["last"], MOST_LINES), 0) :], len(run.console), False)
     if not arguments.get("useImprovedPagination"):
-        return _by_the_old_way(lines, arguments.get("after"), len(run.console))
+        return _old_page(lines, arguments.get("after"), len(run.console))
     gone = len(run.console) - len(lines)
     after = arguments.get("after")
     start = max(place(after) - gone, 0) if after else 0
@@ -46,8 +46,8 @@ def _fitting(lines: Sequence[LogLine], most_bytes: int) -> int:
     return len(lines)
 
 
-def _by_the_old_way(lines: Sequence[LogLine], after: str | None, total: int) -> dict[str, Any]:
-    """`first` is ignored, `after` counts from the end, and something always follows."""
+def _old_page(lines: Sequence[LogLine], after: str | None, total: int) -> dict[str, Any]:
+    """Return an old server's page: `first` is ignored, `after` counts from the end, `hasNextPage` is always true."""
     behind = int(after) if after and after.isdigit() else 0
     end = max(len(lines) - behind, 0)
     found = _connection(lines[max(end - OLD_PAGE, 0) : end], total, True)

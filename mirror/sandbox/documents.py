@@ -1,4 +1,4 @@
-"""GraphQL documents: parsed and validated once, and turned into plans that are quick to walk."""
+"""GraphQL documents: parsed and validated once, and compiled to plans that are quick to execute."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Resolvers = Mapping[str, Mapping[str, Resolver]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One field of a selection: where its value comes from, and what is asked of that value."""
+    """One field of a selection: the source of its value, and the plan for the fields below."""
 
     key: str
     resolve: Resolver
@@ -53,7 +53,7 @@ class Operation:
 
 
 class InvalidDocument(Exception):
-    """A document that the schema refuses; `errors` holds every reason."""
+    """The document is not valid for the schema; `errors` has every reason."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(errors[0].message)
@@ -61,7 +61,7 @@ class InvalidDocument(Exception):
 
 
 class Documents:
-    """Plans by query text, the latest few hundred kept."""
+    """Plans by query text; the latest few hundred are cached."""
 
     def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, keep: int = 256) -> None:
         self.schema = schema
@@ -70,7 +70,7 @@ class Documents:
         self._known: dict[str, dict[str, Operation]] = {}
 
     def operations(self, query: str) -> dict[str, Operation]:
-        """The operations of a document by name. Raises InvalidDocument when it does not parse or validate."""
+        """Return the operations of a document by name. Raises InvalidDocument if it does not parse or validate."""
         found = self._known.get(query)
         if found is None:
             found = self._compile(query)
@@ -80,7 +80,7 @@ class Documents:
         return found
 
     def operation(self, query: str, name: str | None) -> Operation:
-        """The operation that a request means. Raises InvalidDocument when the document holds no such one."""
+        """Return the operation that a request selects. Raises InvalidDocument if the document has no such operation."""
         found = self.operations(query)
         if name:
             if name not in found:
@@ -91,7 +91,7 @@ class Documents:
         return next(iter(found.values()))
 
     def variables(self, operation: Operation, given: Mapping[str, Any]) -> Any:
-        """The operation's variables, coerced. Raises InvalidDocument when one is missing or of the wrong type."""
+        """Return the coerced variables. Raises InvalidDocument if one is missing or has the wrong type."""
         values = get_variable_values(self.schema, operation.node.variable_definitions or (), dict(given))
         if isinstance(values, list):
             raise InvalidDocument(values)
@@ -120,7 +120,7 @@ def _name(node: OperationDefinitionNode) -> str:
 
 
 When = tuple[Any, ...]
-"""The nodes whose @skip and @include decide whether a field is asked for: it, and the fragments around it."""
+"""The nodes whose @skip and @include decide whether a field is included: it, and the fragments around it."""
 
 Asked = tuple[FieldNode, When]
 
@@ -173,7 +173,7 @@ class _Compiler:
         below = get_named_type(field.type)
         subplan = None
         if isinstance(below, GraphQLObjectType):
-            # What is asked for in one place only is told where that place is included.
+            # Fields that occur in only one selection are returned if that selection is included.
             sets = [(item.selection_set, when if len(nodes) > 1 else ()) for item, when in nodes if item.selection_set]
             subplan = self._plan(below, sets)
         arguments: Callable[[Any], Mapping[str, Any]]
@@ -216,7 +216,7 @@ def _has_variables(node: FieldNode) -> bool:
 
 
 def execute(operation: Operation, context: Any, variables: Any) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """The data of an operation, the errors of fields that were refused (null in the data), and the HTTP status."""
+    """Return the data of an operation, the errors of refused fields (null in the data), and the HTTP status."""
     errors: list[dict[str, Any]] = []
     status = 200
 

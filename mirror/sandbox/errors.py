@@ -1,10 +1,10 @@
-"""What the server refuses, and with which status."""
+"""The exception for refusals, with their status."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """A request, or a field of it, that cannot be answered; the message goes into `errors`."""
+    """A request, or a field of it, cannot be answered; the message is returned in `errors`."""
 
     def __init__(self, message: str, status: int = 200) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Faults that a server can be told to serve, to find out what a client makes of them."""
+"""Faults that the server can inject, to test how a client handles them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HTTP_ONLY = ("file_stream", "upload", *STORAGE)
 
 @dataclass
 class Fault:
-    """One kind of fault, for how many more requests (None: for ever), and for which operation (None: any)."""
+    """A kind of fault for `left` more requests (None: for ever) of `operation` (None: any)."""
 
     kind: str
     left: int | None
@@ -28,7 +28,7 @@ class Fault:
     about: str = ""
 
     def fits(self, operation: str, text: str = "") -> bool:
-        """Whether a request of this operation, whose address and body say `text`, can meet the fault at all."""
+        """Return True if the fault applies to a request of this operation, with `text` as its path and body."""
         if self.left == 0 or self.operation not in (None, operation) or self.about not in text:
             return False
         if self.kind == "expired":
@@ -37,7 +37,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that wait to be served, and how many were. Threads may add some while the server runs."""
+    """The active faults, and counts of injected ones. Threads may add some while the server runs."""
 
     def __init__(self, seed: int = 0) -> None:
         self.counts: Counter[str] = Counter()
@@ -56,11 +56,11 @@ class Faults:
         probability: float = 1.0,
         about: str = "",
     ) -> None:
-        """Let the next `times` fitting requests meet the fault; None: all of them.
+        """Inject the fault into the next `times` matching requests; None: into all of them.
 
-        `retry_after` goes with 429 and 503, `seconds` with latency and, for each byte, with drip; with `probability`, a
-        seeded draw decides at each fitting request. Only requests that say `about` in address or body fit, such as
-        those for one run. Refuses an unknown kind.
+        `retry_after` applies to 429 and 503, `seconds` to latency and, for each byte, to drip. With `probability`, a
+        seeded random choice decides for each matching request. Only requests with `about` in their path or body match,
+        such as those for one run. Raises ValueError for an unknown kind.
         """
         if kind not in KINDS:
             raise ValueError(f"unknown fault {kind!r}; there are {', '.join(KINDS)}")
@@ -68,12 +68,12 @@ class Faults:
             self._waiting.append(Fault(kind, times, operation, probability, retry_after, seconds, about))
 
     def clear(self) -> None:
-        """Forget what waits; the counts stay."""
+        """Remove all faults; the counts stay."""
         with self._lock:
             self._waiting.clear()
 
     def take(self, operation: str, text: str = "") -> list[Fault]:
-        """What a request that says `text` meets: any latency, and at most one fault of another kind. They count."""
+        """Return, and count, the faults for a request with `text`: all latencies, and at most one of another kind."""
         with self._lock:
             met: list[Fault] = []
             for fault in self._waiting:

@@ -1,4 +1,4 @@
-"""What a filter or an order can name of a run, as functions from the run to its value."""
+"""The fields of a run that filters and orders can use, as functions from the run to the value."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Getter = Callable[[Run], Any]
 
 
 class Missing:
-    """The value of a path that leads nowhere."""
+    """The value of a path that does not exist."""
 
 
 class Many(list[Any]):
-    """The values of a path that went through an array: one for each object in it, perhaps MISSING; perhaps none."""
+    """The values of a path through an array: one for each object in it, which may be MISSING; may be empty."""
 
 
 MISSING = Missing()
 
 
 def _seconds(run: Run) -> float | None:
-    """How long a run lived; none where no time has passed, as `computeSeconds` is 0 where nothing is known."""
+    """Return the duration of a run; None if it is zero, since `computeSeconds` is 0 for an unknown duration."""
     return ((run.heartbeat_at or run.created_at) - run.created_at).total_seconds() or None
 
 
@@ -58,16 +58,19 @@ ALIASES = {
 
 
 def column(path: str) -> str:
-    """The column's own name, of whichever form was used."""
+    """Return the canonical name of a column."""
     return ALIASES.get(path, path)
 
 
 def getter(path: str) -> Getter | None:
-    """How to find the value of a path in a run; None when no run can have it. Refuses `summary.`, as the server."""
+    """Return a function that finds the value of a path in a run; None if no run can have it.
+
+    Refuses `summary.`, as the server does.
+    """
     name = column(path)
     if name in COLUMNS:
         find = COLUMNS[name]
-        # A field without a value is null and missing alike.
+        # A field without a value is both null and missing.
         return lambda run: MISSING if (value := find(run)) is None else value
     first, _, rest = path.partition(".")
     if first == "summary":
@@ -85,7 +88,7 @@ def getter(path: str) -> Getter | None:
 
 def _config(parts: list[str]) -> Getter:
     key, rest = parts[0], parts[1:]
-    # `config.K` and `config.K.value` name the same, since an entry is stored as `{"value": .., "desc": ..}`.
+    # `config.K` and `config.K.value` are the same, since an entry is stored as `{"value": .., "desc": ..}`.
     if rest[:1] == ["value"]:
         rest = rest[1:]
 
@@ -100,7 +103,7 @@ def _config(parts: list[str]) -> Getter:
 
 
 def walk(value: Any, parts: list[str]) -> Any:
-    """Follow a path as MongoDB does: through objects by key, through arrays by each element or by a number."""
+    """Follow a path as MongoDB does: through objects by key, through arrays by every element or by index."""
     for index, part in enumerate(parts):
         if type(value) is dict:
             value = value.get(part, MISSING)
@@ -110,7 +113,7 @@ def walk(value: Any, parts: list[str]) -> Any:
             if indexed:
                 _gather(found, walk(value[int(part)], parts[index + 1 :]))
             for item in value:
-                # Beside an element that the number picks, an object counts only if it has a key of that name.
+                # In addition to the element at that index, an object counts only if it has a key of that name.
                 if type(item) is dict and (not indexed or part in item):
                     _gather(found, walk(item, parts[index:]))
             return found

@@ -1,4 +1,4 @@
-"""Files of a run: what was uploaded, and the console output."""
+"""Files of a run: uploaded files, and the console output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a run as it was last uploaded."""
+    """The last upload of a file of a run."""
 
     name: str
     content: bytes
@@ -20,12 +20,12 @@ class StoredFile:
 
     @property
     def mimetype(self) -> str:
-        """By the name, as object stores guess it."""
+        """The MIME type that object stores guess from the name."""
         return mimetypes.guess_type(self.name)[0] or "application/octet-stream"
 
     @property
     def md5(self) -> str:
-        """Base64 of the MD5 digest."""
+        """The MD5 digest in Base64."""
         return base64.b64encode(hashlib.md5(self.content, usedforsecurity=False).digest()).decode()
 
 
@@ -45,7 +45,7 @@ _LINE = re.compile(r"(ERROR )?(\d{4}-\d\d-\d\dT[\d:.]+Z?) (?:\[([^\]]+)\] )?(.*)
 
 
 def log_line(number: int, text: str) -> LogLine:
-    """A line of `output.log` as the file stream brought it; text of another form is taken whole."""
+    """Parse a line of `output.log` from the file stream; text in another form is kept as it is."""
     match = _LINE.fullmatch(text)
     if not match:
         return LogLine(number, None, "", "", text)
@@ -54,7 +54,7 @@ def log_line(number: int, text: str) -> LogLine:
 
 
 def like(pattern: str) -> re.Pattern[str]:
-    """A MySQL LIKE pattern: `%` is any text, `_` one character, a backslash takes the next one as it is."""
+    """Translate a MySQL LIKE pattern: `%` is any text, `_` one character, a backslash escapes the next one."""
     parts = re.findall(r"\\.|%|_|.", pattern, re.DOTALL)
     translated = {"%": ".*", "_": "."}
     return re.compile("".join(translated.get(part) or re.escape(part[-1]) for part in parts), re.DOTALL)

@@ -16,10 +16,10 @@ OUTPUT = "output.log"
 
 
 def receive(run: Run, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Take one request of the stream over, and answer what the server tells the process.
+    """Apply one request of the stream, and return the server's answer to the process.
 
-    Lines that are there already, by their offset, are not taken twice, so a request can be repeated. Refuses, with
-    nothing changed, content that is no list of strings.
+    Lines are stored by their offset, so a repeated request adds nothing twice. Content that is not a list of strings is
+    refused, and nothing is changed.
     """
     files = {name: _content(name, chunk) for name, chunk in (body.get("files") or {}).items()}
     with run.world.lock:
@@ -39,7 +39,7 @@ def receive(run: Run, body: Mapping[str, Any]) -> dict[str, Any]:
             if body.get("preempting"):
                 run.state = "preempting"
             elif run.state == "crashed":
-                # It had only not been heard of for too long.
+                # It was marked as crashed only because it had been silent for too long.
                 run.state, run.exitcode = "running", None
             run.heartbeat()
         return {"exitcode": run.exitcode, "limits": {}, "stopped": run.stop_requested}

@@ -1,4 +1,4 @@
-"""Mongo-style run filters, compiled once into a function from a run to yes or no."""
+"""Mongo-style run filters, compiled once to a predicate on runs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _KINDS: dict[type, str] = {
 
 
 def compile_filter(text: str | None, refused: Collection[str] = ()) -> Check | None:
-    """The test that a filter's JSON text asks for; None when every run passes.
+    """Compile a filter's JSON text to a predicate; None if every run matches.
 
-    Refuses text that is no JSON object, unknown operators, bad operands, and the columns in `refused`.
+    Refuses text that is not a JSON object, unknown operators, bad operands, and the columns in `refused`.
     """
     if text is None or text.strip() in ("", "{}", "null"):
         return None

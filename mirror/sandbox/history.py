@@ -17,14 +17,14 @@ _TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: 
 
 @dataclass(slots=True)
 class KeyStats:
-    """What the server knows of one key: how many values of which type, and whether its numbers only ever rose."""
+    """The server's statistics of one key: the number of values of each type, and whether its numbers only rose."""
 
     counts: Counter[str] = field(default_factory=Counter)
     monotonic: bool = True
     previous: float | None = None
 
     def see(self, value: object) -> None:
-        """Take one more value into account."""
+        """Count one more value."""
         kind = _kind(value)
         if kind == "number":
             number: float = value  # type: ignore[assignment]
@@ -36,7 +36,7 @@ class KeyStats:
         self.counts[kind] += 1
 
     def forget(self, value: object) -> None:
-        """Take one value out of the counts."""
+        """Remove one value from the counts."""
         self.counts[_kind(value)] -= 1
         self.counts = +self.counts
 
@@ -47,7 +47,7 @@ def _kind(value: object) -> str:
 
 
 def leaves(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each key of a row with its value; plain nested objects as dotted keys, typed ones (media) whole."""
+    """Yield the keys of a row with their values: plain nested objects as dotted keys, typed ones (media) whole."""
     for key, value in row.items():
         if type(value) is dict and value and "_type" not in value:
             yield from leaves(value, f"{prefix}{key}.")
@@ -56,7 +56,7 @@ def leaves(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """`old` with the values of `new`; plain nested objects are merged key by key, typed ones are replaced."""
+    """Return `old` updated with `new`; plain nested objects are merged key by key, typed ones are replaced."""
     out = dict(old)
     for key, value in new.items():
         before = out.get(key)
@@ -68,7 +68,7 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Lines:
-    """An append-only list of JSON rows with their steps. Not safe to share: the world's lock is its caller's duty."""
+    """A list of JSON rows with their steps. Not thread-safe: the caller must hold the world's lock."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -88,11 +88,11 @@ class Lines:
         return self.steps[-1] if self._rising else max(self.steps)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row, which must hold `_step`."""
+        """Add one row, which must have `_step`."""
         self._add(int(row["_step"]), jsontext.write(row), row)
 
     def append_text(self, line: str) -> None:
-        """Add one row as it was sent, its text kept to the letter; a row without `_step` counts on."""
+        """Add one row with its text unchanged; a row without `_step` gets the next step."""
         row = jsontext.read(line)
         step = row.get("_step")
         self._add(int(step) if isinstance(step, int | float) else self.last_step + 1, line, row)
@@ -110,25 +110,25 @@ class Lines:
             stats.see(value)
 
     def load(self, steps: Sequence[int], lines: Sequence[str], keys: Mapping[str, KeyStats]) -> None:
-        """Take over rows in bulk, with what is known of their keys; steps must rise. Only for an empty stream."""
+        """Load rows in bulk with the statistics of their keys; steps must rise. Only for an empty stream."""
         assert not self.lines
         self.steps, self.lines, self.keys = list(steps), list(lines), dict(keys)
 
     def write(self, offset: int, lines: Iterable[str]) -> None:
-        """Put lines from `offset` on, as the file stream does: each takes the place of the line that is there.
+        """Write lines from `offset` on, as the file stream does: each replaces the line at its offset.
 
-        Those behind stay as they are, and an offset past the end adds at the end: wandb#12269 and #3933 show both.
+        Later lines stay as they are, and an offset past the end appends: wandb#12269 and #3933 show both.
         """
-        given = list(lines)
-        there = self.lines[offset : offset + len(given)]
-        if there != given[: len(there)]:
-            self.rebuild([*self.lines[:offset], *given, *self.lines[offset + len(given) :]])
+        new = list(lines)
+        old = self.lines[offset : offset + len(new)]
+        if old != new[: len(old)]:
+            self.rebuild([*self.lines[:offset], *new, *self.lines[offset + len(new) :]])
         else:
-            for line in given[len(there) :]:
+            for line in new[len(old) :]:
                 self.append_text(line)
 
     def pop(self) -> dict[str, Any]:
-        """Take the row that arrived last away, and answer it."""
+        """Remove and return the row that arrived last."""
         self.steps.pop()
         row: dict[str, Any] = jsontext.read(self.lines.pop())
         self._sorted = None
@@ -137,18 +137,18 @@ class Lines:
         return row
 
     def truncate(self, last_step: int) -> None:
-        """Forget every row after `last_step`."""
+        """Remove every row after `last_step`."""
         self.rebuild([line for step, line in zip(self.steps, self.lines, strict=True) if step <= last_step])
 
     def rebuild(self, lines: Iterable[str]) -> None:
-        """Start again from these lines."""
+        """Replace all rows by these lines."""
         kept = list(lines)
         self.lines, self.steps, self.keys, self._rising, self._sorted = [], [], {}, True, None
         for line in kept:
             self.append_text(line)
 
     def ordered(self) -> tuple[list[int], list[str]]:
-        """Steps and lines by rising step."""
+        """Return steps and lines, sorted by step."""
         if self._rising:
             return self.steps, self.lines
         if self._sorted is None:
@@ -157,16 +157,16 @@ class Lines:
         return self._sorted
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every row, parsed, by rising step."""
+        """Return every row, parsed, sorted by step."""
         return [jsontext.read(line) for line in self.ordered()[1]]
 
     def last_row(self) -> dict[str, Any]:
-        """The row at the highest step, parsed; empty without rows."""
+        """Return the row at the highest step, parsed; empty without rows."""
         lines = self.ordered()[1]
         return dict(jsontext.read(lines[-1])) if lines else {}
 
     def page(self, min_step: int | None, max_step: int | None, samples: int | None) -> list[str]:
-        """Lines with min_step <= _step < max_step: all of them, or `samples` drawn at random when there are more."""
+        """Return the lines with min_step <= _step < max_step, or a random sample if there are more than `samples`."""
         steps, lines = self.ordered()
         low = 0 if min_step is None else bisect_left(steps, min_step)
         high = len(steps) if max_step is None else bisect_left(steps, max_step)
@@ -174,7 +174,7 @@ class Lines:
         return found if samples is None else drawn(found, samples)
 
     def sampled(self, keys: Sequence[str], min_step: int | None, max_step: int | None, samples: int) -> list[Any]:
-        """Rows that hold all of `keys`, cut down to them; `max_step` is inclusive; drawn at random past `samples`."""
+        """Return the rows that have all of `keys`, with only these, at most `samples`; `max_step` is inclusive."""
         steps, lines = self.ordered()
         low = 0 if min_step is None else bisect_left(steps, min_step)
         high = len(steps) if max_step is None else bisect_left(steps, max_step + 1)
@@ -194,7 +194,7 @@ class Lines:
         return drawn(found, samples)
 
     def describe(self) -> dict[str, Any] | None:
-        """What `historyKeys` answers; None without rows."""
+        """Return the value of `historyKeys`; None without rows."""
         if not len(self):
             return None
         return {
@@ -223,7 +223,7 @@ def _dotted(row: Any, path: str) -> Any:
 
 
 def drawn(items: list[T], samples: int) -> list[T]:
-    """All items, or `samples` of them at random, in their order. The same question gets the same draw."""
+    """Return all items, or `samples` random ones, in order. The same request gets the same sample."""
     if len(items) <= samples:
         return items
     chosen = sorted(random.Random(len(items)).sample(range(len(items)), max(samples, 0)))

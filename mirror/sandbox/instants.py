@@ -1,4 +1,4 @@
-"""Moments as the server keeps and writes them: naive UTC inside, ISO text with `Z` outside."""
+"""Times as the server stores and writes them: naive UTC inside, ISO text with `Z` outside."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from functools import lru_cache
 
 
 def now() -> datetime:
-    """The present moment, naive UTC."""
+    """Return the current time, naive UTC."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def naive(moment: datetime) -> datetime:
-    """The same moment as naive UTC; a naive one is taken to be UTC already."""
+    """Convert a time to naive UTC; a naive one is assumed to be UTC."""
     return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def epoch(moment: datetime) -> float:
-    """Seconds since 1970, as `_timestamp` holds them."""
+    """Return seconds since 1970, as in `_timestamp`."""
     return moment.replace(tzinfo=UTC).timestamp()
 
 
 def moment(seconds: float) -> datetime:
-    """The moment that `_timestamp` names."""
+    """Return the time of a `_timestamp`."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
 @lru_cache(maxsize=65536)
 def text(value: datetime | None) -> str | None:
-    """ISO text; a fraction only where there is one."""
+    """Return ISO text, with a fraction only if it is not zero."""
     return None if value is None else value.isoformat() + "Z"
 
 
 @lru_cache(maxsize=4096)
 def read(value: str) -> datetime | None:
-    """The moment that ISO text names: with `Z`, an offset, no zone (UTC) or a bare day; None for any other text."""
+    """Parse ISO text with `Z`, an offset, no zone (UTC) or only a date; None for any other text."""
     try:
         return naive(datetime.fromisoformat(value))
     except ValueError:

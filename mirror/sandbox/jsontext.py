@@ -10,19 +10,19 @@ import orjson
 
 
 def write(value: Any) -> str:
-    """Compact JSON text of a value, with bare `NaN`, `Infinity` and `-Infinity`."""
+    """Return compact JSON text of a value, with bare `NaN`, `Infinity` and `-Infinity`."""
     try:
         text = orjson.dumps(value)
     except TypeError:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    # orjson writes null for what JSON has no number for; the slow writer is asked only where that may have happened.
+    # orjson writes null for non-finite numbers; the slow writer is used only if that may have happened.
     if b"null" in text:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text.decode()
 
 
 def read(text: str | bytes) -> Any:
-    """The value of JSON text, bare tokens and control characters in strings included. Refuses with ValueError."""
+    """Parse JSON text, which may have bare tokens and control characters in strings. Raises ValueError."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -30,7 +30,7 @@ def read(text: str | bytes) -> Any:
 
 
 def strict(value: Any) -> Any:
-    """The value with NaN and infinities as the strings that stand for them, for answers that must be valid JSON."""
+    """Replace NaN and infinities by strings, for answers that must be valid JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):

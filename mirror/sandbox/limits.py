@@ -1,15 +1,15 @@
-"""The server's own limit of requests."""
+"""The server's rate limit."""
 
 from __future__ import annotations
 
 import time
 
 SCALE = 1000
-"""What the server calls the whole of its quota, however many requests that is."""
+"""The number that the server reports for its whole quota, however many requests that is."""
 
 
 class Limit:
-    """A bucket that holds as many requests as a second allows, and fills up steadily."""
+    """A token bucket that holds the requests of one second, and refills steadily."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
@@ -18,7 +18,7 @@ class Limit:
         self._at = time.monotonic()
 
     def take(self) -> tuple[bool, dict[str, str]]:
-        """Whether one more request is within the limit, and the headers that tell how things stand."""
+        """Return whether one more request is within the limit, and the rate limit headers."""
         now = time.monotonic()
         self._left = min(self._size, self._left + (now - self._at) * self.per_second)
         self._at = now

@@ -1,4 +1,4 @@
-"""Lists of runs: filtered, ordered, counted, and cut into pages."""
+"""Lists of runs: filtered, ordered, counted and paged."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _RANKS: dict[type, int] = {bool: 2, int: 0, float: 0, str: 1, datetime: 3}
 
 
 class Listing:
-    """Answers which runs of a project pass a filter, in which order; the latest answers are kept until a change."""
+    """Returns the runs of a project that match a filter, in order; results are cached until the world changes."""
 
     def __init__(self, refused: Collection[str] = ()) -> None:
-        """`refused` are columns that filters of this server may not name."""
+        """`refused` are columns that this server does not accept in filters."""
         self.refused = refused
         self._kept: dict[tuple[Any, ...], list[Run]] = {}
         self._version = -1
 
     def runs(self, project: Project, filters: str | None, order: str | None) -> list[Run]:
-        """The project's runs that pass, in order; ties by creation."""
+        """Return the project's matching runs in order; ties by creation."""
         version = project.world.version
         if version != self._version:
             self._kept, self._version = {}, version
         key = (project.entity, project.name, filters, order)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = ordered(self._passing(project, filters), order)
+            found = self._kept[key] = ordered(self._matching(project, filters), order)
         return found
 
     def count(self, project: Project, filters: str | None) -> int:
-        """How many of the project's runs pass."""
-        return len(self._passing(project, filters))
+        """Return how many of the project's runs match."""
+        return len(self._matching(project, filters))
 
-    def _passing(self, project: Project, filters: str | None) -> list[Run]:
+    def _matching(self, project: Project, filters: str | None) -> list[Run]:
         check = compile_filter(filters, self.refused)
         runs = project.runs.values()
         return list(runs) if check is None else [run for run in runs if check(run)]
 
 
 def ordered(runs: list[Run], order: str | None) -> list[Run]:
-    """Runs by `+key`, `-key` or `key`; those without a value, or with NaN, come last. Refuses an unknown key."""
+    """Sort runs by `+key`, `-key` or `key`; those without a value, or with NaN, come last. Refuses an unknown key."""
     text = order or "-created_at"
     descending, path = text.startswith("-"), text.lstrip("+-")
     get: Getter | None = getter(path)
@@ -71,9 +71,9 @@ def ordered(runs: list[Run], order: str | None) -> list[Run]:
 
 
 def page(items: Sequence[T], after: str | None, first: int | None, limit: int = 1000) -> tuple[int, Sequence[T], bool]:
-    """Where a page starts, its items, and whether more follow; at most `limit` of them.
+    """Return the start of a page, its items, at most `limit`, and whether more follow.
 
-    A cursor is a place in the list as it is now: what is added or removed before it shifts the pages that follow.
+    A cursor is an index in the current list: what is added or removed before it shifts the following pages.
     """
     start = 0 if not after else place(after)
     size = min(limit if first is None else max(first, 0), limit)
@@ -81,12 +81,12 @@ def page(items: Sequence[T], after: str | None, first: int | None, limit: int = 
 
 
 def cursor(index: int) -> str:
-    """The cursor behind the item at this place."""
+    """Return the cursor after the item at this index."""
     return base64.b64encode(f"v1:{index + 1}".encode()).decode()
 
 
 def place(text: str) -> int:
-    """The place that a cursor leads to. Refuses what is none."""
+    """Return the index of a cursor. Refuses an invalid one."""
     try:
         return int(base64.b64decode(text, validate=True).decode().removeprefix("v1:"))
     except (binascii.Error, ValueError):
@@ -94,7 +94,7 @@ def place(text: str) -> int:
 
 
 def connection(items: Sequence[Any], after: str | None, first: int | None) -> dict[str, Any]:
-    """A page in the shape of a GraphQL connection."""
+    """Return a page in the form of a GraphQL connection."""
     start, found, more = page(items, after, first)
     edges = [{"node": item, "cursor": cursor(index)} for index, item in enumerate(found, start=start)]
     return {

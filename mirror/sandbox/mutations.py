@@ -35,8 +35,8 @@ _MOVES = {
 
 
 def _upsert_bucket(context: Context, given: Input) -> dict[str, Any]:
-    """Find the run by storage id or by name, make it when there is none, and write the fields that are not null."""
-    run, inserted = _found_or_made(context, given)
+    """Find the run by storage id or by name, create it if there is none, and write the fields that are not null."""
+    run, inserted = _find_or_create(context, given)
     for field, label in _LABELS.items():
         if given.get(field) is not None:
             setattr(run.labels, label, given[field])
@@ -48,12 +48,12 @@ def _upsert_bucket(context: Context, given: Input) -> dict[str, Any]:
         run.set_summary(_document(given["summaryMetrics"], "summaryMetrics"))
     if given.get("state") is not None:
         run.state = given["state"]
-    # The process of a run says its host; everybody else edits.
+    # Only the process of a run sends its host; any other request is an edit.
     run.touch(heartbeat=inserted or given.get("host") is not None)
     return {"bucket": run, "inserted": inserted}
 
 
-def _found_or_made(context: Context, given: Input) -> tuple[Run, bool]:
+def _find_or_create(context: Context, given: Input) -> tuple[Run, bool]:
     world = context.world
     if given.get("id"):
         return context.needed_run(given["id"]), False
@@ -117,7 +117,7 @@ def _update_run_state(context: Context, given: Input) -> dict[str, Any]:
 
 
 def _upsert_sweep(context: Context, given: Input) -> dict[str, Any]:
-    """Make a sweep, which waits for agents, or change the one that `id` names; a null leaves what is there."""
+    """Create a sweep, which waits for agents, or change the one with this `id`; null keeps a value."""
     world = context.world
     if given.get("id"):
         sweep = _needed_sweep(context, given["id"])
@@ -144,7 +144,7 @@ def _upsert_sweep(context: Context, given: Input) -> dict[str, Any]:
 
 
 def _enqueue_sweep_run(context: Context, given: Input) -> dict[str, Any]:
-    """A run of the sweep that waits for an agent."""
+    """Create a run of the sweep that waits for an agent."""
     sweep = _needed_sweep(context, given["id"])
     run = context.world.add_run(
         sweep.entity, sweep.project, name=given.get("displayName"), sweep=sweep.name, state="pending"

@@ -1,4 +1,4 @@
-"""History rows as the Parquet files that the server exports: wide, one column a key, nested keys dotted."""
+"""History rows as the Parquet files that the server exports: wide, one column per key, nested keys dotted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INT64 = 2**63
 
 
 def table(lines: Sequence[str]) -> pa.Table:
-    """The rows as one Arrow table; a key that some rows lack is null there."""
+    """Return the rows as an Arrow table; missing keys are null."""
     columns: dict[str, list[Any]] = {}
     for index, line in enumerate(lines):
         for key, value in leaves(jsontext.read(line)):
@@ -30,7 +30,7 @@ def table(lines: Sequence[str]) -> pa.Table:
 
 
 def file(lines: Sequence[str]) -> bytes:
-    """The bytes of one Parquet file of the rows."""
+    """Return the rows as a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table(lines), sink, compression="snappy")
     return sink.getvalue()
@@ -49,6 +49,6 @@ def _array(values: list[Any]) -> pa.Array[Any]:
         return pa.array([None if value is None else float(value) for value in numbers], pa.float64())
     if kinds == {bool}:
         return pa.array(values, pa.bool_())
-    # A column has one type: a key that changed its type, and whatever is no scalar, is kept as text.
+    # A column has one type: a key that changed its type, and any value that is not a scalar, is stored as text.
     texts = [value if value is None or isinstance(value, str) else jsontext.write(value) for value in values]
     return pa.array(texts, pa.string())

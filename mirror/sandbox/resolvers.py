@@ -1,4 +1,4 @@
-"""How each field of a query is answered. A type that is not listed here is answered from plain mappings."""
+"""Resolvers: how each field of a query is answered. Types without resolvers are read from plain mappings."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _sampled(run: Run, _context: Context, arguments: Arguments) -> list[Any]:
 
 def _parquet(run: Run, context: Context, arguments: Arguments) -> dict[str, Any]:
     paths = [f"/storage/parquet/{run.path}/{index}" for index in range(len(run.exports))]
-    # The order of the files is not the order of the steps, and not stable between runs.
+    # As on the server, the order of the files is not that of the steps, and differs between runs.
     paths.sort(key=lambda path: zlib.crc32(path.encode()))
     steps = run.live_steps()
     live: list[Any] = [{"_step": step} for step in steps]
@@ -178,7 +178,7 @@ def _files(run: Run, context: Context, arguments: Arguments) -> dict[str, Any]:
 
 
 def file_node(context: Context, run: Run, file: StoredFile) -> dict[str, Any]:
-    """What the API shows of a file."""
+    """Return a file as the API returns it."""
     return {
         "id": _storage_id("File", run.path, file.name),
         "name": file.name,

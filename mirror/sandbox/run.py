@@ -1,4 +1,4 @@
-"""One run of the model: what was written to it, and which of its times moves when."""
+"""One run of the model: its data, and when each of its times changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TELEMETRY = {"t": {"1": [1], "3": [13, 16], "4": "3.11.9", "5": "0.21.0", "12": 
 
 @dataclass
 class Labels:
-    """What a person or a script writes about a run; any of them may be absent."""
+    """What a user or a script writes about a run; any value may be absent."""
 
     display_name: str | None = None
     group: str | None = None
@@ -35,7 +35,7 @@ class Labels:
 
 
 class Run:
-    """A run. Its methods do what a client of W&B would bring about, and take the world's lock themselves."""
+    """A run. Its methods have the effects of requests of W&B's client, and acquire the world's lock themselves."""
 
     def __init__(self, project: Project, run_id: str, created_at: datetime, labels: Labels, state: str) -> None:
         self.project = project
@@ -59,7 +59,7 @@ class Run:
         self.exports: list[bytes] = []
         self.exported_to = -1
         self.spoilt: dict[str, Any] = {}
-        """What is answered for fields of the API whatever the run holds, as a server does whose store is damaged."""
+        """Fixed answers for fields of the API, whatever the run's data, as from a server with a damaged store."""
         self._config_text: str | None = None
         self._summary_text: str | None = None
 
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def storage_id(self) -> str:
-        """The id that mutations take."""
+        """The id that mutations use."""
         return base64.b64encode(f"Run:v1:{self.run_id}:{self.project.name}:{self.project.entity}".encode()).decode()
 
     @property
@@ -87,11 +87,11 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The summary, `_step` and its like included."""
+        """The summary, including `_step` and the like."""
         return self.summary_document
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every history row by rising step, parsed."""
+        """Return every history row, parsed, sorted by step."""
         with self.world.lock:
             return self.history.rows()
 
@@ -112,7 +112,7 @@ class Run:
     # What its process does
 
     def log(self, row: Mapping[str, Any], step: int | None = None, timestamp: float | None = None) -> None:
-        """Log a row at the next step, or at `step`; one at the last step is merged into it, an earlier one refused."""
+        """Log a row at the next step, or at `step`: merged at the last step; an earlier step raises ValueError."""
         with self.world.lock:
             last = self.history.last_step
             at = last + 1 if step is None else step
@@ -121,11 +121,11 @@ class Run:
             now = self.world.moment()
             if at == last and len(self.history):
                 row = merged(self.history.pop(), row)
-            self._take(row, at, instants.epoch(now) if timestamp is None else timestamp)
+            self._append(row, at, instants.epoch(now) if timestamp is None else timestamp)
             self.touch(heartbeat=True, at=now)
 
     def log_many(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Log rows at once. Each may hold `_step` (rising) and `_timestamp`; without them it is the next step, now."""
+        """Log rows at once. Each may have `_step` (rising) and `_timestamp`; the default is the next step, now."""
         with self.world.lock:
             now = self.world.moment()
             stamp = instants.epoch(now)
@@ -134,11 +134,11 @@ class Run:
                 at = int(row.get("_step", step + 1))
                 if at <= step:
                     raise ValueError(f"{self.path}: step {at} does not come after step {step}; sort the rows by _step")
-                self._take(row, at, row.get("_timestamp", stamp))
+                self._append(row, at, row.get("_timestamp", stamp))
                 step = at
             self.touch(heartbeat=True, at=now)
 
-    def _take(self, row: Mapping[str, Any], step: int, timestamp: float) -> None:
+    def _append(self, row: Mapping[str, Any], step: int, timestamp: float) -> None:
         runtime = row.get("_runtime", round(timestamp - instants.epoch(self.created_at), 6))
         full = {**row, "_step": step, "_timestamp": timestamp, "_runtime": runtime}
         self.history.append(full)
@@ -146,7 +146,7 @@ class Run:
         self._summary_text = None
 
     def log_system(self, row: Mapping[str, Any], timestamp: float | None = None) -> None:
-        """Log system metrics, keys as W&B names them: `system.cpu`, `system.gpu.0.gpu`."""
+        """Log system metrics with W&B's keys, such as `system.cpu`, `system.gpu.0.gpu`."""
         with self.world.lock:
             now = self.world.moment()
             stamp = instants.epoch(now) if timestamp is None else timestamp
@@ -155,18 +155,18 @@ class Run:
             self.touch(heartbeat=True, at=now)
 
     def heartbeat(self) -> None:
-        """Say that the process is alive."""
+        """Send a heartbeat."""
         self.touch(heartbeat=True)
 
     def finish(self, state: str = "finished", exitcode: int | None = None) -> None:
-        """End the run; both times move."""
+        """End the run; both times change."""
         with self.world.lock:
             self.state = state
             self.exitcode = exitcode if exitcode is not None else int(state != "finished")
             self.touch(heartbeat=True)
 
     def rewind(self, step: int) -> None:
-        """Drop the rows after `step` and go on from there; exported files are written anew without them."""
+        """Drop the rows after `step`, to continue from there; exported files are rewritten without them."""
         with self.world.lock:
             self.history.truncate(step)
             summary: dict[str, Any] = {}
@@ -191,9 +191,9 @@ class Run:
         group: str | None = None,
         job_type: str | None = None,
     ) -> None:
-        """Change what is given, as from the web page: `updatedAt` moves, `heartbeatAt` does not.
+        """Change these values as the web page does: `updatedAt` changes, `heartbeatAt` does not.
 
-        `config` and `summary` replace all of the user's values; `_wandb`, `_step` and their like stay.
+        `config` and `summary` replace all of the user's values; `_wandb`, `_step` and the like stay.
         """
         with self.world.lock:
             if config is not None:
@@ -215,23 +215,23 @@ class Run:
             self.touch(heartbeat=False)
 
     def set_state(self, state: str) -> None:
-        """Mark the run as the server does by itself (crashed after missed heartbeats): no time moves."""
+        """Set the state as the server itself does (crashed after missed heartbeats): no time changes."""
         with self.world.lock:
             self.state = state
             self.world.changed()
 
     def set_config(self, document: dict[str, Any] | None) -> None:
-        """Replace the stored config, wrapped values and `_wandb` included. Moves no time."""
+        """Replace the stored config, with wrapped values and `_wandb`. No time changes."""
         self.config_document = document
         self._config_text = None
 
     def set_summary(self, document: Mapping[str, Any]) -> None:
-        """Replace the stored summary. Moves no time."""
+        """Replace the stored summary. No time changes."""
         self.summary_document = dict(document)
         self._summary_text = None
 
     def export_history(self, upto_step: int | None = None) -> None:
-        """Write the rows up to there that are not exported yet to one more Parquet file; the others stay live."""
+        """Export the rows up to `upto_step` that are not exported yet to a new Parquet file; later rows stay live."""
         with self.world.lock:
             self._export(self.history.last_step if upto_step is None else upto_step)
             self.world.changed()
@@ -245,7 +245,7 @@ class Run:
             self.exported_to = upto
 
     def live_steps(self) -> list[int]:
-        """Steps that stand in no exported file; empty while nothing is exported at all."""
+        """Return the steps that are in no exported file; empty while nothing is exported."""
         if not self.exports:
             return []
         return [step for step in self.history.ordered()[0] if step > self.exported_to]
@@ -253,7 +253,7 @@ class Run:
     # Console and files
 
     def write_console(self, offset: int, lines: Iterable[str]) -> None:
-        """Put console lines from `offset` on; a line that is there already is replaced, as progress bars do."""
+        """Write console lines from `offset` on; existing lines are replaced, as progress bars do."""
         with self.world.lock:
             for number, text in enumerate(lines, start=offset):
                 while len(self.console) <= number:
@@ -262,13 +262,13 @@ class Run:
             self.world.changed()
 
     def resume_console(self, lines: Iterable[str], number: int = 0) -> None:
-        """Put lines behind the others whose numbers begin again, as some resumed runs have them."""
+        """Append lines whose numbers start again at `number`, as some resumed runs have them."""
         with self.world.lock:
             self.console += [log_line(at, text) for at, text in enumerate(lines, start=number)]
             self.world.changed()
 
     def kept_console(self) -> list[LogLine]:
-        """The lines that the server still has: those far back are gone."""
+        """Return the lines that the server still has: it drops the oldest ones."""
         return self.console[-self.console_kept :]
 
     def add_file(self, name: str, content: bytes | str) -> None:
@@ -279,7 +279,7 @@ class Run:
             self.world.changed()
 
     def metadata(self) -> dict[str, Any]:
-        """The contents of `wandb-metadata.json`; empty without the file or when it is no object."""
+        """Return the content of `wandb-metadata.json`; empty without the file, or if it is not an object."""
         stored = self.files.get("wandb-metadata.json")
         if stored is None:
             return {}
@@ -290,7 +290,7 @@ class Run:
         return value if isinstance(value, dict) else {}
 
     def touch(self, *, heartbeat: bool, at: datetime | None = None) -> None:
-        """Move `updatedAt`, and `heartbeatAt` when the run's own process spoke."""
+        """Set `updatedAt` to now, and also `heartbeatAt` if the run's own process sent the request."""
         with self.world.lock:
             now = self.world.moment() if at is None else at
             self.updated_at = now
@@ -300,10 +300,10 @@ class Run:
 
 
 def wrapped(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain config values as the server stores them."""
+    """Return plain config values in the form in which the server stores them."""
     return {key: {"value": value, "desc": None} for key, value in config.items()}
 
 
 def unwrapped(value: Any) -> Any:
-    """The plain value of one stored config entry."""
+    """Return the plain value of one stored config entry."""
     return value["value"] if isinstance(value, dict) and "value" in value else value

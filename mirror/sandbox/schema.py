@@ -1,4 +1,4 @@
-"""The GraphQL schema of one server: all of schema.graphql, or less, as an older server has it."""
+"""The GraphQL schema of one server: all of schema.graphql, or a part of it, as on an older server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graphql import GraphQLSchema, build_schema
 
-# What a feature is called here, and the fields that a server without it lacks.
+# The names of features, and the fields that a server without the feature lacks.
 FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "parquet": ("Run.parquetHistory",),
     # Servers before 0.77 have the console, but no way to page through it.
@@ -36,9 +36,9 @@ SERVER_FEATURES = (
 
 
 def missing_fields(features: Mapping[str, bool]) -> frozenset[str]:
-    """The fields, as `Type.field`, and arguments, as `Type.field(name)`, that such a server lacks.
+    """Return the fields, as `Type.field`, and arguments, as `Type.field(name)`, that such a server lacks.
 
-    Refuses a name that means nothing.
+    Raises ValueError for an unknown feature.
     """
     absent: set[str] = set()
     for name, enabled in features.items():
@@ -52,7 +52,7 @@ def missing_fields(features: Mapping[str, bool]) -> frozenset[str]:
 
 @lru_cache(maxsize=32)
 def load(absent: frozenset[str] = frozenset()) -> GraphQLSchema:
-    """The schema without the fields and arguments in `absent`."""
+    """Return the schema without the fields and arguments in `absent`."""
     schema = build_schema((Path(__file__).parent / "schema.graphql").read_text())
     for name in absent:
         kind, _, rest = name.partition(".")

@@ -1,4 +1,4 @@
-"""A running sandbox: a world behind a port of this machine."""
+"""A running sandbox: a world that is served on a port of this machine."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from mirror.sandbox.world import World
 
 
 class Sandbox:
-    """Serves a world on 127.0.0.1 from a thread of its own, between `start` and `stop` or in a `with` block.
+    """Serves a world on 127.0.0.1 from its own thread, between `start` and `stop` or in a `with` block.
 
-    `port` 0 takes a free one. `rate_limit` is in requests a second. `features` turns off what older servers lack
-    (see schema.FEATURE_FIELDS and FILTER_COLUMNS). `url_lifetime` is how many seconds a signed address is good for,
-    `console_bytes` how much console one answer holds of a run.
+    `port` 0 means a free one. `rate_limit` is in requests per second. `features` turns off what older servers lack
+    (see schema.FEATURE_FIELDS and FILTER_COLUMNS). `url_lifetime` is how many seconds a signed address is valid,
+    `console_bytes` the most bytes of a run's console in one answer.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL; empty until it runs."""
+        """The base URL; empty until the server is started."""
         return self._context.url
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong."""
+        """The faults to inject."""
         return self._gate.faults
 
     @property
@@ -74,16 +74,16 @@ class Sandbox:
 
     @property
     def storage_url(self) -> str:
-        """Where signed addresses lead: another host than the API's, as an object store is."""
+        """The base of signed addresses: a different host from the API's, as an object store has."""
         return self._context.storage_url
 
     def reset_counts(self) -> None:
-        """Start counting requests and faults anew."""
+        """Reset the counts of requests and faults."""
         self._gate.requests.clear()
         self._gate.faults.counts.clear()
 
     def start(self) -> Self:
-        """Listen, and answer only when requests are taken. Refuses with OSError when the port is not free."""
+        """Listen, and return when requests are accepted. Raises OSError if the port is not free."""
         listeners = [_bound(self._port), _bound(0)]
         self._context.url, self._context.storage_url = (
             f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners
@@ -111,7 +111,7 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """Stop listening and wait for the thread; requests under way are given a second."""
+        """Stop listening and wait for the thread; current requests get a second to finish."""
         if self._server is not None and self._thread is not None:
             self._server.end()
             self._thread.join(timeout=5)
@@ -127,7 +127,7 @@ class Sandbox:
 
 
 class _Server(uvicorn.Server):
-    """Starts and ends at once, where uvicorn looks ten times a second whether it is to end."""
+    """Starts and stops at once, whereas uvicorn checks ten times a second whether to stop."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -136,7 +136,7 @@ class _Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def end(self) -> None:
-        """Begin to end, from another thread."""
+        """Start the shutdown, from another thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._ending.set)
 
@@ -149,21 +149,21 @@ class _Server(uvicorn.Server):
         await self.on_tick(0)
         await self._ending.wait()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - of the class above
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - the base class's signature
         for server in self.servers:
             server.close()
         state = self.server_state
         for connection in list(state.connections):
             connection.shutdown()
         ends = asyncio.get_running_loop().time() + (self.config.timeout_graceful_shutdown or 0)
-        while (state.connections or state.tasks) and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110 - nothing tells
+        while (state.connections or state.tasks) and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.002)
         for task in state.tasks:
             task.cancel()
 
 
 def _bound(port: int) -> socket.socket:
-    # asyncio turns Nagle's algorithm off only for sockets that name TCP; with it, each answer took 40 ms.
+    # asyncio turns Nagle's algorithm off only for sockets that specify TCP; with it, each answer took 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,4 +1,4 @@
-"""Signed addresses, as an object store gives them out: they need no key, and expire."""
+"""Signed addresses like those of an object store: they need no key, and expire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 
 class Signer:
-    """Makes and checks signatures of paths, each good until its time."""
+    """Creates and checks signatures of paths, each valid until its expiry time."""
 
     def __init__(self, lifetime: float) -> None:
         """`lifetime` in seconds."""
@@ -18,12 +18,12 @@ class Signer:
         self._secret = secrets.token_bytes(32)
 
     def sign(self, verb: str, path: str) -> str:
-        """The path with its time and signature."""
+        """Return the path with its expiry time and signature."""
         expires = f"{time.time() + self.lifetime:.3f}"
         return f"{quote(path)}?X-Expires={expires}&X-Signature={self._signature(verb, path, expires)}"
 
     def check(self, verb: str, path: str, expires: str, signature: str) -> str | None:
-        """Why the address is not good, or None."""
+        """Return why the address is not valid, or None."""
         if not hmac.compare_digest(self._signature(verb, path, expires), signature):
             return "SignatureDoesNotMatch"
         return "Request has expired" if time.time() > float(expires) else None

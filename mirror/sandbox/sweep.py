@@ -1,4 +1,4 @@
-"""A sweep: a search that starts runs and names them as its own."""
+"""Sweeps: searches that start runs of their own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TESTS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the API shows of a sweep; its runs are those of the project whose `sweep` is its name."""
+    """A sweep as the API returns it; its runs are those of the project whose `sweep` is its name."""
 
     name: str
     entity: str
@@ -43,25 +43,25 @@ class Sweep:
     description: str | None = None
     expected_runs: int | None = None
     prior_runs: tuple[str, ...] = ()
-    """Runs that were there before and that the search takes into account, by their ids."""
+    """The ids of earlier runs that the search considers."""
 
     @property
     def storage_id(self) -> str:
-        """The id that the API shows."""
+        """The id in the API."""
         return base64.b64encode(f"Sweep:v1:{self.name}:{self.project}:{self.entity}".encode()).decode()
 
 
 def search(config: str | None) -> tuple[str, int | None]:
-    """The method of a sweep's config, and how many runs it takes: known of a grid alone. Refuses what is no config."""
+    """Return a sweep's method and number of runs, which only a grid has. Refuses an invalid config."""
     import yaml
 
     try:
-        told = yaml.safe_load(config or "")
+        parsed = yaml.safe_load(config or "")
     except yaml.YAMLError:
-        told = None
-    if not isinstance(told, dict) or told.get("method") not in ("grid", "random", "bayes", "custom"):
+        parsed = None
+    if not isinstance(parsed, dict) or parsed.get("method") not in ("grid", "random", "bayes", "custom"):
         raise Refused("invalid sweep config: it has no known method", 400)
-    return told["method"], _combinations(told.get("parameters") or {}) if told["method"] == "grid" else None
+    return parsed["method"], _combinations(parsed.get("parameters") or {}) if parsed["method"] == "grid" else None
 
 
 def _combinations(parameters: Mapping[str, Any]) -> int:
@@ -72,7 +72,7 @@ def _combinations(parameters: Mapping[str, Any]) -> int:
 
 
 def fits(sweep: Sweep, wanted: Mapping[str, Any]) -> bool:
-    """Whether a sweep passes a filter in the language of those for runs. Refuses columns and operators not known."""
+    """Return True if a sweep matches a filter like those for runs. Refuses unknown columns and operators."""
     return all(_member_fits(sweep, key, value) for key, value in wanted.items())
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Project:
-    """A project and its runs in the order in which they were created."""
+    """A project and its runs, in the order of creation."""
 
     world: World
     entity: str
@@ -33,31 +33,31 @@ class Project:
 
     @property
     def storage_id(self) -> str:
-        """The id that the API shows."""
+        """The id in the API."""
         return base64.b64encode(f"Project:v1:{self.name}:{self.entity}".encode()).decode()
 
     @property
     def internal_id(self) -> str:
-        """The number of the project, as the API shows it where it is an id."""
+        """The number of the project, in the API's form of an id."""
         return base64.b64encode(f"ProjectInternalId:{self.number}".encode()).decode()
 
     @property
     def last_active(self) -> datetime:
-        """When a run of it last changed, or was made."""
+        """The last heartbeat of any run, or the project's creation."""
         return max([self.created_at, *(run.heartbeat_at or run.created_at for run in self.runs.values())])
 
 
 class World:
-    """All that the server knows. `now` is its clock, a callable that gives naive UTC, and may be replaced.
+    """The server's data. `now` is its clock, a callable that returns naive UTC, and may be replaced.
 
-    `lock` is reentrant: hold it to make several changes that no request sees half done.
+    `lock` is reentrant: hold it to make several changes that every request sees together.
     """
 
     def __init__(self, username: str = "ada", entity: str | None = None) -> None:
         self.lock = threading.RLock()
         self.now: Callable[[], datetime] = instants.now
         self.tells_date = True
-        """Whether answers have a `Date`; some proxies take it away."""
+        """Whether answers have a `Date`; some proxies remove it."""
         self.username = username
         self._entity = entity
         self.projects: dict[tuple[str, str], Project] = {}
@@ -66,25 +66,25 @@ class World:
 
     @property
     def entity(self) -> str:
-        """The viewer's default entity: the one given, else that of the first project, else the user's own."""
+        """The viewer's default entity: the constructor's, else that of the first project, else the user name."""
         if self._entity is not None:
             return self._entity
         return next((entity for entity, _ in self.projects), self.username)
 
     def entities(self) -> list[str]:
-        """The default entity and every other that has a project."""
+        """Return the default entity and every other entity with a project."""
         return list(dict.fromkeys([self.entity, *(entity for entity, _ in self.projects)]))
 
     def moment(self) -> datetime:
-        """The server's present, naive UTC."""
+        """Return the server's current time, naive UTC."""
         return instants.naive(self.now())
 
     def changed(self) -> None:
-        """Note that some answer may be different now."""
+        """Record that answers may be different now."""
         self.version += 1
 
     def add_project(self, entity: str, project: str, *, created_at: datetime | None = None) -> Project:
-        """The project, created when it is not there."""
+        """Return the project, created if it does not exist."""
         with self.lock:
             found = self.projects.get((entity, project))
             if found is None:
@@ -117,9 +117,9 @@ class World:
         wandb_config: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Create a run. Without `config` it has none at all; with one, `_wandb` telemetry is beside it.
+        """Create a run. Without `config` it has no config; with one, `_wandb` telemetry is added.
 
-        Its times are `created_at` until something happens to it. Refuses an id that the project has already.
+        Its times are `created_at` until it changes. Raises ValueError for an id that the project has already.
         """
         with self.lock:
             when = self.moment() if created_at is None else instants.naive(created_at)
@@ -152,32 +152,32 @@ class World:
         self.changed()
 
     def find_project(self, entity: str | None, project: str | None) -> Project | None:
-        """The project, or None; without an entity the viewer's own."""
+        """Return the project, or None; the default is the viewer's entity."""
         return self.projects.get((entity or self.entity, project or "uncategorized"))
 
     def find(self, entity: str | None, project: str | None, run_id: str) -> Run | None:
-        """The run, or None."""
+        """Return the run, or None."""
         home = self.find_project(entity, project)
         return None if home is None else home.runs.get(run_id)
 
     def run(self, entity: str, project: str, run_id: str) -> Run:
-        """The run. Refuses with KeyError when it is not there."""
+        """Return the run. Raises KeyError if it does not exist."""
         found = self.find(entity, project, run_id)
         if found is None:
             raise KeyError(f"{entity}/{project}/{run_id}")
         return found
 
     def runs(self, entity: str, project: str) -> list[Run]:
-        """The project's runs in the order of creation; empty for an unknown project."""
+        """Return the project's runs in the order of creation; empty for an unknown project."""
         home = self.find_project(entity, project)
         return [] if home is None else list(home.runs.values())
 
     def by_storage_id(self, storage_id: str) -> Run | None:
-        """The run that a mutation names, or None."""
+        """Return the run with this storage id, or None."""
         return self._by_storage_id.get(storage_id)
 
     def delete_run(self, entity: str, project: str, run_id: str) -> None:
-        """Remove a run. Refuses with KeyError when it is not there."""
+        """Remove a run. Raises KeyError if it does not exist."""
         with self.lock:
             run = self.run(entity, project, run_id)
             del run.project.runs[run_id]
@@ -186,5 +186,5 @@ class World:
 
 
 def new_run_id() -> str:
-    """Eight random characters, as the client draws them."""
+    """Return eight random characters, as the client does."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 PATHS = ("/graphql", "/files/")
-"""What belongs to the endpoint, beside the page on the same port."""
+"""The paths of the endpoint; everything else on the port belongs to the page."""

@@ -1,7 +1,7 @@
 """The endpoint itself: `POST /graphql` from the mirror, everything else from the real server.
 
-Official clients read here what they would read there. What changes something is passed on to the real server, or
-refused; so is what the mirror does not hold: the content of files, artifacts, sweeps, console logs, other projects.
+Official clients read the same here as from the server. Changes are forwarded to the real server, or refused; so are
+requests for what the mirror does not hold: the content of files, artifacts, sweeps, console logs, other projects.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from starlette.routing import Route
 from mirror.errors import CommError, MirrorError
 from mirror.serve import documents
 from mirror.serve.context import Context, RunPath
-from mirror.serve.documents import Better, Elsewhere, Malformed, Operation, Write
+from mirror.serve.documents import Malformed, NotServed, Operation, ServerKnowsBetter, Write
 from mirror.serve.files import METADATA, metadata, runs_of
 from mirror.serve.guard import KeyGuard
-from mirror.serve.pages import goes_on
-from mirror.serve.resolvers import ALWAYS, RESOLVERS, Exports
+from mirror.serve.pages import continues_list
+from mirror.serve.resolvers import ANY_VERSION, RESOLVERS, ExportsUnknown
 from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed
-from mirror.serve.upstream import PASSED, Upstream
+from mirror.serve.upstream import FORWARDED, Upstream
 from mirror.snapshot.connection import refusal
 from mirror.wandb_json import UNREADABLE, loads
 from mirror.web.snapshots import Snapshots
@@ -49,7 +49,7 @@ log = logging.getLogger("mirror.serve")
 
 SECONDS = 60.0
 MOST_BYTES = 256 << 20
-"""Bytes of a request's body; a chunk of a run's log may be large."""
+"""The largest request body in bytes; a chunk of a run's log may be large."""
 
 _TOO_LONG = f"a request holds at most {MOST_BYTES >> 20} MiB"
 _THREADS = 4
@@ -58,19 +58,19 @@ _SCANS = frozenset({"RunParquetHistory", "HistoryPage"})
 T = TypeVar("T")
 
 _TRIES = 3
-"""How often a request begins again because of what is published meanwhile."""
+"""How often a request is tried again because a newer snapshot was published meanwhile."""
 
 _SERVER_KNOWS_BETTER = frozenset({"viewer"})
-"""What the mirror can only guess: asked of the server while it can be reached, and remembered."""
+"""Fields that the mirror can only guess: requested from the server while it can be reached, and remembered."""
 
 _REMEMBERED = 32
 _FRESH_SECONDS = 600.0
-"""How long the server is not asked the same again: who somebody is changes seldom, and each script asks twice."""
+"""How long an answer of the server is reused: the user seldom changes, and each script asks twice."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The server that is mirrored, whether it is passed writes, and who asks: user, and entity where none is named."""
+    """The mirrored server, whether writes are forwarded to it, the default entity, and the user of the key."""
 
     base_url: str
     writes: bool = True
@@ -78,29 +78,29 @@ class Policy:
     username: str | None = None
 
 
-class _Published(Exception):
-    """A newer snapshot was published meanwhile."""
+class _NewerSnapshot(Exception):
+    """A newer snapshot was published during the request."""
 
 
 @dataclass(frozen=True)
-class _How:
-    """How a request is to be answered: under which address, until when, and what of the context it sets."""
+class _Options:
+    """How to answer a request: the endpoint's address, the cancel event, and two settings of the context."""
 
     base_url: str
     cancelled: threading.Event
-    alone: bool
+    without_server: bool
     scans: bool
 
 
 @dataclass
 class Endpoint:
-    """The handlers, and what they share."""
+    """The request handlers and their shared state."""
 
     snapshots: Snapshots
     upstream: Upstream
     policy: Callable[[], Policy]
     signer: Signer
-    look_again: Callable[[RunPath], None] = lambda _: None
+    refresh_files: Callable[[RunPath], None] = lambda _: None
     touched: Touched = field(default_factory=Touched)
     listings: Listings = field(default_factory=Listings)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
@@ -109,86 +109,88 @@ class Endpoint:
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
         body = await _body(request)
-        # A script asks who it is first, and for runs next.
+        # A script first asks for the viewer, then for runs.
         self.snapshots.statements.warm()
         text = body
         try:
-            text = _plain(body, request.headers.get("content-encoding", ""))
-            asked, variables = _asked(text)
-            if asked.roots & _SERVER_KNOWS_BETTER:
-                return await self._better(request, body, asked, variables)
-            if asked.schema_question is not None:
-                return await self._of_schema(request, body, asked, variables)
-            return await self._answered(request, body, asked, variables, begun=goes_on(text))
+            text = _text_of(body, request.headers.get("content-encoding", ""))
+            operation, variables = _parse_request(text)
+            if operation.roots & _SERVER_KNOWS_BETTER:
+                return await self._server_first(request, body, operation, variables)
+            if operation.schema_question is not None:
+                return await self._answer_schema_question(request, body, operation, variables)
+            return await self._answer(request, body, operation, variables, continues=continues_list(text))
         except Write:
             return await self._write(request, body, text)
-        except Elsewhere as missing:
-            if goes_on(text):
-                return _refused(f"{missing}; ask for the first page of the list again", 400)
-            return await self._passed(request, body, str(missing))
+        except NotServed as missing:
+            if continues_list(text):
+                return _error(f"{missing}; ask for the first page of the list again", 400)
+            return await self._forward(request, body, str(missing))
         except MirrorError as error:
-            return _refused(str(error), 400)
+            return _error(str(error), 400)
 
     async def rest(self, request: Request) -> Response:
-        """Files, and the streams that runs log to."""
+        """Handle /files/: files of runs, and the streams that runs log to."""
         if request.method in ("GET", "HEAD"):
             content = await self._in_pool(partial(self._file, request.path_params["path"]))
             if content is not None:
                 return Response(content, media_type="application/json")
-            return await self._passed(request, b"", "the content of files stays on the server")
+            return await self._forward(request, b"", "file content is only on the server")
         return await self._write(request, await _body(request), b"")
 
-    async def _answered(
-        self, request: Request, body: bytes, asked: Operation, variables: Any, *, begun: bool
+    async def _answer(
+        self, request: Request, body: bytes, operation: Operation, variables: Any, *, continues: bool
     ) -> Response:
-        """The mirror's answer, after the server was asked for what has to be known before, or which is better.
+        """Answer from the mirror; ask the server first where it knows better, or for what the mirror needs to know.
 
-        `begun`: it goes on with a list of the mirror's, with which the server could not go on.
+        `continues` is True if the request continues a list that began here, which the server could not continue.
         """
         try:
-            return await self._mirrored(request, asked, variables, alone=begun)
-        except Exports as unknown:
-            learned = await self._exported(request, body)
+            return await self._answer_from_mirror(request, operation, variables, without_server=continues)
+        except ExportsUnknown as unknown:
+            learned = await self._exported_to(request, body)
             last = None if learned is None else min(learned, unknown.last_step)
-            self.listings.exported.keep(ALWAYS, unknown.rid, (last, time.monotonic()))
-            return await self._mirrored(request, asked, variables, alone=True)
-        except Better:
+            self.listings.exported.keep(ANY_VERSION, unknown.rid, (last, time.monotonic()))
+            return await self._answer_from_mirror(request, operation, variables, without_server=True)
+        except ServerKnowsBetter:
             try:
-                return await self._upstream(request, body)
+                return await self._send(request, body)
             except CommError:
-                return await self._mirrored(request, asked, variables, alone=True)
+                return await self._answer_from_mirror(request, operation, variables, without_server=True)
 
-    async def _mirrored(self, request: Request, asked: Operation, variables: Any, *, alone: bool = False) -> Response:
+    async def _answer_from_mirror(
+        self, request: Request, operation: Operation, variables: Any, *, without_server: bool = False
+    ) -> Response:
         cancelled = threading.Event()
-        # Only their newer programs name the operation, and read exported files beside pages of a history.
-        scans = asked.named in _SCANS and request.headers.get("user-agent", "").startswith(_CLIENTS)
-        how = _How(str(request.base_url).rstrip("/"), cancelled, alone=alone, scans=scans)
+        # Only newer official clients name the operation, and read exported files beside pages of a history.
+        scans = operation.named in _SCANS and request.headers.get("user-agent", "").startswith(_CLIENTS)
+        options = _Options(str(request.base_url).rstrip("/"), cancelled, without_server=without_server, scans=scans)
         return await unless_left(
-            request.receive, self._in_pool(partial(self._executed, asked, variables, how)), cancelled
+            request.receive, self._in_pool(partial(self._execute, operation, variables, options)), cancelled
         )
 
     def _in_pool(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self.pool, work)
 
-    def _executed(self, asked: Operation, variables: Any, how: _How) -> Response:
+    def _execute(self, operation: Operation, variables: Any, options: _Options) -> Response:
         for _ in range(_TRIES):
-            with suppress(_Published):
-                return self._of_snapshot(asked, variables, how, exactly=True)
-        return self._of_snapshot(asked, variables, how, exactly=False)
+            with suppress(_NewerSnapshot):
+                return self._execute_once(operation, variables, options, exactly=True)
+        return self._execute_once(operation, variables, options, exactly=False)
 
-    def _of_snapshot(self, asked: Operation, variables: Any, how: _How, *, exactly: bool) -> Response:
-        """Raises _Published where a list was made from a newer snapshot than the rest, and is to be `exactly` of it."""
+    def _execute_once(self, operation: Operation, variables: Any, options: _Options, *, exactly: bool) -> Response:
+        """Answer from one snapshot. With `exactly`, raises _NewerSnapshot if a list came from a newer snapshot."""
         import duckdb
 
         policy = self.policy()
-        # Before the connection: what is remembered may then be newer than its version, never older.
+        # Read before the connection is opened: what is remembered may be newer than its version, never older.
         version = self.snapshots.version()
 
         def ask(question: str, arguments: Mapping[str, Any]) -> bytes:
-            found = self.snapshots.statements.ask(question, arguments, SECONDS, how.cancelled)
-            if exactly and found.version != version:
-                raise _Published
-            return found.content
+            answer = self.snapshots.statements.ask(question, arguments, SECONDS, options.cancelled)
+            if exactly and answer.version != version:
+                raise _NewerSnapshot
+            return answer.content
 
         with self.snapshots.connection(SECONDS) as connection:
             context = Context(
@@ -199,22 +201,22 @@ class Endpoint:
                 policy.entity,
                 policy.username,
                 read_only=not policy.writes,
-                base_url=how.base_url,
+                base_url=options.base_url,
                 server_url=policy.base_url,
-                alone=how.alone,
-                scans=how.scans,
+                without_server=options.without_server,
+                scans=options.scans,
                 sign=self.signer.sign,
                 touched=self.touched.when,
-                look_again=self.look_again,
+                refresh_files=self.refresh_files,
             )
             try:
-                data, errors = documents.execute(asked, context, variables, RESOLVERS)
+                data, errors = documents.execute(operation, context, variables, RESOLVERS)
             except duckdb.Error as error:
                 raise refusal(error) from error
         return _json({"errors": errors, "data": data} if errors else {"data": data})
 
     def _file(self, path: str) -> bytes | None:
-        """The content of a file that the mirror holds."""
+        """Return the content of a file; None if the mirror does not hold it."""
         entity, _, rest = path.partition("/")
         project, _, rest = rest.partition("/")
         run_id, _, name = rest.partition("/")
@@ -223,80 +225,83 @@ class Endpoint:
         with self.snapshots.connection(SECONDS) as connection:
             return metadata(connection, entity, project, run_id)
 
-    async def _exported(self, request: Request, body: bytes) -> int | None:
-        """Up to which step the server says it has exported a history; None where it has not, or does not answer."""
+    async def _exported_to(self, request: Request, body: bytes) -> int | None:
+        """Return the last step that the server has exported of a history; None if it has none, or does not answer."""
         try:
-            told = orjson.loads(bytes((await self._upstream(request, body)).body))
-            found = told["data"]["project"]["run"]["parquetHistory"]
-            steps = [int((loads(row) if isinstance(row, str) else row)["_step"]) for row in found["liveData"]]
+            answer = orjson.loads(bytes((await self._send(request, body)).body))
+            exports = answer["data"]["project"]["run"]["parquetHistory"]
+            steps = [int((loads(row) if isinstance(row, str) else row)["_step"]) for row in exports["liveData"]]
         except (CommError, *UNREADABLE):
             return None
-        if not found["parquetUrls"]:
+        if not exports["parquetUrls"]:
             return None
         return min(steps) - 1 if steps else sys.maxsize
 
-    async def _better(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
-        """The server's answer, or its last one, or what the mirror knows."""
-        if PASSED in request.headers:
-            return await self._mirrored(request, asked, variables, alone=True)
-        # Nothing else is remembered with who somebody is: that may change at any time.
+    async def _server_first(self, request: Request, body: bytes, operation: Operation, variables: Any) -> Response:
+        """Return the server's answer, else its remembered one, else what the mirror knows."""
+        if FORWARDED in request.headers:
+            return await self._answer_from_mirror(request, operation, variables, without_server=True)
+        # Only requests for nothing but the viewer are remembered: the rest may change at any time.
         policy = self.policy()
-        known = None if asked.roots - _SERVER_KNOWS_BETTER else (policy.base_url, self.upstream.key(), body)
-        told_at, told = self.remembered.get(known, (-_FRESH_SECONDS, b"")) if known else (-_FRESH_SECONDS, b"")
-        if time.monotonic() - told_at < _FRESH_SECONDS:
-            return Response(told, media_type="application/json")
+        question = None if operation.roots - _SERVER_KNOWS_BETTER else (policy.base_url, self.upstream.key(), body)
+        never = (-_FRESH_SECONDS, b"")
+        answered_at, last_answer = self.remembered.get(question, never) if question else never
+        if time.monotonic() - answered_at < _FRESH_SECONDS:
+            return Response(last_answer, media_type="application/json")
         try:
-            found = await self.upstream.graphql(request, body)
+            answer = await self.upstream.graphql(request, body)
         except CommError:
-            if told:
-                return Response(told, media_type="application/json")
-            return await self._mirrored(request, asked, variables, alone=True)
-        if known and found.status_code == 200 and b'"errors"' not in bytes(found.body):
-            self.remembered[known] = (time.monotonic(), bytes(found.body))
+            if last_answer:
+                return Response(last_answer, media_type="application/json")
+            return await self._answer_from_mirror(request, operation, variables, without_server=True)
+        if question and answer.status_code == 200 and b'"errors"' not in bytes(answer.body):
+            self.remembered[question] = (time.monotonic(), bytes(answer.body))
             while len(self.remembered) > _REMEMBERED:
                 self.remembered.popitem(last=False)
-        return found
+        return answer
 
-    async def _of_schema(self, request: Request, body: bytes, asked: Operation, variables: Any) -> Response:
-        """Which fields there are: the server's answer, since what the mirror lacks is asked there, or the mirror's."""
-        if PASSED not in request.headers:
+    async def _answer_schema_question(
+        self, request: Request, body: bytes, operation: Operation, variables: Any
+    ) -> Response:
+        """Answer a question about the schema: from the server, which has more fields, else from the mirror."""
+        if FORWARDED not in request.headers:
             with suppress(CommError):
-                found = await self.upstream.graphql(request, body)
-                if found.status_code == 200 and b'"errors"' not in bytes(found.body):
-                    return found
-        return await self._mirrored(request, asked, variables)
+                answer = await self.upstream.graphql(request, body)
+                if answer.status_code == 200 and b'"errors"' not in bytes(answer.body):
+                    return answer
+        return await self._answer_from_mirror(request, operation, variables)
 
     async def _write(self, request: Request, body: bytes, text: bytes) -> Response:
-        """The server's answer to a change. `text` is the body of a GraphQL request, unpacked."""
+        """Forward a change and return the server's answer. `text` is the decompressed body of a GraphQL request."""
         if not self.policy().writes:
-            return _refused(
-                'the mirror takes no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
+            return _error(
+                'the mirror accepts no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
             )
         try:
-            found = await self._upstream(request, body)
+            answer = await self._send(request, body)
         except CommError as error:
-            return _refused(f"changes go to the server: {error}", 400)
+            return _error(f"changes go to the server: {error}", 400)
         if request.url.path == "/graphql":
             await self._in_pool(partial(self._note_files, text))
-        return found
+        return answer
 
     def _note_files(self, body: bytes) -> None:
-        """Have the lists of files that a change concerns pulled anew."""
+        """Request that the file lists that a change affects are pulled again."""
         runs, files = changed(body, self.policy().entity)
         if files:
             with self.snapshots.connection(SECONDS) as connection:
                 runs += runs_of(connection, files)
         for run in runs:
             self.touched.note(run)
-            self.look_again(run)
+            self.refresh_files(run)
 
-    async def _passed(self, request: Request, body: bytes, missing: str) -> Response:
+    async def _forward(self, request: Request, body: bytes, missing: str) -> Response:
         try:
-            return await self._upstream(request, body)
+            return await self._send(request, body)
         except CommError as error:
-            return _refused(f"the mirror does not serve this ({missing}), and {error}", 400)
+            return _error(f"the mirror does not serve this ({missing}), and {error}", 400)
 
-    async def _upstream(self, request: Request, body: bytes) -> Response:
+    async def _send(self, request: Request, body: bytes) -> Response:
         send = self.upstream.graphql if request.url.path == "/graphql" else self.upstream.file
         return await send(request, body)
 
@@ -305,52 +310,52 @@ def application(
     snapshots: Snapshots,
     key: Callable[[], str],
     policy: Callable[[], Policy],
-    look_again: Callable[[RunPath], None],
+    refresh_files: Callable[[RunPath], None],
 ) -> Starlette:
-    """The endpoint over these snapshots, for whoever holds the key; key and policy are asked for at each request.
+    """Return the endpoint over these snapshots. `key` and `policy` are called for each request.
 
-    `look_again` is told of runs whose list of files is to be pulled with the next pass, from any thread.
+    `refresh_files` is called, from any thread, with a run whose list of files the next pass should pull again.
     """
     signer = Signer()
-    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, look_again)
+    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, refresh_files)
     return Starlette(
         routes=[
             Route("/graphql", endpoint.graphql, methods=["POST"]),
             Route("/files/{path:path}", endpoint.rest, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
         ],
         middleware=[Middleware(KeyGuard, key=key, signer=signer)],
-        exception_handlers={MirrorError: _told, Exception: _unexpected},
+        exception_handlers={MirrorError: _mirror_error, Exception: _unexpected},
     )
 
 
-def _plain(body: bytes, encoding: str) -> bytes:
-    """The body as text; one that cannot be unpacked as it is."""
+def _text_of(body: bytes, encoding: str) -> bytes:
+    """Return the decompressed body, or the body itself if it cannot be decompressed."""
     try:
-        return _unpacked(body) if encoding == "gzip" else body
+        return _decompress(body) if encoding == "gzip" else body
     except (OSError, EOFError):
         return body
 
 
-def _asked(body: bytes) -> tuple[Operation, Any]:
-    """The operation that a request means, and its variables."""
+def _parse_request(body: bytes) -> tuple[Operation, Any]:
+    """Parse a request body and return its operation and variables. Raises Malformed."""
     try:
         sent = orjson.loads(body)
-        query, name, given = sent["query"], sent.get("operationName"), sent.get("variables") or {}
+        query, name, variables = sent["query"], sent.get("operationName"), sent.get("variables") or {}
     except (ValueError, TypeError, KeyError, AttributeError):
-        query, name, given = None, None, None
-    if not isinstance(query, str) or not isinstance(given, dict) or not isinstance(name, str | None):
+        query, name, variables = None, None, None
+    if not isinstance(query, str) or not isinstance(variables, dict) or not isinstance(name, str | None):
         raise Malformed('send JSON such as {"query": "{ viewer { entity } }", "variables": {}}')
-    asked = replace(documents.operation(query, name), named=name or "")
-    return asked, asked.variables(given)
+    operation = replace(documents.operation(query, name), named=name or "")
+    return operation, operation.variables(variables)
 
 
-def _unpacked(body: bytes) -> bytes:
-    """A gzipped body. Raises MirrorError for one that grows beyond all measure, OSError for what is not gzip."""
+def _decompress(body: bytes) -> bytes:
+    """Decompress a gzipped body. Raises MirrorError if the content is too long, OSError if it is not gzip."""
     with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
-        found = packed.read(MOST_BYTES + 1)
-    if len(found) > MOST_BYTES:
+        content = packed.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
         raise MirrorError(_TOO_LONG)
-    return found
+    return content
 
 
 async def _body(request: Request) -> bytes:
@@ -364,7 +369,7 @@ async def _body(request: Request) -> bytes:
                 raise MirrorError(_TOO_LONG)
     except ClientDisconnect as error:
         # Half of a write must not reach the server.
-        raise MirrorError("the client left before its request was whole") from error
+        raise MirrorError("the client disconnected before its request was complete") from error
     return b"".join(parts)
 
 
@@ -372,16 +377,16 @@ def _json(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
-def _refused(message: str, status: int) -> Response:
-    """An error as GraphQL tells it; never a status that clients take for passing, or they try again for minutes."""
+def _error(message: str, status: int) -> Response:
+    """Return a GraphQL error; never with a status that clients consider temporary, or they retry for minutes."""
     return _json({"errors": [{"message": message}], "data": None}, status)
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _mirror_error(request: Request, error: Exception) -> Response:
     del request
-    return _refused(str(error), 400)
+    return _error(str(error), 400)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _refused(f"unexpected {type(error).__name__}; the daemon's log tells more", 500)
+    return _error(f"unexpected {type(error).__name__}; see the daemon's log", 500)

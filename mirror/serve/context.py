@@ -1,4 +1,4 @@
-"""What the resolvers of one request share."""
+"""The state that the resolvers of one request share."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ RunPath = tuple[str, str, str]
 class Context:
     """One request: the snapshot that it reads, and what several requests share.
 
-    `base_url` is the endpoint's own address, `server_url` that of the server. `alone` tells that the server cannot be
-    reached, `scans` that whoever asks reads exported files of a history and pages of the rest. `sign` makes an address
-    of a path that is good for a while without the key. `touched` tells when files of a run were last changed by way of
-    this endpoint, and `look_again` has the list of a run's files pulled with the next pass.
+    `base_url` is the endpoint's own address, `server_url` the server's. `without_server` means that the server cannot
+    be asked, `scans` that the client reads exported files of a history and pages of the rest. `sign` returns an address
+    for a path that works for a while without the key. `touched` returns when files of a run were last changed through
+    this endpoint, and `refresh_files` has the next pass pull the list of a run's files.
     """
 
     connection: DuckDBPyConnection
@@ -42,35 +42,35 @@ class Context:
     read_only: bool = False
     base_url: str = ""
     server_url: str = ""
-    alone: bool = False
+    without_server: bool = False
     scans: bool = False
     sign: Callable[[str], str] = str
     touched: Callable[[RunPath], datetime | None] = lambda _: None
-    look_again: Callable[[RunPath], None] = lambda _: None
+    refresh_files: Callable[[RunPath], None] = lambda _: None
 
     def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
-        """What an earlier request found in the same snapshot, or is found now."""
+        """Return the result of `find`, reused while the snapshot is the same."""
         return self.listings.facts.get(self.version, key, find)
 
     @property
     def source(self) -> HistorySource:
-        """Where histories are read."""
+        """The source of histories."""
         return HistorySource(self.connection, self.remembered(("segmented",), lambda: segmented(self.connection)))
 
     @property
     def server(self) -> tuple[facts.Facts, timedelta]:
-        """What the server told of itself and of whoever holds the key, and how old that is."""
+        """What the server returned about itself and the owner of the key, and how old that is."""
         return facts.server(self.connection, self.server_url)
 
     def projects(self, entity: str, name: str) -> list[facts.Facts]:
-        """The mirrored project of this name; none where there is none."""
+        """Return the mirrored project of this name; an empty list if there is none."""
         return self.remembered(("project", entity, name), lambda: facts.projects(self.connection, entity, name))
 
     def default_entity(self) -> str | None:
-        """The entity of the settings, else that of whoever holds the key, else that of the most mirrored projects."""
-        told = (self.server[0].get("viewer") or {}).get("entity")
-        if self.entity or told:
-            return self.entity or told
+        """Return the entity of the settings, else the key owner's, else the one with the most mirrored projects."""
+        of_viewer = (self.server[0].get("viewer") or {}).get("entity")
+        if self.entity or of_viewer:
+            return self.entity or of_viewer
         found = self.connection.execute(
             "SELECT entity FROM store.projects GROUP BY entity ORDER BY count(*) DESC, entity LIMIT 1"
         ).fetchall()
@@ -78,11 +78,11 @@ class Context:
 
 
 def path_of(run: Any) -> RunPath:
-    """Where a run is."""
+    """Return the path of a run."""
     return (*run["project"]["key"], run["name"])
 
 
 def project_of(run: Any) -> Project:
-    """The address of a run's project."""
+    """Return the entity and project of a run."""
     key: Project = run["project"]["key"]
     return key

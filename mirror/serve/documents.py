@@ -1,4 +1,4 @@
-"""GraphQL documents: checked against what the mirror can answer, kept as trees of fields, and walked."""
+"""GraphQL documents: validated against what the mirror can answer, cached as trees of fields, and executed."""
 
 from __future__ import annotations
 
@@ -33,49 +33,49 @@ from graphql.type import GraphQLIncludeDirective, GraphQLSkipDirective
 from mirror.errors import MirrorError
 
 KEEP = 256
-"""How many documents are kept parsed; a script asks the same few over and over."""
+"""How many parsed documents are cached; a script sends the same few again and again."""
 
 MOST_TOKENS = 3_000
 MOST_FIELDS = 5_000
-"""Of a document as it is written, and with its fragments put in; the official client's longest have a tenth of it.
+"""Limits of a document as written, and with its fragments expanded; the official client's longest have a tenth of it.
 
-Checking takes time by the square of the one, and answering memory by the other.
+Validation time grows with the square of the tokens, and the memory of an answer with the fields.
 """
 
 MOST_OBJECTS = 500_000
 MOST_BYTES = 256 << 20
-"""Of one answer: objects, and bytes of documents and histories in it. A page of a thousand runs has 5,000 objects."""
+"""Limits of one answer: objects, and bytes of documents and histories. A page of a thousand runs has 5,000 objects."""
 
 
 class Malformed(MirrorError):
-    """The request is no GraphQL request, for any server."""
+    """The request is not a valid GraphQL request for any server."""
 
 
-class Elsewhere(MirrorError):
-    """The mirror has no answer to this; the real server may have one. The message says what is missing."""
+class NotServed(MirrorError):
+    """The mirror cannot answer this, but the real server may. The message says what is missing."""
 
 
-class Better(Elsewhere):
-    """The mirror can answer this, but the server knows better while it can be reached."""
+class ServerKnowsBetter(NotServed):
+    """The mirror can answer this, but while the server can be reached, its answer is better."""
 
 
-class Write(Elsewhere):
-    """A mutation: only the real server may take it."""
+class Write(NotServed):
+    """A mutation, which only the real server may execute."""
 
 
 class TooMuch(MirrorError):
-    """The answer would not fit into memory beside those of others."""
+    """The answer would take too much memory."""
 
 
 Conditional = FieldNode | InlineFragmentNode | FragmentSpreadNode
 
 Conditions = tuple[Conditional, ...]
-"""What has to be included, by its @skip and @include, for a field to be: itself and the fragments that it stands in."""
+"""The nodes whose @skip and @include must all include a field: the field itself and the fragments around it."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One asked field of a selection, and what is asked of its value; asked where all of one of `conditions` hold."""
+    """One requested field and the fields below it. It is included if all nodes of one of `conditions` are."""
 
     key: str
     kind: str
@@ -86,21 +86,21 @@ class Field:
     conditions: tuple[Conditions, ...] = ()
 
     def names(self, *path: str) -> frozenset[str]:
-        """The fields that are asked at the end of this path below."""
+        """Return the names of the requested fields at the end of this path below the field."""
         here = [self]
         for name in path:
             here = [field for one in here for field in one.below or () if field.name == name]
         return frozenset(field.name for one in here for field in one.below or ())
 
     def arguments(self, variables: Any) -> dict[str, Any]:
-        """The arguments of this request; those that were not given are left out. Raises Malformed."""
+        """Return the arguments of the field; those that were not given are left out. Raises Malformed."""
         try:
             return get_argument_values(self.definition, self.node, variables)
         except GraphQLError as error:
             raise Malformed(error.message) from error
 
     def wanted(self, variables: Any) -> bool:
-        """What @skip and @include say."""
+        """Return True if @skip and @include let the field be returned."""
         return not self.conditions or any(
             all(_included(node, variables) for node in together) for together in self.conditions
         )
@@ -113,17 +113,17 @@ class Operation:
     node: OperationDefinitionNode
     fields: tuple[Field, ...]
     schema_question: DocumentNode | None = None
-    """The whole document, where it asks what the schema holds and nothing else, as some versions of the SDK do."""
+    """The whole document if it only asks about the schema, as some versions of the SDK do."""
     named: str = ""
-    """The name of the operation, where the request gave it beside the document."""
+    """The operation name that the request has beside the document; empty if it has none."""
 
     @cached_property
     def roots(self) -> frozenset[str]:
-        """What it asks for at the top."""
+        """The names of the top-level fields."""
         return frozenset(field.name for field in self.fields)
 
     def variables(self, given: Mapping[str, Any]) -> Any:
-        """The variables with their defaults, in a form of graphql-core's own.
+        """Return the variables with their defaults, in graphql-core's own form.
 
         Raises Malformed when one is missing or of the wrong type.
         """
@@ -134,13 +134,13 @@ class Operation:
 
 
 Resolver = Callable[[Any, Any, Field, Mapping[str, Any]], Any]
-"""Gets the source, the context, the field and its arguments; answers a value, or the source of what is below it."""
+"""Called with source, context, field and its arguments; returns a value, or the source of the fields below."""
 
 
 def operation(query: str, name: str | None) -> Operation:
-    """The operation that a request means.
+    """Return the operation that a request selects.
 
-    Raises Malformed for what is no query, Write for a mutation, Elsewhere for what the mirror cannot answer.
+    Raises Malformed for an invalid query, Write for a mutation, NotServed for what the mirror cannot answer.
     """
     found = _operations(query)
     if isinstance(found, MirrorError):
@@ -153,23 +153,23 @@ def operation(query: str, name: str | None) -> Operation:
 
 
 def execute(
-    asked: Operation, context: Any, variables: Any, resolvers: Mapping[str, Mapping[str, Resolver]]
+    operation: Operation, context: Any, variables: Any, resolvers: Mapping[str, Mapping[str, Resolver]]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The data, and the errors of fields that have none.
+    """Return the data, and the errors of fields without data.
 
-    A field that has no resolver is read from its source; Elsewhere is raised for one that the source lacks, since the
-    mirror does not hold it then. It is not caught: half an answer helps nobody.
+    A field without a resolver is read from its source. If the source lacks it, the mirror does not hold it, and
+    NotServed is raised; it is not caught, because half an answer helps nobody.
     """
     errors: list[dict[str, Any]] = []
-    if asked.schema_question is not None:
-        told = execute_sync(_schema(), asked.schema_question, operation_name=_name(asked.node) or None)
-        return told.data or {}, [{"message": error.message} for error in told.errors or ()]
+    if operation.schema_question is not None:
+        answer = execute_sync(_schema(), operation.schema_question, operation_name=_name(operation.node) or None)
+        return answer.data or {}, [{"message": error.message} for error in answer.errors or ()]
 
     planned: dict[int, list[tuple[Field, Resolver | None, Mapping[str, Any]]]] = {}
     objects = size = 0
 
     def plan(fields: tuple[Field, ...]) -> list[tuple[Field, Resolver | None, Mapping[str, Any]]]:
-        """What is the same for all objects of a list."""
+        """Return the included fields with resolvers and arguments, the same for all objects of a list."""
         if id(fields) not in planned:
             planned[id(fields)] = [
                 (
@@ -197,8 +197,8 @@ def execute(
             except KeyError:
                 if resolve is not None:
                     raise
-                raise Elsewhere(f"{field.kind}.{field.name} is not mirrored here") from None
-            except (Elsewhere, TooMuch):
+                raise NotServed(f"{field.kind}.{field.name} is not mirrored here") from None
+            except (NotServed, TooMuch):
                 raise
             except MirrorError as error:
                 errors.append({"message": str(error), "path": [*path, field.key]})
@@ -216,7 +216,7 @@ def execute(
             found[field.key] = value
         return found
 
-    return walk(asked.fields, None, ()), errors
+    return walk(operation.fields, None, ()), errors
 
 
 def _included(node: Conditional, variables: Any) -> bool:
@@ -239,15 +239,15 @@ def _schema() -> GraphQLSchema:
 
 @lru_cache(maxsize=KEEP)
 def _operations(query: str) -> dict[str, Operation] | MirrorError:
-    """The operations by name, or why there are none; refusals are kept, too."""
+    """Return the operations by name, or the error; errors are cached, too."""
     try:
         document = parse(query, no_location=True, max_tokens=MOST_TOKENS)
     except GraphQLError as error:
         if not error.message.endswith("Parsing aborted."):
             return Malformed(error.message)
-        # It is not read to its end; what changes something holds the word.
+        # The document was not parsed to its end; every mutation contains the word.
         return (
-            Write("a change") if "mutation" in query else Elsewhere(f"a document of more than {MOST_TOKENS:,} tokens")
+            Write("a change") if "mutation" in query else NotServed(f"a document of more than {MOST_TOKENS:,} tokens")
         )
     except RecursionError:
         return Malformed("the document is nested too deeply")
@@ -259,17 +259,17 @@ def _operations(query: str) -> dict[str, Operation] | MirrorError:
     except RecursionError:
         return Malformed("the document is nested too deeply")
     if errors:
-        return Elsewhere(errors[0].message.replace("'", '"'))
+        return NotServed(errors[0].message.replace("'", '"'))
     if sum(_expanded(document).values()) > MOST_FIELDS:
-        return Elsewhere(f"a document with more than {MOST_FIELDS:,} fields")
+        return NotServed(f"a document with more than {MOST_FIELDS:,} fields")
     try:
         return {_name(node): _operation(document, node) for node in nodes}
-    except Elsewhere as error:
+    except NotServed as error:
         return error
 
 
 def _expanded(document: DocumentNode) -> dict[str, int]:
-    """How many fields each operation has once its fragments stand in their places."""
+    """Return how many fields each operation has with its fragments expanded."""
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     known: dict[str, int] = {}
 
@@ -345,10 +345,10 @@ def _field(
     if name == "__typename":
         return Field(key, kind.name, name, node, GraphQLField(_query_type()), None, conditions)
     if name.startswith("__"):
-        raise Elsewhere("a question about the schema itself")
+        raise NotServed("a question about the schema itself")
     definition = kind.fields[name]
     type_ = get_named_type(definition.type)
-    # Asked twice, once under a condition: what only the one asks for is told where that one holds.
+    # Requested twice, once under a condition: fields that only one of them selects depend on its condition.
     sets = [(item.selection_set, these if len(nodes) > 1 else ()) for item, these in nodes if item.selection_set]
     below = _fields(document, type_, sets) if isinstance(type_, GraphQLObjectType) else None
     return Field(key, kind.name, name, node, definition, below, conditions)

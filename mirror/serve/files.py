@@ -1,4 +1,4 @@
-"""Files of runs as W&B lists them, and the content of the one that the mirror holds."""
+"""The file lists of runs in W&B's form, and the content of `wandb-metadata.json`, the one file that is mirrored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 
 from mirror.serve import runs
 from mirror.serve.context import Context, RunPath, path_of
-from mirror.serve.documents import Better, Elsewhere, Field
+from mirror.serve.documents import Field, NotServed, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, start_of
 from mirror.snapshot import files
 
@@ -36,7 +36,7 @@ def count(run: Source, context: Context, _field: Field, _arguments: Arguments) -
 
 
 def page(run: Source, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
-    """`files`: names that the mirror lacks may have come since, and are asked of the server."""
+    """Return `files`. Names that the mirror lacks may be new, so the server is asked for them."""
     names = [name for name in arguments.get("names") or () if name is not None]
     start = start_of(arguments)
     first = arguments.get("first")
@@ -44,11 +44,11 @@ def page(run: Source, context: Context, _field: Field, arguments: Arguments) -> 
     if _listed(run, context) is not None:
         asked = files.Asked(names, arguments.get("pattern"))
         found, more = files.page(context.connection, run["rid"], asked, most, start)
-        if names and not context.alone and files.missing(context.connection, run["rid"], names):
+        if names and not context.without_server and files.missing(context.connection, run["rid"], names):
             if context.touched(path_of(run)) is not None:
-                # An upload may end after the list was pulled again.
-                context.look_again(path_of(run))
-            raise Better(f"{', '.join(names)[:100]} of {'/'.join(path_of(run))} is not mirrored")
+                # An upload may finish after the list was pulled again.
+                context.refresh_files(path_of(run))
+            raise ServerKnowsBetter(f"{', '.join(names)[:100]} of {'/'.join(path_of(run))} is not mirrored")
     else:
         node = _metadata_node(context.connection, run["rid"])
         if node is None or set(names) != {METADATA}:
@@ -65,12 +65,12 @@ def page(run: Source, context: Context, _field: Field, arguments: Arguments) -> 
 def url(file: Source, _context: Context, _field: Field, arguments: Arguments) -> Any:
     """`url`"""  # noqa: D400, D415
     if arguments.get("upload"):
-        raise Elsewhere("files are uploaded to the server")
+        raise NotServed("files are uploaded to the server")
     return file["url"]
 
 
 def metadata(connection: DuckDBPyConnection, entity: str, project: str, run_id: str) -> bytes | None:
-    """The content of a run's wandb-metadata.json, where that is mirrored."""
+    """Return the content of a run's wandb-metadata.json; None if it is not mirrored."""
     found = connection.execute(
         "SELECT m.file FROM store.run_metadata AS m JOIN store.runs AS r ON r.rid = m.rid "
         "WHERE r.entity = ? AND r.project = ? AND r.run_id = ? AND r.deleted_at IS NULL",
@@ -80,7 +80,7 @@ def metadata(connection: DuckDBPyConnection, entity: str, project: str, run_id: 
 
 
 def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[RunPath]:
-    """The runs that these files are of, as far as they are listed."""
+    """Return the runs of these files; files that are not in a mirrored list are left out."""
     found = connection.execute(
         "SELECT DISTINCT r.entity, r.project, r.run_id FROM store.run_files AS f JOIN store.runs AS r ON r.rid = f.rid "
         "WHERE f.file_id IN (SELECT unnest(?::VARCHAR[]))",
@@ -90,11 +90,11 @@ def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[Run
 
 
 def _listed(run: Source, context: Context) -> int | None:
-    """How many files are listed; None where the list was never taken. Raises Better where it is known to be old."""
+    """Return the number of listed files; None if no list was pulled. Raises ServerKnowsBetter if it is outdated."""
     listed_at, number = files.listed(context.connection, run["rid"])
     touched = context.touched(path_of(run))
-    if touched is not None and not context.alone and (listed_at is None or listed_at < touched):
-        raise Better(f"files of {'/'.join(path_of(run))} were changed since they were listed")
+    if touched is not None and not context.without_server and (listed_at is None or listed_at < touched):
+        raise ServerKnowsBetter(f"files of {'/'.join(path_of(run))} were changed since they were listed")
     return None if listed_at is None else number
 
 
@@ -109,5 +109,5 @@ def _metadata_node(connection: DuckDBPyConnection, rid: int) -> dict[str, Any] |
     return orjson.loads(found[0][0]) if found and found[0][0] else None
 
 
-def _not_mirrored(run: Source) -> Elsewhere:
-    return Elsewhere(f"the files of {'/'.join(path_of(run))} are not mirrored (sync.files)")
+def _not_mirrored(run: Source) -> NotServed:
+    return NotServed(f"the files of {'/'.join(path_of(run))} are not mirrored (sync.files)")

@@ -1,4 +1,4 @@
-"""Who may ask the endpoint: whoever holds the API key of the mirrored server, from this machine."""
+"""Access control of the endpoint: requests from this machine with the API key of the mirrored server."""
 
 from __future__ import annotations
 
@@ -21,56 +21,56 @@ log = logging.getLogger("mirror.serve")
 
 
 class KeyGuard:
-    """Lets a request through that names this machine, is not caused by another origin, and carries the API key.
+    """Accepts requests that have a loopback Host header, do not come from another origin, and carry the API key.
 
-    The key comes as official clients send it: HTTP Basic authentication, user `api`. `key` tells the right one, and
-    raises MirrorError where there is none. To read a file, an address that was signed here does in place of the key.
+    The key is sent as official clients send it: HTTP Basic authentication, user `api`. `key` returns the right one, and
+    raises MirrorError if there is none. To read a file, an address that was signed here replaces the key.
     """
 
     def __init__(self, app: ASGIApp, key: Callable[[], str], signer: Signer) -> None:
         self._app = app
         self._key = key
         self._signer = signer
-        self._told = ""
+        self._logged_reason = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request, or have the application do so."""
+        """Refuse the request, or pass it to the application."""
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)
         refused: ASGIApp | None = foreign(scope, headers)
-        if refused is None and not self._signed(scope) and (reason := self._unknown(headers)):
-            # A client that is told 401 says what to do about the key, and does not try again.
+        if refused is None and not self._is_signed(scope) and (reason := self._key_error(headers)):
+            # At 401 a client reports what to do about the key, and does not retry.
             refused = JSONResponse({"errors": [{"message": reason}], "message": reason}, 401)
         await (refused or self._app)(scope, receive, send)
 
-    def _signed(self, scope: Scope) -> bool:
+    def _is_signed(self, scope: Scope) -> bool:
         request = HTTPConnection(scope)
         return scope["method"] in ("GET", "HEAD") and self._signer.holds(raw_path(scope), request.query_params)
 
-    def _unknown(self, headers: Headers) -> str:
+    def _key_error(self, headers: Headers) -> str:
         try:
             key = self._key()
         except MirrorError as error:
-            # Anybody may ask, as often as they like; the log is told when the reason is another one.
-            if str(error) != self._told:
-                self._told = str(error)
+            # Anybody may send requests at any rate, so the reason is logged only when it changes.
+            if str(error) != self._logged_reason:
+                self._logged_reason = str(error)
                 log.warning("%s", error)
             return f"the mirror has no API key to compare with: {error}"
-        # Compared in the same time wherever they differ.
-        if hmac.compare_digest(_sent(headers.get("authorization", "")).encode(), f"api:{key}".encode()):
+        # A comparison in constant time does not reveal where they differ.
+        if hmac.compare_digest(_credentials(headers.get("authorization", "")).encode(), f"api:{key}".encode()):
             return ""
-        return "the API key is missing or wrong: the mirror wants the one that it mirrors with"
+        return "the API key is missing or wrong: use the key that the mirror itself uses"
 
 
 def raw_path(scope: Scope) -> str:
-    """The path as it was sent, percent-encoded, without the query."""
+    """Return the path as it was sent, percent-encoded, without the query."""
     path: bytes = scope["raw_path"]
     return path.decode("latin-1").partition("?")[0]
 
 
-def _sent(authorization: str) -> str:
-    """User and password of Basic authentication; empty for anything else."""
+def _credentials(authorization: str) -> str:
+    """Return user and password of Basic authentication; empty for any other."""
     kind, _, text = authorization.partition(" ")
     if kind.lower() != "basic":
         return ""

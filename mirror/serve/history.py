@@ -1,6 +1,6 @@
-"""Logged values of a run as W&B sends them: one JSON text a step.
+"""Logged values of a run in W&B's form: one JSON text per step.
 
-DuckDB finds the values; the texts are made by orjson, in a fraction of the time that DuckDB takes to write numbers
+DuckDB returns the values; orjson makes the texts, in a fraction of the time that DuckDB takes to format numbers
 and to join texts.
 """
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 AHEAD_VALUES = 250_000
-"""How many values of a history that is asked for page by page are read at once."""
+"""How many values are read at once of a history that is requested page by page."""
 
-_HERE = "entity = ? AND project = ? AND run_id = ?"
+_IS_RUN = "entity = ? AND project = ? AND run_id = ?"
 
 
 @dataclass(frozen=True)
 class Window:
-    """Steps from `low` on, to `high` exclusive; of more than `samples` rows that many, evenly spaced."""
+    """Steps from `low` to `high`, exclusive; if there are more than `samples` rows, that many, evenly spaced."""
 
     low: int | None = None
     high: int | None = None
@@ -40,7 +40,7 @@ class Window:
 
     @property
     def most(self) -> int | None:
-        """How many rows to choose; None where that is all there can be."""
+        """How many rows to choose; None if that cannot be fewer than all."""
         if self.samples is None:
             return None
         bounded = self.low is not None and self.high is not None
@@ -50,7 +50,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Logged:
-    """What is known of a run's keys before its values are read: how many rows each has."""
+    """The row counts of a run and of its keys, known before values are read."""
 
     rid: int
     rows: int
@@ -59,15 +59,15 @@ class Logged:
 
     @property
     def values(self) -> int:
-        """How many values the run holds."""
+        """The number of values of the run."""
         return sum(self.counts.values())
 
     def values_between(self, low: int, high: int) -> int:
-        """How many values the run holds from step `low` on, to `high` exclusive, if they lie evenly."""
+        """Estimate the number of values from step `low` to `high`, exclusive, as if they were evenly spread."""
         return self.values * (high - low) // (self.last_step + 1) if self.last_step >= 0 else 0
 
     def values_of(self, wanted: Window) -> int:
-        """The same of a window, of which no more rows are told than are asked for."""
+        """Estimate the number of values in a window, of which at most `samples` rows are returned."""
         low = max(wanted.low or 0, 0)
         high = self.last_step + 1 if wanted.high is None else min(wanted.high, self.last_step + 1)
         between = self.values_between(low, max(high, low))
@@ -76,40 +76,40 @@ class Logged:
 
     @property
     def dense(self) -> str | None:
-        """A key that every row has, as `_timestamp`: its steps are all steps, and quick to read."""
+        """A key that every row has, such as `_timestamp`: reading it is a quick way to all steps."""
         return next((key for key, count in self.counts.items() if count == self.rows), None)
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """What was read of a run in one go: its series from step `low` on, to `high` exclusive."""
+    """The series of a run from step `low` to `high`, exclusive, from one read."""
 
     low: int
     high: int
     series: list[Series]
 
     def cut(self, low: int, high: int) -> list[Series] | None:
-        """A window of it; None for one that is not all in it."""
+        """Return a window of it; None if the window is not completely inside."""
         if not self.low <= low <= high <= self.high:
             return None
         return [part for one in self.series if len((part := one.between(low, high)).steps)]
 
 
 def logged(connection: DuckDBPyConnection, rid: int, rows: int, last_step: int) -> Logged:
-    """The keys of a run that has so many rows, by name."""
+    """Return the row counts of a run's keys, sorted by name."""
     found = connection.execute("SELECT key, rows FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
     return Logged(rid, rows, last_step, dict(found))
 
 
 def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
-    """The first step at which a run logged anything; None for a run without history."""
+    """Return the first step at which a run logged anything; None for a run without history."""
     found = connection.execute("SELECT min(first_step) FROM store.history_keys WHERE rid = ?", [rid]).fetchall()
     first: int | None = found[0][0]
     return first
 
 
 def window(source: HistorySource, run: Logged, wanted: Window) -> list[Series]:
-    """The series of a window, all keys."""
+    """Return the series of all keys in a window."""
     if wanted.most == 0:
         return []
     dense = run.dense if run.values >= DENSE_VALUES else None
@@ -118,12 +118,12 @@ def window(source: HistorySource, run: Logged, wanted: Window) -> list[Series]:
 
 
 def whole_runs(source: HistorySource, rids: Sequence[int]) -> dict[int, list[Series]]:
-    """All series of these runs, by their number; a run without any is left out."""
+    """Return all series of these runs by `rid`; runs without any are left out."""
     return read(source, rids, Scope(), 0)
 
 
 def stretch(source: HistorySource, run: Logged, low: int, high: int) -> Stretch:
-    """The series from `low` to `high`, and of as many steps behind as hold AHEAD_VALUES at the most."""
+    """Return the series from `low` to `high`, and of later steps up to about AHEAD_VALUES values."""
     end = max(high, low + (run.last_step + 1) * AHEAD_VALUES // max(run.values, 1))
     return Stretch(low, end, window(source, run, Window(low, end)))
 
@@ -131,11 +131,11 @@ def stretch(source: HistorySource, run: Logged, low: int, high: int) -> Stretch:
 def lines(
     connection: DuckDBPyConnection, run: Logged, series: Sequence[Series], exported_to: int | None = None
 ) -> list[str]:
-    """The rows of these series by rising step; numbers that are not finite are bare tokens.
+    """Return the rows of these series as JSON texts by rising step; non-finite numbers are bare tokens.
 
-    Nested values are nested again where the run's summary shows that they were logged so; the mirror itself has a
-    dotted key for each, which may also have been logged with its dots. Up to `exported_to` they stay dotted, as they
-    are in the server's exported files.
+    The mirror has a dotted key for each nested value, but a key may also have been logged with its dots. So values are
+    nested again where the run's summary shows that they were logged nested. Up to the step `exported_to` they stay
+    dotted, as they are in the server's exported files.
     """
     nested = _document(connection, run.rid) if any("." in one.key for one in series) else {}
     paths = {one.key: path for one in series if len(path := _path(nested, one.key)) > 1}
@@ -151,18 +151,18 @@ def lines(
 
 
 def events(source: HistorySource, project: Project, run_id: str, rid: int, samples: int | None) -> list[str]:
-    """The rows of system metrics."""
+    """Return the rows of system metrics."""
     most = None if samples is None else max(samples, 0)
     if most == 0:
         return []
-    count = f"SELECT count(*) FROM system_metrics WHERE {_HERE}"
+    count = f"SELECT count(*) FROM system_metrics WHERE {_IS_RUN}"
     values = source.connection.execute(count, [*project, run_id]).fetchall()[0][0]
     found = read(source, [rid], Scope(samples=most, system=True), values).get(rid, [])
     return _texts(found, {}, step_key=None)
 
 
 def latest_events(connection: DuckDBPyConnection, project: Project, run_ids: Sequence[str]) -> dict[str, str]:
-    """The latest value of each system metric of these runs, as JSON texts."""
+    """Return the latest value of each system metric of these runs, as JSON texts by run id."""
     rows = connection.execute(
         "SELECT run_id, key, arg_max(value, step), arg_max(text, step) FROM system_metrics "
         "WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?)) AND NOT starts_with(key, '_') "
@@ -176,9 +176,9 @@ def latest_events(connection: DuckDBPyConnection, project: Project, run_ids: Seq
 
 
 def sampled(source: HistorySource, run: Logged, keys: Sequence[str], wanted: Window) -> orjson.Fragment | list[Any]:
-    """The rows that hold all of these keys, cut down to them, as strict JSON: NaN and infinities are strings.
+    """Return the rows that have all of these keys, with only these, as strict JSON: NaN and infinities are strings.
 
-    A key of a nested object stands for the object.
+    The key of a nested object selects the whole object.
     """
     asked = [key for key in dict.fromkeys(keys) if key != "_step"]
     if not asked:
@@ -197,12 +197,12 @@ def sampled(source: HistorySource, run: Logged, keys: Sequence[str], wanted: Win
     found = _held_by_all(source, run, groups, wanted)
     pieces = [orjson.dumps(chunk)[1:-1] for chunk in _chunks(found, paths, "_step" if "_step" in keys else None)]
     text = b"[" + b",".join(pieces) + b"]"
-    # Lists and objects are kept as the text that was logged, which may hold bare tokens, too.
+    # Lists and objects are stored as the text that was logged, which may contain bare tokens, too.
     return list(_strict(loads(text))) if b"NaN" in text or b"Infinity" in text else orjson.Fragment(text)
 
 
 def _held_by_all(source: HistorySource, run: Logged, groups: Sequence[Sequence[str]], wanted: Window) -> list[Series]:
-    """The series of these keys at the steps where each group has a value, or at some of these steps."""
+    """Return the series of these keys at the steps where every group has a value, or at a sample of these steps."""
     every = tuple(name for names in groups for name in names)
     scope = Scope(keys=every, first=wanted.low, end=wanted.high)
     values = sum(run.counts[name] for name in every)
@@ -215,7 +215,7 @@ def _held_by_all(source: HistorySource, run: Logged, groups: Sequence[Sequence[s
 
 
 def _steps(source: HistorySource, run: Logged, wanted: Window) -> list[int]:
-    """The steps of all rows, read from a key that each has, or from all keys where there is none."""
+    """Return the steps of all rows, read from a key that each row has, or from all keys if there is none."""
     scope = Scope((run.dense,) if run.dense else (), wanted.low, wanted.high, wanted.most)
     found: list[Any] = steps_of(read(source, [run.rid], scope, run.values).get(run.rid, [])).to_pylist()
     return found
@@ -227,18 +227,18 @@ def described(
     runs: Mapping[int, Mapping[str, Any]],
     heavy: Mapping[int, facts.Heavy],
 ) -> dict[int, dict[str, Any]]:
-    """What `historyKeys` answers for runs by their number, as they were looked up; nothing for one without rows.
+    """Return `historyKeys` of runs by `rid`; runs without rows are left out.
 
-    Which keys rose alone, and the types of those that are no plain numbers, are as the server told them; of runs that
-    it does not know, and of keys that it had not counted yet, they are found out from the values.
+    Whether a key is monotonic, and the types of keys that are not plain numbers, are as the server returned them; for
+    runs that it does not know, and keys that it had not counted yet, they are computed from the values.
     """
     here, params = among(list(runs), exactly=True)
     keys = f"SELECT rid, key, rows, last FROM store.history_keys WHERE {here} ORDER BY rid, key"
     rows = connection.execute(keys, params).fetchall()
-    told = {rid: orjson.loads(heavy[rid][1] or "{}") for rid in runs if rid in heavy and heavy[rid][1]}
-    rose = {
+    of_server = {rid: orjson.loads(heavy[rid][1] or "{}") for rid in runs if rid in heavy and heavy[rid][1]}
+    monotonic = {
         rid: dict.fromkeys(about["falling"], False) | dict.fromkeys(about["monotonic"], True)
-        for rid, about in told.items()
+        for rid, about in of_server.items()
     }
     found: dict[int, dict[str, Any]] = {}
     unknown: dict[int, list[str]] = {}
@@ -246,20 +246,20 @@ def described(
         if rid not in found:
             found[rid] = {"keys": {"_step": None}, "lastStep": runs[rid]["last_step"], "sets": []}
         about = found[rid]["keys"]
-        if rid in told and key in told[rid]["others"]:
-            about[key] = told[rid]["others"][key]
-        elif rid in rose and last is not None and key in rose[rid]:
-            about[key] = _of_numbers(count, last, monotonic=rose[rid][key])
+        if rid in of_server and key in of_server[rid]["others"]:
+            about[key] = of_server[rid]["others"][key]
+        elif rid in monotonic and last is not None and key in monotonic[rid]:
+            about[key] = _number_entry(count, last, monotonic=monotonic[rid][key])
         else:
             unknown.setdefault(rid, []).append(key)
     for rid, names in unknown.items():
-        found[rid]["keys"] |= _looked_at(connection, project, runs[rid]["name"], names)
+        found[rid]["keys"] |= _described_from_values(connection, project, runs[rid]["name"], names)
     for rid, entry in found.items():
-        entry["keys"]["_step"] = _of_numbers(runs[rid]["historyLineCount"], entry["lastStep"], monotonic=True)
+        entry["keys"]["_step"] = _number_entry(runs[rid]["historyLineCount"], entry["lastStep"], monotonic=True)
     return found
 
 
-def _of_numbers(count: int, last: float | None, *, monotonic: bool) -> dict[str, Any]:
+def _number_entry(count: int, last: float | None, *, monotonic: bool) -> dict[str, Any]:
     return {
         "typeCounts": [{"type": "number", "count": count}],
         "monotonic": monotonic,
@@ -267,10 +267,10 @@ def _of_numbers(count: int, last: float | None, *, monotonic: bool) -> dict[str,
     }
 
 
-def _looked_at(
+def _described_from_values(
     connection: DuckDBPyConnection, project: Project, run_id: str, keys: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """The same of these keys, from their values: how many are of which type, and whether they only rose."""
+    """Compute the entries of these keys from their values: the count of each type, and whether they only rose."""
     rows = connection.execute(
         """
         WITH typed AS (
@@ -306,14 +306,14 @@ def _document(connection: DuckDBPyConnection, rid: int) -> dict[str, Any]:
 
 
 def _path(document: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Where a dotted key stands in the summary; the key itself where it is not found there."""
+    """Return the path of a dotted key in the summary; the key itself if it is not there."""
     return _located(document, key) or (key,)
 
 
 def _below(document: Mapping[str, Any], key: str, name: str, *, besides: bool) -> tuple[str, ...]:
-    """Where in the object of a key a dotted key stands; nowhere for one that was logged with its dots.
+    """Return the path of a dotted name within the object of a key; empty if it was logged with its dots.
 
-    One that the summary does not show is taken for nested, but not `besides` plain values of the key.
+    A name that is not in the summary counts as nested, unless the key also has plain values (`besides`).
     """
     path = _located(document, name)
     for place in range(1, len(path or ())):
@@ -334,31 +334,31 @@ def _located(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
 
 
 def _texts(series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None = "_step") -> list[str]:
-    """Each row as JSON text."""
+    """Return each row as JSON text."""
     return [orjson.dumps(row).decode() for chunk in _chunks(series, paths, step_key) for row in chunk]
 
 
 def _chunks(
     series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows for orjson, some at a time. `paths` says where the values of keys that are nested stand."""
+    """Yield the rows for orjson in chunks. `paths` are the paths of nested keys."""
     for chunk in chunks(align(series), step_key, _cells):
         yield [_nested(row, paths) for row in chunk] if paths else chunk
 
 
 def _nested(row: Mapping[str, Any], paths: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     for key, value in row.items():
         *above, last = paths.get(key, (key,))
-        place = made
+        parent = document
         for name in above:
-            place = place.setdefault(name, {})
-        place[last] = value
-    return made
+            parent = parent.setdefault(name, {})
+        parent[last] = value
+    return document
 
 
 def _cells(one: Series) -> Numbers | list[Any]:
-    """The values for orjson: what it has no words for, or was logged as text, is a fragment."""
+    """Return the values for orjson: non-finite numbers, and values that are stored as text, are fragments."""
     numbers = one.numbers()
     if numbers is not None and one.finite:
         return Numbers.of(numbers)

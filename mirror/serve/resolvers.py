@@ -1,4 +1,4 @@
-"""How each field of a query is answered from the mirror. A field that is not listed here is read from its source."""
+"""Resolvers: how fields of a query are answered from the mirror. Fields without one are read from their source."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mirror.errors import QueryError
 from mirror.remote.json_history import KeyGlobs
 from mirror.serve import console, files, history, runs
 from mirror.serve.context import LIVE_STATES, Context, path_of
-from mirror.serve.documents import Better, Elsewhere, Field, Resolver, TooMuch
+from mirror.serve.documents import Field, NotServed, Resolver, ServerKnowsBetter, TooMuch
 from mirror.serve.history import AHEAD_VALUES
-from mirror.serve.pages import connection, cursor, place_of, start_of
+from mirror.serve.pages import connection, cursor, read_cursor, start_of
 from mirror.serve.runs import Listing
 from mirror.snapshot import facts
 from mirror.wandb_json import loads
@@ -26,98 +26,98 @@ Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]
 
 FRESH = timedelta(days=1)
-"""How old what the server told of itself may be before it is asked again. Passes ask it every few hours."""
+"""How old server information may be before the server is asked again. Passes ask it every few hours."""
 
 ASKED_SECONDS = 600.0
-"""How long the server is not asked again which steps of one run it has exported."""
+"""How long the server is not asked again which steps of a run it has exported."""
 
 MOST_VALUES = 10_000_000
-"""Of a history in one answer; its text takes some 50 bytes a value, and what it is made of as much again."""
+"""The most history values in one answer; its text takes some 50 bytes per value, and its objects as much again."""
 
 _LAST_STEP = 2**63 - 1
 
 _HEAVY = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "historyKeys"})
-"""Fields of a run that are read where they are asked for; the others are known of every run that was looked at."""
+"""Fields of a run that are read only on request; the others are read with every run."""
 
 AHEAD_RUNS = 32
 AHEAD_LINES = 2_000
-"""How many runs, and how many of their history lines, are read at once for a loop over a list."""
+"""How many runs, and how many of their history lines, are read together during a loop over a list."""
 
 AHEAD_BYTES = 1 << 17
-"""Runs of a list in which one has larger documents are read one at a time."""
+"""If a run of a list has larger documents than this, the runs are read one at a time."""
 
 
-ALWAYS = ""
-"""The version under which is kept what the server said of exports: a scan goes on while the mirror moves on."""
+ANY_VERSION = ""
+"""The version key for what the server reported about exports: a scan continues although the snapshot changes."""
 
-_OF_FACTS = frozenset({"projectId", "readOnly", "stopped", "exitcode", "systemMetrics", "user", "runInfo"})
-_OF_HISTORY = frozenset({"historyKeys", "history", "sampledHistory", "parquetHistory"})
-"""Fields of a run that come from what is kept of it beside its record, and from its history."""
+_FROM_FACTS = frozenset({"projectId", "readOnly", "stopped", "exitcode", "systemMetrics", "user", "runInfo"})
+_FROM_HISTORY = frozenset({"historyKeys", "history", "sampledHistory", "parquetHistory"})
+"""Fields of a run that come from its stored server facts, and from its history."""
 
 
-class Exports(Elsewhere):
-    """Which steps of a run the server has exported is to be asked first; then this is answered by the mirror."""
+class ExportsUnknown(NotServed):
+    """The server must first be asked which steps of the run it has exported; then the mirror can answer."""
 
     def __init__(self, rid: int, last_step: int) -> None:
-        super().__init__("which steps are exported")
+        super().__init__("it is not known which steps are exported")
         self.rid, self.last_step = rid, last_step
 
 
 def _viewer(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any] | None:
-    """Whoever holds the key: what the server told of them, or at least what the daemon found out when it signed in."""
-    told: dict[str, Any] | None = context.server[0].get("viewer", {})
-    if told and context.username in (None, told.get("username")):
-        return told
+    """Return the owner of the key: as the server returned it, or else what the daemon learned when it signed in."""
+    viewer: dict[str, Any] | None = context.server[0].get("viewer", {})
+    if viewer and context.username in (None, viewer.get("username")):
+        return viewer
     known = {"username": context.username, "entity": context.entity}
     return {name: value for name, value in known.items() if value is not None}
 
 
 def _server_info(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any] | None:
-    """What the server told of itself; what is old is asked again while the server can be reached."""
-    told, age = context.server
-    if "serverInfo" not in told:
-        raise Elsewhere("the server has not told of itself yet")
-    if age > FRESH and not context.alone:
-        raise Better("what the server told of itself is old")
-    info: dict[str, Any] | None = told["serverInfo"]
+    """Return the stored server information; if it is old, the server is asked again while it can be reached."""
+    server, age = context.server
+    if "serverInfo" not in server:
+        raise NotServed("the server information is not mirrored yet")
+    if age > FRESH and not context.without_server:
+        raise ServerKnowsBetter("the mirrored server information is old")
+    info: dict[str, Any] | None = server["serverInfo"]
     return info
 
 
 def _api_keys(user: Source, context: Context, *_: Any) -> Any:
-    """Secrets, on older servers: the mirror knows at most that there are none. To the SDK null is "not loaded"."""
+    """Return `apiKeys`: secrets on older servers, so the mirror only knows if there are none. Null is "not loaded"."""
     if "apiKeys" in user:
         return user["apiKeys"]
-    if context.alone:
+    if context.without_server:
         return None
-    raise Better("API keys are not mirrored")
+    raise ServerKnowsBetter("API keys are not mirrored")
 
 
 def _project(_source: Any, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
     entity, name = arguments.get("entityName") or context.default_entity(), arguments.get("name")
     found = context.projects(entity, name) if entity and name else []
     if not found:
-        raise Elsewhere(f"the project {entity}/{name} is not mirrored")
+        raise NotServed(f"the project {entity}/{name} is not mirrored")
     return found[0]
 
 
 def _entity(_source: Any, context: Context, _field: Field, arguments: Arguments) -> dict[str, Any]:
-    """What any project of the entity told of it."""
+    """Return the entity as any of its projects has it."""
     name = arguments.get("name") or context.default_entity()
     found = facts.projects(context.connection, name) if name else []
     if not found:
-        raise Elsewhere(f"no project of {name} is mirrored")
-    told: dict[str, Any] = next((project["entity"] for project in found if project.get("entity")), {"name": name})
-    return told
+        raise NotServed(f"no project of {name} is mirrored")
+    entity: dict[str, Any] = next((project["entity"] for project in found if project.get("entity")), {"name": name})
+    return entity
 
 
 def _projects(entity: str | None, context: Context, arguments: Arguments) -> dict[str, Any]:
     wanted = entity or context.default_entity()
     found = facts.projects(context.connection, wanted) if wanted else []
     if not found:
-        raise Elsewhere(f"no project of {wanted} is mirrored")
+        raise NotServed(f"no project of {wanted} is mirrored")
     ordered = facts.in_order(found, arguments.get("order"))
     if ordered is None:
-        raise Elsewhere(f"projects of {wanted} in the order {arguments.get('order')}")
+        raise NotServed(f"projects of {wanted} in the order {arguments.get('order')}")
     start = start_of(arguments)
     end = start + max(len(ordered) if arguments.get("first") is None else arguments["first"], 0)
     edges = [{"node": node, "cursor": cursor("projects", place)} for place, node in enumerate(ordered, start=1)]
@@ -131,7 +131,7 @@ def _entity_name(project: Source, *_: Any) -> str:
 
 def _listing(project: Source, context: Context, arguments: Arguments) -> Listing:
     if not project["listed"]:
-        raise Elsewhere(f"not all runs of {project['key']} are mirrored yet")
+        raise NotServed(f"not all runs of {project['key']} are mirrored yet")
     _needs_text(arguments, "filters")
     return context.listings.find(
         context.ask,
@@ -147,20 +147,20 @@ def _run_count(project: Source, context: Context, _field: Field, arguments: Argu
     return len(_listing(project, context, arguments).rids)
 
 
-def _runs(project: Source, context: Context, asked: Field, arguments: Arguments) -> dict[str, Any]:
+def _runs(project: Source, context: Context, field: Field, arguments: Arguments) -> dict[str, Any]:
     start = 0
     listing: Listing | None = None
     if arguments.get("after"):
-        name, start = place_of(arguments["after"])
+        name, start = read_cursor(arguments["after"])
         listing = context.listings.kept(name)
     if listing is None:
         listing = _listing(project, context, arguments)
     first = arguments.get("first")
     end = start + min(runs.MOST_RUNS if first is None else max(first, 0), runs.MOST_RUNS)
     rids = listing.rids[start:end].tolist()
-    fields = asked.names("edges", "node")
+    fields = field.names("edges", "node")
     if not arguments.get("after") and end < len(listing.rids):
-        _hold_all(project, context, listing, fields)
+        _require_all(project, context, listing, fields)
     found: dict[int, dict[str, Any]] = {}
     for block in range(start // runs.BLOCK, -(-min(end, len(listing.rids)) // runs.BLOCK)):
         found |= _block(project, context, listing, block)
@@ -171,23 +171,23 @@ def _runs(project: Source, context: Context, asked: Field, arguments: Arguments)
     return connection(edges, start, more=end < len(listing.rids), total=len(listing.rids))
 
 
-def _hold_all(project: Source, context: Context, listing: Listing, fields: frozenset[str]) -> None:
-    """Raise Elsewhere where a later page of the list would: the server could not go on with a list of the mirror's."""
+def _require_all(project: Source, context: Context, listing: Listing, fields: frozenset[str]) -> None:
+    """Raise NotServed if a later page of the list would, because the server cannot continue a list of the mirror."""
     connection, key = context.connection, project["key"]
     lacking: set[int] = set()
     unread = context.remembered(("unread", key), lambda: facts.unread(connection, key))
-    lacking.update(rid for rid, columns in unread.items() if runs.unheld(columns) & fields)
-    if fields & _OF_FACTS:
+    lacking.update(rid for rid, columns in unread.items() if runs.unreadable(columns) & fields)
+    if fields & _FROM_FACTS:
         lacking.update(context.remembered(("no facts", key), lambda: facts.without_facts(connection, key)))
-    if fields & _OF_HISTORY:
+    if fields & _FROM_HISTORY:
         find = partial(facts.without_history, connection, key, sorted(LIVE_STATES))
         lacking.update(context.remembered(("no history", key), find))
     if lacking and not lacking.isdisjoint(listing.rids):
-        raise Elsewhere(f"not all of what is asked of the runs of {key} is mirrored")
+        raise NotServed(f"a requested field is not mirrored for all runs of {key}")
 
 
 def _block(project: Source, context: Context, listing: Listing, block: int) -> dict[int, dict[str, Any]]:
-    """Runs of a list by their number, without their documents. Each may be asked for by its name next."""
+    """Return a block of a list by `rid`, without documents, and cache each run by name: it may be requested next."""
 
     def find() -> dict[int, dict[str, Any]]:
         rids = listing.rids[block * runs.BLOCK : (block + 1) * runs.BLOCK].tolist()
@@ -202,13 +202,13 @@ def _block(project: Source, context: Context, listing: Listing, block: int) -> d
     return context.listings.blocks.get(context.version, (listing.name, block), find)
 
 
-def _run(project: Source, context: Context, asked: Field, arguments: Arguments) -> dict[str, Any]:
-    fields = asked.names()
-    # Page after page of one history is asked for by the run's name; the run is looked up once a snapshot.
+def _run(project: Source, context: Context, field: Field, arguments: Arguments) -> dict[str, Any]:
+    fields = field.names()
+    # Each page of a history is requested by the run's name; the run is looked up once per snapshot.
     find = partial(runs.row_of, context.connection, project, arguments["name"])
     light = context.remembered(("run", project["key"], arguments["name"]), find)
     if light is None:
-        raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
+        raise NotServed(f"the run {project['key']}/{arguments['name']} is not mirrored")
     if not fields & _HEAVY:
         return light
     ahead, version = context.listings.ahead, context.version
@@ -218,7 +218,7 @@ def _run(project: Source, context: Context, asked: Field, arguments: Arguments) 
         rows = runs.with_documents(context.connection, following, fields)
         _describe(context, project, rows, fields)
         if not rows:
-            raise Elsewhere(f"the run {project['key']}/{arguments['name']} is not mirrored")
+            raise NotServed(f"the run {project['key']}/{arguments['name']} is not mirrored")
         for row in rows:
             if runs.weight(row, row.get("described")) > AHEAD_BYTES:
                 context.listings.walks.stop(light)
@@ -229,7 +229,7 @@ def _run(project: Source, context: Context, asked: Field, arguments: Arguments) 
 
 
 def _following(context: Context, what: str, run: Source, fits: Callable[[Sequence[Source]], bool]) -> Sequence[Source]:
-    """This run, and those behind it in the list that is being walked through."""
+    """Return this run, and if a client loops over its list, the next runs of the list."""
     if "place" not in run:
         return [run]
     listing, place = run["place"]
@@ -238,22 +238,22 @@ def _following(context: Context, what: str, run: Source, fits: Callable[[Sequenc
 
 
 def _describe(context: Context, project: Source, rows: list[dict[str, Any]], fields: frozenset[str]) -> None:
-    """What is known of the logged keys and the system metrics of these runs, in one go for all of them."""
+    """Add the requested `historyKeys` and `systemMetrics` to these runs, read for all of them together."""
     if not rows or not fields & {"historyKeys", "systemMetrics"}:
         return
-    told = facts.heavy(context.connection, [row["rid"] for row in rows])
+    stored = facts.heavy(context.connection, [row["rid"] for row in rows])
     if "historyKeys" in fields:
         by_number = {row["rid"]: row for row in rows}
-        described = history.described(context.connection, project["key"], by_number, told)
+        described = history.described(context.connection, project["key"], by_number, stored)
         for row in rows:
             row["described"] = described.get(row["rid"])
     if "systemMetrics" in fields:
         for row in rows:
-            metrics = told.get(row["rid"], (None, None))[0]
+            metrics = stored.get(row["rid"], (None, None))[0]
             if metrics is not None:
                 row["systemMetrics"] = None if metrics == "null" else metrics
-        # A run that the server does not know is described by what was read from its file.
-        local = [row for row in rows if row["rid"] not in told and "systemMetrics" in row]
+        # The metrics of a run that the server does not know were read from its file.
+        local = [row for row in rows if row["rid"] not in stored and "systemMetrics" in row]
         if local:
             latest = history.latest_events(context.connection, project["key"], [row["name"] for row in local])
             for row in local:
@@ -265,50 +265,50 @@ def _logged(run: Source, context: Context) -> history.Logged:
     return context.remembered(("logged", run["rid"]), find)
 
 
-def _hold_history(run: Source, context: Context, keys: Sequence[str] | None = None) -> None:
-    """Raise Elsewhere where the mirror lacks history of the run, or these keys of it, any key where there are none.
+def _require_history(run: Source, context: Context, keys: Sequence[str] | None = None) -> None:
+    """Raise NotServed if the mirror lacks history rows of the run, or some of `keys`, by default of all its keys.
 
-    Better for a live run, of which there is always more than is mirrored: what there is can be told.
+    Raises ServerKnowsBetter for a live run, which always has more than is mirrored: what is mirrored can be returned.
     """
     if run["local"]:
         return
-    held, told = run["rows"], run["server_rows"] or 0
-    if held < told:
-        missing = f"{held:,} of the {told:,} history rows of {'/'.join(path_of(run))} are mirrored"
+    held, reported = run["rows"], run["server_rows"] or 0
+    if held < reported:
+        missing = f"{held:,} of the {reported:,} history rows of {'/'.join(path_of(run))} are mirrored"
         if held == 0 or run["state"] not in LIVE_STATES:
-            raise Elsewhere(missing)
-        if run["last_step"] < (run["server_last_step"] or 0) and not context.alone:
-            raise Better(missing)
+            raise NotServed(missing)
+        if run["last_step"] < (run["server_last_step"] or 0) and not context.without_server:
+            raise ServerKnowsBetter(missing)
     globs = run["project"]["globs"]
     if globs and (mirrored := KeyGlobs(loads(globs))).everything is False:
-        wanted = _told_keys(run, context) if keys is None else keys
+        wanted = _server_keys(run, context) if keys is None else keys
         if left_out := next((key for key in wanted if key != "_step" and key not in mirrored), None):
-            raise Elsewhere(f"the key {left_out} of {'/'.join(path_of(run))} is not mirrored (sync.history)")
+            raise NotServed(f"the key {left_out} of {'/'.join(path_of(run))} is not mirrored (sync.history)")
 
 
-def _told_keys(run: Source, context: Context) -> list[str]:
-    """All keys that the run ever logged, as the server told."""
+def _server_keys(run: Source, context: Context) -> list[str]:
+    """Return all keys that the run ever logged, as the server returned them."""
     text = facts.heavy(context.connection, [run["rid"]]).get(run["rid"], (None, None))[1]
     if text is None:
-        raise Elsewhere(f"the keys of {'/'.join(path_of(run))} are not mirrored")
-    told = loads(text)
-    return [*told["monotonic"], *told["falling"], *told["others"]]
+        raise NotServed(f"the keys of {'/'.join(path_of(run))} are not mirrored")
+    entry = loads(text)
+    return [*entry["monotonic"], *entry["falling"], *entry["others"]]
 
 
 def _history(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
-    _hold_history(run, context)
+    _require_history(run, context)
     low, high = _step(arguments, "minStep"), _step(arguments, "maxStep")
     wanted = history.Window(low, high, arguments.get("samples"))
     logged = _logged(run, context)
     if logged.values_of(wanted) > MOST_VALUES:
         raise TooMuch(
             f"{logged.values_of(wanted):,} values of {'/'.join(path_of(run))} are too many at once; "
-            "ask for fewer samples, for some keys, or page by page, as scan_history does"
+            "request fewer samples, some of the keys, or single pages, as scan_history does"
         )
     limit = arguments.get("maxKeyLimit")
     if limit is not None and 0 <= limit < len(logged.counts):
-        raise Elsewhere(f"the {len(logged.counts)} keys of {'/'.join(path_of(run))} with maxKeyLimit {limit}")
-    found = _of_stretch(run, context, logged, wanted)
+        raise NotServed(f"the {len(logged.counts)} keys of {'/'.join(path_of(run))} with maxKeyLimit {limit}")
+    found = _from_stretch(run, context, logged, wanted)
     if found is None:
         found = _whole(run, context, wanted)
     if found is None:
@@ -318,33 +318,33 @@ def _history(run: Source, context: Context, _field: Field, arguments: Arguments)
 
 
 def _step(arguments: Arguments, name: str) -> int | None:
-    """A step that is given as a number or as the text of one, as 64 bits may be."""
-    given = arguments.get(name)
+    """Return a step argument, which may be a number or, as 64-bit integers may be, its text."""
+    step = arguments.get(name)
     try:
-        if given is None:
+        if step is None:
             return None
-        if isinstance(given, int | str) and not isinstance(given, bool):
-            return _within(int(given))
+        if isinstance(step, int | str) and not isinstance(step, bool):
+            return _within(int(step))
     except ValueError:
         pass
-    raise QueryError(f"{name} is {str(given)[:40]!r}; give a whole number")
+    raise QueryError(f"{name} is {str(step)[:40]!r}; give a whole number")
 
 
 def _within(step: int) -> int:
-    """The step, or the last one that may be."""
+    """Return the step, limited to the allowed range."""
     return min(max(step, -_LAST_STEP), _LAST_STEP)
 
 
 def _exported_to(run: Source, context: Context) -> int | None:
-    """The last step of which official clients read an exported file; None where all of them are live."""
-    learned: tuple[int | None, float] | None = context.listings.exported.peek(ALWAYS, run["rid"])
+    """Return the last step that official clients read from exported files; None if all steps are live."""
+    learned: tuple[int | None, float] | None = context.listings.exported.peek(ANY_VERSION, run["rid"])
     if learned is not None and learned[0] is not None:
         return learned[0]
     return context.remembered(("export", run["rid"]), lambda: (facts.exported_to(context.connection, run["rid"]),))[0]
 
 
 def _whole(run: Source, context: Context, wanted: history.Window) -> list[Series] | None:
-    """All rows of a short run, read with those of the short runs behind it where a list is being walked through."""
+    """Return all rows of a short run, read together with the next short runs of a list if a client loops over it."""
     lines = run["rows"]
     bounded = wanted.low is not None or wanted.high is not None
     if bounded or lines > AHEAD_LINES or (wanted.samples is not None and wanted.samples < lines):
@@ -360,8 +360,8 @@ def _whole(run: Source, context: Context, wanted: history.Window) -> list[Series
     return found
 
 
-def _of_stretch(run: Source, context: Context, logged: history.Logged, wanted: history.Window) -> list[Series] | None:
-    """A page of all rows between two steps, which is one of many: more is read at once, and kept for the next ones."""
+def _from_stretch(run: Source, context: Context, logged: history.Logged, wanted: history.Window) -> list[Series] | None:
+    """Return a page of all rows between two steps; more rows are read at once, and kept for the next pages."""
     low, high = wanted.low, wanted.high
     if low is None or high is None or wanted.most is not None or logged.values_between(low, high) > AHEAD_VALUES:
         return None
@@ -369,15 +369,15 @@ def _of_stretch(run: Source, context: Context, logged: history.Logged, wanted: h
     find = partial(history.stretch, context.source, logged, low, high)
     found = context.listings.stretches.get(context.version, key, find).cut(low, high)
     if found is None:
-        made = find()
-        context.listings.stretches.keep(context.version, key, made)
-        found = made.cut(low, high)
+        stretch = find()
+        context.listings.stretches.keep(context.version, key, stretch)
+        found = stretch.cut(low, high)
     return found
 
 
 def _events(run: Source, context: Context, _field: Field, arguments: Arguments) -> list[str]:
     if not facts.events_held(context.connection, run["rid"], sorted(LIVE_STATES)):
-        raise Elsewhere(f"system metrics of {'/'.join(path_of(run))} are not mirrored (sync.system_metrics)")
+        raise NotServed(f"system metrics of {'/'.join(path_of(run))} are not mirrored (sync.system_metrics)")
     return history.events(context.source, run["project"]["key"], run["name"], run["rid"], arguments.get("samples"))
 
 
@@ -385,12 +385,12 @@ def _sampled(run: Source, context: Context, _field: Field, arguments: Arguments)
     logged = _logged(run, context)
     specs = [_spec(text) for text in arguments["specs"]]
     for keys, _ in specs:
-        _hold_history(run, context, keys)
+        _require_history(run, context, keys)
     return [history.sampled(context.source, logged, keys, wanted) for keys, wanted in specs]
 
 
 def _spec(text: str) -> tuple[list[str], history.Window]:
-    """The keys and the window of one request for sampled rows; its last step is inclusive."""
+    """Return the keys and the window of one spec for sampled rows; the last step of a spec is inclusive."""
     try:
         spec = loads(text)
         low, high = spec.get("minStep"), spec.get("maxStep")
@@ -401,47 +401,49 @@ def _spec(text: str) -> tuple[list[str], history.Window]:
         )
         return [str(key) for key in spec["keys"]], window
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        raise QueryError(f'{text[:80]!r} is no history spec, such as {{"keys": ["_step", "loss"]}}') from None
+        raise QueryError(
+            f'{text[:80]!r} is not a history spec; send one such as {{"keys": ["_step", "loss"]}}'
+        ) from None
 
 
-def _first_step(run: Source, context: Context, *_: Any) -> dict[str, Any]:
-    """No exported files: clients keep them by the run's name and never ask again, so that they would miss what is new.
+def _parquet_history(run: Source, context: Context, *_: Any) -> dict[str, Any]:
+    """Return no exported files: clients cache them by the run's name for ever, and would miss all later rows.
 
-    Everything counts as live, from the first step on, and is asked for page by page.
+    All steps are reported as live, so clients request them page by page.
     """
-    _hold_history(run, context)
-    if context.scans and not context.alone and _may_be_exported(run, context):
-        raise Exports(run["rid"], run["last_step"])
+    _require_history(run, context)
+    if context.scans and not context.without_server and _may_be_exported(run, context):
+        raise ExportsUnknown(run["rid"], run["last_step"])
     first = history.first_step(context.connection, run["rid"])
     return {"parquetUrls": [], "liveData": [] if first is None else [{"_step": first}]}
 
 
 def _may_be_exported(run: Source, context: Context) -> bool:
-    """Whether the server may have exported since the last pass what it tells otherwise then: nested values."""
+    """Return True if the server may have exported nested values since the last pass; it returns them dotted then."""
     exported_to = _exported_to(run, context)
-    learned: tuple[int | None, float] | None = context.listings.exported.peek(ALWAYS, run["rid"])
-    asked = learned is not None and time.monotonic() - learned[1] < ASKED_SECONDS
-    if asked or run["state"] in LIVE_STATES or (exported_to is not None and exported_to >= run["last_step"]):
+    learned: tuple[int | None, float] | None = context.listings.exported.peek(ANY_VERSION, run["rid"])
+    recently_asked = learned is not None and time.monotonic() - learned[1] < ASKED_SECONDS
+    if recently_asked or run["state"] in LIVE_STATES or (exported_to is not None and exported_to >= run["last_step"]):
         return False
     return any("." in key for key in _logged(run, context).counts)
 
 
 def _history_keys(run: Source, context: Context, *_: Any) -> Any:
-    _hold_history(run, context)
+    _require_history(run, context)
     return run["described"]
 
 
 def _needs_text(arguments: Arguments, name: str) -> None:
     if not isinstance(arguments.get(name), str | None):
-        raise QueryError(f"{name} is no JSON text; send it as a string")
+        raise QueryError(f"{name} is not JSON text; send it as a string")
 
 
-def _held(name: str, resolve: Resolver) -> Resolver:
-    """The same where the mirror holds what the field is made of."""
+def _readable(name: str, resolve: Resolver) -> Resolver:
+    """Wrap a resolver: raise NotServed if the values that the field needs could not be read."""
 
     def answer(run: Any, context: Context, field: Field, arguments: Arguments) -> Any:
-        if name in run["unheld"]:
-            raise Elsewhere(f"{name} of {'/'.join(path_of(run))} could not be read")
+        if name in run["unreadable"]:
+            raise NotServed(f"{name} of {'/'.join(path_of(run))} could not be read")
         return resolve(run, context, field, arguments)
 
     return answer
@@ -450,25 +452,25 @@ def _held(name: str, resolve: Resolver) -> Resolver:
 def _summary(run: Source, _context: Context, _field: Field, arguments: Arguments) -> str | None:
     text = runs.summary_text(run, arguments.get("keys"))
     if arguments.get("packVersion") and '"histogram"' in (text or ""):
-        raise Elsewhere("a summary whose histograms are packed")
+        raise NotServed("packed histograms in a summary")
     return text
 
 
 def _stopped(run: Source, context: Context, *_: Any) -> Any:
-    """Whether somebody has asked the run to stop: its process asks for this, and must not be told what was once so."""
-    if run["state"] in LIVE_STATES and not context.alone:
-        raise Better(f"whether {'/'.join(path_of(run))} is to stop")
-    return _told(run, "stopped")
+    """Return whether a user has stopped the run: its process polls this, so the answer must not be outdated."""
+    if run["state"] in LIVE_STATES and not context.without_server:
+        raise ServerKnowsBetter(f"the stop request of {'/'.join(path_of(run))}")
+    return _stored_field(run, "stopped")
 
 
-def _told(source: Source, name: str) -> Any:
+def _stored_field(source: Source, name: str) -> Any:
     if name not in source:
-        raise Elsewhere(f"{name} is not mirrored here")
+        raise NotServed(f"{name} is not mirrored here")
     return source[name]
 
 
 def _read_only(source: Source, context: Context, *_: Any) -> bool:
-    return context.read_only or bool(_told(source, "readOnly"))
+    return context.read_only or bool(_stored_field(source, "readOnly"))
 
 
 RESOLVERS: dict[str, dict[str, Resolver]] = {
@@ -499,14 +501,16 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "readOnly": _read_only,
         "stopped": _stopped,
         "sweep": lambda run, *_: {"name": run["sweepName"]} if run["sweepName"] else None,
-        "config": _held("config", lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys"))),
-        "wandbConfig": _held("wandbConfig", lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys"))),
-        "summaryMetrics": _held("summaryMetrics", _summary),
+        "config": _readable("config", lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys"))),
+        "wandbConfig": _readable(
+            "wandbConfig", lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys"))
+        ),
+        "summaryMetrics": _readable("summaryMetrics", _summary),
         "historyKeys": _history_keys,
         "history": _history,
         "events": _events,
         "sampledHistory": _sampled,
-        "parquetHistory": _first_step,
+        "parquetHistory": _parquet_history,
         "logLines": console.page,
         "fileCount": files.count,
         "files": files.page,

@@ -1,4 +1,4 @@
-"""Projects and runs as W&B shows them: listed, cut into pages, and told with their documents."""
+"""Projects and runs in W&B's form: listed, paged, and completed with their documents."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ KEPT_STRETCHES = 4
 KEPT_AHEAD = 200
 
 BLOCK = 500
-"""Runs of a list that are read together: whoever asks for a page mostly asks for the next one, too."""
+"""How many runs of a list are read together: a client that requests a page mostly requests the next one, too."""
 
 T = TypeVar("T")
 
 Ask = Callable[[str, Mapping[str, Any]], bytes]
-"""Has a worker answer one of `mirror.query.questions`."""
+"""Sends one of `mirror.query.questions` to a worker and returns its answer."""
 
 _PLAIN = {
     "id": "storage_id",
@@ -58,12 +58,12 @@ _PLAIN = {
     "eventsLineCount": "server_events",
     "logLineCount": "server_log_lines",
 }
-"""What a field of a run is called in the mirror."""
+"""The columns of plain fields of a run."""
 
-_HEAVY = {"config": ("config", "config_meta"), "wandbConfig": ("config_meta",), "summaryMetrics": ("summary",)}
+_DOCUMENTS = {"config": ("config", "config_meta"), "wandbConfig": ("config_meta",), "summaryMetrics": ("summary",)}
 _TIMES = ("createdAt", "heartbeatAt", "updatedAt")
 _COUNTS = ("eventsLineCount", "logLineCount")
-"""Fields that some servers do not tell."""
+"""Fields that some servers do not return."""
 
 _FIELDS = {column: (name,) for name, column in _PLAIN.items()} | {
     "config": ("config", "wandbConfig"),
@@ -72,7 +72,7 @@ _FIELDS = {column: (name,) for name, column in _PLAIN.items()} | {
     "username": ("user",),
     "server_rows": ("historyLineCount",),
 }
-"""The fields that are told from a column, where they have another name."""
+"""The fields whose values are in a column."""
 
 
 _KEY_BYTES = 500
@@ -82,7 +82,7 @@ _NOT_FINITE = re.compile("NaN|Infinity")
 
 @dataclass(frozen=True)
 class Listing:
-    """The runs that passed a filter, in order, as they were when the first page was asked for."""
+    """The runs that matched a filter, in order, when the first page was requested."""
 
     name: str
     rids: array[int]
@@ -90,7 +90,7 @@ class Listing:
 
 @dataclass
 class Listings:
-    """The latest lists, so that the pages of one list fit together while the mirror changes. Safe to be shared."""
+    """The latest lists, kept so that pages of one list stay consistent while the mirror changes. Thread-safe."""
 
     facts: Memory = field(default_factory=lambda: Memory(KEPT_FACTS))
     blocks: Memory = field(default_factory=lambda: Memory(KEPT_BLOCKS))
@@ -111,7 +111,7 @@ class Listings:
         order: str | None,
         names: Sequence[str] = (),
     ) -> Listing:
-        """The list of this snapshot. Raises FilterError for a filter or an order that means nothing."""
+        """Return the list for this snapshot, cached if possible. Raises FilterError for an invalid filter or order."""
         key = (version, project, filters, order, tuple(names))
         with self._lock:
             kept = self._kept.get(self._known.get(key, ""))
@@ -120,24 +120,24 @@ class Listings:
                 return kept
 
         conditions = _among(filters, names) if names else filters
-        made = Listing(uuid.uuid4().hex[:12], array("q"))
-        made.rids.frombytes(ask("rids", {"project": list(project), "conditions": conditions, "order": order}))
+        listing = Listing(uuid.uuid4().hex[:12], array("q"))
+        listing.rids.frombytes(ask("rids", {"project": list(project), "conditions": conditions, "order": order}))
         with self._lock:
-            self._kept[made.name] = made
-            self._known[key] = made.name
+            self._kept[listing.name] = listing
+            self._known[key] = listing.name
             while len(self._kept) > KEPT_LISTS:
                 gone, _ = self._kept.popitem(last=False)
                 self._known = {asked: name for asked, name in self._known.items() if name != gone}
-        return made
+        return listing
 
     def kept(self, name: str) -> Listing | None:
-        """The list of an earlier page, unless too many others were asked for since."""
+        """Return the list of an earlier page; None if too many others were requested since."""
         with self._lock:
             return self._kept.get(name)
 
 
 def _among(filters: str | None, names: Sequence[str]) -> str | None:
-    """The filter for runs of these names that pass another one; a filter that is no JSON as it is, to be refused."""
+    """Restrict a filter to runs of these names; an invalid filter is returned unchanged, to be refused later."""
     try:
         others = [orjson.loads(filters)] if filters else []
     except orjson.JSONDecodeError:
@@ -146,7 +146,7 @@ def _among(filters: str | None, names: Sequence[str]) -> str | None:
 
 
 def rows_of(connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Sequence[int]) -> list[dict[str, Any]]:
-    """These runs in this order, without their documents; those that are gone by now are left out."""
+    """Return these runs in this order, without their documents; runs that no longer exist are left out."""
     if not rids:
         return []
     here, params = among(rids)
@@ -155,7 +155,7 @@ def rows_of(connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Se
 
 
 def row_of(connection: DuckDBPyConnection, project: Mapping[str, Any], run_id: str) -> dict[str, Any] | None:
-    """One run by its id, without its documents; None for one that is not mirrored, or deleted."""
+    """Return one run by its id, without its documents; None if it is not mirrored, or deleted."""
     here = "entity = ? AND project = ? AND run_id = ? AND deleted_at IS NULL"
     rows = _rows(connection, project, here, [*project["key"], run_id])
     return rows[0] if rows else None
@@ -164,8 +164,8 @@ def row_of(connection: DuckDBPyConnection, project: Mapping[str, Any], run_id: s
 def with_documents(
     connection: DuckDBPyConnection, rows: Sequence[Mapping[str, Any]], fields: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Copies of these rows, with the documents that the fields are made of, which may be megabytes."""
-    columns = list(dict.fromkeys(column for name, needed in _HEAVY.items() if name in fields for column in needed))
+    """Return copies of these rows with the documents that the fields need, which may be megabytes."""
+    columns = list(dict.fromkeys(column for name, needed in _DOCUMENTS.items() if name in fields for column in needed))
     if not columns or not rows:
         return [dict(row) for row in rows]
     here, params = among([row["rid"] for row in rows], exactly=True)
@@ -175,15 +175,15 @@ def with_documents(
 
 
 def weight(row: Mapping[str, Any], described: Mapping[str, Any] | None) -> int:
-    """How many bytes the documents of a row and what is told of its keys take, about."""
-    documents = sum(len(row.get(column) or "") for needed in _HEAVY.values() for column in needed)
+    """Estimate how many bytes the documents of a row and the description of its keys take."""
+    documents = sum(len(row.get(column) or "") for needed in _DOCUMENTS.values() for column in needed)
     return documents + _KEY_BYTES * len(described["keys"] if described else ())
 
 
 def _rows(
     connection: DuckDBPyConnection, project: Mapping[str, Any], condition: str, params: list[Any]
 ) -> list[dict[str, Any]]:
-    # One relation at a time: to plan a join takes DuckDB longer than to read all of them.
+    # One relation at a time: planning a join takes DuckDB longer than reading all of them.
     names = ["rid", "username", "deleted_at", "server_rows", "server_last_step", "unread", *_PLAIN]
     rows = [dict(zip(names, row, strict=True)) for row in _selected(connection, condition, params)]
     if not rows:
@@ -198,7 +198,7 @@ def _rows(
         f"SELECT rid, position, tag FROM store.run_tags WHERE {here}", among_these
     ).fetchall():
         tags.setdefault(rid, []).append((tag[0], tag[1]))
-    told = facts.of_runs(connection, [row["rid"] for row in rows])
+    server_facts = facts.of_runs(connection, [row["rid"] for row in rows])
     for row in rows:
         row["project"] = project
         row["local"] = not row["id"]
@@ -210,9 +210,9 @@ def _rows(
             row[name] = facts.instant(row[name])
         if row["computeSeconds"] is not None:
             row["computeSeconds"] = int(row["computeSeconds"])
-        row.update(_local(project, row) if row["local"] else told.get(row["rid"], {}))
-        row["unheld"] = unheld(row["unread"]) | set(row.get("untold", ()))
-        for name in (*row["unheld"], *(name for name in _COUNTS if row[name] is None)):
+        row.update(_local(project, row) if row["local"] else server_facts.get(row["rid"], {}))
+        row["unreadable"] = unreadable(row["unread"]) | set(row.get("untold", ()))
+        for name in (*row["unreadable"], *(name for name in _COUNTS if row[name] is None)):
             row.pop(name, None)
     return rows
 
@@ -220,23 +220,23 @@ def _rows(
 def _selected(connection: DuckDBPyConnection, condition: str, params: list[Any]) -> list[Any]:
     import duckdb
 
-    asked = "SELECT rid, username, deleted_at, server_rows, server_last_step, {}, {} FROM store.runs WHERE {}"
+    statement = "SELECT rid, username, deleted_at, server_rows, server_last_step, {}, {} FROM store.runs WHERE {}"
     columns = ", ".join(_PLAIN.values())
     try:
-        return connection.execute(asked.format("unread", columns, condition), params).fetchall()
+        return connection.execute(statement.format("unread", columns, condition), params).fetchall()
     except duckdb.BinderException:
         # The file was published by an older program.
-        return connection.execute(asked.format("NULL", columns, condition), params).fetchall()
+        return connection.execute(statement.format("NULL", columns, condition), params).fetchall()
 
 
-def unheld(unread: str | None) -> frozenset[str]:
-    """The fields whose values the server sent in a form that could not be read, by the columns that they go to."""
+def unreadable(unread: str | None) -> frozenset[str]:
+    """Return the fields whose values could not be read, from `unread`, the names of their columns."""
     columns = unread.split(",") if unread else ()
     return frozenset(name for column in columns for name in _FIELDS.get(column, (column,)))
 
 
 def _local(project: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """What there is to say of a run that the server does not know, since it was read from a local file."""
+    """Return the facts of a run that the server does not know because it was read from a local file."""
     name = row["username"]
     return {
         "id": facts.own_id("Run", row["name"], *reversed(project["key"])),
@@ -249,7 +249,7 @@ def _local(project: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]
 
 
 def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
-    """The config in W&B's own form: each value wrapped, and `_wandb` beside them. None for a run that has none."""
+    """Return the config in W&B's form: each value wrapped, with `_wandb` beside them; None for a run without one."""
     if row.get("noConfig"):
         return None
     values: dict[str, Any] = loads(row["config"]) if row["config"] else {}
@@ -266,20 +266,20 @@ def config_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | N
     if _NOT_FINITE.search(row["config"] or "") or _NOT_FINITE.search(row["config_meta"] or ""):
         return dumps(wrapped)
     try:
-        # The nulls send `dumps` the long way; without a number that is not finite they are what they seem.
+        # Nulls make `dumps` slow, since they may stand for non-finite numbers; here there are none.
         return orjson.dumps(wrapped).decode()
     except TypeError:
         return dumps(wrapped)
 
 
 def meta_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
-    """What W&B keeps of its own in the config."""
+    """Return W&B's own entry of the config."""
     value = loads(row["config_meta"]) if row["config_meta"] else None
     return _cut(value, keys) if isinstance(value, dict) else None
 
 
 def summary_text(row: Mapping[str, Any], keys: Collection[str] | None) -> str | None:
-    """The summary as JSON text. None for a run that has none."""
+    """Return the summary as JSON text; None for a run without one."""
     if row.get("noSummary"):
         return None
     text: str = row["summary"] or "{}"

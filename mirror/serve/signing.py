@@ -1,4 +1,4 @@
-"""Addresses of files that are good for a while without the key, as an object store gives them out."""
+"""Signed file addresses, which work for a while without the key, as those of an object store do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 
 LIFETIME = 3600
-"""Seconds that an address is good for; also until the daemon ends, since the secret is of one process."""
+"""Seconds that an address is valid, at most until the daemon ends, since each process has its own secret."""
 
 _EXPIRES, SIGNATURE = "X-Mirror-Expires", "X-Mirror-Signature"
 
@@ -21,15 +21,15 @@ class Signer:
         self._secret = secrets.token_bytes(32)
 
     def sign(self, path: str) -> str:
-        """The path, percent-encoded as it is, with its time and signature."""
+        """Return the percent-encoded path with its expiry time and signature."""
         expires = str(int(time.time()) + LIFETIME)
         return f"{path}?{_EXPIRES}={expires}&{SIGNATURE}={self._signature(path, expires)}"
 
     def holds(self, path: str, query: Mapping[str, str]) -> bool:
-        """Whether the path was signed here, not too long ago."""
+        """Return True if the path was signed here and has not expired."""
         expires, signature = query.get(_EXPIRES, ""), query.get(SIGNATURE, "")
-        right = hmac.compare_digest(self._signature(path, expires).encode(), signature.encode())
-        return right and time.time() <= int(expires)
+        matches = hmac.compare_digest(self._signature(path, expires).encode(), signature.encode())
+        return matches and time.time() <= int(expires)
 
     def _signature(self, path: str, expires: str) -> str:
         return hmac.new(self._secret, f"GET\n{path}\n{expires}".encode(), hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Which runs have files that a change, as it is passed on, adds or deletes."""
+"""Finds the runs whose files a forwarded change adds or deletes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MOST = 10_000
 
 
 class Touched:
-    """When files of runs were last changed by way of this process. Safe to be shared."""
+    """When files of runs were last changed through this process. Thread-safe."""
 
     def __init__(self) -> None:
         self._at: OrderedDict[RunPath, datetime] = OrderedDict()
         self._lock = threading.Lock()
 
     def note(self, run: RunPath) -> None:
-        """Files of this run are changed now."""
+        """Record that files of this run are changed now."""
         with self._lock:
             self._at[run] = datetime.now(UTC).replace(tzinfo=None)
             self._at.move_to_end(run)
@@ -34,15 +34,15 @@ class Touched:
                 self._at.popitem(last=False)
 
     def when(self, run: RunPath) -> datetime | None:
-        """The last time; None for never."""
+        """Return the time of the last change; None if there was none."""
         with self._lock:
             return self._at.get(run)
 
 
 def changed(body: bytes, entity: str | None = None) -> tuple[list[RunPath], list[str]]:
-    """The runs whose files the request adds, and the ids of the files that it deletes.
+    """Return the runs to which the request adds files, and the ids of the files that it deletes.
 
-    `entity` is that of runs for which the request names none.
+    `entity` is the entity of runs for which the request has none.
     """
     runs: list[RunPath] = []
     files: list[str] = []
@@ -58,12 +58,12 @@ def changed(body: bytes, entity: str | None = None) -> tuple[list[RunPath], list
             if not isinstance(field, FieldNode) or field.name.value not in _BY_PATH | _BY_ID:
                 continue
             for argument in field.arguments or ():
-                given = value_from_ast_untyped(argument.value, dict(variables))
-                if not isinstance(given, dict):
+                value = value_from_ast_untyped(argument.value, dict(variables))
+                if not isinstance(value, dict):
                     continue
                 if field.name.value in _BY_ID:
-                    files += [str(file) for file in given.get("files") or ()]
+                    files += [str(file) for file in value.get("files") or ()]
                 else:
-                    here = given.get("entityName") or entity
-                    runs.append((str(here), str(given.get("projectName")), str(given.get("runName"))))
+                    run_entity = value.get("entityName") or entity
+                    runs.append((str(run_entity), str(value.get("projectName")), str(value.get("runName"))))
     return runs, files

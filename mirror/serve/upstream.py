@@ -1,4 +1,4 @@
-"""The real server behind the endpoint: it takes writes, and answers what the mirror does not hold."""
+"""The real server behind the endpoint: executes writes, and answers what the mirror does not hold."""
 
 from __future__ import annotations
 
@@ -25,88 +25,96 @@ from mirror.serve.signing import SIGNATURE
 
 log = logging.getLogger("mirror.serve")
 
-PASSED = "x-wandb-mirror"
-"""Marks a request that was passed on, so that a mirror whose server is a mirror does not ask itself for ever."""
+FORWARDED = "x-wandb-mirror"
+"""The header of a forwarded request: a mirror whose server is a mirror must not forward to itself for ever."""
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
 WHOLE_SECONDS = 120.0
-"""How long an answer that is passed on as a whole may take to come."""
+"""How long a complete GraphQL answer may take to arrive."""
 
 REST_SECONDS = 10.0
-"""How long a server that could not be reached is left alone, so that offline work is not slow."""
+"""How long requests fail at once after the server could not be reached, so that offline work is not slow."""
 
-_KEPT = ("content-type", "content-encoding", "accept", "accept-encoding", "range", "user-agent")
-_TOLD = ("content-type", "content-encoding", "content-length", "content-range", "etag", "location", "retry-after")
+_REQUEST_HEADERS = ("content-type", "content-encoding", "accept", "accept-encoding", "range", "user-agent")
+_RESPONSE_HEADERS = (
+    "content-type",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "etag",
+    "location",
+    "retry-after",
+)
 
 
 @dataclass
 class Upstream:
-    """Passes requests on as they came, with the key that stands for the same. `address` tells the server's base URL."""
+    """Forwards requests to the server with the mirror's API key. `address` returns the server's base URL."""
 
     address: Callable[[], str]
     key: Callable[[], str]
     _resting_until: float = 0.0
 
     async def graphql(self, request: Request, body: bytes) -> Response:
-        """The server's answer, whole; addresses of files in it lead here. Raises CommError.
+        """Return the complete answer, with file addresses replaced by those of the endpoint. Raises CommError.
 
-        Official clients send the key to the address in WANDB_BASE_URL alone, and files want it.
+        Official clients send the key only to the address in WANDB_BASE_URL, and files need it.
         """
-        async with self._sent(request, body) as found:
+        async with self._sent(request, body) as answer:
             try:
                 async with asyncio.timeout(WHOLE_SECONDS):
-                    text = await found.aread()
+                    text = await answer.aread()
             except httpx.HTTPError as error:
-                raise errors.of_transport(self.address(), "a passed-on request", error) from error
+                raise errors.of_transport(self.address(), "a forwarded request", error) from error
             except TimeoutError as error:
-                raise SlowAnswer(f"{self.address()} did not answer a passed-on request in time", error) from error
+                raise SlowAnswer(f"{self.address()} did not answer a forwarded request in time", error) from error
         theirs, ours = (f'"{base.rstrip("/")}/files/'.encode() for base in (self.address(), str(request.base_url)))
-        told = {name: found.headers[name] for name in ("content-type", "retry-after") if name in found.headers}
-        return Response(text.replace(theirs, ours), found.status_code, told)
+        headers = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
+        return Response(text.replace(theirs, ours), answer.status_code, headers)
 
     async def file(self, request: Request, body: bytes) -> Response:
-        """The server's answer, passed through as it comes. Raises CommError where the server cannot be reached."""
+        """Return the server's answer as a stream. Raises CommError if the server cannot be reached."""
         async with AsyncExitStack() as stack:
-            found = await stack.enter_async_context(self._sent(request, body))
-            told = {name: found.headers[name] for name in _TOLD if name in found.headers}
+            answer = await stack.enter_async_context(self._sent(request, body))
+            headers = {name: answer.headers[name] for name in _RESPONSE_HEADERS if name in answer.headers}
             closing = BackgroundTask(stack.pop_all().aclose)
-            return StreamingResponse(found.aiter_raw(), found.status_code, told, background=closing)
+            return StreamingResponse(answer.aiter_raw(), answer.status_code, headers, background=closing)
 
     @asynccontextmanager
     async def _sent(self, request: Request, body: bytes) -> AsyncIterator[httpx.Response]:
-        """The answer, of which nothing but the head was read yet."""
+        """Send the request and yield the response, whose body has not been read yet."""
         base_url = self.address().rstrip("/")
-        if PASSED in request.headers:
-            raise CommError("this request was passed on by a mirror already")
+        if FORWARDED in request.headers:
+            raise CommError("this request was forwarded by a mirror already")
         if time.monotonic() < self._resting_until:
             raise NoConnection(f"cannot reach {base_url}; it is asked again in a moment")
-        headers = {name: request.headers[name] for name in _KEPT if name in request.headers}
-        # The server knows nothing of addresses that were signed here.
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        # The server does not know the signatures of addresses that were signed here.
         signed = SIGNATURE in request.query_params
         basic = base64.b64encode(f"api:{self.key()}".encode()).decode()
-        headers |= {"authorization": f"Basic {basic}", PASSED: "1"}
+        headers |= {"authorization": f"Basic {basic}", FORWARDED: "1"}
         path = raw_path(request.scope)
         query = f"?{request.url.query}" if request.url.query and not signed else ""
-        patience = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        async with httpx.AsyncClient(verify=self._ssl, timeout=patience) as client:
+        timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        async with httpx.AsyncClient(verify=self._ssl, timeout=timeout) as client:
             try:
-                asked = client.build_request(
+                forwarded = client.build_request(
                     request.method, f"{base_url}{path}{query}", headers=headers, content=body or None
                 )
-                found = await client.send(asked, stream=True)
+                answer = await client.send(forwarded, stream=True)
             except httpx.HTTPError as error:
-                failure = errors.of_transport(base_url, "a passed-on request", error)
+                failure = errors.of_transport(base_url, "a forwarded request", error)
                 if isinstance(failure, NoConnection):
                     self._resting_until = time.monotonic() + REST_SECONDS
                 log.info("%s", failure)
                 raise failure from error
             try:
-                yield found
+                yield answer
             finally:
-                await found.aclose()
+                await answer.aclose()
 
     @cached_property
     def _ssl(self) -> SSLContext:
-        """Made once: reading the certificates takes longer than most requests."""
+        """Load the certificates once: reading them takes longer than most requests."""
         return httpx.create_ssl_context()

@@ -1,4 +1,4 @@
-"""Pulls what clients of the server's API ask for beside runs and their values, and keeps it as it was told."""
+"""Pulls what clients of the server's API request beside runs and values; stores it as the server returned it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mirror.sync import plan
 from mirror.sync.context import Context, utc_now
 
 SERVER_AGAIN = timedelta(hours=6)
-"""How old what the server told of itself may be before it is asked again, with whatever is asked next."""
+"""How old server information may be before the next request for runs includes it again."""
 
 
 async def due(context: Context) -> About:
-    """What to ask with the next page of runs."""
+    """Return the facts to request with the next page of runs."""
     base_url = context.server.base_url
-    told_at = await context.writer.read(lambda store: store.server_facts_at(base_url))
-    return About(server_too=told_at is None or utc_now() - told_at >= SERVER_AGAIN)
+    pulled_at = await context.writer.read(lambda store: store.server_facts_at(base_url))
+    return About(server_too=pulled_at is None or utc_now() - pulled_at >= SERVER_AGAIN)
 
 
 async def keep(context: Context, project: ProjectKey, about: About) -> None:
-    """Write what was told of the project and of the server, where it is not what is kept already."""
-    told, server, base_url = about.project, about.server, context.server.base_url
-    held = await context.writer.read(lambda store: store.project_facts(project)) if told else None
-    changed = told if told != held else None
+    """Store the facts of the project, if they changed, and of the server."""
+    pulled, server, base_url = about.project, about.server, context.server.base_url
+    stored = await context.writer.read(lambda store: store.project_facts(project)) if pulled else None
+    changed = pulled if pulled != stored else None
     if changed is None and server is None:
         return
 
@@ -43,21 +43,21 @@ async def keep(context: Context, project: ProjectKey, about: About) -> None:
 
 
 async def complete(context: Context, project: ProjectKey) -> None:
-    """Ask for what was not kept of runs that an older program mirrored. A run that the server lacks counts as asked."""
+    """Pull the facts of runs that an older version mirrored without. A run that the server lacks counts as pulled."""
     lacking = await context.writer.read(lambda store: store.runs_without_facts(project))
     for start in range(0, len(lacking), remote.MOST_RUNS):
         names = lacking[start : start + remote.MOST_RUNS]
-        told = dict.fromkeys(names, RunFacts())
+        pulled = dict.fromkeys(names, RunFacts())
         filters = {"name": {"$in": names}}
         async for page in remote.run_facts(context.server, project, filters=filters, size=PageSize()):
-            told |= page
-        await context.writer.write(lambda tx, told=told: tx.keep_run_facts(project, told))  # type: ignore[misc]
+            pulled |= page
+        await context.writer.write(lambda tx, pulled=pulled: tx.keep_run_facts(project, pulled))  # type: ignore[misc]
 
 
 async def find_exports(context: Context, project: ProjectKey, among: Sequence[str] | None) -> None:
-    """Ask which histories with nested values the server has exported: clients are told their keys otherwise then.
+    """Ask which histories with nested values the server has exported: it returns their keys dotted then.
 
-    Of these runs, or of all where `among` is None. A server that exports nothing is not asked.
+    Checks the runs in `among`, or all if it is None. A server without exports is not asked.
     """
     if parquet_history.FEATURE in context.server.missing_features or not (among is None or among):
         return
@@ -67,10 +67,12 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
         names = wanted[start : start + plan.REQUEST_RUNS]
         found = await parquet_history.find(context.server, project, names)
         known = await context.writer.read(lambda store, names=names: store.known_runs(project, names))  # type: ignore[misc]
-        told = {
+        exported_to = {
             run_id: (min(export.live_steps) - 1 if export.live_steps else run.server_last_step or 0)
             for run_id, export in found.items()
             if (run := known.get(run_id))
         }
-        if told:
-            await context.writer.write(lambda tx, told=told: tx.keep_exports(project, told))  # type: ignore[misc]
+        if exported_to:
+            await context.writer.write(
+                lambda tx, exported_to=exported_to: tx.keep_exports(project, exported_to)  # type: ignore[misc]
+            )

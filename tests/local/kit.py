@@ -132,7 +132,7 @@ def ingest(home: Home, *folders: Path, **options):
 
     async def work():
         with open_writer(home, Settings()) as writer:
-            results = await Ingest(writer, Options(**options)).take(files.find(folders))
+            results = await Ingest(writer, Options(**options)).read(files.find(folders))
             await writer.publish()
             return results
 

@@ -100,7 +100,7 @@ def test_the_command_acts_through_the_daemon(bench):
         found = json.loads(bench.mirror("ingest", str(folder), "--json").stdout)
         assert [result["outcome"] for result in found["results"]] == ["nothing new"]
         refused = bench.mirror("ingest", str(folder / "no"), check=False)
-        assert (refused.returncode, "is not there" in refused.stderr) == (2, True)
+        assert (refused.returncode, "does not exist" in refused.stderr) == (2, True)
 
 
 def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
@@ -113,9 +113,9 @@ def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
     with bench.daemon():
         bench.until(lambda: known(bench) == [("r1", "running", 1)])
         log = (bench.home / "mirror.log").read_text()
-        assert "run-x.wandb cannot be read: it is no .wandb file" in log
-        assert "fifo.wandb cannot be read: it is no regular file" in log
-        assert "missing not there yet" in log
+        assert "run-x.wandb cannot be read: it is not a .wandb file" in log
+        assert "fifo.wandb cannot be read: it is not a regular file" in log
+        assert "missing not found" in log
 
 
 def test_a_value_that_no_reader_takes_is_told_once(bench):
@@ -127,7 +127,7 @@ def test_a_value_that_no_reader_takes_is_told_once(bench):
         file.lines(1, 2)
         bench.until(lambda: known(bench) == [("r1", "running", 2)])
         log = (bench.home / "mirror.log").read_text()
-        assert log.count("summary bad: it is no JSON") == 1
+        assert log.count("summary bad: it is not JSON") == 1
 
 
 def test_local_runs_alone_need_no_account(bench):

@@ -260,7 +260,7 @@ def test_damage_is_skipped_and_told_on_one_line(home, cli, sql, tmp_path):
     os.utime(file.path, (1, 1))
     file.path.write_bytes(file.path.read_bytes() + b"\0")
     os.utime(file.path, (1, 1))
-    assert "the last 10 bytes are no whole record" in cli("ingest", str(tmp_path)).stderr
+    assert "the last 10 bytes are an incomplete record" in cli("ingest", str(tmp_path)).stderr
 
 
 def test_what_is_no_run_file_is_named_and_the_others_are_mirrored(home, cli, sql, tmp_path):
@@ -275,7 +275,7 @@ def test_what_is_no_run_file_is_named_and_the_others_are_mirrored(home, cli, sql
     assert (found["files"], found["runs"], found["history_rows"], found["failed"]) == (3, 1, 2, 1)
     by_name = {Path(result["path"]).name: result for result in found["results"]}
     assert by_name["run-empty.wandb"]["outcome"] == "empty"
-    assert by_name["run-x.wandb"]["error"].startswith("it is no .wandb file")
+    assert by_name["run-x.wandb"]["error"].startswith("it is not a .wandb file")
     assert by_name["run-r1.wandb"] == {
         "path": str(good.path.resolve()),
         "run": "local/p/r1",
@@ -296,7 +296,7 @@ def test_a_folder_that_is_not_there_and_nothing_to_read_are_usage_errors(home, c
     done = cli("ingest", str(tmp_path / "no"))
     assert (done.exit_code, done.stderr) == (
         2,
-        f"error: {tmp_path}/no is not there; name a folder that holds wandb/ or its run folders\n",
+        f"error: {tmp_path}/no does not exist; name a folder that holds wandb/ or its run folders\n",
     )
     assert cli("ingest").exit_code == 2
 

@@ -52,7 +52,7 @@ def test_a_start_whose_steps_begin_again_takes_the_place_of_the_former(home, cli
     done = cli("ingest", str(tmp_path))
     assert done.exit_code == 0
     again = (
-        "its steps begin at 0 again and it does not say that it resumes, so it takes the place of the run's earlier "
+        "its steps start at 0 again and it does not say that it resumes, so it replaces the run's earlier "
         f"start (9 history rows of {first.path})"
     )
     assert done.stderr.splitlines()[:3] == [
@@ -80,8 +80,8 @@ def test_a_start_that_says_nothing_is_judged_by_its_steps_and_that_is_told(home,
     start(tmp_path, 2).lines(11, 13)
     first, second, third = ingest(home, tmp_path)
     assert first.note is None
-    assert second.note == "it is taken to go on with the run's earlier start, since its steps do, from 10"
-    assert third.note == "it is taken to go on from step 11 of the run's earlier start, whose later steps are dropped"
+    assert second.note == "it continues the run's earlier start, since its steps do, from 10"
+    assert third.note == "it continues the run's earlier start from step 11; that start's later steps are dropped"
     assert [step for step, _ in losses(sql)] == [0, 1, 2, 3, 10, 11, 12]
     assert sql("select history_rows from runs") == [(7,)]
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_cut_off_or_copied_again_loses_nothing(home, sql, tmp_pat
         [result] = ingest(home, tmp_path)
         assert (result.outcome, result.note) == (
             "nothing new",
-            "it is shorter than what was read of it, which stays mirrored",
+            "it is shorter than what was read from it before, which stays mirrored",
         )
         assert sql("select state, history_rows from runs") == [("finished", 60)]
     file.path.write_bytes(whole)

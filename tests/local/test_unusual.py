@@ -32,11 +32,11 @@ def test_only_regular_files_are_read(home, cli, sql, tmp_path, monkeypatch):
     assert errors(done) == (
         5,
         {
-            "fifo.wandb": "it is no regular file",
-            "zero": "it is no regular file",
+            "fifo.wandb": "it is not a regular file",
+            "zero": "it is not a regular file",
             "circle.wandb": "Too many levels of symbolic links",
             "nowhere": "No such file or directory",
-            "socket.wandb": "it is no regular file",
+            "socket.wandb": "it is not a regular file",
         },
     )
     assert cli("ingest", "fifo.wandb").exit_code == 1
@@ -58,7 +58,7 @@ def test_a_fifo_in_the_place_of_a_known_file_or_of_its_log_is_not_waited_for(hom
     file.path.unlink()
     os.mkfifo(file.path)
     done = cli("ingest", str(tmp_path), "--json")
-    assert (done.exit_code, errors(done)) == (1, (0, {"run-r1.wandb": "it is no regular file"}))
+    assert (done.exit_code, errors(done)) == (1, (0, {"run-r1.wandb": "it is not a regular file"}))
     assert sql("select run_id, state, history_rows from runs order by 1") == [
         ("old", "crashed", 3),
         ("r1", "running", 3),

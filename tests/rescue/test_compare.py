@@ -290,10 +290,7 @@ def test_what_is_no_run_file_is_named(verify, pair, tmp_path):
         1,
         [],
         [
-            (
-                f"warning: {tmp_path}/wandb/bad.wandb: cannot be read: it is no .wandb file, or of a version that is not "
-                "known here"
-            ),
+            f"warning: {tmp_path}/wandb/bad.wandb: cannot be read: it is not a .wandb file, or its version is unknown",
             EQUAL,
         ],
     )
@@ -339,7 +336,7 @@ def test_bad_use(cli, tmp_path, pair):
             "--local",
             str(tmp_path / "none"),
         ): f"no .wandb file below {tmp_path}/none; name a folder that holds wandb/ or its run folders",
-        ("--local", "/nowhere"): "/nowhere is not there; name a folder that holds wandb/ or its run folders",
+        ("--local", "/nowhere"): "/nowhere does not exist; name a folder that holds wandb/ or its run folders",
         (
             "--local",
             some,

@@ -150,7 +150,7 @@ def test_pages_of_a_history_hold_each_row_once(live: Served) -> None:
         (RUNS, {**HERE, "filters": "{not json"}, "the filter is not valid JSON"),
         (RUNS, {**HERE, "filters": '{"nofield": 1}'}, "nofield"),
         (RUNS, {**HERE, "order": "-nofield"}, "nofield"),
-        (RUNS, {**HERE, "cursor": "mirror~?"}, "is no cursor of this mirror"),
+        (RUNS, {**HERE, "cursor": "mirror~?"}, "is not a cursor of this mirror"),
         (RUNS, {**HERE, "cursor": "?"}, "invalid cursor"),
         (RUNS, {"entity": "team"}, "project"),
         ("{ viewer {", {}, "Syntax Error"),
@@ -280,7 +280,7 @@ def test_a_mirror_of_a_mirror_does_not_ask_itself_for_ever(live: Served) -> None
     with live.client(**{"X-Wandb-Mirror": "1"}) as client:
         answer = client.post("/graphql", json={"query": '{ organization(name: "x") { name } }'})
     assert (answer.status_code, answer.json()["data"]) == (400, None)
-    assert "was passed on by a mirror already" in answer.json()["errors"][0]["message"]
+    assert "was forwarded by a mirror already" in answer.json()["errors"][0]["message"]
 
 
 def test_env_prints_what_a_shell_needs(live: Served) -> None:
@@ -324,7 +324,7 @@ def test_changes_are_refused_where_the_settings_say_so(offline: Served) -> None:
             client.post("/files/team/p/run0/file_stream", json={"files": {}}),
         ):
             assert answer.status_code == 403
-            assert 'takes no changes ([http] writes = "refuse")' in answer.json()["errors"][0]["message"]
+            assert 'accepts no changes ([http] writes = "refuse")' in answer.json()["errors"][0]["message"]
     assert offline.server.requests["deleteRun"] + offline.server.requests["file_stream"] == 0
     assert offline.ask('{ project(name: "p", entityName: "team") { readOnly } }')["data"]["project"] == {
         "readOnly": True

@@ -1,4 +1,4 @@
-"""A bulk project for benchmarks, built as text without a dictionary a row."""
+"""A bulk project for benchmarks, built as text without a dictionary per row."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mirror.sandbox.world import World
 
 
 def grid(runs: int = 500, steps: int = 2000, metrics: int = 20, *, exported: bool = False, seed: int = 0) -> World:
-    """`acme/bench`: finished runs with a row of `metrics` values at every step, different in every run.
+    """Return `acme/bench`: finished runs with a row of `metrics` values at every step, different in every run.
 
-    With `exported` their histories stand in Parquet files, as those of runs that ended some hours ago.
+    With `exported` their histories are exported to Parquet files, as on the server some hours after the end of a run.
     """
     world = World(username="ada", entity="acme")
     draw = Random(seed)
     names = ["loss", "val/loss", *(f"layer/{index:02d}/grad_norm" for index in range(metrics - 2))][:metrics]
-    # Noise is drawn once and read from another place by every series: drawing is what would take the time.
+    # Noise is generated once, and each series reads it from a different offset: generating it takes most of the time.
     noise = [draw.gauss(0, 1) for _ in range(steps + 4096)]
     fall = [math.exp(-3 * step / max(steps, 1)) for step in range(steps)]
     for index in range(runs):

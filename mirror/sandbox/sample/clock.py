@@ -1,4 +1,4 @@
-"""The world's clock while sample data is made: the past, the same each time."""
+"""The world's clock while sample data is created: a fixed time in the past."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START = datetime(2025, 3, 3, 9, 0, 0)
 
 @contextmanager
 def past(world: World, moment: datetime) -> Iterator[None]:
-    """Let it be `moment` for the world inside the block."""
+    """Set the world's clock to `moment` inside the block."""
     before = world.now
     world.now = lambda: moment
     try:

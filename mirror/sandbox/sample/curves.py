@@ -9,19 +9,19 @@ from typing import Any
 
 
 def loss(draw: Random, step: int, steps: int, rate: float) -> float:
-    """A loss that falls the faster the closer `rate` is to 3e-4, and is noisy early on."""
+    """Return a loss that falls faster the closer `rate` is to 3e-4, and is noisy at first."""
     fit = math.exp(-(math.log10(rate / 3e-4) ** 2))
     done = step / max(steps, 1)
     return round(0.2 + 2.3 * math.exp(-4 * fit * done) + draw.gauss(0, 0.08) * math.exp(-2 * done), 6)
 
 
 def accuracy(value: float) -> float:
-    """An accuracy that goes with a loss."""
+    """Return an accuracy that matches a loss."""
     return round(max(0.01, min(0.995, math.exp(-value * 0.6))), 6)
 
 
 def histogram(draw: Random, width: float) -> dict[str, Any]:
-    """Weights as `wandb.Histogram` logs them."""
+    """Return weights as `wandb.Histogram` logs them."""
     bins = [round(-3 * width + 6 * width * edge / 16, 6) for edge in range(17)]
     values = [int(400 * math.exp(-(((edge - 7.5) / 4) ** 2)) + draw.randrange(20)) for edge in range(16)]
     return {
@@ -32,7 +32,7 @@ def histogram(draw: Random, width: float) -> dict[str, Any]:
 
 
 def image(key: str, step: int, run_id: str) -> dict[str, Any]:
-    """A reference to an image as `wandb.Image` logs it."""
+    """Return a reference to an image as `wandb.Image` logs it."""
     digest = f"{abs(hash_of(run_id, key, step)):040x}"
     return {
         "_type": "image-file",
@@ -46,7 +46,7 @@ def image(key: str, step: int, run_id: str) -> dict[str, Any]:
 
 
 def table(key: str, step: int, run_id: str, rows: int = 16) -> dict[str, Any]:
-    """A reference to a table as `wandb.Table` logs it."""
+    """Return a reference to a table as `wandb.Table` logs it."""
     digest = f"{abs(hash_of(run_id, key, step)):040x}"
     return {
         "_type": "table-file",
@@ -59,12 +59,12 @@ def table(key: str, step: int, run_id: str, rows: int = 16) -> dict[str, Any]:
 
 
 def hash_of(*parts: object) -> int:
-    """A number that depends on the parts alone, unlike the built-in hash of text."""
+    """Return a number that depends only on the parts, unlike the built-in hash of text."""
     return Random(":".join(map(str, parts))).getrandbits(150)
 
 
 def timed(rows: Iterator[Mapping[str, Any]], start: float, seconds: float, draw: Random) -> Iterator[dict[str, Any]]:
-    """Rows with a `_timestamp` each, about `seconds` apart."""
+    """Return rows with a `_timestamp` each, about `seconds` apart."""
     at = start
     for row in rows:
         at += seconds * draw.uniform(0.8, 1.2)

@@ -1,4 +1,4 @@
-"""A run that goes on logging while the server runs."""
+"""Runs that continue to log while the server runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mirror.sandbox.sample import curves
 
 
 class LiveRun:
-    """Logs a row to a running run every so often, from a thread of its own, until it is stopped."""
+    """Logs a row to a running run at intervals, from its own thread, until stopped."""
 
     def __init__(self, run: Run, every: float, seed: int = 0) -> None:
         """`every` in seconds."""
@@ -27,7 +27,7 @@ class LiveRun:
         while not self._stopped.is_set():
             step = self.run.history.last_step + 1
             value = curves.loss(self._draw, step, 2000, 3e-4)
-            # The sample's past lies long ago; without this the run would seem to have worked ever since.
+            # The sample's clock is long ago; without this the run would seem to have run ever since.
             runtime = self.run.summary.get("_runtime", 0.0) + self._every
             self.run.log({"loss": value, "train/acc": curves.accuracy(value), "_runtime": round(runtime, 6)})
             if step % 10 == 0:
@@ -35,7 +35,7 @@ class LiveRun:
             self._stopped.wait(self._every)
 
     def stop(self) -> None:
-        """Log no more; the run stays in the state `running`."""
+        """Stop logging; the run stays in the state `running`."""
         self._stopped.set()
         self._thread.join(timeout=5)
 
@@ -49,5 +49,5 @@ class LiveRun:
 
 
 def keep_logging(run: Run, every: float = 0.2) -> LiveRun:
-    """Let the run log a row every `every` seconds, until `stop` or the end of the `with` block."""
+    """Log a row to the run every `every` seconds, until `stop` or the end of the `with` block."""
     return LiveRun(run, every)

@@ -1,4 +1,4 @@
-"""One run of millions of rows, which are made when they are asked for: nothing of it is kept but its exports."""
+"""One run of millions of rows, which are computed on request: only its exports are stored."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mirror.sandbox.world import World
 _FILE_ROWS = 1_000_000
 
 
-class _Made(Lines):
-    """So many rows with so many metrics; a value follows from its step and metric alone."""
+class _ComputedLines(Lines):
+    """Rows of metrics whose values depend only on step and metric."""
 
     def __init__(self, rows: int, names: list[str], start: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Made(Lines):
         return list(map(template.__mod__, zip(*(column.to_pylist() for column in table.columns), strict=True)))
 
     def table(self, first: int, end: int) -> pa.Table:
-        """The rows of some steps as columns."""
+        """Return the rows of some steps as columns."""
         steps: Any = pa.array(range(first, end), pa.int64())
         columns: Mapping[str, Any] = {
             name: pc.sin(pc.multiply(pc.cast(steps, pa.float64()), 0.001 * (number + 1)))
@@ -63,18 +63,20 @@ class _Made(Lines):
 
 
 def long_run(rows: int, metrics: int = 10, *, exported: bool = True) -> World:
-    """`acme/long`: one finished run with a row of `metrics` values at every step, in files of a million rows."""
+    """Return `acme/long`: a finished run with a row of `metrics` values at every step, in files of a million rows."""
     world = World(username="ada", entity="acme")
     with past(world, START):
         run = world.add_run("acme", "long", run_id="long", name="long-1", config={"lr": 0.1})
-    made = _Made(rows, [f"metric/{number:02}" for number in range(metrics)], instants.epoch(run.created_at))
-    run.history = made
+    rows_of_run = _ComputedLines(
+        rows, [f"metric/{number:02}" for number in range(metrics)], instants.epoch(run.created_at)
+    )
+    run.history = rows_of_run
     with past(world, START + timedelta(days=1)):
-        run.set_summary(made.last_row())
+        run.set_summary(rows_of_run.last_row())
         if exported:
             for first in range(0, rows, _FILE_ROWS):
                 sink = io.BytesIO()
-                pq.write_table(made.table(first, min(rows, first + _FILE_ROWS)), sink, compression="snappy")
+                pq.write_table(rows_of_run.table(first, min(rows, first + _FILE_ROWS)), sink, compression="snappy")
                 run.exports.append(sink.getvalue())
             run.exported_to = rows - 1
         run.finish()

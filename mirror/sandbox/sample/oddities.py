@@ -1,4 +1,4 @@
-"""A quick world in which every kind of oddity occurs once: what tests are made on."""
+"""A small world in which every kind of oddity occurs once; most tests use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mirror.sandbox.world import World
 
 
 def small(seed: int = 0) -> World:
-    """Twelve runs in `my-team/vision` and `my-team/oddities`, fewer than a thousand rows, the same for a seed."""
+    """Return twelve runs in `my-team/vision` and `my-team/oddities`, under 1,000 rows, the same for each seed."""
     world = World(username="ada", entity="my-team")
     draw = Random(seed)
     _vision(world, draw)
@@ -84,7 +84,7 @@ def _vision(world: World, draw: Random) -> None:
 
 
 def add(world: World, entity: str) -> None:
-    """Add the project `oddities`: numbers, names, gaps and types that are hard to carry; crashed and empty runs."""
+    """Add the project `oddities`: difficult numbers, names, gaps and types; crashed and empty runs."""
     day = START + timedelta(days=1)
 
     run = _begin(

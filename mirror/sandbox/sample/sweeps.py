@@ -28,7 +28,7 @@ Rows = Iterator[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Kind:
-    """What one project's runs are like."""
+    """The kind of runs in one project."""
 
     project: str
     runs: int
@@ -39,9 +39,9 @@ class Kind:
 
 
 def full(seed: int = 0) -> World:
-    """Some 500 runs in `acme/vision`, `acme/language` and `acme/rl-control`, with a project of oddities beside them.
+    """Return some 500 runs in `acme/vision`, `acme/language` and `acme/rl-control`, and a project of oddities.
 
-    The same for a seed. One run of each project is still running, the older ones' histories are exported to Parquet.
+    The same for each seed. One run of each project is still running; histories of older runs are exported to Parquet.
     """
     world = World(username="ada", entity=ENTITY)
     for kind in (
