@@ -22,6 +22,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -109,29 +110,104 @@ class _Lines:
         self.queue.put_nowait({"event": "notice", "message": without_secrets(text)})
 
 
+Handler = Callable[[Request], Awaitable[Response]]
 _Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[PassResult | FileResult]]]
 
 
 def application(daemon: Controlled) -> Starlette:
     """Return the application of the control socket."""
+    socket = _Socket(daemon)
 
-    async def status(request: Request) -> Response:
-        del request
-        return JSONResponse(daemon.status())
+    def route(path: str, handler: Handler, method: str) -> Route:
+        return Route(path, handler, methods=[method])
 
-    async def sync(request: Request) -> Response:
-        return await _work(
+    return Starlette(
+        routes=[
+            route("/status", socket.status, "GET"),
+            route("/sync", socket.sync, "POST"),
+            route("/flush", socket.flush, "POST"),
+            route("/ingest", socket.ingest, "POST"),
+            route("/publish", socket.publish, "POST"),
+            route("/mend", socket.mend, "POST"),
+            route("/check", socket.check, "POST"),
+            route("/reload", socket.reload, "POST"),
+            route("/stop", socket.stop, "POST"),
+        ]
+    )
+
+
+class _Socket:
+    """The handlers of the control socket."""
+
+    def __init__(self, daemon: Controlled) -> None:
+        self._daemon = daemon
+
+    async def status(self, _: Request) -> Response:
+        """GET /status."""
+        return JSONResponse(self._daemon.status())
+
+    async def sync(self, request: Request) -> Response:
+        """POST /sync."""
+        return await self._work(
             request,
-            lambda paths, since, lines: daemon.sync_now(paths, afresh=False, progress=lines, since=since),
+            lambda paths, since, lines: self._daemon.sync_now(paths, afresh=False, progress=lines, since=since),
         )
 
-    async def flush(request: Request) -> Response:
-        return await _work(request, lambda paths, _, lines: daemon.sync_now(paths, afresh=True, progress=lines))
+    async def flush(self, request: Request) -> Response:
+        """POST /flush."""
+        return await self._work(
+            request, lambda paths, _, lines: self._daemon.sync_now(paths, afresh=True, progress=lines)
+        )
 
-    async def ingest(request: Request) -> Response:
-        return await _work(request, lambda paths, _, __: daemon.ingest_now(paths))
+    async def ingest(self, request: Request) -> Response:
+        """POST /ingest."""
+        return await self._work(request, lambda paths, _, __: self._daemon.ingest_now(paths))
 
-    async def _work(request: Request, work: _Work) -> Response:
+    async def publish(self, _: Request) -> Response:
+        """POST /publish."""
+
+        async def publish() -> dict[str, Any]:
+            await self._daemon.publish()
+            return {"published": True}
+
+        return await _answered(publish())
+
+    async def mend(self, request: Request) -> Response:
+        """POST /mend."""
+        try:
+            paths = [str(path) for path in (await request.json())["paths"]]
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse(_BAD_BODY, 400)
+
+        async def mend() -> dict[str, Any]:
+            return {"mended": await self._daemon.mend(paths)}
+
+        return await _answered(mend())
+
+    async def check(self, _: Request) -> Response:
+        """POST /check."""
+
+        async def check() -> dict[str, Any]:
+            return {"problem": await self._daemon.check()}
+
+        return await _answered(check())
+
+    async def reload(self, _: Request) -> Response:
+        """POST /reload."""
+
+        async def reload() -> dict[str, Any]:
+            await self._daemon.reload()
+            return self._daemon.status()
+
+        return await _answered(reload(), failed=422)
+
+    async def stop(self, _: Request) -> Response:
+        """POST /stop."""
+        self._daemon.stop()
+        return JSONResponse({"stopping": True})
+
+    async def _work(self, request: Request, work: _Work) -> Response:
+        """Start the work that the body asks for, and stream its events; with "wait": false, answer at once."""
         try:
             body = await request.json() if await request.body() else {}
             paths = [str(path) for path in body.get("paths", [])]
@@ -141,83 +217,37 @@ def application(daemon: Controlled) -> Starlette:
         except (ValueError, AttributeError, TypeError):
             return JSONResponse(_BAD_BODY, 400)
         lines = _Lines()
-
-        async def run() -> None:
-            try:
-                results = await work(paths, since, lines)
-                lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
-            except MirrorError as error:
-                lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})
-            except asyncio.CancelledError:
-                lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
-                raise
-            except Exception as error:
-                reason = without_secrets(f"{type(error).__name__}: {error}")
-                message = f"unexpected {reason} (the daemon's mirror.log has the traceback)"
-                lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
-                raise
-            finally:
-                lines.queue.put_nowait(None)
-
-        daemon.start_task(run(), request.url.path)
+        self._daemon.start_task(_run(partial(work, paths, since, lines), lines), request.url.path)
         if not wait:
             return JSONResponse({"accepted": True}, 202)
         return StreamingResponse(_stream(lines, timeout), media_type="application/jsonl")
 
-    async def publish(request: Request) -> Response:
-        del request
-        try:
-            await daemon.publish()
-        except MirrorError as error:
-            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
-        return JSONResponse({"published": True})
 
-    async def mend(request: Request) -> Response:
-        try:
-            paths = [str(path) for path in (await request.json())["paths"]]
-        except (ValueError, KeyError, TypeError):
-            return JSONResponse(_BAD_BODY, 400)
-        try:
-            return JSONResponse({"mended": await daemon.mend(paths)})
-        except MirrorError as error:
-            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
+async def _answered(work: Awaitable[dict[str, Any]], *, failed: int = 500) -> Response:
+    """Return what the work returns as JSON; a MirrorError becomes an answer with the status `failed`."""
+    try:
+        return JSONResponse(await work)
+    except MirrorError as error:
+        return JSONResponse({"message": str(error), "exit_code": error.exit_code}, failed)
 
-    async def check(request: Request) -> Response:
-        del request
-        try:
-            return JSONResponse({"problem": await daemon.check()})
-        except MirrorError as error:
-            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
 
-    async def reload(request: Request) -> Response:
-        del request
-        try:
-            await daemon.reload()
-        except MirrorError as error:
-            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 422)
-        return JSONResponse(daemon.status())
-
-    async def stop(request: Request) -> Response:
-        del request
-        daemon.stop()
-        return JSONResponse({"stopping": True})
-
-    def route(path: str, handler: Callable[[Request], Awaitable[Response]], method: str) -> Route:
-        return Route(path, handler, methods=[method])
-
-    return Starlette(
-        routes=[
-            route("/status", status, "GET"),
-            route("/sync", sync, "POST"),
-            route("/flush", flush, "POST"),
-            route("/ingest", ingest, "POST"),
-            route("/publish", publish, "POST"),
-            route("/mend", mend, "POST"),
-            route("/check", check, "POST"),
-            route("/reload", reload, "POST"),
-            route("/stop", stop, "POST"),
-        ]
-    )
+async def _run(work: Callable[[], Awaitable[Sequence[PassResult | FileResult]]], lines: _Lines) -> None:
+    """Do the work and put its end into the lines: its results or its error."""
+    try:
+        results = await work()
+        lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
+    except MirrorError as error:
+        lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})
+    except asyncio.CancelledError:
+        lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
+        raise
+    except Exception as error:
+        reason = without_secrets(f"{type(error).__name__}: {error}")
+        message = f"unexpected {reason} (the daemon's mirror.log has the traceback)"
+        lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
+        raise
+    finally:
+        lines.queue.put_nowait(None)
 
 
 async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of the client
