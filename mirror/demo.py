@@ -17,8 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mirror.errors import MirrorError
-from mirror.sandbox import Sandbox, World, sample
-from mirror.sandbox.run import Run
+from mirror.sandbox import Run, Sandbox, World, sample
 
 ENTITY = "acme"
 PROJECTS = ("vision", "language", "rl-control")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mirror.sandbox import sample
-from mirror.sandbox.run import Run
+from mirror.sandbox.run import Project, Run
 from mirror.sandbox.server import Sandbox
-from mirror.sandbox.world import Project, World
+from mirror.sandbox.world import World
 
 __all__ = ["Project", "Run", "Sandbox", "World", "sample"]

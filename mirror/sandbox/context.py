@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from mirror.sandbox.errors import Refused
 from mirror.sandbox.listing import Listing
-from mirror.sandbox.run import Run
+from mirror.sandbox.run import Project, Run
 from mirror.sandbox.signing import Signer
-from mirror.sandbox.world import Project, World
+from mirror.sandbox.world import World
 
 
 @dataclass

@@ -22,7 +22,7 @@ def receive(run: Run, body: Mapping[str, Any]) -> dict[str, Any]:
     refused, and nothing is changed.
     """
     files = {name: _content(name, chunk) for name, chunk in (body.get("files") or {}).items()}
-    with run.world.lock:
+    with run.clock.lock:
         for name, (offset, lines) in files.items():
             if name == HISTORY:
                 run.history.write(offset, lines)

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 from mirror.sandbox.errors import Refused
 from mirror.sandbox.fields import COLUMNS, Getter, column, getter
 from mirror.sandbox.filters import compile_filter
-from mirror.sandbox.run import Run
-from mirror.sandbox.world import Project
+from mirror.sandbox.run import Project, Run
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ class Listing:
 
     def runs(self, project: Project, filters: str | None, order: str | None) -> list[Run]:
         """Return the project's matching runs in order; ties by creation."""
-        version = project.world.version
+        version = project.clock.version
         if version != self._version:
             self._kept, self._version = {}, version
         key = (project.entity, project.name, filters, order)

@@ -17,10 +17,10 @@ from mirror.sandbox.errors import Refused
 from mirror.sandbox.files import StoredFile, like
 from mirror.sandbox.listing import connection
 from mirror.sandbox.mutations import MUTATIONS
-from mirror.sandbox.run import Run, unwrapped
+from mirror.sandbox.run import Project, Run, unwrapped
 from mirror.sandbox.schema import SERVER_FEATURES
 from mirror.sandbox.sweep import Sweep, fits
-from mirror.sandbox.world import Project, World
+from mirror.sandbox.world import World
 
 Arguments = Mapping[str, Any]
 
@@ -259,7 +259,7 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "description": lambda project, _, __: project.description,
         "access": lambda _, __, ___: "USER_WRITE",
         "views": lambda _, __, ___: None,
-        "user": lambda project, _, __: _user(project.world),
+        "user": lambda _, context, __: _user(context.world),
         "run": lambda project, _, arguments: project.runs.get(arguments["name"]),
         "bucket": _bucket,
         "runCount": lambda project, context, arguments: context.listing.count(project, arguments.get("filters")),

@@ -1,19 +1,18 @@
-"""One run of the model: its data, and when each of its times changes."""
+"""Projects and runs of the model: their data, and when each time of a run changes."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mirror.sandbox import instants, jsontext
+from mirror.sandbox.clock import Clock
 from mirror.sandbox.files import LogLine, StoredFile, log_line
 from mirror.sandbox.history import Lines, merged
-
-if TYPE_CHECKING:
-    from mirror.sandbox.world import Project, World
+from mirror.sandbox.sweep import Sweep
 
 SUMMARY_OWN = ("_step", "_runtime", "_timestamp", "_wandb")
 TELEMETRY = {"t": {"1": [1], "3": [13, 16], "4": "3.11.9", "5": "0.21.0", "12": "0.21.0"}}
@@ -34,12 +33,41 @@ class Labels:
     user: str | None = None
 
 
+@dataclass
+class Project:
+    """A project and its runs, in the order of creation."""
+
+    clock: Clock
+    entity: str
+    name: str
+    number: int
+    created_at: datetime
+    description: str | None = None
+    runs: dict[str, Run] = field(default_factory=dict)
+    sweeps: dict[str, Sweep] = field(default_factory=dict)
+
+    @property
+    def storage_id(self) -> str:
+        """The id in the API."""
+        return base64.b64encode(f"Project:v1:{self.name}:{self.entity}".encode()).decode()
+
+    @property
+    def internal_id(self) -> str:
+        """The number of the project, in the API's form of an id."""
+        return base64.b64encode(f"ProjectInternalId:{self.number}".encode()).decode()
+
+    @property
+    def last_active(self) -> datetime:
+        """The last heartbeat of any run, or the project's creation."""
+        return max([self.created_at, *(run.heartbeat_at or run.created_at for run in self.runs.values())])
+
+
 class Run:
-    """A run. Its methods have the effects of requests of W&B's client, and acquire the world's lock themselves."""
+    """A run. Its methods have the effects of requests of W&B's client, and acquire the clock's lock themselves."""
 
     def __init__(self, project: Project, run_id: str, created_at: datetime, labels: Labels, state: str) -> None:
+        self.clock = project.clock
         self.project = project
-        self.world: World = project.world
         self.run_id = run_id
         self.labels = labels
         self.state = state
@@ -92,7 +120,7 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every history row, parsed, sorted by step."""
-        with self.world.lock:
+        with self.clock.lock:
             return self.history.rows()
 
     @property
@@ -113,12 +141,12 @@ class Run:
 
     def log(self, row: Mapping[str, Any], step: int | None = None, timestamp: float | None = None) -> None:
         """Log a row at the next step, or at `step`: merged at the last step; an earlier step raises ValueError."""
-        with self.world.lock:
+        with self.clock.lock:
             last = self.history.last_step
             at = last + 1 if step is None else step
             if at < last:
                 raise ValueError(f"{self.path}: step {at} is before the last step {last}; log at {last} or later")
-            now = self.world.moment()
+            now = self.clock.moment()
             if at == last and len(self.history):
                 row = merged(self.history.pop(), row)
             self._append(row, at, instants.epoch(now) if timestamp is None else timestamp)
@@ -126,8 +154,8 @@ class Run:
 
     def log_many(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Log rows at once. Each may have `_step` (rising) and `_timestamp`; the default is the next step, now."""
-        with self.world.lock:
-            now = self.world.moment()
+        with self.clock.lock:
+            now = self.clock.moment()
             stamp = instants.epoch(now)
             step = self.history.last_step
             for row in rows:
@@ -147,8 +175,8 @@ class Run:
 
     def log_system(self, row: Mapping[str, Any], timestamp: float | None = None) -> None:
         """Log system metrics with W&B's keys, such as `system.cpu`, `system.gpu.0.gpu`."""
-        with self.world.lock:
-            now = self.world.moment()
+        with self.clock.lock:
+            now = self.clock.moment()
             stamp = instants.epoch(now) if timestamp is None else timestamp
             runtime = round(stamp - instants.epoch(self.created_at), 6)
             self.events.append_text(jsontext.write({**row, "_timestamp": stamp, "_runtime": runtime, "_wandb": True}))
@@ -160,14 +188,14 @@ class Run:
 
     def finish(self, state: str = "finished", exitcode: int | None = None) -> None:
         """End the run; both times change."""
-        with self.world.lock:
+        with self.clock.lock:
             self.state = state
             self.exitcode = exitcode if exitcode is not None else int(state != "finished")
             self.touch(heartbeat=True)
 
     def rewind(self, step: int) -> None:
         """Drop the rows after `step`, to continue from there; exported files are rewritten without them."""
-        with self.world.lock:
+        with self.clock.lock:
             self.history.truncate(step)
             summary: dict[str, Any] = {}
             for row in self.history.rows():
@@ -195,7 +223,7 @@ class Run:
 
         `config` and `summary` replace all of the user's values; `_wandb`, `_step` and the like stay.
         """
-        with self.world.lock:
+        with self.clock.lock:
             if config is not None:
                 kept = {key: value for key, value in (self.config_document or {}).items() if key == "_wandb"}
                 self.set_config({**wrapped(config), **kept})
@@ -216,9 +244,9 @@ class Run:
 
     def set_state(self, state: str) -> None:
         """Set the state as the server itself does (crashed after missed heartbeats): no time changes."""
-        with self.world.lock:
+        with self.clock.lock:
             self.state = state
-            self.world.changed()
+            self.clock.changed()
 
     def set_config(self, document: dict[str, Any] | None) -> None:
         """Replace the stored config, with wrapped values and `_wandb`. No time changes."""
@@ -232,9 +260,9 @@ class Run:
 
     def export_history(self, upto_step: int | None = None) -> None:
         """Export the rows up to `upto_step` that are not exported yet to a new Parquet file; later rows stay live."""
-        with self.world.lock:
+        with self.clock.lock:
             self._export(self.history.last_step if upto_step is None else upto_step)
-            self.world.changed()
+            self.clock.changed()
 
     def _export(self, upto: int) -> None:
         from mirror.sandbox import parquet
@@ -254,18 +282,18 @@ class Run:
 
     def write_console(self, offset: int, lines: Iterable[str]) -> None:
         """Write console lines from `offset` on; existing lines are replaced, as progress bars do."""
-        with self.world.lock:
+        with self.clock.lock:
             for number, text in enumerate(lines, start=offset):
                 while len(self.console) <= number:
                     self.console.append(LogLine(len(self.console), None, "", "", ""))
                 self.console[number] = log_line(number, text)
-            self.world.changed()
+            self.clock.changed()
 
     def resume_console(self, lines: Iterable[str], number: int = 0) -> None:
         """Append lines whose numbers start again at `number`, as some resumed runs have them."""
-        with self.world.lock:
+        with self.clock.lock:
             self.console += [log_line(at, text) for at, text in enumerate(lines, start=number)]
-            self.world.changed()
+            self.clock.changed()
 
     def kept_console(self) -> list[LogLine]:
         """Return the lines that the server still has: it drops the oldest ones."""
@@ -273,10 +301,10 @@ class Run:
 
     def add_file(self, name: str, content: bytes | str) -> None:
         """Store a file of the run, as an upload does."""
-        with self.world.lock:
+        with self.clock.lock:
             data = content.encode() if isinstance(content, str) else content
-            self.files[name] = StoredFile(name, data, self.world.moment())
-            self.world.changed()
+            self.files[name] = StoredFile(name, data, self.clock.moment())
+            self.clock.changed()
 
     def metadata(self) -> dict[str, Any]:
         """Return the content of `wandb-metadata.json`; empty without the file, or if it is not an object."""
@@ -291,12 +319,12 @@ class Run:
 
     def touch(self, *, heartbeat: bool, at: datetime | None = None) -> None:
         """Set `updatedAt` to now, and also `heartbeatAt` if the run's own process sent the request."""
-        with self.world.lock:
-            now = self.world.moment() if at is None else at
+        with self.clock.lock:
+            now = self.clock.moment() if at is None else at
             self.updated_at = now
             if heartbeat:
                 self.heartbeat_at = now
-            self.world.changed()
+            self.clock.changed()
 
 
 def wrapped(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,66 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 import string
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mirror.sandbox import instants, jsontext
-from mirror.sandbox.run import TELEMETRY, Labels, Run, wrapped
-
-if TYPE_CHECKING:
-    from mirror.sandbox.sweep import Sweep
+from mirror.sandbox.clock import Clock
+from mirror.sandbox.run import TELEMETRY, Labels, Project, Run, wrapped
 
 
-@dataclass
-class Project:
-    """A project and its runs, in the order of creation."""
-
-    world: World
-    entity: str
-    name: str
-    number: int
-    created_at: datetime
-    description: str | None = None
-    runs: dict[str, Run] = field(default_factory=dict)
-    sweeps: dict[str, Sweep] = field(default_factory=dict)
-
-    @property
-    def storage_id(self) -> str:
-        """The id in the API."""
-        return base64.b64encode(f"Project:v1:{self.name}:{self.entity}".encode()).decode()
-
-    @property
-    def internal_id(self) -> str:
-        """The number of the project, in the API's form of an id."""
-        return base64.b64encode(f"ProjectInternalId:{self.number}".encode()).decode()
-
-    @property
-    def last_active(self) -> datetime:
-        """The last heartbeat of any run, or the project's creation."""
-        return max([self.created_at, *(run.heartbeat_at or run.created_at for run in self.runs.values())])
-
-
-class World:
-    """The server's data. `now` is its clock, a callable that returns naive UTC, and may be replaced.
-
-    `lock` is reentrant: hold it to make several changes that every request sees together.
-    """
+class World(Clock):
+    """The server's data, and its clock: `now` may be replaced, `lock` held to make several changes at once."""
 
     def __init__(self, username: str = "ada", entity: str | None = None) -> None:
-        self.lock = threading.RLock()
-        self.now: Callable[[], datetime] = instants.now
+        super().__init__()
         self.tells_date = True
         """Whether answers have a `Date`; some proxies remove it."""
         self.username = username
         self._entity = entity
         self.projects: dict[tuple[str, str], Project] = {}
-        self.version = 0
         self._by_storage_id: dict[str, Run] = {}
 
     @property
@@ -74,14 +35,6 @@ class World:
     def entities(self) -> list[str]:
         """Return the default entity and every other entity with a project."""
         return list(dict.fromkeys([self.entity, *(entity for entity, _ in self.projects)]))
-
-    def moment(self) -> datetime:
-        """Return the server's current time, naive UTC."""
-        return instants.naive(self.now())
-
-    def changed(self) -> None:
-        """Record that answers may be different now."""
-        self.version += 1
 
     def add_project(self, entity: str, project: str, *, created_at: datetime | None = None) -> Project:
         """Return the project, created if it does not exist."""

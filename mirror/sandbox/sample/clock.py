@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from mirror.sandbox.world import World
+from mirror.sandbox.clock import Clock
 
 START = datetime(2025, 3, 3, 9, 0, 0)
 
 
 @contextmanager
-def past(world: World, moment: datetime) -> Iterator[None]:
-    """Set the world's clock to `moment` inside the block."""
-    before = world.now
-    world.now = lambda: moment
+def past(clock: Clock, moment: datetime) -> Iterator[None]:
+    """Set the clock to `moment` inside the block."""
+    before = clock.now
+    clock.now = lambda: moment
     try:
         yield
     finally:
-        world.now = before
+        clock.now = before

@@ -31,12 +31,12 @@ def _begin(world: World, entity: str, project: str, run_id: str, when: datetime,
 def _log(run: Run, rows: list[dict[str, Any]], seconds: float = 2.0) -> None:
     start = instants.epoch(run.created_at)
     spread = [{**row, "_timestamp": start + seconds * (index + 1)} for index, row in enumerate(rows)]
-    with past(run.world, run.created_at + timedelta(seconds=seconds * (len(rows) + 1))):
+    with past(run.clock, run.created_at + timedelta(seconds=seconds * (len(rows) + 1))):
         run.log_many(spread)
 
 
 def _end(run: Run, state: str, minutes: float = 10) -> None:
-    with past(run.world, run.created_at + timedelta(minutes=minutes)):
+    with past(run.clock, run.created_at + timedelta(minutes=minutes)):
         run.finish(state)
 
 

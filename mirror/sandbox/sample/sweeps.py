@@ -118,7 +118,7 @@ def _live(run: Run, kind: Kind, draw: Random, fate: str) -> None:
         if fate == "crashed" and draw.random() < 0.5:
             rows[-1]["loss"] = math.nan
     ended = run.created_at + timedelta(seconds=kind.seconds * (len(rows) + 1))
-    with past(run.world, ended):
+    with past(run.clock, ended):
         run.log_many(rows)
         for tick in range(min(len(rows) // 8, 12)):
             run.log_system(
