@@ -154,12 +154,16 @@ class Api:
         sweep: Sweep = self._known["sweep", text]
         return sweep
 
+    def sweep_of(self, entity: str, project: str, name: str) -> Sweep:
+        """Return the sweep of a run, without looking it up."""
+        return Sweep(entity, project, name, self)
+
     def _open_sweep(self, text: str) -> Sweep:
         project_path, _, name = text.rpartition("/")
         if not project_path:
             raise ArgumentError(f"{text!r} is not a sweep path; use entity/project/sweep_id")
         project = self._resolve(lambda entity: self._view().project(project_path, entity))
-        found = Sweep(*project, name, self)
+        found = self.sweep_of(*project, name)
         if not len(found.runs):
             try:
                 found.load()

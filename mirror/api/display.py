@@ -4,7 +4,30 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+
+class Shown:
+    """An object that has a page in the W&B app, and is shown as this page in a notebook."""
+
+    _page_of: ClassVar[str]
+    """What the page shows: "run", "project" or "sweep"."""
+
+    @property
+    def url(self) -> str | None:
+        """The address of the page on the server."""
+        raise NotImplementedError
+
+    def to_html(self, height: int = 420, hidden: bool = False) -> str:
+        """Return an HTML frame that shows the page; with `hidden`, behind a button that reveals it."""
+        return frame(self.url, height, hidden=self._page_of if hidden else None)
+
+    def display(self, height: int = 420, hidden: bool = False) -> bool:
+        """Show the page in a notebook; return False outside of one."""
+        return display(self.to_html(height, hidden))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
 
 def frame(url: str | None, height: int, *, hidden: str | None) -> str:

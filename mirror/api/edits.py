@@ -1,8 +1,12 @@
-"""Edits of runs: found by comparing a changed `Run` with its snapshot, and sent to the server."""
+"""Edits of runs: what was changed of a `Run` since it was read, sent to the server or carried over to a newer snapshot.
+
+Values that were only read are not changes: what others wrote to them in the meantime is not undone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import ArgumentError
@@ -10,49 +14,91 @@ from mirror.store.records import ProjectKey
 from mirror.wandb_json import dumps
 
 if TYPE_CHECKING:
-    from mirror.api.run import Run
     from mirror.api.session import Session
     from mirror.remote.client import Server
     from mirror.remote.mutations import Edit
     from mirror.snapshot.snapshot import Address, Snapshot
 
-_TEXTS = {"name": "name", "notes": "notes", "description": "description", "group_name": "group", "job_type": "job_type"}
+TEXTS = {"name": "name", "notes": "notes", "description": "description", "group_name": "group", "job_type": "job_type"}
+"""Columns that hold a text, and the fields of an edit that change them."""
+
+DOCUMENTS = ("config", "summary")
+
 _OWN = ("_wandb",)
 
+Fact = Callable[[str], Any]
+"""Returns a column of the run from its snapshot: one of TEXTS, or `tags`."""
 
-def changes(run: Run, held: Mapping[str, Any], documents: Sequence[str]) -> Edit:
-    """Return how the held values of a run differ from its snapshot.
+Original = Callable[[str], dict[str, Any]]
+"""Returns one of DOCUMENTS from the run's snapshot, as a new object each time."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """New texts by column; new values and dropped keys by document; tags that were added and removed."""
+
+    texts: Mapping[str, Any] = field(default_factory=dict)
+    documents: Mapping[str, tuple[dict[str, Any], frozenset[str]]] = field(default_factory=dict)
+    added: tuple[Any, ...] = ()
+    removed: tuple[Any, ...] = ()
+
+
+def changes(held: Mapping[str, Any], fact: Fact, original: Original) -> Changes:
+    """Return how the held values of a run differ from the snapshot that they were read from."""
+    documents = {}
+    for name in DOCUMENTS:
+        if name in held:
+            now, before = dict(held[name]), original(name)
+            changed = {key: value for key, value in now.items() if key not in before or not _same(value, before[key])}
+            documents[name] = changed, frozenset(key for key in before if key not in now and key not in _OWN)
+    tags, known = (list(held["tags"]), list(fact("tags"))) if "tags" in held else ([], [])
+    return Changes(
+        {column: held[column] for column in TEXTS if column in held and held[column] != fact(column)},
+        documents,
+        tuple(tag for tag in tags if tag not in known),
+        tuple(tag for tag in known if tag not in tags),
+    )
+
+
+def _same(now: Any, before: Any) -> bool:
+    """Compare a value with a mirrored one as JSON, in which NaN equals NaN, and 1 neither 1.0 nor True."""
+    try:
+        value = plain(now, "")
+    except (ArgumentError, RecursionError):
+        return False
+    return type(value) is type(before) and dumps(value) == dumps(before)
+
+
+def edit_of(found: Changes) -> Edit:
+    """Return the edit that makes these changes on the server.
 
     Raises ArgumentError for values that are not JSON-serialisable.
     """
     from mirror.remote.mutations import Edit
 
-    texts: dict[str, Any] = {}
-    for column, field in _TEXTS.items():
-        if column in held and held[column] != run._fact(column):  # noqa: SLF001
-            texts[field] = _text(held[column], field)
-    edit: dict[str, Any] = dict(texts)
-    if "tags" in held:
-        wanted, known = [_text(tag, "a tag") for tag in held["tags"]], run._fact("tags")  # noqa: SLF001
-        edit["add_tags"] = tuple(tag for tag in wanted if tag not in known)
-        edit["remove_tags"] = tuple(tag for tag in known if tag not in wanted)
-    originals = {"config": run._config, "summary": run._summary}  # noqa: SLF001
-    for document in documents:
-        if document in held:
-            now = held[document] if document == "config" else dict(held[document])
-            edit |= _document(document, now, originals[document]())
+    edit: dict[str, Any] = {TEXTS[column]: _text(text, TEXTS[column]) for column, text in found.texts.items()}
+    edit["add_tags"] = tuple(_text(tag, "a tag") for tag in found.added)
+    edit["remove_tags"] = found.removed
+    for name, (changed, dropped) in found.documents.items():
+        edit |= {name: plain(changed, name), f"drop_{name}": dropped}
     return Edit(**edit)
 
 
-def _document(name: str, now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    values = plain(dict(now), name)
-    changed = {
-        key: value
-        for key, value in values.items()
-        if key not in before or dumps(before[key]) != dumps(value) or type(before[key]) is not type(value)
-    }
-    dropped = frozenset(key for key in before if key not in values and key not in _OWN)
-    return {name: changed, f"drop_{name}": dropped}
+def carry_over(found: Changes, held: dict[str, Any], fact: Fact, original: Original) -> None:
+    """Update the held values to a newer snapshot, in place, and apply the changes on top."""
+    for column in (*TEXTS, "metadata"):
+        held.pop(column, None)
+    held.update(found.texts)
+    for name in DOCUMENTS:
+        if name in held:
+            changed, dropped = found.documents.get(name, ({}, frozenset()))
+            values = {key: value for key, value in original(name).items() if key not in dropped} | changed
+            document = held[name] if name == "config" else held[name]._json_dict  # noqa: SLF001
+            document.clear()
+            document.update(values)
+    if "tags" in held:
+        tags = dict.fromkeys([*fact("tags"), *found.added])
+        held["tags"][:] = [tag for tag in tags if tag not in found.removed]
 
 
 def write(
@@ -148,7 +194,7 @@ def preview(snapshot: Snapshot, address: Address, edit: Edit) -> list[tuple[str,
     from mirror.snapshot.runs import Page
 
     page = Page(snapshot, [address.rid])
-    before: dict[str, Any] = {field: page.fact(address.rid, column) for column, field in _TEXTS.items()}
+    before: dict[str, Any] = {field: page.fact(address.rid, column) for column, field in TEXTS.items()}
     before["tags"] = page.fact(address.rid, "tags")
     after = {field: old if (new := getattr(edit, field, None)) is None else new for field, old in before.items()}
     after["tags"] = tags_after(before["tags"], edit)

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, overload
+from typing import TYPE_CHECKING, Any, TextIO
 
+from mirror.api.lists import WholeList
 from mirror.api.official import call_server
+from mirror.api.session import Session
 from mirror.errors import ArgumentError, CommError, StoreError
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
-    from mirror.api.run import Run
-    from mirror.api.session import Session
-
-METADATA = "wandb-metadata.json"
+    from mirror.snapshot.snapshot import Address
 
 Mirrored = Callable[[Sequence[str], str | None], list[dict[str, Any]] | None]
 """Returns the mirrored list of the files with these names or this pattern; None if the list is not mirrored."""
 
 
+@dataclass(frozen=True)
+class FileSource:
+    """Where the files of a run come from."""
+
+    session: Session
+    address: Address
+    official: Callable[[], Any]
+    """Returns the official client's run object. Raises CommError and MissingPackage."""
+    pull_run: Callable[[], None]
+    """Pulls the run into the mirror, after a write to the server."""
+
+    def on_server(self, names: Sequence[str], pattern: str | None = None, per_page: int = 50) -> list[dict[str, Any]]:
+        """Return the server's records of the files with these names or this pattern. Raises CommError."""
+        from mirror.remote.run_files import listed
+
+        project = ProjectKey(self.address.entity, self.address.project)
+        run_id = self.address.run_id
+        return self.session.ask(lambda server: listed(server, project, run_id, names, pattern, per_page))
+
+
 class File:
     """One file of a run."""
 
-    def __init__(self, session: Session, run: Run, node: dict[str, Any]) -> None:
+    def __init__(self, source: FileSource, node: dict[str, Any]) -> None:
         """Use `Run.files` or `Run.file` to get one."""
-        self._session = session
-        self._run = run
+        self._from = source
         self._node = node
 
     @property
@@ -78,15 +97,15 @@ class File:
     def _addresses(self) -> dict[str, Any]:
         """The record with both addresses, which only the server has; asked for when they are first needed."""
         if "url" not in self._node:
-            found = _on_server(self._session, self._run, [self.name])
+            found = self._from.on_server([self.name])
             if not found:
-                raise CommError(f"{'/'.join(self._run.path)} no longer has a file {self.name}", LookupError(self.name))
+                raise CommError(f"{self._from.address} no longer has a file {self.name}", LookupError(self.name))
             self._node = found[0]
         return self._node
 
     def read(self) -> bytes:
         """Return its content. Raises CommError, also for a very large file; use `download` for those."""
-        return self._session.ask(lambda server: server.download(self._source))
+        return self._from.session.ask(lambda server: server.download(self._source))
 
     @property
     def _source(self) -> str:
@@ -117,7 +136,7 @@ class File:
         scratch = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._session.ask(lambda server: server.download_to(self._source, scratch))
+            self._from.session.ask(lambda server: server.download_to(self._source, scratch))
             scratch.replace(target)
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
@@ -127,14 +146,14 @@ class File:
 
     def delete(self) -> None:
         """Delete it on the server, then from the mirror's list. Raises CommError and MissingPackage."""
-        official = self._run._official  # noqa: SLF001
+        official = self._from.official()
         call_server(lambda: official.file(self.name).delete())
-        self._run._pull_written()  # noqa: SLF001
+        self._from.pull_run()
 
     @property
     def path_uri(self) -> str:
         """Its address in a team's own storage bucket; the official client asks the server."""
-        official = self._run._official  # noqa: SLF001
+        official = self._from.official()
         uri: str = call_server(lambda: official.file(self.name).path_uri)
         return uri
 
@@ -142,63 +161,47 @@ class File:
         return f"<File {self.name} ({self.mimetype}) {self.size:,} bytes>"
 
 
-class Files(Sequence[File]):
+class Files(WholeList[File]):
     """Files of a run, listed once, when they are first used: from the mirror, else from the server."""
 
     def __init__(
-        self, session: Session, run: Run, mirrored: Mirrored, names: Sequence[str], pattern: str | None, per_page: int
+        self,
+        run: Any,
+        source: FileSource,
+        mirrored: Mirrored,
+        names: Sequence[str],
+        pattern: str | None,
+        per_page: int,
     ) -> None:
         if names and pattern:
             raise ArgumentError("give names or a pattern, not both")
         self.run = run
-        self._session = session
+        self._from = source
         self._mirrored = mirrored
         self._query = (list(names), pattern, per_page)
         self._found: list[File] | None = None
 
-    def _files(self) -> list[File]:
+    def _all(self) -> list[File]:
         if self._found is None:
             names, pattern, per_page = self._query
             nodes = self._mirrored(names, pattern)
             if nodes is None:
-                nodes = _on_server(self._session, self.run, names, pattern, per_page)
-            self._found = [File(self._session, self.run, node) for node in nodes]
+                nodes = self._from.on_server(names, pattern, per_page)
+            self._found = [File(self._from, node) for node in nodes]
         return self._found
-
-    @overload
-    def __getitem__(self, index: int) -> File: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[File]: ...
-    def __getitem__(self, index: int | slice) -> File | list[File]:
-        return self._files()[index]
-
-    def __len__(self) -> int:
-        return len(self._files())
-
-    def __iter__(self) -> Iterator[File]:
-        return iter(self._files())
-
-    @property
-    def more(self) -> bool:
-        """Always False: all pages are loaded at once."""
-        return False
 
     def __repr__(self) -> str:
         return f"<Files {'/'.join(self.run.path)}>"
 
 
-def _on_server(
-    session: Session, run: Run, names: Sequence[str], pattern: str | None = None, per_page: int = 50
-) -> list[dict[str, Any]]:
-    from mirror.remote.run_files import listed
+def metadata(find: Callable[[list[str]], Files]) -> dict[str, Any] | None:
+    """Download `wandb-metadata.json` from the files that `find` finds by their names, and return its content.
 
-    project = ProjectKey(run.entity, run.project)
-    return session.ask(lambda server: listed(server, project, run.id, names, pattern, per_page))
+    Returns None for a run without it. Raises CommError.
+    """
+    from mirror.remote.files import METADATA
 
-
-def metadata(run: Run) -> dict[str, Any] | None:
-    """Download `wandb-metadata.json` and return its content; None for a run without it. Raises CommError."""
-    found = run.files([METADATA], per_page=1)
+    found = find([METADATA])
     if not len(found):
         return None
     try:

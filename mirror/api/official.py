@@ -6,13 +6,13 @@ script gets the same as without the mirror.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.errors import CommError, MirrorError, MissingPackage
 
 if TYPE_CHECKING:
-    from mirror.api.session import Session
+    from mirror.settings.settings import ServerSettings
 
 Result = TypeVar("Result")
 
@@ -20,8 +20,8 @@ _SERVER_ERRORS = ("wandb", "wandb_core", "requests")
 """Packages of the exceptions that the official client raises for errors of the server or the network."""
 
 
-def connect(session: Session) -> Any:
-    """Return the official client's `Api` for the mirrored server.
+def connect(server: ServerSettings, environ: Mapping[str, str]) -> Any:
+    """Return the official client's `Api` for a server.
 
     Raises MissingPackage if it is not installed, AuthError without a key, CommError.
     """
@@ -31,9 +31,8 @@ def connect(session: Session) -> Any:
         raise MissingPackage("this needs the official client, which asks the server: `pip install wandb`") from error
     from mirror.settings import credentials
 
-    server = session.settings.server
-    key = credentials.find(server.base_url, session.environ).key
-    settings = {"base_url": server.base_url, "entity": session.environ.get("WANDB_ENTITY")}
+    key = credentials.find(server.base_url, environ).key
+    settings = {"base_url": server.base_url, "entity": environ.get("WANDB_ENTITY")}
     overrides = {name: value for name, value in settings.items() if value}
     return call_server(lambda: wandb.Api(overrides, timeout=max(1, round(server.timeout)), api_key=key))
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mirror.api.client import Client
 from mirror.api.official import call_server, official_method
-
-if TYPE_CHECKING:
-    from mirror.api.api import Api
 
 _CONNECTIONS = ("teams", "apiKeys")
 _OF_USER = ("id", "name", "username", "email", "admin", "flags", "entity", "deletedAt")
@@ -67,7 +65,7 @@ class User:
     delete_api_key = official_method("delete_api_key")
 
     @classmethod
-    def create(cls, api: Api, email: str, admin: bool | None = False) -> Any:
+    def create(cls, api: Client, email: str, admin: bool | None = False) -> Any:
         """Create a user on the server with the official client. Raises CommError."""
         return api.create_user(email, admin)
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
-from mirror.api.display import display, frame
+from mirror.api.client import Client
+from mirror.api.display import Shown
+from mirror.api.lists import WholeList
 from mirror.api.official import call_server, official_method
 from mirror.api.people import User, camel
+from mirror.api.runs import Runs
 from mirror.api.sweeps import Sweeps
-
-if TYPE_CHECKING:
-    from mirror.api.api import Api
-    from mirror.api.runs import Runs
 
 _OF_PROJECT = ("createdAt", "isBenchmark")
 """Fields of a project that the official client also has by the server's names."""
 
 
 @dataclass(frozen=True, repr=False)
-class Project:
+class Project(Shown):
     """A mirrored project."""
 
     entity: str
     name: str
-    _api: Api = field(compare=False)
+    _api: Client = field(compare=False)
+    _page_of = "project"
 
     @property
     def path(self) -> list[str]:
@@ -69,7 +69,8 @@ class Project:
 
     def runs(self, filters: dict[str, Any] | None = None, order: str = "-created_at") -> Runs:
         """Return its runs, as `Api.runs` does."""
-        return self._api.runs("/".join(self.path), filters, order)
+        runs: Runs = self._api.runs("/".join(self.path), filters, order)
+        return runs
 
     def sweeps(self, per_page: int = 50, filters: dict[str, Any] | None = None, order: str | None = None) -> Any:
         """Return its sweeps from the server; with `filters`, the official client asks for them.
@@ -79,17 +80,6 @@ class Project:
         if filters:
             return call_server(lambda: self._official.sweeps(per_page, filters, order))
         return Sweeps(self._api, self.entity, self.name, per_page)
-
-    def to_html(self, height: int = 420, hidden: bool = False) -> str:
-        """Return an HTML frame that shows the project's page."""
-        return frame(self.url, height, hidden="project" if hidden else None)
-
-    def display(self, height: int = 420, hidden: bool = False) -> bool:
-        """Show the project's page in a notebook; return False outside of one."""
-        return display(self.to_html(height, hidden))
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
 
     @property
     def _official(self) -> Any:
@@ -115,35 +105,20 @@ class Project:
         return f"<Project {self.entity}/{self.name}>"
 
 
-class Projects(Sequence[Project]):
+class Projects(WholeList[Project]):
     """Mirrored projects, sorted by name."""
 
     def __init__(self, entity: str | None, projects: list[Project]) -> None:
         self.entity = entity
         self._projects = projects
 
-    @overload
-    def __getitem__(self, index: int) -> Project: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Project]: ...
-    def __getitem__(self, index: int | slice) -> Project | list[Project]:
-        return self._projects[index]
-
-    def __len__(self) -> int:
-        return len(self._projects)
+    def _all(self) -> list[Project]:
+        return self._projects
 
     @property
     def length(self) -> int:
         """The number of projects."""
-        return len(self._projects)
-
-    @property
-    def more(self) -> bool:
-        """Always False: all pages are loaded at once."""
-        return False
-
-    def __iter__(self) -> Iterator[Project]:
-        return iter(self._projects)
+        return len(self)
 
     def __repr__(self) -> str:
         return f"<Projects {self.entity or 'of all entities'}: {', '.join(one.name for one in self)}>"

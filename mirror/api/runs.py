@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from mirror.api import frames
+from mirror.api.client import Client
 from mirror.api.display import rows
 from mirror.api.histories import sampled, wrong_keys
 from mirror.api.run import Run
@@ -17,7 +18,6 @@ from mirror.snapshot.rows import table
 from mirror.snapshot.runs import RunPage
 
 if TYPE_CHECKING:
-    from mirror.api.api import Api
     from mirror.snapshot.snapshot import Snapshot
 
 MOST_RUNS = 5000
@@ -35,7 +35,7 @@ class Runs(Sequence[Run]):
 
     def __init__(
         self,
-        api: Api,
+        api: Client,
         snapshot: Snapshot,
         project: Project,
         filters: dict[str, Any] | None,
@@ -182,8 +182,7 @@ class Runs(Sequence[Run]):
         self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str
     ) -> Iterator[tuple[Run, Any, str | None, list[str]]]:
         for run in self:
-            server_rows = run._fact("server_rows")  # noqa: SLF001
-            address = run._address  # noqa: SLF001
+            address, server_rows = run._address, run._server_rows  # noqa: SLF001
             found = sampled(self._reader, address, server_rows, samples, keys, x_axis, stream, alone=False)
             yield run, *found
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mirror.api import official
 from mirror.errors import AuthError, CommError, MirrorError, SyncError, UsageError, named
 from mirror.settings.home import Home
 
@@ -59,9 +60,7 @@ class Session:
     @cached_property
     def official(self) -> Any:
         """The official client's `Api` for the same server. Raises MissingPackage, AuthError, CommError."""
-        from mirror.api.official import connect
-
-        return connect(self)
+        return official.connect(self.settings.server, self.environ)
 
     def page(self, entity: str, project: str) -> str:
         """Return the address of a project's page. Raises ConfigError."""

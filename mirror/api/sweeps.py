@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 from urllib.parse import quote
 
-from mirror.api.display import display, frame
+from mirror.api.client import Client
+from mirror.api.display import Shown
+from mirror.api.lists import WholeList
 from mirror.api.official import call_server, official_method
 from mirror.api.people import camel
+from mirror.api.run import Run
+from mirror.api.runs import Runs
 from mirror.errors import CommError, NotMirrored
 from mirror.store.records import ProjectKey
-
-if TYPE_CHECKING:
-    from mirror.api.api import Api
-    from mirror.api.run import Run
-    from mirror.api.runs import Runs
 
 _SECTIONS = ("config", "summary_metrics", "tags")
 _COLUMNS = ("createdAt", "updatedAt", "name", "sweep")
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Shown):
     """A sweep. What the mirror does not hold is asked of the server, once; that raises CommError."""
 
     entity: str
     project: str
     id: str
-    _api: Api = field(repr=False, compare=False)
+    _api: Client = field(repr=False, compare=False)
     _attrs: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _runs_order: str = field(default="+created_at", repr=False, compare=False)
+    _page_of = "sweep"
 
     @property
     def name(self) -> str:
@@ -47,7 +46,7 @@ class Sweep:
     @property
     def runs(self) -> Runs:
         """Its runs, oldest first."""
-        return self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, self._runs_order)
+        return self._in_order(self._runs_order)
 
     @property
     def username(self) -> str:
@@ -105,13 +104,17 @@ class Sweep:
         Without an order, the server is asked for the sweep's metric; if it has none, returns the newest run.
         """
         best_first = (_order(order) if order else self.order) or "-created_at"
-        runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, best_first)
+        runs = self._in_order(best_first)
         return runs[0] if len(runs) else None
+
+    def _in_order(self, order: str) -> Runs:
+        runs: Runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": self.id}, order)
+        return runs
 
     @classmethod
     def get(
         cls,
-        api: Api,
+        api: Client,
         entity: str | None = None,
         project: str | None = None,
         sid: str | None = None,
@@ -124,7 +127,7 @@ class Sweep:
         With a custom GraphQL `query`, the official client sends it, with `kwargs` as further variables.
         """
         try:
-            found = api.sweep("/".join(filter(None, (entity, project, sid))))
+            found: Sweep = api.sweep("/".join(filter(None, (entity, project, sid))))
         except NotMirrored:
             return None
         attrs: dict[str, Any] = {}
@@ -132,17 +135,6 @@ class Sweep:
             target = (api.session.official, found.entity, found.project, found.id)
             attrs = call_server(lambda: found._official.get(*target, query=query, **kwargs)._attrs)  # noqa: SLF001
         return cls(found.entity, found.project, found.id, api, attrs, order or "+created_at")
-
-    def to_html(self, height: int = 420, hidden: bool = False) -> str:
-        """Return an HTML frame that shows the sweep's page."""
-        return frame(self.url, height, hidden="sweep" if hidden else None)
-
-    def display(self, height: int = 420, hidden: bool = False) -> bool:
-        """Show the sweep's page in a notebook; return False outside of one."""
-        return display(self.to_html(height, hidden))
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
 
     @property
     def _official(self) -> Any:
@@ -163,20 +155,20 @@ class Sweep:
         return f"<Sweep {'/'.join(self.path)} ({state})>"
 
 
-class Sweeps(Sequence[Sweep]):
+class Sweeps(WholeList[Sweep]):
     """The sweeps of a project, as the server lists them.
 
     If the server cannot be reached, those of mirrored runs, sorted by id.
     """
 
-    def __init__(self, api: Api, entity: str, project: str, per_page: int) -> None:
+    def __init__(self, api: Client, entity: str, project: str, per_page: int) -> None:
         self.entity = entity
         self.project = project
         self._api = api
         self._per_page = per_page
         self._found: list[Sweep] | None = None
 
-    def _sweeps(self) -> list[Sweep]:
+    def _all(self) -> list[Sweep]:
         if self._found is None:
             from mirror.remote import sweeps
 
@@ -191,28 +183,10 @@ class Sweeps(Sequence[Sweep]):
                 self._found = [Sweep(self.entity, self.project, one["name"], self._api, one) for one in records]
         return self._found
 
-    @overload
-    def __getitem__(self, index: int) -> Sweep: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sweep]: ...
-    def __getitem__(self, index: int | slice) -> Sweep | list[Sweep]:
-        return self._sweeps()[index]
-
-    def __len__(self) -> int:
-        return len(self._sweeps())
-
-    def __iter__(self) -> Iterator[Sweep]:
-        return iter(self._sweeps())
-
     @property
     def length(self) -> int:
         """The number of sweeps."""
         return len(self)
-
-    @property
-    def more(self) -> bool:
-        """Always False: all pages are loaded at once."""
-        return False
 
     def __repr__(self) -> str:
         return f"<Sweeps {self.entity}/{self.project}>"
