@@ -1,4 +1,4 @@
-"""Reads the new content of files into the store, many files per transaction."""
+"""Decides what is new in files, and reads it into the store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mirror.local import commits, files
+from mirror.local import files
 from mirror.local.blocks import NotReadable
-from mirror.local.commits import Change, Drop, FileResult, RunKey, key_of
+from mirror.local.commits import FileResult, RunKey, key_of
 from mirror.local.known import COPY, REPLACED, Known
-from mirror.local.reader import Identity, Options, Piece, Reader, around, identify, same_start
+from mirror.local.pending import NO_ENTITY, Pending
+from mirror.local.reader import Identity, Options, Reader, around, identify, same_start
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
-from mirror.local.run import record
 from mirror.settings.settings import Settings
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.runs import LIVE_STATES
@@ -23,13 +23,6 @@ from mirror.store.store import Store
 from mirror.store.writes import Writes
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
-
-NO_ENTITY = "local"
-"""The entity of runs without one, if the settings have none either."""
-
-COMMIT_VALUES = 1_000_000
-COMMIT_FILES = 200
-"""What was read is committed at these sizes: one large transaction takes DuckDB half the time of many small ones."""
 
 
 class Ingest:
@@ -51,26 +44,21 @@ class Ingest:
                 await one.begin(paths)
                 for path in paths:
                     await one.read(path)
-                await one.commit()
+                await one.pending.commit()
             finally:
-                await one.end()
+                await one.pending.end()
         return one.results
 
 
 class _Pass:
-    """The state of one call: the known files and runs, and the changes that wait to be committed."""
+    """The state of one call: the known files, and the changes that wait to be committed."""
 
     def __init__(self, writer: Writer, options: Options) -> None:
         self._writer = writer
         self._options = options
         self._results: dict[str, FileResult] = {}
         self._known = Known()
-        self._runs: dict[RunKey, LocalRun | None] = {}
-        self._readings: dict[RunKey, Reading] = {}
-        self._drops: list[Drop] = []
-        self._changes: list[Change] = []
-        self._values = 0
-        self._committing: tuple[list[Change], asyncio.Task[list[LocalRun]]] | None = None
+        self.pending = Pending(writer)
 
     @property
     def results(self) -> list[FileResult]:
@@ -81,7 +69,7 @@ class _Pass:
         """Load what the store knows of all files, and of the runs of `paths`."""
         names = {str(path) for path in paths}
 
-        def load(store: Store) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun | None]]:
+        def load(store: Store) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun]]:
             known = store.local_files()
             wanted: dict[ProjectKey, list[str]] = {}
             for file in (known[path] for path in names & known.keys()):
@@ -91,17 +79,17 @@ class _Pass:
                 for project, run_ids in wanted.items()
                 for run_id, run in store.local_runs(project, run_ids).items()
             }
-            return known, dict(found)
+            return known, found
 
-        found, self._runs = await self._writer.read(load)
-        self._known = Known(found.values())
+        files_read, runs = await self._writer.read(load)
+        self.pending.start_with(runs)
+        self._known = Known(files_read.values())
 
     async def read(self, path: Path) -> None:
         """Read one file to its end, unless that was done together with another file of its run."""
         if str(path) not in self._results:
             await self._read_into_result(path)
-        if self._values >= COMMIT_VALUES or len(self._changes) >= COMMIT_FILES:
-            await self._begin_commit()
+        await self.pending.commit_if_large()
 
     async def _read_into_result(self, path: Path) -> None:
         result = self._results[str(path)] = FileResult(str(path))
@@ -142,11 +130,11 @@ class _Pass:
                 return
         key = key_of(file)
         result.run = f"{key[0]}/{file.run_id}"
-        run = await self._run(key)
+        run = await self.pending.run(key)
         if run is not None and not run.local:
             if result.outcome == "new":
                 seen = replace(file, read_at=utc_now())
-                await self._writer.write(lambda tx: tx.save_local_files([seen]))
+                await self._save(seen)
             result.outcome, result.state = "on the server", run.state
             return
         # It was read by a version that read some values wrongly, or without something that the options now include.
@@ -183,7 +171,7 @@ class _Pass:
             twin_size = await asyncio.to_thread(_size, twin.path)
             if twin_size is not None and size <= twin_size:
                 copy = _copy(twin, str(path), twin.path)
-                await self._writer.write(lambda tx: tx.save_local_files([copy]))
+                await self._save(copy)
                 self._known.add(copy)
                 result.run, result.outcome = f"{twin.entity}/{twin.project}/{twin.run_id}", "copy"
                 return None
@@ -201,7 +189,7 @@ class _Pass:
                 tx.forget_local_files([twin.path])
                 tx.save_local_files([moved, *copies])
 
-            await self.commit()
+            await self.pending.commit()
             await self._writer.write(write)
             self._known.drop(twin.path)
             for one in (moved, *copies):
@@ -222,7 +210,7 @@ class _Pass:
             )
             result.outcome = "replaced"
             kept = replace(file, note=f"{REPLACED}{gone[0]}", read_at=utc_now())
-            await self._writer.write(lambda tx: tx.save_local_files([kept]))
+            await self._save(kept)
             self._known.add(kept)
             return None
         await self._rebuild(key, path)
@@ -238,14 +226,14 @@ class _Pass:
 
         `path` is the file that made this necessary.
         """
-        await self.commit()
-        run = await self._run(key)
+        await self.pending.commit()
+        run = await self.pending.run(key)
         members = list(self._known.of(key))
         # The longest file of a start comes first, so that the others are recognised as copies.
         paths = {one.path: (order(one.started_at), -size) for one in members if (size := _size(one.path)) is not None}
         identity = await asyncio.to_thread(identify, path)
         paths[str(path)] = order(identity.started_at if identity else None), -(_size(str(path)) or 0)
-        self._drop(key, run, forgotten=[one.path for one in members])
+        self.pending.drop(key, run, forgotten=[one.path for one in members])
         for one in members:
             self._known.drop(one.path)
         for name in sorted(paths, key=lambda name: (paths[name], files.order(Path(name)))):
@@ -253,16 +241,16 @@ class _Pass:
 
     async def _begin_again(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
         """Read a file again as a start that replaces all earlier starts of its run."""
-        await self.commit()
-        run = await self._run(key)
-        stored = (await self._writer.read(lambda store: store.local_runs(*_named(key)))).get(key[1])
+        await self.pending.commit()
+        run = await self.pending.run(key)
+        stored = await self.pending.stored(key)
         note = f"{REPLACED}{path}, where the run starts again"
         former = [
             replace(one, note=note, read_at=utc_now())
             for one in self._known.of(key)
             if one.note is None and one.path != str(path)
         ]
-        self._drop(key, run, saved=former)
+        self.pending.drop(key, run, saved=former)
         for one in former:
             self._known.add(one)
         fresh = LocalFile(str(path), file.entity, file.project, file.run_id, file.started_at)
@@ -276,49 +264,30 @@ class _Pass:
         )
         await self._read_records(path, fresh, key, result)
 
-    def _drop(
-        self, key: RunKey, run: LocalRun | None, *, forgotten: Sequence[str] = (), saved: Sequence[LocalFile] = ()
-    ) -> None:
-        """Remove what was read of a run with the next transaction."""
-        self._drops.append(Drop(key, list(forgotten), list(saved)))
-        self._readings[key] = Reading()
-        self._runs[key] = run if run is not None and (run.on_server or not run.local) else None
+    async def _save(self, file: LocalFile) -> None:
+        await self._writer.write(lambda tx: tx.save_local_files([file]))
 
     async def _owner(self, identity: Identity) -> str | None:
         """Return the entity under which the server has the run, for a file without one."""
         return await self._writer.read(lambda store: store.run_owner(identity.project, identity.run_id))
 
-    async def _run(self, key: RunKey) -> LocalRun | None:
-        """Return the run's stored record, including what this call has read of it."""
-        if key not in self._runs:
-            project, run_id = key
-            found = await self._writer.read(lambda store: store.local_runs(project, [run_id]))
-            self._runs[key] = found.get(run_id)
-        return self._runs[key]
-
-    async def _reading(self, key: RunKey) -> Reading:
-        if key not in self._readings:
-            stored = await self._writer.read(lambda store: store.local_reading(*key))
-            self._readings[key] = Reading.from_json(stored) if stored else Reading()
-        return self._readings[key]
-
     async def _check_state(self, path: Path, key: RunKey, result: FileResult) -> None:
         """Check the run of an unchanged file: its process may have ended without writing an exit record."""
-        run = self._runs[key]
+        run = await self.pending.run(key)
         if run is None:
             return
         result.state = run.state
         if run.on_server or run.state not in LIVE_STATES:
             return
-        reading = await self._reading(key)
+        reading = await self.pending.reading(key)
         state = _state(path, reading)
         if state != run.state:
             result.outcome, result.state = "read", state
-            self._add(key, reading, state, None, result)
+            self.pending.add(key, reading, state, None, result)
 
     async def _read_records(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
-        reading = await self._reading(key)
-        before = self._runs[key]
+        reading = await self.pending.reading(key)
+        before = await self.pending.run(key)
         older = any(order(one.started_at) > order(file.started_at) and one.read_to for one in self._known.of(key))
         reader = Reader(path, file, reading, self._options, older=older)
         pieces = reader.pieces()
@@ -329,9 +298,8 @@ class _Pass:
                 result.state = _state(path, reading) if piece.last else "running"
                 result.note = "; ".join(piece.notes) or result.note
                 result.unreadable += piece.errors
-                self._add(key, reading, result.state, piece, result)
-                if self._values >= COMMIT_VALUES:
-                    await self._begin_commit()
+                self.pending.add(key, reading, result.state, piece, result)
+                await self.pending.commit_if_many_values()
         except BeginsAgain:
             await self._begin_again(path, file, key, result)
             return
@@ -349,71 +317,15 @@ class _Pass:
         if not await asyncio.to_thread(self._gone, key):
             await self._rebuild(key, path)
             return
-        await self.commit()
-        self._readings.pop(key, None)
+        await self.pending.commit()
+        self.pending.forget_reading(key)
         kept = replace(file, note=f"{REPLACED}a later start of the run", read_at=utc_now())
-        await self._writer.write(lambda tx: tx.save_local_files([kept]))
+        await self._save(kept)
         self._known.add(kept)
         result.outcome = "replaced"
         result.note = (
             "it continued after a later start was read, whose file no longer exists; its last rows are left out"
         )
-
-    def _add(self, key: RunKey, reading: Reading, state: str, piece: Piece | None, result: FileResult) -> None:
-        """Add a change to the next transaction."""
-        project, run_id = key
-        run = self._runs[key]
-        reading.texts["run_id"] = run_id
-        mark = LocalRun(
-            project,
-            run_id,
-            local=True,
-            on_server=run is not None and run.on_server,
-            guessed=project.entity == NO_ENTITY and "entity" not in reading.texts,
-            rows=0,
-            state=state,
-        )
-        self._runs[key] = mark
-        unreadable: list[str] = []
-        run_record = record(reading, project.entity, project.project, state, unreadable)
-        # The values of the summary are reported again with each piece.
-        result.unreadable += [line for line in unreadable if line not in result.unreadable]
-        change = Change(run_record, mark, reading.as_json(), piece, result)
-        self._changes.append(change)
-        self._values += piece.history.values.num_rows if piece and piece.history else 0
-
-    async def commit(self) -> None:
-        """Commit the waiting changes, except those of runs that were pulled from the server meanwhile."""
-        await self._begin_commit()
-        await self._finish_commit()
-
-    async def _begin_commit(self) -> None:
-        """Start to write the waiting changes, while more is read."""
-        await self._finish_commit()
-        changes, self._changes, self._values = self._changes, [], 0
-        drops, self._drops = self._drops, []
-        if changes or drops:
-            task = asyncio.create_task(self._writer.write(lambda tx: commits.write(tx, drops, changes)))
-            self._committing = changes, task
-
-    async def end(self) -> None:
-        """Wait for the current transaction, also after an error."""
-        if self._committing is not None:
-            await asyncio.gather(self._committing[1], return_exceptions=True)
-
-    async def _finish_commit(self) -> None:
-        if self._committing is None:
-            return
-        (changes, task), self._committing = self._committing, None
-        for refused in await task:
-            self._runs[refused.project, refused.run_id] = refused
-            for change in changes:
-                if (change.mark.project, change.mark.run_id) == (refused.project, refused.run_id):
-                    change.result.outcome, change.result.rows = "on the server", 0
-
-
-def _named(key: RunKey) -> tuple[ProjectKey, list[str]]:
-    return key[0], [key[1]]
 
 
 def _copy(file: LocalFile, path: str, of: str) -> LocalFile:
