@@ -17,9 +17,7 @@ from mirror.settings.home import Home
 if TYPE_CHECKING:
     import duckdb
 
-    from mirror.api.api import Api
-    from mirror.api.run import Run
-    from mirror.api.runs import Runs
+    from mirror.api import Api, Run, Runs
 
 __all__ = [
     "Api",
@@ -33,7 +31,7 @@ __all__ = [
     "connect",
 ]
 
-_LAZY = {"Api": "mirror.api.api", "Run": "mirror.api.run", "Runs": "mirror.api.runs"}
+_LAZY = ("Api", "Run", "Runs")
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -52,7 +50,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module("mirror.api"), name)
     raise AttributeError(f"module 'mirror' has no attribute {name!r}")
 
 

@@ -25,6 +25,8 @@ from mirror.snapshot.runs import RunPage
 from mirror.snapshot.snapshot import Snapshot
 from mirror.version import VERSION
 
+__all__ = ["Api"]
+
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
 
 Found = TypeVar("Found")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mirror.remote.mutations import Edit
     from mirror.snapshot.snapshot import Address, Snapshot
 
+__all__ = ["Changes", "append", "carry_over", "changes", "delete", "edit_of", "plain", "preview", "write"]
+
 TEXTS = {"name": "name", "notes": "notes", "description": "description", "group_name": "group", "job_type": "job_type"}
 """Columns that hold a text, and the fields of an edit that change them."""
 

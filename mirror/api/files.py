@@ -17,6 +17,8 @@ from mirror.store.records import ProjectKey
 if TYPE_CHECKING:
     from mirror.snapshot.snapshot import Address
 
+__all__ = ["File", "Files"]
+
 Mirrored = Callable[[Sequence[str], str | None], list[dict[str, Any]] | None]
 """Returns the mirrored list of the files with these names or this pattern; None if the list is not mirrored."""
 

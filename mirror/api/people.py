@@ -8,6 +8,8 @@ from typing import Any
 from mirror.api.client import Client
 from mirror.api.official import call_server, official_method
 
+__all__ = ["User"]
+
 _CONNECTIONS = ("teams", "apiKeys")
 _OF_USER = ("id", "name", "username", "email", "admin", "flags", "entity", "deletedAt")
 """The attributes that the official client has for a user that it asked for."""

@@ -14,6 +14,8 @@ from mirror.api.people import User, camel
 from mirror.api.runs import Runs
 from mirror.api.sweeps import Sweeps
 
+__all__ = ["Project", "Projects"]
+
 _OF_PROJECT = ("createdAt", "isBenchmark")
 """Fields of a project that the official client also has by the server's names."""
 

@@ -22,6 +22,8 @@ from mirror.errors import CommError, UsageError
 from mirror.serve.history import described, latest_events
 from mirror.wandb_json import loads
 
+__all__ = ["Run"]
+
 
 class Run(EditableRun, Shown):
     """A mirrored run, with the interface of the official client's `Run`.

@@ -20,6 +20,8 @@ from mirror.snapshot.runs import RunPage
 if TYPE_CHECKING:
     from mirror.snapshot.snapshot import Snapshot
 
+__all__ = ["Runs"]
+
 MOST_RUNS = 5000
 """Runs per page of a loop after the first page: a loop that gets there mostly goes on to the end."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mirror.settings.settings import Settings
     from mirror.sync.context import PassResult
 
+__all__ = ["Session"]
+
 Result = TypeVar("Result")
 
 log = logging.getLogger("mirror.api")

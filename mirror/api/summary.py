@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
+__all__ = ["Summary"]
+
 
 class Summary(MutableMapping[str, Any]):
     """The latest value of each key, and values that were set by hand.

@@ -16,6 +16,8 @@ from mirror.api.runs import Runs
 from mirror.errors import CommError, NotMirrored
 from mirror.store.records import ProjectKey
 
+__all__ = ["Sweep", "Sweeps"]
+
 _SECTIONS = ("config", "summary_metrics", "tags")
 _COLUMNS = ("createdAt", "updatedAt", "name", "sweep")
 

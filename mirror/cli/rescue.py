@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mirror.cli.findings import compared_of, cost_of, differences, show_findings, some
 from mirror.cli.invocation import Invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
-from mirror.cli.verify import compared_of, cost_of, differences, show_findings, some
 from mirror.errors import SyncError, UsageError, named
 
 if TYPE_CHECKING:

@@ -113,8 +113,7 @@ def _chosen(
 
 def _write(given: Invocation, addresses: Sequence[Address], edit: Edit) -> None:
     """Write the runs one by one, then pull them into the mirror, also when a later one is refused."""
-    from mirror.api import edits
-    from mirror.api.session import Session
+    from mirror.api import Session, edits
 
     session = Session(given.home, given.environ)
     written: list[Address] = []

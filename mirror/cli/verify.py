@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli.findings import compared_of, cost_of, differences, show_findings, some
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.sync import Paths
@@ -17,10 +18,7 @@ from mirror.errors import StoreBusy, StoreError, SyncError, UsageError, named, o
 if TYPE_CHECKING:
     from mirror.control import Control
     from mirror.settings.settings import Settings
-    from mirror.verify.findings import Finding, Verdict
-
-MOST_LINES = 20
-"""How many lines of one run are shown; --json has all of them."""
+    from mirror.verify.findings import Verdict
 
 
 def verify(
@@ -263,13 +261,6 @@ def _failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def differences(verdict: Verdict) -> list[Finding]:
-    """Return the findings that make the command exit with 1."""
-    from mirror.verify.findings import Level
-
-    return verdict.of(Level.DIFFERS)
-
-
 def _show(answer: _Answer) -> None:
     """Print differences on stdout, one per line; what was compared on stderr, one line per project."""
     if answer.first is not None:
@@ -284,19 +275,6 @@ def _show(answer: _Answer) -> None:
             fail(failure)
             continue
         say(f"{verdict.project}: {_summary(verdict)}")
-
-
-def show_findings(verdict: Verdict) -> None:
-    """Print one line per finding on stdout, at most MOST_LINES per run."""
-    shown: dict[str | None, int] = {}
-    for finding in verdict.findings:
-        count = shown[finding.run_id] = shown.get(finding.run_id, 0) + 1
-        if count <= MOST_LINES:
-            typer.echo(one_line(finding.line(verdict.project)))
-    for run_id, count in shown.items():
-        if count > MOST_LINES:
-            where = f"{verdict.project}/{run_id}" if run_id else f"{verdict.project}"
-            say(f"{where}: {count - MOST_LINES:,} more lines; --json has all of them")
 
 
 def _show_repair(answer: _Answer) -> None:
@@ -317,22 +295,6 @@ def _show_repair(answer: _Answer) -> None:
     say(f"{some(before, 'difference', 'differences')} before the repair, {after:,} after it")
 
 
-def compared_of(verdict: Verdict) -> str:
-    """Return the counts of what was compared, as text."""
-    parts = [
-        some(verdict.runs, "run", "runs"),
-        some(verdict.rows, "history row", "history rows"),
-        some(verdict.keys, "key", "keys"),
-        some(verdict.values, "value", "values"),
-    ]
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def cost_of(verdict: Verdict) -> str:
-    """Return the number of requests and the seconds of the comparison, as text."""
-    return f"{some(verdict.requests, 'request', 'requests')}, {verdict.seconds:.1f} s"
-
-
 def _summary(verdict: Verdict) -> str:
     from mirror.verify.findings import Level
 
@@ -344,8 +306,3 @@ def _summary(verdict: Verdict) -> str:
         return f"{differ} in {compared}{late} ({cost})"
     how = "equal the server's, value by value" if verdict.deep else "equal the server's counts and records"
     return f"{compared} {how}{late} ({cost})"
-
-
-def some(count: int, one: str, more: str) -> str:
-    """Return a count with its noun, singular or plural."""
-    return f"{count:,} {one if count == 1 else more}"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
-from mirror.api.histories import STEP
 from mirror.errors import QueryError, UsageError
 from mirror.plot import groups
 from mirror.plot.groups import Chart, Curve, Points
-from mirror.snapshot.downsample import axis_of, placed
+from mirror.snapshot.downsample import STEP, axis_of, placed
 from mirror.snapshot.paths import nearest_of
 from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import align, rows
