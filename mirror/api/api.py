@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
 from mirror.api.sweeps import Sweep
+from mirror.api.view import View, span
 from mirror.errors import ArgumentError, CommError, NotMirrored, StoreError
 from mirror.settings.home import Home
 from mirror.snapshot.paths import Ambiguous
@@ -30,9 +31,6 @@ __all__ = ["Api"]
 _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
 
 Found = TypeVar("Found")
-
-_CLOCK_SKEW = timedelta(minutes=1)
-"""How far two clocks may differ."""
 
 
 class Api:
@@ -69,11 +67,7 @@ class Api:
         self.settings = {name: environ.get(variable) for name, variable in _OVERRIDES.items()}
         if self.settings["base_url"]:
             self.settings["base_url"] = self.settings["base_url"].rstrip("/")
-        self._max_age = _age(max_age)
-        self._snapshot: Snapshot | None = None
-        self._known: dict[Any, Any] = {}
-        self._looked_at: dict[str, None] = {}
-        self._checked: set[str] = set()
+        self._view = View(self.session, span(max_age))
         self._viewer: User | None = None
 
     # Reading
@@ -85,19 +79,20 @@ class Api:
         that was deleted on the server is only found with `deleted=True`.
         """
         text = self._run_path(path)
-        if ("run", text) not in self._known:
-            self._known.setdefault(("run", text), self._open_run(text, deleted=deleted))
-        run: Run = self._known["run", text]
+        if ("run", text) not in self._view.known:
+            self._view.known.setdefault(("run", text), self._open_run(text, deleted=deleted))
+        run: Run = self._view.known["run", text]
         return run
 
     def _open_run(self, text: str, *, deleted: bool) -> Run:
         parts = text.split("/")
-        self._pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
-        address = self._resolve(lambda entity: self._view().address(text, entity, deleted=deleted))
-        if self._pull_if_old(f"{address.entity}/{address.project}"):
-            address = self._view().address(str(address), None, deleted=deleted)
-        self._looked_at[str(address)] = None
-        return Run(self, RunPage(self._view(), [address.rid], address.key), self._view().named([address.rid])[0])
+        self._view.pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
+        address = self._resolve(lambda entity: self._view.snapshot.address(text, entity, deleted=deleted))
+        if self._view.pull_if_old(f"{address.entity}/{address.project}"):
+            address = self._view.snapshot.address(str(address), None, deleted=deleted)
+        self._view.use(address)
+        snapshot = self._view.snapshot
+        return Run(self, RunPage(snapshot, [address.rid], address.key), snapshot.named([address.rid])[0])
 
     def runs(
         self,
@@ -121,28 +116,28 @@ class Api:
         if not text:
             raise ArgumentError("which project? give a path such as team/vision, or set WANDB_PROJECT")
         key = ("runs", text, repr(filters), order, per_page, deleted)
-        if key not in self._known:
-            self._pull_if_old(text)
-            name = self._resolve(lambda entity: self._view().project(text, entity))
-            if self._pull_if_old(str(name)):
-                name = self._view().project(str(name), None)
-            self._looked_at[str(name)] = None
-            self._known[key] = Runs(
-                self, self._view(), name, filters, order or "-created_at", per_page, deleted=deleted
+        if key not in self._view.known:
+            self._view.pull_if_old(text)
+            name = self._resolve(lambda entity: self._view.snapshot.project(text, entity))
+            if self._view.pull_if_old(str(name)):
+                name = self._view.snapshot.project(str(name), None)
+            self._view.use(name)
+            self._view.known[key] = Runs(
+                self, self._view.snapshot, name, filters, order or "-created_at", per_page, deleted=deleted
             )
-        runs: Runs = self._known[key]
+        runs: Runs = self._view.known[key]
         return runs
 
     def projects(self, entity: str | None = None, per_page: int = 200) -> Projects:  # noqa: ARG002
         """Return the mirrored projects of an entity; of all entities if none is given or set."""
         owner = entity or self.settings["entity"]
-        names = [name for name in self._view().projects if owner in (None, name.entity)]
+        names = [name for name in self._view.snapshot.projects if owner in (None, name.entity)]
         return Projects(owner, [Project(*name, self) for name in names])
 
     def project(self, name: str, entity: str | None = None) -> Project:
         """Return one mirrored project. Raises NotMirrored."""
         text = f"{entity}/{name}" if entity else name
-        return Project(*self._resolve(lambda owner: self._view().project(text, owner)), self)
+        return Project(*self._resolve(lambda owner: self._view.snapshot.project(text, owner)), self)
 
     def sweep(self, path: str) -> Sweep:
         """Return a sweep, by "entity/project/sweep_id"; entity and project may be omitted if they are set.
@@ -151,9 +146,9 @@ class Api:
         changes. Raises NotMirrored.
         """
         text = self._run_path(path, "sweep")
-        if ("sweep", text) not in self._known:
-            self._known["sweep", text] = self._open_sweep(text)
-        sweep: Sweep = self._known["sweep", text]
+        if ("sweep", text) not in self._view.known:
+            self._view.known["sweep", text] = self._open_sweep(text)
+        sweep: Sweep = self._view.known["sweep", text]
         return sweep
 
     def sweep_of(self, entity: str, project: str, name: str) -> Sweep:
@@ -164,7 +159,7 @@ class Api:
         project_path, _, name = text.rpartition("/")
         if not project_path:
             raise ArgumentError(f"{text!r} is not a sweep path; use entity/project/sweep_id")
-        project = self._resolve(lambda entity: self._view().project(project_path, entity))
+        project = self._resolve(lambda entity: self._view.snapshot.project(project_path, entity))
         found = self.sweep_of(*project, name)
         if not len(found.runs):
             try:
@@ -182,11 +177,7 @@ class Api:
         This is the oldest of the last complete syncs of the projects that were used, or of all projects if none was
         used; None if one of them was never synced completely.
         """
-        successes = self._view().successes()
-        used = {"/".join(path.split("/")[:2]) for path in self._looked_at}
-        times = [at for name, at in successes.items() if not used or str(name) in used]
-        known = [at for at in times if at is not None]
-        return min(known) if known and len(known) == len(times) else None
+        return self._view.as_of()
 
     def refresh(self, *, pull: bool = False) -> None:
         """Move to the newest snapshot; with `pull`, pull what changed on the server first.
@@ -194,9 +185,8 @@ class Api:
         `Run` objects from before keep their snapshot; get them again to see newer data.
         """
         if pull:
-            self.session.pull(self._projects_looked_at())
-        self._checked.clear()
-        self._forget()
+            self.session.pull(self._view.projects_used())
+        self._view.check_again()
 
     def flush(self, *paths: str) -> None:
         """Forget what was cached, pull from the server, and show the new values from then on.
@@ -205,17 +195,7 @@ class Api:
         With paths (projects or runs): pulls everything of them again, as `mirror flush` does, which takes longer the
         longer their history is. Goes through the daemon if one runs. Raises CommError.
         """
-        if paths:
-            self.session.pull(paths, afresh=True)
-        else:
-            projects = self._projects_looked_at(opened=False)
-            runs = [path for path in self._looked_at if path.count("/") == 2]
-            if projects or not runs:
-                self.session.pull(projects)
-            if runs:
-                self.session.pull(runs, afresh=True)
-        self._checked.clear()
-        self._forget()
+        self._view.flush(paths)
 
     # The server's side
 
@@ -240,7 +220,7 @@ class Api:
         try:
             entity: str | None = getattr(self.viewer, "entity", None)
         except CommError:
-            entities = {name.entity for name in self._view().projects}
+            entities = {name.entity for name in self._view.snapshot.projects}
             if len(entities) != 1:
                 raise
             entity = entities.pop()
@@ -267,7 +247,7 @@ class Api:
         run = call_server(create)
         path = f"{run.entity}/{run.project}/{run.id}"
         self.session.pull_written([path])
-        self._forget()
+        self._view.forget()
         return self.run(path)
 
     def from_path(self, path: str) -> Any:
@@ -327,52 +307,25 @@ class Api:
     def _mirrored_viewer(self) -> dict[str, Any] | None:
         """Return the owner of the key as the last pass pulled it; None if it did not, or nothing is mirrored yet."""
         with suppress(StoreError):
-            viewer: dict[str, Any] | None = self._view().server(self.session.settings.server.base_url).get("viewer")
+            address = self.session.settings.server.base_url
+            viewer: dict[str, Any] | None = self._view.snapshot.server(address).get("viewer")
             return viewer or None
         return None
 
     def facts_of(self, entity: str, project: str) -> Mapping[str, Any]:
         """Return what the server reported about a mirrored project, by the field names of its API."""
         key = ("project", entity, project)
-        if key not in self._known:
-            self._known[key] = self._view().project_facts(entity, project)
-        facts: Mapping[str, Any] = self._known[key]
+        if key not in self._view.known:
+            self._view.known[key] = self._view.snapshot.project_facts(entity, project)
+        facts: Mapping[str, Any] = self._view.known[key]
         return facts
 
     # For runs
 
     def newest(self) -> Snapshot:
         """Move to the newest snapshot and return it."""
-        self._forget()
-        return self._view()
-
-    def _view(self) -> Snapshot:
-        if self._snapshot is None:
-            self._snapshot = Snapshot(self.session.home)
-        return self._snapshot
-
-    def _forget(self) -> None:
-        self._snapshot = None
-        self._known.clear()
-
-    def _projects_looked_at(self, *, opened: bool = True) -> list[str]:
-        paths = [path for path in self._looked_at if opened or path.count("/") == 1]
-        return list(dict.fromkeys("/".join(path.split("/")[:2]) for path in paths))
-
-    def _pull_if_old(self, path: str | None) -> bool:
-        """Pull the project of a complete path if it is older than `max_age` or missing; return True if it pulled."""
-        if self._max_age is None or path is None or path.count("/") != 1 or path in self._checked:
-            return False
-        self._checked.add(path)
-        at = None
-        if self.session.home.published.exists():
-            at = next((at for name, at in self._view().successes().items() if str(name) == path), None)
-        # A time in the future was written before a clock was set back, so the age is unknown.
-        if at is not None and -_CLOCK_SKEW <= datetime.now(UTC) - at <= self._max_age:
-            return False
-        self.session.pull([path])
-        self._forget()
-        return True
+        self._view.forget()
+        return self._view.snapshot
 
     def _resolve(self, find: Callable[[str | None], Found]) -> Found:
         """Return what `find` finds in the set entity; if several entities match and none is set, in the viewer's."""
@@ -407,18 +360,3 @@ class Api:
 
     def __repr__(self) -> str:
         return f"<Api of the mirror in {self.session.home.data}>"
-
-
-def _age(given: str | float | None) -> timedelta | None:
-    """Parse a time span such as "90s", "5m", "2h", or seconds. Raises ArgumentError."""
-    if given is None:
-        return None
-    from mirror.settings.values import Impossible, seconds
-
-    try:
-        span = float(given) if isinstance(given, int | float) else seconds(given)
-    except Impossible as error:
-        raise ArgumentError(f"max_age={given!r}: {error}") from None
-    if not 0 <= span < float("inf"):
-        raise ArgumentError(f"max_age={given!r} is not a time span")
-    return timedelta(seconds=span)
