@@ -264,19 +264,26 @@ def test_a_write_that_is_not_mirrored_yet_says_so(small: Bench, api: Any) -> Non
 
 
 def test_what_was_only_looked_at_is_never_written_back(small: Bench, api: Any) -> None:
-    """Between two writes of one object, somebody else changes what it has shown: that stays, and is shown."""
+    """Between two writes of one object, somebody else changes what it has shown: that stays, and is shown.
+
+    A value that was set to the number that it is already, of another type, was not changed either.
+    """
+    import numpy as np
+
     there, mine = on_server(small), api.run(PATH)
     assert (mine.config["seed"], mine.tags, mine.notes) == (1, ["baseline"], mine.notes)
+    mine.config["lr"] = np.float64(mine.config["lr"])
     others = mirror.Api().run(PATH)
-    others.config["seed"], others.notes = 999, "theirs"
+    others.config["seed"], others.config["lr"], others.notes = 999, 0.5, "theirs"
     others.config["other"] = 5
     others.tags.append("theirs")
     others.update()
     mine.summary.update({"k": 1})
-    assert (mine.config["seed"], mine.config["other"], mine.notes) == (999, 5, "theirs")
+    assert (mine.config["seed"], mine.config["lr"], mine.config["other"], mine.notes) == (999, 0.5, 5, "theirs")
     mine.append_history([{"late": 1.0}])
     mine.update()
-    assert (there.config["seed"], there.config["other"], there.tags) == (999, 5, ["baseline", "theirs"])
+    assert (there.config["seed"], there.config["lr"], there.config["other"]) == (999, 0.5, 5)
+    assert there.tags == ["baseline", "theirs"]
     assert (there.summary["k"], there.labels.notes) == (1, "theirs")
 
 
