@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from mirror.snapshot.history_keys import Extent
 from mirror.snapshot.sampling import DENSE_VALUES, read
 from mirror.snapshot.series import Scope, Series
-from mirror.snapshot.snapshot import Extent, Snapshot
+from mirror.snapshot.snapshot import Snapshot
 
 T = TypeVar("T")
 

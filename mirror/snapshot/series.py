@@ -106,16 +106,10 @@ class Scope:
 
 
 class HistorySource(NamedTuple):
-    """A connection for reading a snapshot's history, and the result of `segmented` for that snapshot."""
+    """A connection for reading a snapshot's history, and the result of `segments.segmented` for that snapshot."""
 
     connection: DuckDBPyConnection
     segmented: bool
-
-
-def segmented(connection: DuckDBPyConnection) -> bool:
-    """Return True if some history is stored in Parquet segments; else all of it is in one table."""
-    sql = "SELECT 1 FROM store.segments WHERE retired_at IS NULL LIMIT 1"
-    return bool(connection.execute(sql).fetchall())
 
 
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
