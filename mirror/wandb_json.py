@@ -80,6 +80,25 @@ def numbers(value: Any) -> Any:
     return nested.mapped(value, lambda text: NUMBER_WORDS.get(text, text))
 
 
+def number_word(value: float) -> str:
+    """How W&B spells a number that is not finite."""
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124
+
+
+def strict_number(value: float | None) -> float | str | None:
+    """The number as strict JSON allows it: one that is not finite is a string."""
+    return value if value is None or value - value == 0 else number_word(value)
+
+
+def strict(value: Any) -> Any:
+    """The value with NaN and infinities replaced by strings, at any depth: the opposite of `numbers`."""
+    if isinstance(value, float):
+        return strict_number(value)
+    if isinstance(value, dict):
+        return {key: strict(entry) for key, entry in value.items()}
+    return [strict(entry) for entry in value] if isinstance(value, list) else value
+
+
 def spells_numbers(text: str) -> bool:
     """Return True if `numbers` may find something to change in the value of this JSON text."""
     return any(f'{word}"' in text for word in ("NaN", "Infinity"))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TextIO, overload
 
 from mirror.api.official import call_server
 from mirror.errors import ArgumentError, CommError, StoreError
+from mirror.protocol import METADATA
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
     from mirror.api.run import Run
     from mirror.api.session import Session
 
-METADATA = "wandb-metadata.json"
 
 Mirrored = Callable[[Sequence[str], str | None], list[dict[str, Any]] | None]
 """Returns the mirrored list of the files with these names or this pattern; None if the list is not mirrored."""

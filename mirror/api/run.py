@@ -23,7 +23,8 @@ from mirror.api.summary import Summary
 from mirror.api.sweeps import Sweep
 from mirror.api.unsaved import Unsaved, carry_over, unsaved
 from mirror.errors import ArgumentError, CommError, UsageError
-from mirror.serve.history import described, latest_events
+from mirror.protocol import ENDED_STATES
+from mirror.snapshot.described import described, latest_events
 from mirror.snapshot.runs import RunPage
 from mirror.snapshot.snapshot import Address
 from mirror.wandb_json import loads
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from mirror.api.api import Api
     from mirror.remote.mutations import Edit
     from mirror.snapshot.run_query import Named
-
-ENDED = ("finished", "crashed", "failed", "killed")
 
 
 class Run:
@@ -470,7 +469,7 @@ class Run:
         """Pull the run every five seconds until it has ended."""
         import time
 
-        while self.state not in ENDED:
+        while self.state not in ENDED_STATES:
             time.sleep(5)
             self._pull_written()
 

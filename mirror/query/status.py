@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CLOCKS_DIFFER = 60.0
 """Seconds that a time may be ahead of this machine's clock without being an error."""
 
+
 def projects(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
     """One entry per project, as in `project_status`."""
     result = snapshot.status(connection)

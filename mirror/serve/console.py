@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mirror.serve.context import LIVE_STATES, Context, path_of
+from mirror.protocol import LIVE_STATES
+from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotServed, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, start_of
 from mirror.snapshot import console

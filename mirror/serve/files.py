@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import orjson
 
+from mirror.protocol import METADATA
 from mirror.serve import runs
 from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotServed, ServerKnowsBetter
@@ -17,8 +18,6 @@ from mirror.snapshot.paths import Project
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-METADATA = "wandb-metadata.json"
 
 Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]

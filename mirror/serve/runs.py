@@ -15,7 +15,7 @@ import orjson
 
 from mirror.snapshot import facts, run_rows
 from mirror.snapshot.paths import Project
-from mirror.snapshot.prefetch import Memory, Walks
+from mirror.snapshot.prefetch import Memory, Walks, together
 from mirror.wandb_json import dumps, loads
 
 if TYPE_CHECKING:
@@ -131,6 +131,21 @@ class Listings:
                 gone, _ = self._kept.popitem(last=False)
                 self._known = {asked: name for asked, name in self._known.items() if name != gone}
         return listing
+
+    def following(
+        self, version: str, what: str, run: Mapping[str, Any], weight: Callable[[Mapping[str, Any]], int], most: int
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return this run and, if a client loops over its list asking for `what`, the next runs of the list.
+
+        The runs weigh at most `most` together, by `weight`.
+        """
+        if "place" not in run:
+            return [run]
+        listing, place = run["place"]
+        block = self.blocks.peek(version, (listing, place // BLOCK)) or {}
+        if not self.walks.follows(what, listing, place):
+            return [run]
+        return together([run, *(other for other in block.values() if other["place"][1] > place)], weight, most)
 
     def kept(self, name: str) -> Listing | None:
         """Return the list of an earlier page; None if too many others were requested since."""

@@ -20,7 +20,7 @@ def most_common(connection: DuckDBPyConnection, project: Project, most: int) -> 
 
 
 def varied(connection: DuckDBPyConnection, project: Project, newest: int) -> set[tuple[str, str]]:
-    """The keys in which the newest runs of a project differ, so many of them as `newest`: `config` or `summary`, key."""
+    """The keys in which the `newest` latest runs of a project differ: `config` or `summary`, key."""
     rows = connection.execute(
         "SELECT l.doc, l.key FROM store.leaves AS l WHERE l.element IS NULL AND l.rid IN ("
         " SELECT rid FROM store.runs WHERE entity = ? AND project = ? AND deleted_at IS NULL"

@@ -20,7 +20,12 @@ DENSE_VALUES = 50_000
 
 
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
-    """Like `mirror.snapshot.series.read`, but faster for selecting rows from up to MOST_VALUES values."""
+    """Like `mirror.snapshot.series.read`, but faster for selecting rows from up to MOST_VALUES values.
+
+    A dense key is used from DENSE_VALUES values on.
+    """
+    if scope.dense and values < DENSE_VALUES:
+        scope = replace(scope, dense=None)
     if not scope.picks or values > MOST_VALUES or (scope.dense and not scope.keys):
         return reading.read(source, rids, scope, values)
     found = reading.read(source, rids, replace(scope, samples=None, whole=False), values)

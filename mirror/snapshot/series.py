@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
+
 from mirror import nested
+from mirror.wandb_json import number_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -288,3 +291,10 @@ def plain_list(array: pa.Array[Any]) -> list[Any]:
 def whole(value: float) -> float | int:
     """A number as in JSON: an int if it has no fraction and fits in int64."""
     return int(value) if value == value and abs(value) < 2.0**63 and value.is_integer() else value  # noqa: PLR0124
+
+
+def json_value(value: float, text: str | None) -> Any:
+    """A logged value for orjson: what is stored as text, and numbers that are not finite, are fragments."""
+    if text is not None:
+        return orjson.Fragment(text)
+    return whole(value) if value - value == 0 else orjson.Fragment(number_word(value))

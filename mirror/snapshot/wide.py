@@ -1,4 +1,4 @@
-"""The names and faults of the wide relations: one for each project, with a column for each key of config and summary."""
+"""The names and faults of the wide relations, which have one column for each config and summary key of a project."""
 
 from __future__ import annotations
 
