@@ -105,10 +105,11 @@ def spells_numbers(text: str) -> bool:
 
 
 def dumps(value: Any) -> str:
-    """JSON text of a value, with bare NaN and Infinity, integers of any size, and unescaped characters."""
+    """Compact JSON text of a value, with bare NaN and Infinity, integers of any size, and unescaped characters."""
     try:
-        text = orjson.dumps(value).decode()
-    except (TypeError, orjson.JSONEncodeError):
+        text = orjson.dumps(value)
+    except TypeError:
+        # orjson cannot write integers past 64 bits, lone surrogates, or nesting past 254 levels.
         return nested.text_of(value)
     # orjson writes NaN and infinities as null, so a text with null is written again by the slower writer.
-    return nested.text_of(value) if "null" in text else text
+    return nested.text_of(value) if b"null" in text else text.decode()

@@ -22,6 +22,7 @@ from mirror.snapshot.paths import Project, nearest_of
 from mirror.snapshot.result import guarded
 from mirror.snapshot.segments import segmented
 from mirror.snapshot.series import HistorySource, Scope, Series
+from mirror.snapshot.spread import spread_sql
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,9 +153,7 @@ class _Rows:
                 ASOF JOIN (SELECT step, {x} AS x FROM {values} WHERE key = $axis AND {usable}) AS a
                 ON r.step >= a.step"""
         if self.samples is not None:
-            sql = f"""SELECT * EXCLUDE (i, n) FROM (
-                SELECT *, row_number() OVER (ORDER BY step) - 1 AS i, count(*) OVER () AS n FROM ({sql})
-            ) WHERE n <= $samples OR i = 0 OR i * ($samples - 1) // (n - 1) > (i - 1) * ($samples - 1) // (n - 1)"""
+            sql = spread_sql(sql, "* EXCLUDE (i, n)", "$samples")
             params["samples"] = self.samples
         return sql, params
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.snapshot import series as reading
 from mirror.snapshot.series import HistorySource, Scope, Series
+from mirror.snapshot.spread import spread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,14 +42,6 @@ def _picked(series: Sequence[Series], scope: Scope) -> list[Series]:
     else:
         steps = steps_of(series)
     return restricted(series, sampled(steps, scope.samples))
-
-
-def spread(count: int, samples: int) -> list[int]:
-    """Evenly spaced indexes of at most `samples` of `count` rows, with the first and, for two or more, the last."""
-    if count <= samples:
-        return list(range(count))
-    gaps = samples - 1
-    return [-(-index * (count - 1) // gaps) for index in range(samples)] if gaps > 0 else [0][:samples]
 
 
 def steps_of(series: Sequence[Series]) -> pa.Array[Any]:

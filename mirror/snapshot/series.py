@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from mirror import nested
+from mirror.snapshot.spread import spread_sql
 from mirror.wandb_json import number_word
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 HASHED_VALUES = 50_000
 """From this many values on, keys are read as hashes."""
-
-_PICKED = """SELECT rid, step FROM (
-    SELECT rid, step, row_number() OVER (PARTITION BY rid ORDER BY step) - 1 AS i, count(*) OVER (PARTITION BY rid) AS n
-    FROM ({steps})
-) WHERE n <= $samples OR i = 0 OR i * ($samples - 1) // (n - 1) > (i - 1) * ($samples - 1) // (n - 1)"""
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,7 @@ def _query(source: HistorySource, rids: Sequence[int], scope: Scope, key: str) -
             steps += " HAVING count(*) = $wanted"
             params["wanted"] = len(set(scope.keys))
         if scope.samples is not None:
-            steps = _PICKED.format(steps=steps)
+            steps = spread_sql(steps, "rid, step", "$samples", of="rid")
             params["samples"] = scope.samples
         sql += f" AND (rid, step) IN ({steps})" if len(rids) > 1 else f" AND step IN (SELECT step FROM ({steps}))"
     return sql, params
