@@ -24,7 +24,7 @@ from mirror.api.sweeps import Sweep
 from mirror.api.unsaved import Unsaved, carry_over, unsaved
 from mirror.errors import ArgumentError, CommError, UsageError
 from mirror.protocol import ENDED_STATES
-from mirror.snapshot.described import described, latest_events
+from mirror.snapshot.described import described, latest_events, line_count
 from mirror.snapshot.runs import RunPage
 from mirror.snapshot.snapshot import Address
 from mirror.wandb_json import loads
@@ -256,7 +256,8 @@ class Run:
         "monotonic" is as the server reported it, else computed from the values. None for a run without history.
         """
         rid, snapshot = self._row[0], self._page.snapshot
-        about = {"name": self.id, "last_step": self.lastHistoryStep, "historyLineCount": self._fact("server_rows")}
+        lines = line_count(self._fact("history_rows"), self._fact("server_rows"), local=not self.storage_id)
+        about = {"name": self.id, "last_step": self.lastHistoryStep, "historyLineCount": lines}
         heavy = self._fact("heavy")
         reported = {} if heavy is None else {rid: heavy}
         return described(snapshot.cursor, self._page.key, {rid: about}, reported).get(rid)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from mirror.snapshot import facts, run_rows
+from mirror.snapshot.described import line_count
 from mirror.snapshot.paths import Project
 from mirror.snapshot.prefetch import Memory, Walks, together
 from mirror.wandb_json import dumps, loads
@@ -211,7 +212,7 @@ def _rows(
         row["tags"] = tags.get(row["rid"], [])
         count, last_step = logged.get(row["rid"], (0, None))
         row["rows"], row["last_step"] = count or 0, -1 if last_step is None else last_step
-        row["historyLineCount"] = row["rows"] if row["local"] else max(row["rows"], row["server_rows"] or 0)
+        row["historyLineCount"] = line_count(row["rows"], row["server_rows"], local=row["local"])
         for name in _TIMES:
             row[name] = facts.instant(row[name])
         if row["computeSeconds"] is not None:

@@ -53,6 +53,11 @@ def described(
     return found
 
 
+def line_count(rows: int | None, server_rows: int | None, *, local: bool) -> int:
+    """How many history lines a run has: those that are mirrored or, if it is on the server, that this reported."""
+    return rows or 0 if local else max(rows or 0, server_rows or 0)
+
+
 def _number_entry(count: int, last: float | None, *, monotonic: bool) -> dict[str, Any]:
     return {
         "typeCounts": [{"type": "number", "count": count}],

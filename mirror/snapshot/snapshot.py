@@ -195,6 +195,10 @@ class Snapshot:
         """How much history each of these runs has."""
         return history_keys.extents(self.cursor, rids)
 
+    def history_rows(self, rids: Sequence[int]) -> dict[int, int | None]:
+        """The number of mirrored history lines of these and possibly of other runs, by rid."""
+        return {rid: rows for rid, (rows, _) in run_rows.history_sizes(self.cursor, rids).items()}
+
     def has_system_metrics(self, address: Address) -> bool:
         """Return True if the system metrics of the run, which may be none, are mirrored."""
         return facts.events_held(self.cursor, address.rid)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from mirror.sandbox import Sandbox, World
-from mirror.serve import resolvers, signing
+from mirror.serve import history_fields, signing
 from mirror.serve.app import Policy, application
 from mirror.web.snapshots import Snapshots
 from tests.sync.rig import Rig
@@ -234,7 +234,7 @@ def test_an_answer_has_bounds(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(4):
         inner = f"project {{ runs {{ edges {{ node {{ {inner} }} }} }} }}"
     assert "asks for too much at once" in site.refused(of("run0", inner))
-    monkeypatch.setattr(resolvers, "MOST_VALUES", 100)
+    monkeypatch.setattr(history_fields, "MOST_VALUES", 100)
     assert "are too many at once" in site.refused(of("long", "history(samples: 100)"))
     assert len(site.ask(of("long", "history(samples: 20)"))["data"]["project"]["run"]["history"]) == 20
 
