@@ -195,7 +195,7 @@ def _run(project: Source, context: Context, field: Field, arguments: Arguments) 
             raise NotServed(f"the run {project['key']}/{arguments['name']} is not mirrored")
         for row in rows:
             if runs.weight(row, row.get("described")) > AHEAD_BYTES:
-                context.listings.walks.stop(light["place"][0])
+                context.listings.read_alone(light)
             else:
                 ahead.keep(version, (row["rid"], fields), row)
         found = rows[0]

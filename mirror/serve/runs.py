@@ -148,6 +148,11 @@ class Listings:
             return [run]
         return together([run, *(other for other in block.values() if other["place"][1] > place)], weight, most)
 
+    def read_alone(self, run: Mapping[str, Any]) -> None:
+        """From now on read the runs of this run's list, if it is in one, one at a time: they have too much data."""
+        if "place" in run:
+            self.walks.stop(run["place"][0])
+
     def kept(self, name: str) -> Listing | None:
         """Return the list of an earlier page; None if too many others were requested since."""
         with self._lock:
