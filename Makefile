@@ -39,7 +39,7 @@ demo: $(VENV)/.runtime
 
 # Rooms whose tests start no server and no process.
 quick: check
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" tests/config tests/filters tests/plot
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" tests/config tests/filters tests/house tests/plot
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients"

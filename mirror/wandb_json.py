@@ -80,16 +80,36 @@ def numbers(value: Any) -> Any:
     return nested.mapped(value, lambda text: NUMBER_WORDS.get(text, text))
 
 
+def number_word(value: float) -> str:
+    """How W&B spells a number that is not finite."""
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124
+
+
+def strict_number(value: float | None) -> float | str | None:
+    """The number as strict JSON allows it: one that is not finite is a string."""
+    return value if value is None or value - value == 0 else number_word(value)
+
+
+def strict(value: Any) -> Any:
+    """The value with NaN and infinities replaced by strings, at any depth: the opposite of `numbers`."""
+    if isinstance(value, float):
+        return strict_number(value)
+    if isinstance(value, dict):
+        return {key: strict(entry) for key, entry in value.items()}
+    return [strict(entry) for entry in value] if isinstance(value, list) else value
+
+
 def spells_numbers(text: str) -> bool:
     """Return True if `numbers` may find something to change in the value of this JSON text."""
     return any(f'{word}"' in text for word in ("NaN", "Infinity"))
 
 
 def dumps(value: Any) -> str:
-    """JSON text of a value, with bare NaN and Infinity, integers of any size, and unescaped characters."""
+    """Compact JSON text of a value, with bare NaN and Infinity, integers of any size, and unescaped characters."""
     try:
-        text = orjson.dumps(value).decode()
-    except (TypeError, orjson.JSONEncodeError):
+        text = orjson.dumps(value)
+    except TypeError:
+        # orjson cannot write integers past 64 bits, lone surrogates, or nesting past 254 levels.
         return nested.text_of(value)
     # orjson writes NaN and infinities as null, so a text with null is written again by the slower writer.
-    return nested.text_of(value) if "null" in text else text
+    return nested.text_of(value) if b"null" in text else text.decode()

@@ -12,6 +12,7 @@ from mirror.api.lists import WholeList
 from mirror.api.official import call_server
 from mirror.api.session import Session
 from mirror.errors import ArgumentError, CommError, StoreError
+from mirror.protocol import METADATA
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
@@ -201,8 +202,6 @@ def metadata(find: Callable[[list[str]], Files]) -> dict[str, Any] | None:
 
     Returns None for a run without it. Raises CommError.
     """
-    from mirror.remote.files import METADATA
-
     found = find([METADATA])
     if not len(found):
         return None

@@ -138,15 +138,16 @@ class HistoryScan(Iterator[dict[str, Any]]):
     def _windows(self) -> Iterator[tuple[int | None, int | None]]:
         """Yield spans of steps with about WINDOW_VALUES values at most; one without bounds if it covers the run."""
         rid = self._address.rid
-        last, values, _ = self._reader.extent(rid)
+        extent = self._reader.extent(rid)
+        values = extent.values
         if self._stop <= self.min_step:
             return
-        everything = self.min_step <= 0 and self._stop > last
+        everything = self.min_step <= 0 and self._stop > extent.last_step
         if self.keys and values > WINDOW_VALUES:
             values = sum(count for key, count, *_ in self._reader.snapshot.keys(rid) if key in self.keys)
         if values <= WINDOW_VALUES:
             yield (None, None) if everything else (self.min_step, self._stop)
             return
-        width = max(1, (last + 1) * WINDOW_VALUES // values)
+        width = extent._replace(values=values).steps_holding(WINDOW_VALUES)
         for first in range(self.min_step, self._stop, width):
             yield first, min(first + width, self._stop)

@@ -19,7 +19,8 @@ from mirror.api.official import call_server, official_method
 from mirror.api.people import camel
 from mirror.api.run_edits import EditableRun
 from mirror.errors import CommError, UsageError
-from mirror.serve.history import described, latest_events
+from mirror.protocol import ENDED_STATES
+from mirror.snapshot.described import described, latest_events, line_count
 from mirror.wandb_json import loads
 
 __all__ = ["Run"]
@@ -88,7 +89,8 @@ class Run(EditableRun, Shown):
         "monotonic" is as the server reported it, else computed from the values. None for a run without history.
         """
         rid, snapshot = self._row[0], self._page.snapshot
-        about = {"name": self.id, "last_step": self.lastHistoryStep, "historyLineCount": self._server_rows}
+        lines = line_count(self._fact("history_rows"), self._server_rows, local=not self.storage_id)
+        about = {"name": self.id, "last_step": self.lastHistoryStep, "historyLineCount": lines}
         heavy = self._fact("heavy")
         reported = {} if heavy is None else {rid: heavy}
         return described(snapshot.cursor, self._page.key, {rid: about}, reported).get(rid)
@@ -193,9 +195,7 @@ class Run(EditableRun, Shown):
         """Pull the run every five seconds until it has ended."""
         import time
 
-        from mirror.remote.mutations import ENDED
-
-        while self.state not in ENDED:
+        while self.state not in ENDED_STATES:
             time.sleep(5)
             self._pull_written()
 

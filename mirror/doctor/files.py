@@ -15,6 +15,7 @@ from mirror.errors import PUBLISH_AGAIN, MirrorError, StoreBusy, StoreError
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings
 from mirror.snapshot.connection import opened
+from mirror.snapshot.projects import storage_version
 from mirror.store import aside, integrity
 
 SPARE_BYTES = 1_000_000_000
@@ -109,11 +110,11 @@ def _published(home: Home, settings: Settings) -> Iterator[Finding]:
         integrity.check(home.published)
         with opened(home.published) as connection:
             runs = connection.execute("select count(*) from runs").fetchall()[0][0]
-            stored = connection.execute("select value from store.meta where key = 'storage_version'").fetchall()
+            written = storage_version(connection) or "unknown"
     except StoreError as error:
         yield fail("mirror", str(error).removesuffix(f"; {PUBLISH_AGAIN}"), PUBLISH_AGAIN)
         return
-    written, wanted = (stored[0][0] if stored else "unknown"), settings.publish.storage_version
+    wanted = settings.publish.storage_version
     count = f"{runs:,} {'run' if runs == 1 else 'runs'}"
     text = f"{home.published} opens, has {count}, and is in the format of DuckDB {written}"
     if written == wanted:

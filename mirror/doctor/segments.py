@@ -25,7 +25,7 @@ def check(home: Home) -> Iterator[Finding]:
         return
     try:
         with reader.opened(home) as opened:
-            listed = opened.run("SELECT path, bytes FROM store.segments WHERE retired_at IS NULL ORDER BY path")
+            listed = store.sizes(opened)
             digests = store.digests(opened.run)
             unlisted = store.unlisted(opened, home.history)
     except StoreError:

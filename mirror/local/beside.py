@@ -13,8 +13,9 @@ from typing import Any
 from mirror.errors import MirrorError
 from mirror.local.files import opened
 from mirror.local.values import Unreadable, check_name, value
+from mirror.protocol import METADATA
 
-METADATA, CONFIG, SUMMARY, LOG = "wandb-metadata.json", "config.yaml", "wandb-summary.json", "output.log"
+CONFIG, SUMMARY, LOG = "config.yaml", "wandb-summary.json", "output.log"
 
 _LARGEST = 64 << 20
 """The largest document that is read, in bytes: the client refuses to write one of a quarter of it."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mirror.local.reader import Piece
+from mirror.protocol import LIVE_STATES
 from mirror.remote.json_history import parse_events
 from mirror.store.records import ConsolePage, HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
-from mirror.store.runs import LIVE_STATES
 from mirror.store.writes import Writes
 from mirror.sync.context import utc_now
 

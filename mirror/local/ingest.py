@@ -16,9 +16,9 @@ from mirror.local.known import COPY, REPLACED, Known
 from mirror.local.pending import NO_ENTITY, Pending
 from mirror.local.reader import Identity, Options, Reader, around, identify, same_start
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
+from mirror.protocol import LIVE_STATES
 from mirror.settings.settings import Settings
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
-from mirror.store.runs import LIVE_STATES
 from mirror.store.store import Store
 from mirror.store.writes import Writes
 from mirror.sync.context import utc_now

@@ -41,15 +41,6 @@ def defined(connection: DuckDBPyConnection, project: Project, run_id: str, keys:
     return result
 
 
-def numeric(connection: DuckDBPyConnection, rid: int, keys: Sequence[str]) -> list[str]:
-    """The keys, of these, for which the run logged a finite number, in the given order."""
-    sql = (
-        "SELECT key FROM store.history_keys WHERE rid = ? AND min IS NOT NULL AND key IN (SELECT unnest(?::VARCHAR[]))"
-    )
-    logged = {key for (key,) in connection.execute(sql, [rid, list(keys)]).fetchall()}
-    return [key for key in keys if key in logged]
-
-
 class Carried:
     """The last finite value of each axis at or before given steps, for successive ranges of ascending steps."""
 

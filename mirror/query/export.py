@@ -12,7 +12,8 @@ from mirror.errors import StoreError, names_segment, unreadable
 from mirror.settings.home import Home
 from mirror.snapshot.connection import open_plain, quiet
 from mirror.snapshot.paths import Project, scope
-from mirror.store.names import unique_names
+from mirror.snapshot.projects import registered
+from mirror.store.names import identifier, literal, unique_names
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -55,7 +56,7 @@ def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, k
             scratch = folder / f".{target.name}.{os.getpid()}.tmp"
             query, params = _rows(relation, chosen, runs)
             try:
-                copied = connection.execute(f"COPY ({query}) TO {_literal(scratch)} ({options})", params).fetchall()
+                copied = connection.execute(f"COPY ({query}) TO {literal(scratch)} ({options})", params).fetchall()
                 scratch.replace(target)
             finally:
                 scratch.unlink(missing_ok=True)
@@ -74,13 +75,13 @@ def to_database(
     try:
         with opened(home) as connection:
             connection.execute(
-                f"ATTACH {_literal(scratch)} AS exported (READ_WRITE, STORAGE_VERSION {_literal(storage_version)})"
+                f"ATTACH {literal(scratch)} AS exported (READ_WRITE, STORAGE_VERSION {literal(storage_version)})"
             ).fetchall()
             for relation in RELATIONS:
                 _copy_table(connection, relation, *_rows(relation, chosen, runs), report)
             for name in _wide(connection, chosen):
                 condition, params = scope((), "w", runs)
-                query = f"SELECT * FROM {_quoted(name)} AS w WHERE {condition}"
+                query = f"SELECT * FROM {identifier(name)} AS w WHERE {condition}"
                 _copy_table(connection, name, query, params, report)
             connection.execute("DETACH exported").fetchall()
         scratch.replace(target)
@@ -90,7 +91,7 @@ def to_database(
 
 
 def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: Sequence[Any], report: Report) -> None:
-    created = connection.execute(f"CREATE TABLE exported.{_quoted(name)} AS {query}", list(params)).fetchall()
+    created = connection.execute(f"CREATE TABLE exported.{identifier(name)} AS {query}", list(params)).fetchall()
     report(name, created[0][0])
 
 
@@ -105,8 +106,7 @@ def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[str
     named = connection.execute("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main'").fetchall()
     tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()
     existing = {row[0] for row in named + tables}
-    rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY number").fetchall()
-    keys = [Project(*row) for row in rows]
+    keys = registered(connection)
     names = dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
     return [names[key] for key in chosen if names[key] in existing]
 
@@ -127,11 +127,3 @@ def opened(home: Home) -> Iterator[DuckDBPyConnection]:
         raise StoreError(f"the export failed: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise StoreError(f"the export failed: {error.filename}: {error.strerror or error}") from error
-
-
-def _literal(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

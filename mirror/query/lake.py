@@ -22,6 +22,7 @@ from mirror.query.export import RELATIONS, opened
 from mirror.query.lake_target import LakeTarget
 from mirror.settings.home import Home
 from mirror.snapshot.paths import Project
+from mirror.snapshot.segments import TAIL, of_project
 from mirror.store import files, segments, views
 from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
@@ -127,12 +128,8 @@ def _files(
         raise StoreError(f"the name of {key} is too long for a folder of a lake; export the other projects by name")
     folder = f"{relation}/{segments.partition(project)}"
     if relation == "history":
-        yield from _segments(connection, home.history, project, folder, scratch, present)
-        query = """
-            SELECT r.run_id, t.key, t.step, t.value, t.text
-            FROM store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid
-            WHERE r.entity = ? AND r.project = ? ORDER BY t.key, r.run_id, t.step
-        """
+        yield from _segments(connection, home.history, key, folder, scratch, present)
+        query = TAIL
     else:
         left_out = ", ".join((*_PARTITION, *_LEFT_OUT.get(relation, ())))
         here = f"main.{identifier(relation)} WHERE entity = ? AND project = ?"
@@ -146,21 +143,14 @@ def _files(
 def _segments(
     connection: DuckDBPyConnection,
     folder: Path,
-    project: ProjectKey,
+    project: Project,
     target: str,
     scratch: Path,
     present: dict[str, int],
 ) -> Iterator[tuple[File, Path]]:
     """The segments, unchanged. From one with values of replaced runs these are left out, and its name shows that."""
-    found = connection.execute(
-        "SELECT s.path, s.value_count, list(g.run_id ORDER BY g.run_id) FILTER (WHERE g.replaced), "
-        "coalesce(sum(g.value_count) FILTER (WHERE g.replaced), 0)::BIGINT "
-        "FROM store.segments AS s LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
-        "WHERE s.entity = ? AND s.project = ? AND s.retired_at IS NULL GROUP BY ALL ORDER BY 1",
-        [project.entity, project.project],
-    ).fetchall()
     digests = segments.digests(lambda sql: connection.execute(sql).fetchall())
-    for path, count, replaced, hidden in found:
+    for path, count, replaced, hidden in of_project(connection, project):
         source = folder / path
         if f"{target}/{source.name}" not in present and path in digests and files.digest(source) != digests[path]:
             raise StoreError(f"{source} is damaged and is not exported; run `mirror verify --repair`")

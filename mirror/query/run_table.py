@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from mirror.errors import QueryError, UsageError
 from mirror.query import axes
 from mirror.query.batches import Batches, written
-from mirror.snapshot import series
+from mirror.snapshot import history_keys, run_rows, series
 from mirror.snapshot.paths import Project, nearest_of
 from mirror.snapshot.result import guarded
+from mirror.snapshot.segments import segmented
 from mirror.snapshot.series import HistorySource, Scope, Series
+from mirror.snapshot.spread import spread_sql
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,16 +67,15 @@ def table(
 
     if samples is not None and samples < 1:
         raise UsageError(f"--samples must be at least 1, not {samples}")
-    address = [project.entity, project.project, run_id]
-    ((rid,),) = connection.execute(
-        "SELECT rid FROM store.runs WHERE entity = ? AND project = ? AND run_id = ?", address
-    ).fetchall()
-    logged = _logged(connection, rid)
+    found = run_rows.find(connection, project, run_id)
+    assert found is not None
+    rid, _ = found
+    logged = history_keys.names(connection, rid)
     chosen = _chosen(keys, logged, f"{project}/{run_id}")
     x_key = None if x is None or _is_step(x, logged) else _chosen([x], logged, f"{project}/{run_id}")[0]
     over = _axes(connection, project, run_id, rid, chosen, warn if keys else None) if x is None else []
     columns = [key for key in chosen if key != x_key and key not in over]
-    source = HistorySource(connection, series.segmented(connection))
+    source = HistorySource(connection, segmented(connection))
     textual = _textual(source, rid)
     # If the run logged a key `step`, the column of the step gets W&B's own name for it.
     step = "_step" if "step" in {x_key, *over, *columns} else "step"
@@ -152,9 +153,7 @@ class _Rows:
                 ASOF JOIN (SELECT step, {x} AS x FROM {values} WHERE key = $axis AND {usable}) AS a
                 ON r.step >= a.step"""
         if self.samples is not None:
-            sql = f"""SELECT * EXCLUDE (i, n) FROM (
-                SELECT *, row_number() OVER (ORDER BY step) - 1 AS i, count(*) OVER () AS n FROM ({sql})
-            ) WHERE n <= $samples OR i = 0 OR i * ($samples - 1) // (n - 1) > (i - 1) * ($samples - 1) // (n - 1)"""
+            sql = spread_sql(sql, "* EXCLUDE (i, n)", "$samples")
             params["samples"] = self.samples
         return sql, params
 
@@ -272,7 +271,7 @@ def _axes(
     """The axes that define_metric gave these keys, each once. Those without values are left out, with a warning."""
     defined = axes.defined(connection, project, run_id, keys)
     wanted = list(dict.fromkeys(defined.values()))
-    logged = axes.numeric(connection, rid, wanted)
+    logged = history_keys.numeric(connection, rid, wanted)
     for axis in wanted:
         if warn is not None and axis not in logged:
             first = next(key for key in keys if defined.get(key) == axis)
@@ -280,12 +279,6 @@ def _axes(
                 f"{project}/{run_id} never logged a number under {axis}, the x axis of {first}: only the step is shown"
             )
     return logged
-
-
-def _logged(connection: DuckDBPyConnection, rid: int) -> list[str]:
-    """The keys of a run, by name."""
-    rows = connection.execute("SELECT key FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
-    return [key for (key,) in rows]
 
 
 def _textual(source: HistorySource, rid: int) -> set[str]:

@@ -6,21 +6,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError
+from mirror.snapshot import wide
 from mirror.store.names import folded, identifier
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-_RELATIONS = """
-    SELECT p.entity || '/' || p.project, m.value FROM store.projects AS p
-    JOIN store.meta AS m ON m.key = 'name of store.wide_' || p.number
-"""
-_COLUMNS = """
-    SELECT c.doc || '.' || c.key, c.name FROM store.wide_columns AS c
-    JOIN store.meta AS m ON m.key = 'name of store.wide_' || c.project_number
-    WHERE c.doc || '.' || c.key <> c.name AND list_contains(?::VARCHAR[], c.doc || '.' || c.key)
-    AND list_contains(?::VARCHAR[], m.value)
-"""
 
 
 def refuse(connection: DuckDBPyConnection, names: Collection[str]) -> None:
@@ -31,13 +21,13 @@ def refuse(connection: DuckDBPyConnection, names: Collection[str]) -> None:
     """
     if not any("/" in name for name in names):
         return
-    relations = dict(connection.execute(_RELATIONS).fetchall())
+    relations = wide.relations(connection)
     for name in names:
         if relations.get(name, name) != name:
             raise _misread(name, relations[name], "the relation of this project")
     named = {folded(name) for name in names}
     used = [relation for relation in relations.values() if folded(relation) in named]
-    for key, column in connection.execute(_COLUMNS, [list(names), used]).fetchall():
+    for key, column in wide.renamed_columns(connection, names, used):
         raise _misread(key, column, "the column of this key")
 
 

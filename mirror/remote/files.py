@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mirror.errors import AuthError, CommError
+from mirror.protocol import METADATA
 from mirror.remote import queries
 from mirror.remote.client import NotFound, Server
 from mirror.remote.runs import moment
@@ -16,7 +17,6 @@ from mirror.wandb_json import UNREADABLE, loads
 PAGE_FILES = 500
 """Files per run in one answer."""
 
-METADATA = "wandb-metadata.json"
 
 Document = dict[str, Any] | CommError | None
 """A file's content, the error that prevented reading it, or None if there is no such file."""

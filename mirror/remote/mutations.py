@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mirror.errors import CommError
+from mirror.protocol import ENDED_STATES
 from mirror.remote.client import NotFound, Server
 from mirror.remote.runs import PageSize, records
 from mirror.store.records import ProjectKey, RunRecord
@@ -30,8 +31,6 @@ DELETE = """mutation DeleteRun($id: ID!, $deleteArtifacts: Boolean) {
 STATE = """mutation UpsertBucket($id: String!, $state: String) {
   upsertBucket(input: {id: $id, state: $state}) { bucket { id } }
 }"""
-
-ENDED = ("finished", "crashed", "failed", "killed")
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ async def append_rows(server: Server, record: RunRecord, rows: Sequence[Mapping[
     Repeating a request does no harm: each line has its own offset. Raises CommError for a run whose own process may
     still write, ValueError for steps that do not rise.
     """
-    if record.state not in ENDED:
+    if record.state not in ENDED_STATES:
         raise CommError(
             f"{record.entity}/{record.project}/{record.run_id} is {record.state}: its own process writes its history",
             ValueError(record.state),

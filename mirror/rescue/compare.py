@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mirror.errors import MirrorError
+from mirror.protocol import ENDED_STATES, LIVE_STATES
 from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
-from mirror.remote.mutations import ENDED
 from mirror.remote.runs import PageSize
 from mirror.rescue import summary
 from mirror.rescue.findings import Comparison, Difference, Look
@@ -22,7 +22,7 @@ from mirror.store import local
 from mirror.store import reader as store
 from mirror.store.checks import parsed
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
-from mirror.store.runs import LIVE_STATES, expected
+from mirror.store.runs import expected
 from mirror.sync import plan
 from mirror.sync.context import PassResult, Progress
 from mirror.verify import history, runs
@@ -164,7 +164,11 @@ class _Comparison:
         file = parsed(row["summary"]) or {}
         look.summary = summary.lost(self.reader, self.project, record, file, last)
         findings = [*_of_rows(look), *_of_values(look), *_of_summary(look, row)]
-        if record.state in ENDED and look.known.state in ("finished", "failed") and look.known.state != record.state:
+        if (
+            record.state in ENDED_STATES
+            and look.known.state in ("finished", "failed")
+            and look.known.state != record.state
+        ):
             cause = "the server did not receive how it ended; the state is left unchanged"
             findings.append(Difference(Level.NOTE, run_id, "state", look.known.state, record.state, cause))
         self.found.setdefault(run_id, []).extend(findings)
@@ -182,7 +186,7 @@ def _sync_command(paths: Sequence[Path]) -> str:
 
 def _is_live(look: Look) -> bool:
     """Return True if the run is still live, so that what one side lacks may still arrive."""
-    return look.record.state not in ENDED and look.known.state in LIVE_STATES
+    return look.record.state not in ENDED_STATES and look.known.state in LIVE_STATES
 
 
 NO_VALUE = "no value"
@@ -200,7 +204,7 @@ _MISSING = {
 def _refusal(look: Look) -> str | None:
     """Why nothing may be sent to the server; None if it may."""
     record, known, compared = look.record, look.known, look.compared
-    if record.state not in ENDED:
+    if record.state not in ENDED_STATES:
         return f"the run is {record.state} on the server"
     if known.state in LIVE_STATES:
         return "its own process may still send: it runs here, or its file was written less than five minutes ago"

@@ -29,18 +29,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mirror.errors import CommError, MirrorError
+from mirror.protocol import METADATA
 from mirror.serve import documents
 from mirror.serve.context import Context, RunPath
 from mirror.serve.documents import Malformed, NotServed, Operation, ServerKnowsBetter, Write
-from mirror.serve.files import METADATA, metadata, runs_of
+from mirror.serve.files import metadata
 from mirror.serve.guard import KeyGuard
+from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
 from mirror.serve.pages import continues_list
-from mirror.serve.resolvers import ANY_VERSION, RESOLVERS, ExportsUnknown
+from mirror.serve.resolvers import RESOLVERS
 from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed
 from mirror.serve.upstream import FORWARDED, Upstream
 from mirror.snapshot.connection import refusal
+from mirror.snapshot.files import runs_of
 from mirror.wandb_json import UNREADABLE, loads
 from mirror.web.snapshots import Snapshots
 from mirror.web.statements import unless_left

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mirror.serve.context import LIVE_STATES, Context, path_of
+from mirror.protocol import LIVE_STATES
+from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotServed, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, start_of
+from mirror.snapshot import console
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -47,10 +49,7 @@ def _mirrored_lines(connection: DuckDBPyConnection, run: Source) -> tuple[int | 
 
     The number is None if the mirror does not hold all lines that existed when they were pulled.
     """
-    rid = run["rid"]
-    rows = connection.execute("SELECT log_lines FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
-    pulled = rows[0][0] if rows else None
-    held: int = connection.execute("SELECT count(*) FROM store.console WHERE rid = ?", [rid]).fetchall()[0][0]
+    pulled, held = console.pulled(connection, run["rid"]), console.count(connection, run["rid"])
     reported = run.get("logLineCount")
     if reported == 0:
         return held, False
@@ -58,27 +57,17 @@ def _mirrored_lines(connection: DuckDBPyConnection, run: Source) -> tuple[int | 
 
 
 def _lines(connection: DuckDBPyConnection, rid: int, start: int, most: int, *, labels: bool) -> list[dict[str, Any]]:
-    import duckdb
-
-    statement = (
-        "SELECT line, logged_at, level, text, {} FROM store.console WHERE rid = ? ORDER BY line LIMIT ? OFFSET ?"
-    )
-    params = [rid, most, start]
-    try:
-        rows = connection.execute(statement.format("label"), params).fetchall()
-    except duckdb.BinderException:
-        # The file was published by an older program.
-        rows = connection.execute(statement.format("NULL"), params).fetchall()
-    if labels and any(row[4] is None for row in rows):
+    found = console.lines(connection, rid, start, most)
+    if labels and any(line.label is None for line in found):
         raise NotServed("the labels of this run's console lines are not mirrored")
     return [
         {
-            "number": line,
+            "number": line.number,
             # W&B returns these in UTC, without an offset.
-            "timestamp": None if logged_at is None else logged_at.isoformat(),
-            "level": level or "",
-            "label": label,
-            "line": text,
+            "timestamp": None if line.logged_at is None else line.logged_at.isoformat(),
+            "level": line.level or "",
+            "label": line.label,
+            "line": line.text,
         }
-        for line, logged_at, level, text, label in rows
+        for line in found
     ]

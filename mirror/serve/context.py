@@ -8,16 +8,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.serve.runs import Ask, Listings
-from mirror.snapshot import facts
+from mirror.snapshot import facts, projects
 from mirror.snapshot.paths import Project
-from mirror.snapshot.series import HistorySource, segmented
+from mirror.snapshot.segments import segmented
+from mirror.snapshot.series import HistorySource
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 T = TypeVar("T")
-
-LIVE_STATES = frozenset({"running", "pending", "preempting"})
 
 RunPath = tuple[str, str, str]
 """Entity, project and run id."""
@@ -71,10 +70,7 @@ class Context:
         of_viewer = (self.server[0].get("viewer") or {}).get("entity")
         if self.entity or of_viewer:
             return self.entity or of_viewer
-        found = self.connection.execute(
-            "SELECT entity FROM store.projects GROUP BY entity ORDER BY count(*) DESC, entity LIMIT 1"
-        ).fetchall()
-        return found[0][0] if found else None
+        return projects.main_entity(self.connection)
 
 
 def path_of(run: Any) -> RunPath:

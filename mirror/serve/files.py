@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import orjson
 
+from mirror.protocol import METADATA
 from mirror.serve import runs
-from mirror.serve.context import Context, RunPath, path_of
+from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotServed, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, start_of
 from mirror.snapshot import files
+from mirror.snapshot.paths import Project
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-METADATA = "wandb-metadata.json"
 
 Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]
@@ -71,22 +71,8 @@ def url(file: Source, _context: Context, _field: Field, arguments: Arguments) ->
 
 def metadata(connection: DuckDBPyConnection, entity: str, project: str, run_id: str) -> bytes | None:
     """Return the content of a run's wandb-metadata.json; None if it is not mirrored."""
-    found = connection.execute(
-        "SELECT m.file FROM store.run_metadata AS m JOIN store.runs AS r ON r.rid = m.rid "
-        "WHERE r.entity = ? AND r.project = ? AND r.run_id = ? AND r.deleted_at IS NULL",
-        [entity, project, run_id],
-    ).fetchall()
-    return found[0][0].encode() if found and found[0][0] else None
-
-
-def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[RunPath]:
-    """Return the runs of these files; files that are not in a mirrored list are left out."""
-    found = connection.execute(
-        "SELECT DISTINCT r.entity, r.project, r.run_id FROM store.run_files AS f JOIN store.runs AS r ON r.rid = f.rid "
-        "WHERE f.file_id IN (SELECT unnest(?::VARCHAR[]))",
-        [list(file_ids)],
-    ).fetchall()
-    return [(entity, project, run_id) for entity, project, run_id in found]
+    text = files.metadata_of(connection, Project(entity, project), run_id)
+    return text.encode() if text else None
 
 
 def _listed(run: Source, context: Context) -> int | None:
@@ -99,14 +85,8 @@ def _listed(run: Source, context: Context) -> int | None:
 
 
 def _metadata_node(connection: DuckDBPyConnection, rid: int) -> dict[str, Any] | None:
-    import duckdb
-
-    try:
-        found = connection.execute("SELECT node FROM store.run_metadata WHERE rid = ?", [rid]).fetchall()
-    except duckdb.BinderException:
-        # The file was published by an older program.
-        return None
-    return orjson.loads(found[0][0]) if found and found[0][0] else None
+    text = files.metadata_node(connection, rid)
+    return orjson.loads(text) if text else None
 
 
 def _not_mirrored(run: Source) -> NotServed:

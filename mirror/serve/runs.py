@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from mirror.snapshot import facts
+from mirror.snapshot import facts, run_rows
+from mirror.snapshot.described import line_count
 from mirror.snapshot.paths import Project
-from mirror.snapshot.prefetch import Memory, Walks
-from mirror.snapshot.run_query import among
+from mirror.snapshot.prefetch import Memory, Walks, together
 from mirror.wandb_json import dumps, loads
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ _PLAIN = {
     "logLineCount": "server_log_lines",
 }
 """The columns of plain fields of a run."""
+
+_OWN = ("username", "deleted_at", "server_rows", "server_last_step")
+_COLUMNS = (*_OWN, *_PLAIN.values())
 
 _DOCUMENTS = {"config": ("config", "config_meta"), "wandbConfig": ("config_meta",), "summaryMetrics": ("summary",)}
 _TIMES = ("createdAt", "heartbeatAt", "updatedAt")
@@ -130,6 +133,26 @@ class Listings:
                 self._known = {asked: name for asked, name in self._known.items() if name != gone}
         return listing
 
+    def following(
+        self, version: str, what: str, run: Mapping[str, Any], weight: Callable[[Mapping[str, Any]], int], most: int
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return this run and, if a client loops over its list asking for `what`, the next runs of the list.
+
+        The runs weigh at most `most` together, by `weight`.
+        """
+        if "place" not in run:
+            return [run]
+        listing, place = run["place"]
+        block = self.blocks.peek(version, (listing, place // BLOCK)) or {}
+        if not self.walks.follows(what, listing, place):
+            return [run]
+        return together([run, *(other for other in block.values() if other["place"][1] > place)], weight, most)
+
+    def read_alone(self, run: Mapping[str, Any]) -> None:
+        """From now on read the runs of this run's list, if it is in one, one at a time: they have too much data."""
+        if "place" in run:
+            self.walks.stop(run["place"][0])
+
     def kept(self, name: str) -> Listing | None:
         """Return the list of an earlier page; None if too many others were requested since."""
         with self._lock:
@@ -149,15 +172,13 @@ def rows_of(connection: DuckDBPyConnection, project: Mapping[str, Any], rids: Se
     """Return these runs in this order, without their documents; runs that no longer exist are left out."""
     if not rids:
         return []
-    here, params = among(rids)
-    found = {row["rid"]: row for row in _rows(connection, project, here, params)}
+    found = {row["rid"]: row for row in _rows(connection, project, run_rows.plain(connection, _COLUMNS, rids))}
     return [found[rid] for rid in rids if rid in found]
 
 
 def row_of(connection: DuckDBPyConnection, project: Mapping[str, Any], run_id: str) -> dict[str, Any] | None:
     """Return one run by its id, without its documents; None if it is not mirrored, or deleted."""
-    here = "entity = ? AND project = ? AND run_id = ? AND deleted_at IS NULL"
-    rows = _rows(connection, project, here, [*project["key"], run_id])
+    rows = _rows(connection, project, run_rows.plain_of(connection, _COLUMNS, project["key"], run_id))
     return rows[0] if rows else None
 
 
@@ -168,9 +189,7 @@ def with_documents(
     columns = list(dict.fromkeys(column for name, needed in _DOCUMENTS.items() if name in fields for column in needed))
     if not columns or not rows:
         return [dict(row) for row in rows]
-    here, params = among([row["rid"] for row in rows], exactly=True)
-    sql = f"SELECT rid, {', '.join(columns)} FROM store.runs WHERE {here}"
-    found = {rid: texts for rid, *texts in connection.execute(sql, params).fetchall()}
+    found = run_rows.documents(connection, columns, [row["rid"] for row in rows])
     return [{**row, **dict(zip(columns, found[row["rid"]], strict=True))} for row in rows if row["rid"] in found]
 
 
@@ -181,31 +200,24 @@ def weight(row: Mapping[str, Any], described: Mapping[str, Any] | None) -> int:
 
 
 def _rows(
-    connection: DuckDBPyConnection, project: Mapping[str, Any], condition: str, params: list[Any]
+    connection: DuckDBPyConnection, project: Mapping[str, Any], found: Sequence[tuple[Any, ...]]
 ) -> list[dict[str, Any]]:
-    # One relation at a time: planning a join takes DuckDB longer than reading all of them.
-    names = ["rid", "username", "deleted_at", "server_rows", "server_last_step", "unread", *_PLAIN]
-    rows = [dict(zip(names, row, strict=True)) for row in _selected(connection, condition, params)]
-    if not rows:
+    """Complete rows with `rid`, `unread` and _COLUMNS from the other relations."""
+    if not found:
         return []
-    here, among_these = among([row["rid"] for row in rows])
-    counted = connection.execute(
-        f"SELECT rid, rows, last_step FROM store.run_history WHERE {here}", among_these
-    ).fetchall()
-    logged = {rid: (count, last_step) for rid, count, last_step in counted}
-    tags: dict[int, list[tuple[int, str]]] = {}
-    for rid, *tag in connection.execute(
-        f"SELECT rid, position, tag FROM store.run_tags WHERE {here}", among_these
-    ).fetchall():
-        tags.setdefault(rid, []).append((tag[0], tag[1]))
-    server_facts = facts.of_runs(connection, [row["rid"] for row in rows])
+    names = ("rid", "unread", *_OWN, *_PLAIN)
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    rids = [row["rid"] for row in rows]
+    logged = run_rows.history_sizes(connection, rids)
+    tags = run_rows.tags(connection, rids)
+    server_facts = facts.of_runs(connection, rids)
     for row in rows:
         row["project"] = project
         row["local"] = not row["id"]
-        row["tags"] = [tag for _, tag in sorted(tags.get(row["rid"], []))]
+        row["tags"] = tags.get(row["rid"], [])
         count, last_step = logged.get(row["rid"], (0, None))
         row["rows"], row["last_step"] = count or 0, -1 if last_step is None else last_step
-        row["historyLineCount"] = row["rows"] if row["local"] else max(row["rows"], row["server_rows"] or 0)
+        row["historyLineCount"] = line_count(row["rows"], row["server_rows"], local=row["local"])
         for name in _TIMES:
             row[name] = facts.instant(row[name])
         if row["computeSeconds"] is not None:
@@ -215,18 +227,6 @@ def _rows(
         for name in (*row["unreadable"], *(name for name in _COUNTS if row[name] is None)):
             row.pop(name, None)
     return rows
-
-
-def _selected(connection: DuckDBPyConnection, condition: str, params: list[Any]) -> list[Any]:
-    import duckdb
-
-    statement = "SELECT rid, username, deleted_at, server_rows, server_last_step, {}, {} FROM store.runs WHERE {}"
-    columns = ", ".join(_PLAIN.values())
-    try:
-        return connection.execute(statement.format("unread", columns, condition), params).fetchall()
-    except duckdb.BinderException:
-        # The file was published by an older program.
-        return connection.execute(statement.format("NULL", columns, condition), params).fetchall()
 
 
 def unreadable(unread: str | None) -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mirror.errors import SEGMENT_ADVICE, QueryError, names_segment, nothing_mirrored, unreadable
 from mirror.settings.home import Home
-from mirror.store.names import escaped
+from mirror.store.names import escaped, literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -64,8 +64,8 @@ def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
 
     try:
         connection = duckdb.connect()
-        connection.execute(f"ATTACH {_literal(str(path))} AS mirror (READ_ONLY)").fetchall()
-        connection.execute(f"SET temp_directory = {_literal(spill)}").fetchall()
+        connection.execute(f"ATTACH {literal(path)} AS mirror (READ_ONLY)").fetchall()
+        connection.execute(f"SET temp_directory = {literal(spill)}").fetchall()
         quiet(connection)
     except duckdb.Error as error:
         raise unreadable(path, error) from error
@@ -106,10 +106,10 @@ def open_restricted(
     try:
         quiet(connection)
         for statement in (
-            f"SET temp_directory = {_literal(spill)}",
-            *([f"SET memory_limit = {_literal(memory)}"] if memory else []),
+            f"SET temp_directory = {literal(spill)}",
+            *([f"SET memory_limit = {literal(memory)}"] if memory else []),
             *([f"SET threads = {threads:d}"] if threads else []),
-            f"SET allowed_directories = [{_literal(str(history))}, {_literal(escaped(history))}]",
+            f"SET allowed_directories = [{literal(history)}, {literal(escaped(history))}]",
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
@@ -188,7 +188,3 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
     elif names_segment(text):
         text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"
     return QueryError(text)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror.snapshot.paths import Project
+from mirror.snapshot.spread import spread_sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -113,15 +114,8 @@ def placed(
     points: dict[Run, list[tuple[float, float]]] = {}
     for project, run_ids in _by_project(runs).items():
         values, params = _placed(project, key, x, run_ids, "isfinite(value)")
-        rows = connection.execute(
-            f"""SELECT run_id, x, value FROM (
-                SELECT run_id, step, x, value, row_number() OVER (PARTITION BY run_id ORDER BY step) - 1 AS i,
-                    count(*) OVER (PARTITION BY run_id) AS n
-                FROM ({values})
-            ) WHERE n <= ? OR i = 0 OR i * (? - 1) // (n - 1) > (i - 1) * (? - 1) // (n - 1)
-            ORDER BY run_id, step""",
-            [*params, samples, samples, samples],
-        ).fetchall()
+        sql = f"{spread_sql(values, 'run_id, x, value', '?', of='run_id')} ORDER BY run_id, step"
+        rows = connection.execute(sql, [*params, samples, samples, samples]).fetchall()
         for run_id, at, value in rows:
             points.setdefault((project, run_id), []).append((at, value))
     return points

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mirror.protocol import LIVE_STATES
 from mirror.snapshot.paths import Project
 from mirror.snapshot.run_query import among
 
@@ -138,17 +139,17 @@ def exported_to(connection: DuckDBPyConnection, rid: int) -> int | None:
     return rows[0][0] if rows else None
 
 
-def without_history(connection: DuckDBPyConnection, project: Project, live: Sequence[str]) -> list[int]:
+def without_history(connection: DuckDBPyConnection, project: Project) -> list[int]:
     """The runs that had more history rows on the server than are mirrored.
 
-    Runs in one of the `live` states count only if none of their rows is mirrored.
+    Live runs count only if none of their rows is mirrored.
     """
     rows = connection.execute(
         "SELECT r.rid FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> '' "
         "AND coalesce(h.rows, 0) < r.server_rows "
         "AND (coalesce(h.rows, 0) = 0 OR r.state NOT IN (SELECT unnest(?::VARCHAR[])))",
-        [*project, list(live)],
+        [*project, sorted(LIVE_STATES)],
     ).fetchall()
     return [rid for (rid,) in rows]
 
@@ -171,11 +172,10 @@ def unread(connection: DuckDBPyConnection, project: Project) -> dict[int, str]:
     return dict(_rows(connection, asked, project) or ())
 
 
-def events_held(connection: DuckDBPyConnection, rid: int, live: Sequence[str] | None = None) -> bool:
-    """Return True if the system metrics of a run, which may be none, are mirrored.
+def events_held(connection: DuckDBPyConnection, rid: int, *, complete: bool = False) -> bool:
+    """Return True if the system metrics of a run, which may be none, were pulled.
 
-    For a run in one of the `live` states it is enough that they were pulled once; for any other run all must be
-    mirrored. Without `live` the first is enough for every run.
+    With `complete`, all of them must be mirrored unless the run is live.
     """
     run = connection.execute("SELECT server_events, storage_id, state FROM store.runs WHERE rid = ?", [rid]).fetchall()
     extras = connection.execute("SELECT events FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
@@ -186,7 +186,7 @@ def events_held(connection: DuckDBPyConnection, rid: int, live: Sequence[str] | 
     if on_server == 0 or not storage_id:
         return True
     mirrored = extras[0][0] if extras else None
-    return mirrored is not None and (on_server in (None, mirrored) or live is None or state in live)
+    return mirrored is not None and (on_server in (None, mirrored) or not complete or state in LIVE_STATES)
 
 
 def own_id(*parts: str) -> str:

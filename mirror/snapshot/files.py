@@ -1,4 +1,4 @@
-"""The mirrored list of a run's files. Their content is not mirrored and stays on the server."""
+"""The mirrored lists of runs' files. Of their content only that of `wandb-metadata.json` is mirrored."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from mirror.snapshot.paths import Project
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -76,6 +78,48 @@ def page(
         [rid, *params, first + 1, start],
     ).fetchall()
     return [_node(*row) for row in rows[:first]], len(rows) > first
+
+
+def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The runs of these files, as entity, project and run id; files that are in no mirrored list are left out."""
+    return connection.execute(
+        "SELECT DISTINCT r.entity, r.project, r.run_id FROM store.run_files AS f JOIN store.runs AS r ON r.rid = f.rid "
+        "WHERE f.file_id IN (SELECT unnest(?::VARCHAR[]))",
+        [list(file_ids)],
+    ).fetchall()
+
+
+def metadata(connection: DuckDBPyConnection, rid: int) -> tuple[str | None, bool]:
+    """The content of a run's metadata file as JSON text, and whether the file was looked for (or there is one)."""
+    rows = connection.execute(
+        "SELECT m.file, e.file FROM store.runs AS r LEFT JOIN store.run_metadata AS m ON m.rid = r.rid "
+        "LEFT JOIN store.run_extras AS e ON e.rid = r.rid WHERE r.rid = ?",
+        [rid],
+    ).fetchall()
+    text, lookup = rows[0] if rows else (None, None)
+    return text, text is not None or lookup == "none"
+
+
+def metadata_of(connection: DuckDBPyConnection, project: Project, run_id: str) -> str | None:
+    """The content of the metadata file of a run that is not deleted, as JSON text; None if it is not mirrored."""
+    found = connection.execute(
+        "SELECT m.file FROM store.run_metadata AS m JOIN store.runs AS r ON r.rid = m.rid "
+        "WHERE r.entity = ? AND r.project = ? AND r.run_id = ? AND r.deleted_at IS NULL",
+        [*project, run_id],
+    ).fetchall()
+    return found[0][0] if found else None
+
+
+def metadata_node(connection: DuckDBPyConnection, rid: int) -> str | None:
+    """What the server's list of files has about a run's metadata file, as JSON text; None if it is not mirrored."""
+    import duckdb
+
+    try:
+        found = connection.execute("SELECT node FROM store.run_metadata WHERE rid = ?", [rid]).fetchall()
+    except duckdb.BinderException:
+        # The file was published by an older program.
+        return None
+    return found[0][0] if found else None
 
 
 def _node(

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
-from mirror.snapshot.sampling import DENSE_VALUES, read
+from mirror.snapshot.history_keys import Extent
+from mirror.snapshot.sampling import read
 from mirror.snapshot.series import Scope, Series
-from mirror.snapshot.snapshot import Extent, Snapshot
+from mirror.snapshot.snapshot import Snapshot
 
 T = TypeVar("T")
-
-Row = Mapping[str, Any]
 
 TOGETHER = 200
 """How many runs of a list are looked up together; looking up one takes as long."""
@@ -68,36 +67,41 @@ class Walks:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._last: OrderedDict[tuple[Hashable, str], int] = OrderedDict()
         self._heavy: set[str] = set()
         self._lock = threading.Lock()
 
-    def next(self, what: str, run: Row, beside: Iterable[Row], fits: Callable[[Sequence[Row]], bool]) -> list[Row]:
-        """The runs to read now: this one and, if the last request was for the one before it, those that follow.
+    def follows(self, what: Hashable, listing: str, position: int) -> bool:
+        """Return True if the last request for `what` of this list was for the run before this position.
 
-        `beside` are the runs of its list, in order; `fits` returns whether some of them may be read together.
+        False for lists that were stopped. The request for this position is remembered.
         """
-        listing, position = run["place"]
         with self._lock:
             follows = self._last.get((what, listing)) == position - 1 and listing not in self._heavy
             self._last[what, listing] = position
             self._last.move_to_end((what, listing))
             while len(self._last) > self._most:
                 self._last.popitem(last=False)
-        wanted = [run]
-        for other in beside if follows else ():
-            if other["place"][1] > position:
-                if not fits([*wanted, other]):
-                    break
-                wanted.append(other)
-        return wanted
+        return follows
 
-    def stop(self, run: Row) -> None:
-        """From now on read the runs of this run's list one at a time, because they have too much data."""
+    def stop(self, listing: str) -> None:
+        """From now on read the runs of this list one at a time, because they have too much data."""
         with self._lock:
             if len(self._heavy) > self._most:
                 self._heavy.clear()
-            self._heavy.add(run["place"][0])
+            self._heavy.add(listing)
+
+
+def together(candidates: Iterable[T], weight: Callable[[T], int], most: int) -> list[T]:
+    """The first of these, and as many after it as weigh at most `most` together with it."""
+    chosen: list[T] = []
+    total = 0
+    for candidate in candidates:
+        total += weight(candidate)
+        if chosen and total > most:
+            break
+        chosen.append(candidate)
+    return chosen
 
 
 class Reader:
@@ -107,8 +111,8 @@ class Reader:
         self.snapshot = snapshot
         self._rids = rids
         self._ahead: dict[int, list[Series]] = {}
-        self._scope: Scope | None = None
-        self._last = -1
+        # Of one loop: a loop with another scope ends this one.
+        self._walks = Walks(1)
         self._lock = threading.Lock()
         self._extents: dict[int, Extent] = {}
 
@@ -120,15 +124,17 @@ class Reader:
         """The series of one run."""
         with self._lock:
             position = self._positions[rid]
-            follows = scope == self._scope and position == self._last + 1
-            self._scope, self._last = scope, position
+            follows = self._walks.follows(scope, "", position)
             if not follows:
                 self._ahead = {}
             elif rid in self._ahead:
                 return self._ahead.pop(rid)
-            wanted = self._following(position) if follows else [rid]
+            wanted = [rid]
+            if follows:
+                candidates = self._rids[position : position + TOGETHER]
+                wanted = together(candidates, lambda other: self.extent(other).values, AHEAD_VALUES)
             values = 0 if scope.system else sum(self.extent(other).values for other in wanted)
-            if len(wanted) == 1 and scope.picks and not scope.system and values >= DENSE_VALUES:
+            if len(wanted) == 1 and scope.picks and not scope.system:
                 scope = replace(scope, dense=self.extent(rid).dense)
             series = read(self.snapshot.history, wanted, scope, values)
             self._ahead = {other: series.get(other, []) for other in wanted}
@@ -140,13 +146,3 @@ class Reader:
             start = self._positions[rid] // TOGETHER * TOGETHER
             self._extents |= self.snapshot.extents(self._rids[start : start + TOGETHER])
         return self._extents[rid]
-
-    def _following(self, position: int) -> Sequence[int]:
-        """The run at this position and as many after it as one query should read."""
-        candidates = self._rids[position : position + TOGETHER]
-        total = 0
-        for count, rid in enumerate(candidates):
-            total += self.extent(rid).values
-            if count and total > AHEAD_VALUES:
-                return candidates[:count]
-        return candidates

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.snapshot.connection import refusal
+from mirror.store.names import identifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,12 +68,12 @@ class Result:
     def json_texts(self) -> Iterator[str]:
         """Every row as a JSON object. JSON lacks NaN, so those are the strings "NaN", "Infinity", "-Infinity"."""
         if not self.labels and not self.documents:
-            alias = _quoted(_unused("row", self.columns))
+            alias = identifier(_unused("row", self.columns))
             rows = self._rows(f"CAST(to_json({alias}) AS VARCHAR)", f" AS {alias}")
         else:
             pairs = []
             for index, (name, _) in enumerate(self.header()):
-                value = f"CAST({_quoted(name)} AS JSON)" if index in self.documents else _quoted(name)
+                value = f"CAST({identifier(name)} AS JSON)" if index in self.documents else identifier(name)
                 pairs.append(f"?, {value}")
             rows = self._rows(f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)", "", self.columns)
         return (
@@ -218,10 +219,6 @@ def _quote_bare(match: re.Match[str]) -> str:
         return token
     sign = "-" if token.startswith("-") else ""
     return f'"{sign}{"NaN" if token.lstrip("-").lower()[0] == "n" else "Infinity"}"'
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _unused(name: str, columns: Sequence[str]) -> str:

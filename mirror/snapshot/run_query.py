@@ -11,6 +11,7 @@ from mirror.filters import Compiled
 from mirror.filters import compile as compile_filter
 from mirror.snapshot.paths import Project, find_projects, nearest_of, scope
 from mirror.snapshot.result import Result
+from mirror.store.names import identifier
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -176,7 +177,7 @@ class RunQuery:
         for name in names:
             key = keys[name]
             if key is None:
-                columns.append(_Column(f"v.{_quoted(name)}", [], document=name in _DOCUMENTS))
+                columns.append(_Column(f"v.{identifier(name)}", [], document=name in _DOCUMENTS))
             else:
                 leaf, index = leaves[indexes[key]], indexes[key]
                 element = _of_lists(index) if listed else None
@@ -298,7 +299,3 @@ def _document_key(name: str, known: Sequence[str]) -> tuple[str, str]:
             return doc, name.removeprefix(f"{prefix}.")
     hint = nearest_of(name, [*known, "config.KEY", "summary.KEY"])
     raise UsageError(f"--select: runs have no column {name}; {hint}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

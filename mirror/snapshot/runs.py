@@ -25,8 +25,9 @@ class Page:
     def fact(self, rid: int, column: str) -> Any:
         """One fact about one run.
 
-        `column` is one of FACTS, `tags`, one of DOCUMENTS (as JSON text), `told` for what the server returned about
-        the run, or `heavy` for the parts of that which may be long (None if the server did not return them).
+        `column` is one of `run_rows.FACTS`, `tags`, one of DOCUMENTS (as JSON text), `history_rows` for the number of
+        mirrored history lines, `told` for what the server returned about the run, or `heavy` for the parts of that
+        which may be long (None if the server did not return them).
         """
         values = self._columns.get(column)
         if values is None:
@@ -34,7 +35,7 @@ class Page:
                 values = self._columns[column] = self._read(column)
         if column == "told":
             return values.get(rid, {})
-        if column == "heavy":
+        if column in ("heavy", "history_rows"):
             return values.get(rid)
         return values.get(rid, []) if column == "tags" else values[rid]
 
@@ -44,6 +45,8 @@ class Page:
             return self.snapshot.run_facts(self._rids)
         if column == "heavy":
             return self.snapshot.heavy(self._rids)
+        if column == "history_rows":
+            return self.snapshot.history_rows(self._rids)
         return self.snapshot.tags(self._rids) if column == "tags" else self.snapshot.column(column, self._rids)
 
     def document(self, rid: int, name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.snapshot import series as reading
 from mirror.snapshot.series import HistorySource, Scope, Series
+from mirror.snapshot.spread import spread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +21,12 @@ DENSE_VALUES = 50_000
 
 
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
-    """Like `mirror.snapshot.series.read`, but faster for selecting rows from up to MOST_VALUES values."""
+    """Like `mirror.snapshot.series.read`, but faster for selecting rows from up to MOST_VALUES values.
+
+    A dense key is used from DENSE_VALUES values on.
+    """
+    if scope.dense and values < DENSE_VALUES:
+        scope = replace(scope, dense=None)
     if not scope.picks or values > MOST_VALUES or (scope.dense and not scope.keys):
         return reading.read(source, rids, scope, values)
     found = reading.read(source, rids, replace(scope, samples=None, whole=False), values)
@@ -36,14 +42,6 @@ def _picked(series: Sequence[Series], scope: Scope) -> list[Series]:
     else:
         steps = steps_of(series)
     return restricted(series, sampled(steps, scope.samples))
-
-
-def spread(count: int, samples: int) -> list[int]:
-    """Evenly spaced indexes of at most `samples` of `count` rows, with the first and, for two or more, the last."""
-    if count <= samples:
-        return list(range(count))
-    gaps = samples - 1
-    return [-(-index * (count - 1) // gaps) for index in range(samples)] if gaps > 0 else [0][:samples]
 
 
 def steps_of(series: Sequence[Series]) -> pa.Array[Any]:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import orjson
+
 from mirror import nested
+from mirror.snapshot.spread import spread_sql
+from mirror.wandb_json import number_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,11 +20,6 @@ if TYPE_CHECKING:
 
 HASHED_VALUES = 50_000
 """From this many values on, keys are read as hashes."""
-
-_PICKED = """SELECT rid, step FROM (
-    SELECT rid, step, row_number() OVER (PARTITION BY rid ORDER BY step) - 1 AS i, count(*) OVER (PARTITION BY rid) AS n
-    FROM ({steps})
-) WHERE n <= $samples OR i = 0 OR i * ($samples - 1) // (n - 1) > (i - 1) * ($samples - 1) // (n - 1)"""
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,10 @@ class Scope:
 
 
 class HistorySource(NamedTuple):
-    """A connection for reading a snapshot's history, and the result of `segmented` for that snapshot."""
+    """A connection for reading a snapshot's history, and the result of `segments.segmented` for that snapshot."""
 
     connection: DuckDBPyConnection
     segmented: bool
-
-
-def segmented(connection: DuckDBPyConnection) -> bool:
-    """Return True if some history is stored in Parquet segments; else all of it is in one table."""
-    sql = "SELECT 1 FROM store.segments WHERE retired_at IS NULL LIMIT 1"
-    return bool(connection.execute(sql).fetchall())
 
 
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
@@ -179,7 +172,7 @@ def _query(source: HistorySource, rids: Sequence[int], scope: Scope, key: str) -
             steps += " HAVING count(*) = $wanted"
             params["wanted"] = len(set(scope.keys))
         if scope.samples is not None:
-            steps = _PICKED.format(steps=steps)
+            steps = spread_sql(steps, "rid, step", "$samples", of="rid")
             params["samples"] = scope.samples
         sql += f" AND (rid, step) IN ({steps})" if len(rids) > 1 else f" AND step IN (SELECT step FROM ({steps}))"
     return sql, params
@@ -294,3 +287,10 @@ def plain_list(array: pa.Array[Any]) -> list[Any]:
 def whole(value: float) -> float | int:
     """A number as in JSON: an int if it has no fraction and fits in int64."""
     return int(value) if value == value and abs(value) < 2.0**63 and value.is_integer() else value  # noqa: PLR0124
+
+
+def json_value(value: float, text: str | None) -> Any:
+    """A logged value for orjson: what is stored as text, and numbers that are not finite, are fragments."""
+    if text is not None:
+        return orjson.Fragment(text)
+    return whole(value) if value - value == 0 else orjson.Fragment(number_word(value))

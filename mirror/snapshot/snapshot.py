@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import NotMirrored, QueryError
 from mirror.settings.home import Home
-from mirror.snapshot import facts, files, paths
+from mirror.snapshot import console, facts, files, history_keys, paths, projects, run_rows
 from mirror.snapshot.connection import open_attached
+from mirror.snapshot.history_keys import Extent
 from mirror.snapshot.paths import Project
-from mirror.snapshot.run_query import Named, RunQuery, among, holds_list
-from mirror.snapshot.series import HistorySource, segmented
+from mirror.snapshot.run_query import Named, RunQuery, holds_list
+from mirror.snapshot.segments import segmented
+from mirror.snapshot.series import HistorySource
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-FACTS = (
-    *("storage_id", "name", "state", "created_at", "heartbeat_at", "updated_at", "duration_s", "username"),
-    *("group_name", "job_type", "sweep", "notes", "description", "git_commit", "host", "url"),
-    *("server_rows", "deleted_at"),
-)
-"""Columns of a run that `Snapshot.column` can read, besides DOCUMENTS."""
-
-DOCUMENTS = ("config", "config_meta", "summary")
 
 _numbers = itertools.count(1)
 
@@ -61,14 +54,6 @@ class ConsoleLine(NamedTuple):
     level: str
     label: str
     content: str
-
-
-class Extent(NamedTuple):
-    """A run's highest mirrored step (-1 without history), its number of values, and a key that every row has."""
-
-    last_step: int
-    values: int
-    dense: str | None
 
 
 class Snapshot:
@@ -124,8 +109,7 @@ class Snapshot:
 
     def successes(self) -> dict[Project, datetime | None]:
         """When the last complete pass over each project ended (aware UTC); None if there was none."""
-        rows = self.cursor.execute("SELECT entity, project, last_success_at FROM store.projects").fetchall()
-        return {Project(entity, project): at and at.replace(tzinfo=UTC) for entity, project, at in rows}
+        return {key: at and at.replace(tzinfo=UTC) for key, at in projects.last_successes(self.cursor).items()}
 
     def address(self, text: str, entity: str | None, *, deleted: bool) -> Address:
         """The run with this path, or with this run id if only one project has it. Raises NotMirrored."""
@@ -135,10 +119,9 @@ class Snapshot:
             raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` pulls it", error) from error
-        rid, deleted_at = self.cursor.execute(
-            "SELECT rid, deleted_at FROM store.runs WHERE entity = ? AND project = ? AND run_id = ?",
-            [*project, run_id],
-        ).fetchall()[0]
+        found = run_rows.find(self.cursor, project, run_id)
+        assert found is not None
+        rid, deleted_at = found
         if deleted_at and not deleted:
             raise NotMirrored(
                 f"{project}/{run_id} was deleted on the server (seen {deleted_at:%Y-%m-%d %H:%M} UTC); "
@@ -158,9 +141,7 @@ class Snapshot:
         """The ids and display names of these runs, in this order. Results are cached."""
         known = self._names
         if missing := [rid for rid in rids if rid not in known]:
-            here, params = among(missing)
-            sql = f"SELECT rid, run_id, name FROM store.runs WHERE {here}"
-            known.update({row[0]: row for row in self.cursor.execute(sql, params).fetchall()})
+            known.update({row[0]: row for row in run_rows.named(self.cursor, missing)})
         return [known[rid] for rid in rids]
 
     def matching(
@@ -176,24 +157,15 @@ class Snapshot:
         return self._lists[doc, key]
 
     def column(self, name: str, rids: Sequence[int]) -> dict[int, Any]:
-        """A column, one of FACTS or DOCUMENTS, of these and possibly of other runs, by rid.
+        """A column, one of `run_rows.FACTS` or DOCUMENTS, of these and possibly of other runs, by rid.
 
         One column at a time, since a loop over thousands of runs reads only a few of them.
         """
-        assert name in FACTS or name in DOCUMENTS
-        here, params = among(rids)
-        return dict(self.cursor.execute(f"SELECT rid, {name} FROM store.runs WHERE {here}", params).fetchall())
+        return run_rows.column(self.cursor, name, rids)
 
     def tags(self, rids: Sequence[int]) -> dict[int, list[str]]:
-        """The tags of these runs, in their order. Runs without tags are left out. A tag may contain commas."""
-        rows = self.cursor.execute(
-            "SELECT rid, tag FROM store.run_tags WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid, position",
-            [list(rids)],
-        ).fetchall()
-        tags: dict[int, list[str]] = {}
-        for rid, tag in rows:
-            tags.setdefault(rid, []).append(tag)
-        return tags
+        """The tags of these and possibly of other runs, in their order. Runs without tags are left out."""
+        return run_rows.tags(self.cursor, rids)
 
     def run_facts(self, rids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """What the server returned about these runs, stored unchanged, by the field names of its API."""
@@ -215,22 +187,17 @@ class Snapshot:
         """The latest system metrics of these runs, and the facts about their keys, as JSON texts."""
         return facts.heavy(self.cursor, rids)
 
-    def keys(self, rid: int) -> list[tuple[str, int, int, float | None]]:
-        """The history keys of a run: key, rows, last step, last number."""
-        return self.cursor.execute(
-            "SELECT key, rows, last_step, last FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]
-        ).fetchall()
+    def keys(self, rid: int) -> list[history_keys.Key]:
+        """The history keys of a run, by name."""
+        return history_keys.of_run(self.cursor, rid)
 
     def extents(self, rids: Sequence[int]) -> dict[int, Extent]:
         """How much history each of these runs has."""
-        rows = self.cursor.execute(
-            "SELECT h.rid, coalesce(any_value(h.last_step), -1), coalesce(sum(k.rows), 0)::BIGINT, "
-            "min(k.key) FILTER (k.rows = h.rows) "
-            "FROM store.run_history AS h LEFT JOIN store.history_keys AS k ON k.rid = h.rid "
-            "WHERE h.rid IN (SELECT unnest(?::BIGINT[])) GROUP BY h.rid",
-            [list(rids)],
-        ).fetchall()
-        return dict.fromkeys(rids, Extent(-1, 0, None)) | {rid: Extent(*extent) for rid, *extent in rows}
+        return history_keys.extents(self.cursor, rids)
+
+    def history_rows(self, rids: Sequence[int]) -> dict[int, int | None]:
+        """The number of mirrored history lines of these and possibly of other runs, by rid."""
+        return {rid: rows for rid, (rows, _) in run_rows.history_sizes(self.cursor, rids).items()}
 
     def has_system_metrics(self, address: Address) -> bool:
         """Return True if the system metrics of the run, which may be none, are mirrored."""
@@ -238,36 +205,17 @@ class Snapshot:
 
     def metadata(self, rid: int) -> tuple[str | None, bool]:
         """The content of a run's metadata file as JSON text, and whether the file was looked for (or there is one)."""
-        rows = self.cursor.execute(
-            "SELECT m.file, e.file FROM store.runs AS r LEFT JOIN store.run_metadata AS m ON m.rid = r.rid "
-            "LEFT JOIN store.run_extras AS e ON e.rid = r.rid WHERE r.rid = ?",
-            [rid],
-        ).fetchall()
-        text, lookup = rows[0] if rows else (None, None)
-        return text, text is not None or lookup == "none"
+        return files.metadata(self.cursor, rid)
 
     def console(self, rid: int, last: int | None = None) -> list[ConsoleLine] | None:
         """The console lines of a run, or only the `last` ones; None if they are not mirrored."""
-        if not self.cursor.execute(
-            "SELECT 1 FROM store.run_extras WHERE rid = ? AND log_lines IS NOT NULL", [rid]
-        ).fetchall():
+        if console.pulled(self.cursor, rid) is None:
             return None
-        newest = "" if last is None else " ORDER BY line DESC LIMIT ?"
-        lines = f"SELECT * FROM store.console WHERE rid = ?{newest}"
-        label = "label" if self._labels else "NULL"
-        found = self.cursor.execute(
-            f"SELECT line, logged_at, level, {label}, text FROM ({lines}) ORDER BY line",
-            [rid, *([] if last is None else [last])],
-        ).fetchall()
+        found = console.lines(self.cursor, rid) if last is None else console.last_lines(self.cursor, rid, last)
         return [
             ConsoleLine(line, at and at.replace(tzinfo=UTC), level or "", label or "", text)
-            for line, at, level, label, text in found
+            for line, at, level, text, label in found
         ]
-
-    @cached_property
-    def _labels(self) -> bool:
-        """True if console lines are stored with their label, as they are since migration 0012."""
-        return "label" in {row[0] for row in self.cursor.execute("DESCRIBE store.console").fetchall()}
 
     def files(self, rid: int, names: Sequence[str], pattern: str | None) -> list[dict[str, Any]] | None:
         """The selected files of a run in W&B's format, without URLs; None if the list of files is not mirrored."""

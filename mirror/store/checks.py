@@ -15,7 +15,7 @@ import duckdb
 from mirror import nested
 from mirror.store import files, projects, rids, segments, staging, views, wide
 from mirror.store.database import MEMORY_LIMIT, Database, reason
-from mirror.store.leaves import LeafColumns
+from mirror.store.leaves import LeafColumns, shown
 from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
 
@@ -30,8 +30,6 @@ RUNS_AT_ONCE = 5_000
 
 OWNED = ("leaves", "run_tags", "run_history", "history_tail", "history_keys", "local_runs", *staging.TABLES)
 """Tables whose rows belong to a run, by its `rid`."""
-
-_LEAF = "l.element IS NULL AND (l.kind <> 'object' OR l.text IS NOT NULL)"
 
 
 @dataclass(frozen=True)
@@ -419,7 +417,7 @@ def key_counts(db: Database, project: ProjectKey, number: int) -> list[tuple[str
         SELECT coalesce(k.doc, t.doc), coalesce(k.key, t.key), coalesce(k.runs, 0), coalesce(t.runs, 0)
         FROM (SELECT * FROM store.leaf_keys WHERE project_number = ?) AS k FULL JOIN (
             SELECT l.doc, l.key, {sums} FROM store.leaves AS l JOIN store.runs AS r ON r.rid = l.rid
-            WHERE r.entity = ? AND r.project = ? AND {_LEAF} GROUP BY l.doc, l.key
+            WHERE r.entity = ? AND r.project = ? AND {shown("l")} GROUP BY l.doc, l.key
         ) AS t ON t.doc = k.doc AND t.key = k.key
         WHERE (k.runs, k.numbers, k.bools, k.nulls) IS DISTINCT FROM (t.runs, t.numbers, t.bools, t.nulls)
         ORDER BY 1, 2

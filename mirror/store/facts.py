@@ -9,8 +9,8 @@ from typing import Any
 
 from mirror.store import columns, rids
 from mirror.store.database import Database
-from mirror.store.leaves import json_text
 from mirror.store.records import ProjectKey, RunFacts
+from mirror.wandb_json import dumps
 
 _SHAPE = {"rid": "BIGINT", **dict.fromkeys(("facts", "system_metrics", "keys"), "VARCHAR")}
 _EXPORTED = {"rid": "BIGINT", "exported_to": "BIGINT"}
@@ -24,9 +24,9 @@ def keep_runs(db: Database, run_facts: Mapping[int, RunFacts]) -> None:
     rows = [
         (
             rid,
-            json_text(facts.fields),
+            dumps(facts.fields),
             facts.system_metrics,
-            None if facts.keys is None else json_text(facts.keys),
+            None if facts.keys is None else dumps(facts.keys),
         )
         for rid, facts in run_facts.items()
     ]
@@ -54,7 +54,7 @@ def runs_without(db: Database, project: ProjectKey) -> list[str]:
 
 def keep_project(db: Database, project: ProjectKey, facts: Mapping[str, Any]) -> None:
     """Replace the facts of the project."""
-    db.run(f"UPDATE store.projects SET facts = ? {_HERE}", [json_text(dict(facts)), project.entity, project.project])
+    db.run(f"UPDATE store.projects SET facts = ? {_HERE}", [dumps(dict(facts)), project.entity, project.project])
 
 
 def of_project(db: Database, project: ProjectKey) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ def of_project(db: Database, project: ProjectKey) -> dict[str, Any] | None:
 def keep_server(db: Database, base_url: str, facts: Mapping[str, Any], at: datetime) -> None:
     """Replace the facts of the server and of the key's owner."""
     db.run("DELETE FROM store.server_facts WHERE base_url = ?", [base_url])
-    db.run("INSERT INTO store.server_facts VALUES (?, ?, ?)", [base_url, json_text(dict(facts)), at])
+    db.run("INSERT INTO store.server_facts VALUES (?, ?, ?)", [base_url, dumps(dict(facts)), at])
 
 
 def server_facts_at(db: Database, base_url: str) -> datetime | None:

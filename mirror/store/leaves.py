@@ -4,18 +4,16 @@ Every value below the root of a document has a row: `key` is its dotted path (`o
 in `optimizer` or the key itself holds the dot), `kind` one of number, string, bool, null, list, object. `number` is set
 for numbers only, NaN and infinities included. `text` is the value as text: exact digits of an integer, `true`, JSON
 text of a list; it is null for null and for an object with members, `{}` for an empty object.
-The leaves that people see are the rows with `element IS NULL AND (kind <> 'object' OR text IS NOT NULL)`.
+People see the rows that `shown` selects; the others are there for filters.
 """
 
 from __future__ import annotations
 
 import sys
-from math import isfinite, isnan
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from mirror import nested
+from mirror.wandb_json import dumps, number_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +25,12 @@ Longer lists (histograms have 65 numbers and more) have only the row of the list
 """
 
 _MAX = sys.float_info.max
+
+
+def shown(alias: str = "") -> str:
+    """The condition for the leaves that people see, rows of this alias: no list elements, no objects with members."""
+    of = f"{alias}." if alias else ""
+    return f"{of}element IS NULL AND ({of}kind <> 'object' OR {of}text IS NOT NULL)"
 
 
 class LeafColumns:
@@ -58,7 +62,7 @@ class LeafColumns:
                 if kind is float:
                     kinds.append("number")
                     numbers.append(value)
-                    texts.append(repr(value) if isfinite(value) else _nonfinite(value))
+                    texts.append(repr(value) if isfinite(value) else number_word(value))
                 elif kind is str:
                     kinds.append("string")
                     numbers.append(None)
@@ -82,7 +86,7 @@ class LeafColumns:
                     if value:
                         pending.append((key + ".", value))
                 elif isinstance(value, (list, tuple)):
-                    text = json_text(value)
+                    text = dumps(value)
                     kinds.append("list")
                     numbers.append(None)
                     texts.append(text)
@@ -124,17 +128,6 @@ class LeafColumns:
             column.clear()
 
 
-def json_text(value: Any) -> str:
-    """Compact JSON of `value`: NaN and infinities as bare tokens, integers of any size exact."""
-    try:
-        text = orjson.dumps(value)
-    except TypeError:
-        # orjson cannot write integers past 64 bits, lone surrogates, or nesting past 254 levels.
-        return nested.text_of(value)
-    # orjson writes NaN as null.
-    return nested.text_of(value) if b"null" in text else text.decode()
-
-
 def _scalar(value: Any) -> tuple[str, float | None, str | None]:
     """Kind, number and text of a list element; objects and lists are JSON text."""
     if isinstance(value, str):
@@ -144,10 +137,10 @@ def _scalar(value: Any) -> tuple[str, float | None, str | None]:
     if isinstance(value, int):
         return "number", _double(value), str(value)
     if isinstance(value, float):
-        return "number", value, repr(value) if isfinite(value) else _nonfinite(value)
+        return "number", value, repr(value) if isfinite(value) else number_word(value)
     if value is None:
         return "null", None, None
-    return "object" if isinstance(value, dict) else "list", None, json_text(value)
+    return "object" if isinstance(value, dict) else "list", None, dumps(value)
 
 
 def _double(value: int) -> float:
@@ -156,10 +149,6 @@ def _double(value: int) -> float:
         return float(value)
     except OverflowError:
         return _MAX if value > 0 else -_MAX
-
-
-def _nonfinite(value: float) -> str:
-    return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _strings(values: list[Any]) -> pa.Array[Any]:

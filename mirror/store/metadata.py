@@ -9,8 +9,9 @@ from typing import Any
 from mirror import nested
 from mirror.store import columns, rids
 from mirror.store.database import Database
-from mirror.store.leaves import LeafColumns, json_text
+from mirror.store.leaves import LeafColumns, shown
 from mirror.store.records import ProjectKey, RunRecord
+from mirror.wandb_json import dumps
 
 _SHAPE = {"rid": "BIGINT", **dict.fromkeys(("info", "file", "node"), "VARCHAR")}
 
@@ -33,7 +34,7 @@ def fill(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord])
 def keep_info(db: Database, infos: Mapping[int, dict[str, Any]]) -> None:
     """Store what the server's fields say about these runs, where it differs from what is stored."""
     held = _held(db, infos)
-    texts = {rid: json_text(info) if info else None for rid, info in infos.items()}
+    texts = {rid: dumps(info) if info else None for rid, info in infos.items()}
     _write(
         db,
         {rid: (text, held.get(rid, _NOTHING)[1]) for rid, text in texts.items() if text != held.get(rid, _NOTHING)[0]},
@@ -45,7 +46,7 @@ def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[st
     numbers = rids.find(db, project, documents)
     held = _held(db, numbers.values())
     files = {numbers[run_id]: document for run_id, document in documents.items() if run_id in numbers}
-    texts = {rid: json_text(document) if document else None for rid, document in files.items()}
+    texts = {rid: dumps(document) if document else None for rid, document in files.items()}
     _write(db, {rid: (held.get(rid, _NOTHING)[0], text) for rid, text in texts.items()})
     facts = [(rid, *_host_and_commit(document)) for rid, document in files.items() if document]
     shape = {"rid": "BIGINT", "file_host": "VARCHAR", "file_commit": "VARCHAR"}
@@ -66,7 +67,7 @@ def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[st
 def put_nodes(db: Database, project: ProjectKey, nodes: Mapping[str, dict[str, Any]]) -> None:
     """Store the entry of each run's file in the list of files, next to the file's content."""
     numbers = rids.find(db, project, nodes)
-    rows = [(rid, json_text(nodes[run_id])) for run_id, rid in numbers.items()]
+    rows = [(rid, dumps(nodes[run_id])) for run_id, rid in numbers.items()]
     with db.table("entries", columns.table({"rid": "BIGINT", "node": "VARCHAR"}, rows)):
         db.run("UPDATE store.run_metadata AS m SET node = e.node FROM entries AS e WHERE e.rid = m.rid")
 
@@ -95,7 +96,7 @@ def _write(db: Database, texts: Texts) -> None:
         db.run("INSERT INTO store.run_metadata BY NAME SELECT * FROM documents")
         db.run(
             "INSERT INTO store.metadata_leaves BY NAME SELECT rid, key, kind, number, text FROM new_leaves "
-            "WHERE element IS NULL AND (kind <> 'object' OR text IS NOT NULL) ORDER BY rid, key"
+            f"WHERE {shown()} ORDER BY rid, key"
         )
 
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from mirror import nested
 from mirror.addresses import project_page
+from mirror.protocol import LIVE_STATES
 from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
-from mirror.store.leaves import LeafColumns, json_text
+from mirror.store.leaves import LeafColumns, shown
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
-
-LIVE_STATES = frozenset({"running", "pending", "preempting"})
-"""States in which a run is still writing its summary."""
+from mirror.wandb_json import dumps
 
 _COLUMNS = {
     "rid": "BIGINT",
@@ -59,8 +58,6 @@ KNOWN = """
 """
 """The fields of KnownRun for each run of a project."""
 
-_REAL_LEAF = "element IS NULL AND (kind <> 'object' OR text IS NOT NULL)"
-
 
 def upsert(db: Database, records: Sequence[RunRecord], now: datetime) -> None:
     """Insert these runs, or replace what is mirrored of them. Of two records of one run, the later one is used.
@@ -99,7 +96,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
     ):
         if known:
             shape_of_leaf = "rid, doc, key, kind, text, element"
-            old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {_REAL_LEAF} AND {condition}", params)
+            old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {shown()} AND {condition}", params)
             with db.table("old_leaves", old):
                 _record_changes(db, project, known, rows, now)
                 _count_keys(db, number, ("+1", "new_leaves"), ("-1", "old_leaves"))
@@ -150,12 +147,12 @@ def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
 
 def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any, ...]:
     r = record
-    meta = None if r.config_meta is None else json_text(r.config_meta)
+    meta = None if r.config_meta is None else dumps(r.config_meta)
     return (
         *(rid, r.entity, r.project, r.run_id, r.storage_id, r.name, r.state),
         *(r.created_at, r.heartbeat_at, r.updated_at, r.duration_s),
         *(r.username, r.group_name, r.job_type, r.sweep, r.notes, r.description, ",".join(r.tags)),
-        *(r.git_commit, r.host, r.url, json_text(r.config), meta, json_text(r.summary)),
+        *(r.git_commit, r.host, r.url, dumps(r.config), meta, dumps(r.summary)),
         *(
             r.server_rows,
             r.server_last_step,
@@ -185,7 +182,7 @@ def _record_changes(
         if rid not in old:
             continue
         before, after = dict(zip(_WATCHED, old[rid][2:], strict=True)), dict(zip(_WATCHED, values, strict=True))
-        if not {before["state"], after["state"]} & LIVE_STATES:
+        if before["state"] not in LIVE_STATES and after["state"] not in LIVE_STATES:
             settled.append(rid)
         # A run that was read from a local file is the same run on the server, although the server gives it an id.
         watched_here = _WATCHED if before["storage_id"] else [name for name in _WATCHED if name not in _IDENTITY]
@@ -208,7 +205,7 @@ def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) 
         SELECT rid, doc, key, CASE WHEN count(*) = 1 THEN min(text) ELSE min(text) || ' ' || max(text) END AS text,
                min(kind) AS kind
         FROM {{source}}
-        WHERE {_REAL_LEAF} AND rid IN (SELECT unnest(CASE doc WHEN 'config' THEN $known ELSE $settled END))
+        WHERE {shown()} AND rid IN (SELECT unnest(CASE doc WHEN 'config' THEN $known ELSE $settled END))
         GROUP BY rid, doc, key
     """
     return db.run(
@@ -228,7 +225,7 @@ def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) ->
     counted = " UNION ALL ".join(
         f"SELECT doc, key, {sign} AS runs, {sign} * (kind = 'number')::BIGINT AS numbers, "
         f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls "
-        f"FROM {table} WHERE {_REAL_LEAF}"
+        f"FROM {table} WHERE {shown()}"
         for sign, table in sources
     )
     sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls"))
@@ -288,7 +285,7 @@ def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: 
 def uncount(db: Database, project_number: int, rid: int) -> None:
     """Subtract the leaves of a run that is about to be removed from the counts."""
     shape = "rid, doc, key, kind, text, element"
-    leaves = db.arrow(f"SELECT {shape} FROM store.leaves WHERE {_REAL_LEAF} AND rid = ?", [rid])
+    leaves = db.arrow(f"SELECT {shape} FROM store.leaves WHERE {shown()} AND rid = ?", [rid])
     with db.table("old_leaves", leaves):
         _count_keys(db, project_number, ("-1", "old_leaves"))
 

@@ -149,6 +149,11 @@ def delete_leftovers(db: Database, folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def sizes(db: Database) -> list[tuple[str, int]]:
+    """The path and the size in bytes of each segment in use, by path."""
+    return db.run("SELECT path, bytes FROM store.segments WHERE retired_at IS NULL ORDER BY path")
+
+
 def unlisted(db: Database, folder: Path) -> list[str]:
     """The segments in the folder that the database does not list."""
     listed = {path for (path,) in db.run("SELECT path FROM store.segments")}

@@ -16,6 +16,7 @@ import duckdb
 
 from mirror.store import projects as known_projects
 from mirror.store.database import Database, disk_full, is_damage, must_reopen, reason
+from mirror.store.leaves import shown
 from mirror.store.names import folded, identifier, unique_names
 from mirror.store.records import ProjectKey
 
@@ -266,7 +267,7 @@ def _needs_rebuild(
         return False
     held = db.run(
         "SELECT k.doc, k.key, k.runs, count(l.rid) FROM store.leaf_keys AS k LEFT JOIN store.leaves AS l "
-        "ON l.doc = k.doc AND l.key = k.key AND l.element IS NULL AND (l.kind <> 'object' OR l.text IS NOT NULL) "
+        f"ON l.doc = k.doc AND l.key = k.key AND {shown('l')} "
         "AND l.rid IN (SELECT unnest(?::BIGINT[])) WHERE k.project_number = ? GROUP BY ALL",
         [list(stale), number],
     )
@@ -367,11 +368,10 @@ def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.T
     wanted = arrow.table(shape, [(position, c.doc, c.key, c.type == "DOUBLE") for position, c in enumerate(columns)])
     with db.table("wanted", wanted):
         leaves = db.arrow(
-            """
+            f"""
             SELECT w.position, l.rid, l.number, CASE WHEN NOT w.numeric THEN l.text END AS text
             FROM store.leaves AS l JOIN wanted AS w ON w.doc = l.doc AND w.key = l.key
-            WHERE l.rid IN (SELECT unnest(?::BIGINT[])) AND l.element IS NULL
-                  AND (l.kind <> 'object' OR l.text IS NOT NULL)
+            WHERE l.rid IN (SELECT unnest(?::BIGINT[])) AND {shown("l")}
             ORDER BY w.position
             """,
             [list(rids)],

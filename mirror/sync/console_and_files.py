@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from dataclasses import replace
 
 from mirror.errors import AuthError, CommError
+from mirror.protocol import LIVE_STATES
 from mirror.remote import console, files, json_history
 from mirror.remote import history as remote_history
 from mirror.remote.console import PAGE_LINES, Answer, Place
@@ -166,7 +167,7 @@ class _Job:
                 log.warning("the metadata file of %s/%s: %s", self.project, run.run_id, answer)
                 entries.append(_failed(run))
             elif run.run_id in answers:
-                absent = "not yet" if run.state in plan.LIVE_STATES else "none"
+                absent = "not yet" if run.state in LIVE_STATES else "none"
                 file = absent if answer is None else "taken"
                 entries.append(replace(run, file=file, attempts=0, next_try_at=None))
 
@@ -259,7 +260,7 @@ def _console_pulled(run: RunExtras, place: Place, behind: Place) -> RunExtras:
         log_lines=behind.first if run.server_log_lines is None else run.server_log_lines,
         log_cursor=place.after,
         log_from=place.first,
-        log_live=run.state in plan.LIVE_STATES,
+        log_live=run.state in LIVE_STATES,
         attempts=0,
         next_try_at=None,
     )

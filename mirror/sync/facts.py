@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from mirror.protocol import LIVE_STATES
 from mirror.remote import parquet_history
 from mirror.remote import runs as remote
 from mirror.remote.about import About
@@ -61,7 +62,7 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
     """
     if parquet_history.FEATURE in context.server.missing_features or not (among is None or among):
         return
-    wanted = await context.writer.read(lambda store: store.runs_not_exported(project, plan.LIVE_STATES))
+    wanted = await context.writer.read(lambda store: store.runs_not_exported(project, LIVE_STATES))
     wanted = [run_id for run_id in wanted if among is None or run_id in among]
     for start in range(0, len(wanted), plan.REQUEST_RUNS):
         names = wanted[start : start + plan.REQUEST_RUNS]

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 from mirror.errors import CommError
+from mirror.protocol import LIVE_STATES
 from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
 from mirror.remote.json_history import KeyGlobs, parse
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
@@ -303,7 +304,7 @@ class _Job:
             else:
                 self.replaced.add(page.run_id)
                 self.dropped.add(page.run_id)
-        if run.state in plan.LIVE_STATES and mark.reaches(page, run.server_last_step):
+        if run.state in LIVE_STATES and mark.reaches(page, run.server_last_step):
             self.ended.add(page.run_id)
         return page
 
@@ -331,7 +332,7 @@ class _Job:
             rows, staged_last = tx.staged(self.project, run_id)
             end = staged_last if last is None else last
             tx.swap_history(self.project, run_id, rows=rows, last_step=end)
-            if rows != run.server_rows and run.state not in plan.LIVE_STATES:
+            if rows != run.server_rows and run.state not in LIVE_STATES:
                 self._record_failure(tx, run_id, self._miscounted(run.server_rows, rows, run_id))
             elif rows < run.server_rows and run_id in self.ended:
                 self.result.failed[run_id] = self._miscounted(run.server_rows, rows, run_id)

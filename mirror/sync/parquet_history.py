@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirror.errors import AuthError, CommError
+from mirror.protocol import LIVE_STATES
 from mirror.remote import parquet_history
 from mirror.remote.errors import NoConnection, Unanswered
 from mirror.remote.history import Window
@@ -176,7 +177,7 @@ class Exported:
         """Return True if files and live steps have as many lines as the server counts; a live run may have more."""
         live = sum(step > parts[-1].last for step in export.live_steps)
         rows = sum(part.rows for part in parts) + live
-        return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
+        return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in LIVE_STATES)
 
     async def _read(self, files: _Files) -> AsyncGenerator[Batch]:
         """Yield the pages of a run; the last window extends to the step up to which nothing is missing.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from mirror.protocol import LIVE_STATES
 from mirror.remote.history import MOST_SAMPLES, Window
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.runs import Page, RunHead
@@ -15,9 +16,6 @@ from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)
 """A poll starts this long before the newest change: late writes and the clocks of several servers differ by less."""
-
-LIVE_STATES = ("running", "pending", "preempting")
-"""States that a run may leave without an edit."""
 
 REQUEST_BYTES = 4 << 20
 """The target size of one history answer."""

@@ -12,6 +12,7 @@ from functools import partial
 from math import nan
 
 from mirror.errors import MirrorError
+from mirror.protocol import LIVE_STATES
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.client import NotFound
@@ -405,7 +406,7 @@ class _Pass:
         runs = list(selected.values())
         # A live run that a new filter excludes must not make the daemon poll as if it were still mirrored.
         self.result.live = sum(
-            run.state in plan.LIVE_STATES
+            run.state in LIVE_STATES
             and not run.deleted
             and not run.local
             and (self.seen is None or run.run_id in self.seen)

@@ -11,8 +11,8 @@ from mirror.errors import CommError
 from mirror.remote import runs as remote
 from mirror.remote.client import FeatureMissing
 from mirror.snapshot.run_query import RunQuery
-from mirror.store.leaves import json_text
 from mirror.store.records import ProjectKey, RunRecord
+from mirror.wandb_json import dumps
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -161,8 +161,8 @@ def _as_row(record: RunRecord) -> dict[str, Any]:
         "notes": record.notes,
         "group_name": record.group_name,
         "job_type": record.job_type,
-        "config": json_text(record.config),
-        "summary": json_text(record.summary),
+        "config": dumps(record.config),
+        "summary": dumps(record.summary),
     }
 
 

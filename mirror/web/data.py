@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mirror.errors import UsageError
 from mirror.filters.fields import COLUMNS
 from mirror.query.status import projects as mirrored
+from mirror.snapshot import document_keys
 from mirror.snapshot.downsample import curves, logged_keys
 from mirror.snapshot.paths import Project, find_projects, find_run
 
@@ -61,18 +62,8 @@ def keys(connection: DuckDBPyConnection, project: str) -> dict[str, Any]:
     """
     home = _project(connection, project)
     by_column = {column.name: name for name, column in reversed(COLUMNS.items())} | {"tags": "tags"}
-    found = connection.execute(
-        "SELECT k.doc, k.key, k.runs FROM store.leaf_keys AS k JOIN store.projects AS p ON p.number = k.project_number"
-        " WHERE p.entity = ? AND p.project = ? AND k.runs > 0 ORDER BY k.runs DESC, k.key LIMIT ?",
-        [*home, MOST_KEYS],
-    ).fetchall()
-    varied = connection.execute(
-        "SELECT l.doc, l.key FROM store.leaves AS l WHERE l.element IS NULL AND l.rid IN ("
-        " SELECT rid FROM store.runs WHERE entity = ? AND project = ? AND deleted_at IS NULL"
-        " ORDER BY created_at DESC LIMIT ?) GROUP BY ALL HAVING count(DISTINCT l.text) > 1",
-        [*home, _NEWEST],
-    ).fetchall()
-    differing = set(varied)
+    found = document_keys.most_common(connection, home, MOST_KEYS)
+    differing = document_keys.varied(connection, home, _NEWEST)
     return {
         "columns": [{"name": name, "order": by_column.get(name)} for name in _SHOWN],
         "keys": [

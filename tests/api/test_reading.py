@@ -19,7 +19,6 @@ import mirror
 from mirror.errors import ArgumentError, MissingPackage, QueryError
 from mirror.sandbox import World, sample
 from mirror.sandbox.sweep import Sweep
-from mirror.snapshot import prefetch as reading
 from mirror.snapshot import sampling
 from tests.api.conftest import Bench, bench
 
@@ -323,7 +322,7 @@ def test_samples_are_the_same_however_they_are_picked(mirrored: Bench, monkeypat
     assert max(map(len, arrow)) > 7
     monkeypatch.setattr(sampling, "MOST_VALUES", 0)
     assert histories() == arrow
-    monkeypatch.setattr(reading, "DENSE_VALUES", 0)
+    monkeypatch.setattr(sampling, "DENSE_VALUES", 0)
     assert histories() == arrow
 
 

@@ -132,6 +132,9 @@ def test_a_run_that_no_server_has_is_described_by_its_file(tmp_path: Path) -> No
     assert run.history_keys["keys"]["loss"] == {
         "typeCounts": [{"type": "number", "count": 3}], "monotonic": False, "previousValue": 1 / 3,
     }  # fmt: skip
+    assert run.history_keys["keys"]["_step"] == {
+        "typeCounts": [{"type": "number", "count": 3}], "monotonic": True, "previousValue": 2,
+    }  # fmt: skip
 
 
 def test_the_axis_of_define_metric_plays_no_part_in_history(small: Bench) -> None:

@@ -8,7 +8,8 @@ import math
 import pytest
 
 from mirror.filters import sources
-from mirror.store.leaves import ELEMENT_TEXT_LIMIT, LeafColumns, json_text
+from mirror.store.leaves import ELEMENT_TEXT_LIMIT, LeafColumns
+from mirror.wandb_json import dumps
 
 from .database import database
 
@@ -77,7 +78,7 @@ def test_a_long_list_has_one_row():
 )
 def test_json_text_is_exact(value, text):
     """NaN, infinities and long integers as DuckDB and Python read them back."""
-    assert json_text(value) == text
+    assert dumps(value) == text
     assert str(json.loads(text)) == str(value)
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from mirror.sandbox import Sandbox, World
-from mirror.serve import resolvers, signing
+from mirror.serve import history_fields, signing
 from mirror.serve.app import Policy, application
 from mirror.web.snapshots import Snapshots
 from tests.sync.rig import Rig
@@ -234,7 +234,7 @@ def test_an_answer_has_bounds(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(4):
         inner = f"project {{ runs {{ edges {{ node {{ {inner} }} }} }} }}"
     assert "asks for too much at once" in site.refused(of("run0", inner))
-    monkeypatch.setattr(resolvers, "MOST_VALUES", 100)
+    monkeypatch.setattr(history_fields, "MOST_VALUES", 100)
     assert "are too many at once" in site.refused(of("long", "history(samples: 100)"))
     assert len(site.ask(of("long", "history(samples: 20)"))["data"]["project"]["run"]["history"]) == 20
 
@@ -337,3 +337,14 @@ def test_a_long_document_is_passed_on(site: Site) -> None:
     assert "a document of more than 3,000 tokens" in site.refused(asked)
     change = "mutation " + asked
     assert site.refused(change).startswith("changes go to the server")
+
+
+def test_a_run_with_long_documents_is_told_when_no_list_was_asked_for(site: Site) -> None:
+    """Runs of a list with such documents are read one at a time; a run that is asked for by name is in no list."""
+    config = {f"key{index}": "x" * 1000 for index in range(200)}
+    site.world.add_run("team", "p", run_id="one", config=config).finish()
+    site.sync()
+    asked = of("one", "name config")
+    expected = site.told(asked)
+    site.sandbox.stop()
+    assert site.ask(asked) == expected

@@ -1,0 +1,35 @@
+"""What the code says once: a rule that stands in SQL files as well, or in two languages, is the same in each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from mirror.snapshot.spread import spread, spread_sql
+from mirror.store.leaves import shown
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_leaves_that_people_see_are_those_of_the_views():
+    for document in ("config", "summary"):
+        view = (ROOT / "sql" / "views" / f"{document}_values.sql").read_text()
+        assert view.endswith(f"WHERE l.doc = '{document}' AND {shown('l')};\n")
+
+
+def test_one_module_words_this_condition():
+    words = "kind <> 'object'"
+    assert [path.name for path in (ROOT / "mirror").rglob("*.py") if words in path.read_text()] == ["leaves.py"]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 7, 10, 499, 500, 501])
+def test_sql_and_python_choose_the_same_rows(samples):
+    rows = "SELECT 'a' AS run, range * 3 AS step FROM range(500) UNION ALL SELECT 'b', range FROM range(4)"
+    sql = spread_sql(rows, "run, step", "$samples", of="run")
+    found = duckdb.sql(f"{sql} ORDER BY run, step", params={"samples": samples}).fetchall()
+    assert found == [
+        *(("a", index * 3) for index in spread(500, samples)),
+        *(("b", index) for index in spread(4, samples)),
+    ]
