@@ -32,8 +32,9 @@ from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
 from mirror.settings.socket_path import address, problem
+from mirror.store import console, projects, runs
 from mirror.store.records import ProjectCursor, ProjectKey
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
 from mirror.sync.engine import PROJECTS_AT_ONCE
@@ -330,8 +331,8 @@ class Daemon:
         """Mark the list of a run's files to be pulled by the next pass."""
         entity, project, run_id = run
 
-        def write(tx: Writes) -> None:
-            tx.forget_file_lists(ProjectKey(entity, project), [run_id])
+        def write(tx: Transaction) -> None:
+            console.forget_lists(tx, ProjectKey(entity, project), [run_id])
 
         self.start_task(self._context.writer.write(write), f"noting changed files of {'/'.join(run)}")
 
@@ -533,7 +534,7 @@ class Daemon:
             return is_backfill(last, ProjectCursor(), {})
         try:
             cursor, unsettled = await self._context.writer.read(
-                lambda store: (store.cursor(project), store.unsettled_runs(project))
+                lambda db: (projects.cursor(db, project), runs.unsettled(db, project))
             )
         except MirrorError:
             # The pass itself fails for the same reason, and reports it.
@@ -545,7 +546,7 @@ class Daemon:
         self._crashed(f"the pass over {project}", error)
         reason = logs.without_secrets(f"unexpected {type(error).__name__}: {error} (mirror.log has the traceback)")
         try:
-            await self._context.writer.write(lambda tx: tx.record_failure(project, reason, utc_now()))
+            await self._context.writer.write(lambda tx: projects.record_failure(tx, project, reason, utc_now()))
         except MirrorError as problem:
             log.error("%s: the failure could not be recorded: %s", project, problem)  # noqa: TRY400
         return PassResult(project, error=reason, exit_code=1)

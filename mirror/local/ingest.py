@@ -17,10 +17,11 @@ from mirror.local.reader import Identity, Options, Piece, Reader, around, identi
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
 from mirror.local.run import record
 from mirror.settings.settings import Settings
+from mirror.store import local
+from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.runs import LIVE_STATES
-from mirror.store.store import Store
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
 
@@ -81,15 +82,15 @@ class _Pass:
         """Load what the store knows of all files, and of the runs of `paths`."""
         names = {str(path) for path in paths}
 
-        def load(store: Store) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun | None]]:
-            known = store.local_files()
+        def load(db: Database) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun | None]]:
+            known = local.files(db)
             wanted: dict[ProjectKey, list[str]] = {}
             for file in (known[path] for path in names & known.keys()):
                 wanted.setdefault(ProjectKey(file.entity, file.project), []).append(file.run_id)
             found = {
                 (project, run_id): run
                 for project, run_ids in wanted.items()
-                for run_id, run in store.local_runs(project, run_ids).items()
+                for run_id, run in local.find(db, project, run_ids).items()
             }
             return known, dict(found)
 
@@ -146,7 +147,7 @@ class _Pass:
         if run is not None and not run.local:
             if result.outcome == "new":
                 seen = replace(file, read_at=utc_now())
-                await self._writer.write(lambda tx: tx.save_local_files([seen]))
+                await self._writer.write(lambda tx: local.save_files(tx, [seen]))
             result.outcome, result.state = "on the server", run.state
             return
         # It was read by a version that read some values wrongly, or without something that the options now include.
@@ -183,7 +184,7 @@ class _Pass:
             twin_size = await asyncio.to_thread(_size, twin.path)
             if twin_size is not None and size <= twin_size:
                 copy = _copy(twin, str(path), twin.path)
-                await self._writer.write(lambda tx: tx.save_local_files([copy]))
+                await self._writer.write(lambda tx: local.save_files(tx, [copy]))
                 self._known.add(copy)
                 result.run, result.outcome = f"{twin.entity}/{twin.project}/{twin.run_id}", "copy"
                 return None
@@ -197,9 +198,9 @@ class _Pass:
             moved = replace(twin, path=str(path), size=-1, read_at=utc_now())
             copies = [] if twin_size is None else [_copy(twin, twin.path, str(path))]
 
-            def write(tx: Writes) -> None:
-                tx.forget_local_files([twin.path])
-                tx.save_local_files([moved, *copies])
+            def write(tx: Transaction) -> None:
+                local.forget_files(tx, [twin.path])
+                local.save_files(tx, [moved, *copies])
 
             await self.commit()
             await self._writer.write(write)
@@ -222,7 +223,7 @@ class _Pass:
             )
             result.outcome = "replaced"
             kept = replace(file, note=f"{REPLACED}{gone[0]}", read_at=utc_now())
-            await self._writer.write(lambda tx: tx.save_local_files([kept]))
+            await self._writer.write(lambda tx: local.save_files(tx, [kept]))
             self._known.add(kept)
             return None
         await self._rebuild(key, path)
@@ -255,7 +256,7 @@ class _Pass:
         """Read a file again as a start that replaces all earlier starts of its run."""
         await self.commit()
         run = await self._run(key)
-        stored = (await self._writer.read(lambda store: store.local_runs(*_named(key)))).get(key[1])
+        stored = (await self._writer.read(lambda db: local.find(db, *_named(key)))).get(key[1])
         note = f"{REPLACED}{path}, where the run starts again"
         former = [
             replace(one, note=note, read_at=utc_now())
@@ -286,19 +287,19 @@ class _Pass:
 
     async def _owner(self, identity: Identity) -> str | None:
         """Return the entity under which the server has the run, for a file without one."""
-        return await self._writer.read(lambda store: store.run_owner(identity.project, identity.run_id))
+        return await self._writer.read(lambda db: local.owner(db, identity.project, identity.run_id))
 
     async def _run(self, key: RunKey) -> LocalRun | None:
         """Return the run's stored record, including what this call has read of it."""
         if key not in self._runs:
             project, run_id = key
-            found = await self._writer.read(lambda store: store.local_runs(project, [run_id]))
+            found = await self._writer.read(lambda db: local.find(db, project, [run_id]))
             self._runs[key] = found.get(run_id)
         return self._runs[key]
 
     async def _reading(self, key: RunKey) -> Reading:
         if key not in self._readings:
-            stored = await self._writer.read(lambda store: store.local_reading(*key))
+            stored = await self._writer.read(lambda db: local.reading(db, *key))
             self._readings[key] = Reading.from_json(stored) if stored else Reading()
         return self._readings[key]
 
@@ -352,7 +353,7 @@ class _Pass:
         await self.commit()
         self._readings.pop(key, None)
         kept = replace(file, note=f"{REPLACED}a later start of the run", read_at=utc_now())
-        await self._writer.write(lambda tx: tx.save_local_files([kept]))
+        await self._writer.write(lambda tx: local.save_files(tx, [kept]))
         self._known.add(kept)
         result.outcome = "replaced"
         result.note = (

@@ -14,8 +14,11 @@ from mirror.remote.console import PAGE_LINES, Answer, Place
 from mirror.remote.errors import Unreachable
 from mirror.remote.history import PIECES
 from mirror.remote.retry_policy import Effort
+from mirror.store import console as stored_console
+from mirror.store import history as stored_history
+from mirror.store import metadata as stored_metadata
 from mirror.store.records import ConsolePage, ProjectKey, RunExtras
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 from mirror.sync import plan
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import is_of_data
@@ -101,7 +104,7 @@ class _Job:
     ) -> list[RunExtras]:
         """Return the runs for which something of these kinds may be missing."""
         candidates = await self.context.writer.read(
-            lambda store: store.extras(self.project, events=events, console=console, files=files, lists=lists)
+            lambda db: stored_console.find(db, self.project, events=events, console=console, files=files, lists=lists)
         )
         return [run for run in candidates if among is None or run.run_id in among]
 
@@ -129,7 +132,7 @@ class _Job:
 
     async def _record_failure(self, run: RunExtras, error: str) -> None:
         self.result.failed.setdefault(run.run_id, error)
-        await self.context.writer.write(lambda tx: tx.set_extras([_failed(run)]))
+        await self.context.writer.write(lambda tx: stored_console.save(tx, [_failed(run)]))
 
     async def pull_events(self, batch: list[RunExtras]) -> None:
         """Pull the system metrics of these runs, replacing the mirrored ones."""
@@ -148,10 +151,10 @@ class _Job:
             if run.run_id in events
         ]
 
-        def write(tx: Writes) -> None:
+        def write(tx: Transaction) -> None:
             for page in pages:
-                tx.replace_system_metrics(self.project, page)
-            tx.set_extras(pulled)
+                stored_history.replace_system_metrics(tx, self.project, page)
+            stored_console.save(tx, pulled)
 
         await self.context.writer.write(write)
 
@@ -170,9 +173,9 @@ class _Job:
                 file = absent if answer is None else "taken"
                 entries.append(replace(run, file=file, attempts=0, next_try_at=None))
 
-        def write(tx: Writes) -> None:
-            tx.put_metadata_files(self.project, documents, nodes)
-            tx.set_extras(entries)
+        def write(tx: Transaction) -> None:
+            stored_metadata.put_files(tx, self.project, documents, nodes)
+            stored_console.save(tx, entries)
 
         await self.context.writer.write(write)
 
@@ -183,9 +186,9 @@ class _Job:
         lists = await files.lists(self.context.server, self.project, [run.run_id for run in batch])
         pulled = [replace(run, listed_at=now, attempts=0, next_try_at=None) for run in batch if run.run_id in lists]
 
-        def write(tx: Writes) -> None:
-            tx.put_file_lists(self.project, lists)
-            tx.set_extras(pulled)
+        def write(tx: Transaction) -> None:
+            stored_console.put_files(tx, self.project, lists)
+            stored_console.save(tx, pulled)
 
         await self.context.writer.write(write)
 
@@ -232,9 +235,9 @@ class _Job:
             if following:
                 groups.append(following)
 
-            def write(tx: Writes, pages: list[ConsolePage] = pages, entries: list[RunExtras] = entries) -> None:
-                tx.put_console(self.project, pages)
-                tx.set_extras(entries)
+            def write(tx: Transaction, pages: list[ConsolePage] = pages, entries: list[RunExtras] = entries) -> None:
+                stored_console.put_console(tx, self.project, pages)
+                stored_console.save(tx, entries)
 
             await self.context.writer.write(write)
 
@@ -242,7 +245,7 @@ class _Job:
         """Return the runs whose first line on the server differs from the mirrored one."""
         heads = {place.run_id: answer.head for place, answer in answers.items() if place.after and answer.head}
         numbers = {run_id: line[0] for run_id, line in heads.items()}
-        mirrored = await self.context.writer.read(lambda store: store.console_lines(self.project, numbers))
+        mirrored = await self.context.writer.read(lambda db: stored_console.lines(db, self.project, numbers))
         return [run_id for run_id, line in heads.items() if mirrored.get(run_id) != line]
 
 

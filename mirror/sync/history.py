@@ -11,8 +11,11 @@ from contextlib import aclosing
 from mirror.errors import CommError
 from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
 from mirror.remote.json_history import KeyGlobs, parse
+from mirror.store import history as stored_history
+from mirror.store import history_cursors, refresh, staging
+from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 from mirror.sync import mark, plan
 from mirror.sync.ahead import in_order
 from mirror.sync.context import Context, PassResult, utc_now
@@ -117,7 +120,7 @@ class _Job:
     async def _marks(self) -> dict[str, HistoryMark]:
         """Return the mirrored last line of each run that is not pulled completely."""
         names = [run_id for run_id, need in self.needs.items() if not need.whole and need.run.last_step is not None]
-        return await self.context.writer.read(lambda store: store.history_marks(self.project, names)) if names else {}
+        return await self.context.writer.read(lambda db: stored_history.marks(db, self.project, names)) if names else {}
 
     async def _to_pull_again(self) -> list[plan.Need]:
         """Return the runs whose lines do not add up, to be pulled completely."""
@@ -125,7 +128,7 @@ class _Job:
         tried = {run_id: need for run_id, need in tried.items() if run_id not in self.dropped - self.replaced}
         if not tried:
             return []
-        known = await self.context.writer.read(lambda store: store.known_runs(self.project, list(tried)))
+        known = await self.context.writer.read(lambda db: stored_runs.known(db, self.project, list(tried)))
         again: list[plan.Need] = []
         short: dict[str, str] = {}
         for run_id, need in tried.items():
@@ -138,7 +141,7 @@ class _Job:
             elif now.rows < now.server_rows and run_id in self.ended:
                 self.result.failed[run_id] = self._miscounted(now.server_rows, now.rows, run_id)
 
-        def write(tx: Writes) -> None:
+        def write(tx: Transaction) -> None:
             for run_id, error in short.items():
                 self._record_failure(tx, run_id, error)
 
@@ -196,13 +199,13 @@ class _Job:
         if not whole:
             return {}
 
-        def look(tx: Writes) -> dict[str, tuple[int, int | None]]:
+        def look(tx: Transaction) -> dict[str, tuple[int, int | None]]:
             staged: dict[str, tuple[int, int | None]] = {}
             for run_id in whole:
                 run = self.needs[run_id].run
-                rows, last = tx.staged(self.project, run_id)
+                rows, last = staging.staged(tx.db, self.project, run_id)
                 if rows > run.server_rows or not run.refresh:
-                    tx.refresh_history(self.project, [run_id])
+                    refresh.request_history(tx, self.project, [run_id])
                     rows, last = 0, None
                 staged[run_id] = (rows, last)
             return staged
@@ -270,11 +273,11 @@ class _Job:
     ) -> None:
         """Write these pages in one transaction; a run whose values the store does not accept is recorded as failed."""
 
-        def commit(tx: Writes) -> None:
+        def commit(tx: Transaction) -> None:
             if append:
-                tx.append_history(self.project, append, to_come=to_come)
+                stored_history.append(tx, self.project, append, to_come=to_come)
             if stage:
-                tx.stage_history(self.project, stage, to_come=to_come)
+                staging.stage(tx, self.project, stage, to_come=to_come)
             for run_id, error in failed.items():
                 self._record_failure(tx, run_id, str(error))
 
@@ -310,15 +313,17 @@ class _Job:
     async def give_up(self, failed: Mapping[str, CommError]) -> None:
         """Record these runs as failed, to be retried later."""
 
-        def write(tx: Writes) -> None:
+        def write(tx: Transaction) -> None:
             for run_id, error in failed.items():
                 self._record_failure(tx, run_id, str(error))
 
         await self.context.writer.write(write)
 
-    def _record_failure(self, tx: Writes, run_id: str, error: str) -> None:
+    def _record_failure(self, tx: Transaction, run_id: str, error: str) -> None:
         attempts = self.needs[run_id].run.attempts
-        tx.set_aside(self.project, run_id, error=error, next_try_at=plan.retry_at(attempts, utc_now()))
+        history_cursors.record_failure(
+            tx, self.project, run_id, error=error, next_try_at=plan.retry_at(attempts, utc_now())
+        )
         self.result.failed[run_id] = error
 
     async def _complete(self, run_id: str) -> None:
@@ -327,10 +332,10 @@ class _Job:
         run = need.run
         last = run.server_last_step
 
-        def finish(tx: Writes) -> None:
-            rows, staged_last = tx.staged(self.project, run_id)
+        def finish(tx: Transaction) -> None:
+            rows, staged_last = staging.staged(tx.db, self.project, run_id)
             end = staged_last if last is None else last
-            tx.swap_history(self.project, run_id, rows=rows, last_step=end)
+            staging.swap(tx, self.project, run_id, rows=rows, last_step=end)
             if rows != run.server_rows and run.state not in plan.LIVE_STATES:
                 self._record_failure(tx, run_id, self._miscounted(run.server_rows, rows, run_id))
             elif rows < run.server_rows and run_id in self.ended:

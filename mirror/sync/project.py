@@ -16,8 +16,12 @@ from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.client import NotFound
 from mirror.remote.runs import Page, PageSize, RunHead
+from mirror.store import console as stored_console
+from mirror.store import history as stored_history
+from mirror.store import history_cursors, local, projects, refresh
+from mirror.store import runs as stored_runs
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 from mirror.sync import console_and_files, facts, history, key_scope, plan
 from mirror.sync import heads as listing
 from mirror.sync.context import Context, PassResult, utc_now
@@ -81,23 +85,23 @@ async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] =
     Readers see the old values until then. The mark survives the end of the process.
     """
 
-    def write(tx: Writes) -> None:
+    def write(tx: Transaction) -> None:
         wanted = [
             run.run_id
             for run in known.values()
             if not (run.deleted or run.local or run.ahead) and (not run_ids or run.run_id in run_ids)
         ]
-        tx.request_refresh(project, wanted)
+        refresh.request(tx, project, wanted)
         if not run_ids:
-            tx.set_cursor(project, ProjectCursor())
+            projects.set_cursor(tx, project, ProjectCursor())
 
-    known = await context.writer.read(lambda store: store.known_runs(project))
+    known = await context.writer.read(lambda db: stored_runs.known(db, project))
     if known:
         await context.writer.write(write)
 
 
-def _settle(project: ProjectKey, run_ids: Sequence[str], tx: Writes) -> None:
-    tx.settle_records(project, run_ids)
+def _settle(project: ProjectKey, run_ids: Sequence[str], tx: Transaction) -> None:
+    stored_runs.settle(tx, project, run_ids)
 
 
 class _Pass:
@@ -125,15 +129,15 @@ class _Pass:
         """Read the mirror's state. A project is added to the store only once the server has shown that it exists."""
         self.about = await facts.due(self.context)
         self.known, (self.mirrored, _), self.cursor = await self.context.writer.read(
-            lambda store: (
-                store.unsettled_runs(self.project),
-                store.count_runs(self.project),
-                store.cursor(self.project),
+            lambda db: (
+                stored_runs.unsettled(db, self.project),
+                stored_runs.count(db, self.project),
+                projects.cursor(db, self.project),
             )
         )
         app = self.context.server.app_url
-        if await self.context.writer.read(lambda store: store.app_url(self.project)) != app:
-            await self.context.writer.write(lambda tx: tx.set_app_url(self.project, app))
+        if await self.context.writer.read(lambda db: db.app_urls.get(self.project)) != app:
+            await self.context.writer.write(lambda tx: stored_runs.set_app_url(tx, self.project, app))
         # While no history is mirrored, the existing one still has the old globs.
         if self.context.scope.history and self.cursor.history != self.context.scope.history_text:
             former, self.cursor = self.cursor, replace(self.cursor, history=self.context.scope.history_text)
@@ -151,12 +155,12 @@ class _Pass:
                 self.project,
                 self.known,
                 (former, self.context.scope.history),
-                lambda names: writer.read(lambda store: store.key_rows(self.project, names)),
+                lambda names: writer.read(lambda db: stored_runs.key_rows(db, self.project, names)),
             )
 
-        def write(tx: Writes) -> None:
-            tx.refresh_history(self.project, again)
-            tx.set_cursor(self.project, self.cursor)
+        def write(tx: Transaction) -> None:
+            refresh.request_history(tx, self.project, again)
+            projects.set_cursor(tx, self.project, self.cursor)
 
         await self.context.writer.write(write)
         if again:
@@ -165,7 +169,7 @@ class _Pass:
     async def _look_up(self, run_ids: Iterable[str]) -> None:
         """Read the mirror's state of those runs that were not read yet."""
         if wanted := [run_id for run_id in run_ids if run_id not in self.known] if self.mirrored else []:
-            self.known |= await self.context.writer.read(lambda store: store.known_runs(self.project, wanted))
+            self.known |= await self.context.writer.read(lambda db: stored_runs.known(db, self.project, wanted))
 
     async def pull_changed(self, *, afresh: bool) -> None:
         """Find the changed runs and pull their records; the cursor moves with the last of them."""
@@ -259,7 +263,7 @@ class _Pass:
         if self.context.scope.files:
             # Also of live runs, whose lists wait for their turn otherwise: files may be why the run was named.
             named = list(self.among)
-            await self.context.writer.write(lambda tx: tx.forget_file_lists(self.project, named))
+            await self.context.writer.write(lambda tx: stored_console.forget_lists(tx, self.project, named))
         missing = set(run_ids) - {record.run_id for record in records}
         mirrored = sorted(run_id for run_id in missing & self.known.keys() if not self.known[run_id].local)
         if mirrored:
@@ -288,20 +292,19 @@ class _Pass:
         await self._look_up(record.run_id for record in records)
         now = utc_now()
 
-        def write(tx: Writes) -> None:
-            tx.add_project(self.project)
-            tx.upsert_runs(records, now=now)
-            tx.adopt_local(self.project, records)
+        def write(tx: Transaction) -> None:
+            stored_runs.upsert(tx, records, now=now)
+            local.adopt(tx, self.project, records)
             if again := [record.run_id for record in records if self._is_replaced(record)]:
-                tx.request_refresh(self.project, again)
+                refresh.request(tx, self.project, again)
             if readable := [record.run_id for record in records if not record.flaw and self._was_flawed(record)]:
-                tx.forget_failures(self.project, readable)
+                history_cursors.forget_failures(tx, self.project, readable)
             for record in records:
                 if record.flaw:
-                    known = self.known.get(record.run_id)
+                    run_id, known = record.run_id, self.known.get(record.run_id)
                     again_at = plan.retry_at(known.attempts if known else 0, now)
-                    tx.set_aside(self.project, record.run_id, error=record.flaw, next_try_at=again_at)
-            tx.set_cursor(self.project, cursor)
+                    history_cursors.record_failure(tx, self.project, run_id, error=record.flaw, next_try_at=again_at)
+            projects.set_cursor(tx, self.project, cursor)
 
         cursor = self.cursor if covered_to is None else replace(self.cursor, covered_to=covered_to)
         await self.context.writer.write(write)
@@ -326,7 +329,7 @@ class _Pass:
 
     async def _move_cursor(self, covered_to: datetime | None) -> None:
         cursor = replace(self.cursor, covered_to=covered_to)
-        await self.context.writer.write(lambda tx: tx.set_cursor(self.project, cursor))
+        await self.context.writer.write(lambda tx: projects.set_cursor(tx, self.project, cursor))
         self.cursor = cursor
 
     async def _reconcile_if_due(self, total: int) -> None:
@@ -345,11 +348,11 @@ class _Pass:
             await self._reconciled(None)
 
     async def _read_known(self) -> None:
-        self.known = await self.context.writer.read(lambda store: store.known_runs(self.project))
+        self.known = await self.context.writer.read(lambda db: stored_runs.known(db, self.project))
 
     async def _on_server(self) -> int:
         """Return how many mirrored runs should exist on the server."""
-        return (await self.context.writer.read(lambda store: store.count_runs(self.project)))[1]
+        return (await self.context.writer.read(lambda db: stored_runs.count(db, self.project)))[1]
 
     async def _reconcile(self) -> None:
         """List every run: pull those with silent edits, mark the deleted ones."""
@@ -377,16 +380,15 @@ class _Pass:
             filters=self.context.scope.filters_text,
         )
 
-        def write(tx: Writes) -> None:
-            tx.add_project(self.project)
-            tx.set_cursor(self.project, cursor)
+        def write(tx: Transaction) -> None:
+            projects.set_cursor(tx, self.project, cursor)
 
         await self.context.writer.write(write)
         self.cursor = cursor
 
     async def _mark_deleted(self, run_ids: Sequence[str]) -> None:
         now = utc_now()
-        await self.context.writer.write(lambda tx: tx.mark_deleted(self.project, run_ids, at=now))
+        await self.context.writer.write(lambda tx: stored_runs.mark_deleted(tx, self.project, run_ids, at=now))
         self.result.deleted += len(run_ids)
 
     async def store_facts(self) -> None:
@@ -400,7 +402,9 @@ class _Pass:
         now = utc_now()
         among = self.among
         selected = await self.context.writer.read(
-            lambda store: store.unsettled_runs(self.project) if among is None else store.known_runs(self.project, among)
+            lambda db: (
+                stored_runs.unsettled(db, self.project) if among is None else stored_runs.known(db, self.project, among)
+            )
         )
         runs = list(selected.values())
         # A live run that a new filter excludes must not make the daemon poll as if it were still mirrored.
@@ -412,7 +416,7 @@ class _Pass:
             for run in runs
         )
         if recovered := [run.run_id for run in runs if plan.has_recovered(run, now)]:
-            await self.context.writer.write(lambda tx: tx.forget_failures(self.project, recovered))
+            await self.context.writer.write(lambda tx: history_cursors.forget_failures(tx, self.project, recovered))
         if self.context.scope.history:
             needs = [need for run in runs if (need := plan.need(run, now))]
             needs += await self._doubtful({need.run.run_id for need in needs})
@@ -434,9 +438,9 @@ class _Pass:
         if not (names := self.moved.keys() - excluded):
             return []
         known, marks = await self.context.writer.read(
-            lambda store: (
-                store.known_runs(self.project, names),
-                store.history_marks(self.project, sorted(names)),
+            lambda db: (
+                stored_runs.known(db, self.project, names),
+                stored_history.marks(db, self.project, sorted(names)),
             )
         )
         return [
@@ -452,14 +456,14 @@ class _Pass:
         if not whole:
             return
 
-        def write(tx: Writes) -> None:
+        def write(tx: Transaction) -> None:
             if error is None:
-                tx.record_success(self.project, now)
+                projects.record_success(tx, self.project, now)
             else:
-                tx.record_failure(self.project, error, now)
+                projects.record_failure(tx, self.project, error, now)
 
         try:
-            known = await self.context.writer.read(lambda store: self.project in store.projects())
+            known = await self.context.writer.read(lambda db: self.project in projects.everything(db))
             if known:
                 await self.context.writer.write(write)
         except MirrorError as problem:

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from mirror.snapshot.connection import connected
-from mirror.store import checks
+from mirror.store import checks, staging
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
 from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, settle, write
@@ -26,8 +26,8 @@ def filled(root, project=PROJECT):
         write(store, run("c3", project), history=[page("c3", VALUES)], project=project)
         assert settle(store)
         with store.transaction() as tx:
-            tx.stage_history(project, [page("b2", VALUES)])
-            tx.swap_history(project, "b2", rows=3, last_step=2)
+            staging.stage(tx, project, [page("b2", VALUES)])
+            staging.swap(tx, project, "b2", rows=3, last_step=2)
         store.publish()
     here = (project.entity, project.project)
     return [(*here, name, step, *rest) for name in ("a1", "b2", "c3") for step, *rest in VALUES]
