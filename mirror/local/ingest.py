@@ -12,7 +12,7 @@ from pathlib import Path
 from mirror.local import commits, files
 from mirror.local.blocks import NotReadable
 from mirror.local.commits import Change, Drop, FileResult, RunKey, key_of
-from mirror.local.known import COPY, REPLACED, Known
+from mirror.local.known import COPY, REPLACED, Known, copied_path, is_replaced
 from mirror.local.reader import Identity, Options, Piece, Reader, around, identify, same_start
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
 from mirror.local.run import record
@@ -122,7 +122,7 @@ class _Pass:
             other = not same and not await asyncio.to_thread(_is_start_of, path, file)
             if not other and not await asyncio.to_thread(self._is_longer, file, found.st_size):
                 result.run = f"{key_of(file)[0]}/{file.run_id}"
-                result.outcome = "replaced" if file.note.startswith(REPLACED) else "copy"
+                result.outcome = "replaced" if is_replaced(file) else "copy"
                 return
             self._known.drop(file.path)
             file = None
@@ -162,8 +162,9 @@ class _Pass:
 
     def _is_longer(self, file: LocalFile, size: int) -> bool:
         """Return True if a copy is longer now than the file that it copied, or that file no longer exists."""
-        main = self._known.get((file.note or "").removeprefix(COPY))
-        if main is None or not (file.note or "").startswith(COPY):
+        copied = copied_path(file)
+        main = None if copied is None else self._known.get(copied)
+        if main is None:
             return False
         try:
             return size > Path(main.path).stat().st_size

@@ -85,7 +85,7 @@ async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: 
         except FeatureMissing as error:
             names = {queries.CONSOLE_PAGES: queries.CONSOLE_PAGES, "logLineCount": "logLineCount"}
             names["LogLine.number"] = "LogLine"
-            refused = {name for name, word in names.items() if word in str(error)} - missing
+            refused = {name for name, word in names.items() if error.lacks(word)} - missing
             if not refused:
                 raise
             missing |= refused

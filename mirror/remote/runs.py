@@ -152,7 +152,7 @@ async def _with_optional(
                     yield page
         except FeatureMissing as error:
             # A server may have the field but not every requested subfield; then it names the type, `RunInfo`.
-            refused = {name for name in asked if name.lower() in str(error).lower()}
+            refused = {name for name in asked if error.lacks(name)}
             if not refused:
                 raise
             server.missing_features |= refused
