@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mirror.store import checks, columns, projects, refresh, rids, salvage, staging, views, wide
+from mirror.store import checks, columns, projects, refresh, rids, salvage, segment_checks, staging, views, wide
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns
 from mirror.store.records import ProjectKey
@@ -53,14 +53,14 @@ def _segments(tx: Transaction, project: ProjectKey) -> list[str]:
     listed. Of runs that cannot be pulled again, all readable values are kept. The file stays where it is.
     """
     db, folder = tx.db, tx.folder
-    broken = checks.segment_damage(db, folder, project)
+    broken = segment_checks.segment_damage(db, folder, project)
     listed = db.run(
         "SELECT segment_id, entity, project, path FROM store.segments WHERE path IN (SELECT unnest(?::VARCHAR[]))",
         [list(broken)],
     )
     done = []
     for number, entity, name, path in listed:
-        held = rids.find(db, ProjectKey(entity, name), checks.held(db, number))
+        held = rids.find(db, ProjectKey(entity, name), segment_checks.held(db, number))
         condition, params = rids.among(held.values())
         alone = dict(db.run(f"SELECT run_id, rid FROM store.runs WHERE ({_ALONE}) AND {condition}", params))
         done.append(f"forgot the segment {path} ({broken[path].found})")

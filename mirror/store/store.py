@@ -20,7 +20,6 @@ from mirror.settings.home import Home
 from mirror.store import (
     aside,
     blocks,
-    checks,
     compact,
     digests,
     identity,
@@ -28,6 +27,7 @@ from mirror.store import (
     projects,
     publish,
     recovery,
+    segment_checks,
     segments,
     sorting,
     views,
@@ -298,7 +298,7 @@ class Store:
             with self._db.transaction():
                 return views.recreate(self._db, self.home.history)
         except duckdb.Error as error:
-            if not checks.unreadable(self._db, self.home.history):
+            if not segment_checks.unreadable(self._db, self.home.history):
                 raise
             logger.warning(
                 "the views of %s could not be created again (%s); run `mirror verify --repair`",

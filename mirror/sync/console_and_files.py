@@ -19,7 +19,7 @@ from mirror.store import history as stored_history
 from mirror.store import metadata as stored_metadata
 from mirror.store.records import ConsolePage, ProjectKey, RunExtras
 from mirror.store.transaction import Transaction
-from mirror.sync import plan
+from mirror.sync import plan, request_windows
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import is_of_data
 
@@ -76,7 +76,7 @@ def _batches(runs: Sequence[RunExtras], lines: Callable[[RunExtras], int]) -> It
     batch: list[RunExtras] = []
     room = REQUEST_LINES
     for run in runs:
-        if batch and (len(batch) >= plan.REQUEST_RUNS or room < lines(run)):
+        if batch and (len(batch) >= request_windows.REQUEST_RUNS or room < lines(run)):
             yield batch
             batch, room = [], REQUEST_LINES
         batch.append(run)

@@ -13,7 +13,7 @@ from mirror.store import facts as stored_facts
 from mirror.store import runs as stored_runs
 from mirror.store.records import ProjectKey, RunFacts
 from mirror.store.transaction import Transaction
-from mirror.sync import plan
+from mirror.sync import plan, request_windows
 from mirror.sync.context import Context, utc_now
 
 SERVER_AGAIN = timedelta(hours=6)
@@ -65,8 +65,8 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
         return
     wanted = await context.writer.read(lambda db: stored_facts.not_exported(db, project, plan.LIVE_STATES))
     wanted = [run_id for run_id in wanted if among is None or run_id in among]
-    for start in range(0, len(wanted), plan.REQUEST_RUNS):
-        names = wanted[start : start + plan.REQUEST_RUNS]
+    for start in range(0, len(wanted), request_windows.REQUEST_RUNS):
+        names = wanted[start : start + request_windows.REQUEST_RUNS]
         found = await parquet_history.find(context.server, project, names)
         known = await context.writer.read(lambda db, names=names: stored_runs.known(db, project, names))  # type: ignore[misc]
         exported_to = {

@@ -16,7 +16,7 @@ from mirror.store import history_cursors, refresh, staging
 from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.transaction import Transaction
-from mirror.sync import mark, plan
+from mirror.sync import mark, plan, request_windows
 from mirror.sync.ahead import in_order
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import is_of_data
@@ -26,7 +26,7 @@ from mirror.sync.scout import locate
 from mirror.wandb_json import unreadable
 
 AHEAD = 4
-"""Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""
+"""Answers that may wait to be committed; with request_windows.REQUEST_BYTES this bounds the memory of a pass."""
 
 COMMIT_VALUES = 2_000_000
 COMMIT_SECONDS = 4.0
@@ -74,7 +74,7 @@ class _Job:
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
         self.reader = HistoryReader(context.server, project, list(self.needs))
-        self.size = plan.RowSize()
+        self.size = request_windows.RowSize()
         self.rows_to_come = 0
         self.parser = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parser")
         self.dropped: set[str] = set()
@@ -86,7 +86,7 @@ class _Job:
         """Pull everything; return the runs that must be pulled again completely."""
         staged = await self._staged()
         self.marks = await self._marks()
-        spans: list[plan.Span] = []
+        spans: list[request_windows.Span] = []
         for need in self.needs.values():
             run, marked = need.run, self.marks.get(need.run.run_id)
             rows, last = staged[run.run_id] if need.whole else (run.rows, run.last_step)
@@ -97,12 +97,12 @@ class _Job:
             first = 0 if last is None else last + 1 if marked is None else marked.step
             end = run.server_last_step
             if end is None and missing:
-                end = plan.LAST_STEP
+                end = request_windows.LAST_STEP
             if end is None or (marked is None and first > end):
                 await self._complete(run.run_id)
             else:
                 end = first if need.check else max(end, first)
-                spans.append(plan.Span(run.run_id, first, end, max(missing + (marked is not None), 1)))
+                spans.append(request_windows.Span(run.run_id, first, end, max(missing + (marked is not None), 1)))
         ends = {span.run_id: span.last for span in spans}
         # One batch is written while the next one is gathered.
         writing: asyncio.Task[None] | None = None
@@ -182,7 +182,7 @@ class _Job:
         if gathered.windows:
             yield gathered
 
-    async def _fetch_all(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
+    async def _fetch_all(self, spans: Sequence[request_windows.Span]) -> AsyncGenerator[Batch]:
         """Yield exported history from files, then everything else from lines."""
         exported = Exported(self.context, self.project, self.keys, self.parser, self.needs)
         async with aclosing(exported.fetch(spans)) as files:
@@ -212,9 +212,9 @@ class _Job:
 
         return await self.context.writer.write(look)
 
-    async def _fetch_in_order(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
+    async def _fetch_in_order(self, spans: Sequence[request_windows.Span]) -> AsyncGenerator[Batch]:
         """Fetch a few requests ahead of the commits, so that network, parsing and loading overlap."""
-        jobs = plan.requests(spans, self.size)
+        jobs = request_windows.requests(spans, self.size)
         trouble = self.reader.in_trouble
         answers = in_order(jobs, self._fetch, ahead=AHEAD, in_trouble=trouble, dropped=self.dropped)
         async with aclosing(answers):

@@ -17,14 +17,14 @@ from mirror.store import columns
 from mirror.store.checks import HISTORY
 from mirror.store.reader import Reader
 from mirror.store.records import HistoryPage, ProjectKey
-from mirror.sync import plan
+from mirror.sync import request_windows
 from mirror.sync.ahead import in_order
 from mirror.sync.history_batch import Batch
 from mirror.sync.scout import locate
 from mirror.wandb_json import loads
 
 AHEAD = 3
-"""How many responses may wait for comparison; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
+"""How many responses may wait for comparison; with request_windows.REQUEST_BYTES and VALUES this bounds the memory."""
 
 VALUES = 1_000_000
 """How many values are compared at a time."""
@@ -96,7 +96,7 @@ async def compare(
     server: Server,
     reader: Reader,
     project: ProjectKey,
-    spans: Sequence[plan.Span],
+    spans: Sequence[request_windows.Span],
     globs: Sequence[str],
     rows_done: Callable[[int], None],
     *,
@@ -122,22 +122,22 @@ async def compare(
 
 
 async def _in_order(
-    server: Server, project: ProjectKey, spans: Sequence[plan.Span], keys: KeyGlobs
+    server: Server, project: ProjectKey, spans: Sequence[request_windows.Span], keys: KeyGlobs
 ) -> AsyncGenerator[Batch]:
-    size = plan.RowSize()
+    size = request_windows.RowSize()
     reader = HistoryReader(server, project, [span.run_id for span in spans])
 
     async def ask(windows: list[Window]) -> Batch:
         return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
 
-    jobs = plan.requests(await locate(server, project, spans, size), size)
+    jobs = request_windows.requests(await locate(server, project, spans, size), size)
     answers = in_order(jobs, ask, ahead=AHEAD, in_trouble=reader.in_trouble, dropped=frozenset())
     async with aclosing(answers):
         async for batch in answers:
             yield batch
 
 
-def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSize) -> Batch:
+def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: request_windows.RowSize) -> Batch:
     answer = Batch(list(windows), failed=read.failed)
     for window, texts in read.lines.items():
         if texts is None:

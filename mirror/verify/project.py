@@ -15,13 +15,13 @@ from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.runs import PageSize
-from mirror.store import checks
+from mirror.store import checks, segment_checks
 from mirror.store import reader as store
-from mirror.store.checks import Damage
+from mirror.store.damage import Damage
 from mirror.store.reader import Mirrored, Reader
 from mirror.store.records import KnownRun, RunRecord
 from mirror.store.runs import expected
-from mirror.sync import heads, plan
+from mirror.sync import heads, plan, request_windows
 from mirror.sync.context import PassResult, Progress, Scope, utc_now
 from mirror.sync.targets import Target
 from mirror.verify import console, events, history, runs
@@ -128,7 +128,7 @@ class _Verification:
         folder = reader.home.history
         names = list(self.run_ids or self.mirrored.known)
         names = [run_id for run_id in names if run_id in self.mirrored.known]
-        broken = checks.segment_damage(reader, folder, self.project)
+        broken = segment_checks.segment_damage(reader, folder, self.project)
         checks.lay_history(reader, folder, broken)
         damage = list(broken.values())
         values = keys = 0
@@ -292,7 +292,11 @@ class _Verification:
         wanted = [look for look in looks if self.deep or look.suspicions]
         # A history that was truncated on the server cannot be compared with what was mirrored before.
         wanted = [look for look in wanted if not (look.moved and plan.shrank(look.record, look.known))]
-        spans = [plan.Span(look.known.run_id, 0, last, _rows(look)) for look in wanted if (last := _end(look)) >= 0]
+        spans = [
+            request_windows.Span(look.known.run_id, 0, last, _rows(look))
+            for look in wanted
+            if (last := _end(look)) >= 0
+        ]
         self.verdict.rows += sum(look.known.rows for look in looks)
         self.progress.rows_expected(self.project, sum(span.rows for span in spans))
         found = await history.compare(

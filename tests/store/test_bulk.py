@@ -9,7 +9,7 @@ import pytest
 
 from mirror.errors import StoreError
 from mirror.metrics import arrange, summarise
-from mirror.store import bulk, checks, history, refresh, repair, segment_writer, staging
+from mirror.store import bulk, checks, history, refresh, repair, segment_checks, segment_writer, staging
 from mirror.store.records import HistoryPage, ProjectKey
 from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, write
 
@@ -157,7 +157,7 @@ def replaced(root, tail_values):
 def mirror_damage(store):
     db = store._db
     return [
-        *checks.segment_damage(db, store.home.history, PROJECT).values(),
+        *segment_checks.segment_damage(db, store.home.history, PROJECT).values(),
         *checks.owners(db),
         *checks.cursors(db, PROJECT),
     ]

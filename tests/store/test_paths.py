@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from mirror.snapshot.connection import connected
-from mirror.store import checks, staging
+from mirror.store import segment_checks, staging
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
 from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, settle, write
@@ -50,7 +50,7 @@ def test_a_folder_around_the_home_changes_no_value(tmp_path, folder):
         assert reader.execute(HISTORY).fetchall() == expected
     db = Database(root / "state.duckdb", "v1.4.0")
     try:
-        assert checks.segment_damage(db, root / "history", PROJECT) == {}
+        assert segment_checks.segment_damage(db, root / "history", PROJECT) == {}
     finally:
         db.close()
 
