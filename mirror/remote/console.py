@@ -13,7 +13,7 @@ from typing import Any
 from mirror.remote import queries
 from mirror.remote.client import Server
 from mirror.remote.errors import FeatureMissing
-from mirror.remote.runs import moment
+from mirror.remote.run_records import moment
 from mirror.store.records import ConsoleLine, ConsolePage, ProjectKey
 
 PAGE_LINES = 1000

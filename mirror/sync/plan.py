@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mirror.remote.json_history import KeyGlobs
-from mirror.remote.runs import Page, RunHead
+from mirror.remote.run_records import RunHead
+from mirror.remote.runs import Page
 from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)

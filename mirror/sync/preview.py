@@ -10,7 +10,8 @@ from typing import Any
 
 from mirror.errors import MirrorError
 from mirror.remote.client import NotFound, Server
-from mirror.remote.runs import MOST_RUNS, PageSize, RunHead
+from mirror.remote.run_records import RunHead
+from mirror.remote.runs import MOST_RUNS, PageSize
 from mirror.settings.home import Home
 from mirror.store import reader as store
 from mirror.store.reader import Mirrored, Sizes

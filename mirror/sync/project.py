@@ -15,7 +15,8 @@ from mirror.errors import MirrorError
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.client import NotFound
-from mirror.remote.runs import Page, PageSize, RunHead
+from mirror.remote.run_records import RunHead
+from mirror.remote.runs import Page, PageSize
 from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, local, projects, refresh
