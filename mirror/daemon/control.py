@@ -22,53 +22,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from mirror.daemon.daemon import Daemon
 from mirror.daemon.logs import without_secrets
 from mirror.errors import MirrorError, TimedOut, UsageError
 from mirror.local.commits import FileResult
 from mirror.store.records import ProjectKey
-from mirror.sync.context import PassResult, Progress
+from mirror.sync.context import PassResult
 
 _BAD_BODY = {"message": 'send a JSON object such as {"paths": ["team/project"]}', "exit_code": UsageError.exit_code}
-
-
-class Controlled(Protocol):
-    """The methods of the daemon that the control socket calls."""
-
-    def status(self) -> dict[str, Any]:
-        """Return the answer to `GET /status`."""
-
-    async def sync_now(
-        self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
-    ) -> list[PassResult]:
-        """Run one pass over the paths (none: everything in the config); with `since` only over runs since then."""
-
-    async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
-        """Mirror local runs below these folders; none: those of the config."""
-
-    async def publish(self) -> None:
-        """Publish everything that is committed."""
-
-    async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        """Repair the store of the projects of the paths; return what was repaired, by project."""
-
-    async def check(self) -> str | None:
-        """Return the damage of the state file, or None."""
-
-    async def reload(self) -> None:
-        """Read the config again. Raises ConfigError and changes nothing if it is not valid."""
-
-    def stop(self) -> None:
-        """Start the shutdown."""
-
-    def start_task(self, work: Awaitable[Any], what: str) -> None:
-        """Run a background task that may outlast the answer; a crash of it is reported as `what`."""
 
 
 class _Lines:
@@ -112,7 +80,7 @@ class _Lines:
 _Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[PassResult | FileResult]]]
 
 
-def application(daemon: Controlled) -> Starlette:
+def application(daemon: Daemon) -> Starlette:
     """Return the application of the control socket."""
 
     async def status(request: Request) -> Response:
