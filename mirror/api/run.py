@@ -26,14 +26,13 @@ from mirror.errors import ArgumentError, CommError, UsageError
 from mirror.serve.history import described, latest_events
 from mirror.snapshot.runs import RunPage
 from mirror.snapshot.snapshot import Address
+from mirror.states import ENDED
 from mirror.wandb_json import loads
 
 if TYPE_CHECKING:
     from mirror.api.api import Api
     from mirror.remote.mutations import Edit
     from mirror.snapshot.run_query import Named
-
-ENDED = ("finished", "crashed", "failed", "killed")
 
 
 class Run:

@@ -8,9 +8,9 @@ from typing import Any
 
 from mirror.local.reader import Piece
 from mirror.remote.json_history import parse_events
+from mirror.states import LIVE_STATES
 from mirror.store import console, history, local, metadata, runs, staging
 from mirror.store.records import ConsolePage, HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
-from mirror.store.runs import LIVE_STATES
 from mirror.store.transaction import Transaction
 from mirror.sync.context import utc_now
 

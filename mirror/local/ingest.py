@@ -17,10 +17,10 @@ from mirror.local.reader import Identity, Options, Piece, Reader, around, identi
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
 from mirror.local.run import record
 from mirror.settings.settings import Settings
+from mirror.states import LIVE_STATES
 from mirror.store import local
 from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
-from mirror.store.runs import LIVE_STATES
 from mirror.store.transaction import Transaction
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from mirror.errors import CommError
 from mirror.remote.client import NotFound, Server
 from mirror.remote.runs import PageSize, records
+from mirror.states import ENDED
 from mirror.store.records import ProjectKey, RunRecord
 from mirror.wandb_json import dumps
 
@@ -30,8 +31,6 @@ DELETE = """mutation DeleteRun($id: ID!, $deleteArtifacts: Boolean) {
 STATE = """mutation UpsertBucket($id: String!, $state: String) {
   upsertBucket(input: {id: $id, state: $state}) { bucket { id } }
 }"""
-
-ENDED = ("finished", "crashed", "failed", "killed")
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from typing import Any
 from mirror.errors import MirrorError
 from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
-from mirror.remote.mutations import ENDED
 from mirror.remote.runs import PageSize
 from mirror.rescue import summary
 from mirror.rescue.findings import Comparison, Difference, Look
 from mirror.rescue.gather import Gathered
+from mirror.states import ENDED, LIVE_STATES
 from mirror.store import local
 from mirror.store import reader as store
 from mirror.store.checks import parsed
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
-from mirror.store.runs import LIVE_STATES, expected
+from mirror.store.runs import expected
 from mirror.sync import request_windows
 from mirror.sync.context import PassResult, Progress
 from mirror.verify import history, runs

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mirror.serve.context import LIVE_STATES, Context, path_of
+from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotServed, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, start_of
+from mirror.states import LIVE_STATES
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

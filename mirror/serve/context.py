@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LIVE_STATES = frozenset({"running", "pending", "preempting"})
-
 RunPath = tuple[str, str, str]
 """Entity, project and run id."""
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mirror.errors import QueryError
 from mirror.remote.json_history import KeyGlobs
 from mirror.serve import console, files, history, runs
-from mirror.serve.context import LIVE_STATES, Context, path_of
+from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotServed, Resolver, ServerKnowsBetter, TooMuch
 from mirror.serve.history import AHEAD_VALUES
 from mirror.serve.pages import connection, cursor, read_cursor, start_of
 from mirror.serve.runs import Listing
 from mirror.snapshot import facts
+from mirror.states import LIVE_STATES
 from mirror.wandb_json import loads
 
 if TYPE_CHECKING:

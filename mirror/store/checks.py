@@ -130,8 +130,8 @@ def _key_damage(
             run_id, field, _some(shown, "value"), f"{_some(counted or 0, 'value')} counted in history_keys", disagree
         )
     else:
-        for place, name in enumerate(ends):
-            here, noted = values[2 * place : 2 * place + 2]
+        for index, name in enumerate(ends):
+            here, noted = values[2 * index : 2 * index + 2]
             # Two NaN are the same.
             if here != noted and not (here != here and noted != noted):  # noqa: PLR0124
                 yield Damage(run_id, f"{field}.{name}", str(here), f"{noted} in history_keys", disagree)

@@ -40,7 +40,7 @@ _COVERED = {"rid": "BIGINT", "first": "BIGINT", "beyond": "BIGINT", "last": "BOO
 
 
 def find(
-    db: Database, project: ProjectKey, *, events: bool, console: bool, files: bool, lists: bool = False
+    db: Database, project: ProjectKey, *, events: bool, console: bool, metadata_file: bool, file_list: bool
 ) -> list[RunExtras]:
     """The runs that may lack some of the selected parts, in the order in which they were first mirrored.
 
@@ -58,8 +58,8 @@ def find(
             OR ($console AND (
                 r.server_log_lines IS NULL OR r.server_log_lines <> coalesce(x.log_lines, 0) OR x.log_live
             ))
-            OR ($files AND coalesce(x.file, 'not yet') = 'not yet')
-            OR ($lists AND (x.listed_at IS NULL OR x.listed_at < r.synced_at))
+            OR ($metadata_file AND coalesce(x.file, 'not yet') = 'not yet')
+            OR ($file_list AND (x.listed_at IS NULL OR x.listed_at < r.synced_at))
         )
         ORDER BY r.rid
         """,
@@ -68,8 +68,8 @@ def find(
             "project": project.project,
             "events": events,
             "console": console,
-            "files": files,
-            "lists": lists,
+            "metadata_file": metadata_file,
+            "file_list": file_list,
         },
     )
     return [RunExtras(*row) for row in rows]
@@ -133,7 +133,7 @@ def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[
     return {names[rid]: (line, logged_at, level, text) for rid, line, logged_at, level, text in found}
 
 
-def put_files(tx: Transaction, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
+def put_file_lists(tx: Transaction, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
     """Replace the mirrored lists of files of these runs."""
     numbers = rids.find(tx.db, project, files)
     condition, params = rids.among(numbers.values())

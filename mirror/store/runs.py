@@ -9,14 +9,12 @@ from typing import Any
 
 from mirror import nested
 from mirror.addresses import project_page
+from mirror.states import LIVE_STATES
 from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, json_text
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
 from mirror.store.transaction import Transaction
-
-LIVE_STATES = frozenset({"running", "pending", "preempting"})
-"""States in which a run is still writing its summary."""
 
 _COLUMNS = {
     "rid": "BIGINT",
@@ -189,7 +187,7 @@ def _record_changes(
         if rid not in old:
             continue
         before, after = dict(zip(_WATCHED, old[rid][2:], strict=True)), dict(zip(_WATCHED, values, strict=True))
-        if not {before["state"], after["state"]} & LIVE_STATES:
+        if not {before["state"], after["state"]}.intersection(LIVE_STATES):
             settled.append(rid)
         # A run that was read from a local file is the same run on the server, although the server gives it an id.
         watched_here = _WATCHED if before["storage_id"] else [name for name in _WATCHED if name not in _IDENTITY]

@@ -9,11 +9,12 @@ from mirror.remote import parquet_history
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import PageSize
+from mirror.states import LIVE_STATES
 from mirror.store import facts as stored_facts
 from mirror.store import runs as stored_runs
 from mirror.store.records import ProjectKey, RunFacts
 from mirror.store.transaction import Transaction
-from mirror.sync import plan, request_windows
+from mirror.sync import request_windows
 from mirror.sync.context import Context, utc_now
 
 SERVER_AGAIN = timedelta(hours=6)
@@ -63,7 +64,7 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
     """
     if parquet_history.FEATURE in context.server.missing_features or not (among is None or among):
         return
-    wanted = await context.writer.read(lambda db: stored_facts.not_exported(db, project, plan.LIVE_STATES))
+    wanted = await context.writer.read(lambda db: stored_facts.not_exported(db, project, LIVE_STATES))
     wanted = [run_id for run_id in wanted if among is None or run_id in among]
     for start in range(0, len(wanted), request_windows.REQUEST_RUNS):
         names = wanted[start : start + request_windows.REQUEST_RUNS]

@@ -9,20 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 from mirror.errors import CommError
-from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
-from mirror.remote.json_history import KeyGlobs, parse
+from mirror.remote.history import NoHistory, Window
+from mirror.remote.json_history import KeyGlobs
+from mirror.states import LIVE_STATES
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, refresh, staging
 from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync import mark, plan, request_windows
-from mirror.sync.ahead import in_order
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import is_of_data
 from mirror.sync.history_batch import Batch
+from mirror.sync.lines import LineFetcher
 from mirror.sync.parquet_history import Exported
-from mirror.sync.scout import locate
 from mirror.wandb_json import unreadable
 
 AHEAD = 4
@@ -73,10 +73,18 @@ class _Job:
         self.result = result
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
-        self.reader = HistoryReader(context.server, project, list(self.needs))
-        self.size = request_windows.RowSize()
         self.rows_to_come = 0
+        # More threads would only compete for the interpreter and slow down the writer.
         self.parser = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parser")
+        self.lines = LineFetcher(
+            context.server,
+            project,
+            list(self.needs),
+            self.keys,
+            ahead=AHEAD,
+            executor=self.parser,
+            complete_to=self._complete_to,
+        )
         self.dropped: set[str] = set()
         self.marks: dict[str, HistoryMark] = {}
         self.replaced: set[str] = set()
@@ -188,8 +196,7 @@ class _Job:
         async with aclosing(exported.fetch(spans)) as files:
             async for batch in files:
                 yield batch
-        left = await locate(self.context.server, self.project, exported.left, self.size)
-        async with aclosing(self._fetch_in_order(left)) as lines:
+        async with aclosing(self.lines.fetch(exported.left, dropped=self.dropped)) as lines:
             async for batch in lines:
                 yield batch
 
@@ -212,36 +219,9 @@ class _Job:
 
         return await self.context.writer.write(look)
 
-    async def _fetch_in_order(self, spans: Sequence[request_windows.Span]) -> AsyncGenerator[Batch]:
-        """Fetch a few requests ahead of the commits, so that network, parsing and loading overlap."""
-        jobs = request_windows.requests(spans, self.size)
-        trouble = self.reader.in_trouble
-        answers = in_order(jobs, self._fetch, ahead=AHEAD, in_trouble=trouble, dropped=self.dropped)
-        async with aclosing(answers):
-            async for batch in answers:
-                yield batch
-
-    async def _fetch(self, windows: list[Window]) -> Batch:
-        answer = await self.reader.read(windows)
-        # More threads would only compete for the interpreter and slow down the writer.
-        return await asyncio.get_running_loop().run_in_executor(self.parser, self._parse, windows, answer)
-
-    def _parse(self, windows: list[Window], answer: Answer) -> Batch:
-        batch = Batch(windows, failed=answer.failed)
-        for window, texts in answer.lines.items():
-            if texts is None:
-                batch.gone.append(window.run_id)
-                continue
-            self.size.learn(len(texts), sum(map(len, texts)))
-            try:
-                # If the last step is unknown, lines may follow the last one; only the steps up to it are complete.
-                complete_to = None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
-                page = parse(window.run_id, texts, self.keys, complete_to=complete_to)
-            except CommError as error:
-                batch.failed[window.run_id] = error
-                continue
-            batch.pages.append((window, page))
-        return batch
+    def _complete_to(self, window: Window) -> int | None:
+        """Return up to which step an answer is complete. If the last step is unknown, more lines may follow."""
+        return None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
 
     async def _commit(self, batch: Batch) -> None:
         """Commit rows, and the cursors that cover them, in one transaction."""
@@ -306,7 +286,7 @@ class _Job:
             else:
                 self.replaced.add(page.run_id)
                 self.dropped.add(page.run_id)
-        if run.state in plan.LIVE_STATES and mark.reaches(page, run.server_last_step):
+        if run.state in LIVE_STATES and mark.reaches(page, run.server_last_step):
             self.ended.add(page.run_id)
         return page
 
@@ -336,7 +316,7 @@ class _Job:
             rows, staged_last = staging.staged(tx.db, self.project, run_id)
             end = staged_last if last is None else last
             staging.swap(tx, self.project, run_id, rows=rows, last_step=end)
-            if rows != run.server_rows and run.state not in plan.LIVE_STATES:
+            if rows != run.server_rows and run.state not in LIVE_STATES:
                 self._record_failure(tx, run_id, self._miscounted(run.server_rows, rows, run_id))
             elif rows < run.server_rows and run_id in self.ended:
                 self.result.failed[run_id] = self._miscounted(run.server_rows, rows, run_id)

@@ -20,6 +20,7 @@ from mirror.remote.history import Window
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.parquet_history import Export, Part
 from mirror.remote.sink import Source
+from mirror.states import LIVE_STATES
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan, request_windows
 from mirror.sync.context import Context
@@ -178,7 +179,7 @@ class Exported:
         """Return True if files and live steps have as many lines as the server counts; a live run may have more."""
         live = sum(step > parts[-1].last for step in export.live_steps)
         rows = sum(part.rows for part in parts) + live
-        return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in plan.LIVE_STATES)
+        return rows == span.rows or (rows > span.rows and self._needs[span.run_id].run.state in LIVE_STATES)
 
     async def _read(self, files: _Files) -> AsyncGenerator[Batch]:
         """Yield the pages of a run; the last window extends to the step up to which nothing is missing.

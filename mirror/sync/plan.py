@@ -11,13 +11,11 @@ from typing import Any
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.run_records import RunHead
 from mirror.remote.runs import Page
+from mirror.states import LIVE_STATES
 from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)
 """A poll starts this long before the newest change: late writes and the clocks of several servers differ by less."""
-
-LIVE_STATES = ("running", "pending", "preempting")
-"""States that a run may leave without an edit."""
 
 LIST_AGAIN = timedelta(minutes=10)
 """How often the files of a live run are listed."""
@@ -302,14 +300,14 @@ def console_due(run: RunExtras, now: datetime, changed: Collection[str]) -> bool
     return run.server_log_lines != (run.log_lines or 0)
 
 
-def file_due(run: RunExtras, now: datetime) -> bool:
+def metadata_file_due(run: RunExtras, now: datetime) -> bool:
     """Return True if the run's metadata file is due: once, and again at the end of a run that had none until then."""
     if waits(run, now):
         return False
     return run.file is None or (run.file == "not yet" and run.state not in LIVE_STATES)
 
 
-def list_due(run: RunExtras, now: datetime) -> bool:
+def file_list_due(run: RunExtras, now: datetime) -> bool:
     """Return True if the list of the run's files is due; for a live run, which keeps changing, every LIST_AGAIN."""
     if waits(run, now):
         return False

@@ -17,6 +17,7 @@ from mirror.remote.about import About
 from mirror.remote.client import NotFound
 from mirror.remote.run_records import RunHead
 from mirror.remote.runs import Page, PageSize
+from mirror.states import LIVE_STATES
 from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, local, projects, refresh
@@ -410,7 +411,7 @@ class _Pass:
         runs = list(selected.values())
         # A live run that a new filter excludes must not make the daemon poll as if it were still mirrored.
         self.result.live = sum(
-            run.state in plan.LIVE_STATES
+            run.state in LIVE_STATES
             and not run.deleted
             and not run.local
             and (self.seen is None or run.run_id in self.seen)

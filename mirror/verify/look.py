@@ -31,9 +31,9 @@ class Look:
         else:
             missing = "never pulled, or lost from the file with its count"
         differs = Level.DIFFERS, run_id
-        for place, rows in sorted(compared.missing.items()):
+        for position, rows in sorted(compared.missing.items()):
             server = f"{rows}"
-            where = {"start": "at the start", "end": "at the end"}.get(place, "in the middle")
+            where = {"start": "at the start", "end": "at the end"}.get(position, "in the middle")
             yield Finding(*differs, "history rows", f"none of them, {where}", server, missing, flush=(run_id,))
         if compared.extra:
             mirror = f"{reduce(lambda some, more: some.and_(more), compared.extra.values())}"

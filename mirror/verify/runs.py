@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from mirror.states import LIVE_STATES
 from mirror.store.checks import parsed
 from mirror.store.leaves import LeafColumns
 from mirror.store.records import KnownRun, RunRecord
@@ -30,7 +31,7 @@ def moved_on(record: RunRecord, known: KnownRun) -> str | None:
         return "the run continued after the last pass; run `mirror sync`"
     if _later(record.updated_at, known.updated_at):
         return "the run was edited after the last pass; run `mirror sync`"
-    if known.state in plan.LIVE_STATES:
+    if known.state in LIVE_STATES:
         if record.state != known.state:
             return "the run ended after the last pass; run `mirror sync`"
         # Heartbeats are whole seconds, and rows may follow one within its second.
@@ -99,7 +100,7 @@ def while_live(findings: Iterable[Finding], known: KnownRun) -> Iterator[Finding
     """The findings, with those about what a live run writes between two heartbeats turned to BEHIND."""
     for finding in findings:
         moving = finding.field.startswith("summary.") or finding.field in ("duration_s", "server_last_step")
-        if moving and known.state in plan.LIVE_STATES:
+        if moving and known.state in LIVE_STATES:
             cause = "a live run keeps writing it; the pass after its next heartbeat pulls it"
             yield replace(finding, level=Level.BEHIND, cause=cause, flush=())
         else:
