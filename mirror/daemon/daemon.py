@@ -24,9 +24,10 @@ from mirror.daemon.problems import Problem
 from mirror.daemon.publishing import Publishing
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
+from mirror.daemon.search import ProjectSearch
 from mirror.daemon.signing_in import SignIn
 from mirror.daemon.tasks import Tasks
-from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError, named
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError
 from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, report
 from mirror.remote import notices
@@ -79,7 +80,9 @@ class Daemon:
         self._known = known
         self._key = key
         self._applying = asyncio.Lock()
-        self._schedule = Schedule(self._scheduled_pass, self._find_projects)
+        # The search needs the schedule, which calls it later.
+        self._schedule = Schedule(self._scheduled_pass, lambda: self._search.find())  # noqa: PLW0108
+        self._search = ProjectSearch(self._clients, self._schedule, lambda: self._settings)
         self._stopping = stopping
         self._started_at = utc_now()
         self._config_error: str | None = None
@@ -88,7 +91,6 @@ class Daemon:
         self._passes = Passes(lambda: self._context, self._clients, self._ledger, self._tasks.crashed)
         self._publishing = Publishing(context.writer, self._tasks.crashed)
         self._sign_in = SignIn(self._clients)
-        self._patterns_error: str | None = None
         self._local = Watch(context.writer, settings)
         self._page = Listener(
             home,
@@ -120,7 +122,7 @@ class Daemon:
             await self._page.listen_on(self._settings.http.listen)
             self._notifier.ready()
             self._schedule.start()
-            self._tasks.keep("looking for projects", self._find_projects)
+            self._tasks.keep("looking for projects", self._search.find)
             await self._stopping.wait()
             log.info("stopping")
         except _Stopped:
@@ -176,7 +178,7 @@ class Daemon:
     def _problems(self) -> list[Problem]:
         writer = self._context.writer
         return [
-            *problems.of_config(self._config_error, self._patterns_error),
+            *problems.of_config(self._config_error, self._search.error),
             *problems.of_writer(writer.failure, writer.busy_seconds, utc_now()),
             *problems.of_schedule(self._schedule.late()),
             *problems.of_jobs(self._ledger.down),
@@ -201,7 +203,7 @@ class Daemon:
             "published": self._publishing.status(),
             "projects": {str(project): job for project, job in self._schedule.next_passes().items()},
             **self._ledger.as_json(),
-            "error": self._patterns_error,
+            "error": self._search.error,
             "local": self._local.status(),
             "http": self._page.status(),
             "problems": [problem.as_json() for problem in self._problems()],
@@ -265,7 +267,7 @@ class Daemon:
         notices.listener.set(notices.Notices(progress.notice))
         if not paths and not self._settings.projects:
             raise UsageError(f"nothing to sync: name a PATH, or add projects to {self._home.config}")
-        wanted = await self._targets(paths or self._settings.projects, failed)
+        wanted = await self._search.targets(paths or self._settings.projects, failed)
         if not wanted and not failed:
             patterns = ", ".join(paths or self._settings.projects)
             raise UsageError(f"no project on {self._context.server.base_url} matches {patterns}")
@@ -286,7 +288,7 @@ class Daemon:
 
     async def _mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
         done = {}
-        for project in [target.project for target in await self._targets(paths)]:
+        for project in [target.project for target in await self._search.targets(paths)]:
             async with self._passes.lock(project):
                 done[str(project)] = await self._context.writer.mend(project)
         return done
@@ -321,7 +323,7 @@ class Daemon:
         finally:
             self._notifier.ready()
         if changed:
-            await self._find_projects()
+            await self._search.find()
 
     async def _apply(self, settings: config.Settings) -> bool:
         """Apply these settings; return True if anything changed."""
@@ -357,34 +359,6 @@ class Daemon:
             await self.reload()
         except MirrorError as error:
             log.error("%s; the running settings stay", error)  # noqa: TRY400 - the message says everything
-
-    async def _targets(self, paths: Sequence[str], failed: dict[str, CommError] | None = None) -> list[Target]:
-        patterns = [targets.parse(path, self._settings.entity) for path in paths]
-        async with self._clients.borrowed() as server:
-            return await targets.expand(server, patterns, failed)
-
-    async def _find_projects(self) -> None:
-        """Find the projects that match the config's patterns now, and schedule them."""
-        settings = self._settings
-        failed: dict[str, CommError] = {}
-        problem: CommError | None = None
-        try:
-            wanted = [target.project for target in await self._targets(settings.projects, failed)]
-        except CommError as error:
-            problem = error
-            patterns = [targets.parse(path, settings.entity) for path in settings.projects]
-            plain = [ProjectKey(pattern.entity, pattern.project) for pattern in patterns if not pattern.wild]
-            wanted = list(dict.fromkeys([*plain, *self._schedule.projects()]))
-        if settings is not self._settings:
-            return  # Settings that were applied meanwhile start their own search.
-        if failed:
-            kept = [project for project in self._schedule.projects() if project.entity in failed]
-            wanted = list(dict.fromkeys([*wanted, *kept]))
-        reasons = [named(f"{entity}/*", str(error)) for entity, error in failed.items()]
-        self._patterns_error = str(problem) if problem else "; ".join(reasons) or None
-        if self._patterns_error:
-            log.warning("%s; keeping the projects found until now", self._patterns_error)
-        self._schedule.set_projects(wanted, settings.sync)
 
     async def _scheduled_pass(self, project: ProjectKey) -> bool:
         """Run one pass; return True if a run of the project is running."""
