@@ -30,7 +30,8 @@ import duckdb
 
 from mirror.filters import compile as compile_filter
 from mirror.settings.home import Home
-from mirror.store import sorting
+from mirror.store import projects, sorting
+from mirror.store import runs as stored_runs
 from mirror.store.records import ProjectKey, RunRecord
 from mirror.store.store import Store
 
@@ -119,8 +120,8 @@ def build(home: Home, runs: int) -> None:
             tags = ("baseline",) if rng.random() < 0.3 else ()
             records.append(record(number, config, summary, state, tags, start + timedelta(minutes=number)))
         with store.transaction() as tx:
-            tx.add_project(PROJECT)
-            tx.upsert_runs(records, now=start)
+            projects.add(tx, PROJECT)
+            stored_runs.upsert(tx, records, now=start)
     store.tend()
     store.publish()
     store.close()

@@ -22,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from mirror.settings.home import Home
+from mirror.store import history, projects
+from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryPage, ProjectKey, RunRecord
 from mirror.store.store import Store
 
@@ -80,8 +82,10 @@ def backfill(store: Store, millions: int, number: int, random: np.random.Generat
     while number < millions:
         batch = range(number, min(number + 4, millions))
         with store.transaction() as tx:
-            tx.upsert_runs([run(each) for each in batch], now=NOW)
-            tx.append_history(PROJECT, [page(run(each).run_id, 0, STEPS, random) for each in batch], to_come=10_000_000)
+            stored_runs.upsert(tx, [run(each) for each in batch], now=NOW)
+            history.append(
+                tx, PROJECT, [page(run(each).run_id, 0, STEPS, random) for each in batch], to_come=10_000_000
+            )
         number = batch.stop
     return number
 
@@ -91,9 +95,9 @@ def timed(store: Store, repeat: int, random: np.random.Generator) -> list[float]
     seconds = []
     for round_ in range(repeat):
         with store.transaction() as tx:
-            tx.upsert_runs([replace(run(0), name=f"renamed {round_} {time.monotonic()}")], now=NOW)
+            stored_runs.upsert(tx, [replace(run(0), name=f"renamed {round_} {time.monotonic()}")], now=NOW)
             step = STEPS + round_ + int(time.monotonic() * 1000)
-            tx.append_history(PROJECT, [page(run(0).run_id, step, 50, random)])
+            history.append(tx, PROJECT, [page(run(0).run_id, step, 50, random)])
         started = time.perf_counter()
         store.publish()
         seconds.append(time.perf_counter() - started)
@@ -119,7 +123,7 @@ def fresh() -> Iterator[Store]:
         store = Store.open(Home(Path(folder), Path(folder) / "config.toml"), tail_values=1_000_000)
         try:
             with store.transaction() as tx:
-                tx.add_project(PROJECT)
+                projects.add(tx, PROJECT)
             yield store
         finally:
             store.close()
@@ -148,7 +152,7 @@ def main() -> None:
         started = time.perf_counter()
         for first in range(0, given.runs, 5_000):
             with store.transaction() as tx:
-                tx.upsert_runs([run(each) for each in range(first, min(first + 5_000, given.runs))], now=NOW)
+                stored_runs.upsert(tx, [run(each) for each in range(first, min(first + 5_000, given.runs))], now=NOW)
         written = time.perf_counter() - started
         started = time.perf_counter()
         store.publish()

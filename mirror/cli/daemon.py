@@ -50,7 +50,7 @@ def _run(given: Invocation) -> None:
     import faulthandler
 
     from mirror.daemon import logs
-    from mirror.daemon.daemon import run
+    from mirror.daemon.main import run
 
     try:
         given.home.data.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -23,53 +23,21 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from mirror.daemon.daemon import Daemon
 from mirror.daemon.logs import without_secrets
 from mirror.errors import MirrorError, TimedOut, UsageError
 from mirror.local.commits import FileResult
 from mirror.store.records import ProjectKey
-from mirror.sync.context import PassResult, Progress
+from mirror.sync.context import PassResult
 
 _BAD_BODY = {"message": 'send a JSON object such as {"paths": ["team/project"]}', "exit_code": UsageError.exit_code}
-
-
-class Controlled(Protocol):
-    """The methods of the daemon that the control socket calls."""
-
-    def status(self) -> dict[str, Any]:
-        """Return the answer to `GET /status`."""
-
-    async def sync_now(
-        self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
-    ) -> list[PassResult]:
-        """Run one pass over the paths (none: everything in the config); with `since` only over runs since then."""
-
-    async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
-        """Mirror local runs below these folders; none: those of the config."""
-
-    async def publish(self) -> None:
-        """Publish everything that is committed."""
-
-    async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        """Repair the store of the projects of the paths; return what was repaired, by project."""
-
-    async def check(self) -> str | None:
-        """Return the damage of the state file, or None."""
-
-    async def reload(self) -> None:
-        """Read the config again. Raises ConfigError and changes nothing if it is not valid."""
-
-    def stop(self) -> None:
-        """Start the shutdown."""
-
-    def start_task(self, work: Awaitable[Any], what: str) -> None:
-        """Run a background task that may outlast the answer; a crash of it is reported as `what`."""
 
 
 class _Lines:
@@ -114,7 +82,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 _Work = Callable[[Sequence[str], datetime | None, _Lines], Awaitable[Sequence[PassResult | FileResult]]]
 
 
-def application(daemon: Controlled) -> Starlette:
+def application(daemon: Daemon) -> Starlette:
     """Return the application of the control socket."""
     socket = _Socket(daemon)
 
@@ -139,7 +107,7 @@ def application(daemon: Controlled) -> Starlette:
 class _Socket:
     """The handlers of the control socket."""
 
-    def __init__(self, daemon: Controlled) -> None:
+    def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
     async def status(self, _: Request) -> Response:
@@ -248,6 +216,41 @@ async def _run(work: Callable[[], Awaitable[Sequence[PassResult | FileResult]]],
         raise
     finally:
         lines.queue.put_nowait(None)
+
+
+async def _work(daemon: Daemon, request: Request, work: _Work) -> Response:
+    """Start the work on the paths of the request, and answer with its lines, or at once with `"wait": false`."""
+    try:
+        body = await request.json() if await request.body() else {}
+        paths = [str(path) for path in body.get("paths", [])]
+        wait = bool(body.get("wait", True))
+        timeout = None if body.get("timeout") is None else float(body["timeout"])
+        since = datetime.fromisoformat(body["since"]) if body.get("since") else None
+    except (ValueError, AttributeError, TypeError):
+        return JSONResponse(_BAD_BODY, 400)
+    lines = _Lines()
+
+    async def run() -> None:
+        try:
+            results = await work(paths, since, lines)
+            lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
+        except MirrorError as error:
+            lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})
+        except asyncio.CancelledError:
+            lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
+            raise
+        except Exception as error:
+            reason = without_secrets(f"{type(error).__name__}: {error}")
+            message = f"unexpected {reason} (the daemon's mirror.log has the traceback)"
+            lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
+            raise
+        finally:
+            lines.queue.put_nowait(None)
+
+    daemon.start_task(run(), request.url.path)
+    if not wait:
+        return JSONResponse({"accepted": True}, 202)
+    return StreamingResponse(_stream(lines, timeout), media_type="application/jsonl")
 
 
 async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of the client

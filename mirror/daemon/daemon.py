@@ -7,41 +7,43 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror import serve
-from mirror.daemon import descriptors, logs, metrics, problems, sources
+from mirror.daemon import configuration, logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
-from mirror.daemon.control import application
 from mirror.daemon.notify import Notifier
-from mirror.daemon.outcomes import Ledger, kept_running, stamp
+from mirror.daemon.outcomes import Ledger, stamp
+from mirror.daemon.passes import Passes
 from mirror.daemon.problems import Problem
+from mirror.daemon.publishing import Publishing
 from mirror.daemon.pulse import Pulse
 from mirror.daemon.schedule import Schedule
-from mirror.daemon.slots import PassSlots, is_backfill
-from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError, named
+from mirror.daemon.search import ProjectSearch
+from mirror.daemon.signing_in import SignIn
+from mirror.daemon.tasks import Tasks
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError
 from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, report
 from mirror.remote import notices
 from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
-from mirror.settings.socket_path import address, problem
-from mirror.store.records import ProjectCursor, ProjectKey
-from mirror.store.writes import Writes
+from mirror.settings.socket_path import address
+from mirror.store import console
+from mirror.store.records import ProjectKey
+from mirror.store.transaction import Transaction
 from mirror.sync import targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
-from mirror.sync.engine import PROJECTS_AT_ONCE
-from mirror.sync.project import sync_project
-from mirror.sync.session import connect, open_context, scope_of
+from mirror.sync.session import connect, scope_of
 from mirror.sync.targets import Target
 from mirror.version import VERSION
-from mirror.web.gate import Gate, Limits
+from mirror.web.gate import Gate
 from mirror.web.listener import Listener, Neighbour
 from mirror.web.snapshots import Snapshots
 
@@ -52,59 +54,8 @@ Result = TypeVar("Result")
 
 log = logging.getLogger("mirror.daemon")
 
-CONTROL_LIMITS = Limits(connections=64, answer=None)
-"""`answer=None`: a command that is suspended in a terminal may read its answer later."""
-
-CONTROL_GRACE = 30
-"""Seconds that answers of the control socket may take when the daemon stops."""
-
-_CONTROL_SHARE = 8
-
 CHECK_PATIENCE = 120.0
 """Seconds that a check of the state file waits for other work of the writer; the check itself takes seconds."""
-
-KEY_PATIENCE = 15.0
-"""Seconds that the start waits for the server to accept the key; after that a pass finds out that it is wrong."""
-
-
-async def run(home: Home, environ: Mapping[str, str]) -> None:
-    """Sync on schedule until SIGTERM, SIGINT or a request to /stop; commits are published before it returns.
-
-    Raises ConfigError, AuthError, StoreBusy (another daemon or sync has locked this home) or StoreError.
-    """
-    known = sources.state(config.sources(home, environ))
-    settings = _load(home, environ)
-    if reason := problem(home.socket):
-        raise UsageError(f"{reason}; use a shorter MIRROR_HOME")
-    descriptors.raise_limit()
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    # Until the daemon can reload, the signal must not end the process; the config was read just now.
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    key = _key(settings, environ)
-    async with open_context(home, settings, environ, key_needed=bool(settings.projects)) as context:
-        await Daemon(home, environ, settings, context, stopping, known, key).run()
-
-
-def _load(home: Home, environ: Mapping[str, str]) -> config.Settings:
-    settings = config.load(home, environ)
-    if not settings.projects and not settings.local.dirs:
-        raise ConfigError(f"{home.config} names no projects; add some under `projects`, or run `mirror init`")
-    return settings
-
-
-def _key(settings: config.Settings, environ: Mapping[str, str]) -> str:
-    """Return the API key and hide it from the logs. A mirror of local runs only needs none and returns ""."""
-    try:
-        key = credentials.find(settings.server.base_url, environ).key
-    except AuthError:
-        if settings.projects:
-            raise
-        return ""
-    logs.hide(key)
-    return key
 
 
 class Daemon:
@@ -129,19 +80,18 @@ class Daemon:
         self._known = known
         self._key = key
         self._applying = asyncio.Lock()
-        self._schedule = Schedule(self._scheduled_pass, self._find_projects)
-        self._locks: dict[ProjectKey, asyncio.Lock] = {}
-        self._slots = PassSlots(PROJECTS_AT_ONCE)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # The search needs the schedule, which calls it later.
+        self._schedule = Schedule(self._scheduled_pass, lambda: self._search.find())  # noqa: PLW0108
+        self._search = ProjectSearch(self._clients, self._schedule, lambda: self._settings)
         self._stopping = stopping
         self._started_at = utc_now()
         self._config_error: str | None = None
         self._ledger = Ledger()
-        self._last = self._ledger.last
-        self._patterns_error: str | None = None
-        self._publish_error: str | None = None
+        self._tasks = Tasks(self._ledger)
+        self._passes = Passes(lambda: self._context, self._clients, self._ledger, self._tasks.crashed)
+        self._publishing = Publishing(context.writer, self._tasks.crashed)
+        self._sign_in = SignIn(self._clients)
         self._local = Watch(context.writer, settings)
-        self._username: str | None = None
         self._page = Listener(
             home,
             self._describe_for_page,
@@ -150,27 +100,29 @@ class Daemon:
         )
         self._notifier = Notifier(environ)
 
-    async def run(self) -> None:
-        """Start everything, wait until the daemon must stop, and shut everything down."""
-        listener = self._listen()
-        limits = CONTROL_LIMITS.within(_CONTROL_SHARE)
-        control = Gate("the control socket", application(self), limits, graceful_seconds=CONTROL_GRACE)
+    async def run(self, control: Gate) -> None:
+        """Start everything, wait until the daemon must stop, and shut everything down.
+
+        `control` answers the requests on the control socket.
+        """
+        listener = _listen(self._home.socket)
         serving = asyncio.create_task(control.serve(listener))
         pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke, self._set_back)
         try:
-            await self._unless_stopped(self._check_key())
+            if self._settings.projects:
+                await self._unless_stopped(self._sign_in.check())
             asyncio.get_running_loop().add_signal_handler(
-                signal.SIGHUP, lambda: self.start_task(self._reload_or_log(), "reload")
+                signal.SIGHUP, lambda: self._tasks.start(self._reload_or_log(), "reload")
             )
-            self._keep("config watch", self._watch_config)
-            self._keep("publishing", self._publish_regularly)
-            self._keep("local runs", self._local.run)
-            self._keep("pulse", pulse.run)
+            self._tasks.keep("config watch", self._watch_config)
+            self._tasks.keep("publishing", self._publish_regularly)
+            self._tasks.keep("local runs", self._local.run)
+            self._tasks.keep("pulse", pulse.run)
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
             await self._page.listen_on(self._settings.http.listen)
             self._notifier.ready()
             self._schedule.start()
-            self._keep("looking for projects", self._find_projects)
+            self._tasks.keep("looking for projects", self._search.find)
             await self._stopping.wait()
             log.info("stopping")
         except _Stopped:
@@ -178,9 +130,7 @@ class Daemon:
         finally:
             self._notifier.stopping()
             self._schedule.stop()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._tasks.stop()
             control.stop()
             await asyncio.gather(serving, self._page.close())
             await self._clients.close()
@@ -206,30 +156,9 @@ class Daemon:
         """Start the shutdown."""
         self._stopping.set()
 
-    def start_task(self, work: Awaitable[Any], what: str = "task") -> None:
-        """Run a background task; it is cancelled when the daemon stops, and a crash of it is reported as `what`."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-
-        def done(task: asyncio.Future[Any]) -> None:
-            self._tasks.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                self._crashed(what, error)
-
-        task.add_done_callback(done)
-
-    def _keep(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run endless work in the background until the daemon stops; start it again when it crashes."""
-
-        def crashed(error: BaseException) -> None:
-            self._crashed(what, error)
-            self._ledger.note_down(what, error)
-
-        self.start_task(kept_running(work, crashed, lambda: self._ledger.note_recovered(what)), what)
-
-    def _crashed(self, what: str, error: BaseException) -> None:
-        log.error("%s crashed; the daemon goes on", what, exc_info=error, extra={"fields": {"event": "crash"}})
-        self._ledger.note_crash(what, error)
+    def start_task(self, work: Awaitable[Any], what: str) -> None:
+        """Run a background task that may outlast the answer; a crash of it is reported as `what`."""
+        self._tasks.start(work, what)
 
     def _woke(self, seconds: float) -> None:
         log.info("the machine slept for %.0f s; running the passes that are due", seconds)
@@ -249,7 +178,7 @@ class Daemon:
     def _problems(self) -> list[Problem]:
         writer = self._context.writer
         return [
-            *problems.of_config(self._config_error, self._patterns_error),
+            *problems.of_config(self._config_error, self._search.error),
             *problems.of_writer(writer.failure, writer.busy_seconds, utc_now()),
             *problems.of_schedule(self._schedule.late()),
             *problems.of_jobs(self._ledger.down),
@@ -271,32 +200,19 @@ class Daemon:
             "bytes_received": self._context.server.bytes_received,
             "budget_left": budget.left,
             "budget": asdict(budget),
-            "published": self._published(),
+            "published": self._publishing.status(),
             "projects": {str(project): job for project, job in self._schedule.next_passes().items()},
             **self._ledger.as_json(),
-            "error": self._patterns_error,
+            "error": self._search.error,
             "local": self._local.status(),
             "http": self._page.status(),
             "problems": [problem.as_json() for problem in self._problems()],
             "writer_busy_s": round(self._context.writer.busy_seconds, 3),
         }
 
-    def _published(self) -> dict[str, Any]:
-        writer = self._context.writer
-        last = writer.last_published
-        return {
-            "count": writer.publications,
-            "seconds": round(writer.publish_seconds, 3),
-            "last_seconds": None if last is None else round(last.seconds, 3),
-            "bytes": None if last is None else last.bytes,
-            "failed": writer.failures,
-            "failing_since": None if writer.failure is None else stamp(writer.failure.since),
-            "error": None if writer.failure is None else writer.failure.error,
-        }
-
     def _describe_for_page(self) -> dict[str, Any]:
         """Return what the page shows of the daemon: only fields that change when there is something new to show."""
-        failed = {str(project): len(result.failed) for project, result in self._last.items() if result.failed}
+        failed = {str(project): len(result.failed) for project, result in self._ledger.last.items() if result.failed}
         return {
             "version": VERSION,
             "base_url": self._context.server.base_url,
@@ -321,7 +237,7 @@ class Daemon:
                 base_url=self._settings.server.base_url,
                 writes=self._settings.http.writes == "pass",
                 entity=self._settings.entity,
-                username=self._username,
+                username=self._sign_in.username,
             ),
             list_again,
         )
@@ -330,10 +246,10 @@ class Daemon:
         """Mark the list of a run's files to be pulled by the next pass."""
         entity, project, run_id = run
 
-        def write(tx: Writes) -> None:
-            tx.forget_file_lists(ProjectKey(entity, project), [run_id])
+        def write(tx: Transaction) -> None:
+            console.forget_lists(tx, ProjectKey(entity, project), [run_id])
 
-        self.start_task(self._context.writer.write(write), f"noting changed files of {'/'.join(run)}")
+        self._tasks.start(self._context.writer.write(write), f"noting changed files of {'/'.join(run)}")
 
     async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
         """Mirror local runs below these folders; none: those of the config."""
@@ -351,13 +267,13 @@ class Daemon:
         notices.listener.set(notices.Notices(progress.notice))
         if not paths and not self._settings.projects:
             raise UsageError(f"nothing to sync: name a PATH, or add projects to {self._home.config}")
-        wanted = await self._targets(paths or self._settings.projects, failed)
+        wanted = await self._search.targets(paths or self._settings.projects, failed)
         if not wanted and not failed:
             patterns = ", ".join(paths or self._settings.projects)
             raise UsageError(f"no project on {self._context.server.base_url} matches {patterns}")
         progress.projects_expected(len(wanted))
         results = await asyncio.gather(
-            *(self._locked_pass(target, afresh=afresh, since=since, progress=progress) for target in wanted)
+            *(self._passes.run(target, afresh=afresh, since=since, progress=progress) for target in wanted)
         )
         await self._context.writer.publish()
         return [*results, *targets.not_listed(failed)]
@@ -372,8 +288,8 @@ class Daemon:
 
     async def _mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
         done = {}
-        for project in [target.project for target in await self._targets(paths)]:
-            async with self._locks.setdefault(project, asyncio.Lock()):
+        for project in [target.project for target in await self._search.targets(paths)]:
+            async with self._passes.lock(project):
                 done[str(project)] = await self._context.writer.mend(project)
         return done
 
@@ -400,19 +316,19 @@ class Daemon:
         self._notifier.reloading()
         try:
             async with self._applying:
-                changed = await self._apply(_load(self._home, self._environ))
+                changed = await self._apply(configuration.load(self._home, self._environ))
         except (ConfigError, AuthError) as error:
             self._config_error = str(error)
             raise
         finally:
             self._notifier.ready()
         if changed:
-            await self._find_projects()
+            await self._search.find()
 
     async def _apply(self, settings: config.Settings) -> bool:
         """Apply these settings; return True if anything changed."""
         old = self._settings
-        key = _key(settings, self._environ)
+        key = configuration.find_key(settings, self._environ)
         reconnects = (settings.server, bool(settings.projects), key) != (old.server, bool(old.projects), self._key)
         if reconnects:
             server = connect(settings, self._environ, key_needed=bool(settings.projects))
@@ -422,8 +338,9 @@ class Daemon:
         self._settings, old_key = settings, self._key
         self._key = key
         if reconnects:
-            self._username = None
-            self.start_task(self._learn_username(), "asking who the key belongs to")
+            self._sign_in.username = None
+            if settings.projects:
+                self._tasks.start(self._sign_in.again(), "asking who the key belongs to")
         if settings == old:
             if key != old_key:
                 log.info("new API key applied")
@@ -443,137 +360,14 @@ class Daemon:
         except MirrorError as error:
             log.error("%s; the running settings stay", error)  # noqa: TRY400 - the message says everything
 
-    async def _check_key(self) -> None:
-        """Sign in. Raises AuthError for a wrong key; a server that cannot be reached or is slow is only logged."""
-        if not self._settings.projects:
-            return
-        try:
-            await self._sign_in()
-        except AuthError:
-            raise
-        except CommError as error:
-            log.warning("%s; retrying on schedule", error)
-        except TimeoutError:
-            log.warning("%s does not answer; retrying on schedule", self._context.server.base_url)
-
-    async def _sign_in(self) -> None:
-        async with self._clients.borrowed() as server, asyncio.timeout(KEY_PATIENCE):
-            viewer = await server.viewer()
-            if server is self._context.server:
-                self._username = viewer.get("username")
-                log.info("signed in to %s as %s", server.base_url, self._username)
-
-    async def _learn_username(self) -> None:
-        """Sign in and only log failures: passes report a wrong key or an unreachable server themselves."""
-        if not self._settings.projects:
-            return
-        try:
-            await self._sign_in()
-        except (CommError, AuthError) as error:
-            log.warning("%s", error)
-        except TimeoutError:
-            log.warning("%s does not answer; retrying on schedule", self._context.server.base_url)
-
-    async def _targets(self, paths: Sequence[str], failed: dict[str, CommError] | None = None) -> list[Target]:
-        patterns = [targets.parse(path, self._settings.entity) for path in paths]
-        async with self._clients.borrowed() as server:
-            return await targets.expand(server, patterns, failed)
-
-    async def _find_projects(self) -> None:
-        """Find the projects that match the config's patterns now, and schedule them."""
-        settings = self._settings
-        failed: dict[str, CommError] = {}
-        problem: CommError | None = None
-        try:
-            wanted = [target.project for target in await self._targets(settings.projects, failed)]
-        except CommError as error:
-            problem = error
-            patterns = [targets.parse(path, settings.entity) for path in settings.projects]
-            plain = [ProjectKey(pattern.entity, pattern.project) for pattern in patterns if not pattern.wild]
-            wanted = list(dict.fromkeys([*plain, *self._schedule.projects()]))
-        if settings is not self._settings:
-            return  # Settings that were applied meanwhile start their own search.
-        if failed:
-            kept = [project for project in self._schedule.projects() if project.entity in failed]
-            wanted = list(dict.fromkeys([*wanted, *kept]))
-        reasons = [named(f"{entity}/*", str(error)) for entity, error in failed.items()]
-        self._patterns_error = str(problem) if problem else "; ".join(reasons) or None
-        if self._patterns_error:
-            log.warning("%s; keeping the projects found until now", self._patterns_error)
-        self._schedule.set_projects(wanted, settings.sync)
-
     async def _scheduled_pass(self, project: ProjectKey) -> bool:
         """Run one pass; return True if a run of the project is running."""
-        result = await self._locked_pass(Target(project), afresh=False)
-        await self._publish_if_due()
+        result = await self._passes.run(Target(project), afresh=False)
+        await self._publishing.if_due()
         return result.live > 0
 
-    async def _locked_pass(
-        self, target: Target, *, afresh: bool, since: datetime | None = None, progress: Progress | None = None
-    ) -> PassResult:
-        """Run one pass with the settings at its start; its client stays open until it has ended."""
-        lock = self._locks.setdefault(target.project, asyncio.Lock())
-        async with (
-            lock,
-            self._slots.slot(backfill=afresh or await self._is_backfill(target.project)),
-            self._clients.borrowed() as server,
-        ):
-            context = replace(self._context, server=server, progress=progress or self._context.progress)
-            try:
-                result = await sync_project(context, target.project, run_ids=target.run_ids, afresh=afresh, since=since)
-                await self._context.writer.maintain()
-            except Exception as error:  # noqa: BLE001 - a bug that one project triggers must not stop the others
-                result = await self._crashed_pass(target.project, error)
-        logs.log_pass(result, self._last.get(target.project))
-        self._ledger.note_pass(result)
-        return result
-
-    async def _is_backfill(self, project: ProjectKey) -> bool:
-        if (last := self._last.get(project)) is not None:
-            return is_backfill(last, ProjectCursor(), {})
-        try:
-            cursor, unsettled = await self._context.writer.read(
-                lambda store: (store.cursor(project), store.unsettled_runs(project))
-            )
-        except MirrorError:
-            # The pass itself fails for the same reason, and reports it.
-            return True
-        return is_backfill(None, cursor, unsettled)
-
-    async def _crashed_pass(self, project: ProjectKey, error: Exception) -> PassResult:
-        """Record a crashed pass as failed, also in the published file, and return its result."""
-        self._crashed(f"the pass over {project}", error)
-        reason = logs.without_secrets(f"unexpected {type(error).__name__}: {error} (mirror.log has the traceback)")
-        try:
-            await self._context.writer.write(lambda tx: tx.record_failure(project, reason, utc_now()))
-        except MirrorError as problem:
-            log.error("%s: the failure could not be recorded: %s", project, problem)  # noqa: TRY400
-        return PassResult(project, error=reason, exit_code=1)
-
     async def _publish_regularly(self) -> None:
-        """Publish commits soon, even if no pass follows."""
-        while True:
-            await asyncio.sleep(max(0.5, self._settings.publish.min_interval))
-            await self._publish_if_due()
-
-    async def _publish_if_due(self) -> None:
-        # Passes go on even if publishing fails: the writer keeps the failure.
-        with suppress(Exception):
-            await self._context.writer.publish_if_due()
-        self._log_publishing()
-
-    def _log_publishing(self) -> None:
-        """Log why publishing fails, once for each reason, and that it works again."""
-        failure, logged = self._context.writer.failure, self._publish_error
-        self._publish_error = None if failure is None else failure.error
-        if failure is None:
-            if logged is not None:
-                log.info("published again")
-        elif failure.error != logged:
-            if isinstance(failure.cause, MirrorError):
-                log.error("not published: %s", failure.error)
-            else:
-                self._crashed("publishing", failure.cause)
+        await self._publishing.regularly(lambda: self._settings.publish.min_interval)
 
     async def _watch_config(self) -> None:
         def find() -> list[Path]:
@@ -587,18 +381,18 @@ class Daemon:
         if self._stopping.is_set():
             raise _Stopped
 
-    def _listen(self) -> socket.socket:
-        """Open the control socket, replacing one that a killed daemon left: this process has the store's lock."""
-        path = self._home.socket
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        old = os.umask(0o177)
-        try:
-            with address(path) as short:
-                listener.bind(short)
-        finally:
-            os.umask(old)
-        return listener
+
+def _listen(path: Path) -> socket.socket:
+    """Open the control socket, replacing one that a killed daemon left: this process has the store's lock."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        with address(path) as short:
+            listener.bind(short)
+    finally:
+        os.umask(old)
+    return listener
 
 
 class _Stopped(SyncError):

@@ -155,7 +155,7 @@ async def _features(server: Server, project: ProjectKey) -> Finding:
         async for _ in runs.records(server, project, scope={}, filters=_NOBODY, size=runs.PageSize(1)):
             pass
         await parquet_history.find(server, project, [_NOBODY["name"]])
-        await console.fetch(server, project, [console.Place(_NOBODY["name"])])
+        await console.fetch(server, project, [console.Position(_NOBODY["name"])])
     except CommError as error:
         return warn("features", f"the server's features could not be checked: {error}", "try again later")
     if not server.missing_features:

@@ -9,8 +9,9 @@ from typing import Any
 from mirror.local.reader import Piece
 from mirror.protocol import LIVE_STATES
 from mirror.remote.json_history import parse_events
+from mirror.store import console, history, local, metadata, runs, staging
 from mirror.store.records import ConsolePage, HistoryPage, LocalFile, LocalRun, ProjectKey, RunRecord
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 from mirror.sync.context import utc_now
 
 RunKey = tuple[ProjectKey, str]
@@ -72,7 +73,7 @@ class Drop:
     saved: list[LocalFile]
 
 
-def write(tx: Writes, drops: Sequence[Drop], changes: Sequence[Change]) -> list[LocalRun]:
+def write(tx: Transaction, drops: Sequence[Drop], changes: Sequence[Change]) -> list[LocalRun]:
     """Write everything that was read. Returns the runs that are no longer local; nothing of them is written."""
     refused: list[LocalRun] = []
     for drop in drops:
@@ -80,48 +81,48 @@ def write(tx: Writes, drops: Sequence[Drop], changes: Sequence[Change]) -> list[
     now = utc_now()
     for project in dict.fromkeys(change.mark.project for change in changes):
         of_project = [change for change in changes if change.mark.project == project]
-        stored = tx.local_runs(project, [change.mark.run_id for change in of_project])
+        stored = local.find(tx.db, project, [change.mark.run_id for change in of_project])
         refused += [run for run in stored.values() if not run.local]
         accepted = [c for c in of_project if c.mark.run_id not in stored or stored[c.mark.run_id].local]
         on_server = {run.run_id for run in stored.values() if run.on_server}
-        tx.upsert_runs([change.record for change in accepted if change.mark.run_id not in on_server], now=now)
-        tx.mark_local(list({change.mark.run_id: (change.mark, change.reading) for change in accepted}.values()))
+        runs.upsert(tx, [change.record for change in accepted if change.mark.run_id not in on_server], now=now)
+        local.save(tx, list({change.mark.run_id: (change.mark, change.reading) for change in accepted}.values()))
         pieces = [change.piece for change in accepted if change.piece is not None]
         pages: list[HistoryPage] = []
         for piece in pieces:
             if piece.cut is not None:
                 if pages:
-                    tx.append_history(project, pages)
+                    history.append(tx, project, pages)
                 pages = []
-                tx.cut_history(project, piece.file.run_id, last_step=piece.cut)
+                staging.cut(tx, project, piece.file.run_id, last_step=piece.cut)
             if piece.history is not None:
                 pages.append(piece.history)
             if piece.events is not None:
-                tx.append_system_metrics(project, piece.events)
+                history.append_system_metrics(tx, project, piece.events)
             if piece.console:
-                tx.put_console(project, piece.console)
+                console.put_console(tx, project, piece.console)
         documents = {p.file.run_id: p.metadata for p in pieces if p.metadata is not None}
         if documents:
-            tx.put_metadata_files(project, documents)
+            metadata.put_files(tx, project, documents)
         if pages:
-            tx.append_history(project, pages)
+            history.append(tx, project, pages)
     files = {c.piece.file.path: replace(c.piece.file, read_at=now) for c in changes if c.piece is not None}
-    tx.save_local_files(list(files.values()))
+    local.save_files(tx, list(files.values()))
     return refused
 
 
-def forget(tx: Writes, drop: Drop) -> None:
+def forget(tx: Transaction, drop: Drop) -> None:
     """Remove what was read of a run from files: all of it, or what the server's record does not cover."""
     project, run_id = drop.key
-    run = tx.local_runs(project, [run_id]).get(run_id)
+    run = local.find(tx.db, project, [run_id]).get(run_id)
     if run is not None and run.local and run.on_server:
-        tx.cut_history(project, run_id, last_step=-1)
-        tx.replace_system_metrics(project, parse_events(run_id, []))
-        tx.put_console(project, [ConsolePage(run_id, 0, [], last=True)])
+        staging.cut(tx, project, run_id, last_step=-1)
+        history.replace_system_metrics(tx, project, parse_events(run_id, []))
+        console.put_console(tx, project, [ConsolePage(run_id, 0, [], last=True)])
     elif run is not None and run.local:
-        tx.forget_run(project, run_id)
-    tx.forget_local_files(drop.forgotten)
-    tx.save_local_files(drop.saved)
+        local.forget(tx, project, run_id)
+    local.forget_files(tx, drop.forgotten)
+    local.save_files(tx, drop.saved)
 
 
 def key_of(file: LocalFile) -> RunKey:

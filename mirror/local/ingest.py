@@ -12,15 +12,16 @@ from pathlib import Path
 from mirror.local import files
 from mirror.local.blocks import NotReadable
 from mirror.local.commits import FileResult, RunKey, key_of
-from mirror.local.known import COPY, REPLACED, Known
+from mirror.local.known import COPY, REPLACED, Known, copied_path, is_replaced
 from mirror.local.pending import NO_ENTITY, Pending
 from mirror.local.reader import Identity, Options, Reader, around, identify, same_start
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
 from mirror.protocol import LIVE_STATES
 from mirror.settings.settings import Settings
+from mirror.store import local
+from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
-from mirror.store.store import Store
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
 
@@ -69,15 +70,15 @@ class _Pass:
         """Load what the store knows of all files, and of the runs of `paths`."""
         names = {str(path) for path in paths}
 
-        def load(store: Store) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun]]:
-            known = store.local_files()
+        def load(db: Database) -> tuple[dict[str, LocalFile], dict[RunKey, LocalRun]]:
+            known = local.files(db)
             wanted: dict[ProjectKey, list[str]] = {}
             for file in (known[path] for path in names & known.keys()):
                 wanted.setdefault(ProjectKey(file.entity, file.project), []).append(file.run_id)
             found = {
                 (project, run_id): run
                 for project, run_ids in wanted.items()
-                for run_id, run in store.local_runs(project, run_ids).items()
+                for run_id, run in local.find(db, project, run_ids).items()
             }
             return known, found
 
@@ -109,7 +110,7 @@ class _Pass:
             other = not same and not await asyncio.to_thread(_is_start_of, path, file)
             if not other and not await asyncio.to_thread(self._is_longer, file, found.st_size):
                 result.run = f"{key_of(file)[0]}/{file.run_id}"
-                result.outcome = "replaced" if file.note.startswith(REPLACED) else "copy"
+                result.outcome = "replaced" if is_replaced(file) else "copy"
                 return
             self._known.drop(file.path)
             file = None
@@ -149,8 +150,9 @@ class _Pass:
 
     def _is_longer(self, file: LocalFile, size: int) -> bool:
         """Return True if a copy is longer now than the file that it copied, or that file no longer exists."""
-        main = self._known.get((file.note or "").removeprefix(COPY))
-        if main is None or not (file.note or "").startswith(COPY):
+        copied = copied_path(file)
+        main = None if copied is None else self._known.get(copied)
+        if main is None:
             return False
         try:
             return size > Path(main.path).stat().st_size
@@ -185,9 +187,9 @@ class _Pass:
             moved = replace(twin, path=str(path), size=-1, read_at=utc_now())
             copies = [] if twin_size is None else [_copy(twin, twin.path, str(path))]
 
-            def write(tx: Writes) -> None:
-                tx.forget_local_files([twin.path])
-                tx.save_local_files([moved, *copies])
+            def write(tx: Transaction) -> None:
+                local.forget_files(tx, [twin.path])
+                local.save_files(tx, [moved, *copies])
 
             await self.pending.commit()
             await self._writer.write(write)
@@ -265,11 +267,11 @@ class _Pass:
         await self._read_records(path, fresh, key, result)
 
     async def _save(self, file: LocalFile) -> None:
-        await self._writer.write(lambda tx: tx.save_local_files([file]))
+        await self._writer.write(lambda tx: local.save_files(tx, [file]))
 
     async def _owner(self, identity: Identity) -> str | None:
         """Return the entity under which the server has the run, for a file without one."""
-        return await self._writer.read(lambda store: store.run_owner(identity.project, identity.run_id))
+        return await self._writer.read(lambda db: local.owner(db, identity.project, identity.run_id))
 
     async def _check_state(self, path: Path, key: RunKey, result: FileResult) -> None:
         """Check the run of an unchanged file: its process may have ended without writing an exit record."""

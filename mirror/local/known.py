@@ -9,7 +9,18 @@ from mirror.store.records import LocalFile, ProjectKey
 
 COPY = "a copy of "
 REPLACED = "replaced by "
-"""Prefixes of the note of a file that is not read any more."""
+"""Prefixes of the note of a file that is not read any more; it is stored with the file."""
+
+
+def is_replaced(file: LocalFile) -> bool:
+    """Return True if another file replaced this one; otherwise a file with a note is a copy."""
+    return file.note is not None and file.note.startswith(REPLACED)
+
+
+def copied_path(file: LocalFile) -> str | None:
+    """Return the path of the file that this one is a copy of; None if it is not a copy."""
+    note = file.note or ""
+    return note.removeprefix(COPY) if note.startswith(COPY) else None
 
 
 class Known:
@@ -48,7 +59,7 @@ class Known:
         """Return the file that is read for the same run and start as this one, even if a later start replaced it."""
         for known in self._runs.get((file.project, file.run_id), {}).values():
             same_start = order(known.started_at) == order(file.started_at)
-            is_read = known.note is None or known.note.startswith(REPLACED)
+            is_read = known.note is None or is_replaced(known)
             if same_start and is_read and (any_entity or known.entity == file.entity):
                 return known
         return None

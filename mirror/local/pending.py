@@ -10,6 +10,7 @@ from mirror.local.commits import Change, Drop, FileResult, RunKey
 from mirror.local.reader import Piece
 from mirror.local.reading import Reading
 from mirror.local.run import record
+from mirror.store import local
 from mirror.store.records import LocalFile, LocalRun
 from mirror.sync.writer import Writer
 
@@ -46,12 +47,12 @@ class Pending:
     async def stored(self, key: RunKey) -> LocalRun | None:
         """Return the run's record as it is in the store."""
         project, run_id = key
-        return (await self._writer.read(lambda store: store.local_runs(project, [run_id]))).get(run_id)
+        return (await self._writer.read(lambda db: local.find(db, project, [run_id]))).get(run_id)
 
     async def reading(self, key: RunKey) -> Reading:
         """Return how far the run was read."""
         if key not in self._readings:
-            stored = await self._writer.read(lambda store: store.local_reading(*key))
+            stored = await self._writer.read(lambda db: local.reading(db, *key))
             self._readings[key] = Reading.from_json(stored) if stored else Reading()
         return self._readings[key]
 

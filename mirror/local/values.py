@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -29,10 +30,11 @@ def value(text: bytes) -> Any:
         found = loads(text)
     except RecursionError as error:
         raise Unreadable(f"it is nested deeper than {DEEPEST} levels") from error
-    except ValueError as error:
-        if "integer string conversion" in str(error):
-            raise Unreadable("it is an integer of more than 4,300 digits") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Unreadable("it is not JSON") from error
+    except ValueError as error:
+        # All that is left is Python's limit for the digits of an integer.
+        raise Unreadable("it is an integer of more than 4,300 digits") from error
     if b"\\u0000" in text:
         _check_keys(found)
     return found

@@ -6,13 +6,12 @@ SDK's own queries, or was seen in other clients; a server that lacks one refuses
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
 from mirror.remote.client import Server
-from mirror.remote.errors import Denied, FeatureMissing
+from mirror.remote.errors import Denied, FeatureMissing, Refused
 
 _FIELDS: dict[str, dict[str, str | None]] = {
     "Project": {
@@ -42,8 +41,6 @@ _FIELDS: dict[str, dict[str, str | None]] = {
     "ServerFeature": dict.fromkeys(("name", "isEnabled")),
 }
 """The requested fields by type; the value is the type of a field that is an object."""
-
-_REFUSED = re.compile(r"""field ["'`](\w+)["'`] on type ["'`](\w+)["'`]""", re.IGNORECASE)
 
 LACK = "about"
 """In `Server.missing_features`: the server returns runs, but not together with these fields."""
@@ -78,7 +75,7 @@ class About:
 
     def refused(self, server: Server, error: Exception) -> bool:
         """Record a refusal. Returns True if the request may succeed without the fields that were refused."""
-        named = {self._name(kind, field) for field, kind in _REFUSED.findall(str(error))}
+        named = {self._name(kind, field) for kind, field in error.fields} if isinstance(error, Refused) else set()
         refused = {name for name in named if name and name not in server.missing_features}
         server.missing_features |= refused
         if refused or named:

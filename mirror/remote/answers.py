@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -16,11 +17,15 @@ from mirror.remote.errors import (
     Malformed,
     NotFound,
     RateLimited,
+    Refused,
     SlowAnswer,
     TooMuch,
 )
 from mirror.remote.limits import retry_after
 from mirror.wandb_json import loads
+
+_NAME = re.compile(r"\w+")
+_FIELD_OF_TYPE = re.compile(r"""field ["'`](\w+)["'`] on type ["'`](\w+)["'`]""", re.IGNORECASE)
 
 
 class Retry(Exception):
@@ -87,7 +92,7 @@ class Reader:
 
     def _refused(self, operation: str, status: int, text: str, failure: httpx.HTTPStatusError) -> CommError:
         """Return the exception for a refusal that is not in GraphQL's format."""
-        kind = Denied if status == httpx.codes.FORBIDDEN else CommError
+        kind = Denied if status == httpx.codes.FORBIDDEN else Refused
         return kind(f"{self._base_url} refused {operation} ({status}{': ' if text else ''}{text})", failure)
 
     def _refusal(self, operation: str, status: int, errors: Any, failure: httpx.HTTPStatusError) -> Exception:
@@ -96,17 +101,24 @@ class Reader:
             str(error.get("message", error)) if isinstance(error, dict) else str(error)
             for error in (errors if isinstance(errors, list) else [errors])
         ]
-        text = "; ".join(" ".join(message.split()) for message in messages)[:300]
-        low = text.lower()
+        text = "; ".join(" ".join(message.split()) for message in messages)
+        shown, low = text[:300], text[:300].lower()
+        refused: Refused
         if status == httpx.codes.FORBIDDEN or "permission" in low or "forbidden" in low:
-            return Denied(f"{self._base_url} denies {operation}: {text}", failure)
-        if "cannot query field" in low or "unknown argument" in low or "unknown type" in low or "filter" in low:
-            return FeatureMissing(f"{self._base_url} refuses {operation}: {text}", failure)
-        if status == httpx.codes.NOT_FOUND or "not found" in low or "could not find" in low:
-            return NotFound(f'{self._base_url} reports "not found": {text}', failure)
-        message = f"{self._base_url} answered {operation} with an error: {text}"
-        # An error without an explanation may be the server's own time limit.
-        return CommError(message, failure) if status in (400, 409, 422) else Retry(TooMuch(message, failure))
+            refused = Denied(f"{self._base_url} denies {operation}: {shown}", failure)
+        elif "cannot query field" in low or "unknown argument" in low or "unknown type" in low or "filter" in low:
+            refused = FeatureMissing(f"{self._base_url} refuses {operation}: {shown}", failure)
+        elif status == httpx.codes.NOT_FOUND or "not found" in low or "could not find" in low:
+            refused = NotFound(f'{self._base_url} reports "not found": {shown}', failure)
+        else:
+            message = f"{self._base_url} answered {operation} with an error: {shown}"
+            if status not in (400, 409, 422):
+                # An error without an explanation may be the server's own time limit.
+                return Retry(TooMuch(message, failure))
+            refused = Refused(message, failure)
+        refused.names = frozenset(_NAME.findall(text.lower()))
+        refused.fields = frozenset((kind, field) for field, kind in _FIELD_OF_TYPE.findall(text))
+        return refused
 
     def bad_key(self, failure: BaseException | None) -> AuthError:
         """Return the exception for a key that belongs to nobody."""

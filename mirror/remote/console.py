@@ -13,7 +13,7 @@ from typing import Any
 from mirror.remote import queries
 from mirror.remote.client import Server
 from mirror.remote.errors import FeatureMissing
-from mirror.remote.runs import moment
+from mirror.remote.run_records import moment
 from mirror.store.records import ConsoleLine, ConsolePage, ProjectKey
 
 PAGE_LINES = 1000
@@ -26,7 +26,7 @@ log = logging.getLogger("mirror.remote")
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """A position in the console of a run: after the server's cursor `after`, where line `first` follows."""
 
     run_id: str
@@ -36,35 +36,38 @@ class Place:
 
 @dataclass(frozen=True)
 class Answer:
-    """A page, the place after it, and the first line that the server has, if that was requested.
+    """A page, the position after it, and the first line that the server has, if that was requested.
 
     `more`: something follows. `stuck`: the page is empty although lines follow; a request for this run alone may get
     them.
     """
 
     page: ConsolePage
-    behind: Place
+    behind: Position
     head: ConsoleLine | None
     more: bool
     stuck: bool
 
 
 async def fetch(
-    server: Server, project: ProjectKey, places: Sequence[Place], *, heads: bool = False
-) -> dict[Place, Answer | None]:
-    """Return the page at each place; None for a run that the server does not have.
+    server: Server, project: ProjectKey, positions: Sequence[Position], *, heads: bool = False
+) -> dict[Position, Answer | None]:
+    """Return the page at each position; None for a run that the server does not have.
 
     A server that cannot page through a console returns the end of it; that is logged once.
     """
     variables: dict[str, Any] = {"entity": project.entity, "project": project.project}
-    for index, place in enumerate(places):
-        variables[f"run{index}"] = place.run_id
-        variables[f"after{index}"] = place.after
-    data = await _ask(server, len(places), variables, heads=heads)
+    for index, position in enumerate(positions):
+        variables[f"run{index}"] = position.run_id
+        variables[f"after{index}"] = position.after
+    data = await _ask(server, len(positions), variables, heads=heads)
     found = data.get("project") or {}
-    answers = [found.get(f"r{index}") for index in range(len(places))]
+    answers = [found.get(f"r{index}") for index in range(len(positions))]
     make = _tail if queries.CONSOLE_PAGES in server.missing_features else _page
-    return {place: make(place, answer) if answer else None for place, answer in zip(places, answers, strict=True)}
+    return {
+        position: make(position, answer) if answer else None
+        for position, answer in zip(positions, answers, strict=True)
+    }
 
 
 async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: bool) -> dict[str, Any]:
@@ -85,7 +88,7 @@ async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: 
         except FeatureMissing as error:
             names = {queries.CONSOLE_PAGES: queries.CONSOLE_PAGES, "logLineCount": "logLineCount"}
             names["LogLine.number"] = "LogLine"
-            refused = {name for name, word in names.items() if word in str(error)} - missing
+            refused = {name for name, word in names.items() if error.lacks(word)} - missing
             if not refused:
                 raise
             missing |= refused
@@ -96,30 +99,32 @@ async def _ask(server: Server, count: int, variables: dict[str, Any], *, heads: 
                 )
 
 
-def _page(place: Place, answer: dict[str, Any]) -> Answer:
+def _page(position: Position, answer: dict[str, Any]) -> Answer:
     connection = answer["logLines"] or {}
-    lines = _lines(connection, place.first)
-    behind = lines[-1][0] + 1 if lines else place.first
+    lines = _lines(connection, position.first)
+    behind = lines[-1][0] + 1 if lines else position.first
     info = connection.get("pageInfo") or {}
     after = info.get("endCursor")
     # A page that is cut because of its size reports that nothing follows.
     short = behind < (answer.get("logLineCount") or 0)
-    onward = bool(lines) and after not in (None, place.after)
+    onward = bool(lines) and after not in (None, position.after)
     more = onward and bool(info.get("hasNextPage") or short)
     stuck = short and not lines
-    first = lines[0][0] if lines else place.first
+    first = lines[0][0] if lines else position.first
     head = next(iter(_lines(answer.get("head") or {}, 0)), None)
     # Lines may still follow an empty page that should not be empty.
-    page = ConsolePage(place.run_id, first, lines, last=not more and not stuck, labels=_labels(connection))
-    return Answer(page, Place(place.run_id, after, behind), head, more, stuck)
+    page = ConsolePage(position.run_id, first, lines, last=not more and not stuck, labels=_labels(connection))
+    return Answer(page, Position(position.run_id, after, behind), head, more, stuck)
 
 
-def _tail(place: Place, answer: dict[str, Any]) -> Answer:
+def _tail(position: Position, answer: dict[str, Any]) -> Answer:
     connection = answer["logLines"] or {}
     count = len(connection.get("edges") or ())
     lines = _lines(connection, max((answer.get("logLineCount") or 0) - count, 0))
-    page = ConsolePage(place.run_id, lines[0][0] if lines else 0, lines, last=True, labels=_labels(connection))
-    return Answer(page, Place(place.run_id, None, lines[-1][0] + 1 if lines else 0), None, more=False, stuck=False)
+    page = ConsolePage(position.run_id, lines[0][0] if lines else 0, lines, last=True, labels=_labels(connection))
+    return Answer(
+        page, Position(position.run_id, None, lines[-1][0] + 1 if lines else 0), None, more=False, stuck=False
+    )
 
 
 def _lines(connection: dict[str, Any], line: int) -> list[ConsoleLine]:

@@ -2,9 +2,10 @@
 
 CommError
 ├── AuthError         the key is missing or not accepted (401)
-├── Denied            the key may not do this (403)
-├── NotFound          it does not exist, or the key may not see it (404)
-├── FeatureMissing    the query is refused: an older server
+├── Refused           this request is not accepted (4xx, GraphQL errors)
+│   ├── Denied          the key may not do this (403)
+│   ├── NotFound        it does not exist, or the key may not see it (404)
+│   └── FeatureMissing  the query is refused: an older server
 ├── Unreachable       no request would be answered now
 │   ├── NoConnection    DNS, TCP, TLS, a proxy
 │   ├── RateLimited     429
@@ -38,6 +39,7 @@ __all__ = [
     "NoConnection",
     "NotFound",
     "RateLimited",
+    "Refused",
     "SlowAnswer",
     "TooMuch",
     "Unanswered",
@@ -45,17 +47,32 @@ __all__ = [
 ]
 
 
-class Denied(CommError):
+class Refused(CommError):
+    """The server does not accept this request.
+
+    `names` has the names of fields, arguments and types in its GraphQL errors, in lower case; `fields` the pairs of
+    type and field that it names as refused.
+    """
+
+    names: frozenset[str] = frozenset()
+    fields: frozenset[tuple[str, str]] = frozenset()
+
+    def lacks(self, name: str) -> bool:
+        """Return True if the server's errors name this field, argument or type."""
+        return name.lower() in self.names
+
+
+class Denied(Refused):
     """This key may not do what was requested (403)."""
 
 
-class NotFound(CommError):
+class NotFound(Refused):
     """The server does not have it, or the key may not see it; the server does not report which."""
 
     exit_code = 1
 
 
-class FeatureMissing(CommError):
+class FeatureMissing(Refused):
     """The server refuses the query itself: it is older than the requested field, or expects other arguments."""
 
 

@@ -10,7 +10,7 @@ from mirror.errors import AuthError, CommError
 from mirror.protocol import METADATA
 from mirror.remote import queries
 from mirror.remote.client import NotFound, Server
-from mirror.remote.runs import moment
+from mirror.remote.run_records import moment
 from mirror.store.records import ProjectKey, RunFile
 from mirror.wandb_json import UNREADABLE, loads
 

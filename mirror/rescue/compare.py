@@ -23,7 +23,7 @@ from mirror.store import reader as store
 from mirror.store.checks import parsed
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
 from mirror.store.runs import expected
-from mirror.sync import plan
+from mirror.sync import request_windows
 from mirror.sync.context import PassResult, Progress
 from mirror.verify import history, runs
 from mirror.verify.findings import Finding, Level, Verdict
@@ -118,7 +118,7 @@ class _Comparison:
 
     async def _histories(self, looks: Sequence[Look]) -> None:
         spans = [
-            plan.Span(look.known.run_id, 0, last, max(look.known.rows, look.record.server_rows, 1))
+            request_windows.Span(look.known.run_id, 0, last, max(look.known.rows, look.record.server_rows, 1))
             for look in looks
             if (last := _end(look)) >= 0
         ]

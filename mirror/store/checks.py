@@ -13,10 +13,11 @@ from typing import Any
 import duckdb
 
 from mirror import nested
-from mirror.store import files, projects, rids, segments, staging, views, wide
-from mirror.store.database import MEMORY_LIMIT, Database, reason
+from mirror.store import projects, rids, staging, views, wide
+from mirror.store.damage import Damage
+from mirror.store.database import Database, reason
 from mirror.store.leaves import LeafColumns, shown
-from mirror.store.names import identifier, literal, pattern
+from mirror.store.names import identifier
 from mirror.store.records import ProjectKey
 
 HISTORY = "checked_history"
@@ -30,117 +31,6 @@ RUNS_AT_ONCE = 5_000
 
 OWNED = ("leaves", "run_tags", "run_history", "history_tail", "history_keys", "local_runs", *staging.TABLES)
 """Tables whose rows belong to a run, by its `rid`."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Two places that should agree and do not. `run_id` is None if more than one run is concerned.
-
-    `lost` names the runs whose values are gone.
-    """
-
-    run_id: str | None
-    field: str
-    found: str
-    expected: str
-    cause: str
-    lost: tuple[str, ...] = ()
-
-
-def segment_damage(db: Database, folder: Path, project: ProjectKey, *, others: bool = True) -> dict[str, Damage]:
-    """The segments that are missing or differ from what was written, by path. Reads the project's segments completely.
-
-    With `others`, size and footer of other projects' segments are checked too, because the history view fails for
-    every project when one is missing. Their `lost` is empty: their values are lost to their own projects.
-    """
-    listed = db.run(
-        "SELECT segment_id, path, entity, project, value_count, bytes FROM store.segments "
-        "WHERE retired_at IS NULL AND (? OR (entity = ? AND project = ?)) ORDER BY segment_id",
-        [others, project.entity, project.project],
-    )
-    digests = segments.digests(db.run)
-    broken: dict[str, Damage] = {}
-    for number, path, entity, name, values, size in listed:
-        of_project = ProjectKey(entity, name) == project
-        problem = file_problem(folder / path, size, digests.get(path) if of_project else None)
-        if problem is None and of_project:
-            noted = db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number])
-            problem = content_problem(folder / path, values, dict(noted))
-        elif problem is None:
-            problem = footer_problem(folder / path)
-        if problem:
-            expected = f"a Parquet file of {values:,} values of {entity}/{name}, {size:,} bytes"
-            lost = held(db, number) if of_project else ()
-            broken[path] = Damage(None, "segment", problem, expected, f"history/{path} is lost or damaged", lost)
-    return broken
-
-
-def held(db: Database, segment: int) -> tuple[str, ...]:
-    """The runs whose values are in a segment and are in use: shown by views, or staged for them."""
-    found = db.run(
-        """
-        SELECT g.run_id FROM store.segment_runs AS g WHERE g.segment_id = ? AND (NOT g.replaced OR EXISTS (
-            SELECT 1 FROM store.staged_segments AS t JOIN store.runs AS r ON r.rid = t.rid
-            WHERE t.segment_id = g.segment_id AND r.run_id = g.run_id
-        )) ORDER BY g.run_id
-        """,
-        [segment],
-    )
-    return tuple(run_id for (run_id,) in found)
-
-
-def unreadable(db: Database, folder: Path) -> bool:
-    """Return True if the file of any segment in use is missing or is not a Parquet file."""
-    listed = db.run("SELECT path, bytes FROM store.segments WHERE retired_at IS NULL")
-    return any(file_problem(folder / path, size) or footer_problem(folder / path) for path, size in listed)
-
-
-def file_problem(path: Path, size: int, digest: str | None = None) -> str | None:
-    """What is wrong with a segment's file: its size or, if a digest is given, its content. None if nothing is wrong."""
-    try:
-        found = path.stat().st_size
-        if found != size:
-            return f"a file of {found:,} bytes"
-        if digest is not None and files.digest(path) != digest:
-            return "a file that was changed since it was written"
-    except FileNotFoundError:
-        return "no file"
-    except OSError as error:
-        return reason(error)
-    return None
-
-
-def footer_problem(path: Path) -> str | None:
-    """Why a segment cannot be opened as a Parquet file, judged by its footer alone. None if it can."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
-        return f"an unreadable file ({reason(error)})"
-    return None
-
-
-def content_problem(path: Path, values: int, noted: dict[str, int]) -> str | None:
-    """Read every value of a segment, and compare the counts with those recorded when it was written.
-
-    Returns what is wrong, or None.
-    """
-    try:
-        # A separate connection: an error would end the transaction of a shared one.
-        with duckdb.connect() as connection:
-            connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}").fetchall()
-            found = connection.execute(
-                "SELECT run_id, count(*), bit_xor(hash(key, step, value, text)) "
-                f"FROM read_parquet([{pattern(path)}], hive_partitioning = false) GROUP BY run_id"
-            ).fetchall()
-    except duckdb.Error as error:
-        return f"an unreadable file ({reason(error)})"
-    total = sum(count for _, count, _ in found)
-    if total != values:
-        return f"a file of {total:,} values"
-    return None if noted == {run_id: count for run_id, count, _ in found} else "a file with the values of other runs"
 
 
 def lay_history(db: Database, folder: Path, broken: Collection[str]) -> None:
@@ -238,8 +128,8 @@ def _key_damage(
             run_id, field, _some(shown, "value"), f"{_some(counted or 0, 'value')} counted in history_keys", disagree
         )
     else:
-        for place, name in enumerate(ends):
-            here, noted = values[2 * place : 2 * place + 2]
+        for index, name in enumerate(ends):
+            here, noted = values[2 * index : 2 * index + 2]
             # Two NaN are the same.
             if here != noted and not (here != here and noted != noted):  # noqa: PLR0124
                 yield Damage(run_id, f"{field}.{name}", str(here), f"{noted} in history_keys", disagree)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mirror.store import columns, rids
 from mirror.store.database import Database
 from mirror.store.records import ConsoleLine, ConsolePage, ProjectKey, RunExtras, RunFile
+from mirror.store.transaction import Transaction
 
 _SHAPE = {
     "rid": "BIGINT",
@@ -39,7 +40,7 @@ _COVERED = {"rid": "BIGINT", "first": "BIGINT", "beyond": "BIGINT", "last": "BOO
 
 
 def find(
-    db: Database, project: ProjectKey, *, events: bool, console: bool, files: bool, lists: bool = False
+    db: Database, project: ProjectKey, *, events: bool, console: bool, metadata_file: bool, file_list: bool
 ) -> list[RunExtras]:
     """The runs that may lack some of the selected parts, in the order in which they were first mirrored.
 
@@ -57,8 +58,8 @@ def find(
             OR ($console AND (
                 r.server_log_lines IS NULL OR r.server_log_lines <> coalesce(x.log_lines, 0) OR x.log_live
             ))
-            OR ($files AND coalesce(x.file, 'not yet') = 'not yet')
-            OR ($lists AND (x.listed_at IS NULL OR x.listed_at < r.synced_at))
+            OR ($metadata_file AND coalesce(x.file, 'not yet') = 'not yet')
+            OR ($file_list AND (x.listed_at IS NULL OR x.listed_at < r.synced_at))
         )
         ORDER BY r.rid
         """,
@@ -67,41 +68,41 @@ def find(
             "project": project.project,
             "events": events,
             "console": console,
-            "files": files,
-            "lists": lists,
+            "metadata_file": metadata_file,
+            "file_list": file_list,
         },
     )
     return [RunExtras(*row) for row in rows]
 
 
-def save(db: Database, entries: Sequence[RunExtras]) -> None:
+def save(tx: Transaction, entries: Sequence[RunExtras]) -> None:
     """Replace what was recorded about these runs."""
-    forget(db, [entry.rid for entry in entries])
+    forget(tx, [entry.rid for entry in entries])
     rows = [[getattr(entry, name) for name in _SHAPE] for entry in entries]
-    with db.table("extras", columns.table(_SHAPE, rows)):
-        db.run("INSERT INTO store.run_extras BY NAME SELECT * FROM extras")
+    with tx.db.table("extras", columns.table(_SHAPE, rows)):
+        tx.db.run("INSERT INTO store.run_extras BY NAME SELECT * FROM extras")
 
 
-def forget(db: Database, numbers: Iterable[int]) -> None:
+def forget(tx: Transaction, numbers: Iterable[int]) -> None:
     """Have everything pulled again; what is mirrored stays until it is replaced."""
     condition, params = rids.among(numbers)
-    db.run(f"DELETE FROM store.run_extras WHERE {condition}", params)
+    tx.db.run(f"DELETE FROM store.run_extras WHERE {condition}", params)
 
 
-def forget_lists(db: Database, numbers: Iterable[int]) -> None:
-    """Have the lists of files pulled again; what is mirrored stays until it is replaced."""
-    condition, params = rids.among(numbers)
+def forget_lists(tx: Transaction, project: ProjectKey, run_ids: Iterable[str]) -> None:
+    """Have the lists of files of these runs pulled again; the mirrored ones stay until then."""
+    condition, params = rids.among(rids.find(tx.db, project, run_ids).values())
     # A time long ago, not NULL: the mirrored lists can be shown until they are replaced.
-    db.run(
+    tx.db.run(
         "UPDATE store.run_extras SET listed_at = TIMESTAMP '1970-01-01', attempts = 0, next_try_at = NULL "
         f"WHERE listed_at IS NOT NULL AND {condition}",
         params,
     )
 
 
-def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
+def put_console(tx: Transaction, project: ProjectKey, pages: Sequence[ConsolePage]) -> None:
     """Replace the lines that each page covers; a last page also replaces all lines after it."""
-    numbers = rids.find(db, project, [page.run_id for page in pages])
+    numbers = rids.find(tx.db, project, [page.run_id for page in pages])
     present = [page for page in pages if page.run_id in numbers]
     covered = [
         (numbers[page.run_id], page.first, max((line[0] + 1 for line in page.lines), default=page.first), page.last)
@@ -112,12 +113,12 @@ def put_console(db: Database, project: ProjectKey, pages: Sequence[ConsolePage])
         for page in present
         for line, label in zip(page.lines, page.labels or [None] * len(page.lines), strict=True)
     ]
-    with db.table("covered", columns.table(_COVERED, covered)), db.table("lines", columns.table(_LINE, lines)):
-        db.run(
+    with tx.db.table("covered", columns.table(_COVERED, covered)), tx.db.table("lines", columns.table(_LINE, lines)):
+        tx.db.run(
             "DELETE FROM store.console AS c USING covered AS p "
             "WHERE c.rid = p.rid AND c.line >= p.first AND (p.last OR c.line < p.beyond)"
         )
-        db.run("INSERT INTO store.console BY NAME SELECT * FROM lines")
+        tx.db.run("INSERT INTO store.console BY NAME SELECT * FROM lines")
 
 
 def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[str, ConsoleLine]:
@@ -132,11 +133,11 @@ def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[
     return {names[rid]: (line, logged_at, level, text) for rid, line, logged_at, level, text in found}
 
 
-def put_files(db: Database, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
+def put_file_lists(tx: Transaction, project: ProjectKey, files: Mapping[str, Sequence[RunFile]]) -> None:
     """Replace the mirrored lists of files of these runs."""
-    numbers = rids.find(db, project, files)
+    numbers = rids.find(tx.db, project, files)
     condition, params = rids.among(numbers.values())
     rows = [(rid, *dataclasses.astuple(file)) for run_id, rid in numbers.items() for file in files[run_id]]
-    db.run(f"DELETE FROM store.run_files WHERE {condition}", params)
-    with db.table("listed", columns.table(_FILE, rows)):
-        db.run("INSERT INTO store.run_files BY NAME SELECT * FROM listed")
+    tx.db.run(f"DELETE FROM store.run_files WHERE {condition}", params)
+    with tx.db.table("listed", columns.table(_FILE, rows)):
+        tx.db.run("INSERT INTO store.run_files BY NAME SELECT * FROM listed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from mirror.store import checks, files
+from mirror.store import files, segment_checks
 from mirror.store.database import Database
 
 SECONDS = 2.0
@@ -23,7 +23,9 @@ def fill(db: Database, folder: Path) -> None:
             return
         noted = dict(db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number]))
         # A damaged segment gets no digest, so that `verify` reports it.
-        if checks.file_problem(folder / path, size) or checks.content_problem(folder / path, values, noted):
+        if segment_checks.file_problem(folder / path, size) or segment_checks.content_problem(
+            folder / path, values, noted
+        ):
             continue
         digest = files.digest(folder / path)
         with db.transaction():

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from mirror.store import columns, rids
+from mirror.store import columns, projects, rids
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey, RunFacts
+from mirror.store.transaction import Transaction
 from mirror.wandb_json import dumps
 
 _SHAPE = {"rid": "BIGINT", **dict.fromkeys(("facts", "system_metrics", "keys"), "VARCHAR")}
@@ -17,7 +18,7 @@ _EXPORTED = {"rid": "BIGINT", "exported_to": "BIGINT"}
 _HERE = "WHERE entity = ? AND project = ?"
 
 
-def keep_runs(db: Database, run_facts: Mapping[int, RunFacts]) -> None:
+def keep_runs(tx: Transaction, run_facts: Mapping[int, RunFacts]) -> None:
     """Replace the facts of these runs, given by `rid`."""
     if not run_facts:
         return
@@ -31,15 +32,15 @@ def keep_runs(db: Database, run_facts: Mapping[int, RunFacts]) -> None:
         for rid, facts in run_facts.items()
     ]
     condition, params = rids.among(run_facts)
-    db.run(f"DELETE FROM store.run_facts WHERE {condition}", params)
-    with db.table("new_facts", columns.table(_SHAPE, rows)):
-        db.run("INSERT INTO store.run_facts BY NAME SELECT * FROM new_facts")
+    tx.db.run(f"DELETE FROM store.run_facts WHERE {condition}", params)
+    with tx.db.table("new_facts", columns.table(_SHAPE, rows)):
+        tx.db.run("INSERT INTO store.run_facts BY NAME SELECT * FROM new_facts")
 
 
-def keep_runs_by_id(db: Database, project: ProjectKey, run_facts: Mapping[str, RunFacts]) -> None:
+def keep_runs_by_id(tx: Transaction, project: ProjectKey, run_facts: Mapping[str, RunFacts]) -> None:
     """Like `keep_runs`, with the runs given by id. Runs that are not mirrored are left out."""
-    numbers = rids.find(db, project, run_facts)
-    keep_runs(db, {rid: run_facts[run_id] for run_id, rid in numbers.items()})
+    numbers = rids.find(tx.db, project, run_facts)
+    keep_runs(tx, {rid: run_facts[run_id] for run_id, rid in numbers.items()})
 
 
 def runs_without(db: Database, project: ProjectKey) -> list[str]:
@@ -52,9 +53,10 @@ def runs_without(db: Database, project: ProjectKey) -> list[str]:
     return [run_id for (run_id,) in found]
 
 
-def keep_project(db: Database, project: ProjectKey, facts: Mapping[str, Any]) -> None:
+def keep_project(tx: Transaction, project: ProjectKey, facts: Mapping[str, Any]) -> None:
     """Replace the facts of the project."""
-    db.run(f"UPDATE store.projects SET facts = ? {_HERE}", [dumps(dict(facts)), project.entity, project.project])
+    projects.add(tx, project)
+    tx.db.run(f"UPDATE store.projects SET facts = ? {_HERE}", [dumps(dict(facts)), project.entity, project.project])
 
 
 def of_project(db: Database, project: ProjectKey) -> dict[str, Any] | None:
@@ -63,10 +65,10 @@ def of_project(db: Database, project: ProjectKey) -> dict[str, Any] | None:
     return json.loads(found[0][0]) if found and found[0][0] else None
 
 
-def keep_server(db: Database, base_url: str, facts: Mapping[str, Any], at: datetime) -> None:
+def keep_server(tx: Transaction, base_url: str, facts: Mapping[str, Any], *, at: datetime) -> None:
     """Replace the facts of the server and of the key's owner."""
-    db.run("DELETE FROM store.server_facts WHERE base_url = ?", [base_url])
-    db.run("INSERT INTO store.server_facts VALUES (?, ?, ?)", [base_url, dumps(dict(facts)), at])
+    tx.db.run("DELETE FROM store.server_facts WHERE base_url = ?", [base_url])
+    tx.db.run("INSERT INTO store.server_facts VALUES (?, ?, ?)", [base_url, dumps(dict(facts)), at])
 
 
 def server_facts_at(db: Database, base_url: str) -> datetime | None:
@@ -75,14 +77,14 @@ def server_facts_at(db: Database, base_url: str) -> datetime | None:
     return found[0][0] if found else None
 
 
-def keep_exports(db: Database, project: ProjectKey, exported: Mapping[str, int]) -> None:
+def keep_exports(tx: Transaction, project: ProjectKey, exported: Mapping[str, int]) -> None:
     """Record up to which step the server has exported the history of these runs."""
-    numbers = rids.find(db, project, exported)
+    numbers = rids.find(tx.db, project, exported)
     condition, params = rids.among(numbers.values())
-    db.run(f"DELETE FROM store.run_exports WHERE {condition}", params)
+    tx.db.run(f"DELETE FROM store.run_exports WHERE {condition}", params)
     rows = [(rid, exported[run_id]) for run_id, rid in numbers.items()]
-    with db.table("exported", columns.table(_EXPORTED, rows)):
-        db.run("INSERT INTO store.run_exports BY NAME SELECT * FROM exported")
+    with tx.db.table("exported", columns.table(_EXPORTED, rows)):
+        tx.db.run("INSERT INTO store.run_exports BY NAME SELECT * FROM exported")
 
 
 def not_exported(db: Database, project: ProjectKey, live_states: Sequence[str]) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mirror.store import columns, history, projects, rids, runs, staging
+from mirror.store import columns, history, projects, refresh, rids, runs, staging
 from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey, RunRecord
+from mirror.store.transaction import Transaction
 
 _FILE = {
     **dict.fromkeys(("path", "entity", "project", "run_id", "started_at"), "VARCHAR"),
@@ -28,19 +29,19 @@ def files(db: Database) -> dict[str, LocalFile]:
     return {row[0]: LocalFile(*row) for row in rows}
 
 
-def save_files(db: Database, found: Sequence[LocalFile]) -> None:
+def save_files(tx: Transaction, found: Sequence[LocalFile]) -> None:
     """Replace what is recorded about these files."""
-    db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [[f.path for f in found]])
-    with db.table("read_files", columns.table(_FILE, [dataclasses.astuple(file) for file in found])):
-        db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
+    tx.db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [[f.path for f in found]])
+    with tx.db.table("read_files", columns.table(_FILE, [dataclasses.astuple(file) for file in found])):
+        tx.db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
 
 
 _EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files", "run_facts", "run_exports")
 
 
-def forget_files(db: Database, paths: Sequence[str]) -> None:
+def forget_files(tx: Transaction, paths: Sequence[str]) -> None:
     """Forget these files; what was read from them stays."""
-    db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [list(paths)])
+    tx.db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [list(paths)])
 
 
 def find(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
@@ -71,25 +72,26 @@ def reading(db: Database, project: ProjectKey, run_id: str) -> str | None:
     return found[0][0] if found else None
 
 
-def save(db: Database, found: Sequence[tuple[LocalRun, str]]) -> None:
+def save(tx: Transaction, found: Sequence[tuple[LocalRun, str]]) -> None:
     """Mark these runs as local, each with the state from which reading its files continues."""
-    rows = [(rids.find(db, run.project, [run.run_id])[run.run_id], run.guessed, text) for run, text in found]
+    rows = [(rids.find(tx.db, run.project, [run.run_id])[run.run_id], run.guessed, text) for run, text in found]
     condition, params = rids.among(row[0] for row in rows)
-    db.run(f"DELETE FROM store.local_runs WHERE {condition}", params)
+    tx.db.run(f"DELETE FROM store.local_runs WHERE {condition}", params)
     shape = {"rid": "BIGINT", "guessed": "BOOLEAN", "state": "VARCHAR"}
-    with db.table("marks", columns.table(shape, rows)):
-        db.run("INSERT INTO store.local_runs BY NAME SELECT * FROM marks")
+    with tx.db.table("marks", columns.table(shape, rows)):
+        tx.db.run("INSERT INTO store.local_runs BY NAME SELECT * FROM marks")
 
 
-def adopt(db: Database, project: ProjectKey, records: Sequence[RunRecord]) -> tuple[list[str], bool]:
+def adopt(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord]) -> None:
     """Unmark the local runs that the server now has completely. Their records must be written already.
 
-    A run is complete if the server has at least as many history lines. Returns the complete runs, and whether views
-    must now leave out values in segments. A run whose files name no entity is forgotten if the server has it under
-    another one.
+    A run is complete if the server has at least as many history lines; it will be pulled again completely. The history
+    of the others, read from files, stays until the server has as much. A run whose files name no entity is forgotten
+    if the server has it under another one.
     """
+    db = tx.db
     if not db.value("SELECT count(*) FROM store.local_runs"):
-        return [], False
+        return
     counts = {record.run_id: record.server_rows for record in records}
     marked = [run for run in find(db, project, list(counts)).values() if run.local]
     complete = [run.run_id for run in marked if counts[run.run_id] >= run.rows]
@@ -101,24 +103,25 @@ def adopt(db: Database, project: ProjectKey, records: Sequence[RunRecord]) -> tu
         "AND r.run_id IN (SELECT unnest(?::VARCHAR[]))",
         [project.entity, project.project, list(counts)],
     )
-    hidden = False
     for entity, run_id in twins:
-        hidden |= forget(db, ProjectKey(entity, project.project), run_id)
+        forget(tx, ProjectKey(entity, project.project), run_id)
         db.run(
             "UPDATE store.local_files SET entity = ? WHERE entity = ? AND project = ? AND run_id = ?",
             [project.entity, entity, project.project, run_id],
         )
-    return complete, hidden
+    if complete:
+        refresh.request(tx, project, complete)
 
 
-def forget(db: Database, project: ProjectKey, run_id: str) -> bool:
-    """Remove a run and everything mirrored of it. Returns True if views must now leave out its values in segments."""
+def forget(tx: Transaction, project: ProjectKey, run_id: str) -> None:
+    """Remove a run and everything mirrored of it."""
+    db = tx.db
     here = [project.entity, project.project, run_id]
     rid = rids.find(db, project, [run_id])[run_id]
-    number = projects.add(db, project)
-    runs.uncount(db, number, rid)
+    number = projects.add(tx, project)
+    runs.uncount(tx, number, rid)
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
-    hidden = history.hide_segments(db, project, run_id)
+    history.hide_segments(tx, project, run_id)
     for table in ("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *_EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     for table in ("leaves", "run_tags", "runs"):
@@ -131,4 +134,4 @@ def forget(db: Database, project: ProjectKey, run_id: str) -> bool:
     if wide:
         db.run(f"DELETE FROM store.wide_{number} WHERE rid = ?", [rid])
     db.rids.get(project, {}).pop(run_id, None)
-    return hidden
+    tx.outdated.add(project)

@@ -11,6 +11,7 @@ from mirror.store import columns, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, shown
 from mirror.store.records import ProjectKey, RunRecord
+from mirror.store.transaction import Transaction
 from mirror.wandb_json import dumps
 
 _SHAPE = {"rid": "BIGINT", **dict.fromkeys(("info", "file", "node"), "VARCHAR")}
@@ -31,27 +32,36 @@ def fill(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord])
     ]
 
 
-def keep_info(db: Database, infos: Mapping[int, dict[str, Any]]) -> None:
+def keep_info(tx: Transaction, infos: Mapping[int, dict[str, Any]]) -> None:
     """Store what the server's fields say about these runs, where it differs from what is stored."""
-    held = _held(db, infos)
+    held = _held(tx.db, infos)
     texts = {rid: dumps(info) if info else None for rid, info in infos.items()}
     _write(
-        db,
+        tx,
         {rid: (text, held.get(rid, _NOTHING)[1]) for rid, text in texts.items() if text != held.get(rid, _NOTHING)[0]},
     )
 
 
-def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[str, Any] | None]) -> None:
-    """Store the content of each run's file (None for no file), and fill in the run's host and commit if it has none."""
-    numbers = rids.find(db, project, documents)
-    held = _held(db, numbers.values())
+def put_files(
+    tx: Transaction,
+    project: ProjectKey,
+    documents: Mapping[str, dict[str, Any] | None],
+    nodes: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """Replace the mirrored content of each run's metadata file; None if there is no file.
+
+    Its host and git commit are used for runs whose records have none. `nodes` are the files' entries in the lists of
+    files, as the server returned them.
+    """
+    numbers = rids.find(tx.db, project, documents)
+    held = _held(tx.db, numbers.values())
     files = {numbers[run_id]: document for run_id, document in documents.items() if run_id in numbers}
     texts = {rid: dumps(document) if document else None for rid, document in files.items()}
-    _write(db, {rid: (held.get(rid, _NOTHING)[0], text) for rid, text in texts.items()})
+    _write(tx, {rid: (held.get(rid, _NOTHING)[0], text) for rid, text in texts.items()})
     facts = [(rid, *_host_and_commit(document)) for rid, document in files.items() if document]
     shape = {"rid": "BIGINT", "file_host": "VARCHAR", "file_commit": "VARCHAR"}
-    with db.table("facts", columns.table(shape, facts)):
-        filled = db.arrow(
+    with tx.db.table("facts", columns.table(shape, facts)):
+        filled = tx.db.arrow(
             "SELECT r.* REPLACE (coalesce(nullif(r.host, ''), f.file_host) AS host, "
             "coalesce(nullif(r.git_commit, ''), f.file_commit) AS git_commit) "
             "FROM store.runs AS r JOIN facts AS f ON f.rid = r.rid "
@@ -59,17 +69,17 @@ def put_files(db: Database, project: ProjectKey, documents: Mapping[str, dict[st
             "OR (coalesce(r.git_commit, '') = '' AND f.file_commit IS NOT NULL)"
         )
     if filled.num_rows:
-        with db.table("filled", filled):
-            db.run("DELETE FROM store.runs WHERE rid IN (SELECT rid FROM filled)")
-            db.run("INSERT INTO store.runs BY NAME SELECT * FROM filled")
+        with tx.db.table("filled", filled):
+            tx.db.run("DELETE FROM store.runs WHERE rid IN (SELECT rid FROM filled)")
+            tx.db.run("INSERT INTO store.runs BY NAME SELECT * FROM filled")
+    _put_nodes(tx, project, nodes or {})
 
 
-def put_nodes(db: Database, project: ProjectKey, nodes: Mapping[str, dict[str, Any]]) -> None:
-    """Store the entry of each run's file in the list of files, next to the file's content."""
-    numbers = rids.find(db, project, nodes)
+def _put_nodes(tx: Transaction, project: ProjectKey, nodes: Mapping[str, dict[str, Any]]) -> None:
+    numbers = rids.find(tx.db, project, nodes)
     rows = [(rid, dumps(nodes[run_id])) for run_id, rid in numbers.items()]
-    with db.table("entries", columns.table({"rid": "BIGINT", "node": "VARCHAR"}, rows)):
-        db.run("UPDATE store.run_metadata AS m SET node = e.node FROM entries AS e WHERE e.rid = m.rid")
+    with tx.db.table("entries", columns.table({"rid": "BIGINT", "node": "VARCHAR"}, rows)):
+        tx.db.run("UPDATE store.run_metadata AS m SET node = e.node FROM entries AS e WHERE e.rid = m.rid")
 
 
 def _held(db: Database, numbers: Iterable[int]) -> Texts:
@@ -78,7 +88,7 @@ def _held(db: Database, numbers: Iterable[int]) -> Texts:
     return {rid: (info, file) for rid, info, file in rows}
 
 
-def _write(db: Database, texts: Texts) -> None:
+def _write(tx: Transaction, texts: Texts) -> None:
     if not texts:
         return
     leaves = LeafColumns()
@@ -88,13 +98,13 @@ def _write(db: Database, texts: Texts) -> None:
         if info or file:
             kept.append((rid, info, file))
     condition, params = rids.among(texts)
-    nodes = dict(db.run(f"SELECT rid, node FROM store.run_metadata WHERE {condition}", params))
+    nodes = dict(tx.db.run(f"SELECT rid, node FROM store.run_metadata WHERE {condition}", params))
     rows = [(rid, info, file, nodes.get(rid) if file else None) for rid, info, file in kept]
     for table in ("run_metadata", "metadata_leaves"):
-        db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
-    with db.table("documents", columns.table(_SHAPE, rows)), db.table("new_leaves", leaves.table()):
-        db.run("INSERT INTO store.run_metadata BY NAME SELECT * FROM documents")
-        db.run(
+        tx.db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
+    with tx.db.table("documents", columns.table(_SHAPE, rows)), tx.db.table("new_leaves", leaves.table()):
+        tx.db.run("INSERT INTO store.run_metadata BY NAME SELECT * FROM documents")
+        tx.db.run(
             "INSERT INTO store.metadata_leaves BY NAME SELECT rid, key, kind, number, text FROM new_leaves "
             f"WHERE {shown()} ORDER BY rid, key"
         )

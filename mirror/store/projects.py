@@ -6,6 +6,7 @@ from datetime import datetime
 
 from mirror.store.database import Database
 from mirror.store.records import ProjectCursor, ProjectKey, ProjectStatus
+from mirror.store.transaction import Transaction
 
 _HERE = "WHERE entity = ? AND project = ?"
 
@@ -19,16 +20,17 @@ def find(db: Database, project: ProjectKey) -> int | None:
     return int(found[0][0]) if found else None
 
 
-def add(db: Database, project: ProjectKey) -> int:
-    """Register the project if it is new. Returns this mirror's number for it."""
-    known = find(db, project)
+def add(tx: Transaction, project: ProjectKey) -> int:
+    """Register the project if it is new, even if it has no runs yet. Returns this mirror's number for it."""
+    known = find(tx.db, project)
     if known is not None:
         return known
-    number = int(db.value("SELECT coalesce(max(number), 0) + 1 FROM store.projects"))
-    db.run(
+    number = int(tx.db.value("SELECT coalesce(max(number), 0) + 1 FROM store.projects"))
+    tx.db.run(
         "INSERT INTO store.projects (number, entity, project) VALUES (?, ?, ?)",
         [number, project.entity, project.project],
     )
+    tx.outdated.add(project)
     return number
 
 
@@ -43,32 +45,36 @@ def cursor(db: Database, project: ProjectKey) -> ProjectCursor:
     return ProjectCursor(*found[0]) if found else ProjectCursor()
 
 
-def set_cursor(db: Database, project: ProjectKey, cursor: ProjectCursor) -> None:
-    """Replace the project's cursor."""
+def set_cursor(tx: Transaction, project: ProjectKey, cursor: ProjectCursor) -> None:
+    """Record how far the project is mirrored now."""
+    add(tx, project)
     values = [cursor.covered_to, cursor.reconciled_at, cursor.unexplained_runs, cursor.filters, cursor.history]
-    db.run(
+    tx.db.run(
         "UPDATE store.projects SET covered_to = ?, reconciled_at = ?, unexplained_runs = ?, filters = ?, history = ? "
         f"{_HERE}",
         [*values, project.entity, project.project],
     )
 
 
-def record_attempt(db: Database, project: ProjectKey, at: datetime) -> None:
+def record_attempt(tx: Transaction, project: ProjectKey, at: datetime) -> None:
     """Record that a pass started."""
-    db.run(f"UPDATE store.projects SET last_attempt_at = ? {_HERE}", [at, project.entity, project.project])
+    add(tx, project)
+    tx.db.run(f"UPDATE store.projects SET last_attempt_at = ? {_HERE}", [at, project.entity, project.project])
 
 
-def record_success(db: Database, project: ProjectKey, at: datetime) -> None:
+def record_success(tx: Transaction, project: ProjectKey, at: datetime) -> None:
     """Record that a pass succeeded, and forget the last error."""
-    db.run(
+    add(tx, project)
+    tx.db.run(
         f"UPDATE store.projects SET last_attempt_at = ?, last_success_at = ?, last_error = NULL {_HERE}",
         [at, at, project.entity, project.project],
     )
 
 
-def record_failure(db: Database, project: ProjectKey, error: str, at: datetime) -> None:
+def record_failure(tx: Transaction, project: ProjectKey, error: str, at: datetime) -> None:
     """Record that a pass failed, and why. The time of the last success stays."""
-    db.run(
+    add(tx, project)
+    tx.db.run(
         f"UPDATE store.projects SET last_attempt_at = ?, last_error = ? {_HERE}",
         [at, error, project.entity, project.project],
     )

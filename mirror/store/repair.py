@@ -6,33 +6,35 @@ mirror has, such as the documents of deleted runs, is kept.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from pathlib import Path
+from collections.abc import Collection
 
-from mirror.store import checks, columns, projects, rids, salvage, staging, views, wide
+from mirror.store import checks, columns, projects, refresh, rids, salvage, segment_checks, staging, views, wide
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, shown
 from mirror.store.records import ProjectKey
+from mirror.store.transaction import Transaction
 
 _ALONE = "deleted_at IS NOT NULL OR rid IN (SELECT rid FROM store.local_runs)"
 """The runs whose history cannot be pulled again from a server."""
 
 
-def mend(db: Database, folder: Path, project: ProjectKey) -> list[str]:
-    """Repair the project. Returns what was done, one line per repair. Call it within a transaction."""
+def mend(tx: Transaction, project: ProjectKey) -> list[str]:
+    """Repair the project. Returns what was done, one line per repair."""
+    db, folder = tx.db, tx.folder
+    tx.outdated.add(project)
     if projects.find(db, project) is None:
         return []
     # The recorded digest of the views may be true although the views are not, so they are rebuilt in any case.
     db.run("DELETE FROM store.meta WHERE key = 'views'")
-    done = _segments(db, folder, project)
+    done = _segments(tx, project)
     views.recreate(db, folder)
-    done += _single_runs(db, project)
-    done += _owners(db)
-    done += _cursors(db, project)
+    done += _single_runs(tx, project)
+    done += _owners(tx)
+    done += _cursors(tx, project)
     names = [run_id for (run_id,) in _runs(db, project, "run_id")]
-    done += _documents(db, project, names)
-    done += _runs_alone(db, folder, project, [run_id for (run_id,) in _runs(db, project, "run_id", _ALONE)])
-    done += _wide_relation(db, project)
+    done += _documents(tx, project, names)
+    done += _runs_alone(tx, project, [run_id for (run_id,) in _runs(db, project, "run_id", _ALONE)])
+    done += _wide_relation(tx, project)
     views.recreate(db, folder)
     return done
 
@@ -44,32 +46,34 @@ def _runs(db: Database, project: ProjectKey, what: str, where: str = "true") -> 
     )
 
 
-def _segments(db: Database, folder: Path, project: ProjectKey) -> list[str]:
+def _segments(tx: Transaction, project: ProjectKey) -> list[str]:
     """Forget damaged segments; the next pass pulls the complete history of their runs again.
 
     Includes other projects' segments whose file is missing, since no view over history can be created while one is
     listed. Of runs that cannot be pulled again, all readable values are kept. The file stays where it is.
     """
-    broken = checks.segment_damage(db, folder, project)
+    db, folder = tx.db, tx.folder
+    broken = segment_checks.segment_damage(db, folder, project)
     listed = db.run(
         "SELECT segment_id, entity, project, path FROM store.segments WHERE path IN (SELECT unnest(?::VARCHAR[]))",
         [list(broken)],
     )
     done = []
     for number, entity, name, path in listed:
-        held = rids.find(db, ProjectKey(entity, name), checks.held(db, number))
+        held = rids.find(db, ProjectKey(entity, name), segment_checks.held(db, number))
         condition, params = rids.among(held.values())
         alone = dict(db.run(f"SELECT run_id, rid FROM store.runs WHERE ({_ALONE}) AND {condition}", params))
         done.append(f"forgot the segment {path} ({broken[path].found})")
         done += salvage.keep(db, folder / path, number, alone)
         for table in ("staged_segments", "segment_runs", "segments"):
             db.run(f"DELETE FROM store.{table} WHERE segment_id = ?", [number])
-        _refresh(db, set(held.values()) - set(alone.values()))
+        refresh.mark(tx, set(held.values()) - set(alone.values()))
     return done
 
 
-def _single_runs(db: Database, project: ProjectKey) -> list[str]:
+def _single_runs(tx: Transaction, project: ProjectKey) -> list[str]:
     """Keep only the newest row of each run that is stored more than once."""
+    db = tx.db
     twice = [
         run_id
         for (run_id,) in db.run(
@@ -91,7 +95,8 @@ def _single_runs(db: Database, project: ProjectKey) -> list[str]:
     return [f"kept one row of {run_id}" for run_id in sorted(twice)]
 
 
-def _owners(db: Database) -> list[str]:
+def _owners(tx: Transaction) -> list[str]:
+    db = tx.db
     done = []
     for table in checks.OWNED:
         count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.runs AS r ON r.rid = t.rid")
@@ -101,8 +106,9 @@ def _owners(db: Database) -> list[str]:
     return done
 
 
-def _cursors(db: Database, project: ProjectKey) -> list[str]:
+def _cursors(tx: Transaction, project: ProjectKey) -> list[str]:
     """Give each run exactly one cursor. A run that had none or several is pulled again."""
+    db = tx.db
     bad = db.run(
         "SELECT r.rid, r.run_id FROM store.runs AS r LEFT JOIN store.run_history AS h ON h.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? GROUP BY r.rid, r.run_id HAVING count(h.rid) <> 1 ORDER BY r.rid",
@@ -117,8 +123,9 @@ def _cursors(db: Database, project: ProjectKey) -> list[str]:
     return [f"gave {run_id} a new history cursor" for _, run_id in bad]
 
 
-def _documents(db: Database, project: ProjectKey, run_ids: Collection[str]) -> list[str]:
+def _documents(tx: Transaction, project: ProjectKey, run_ids: Collection[str]) -> list[str]:
     """Rebuild the leaves from the documents where the two disagree."""
+    db = tx.db
     wrong = {
         damage.run_id
         for _, damaged in checks.documents(db, project, list(run_ids))
@@ -146,8 +153,9 @@ def _documents(db: Database, project: ProjectKey, run_ids: Collection[str]) -> l
     return [f"rebuilt the config and summary values of {run_id}" for _, run_id in rebuilt]
 
 
-def _runs_alone(db: Database, folder: Path, project: ProjectKey, run_ids: Collection[str]) -> list[str]:
+def _runs_alone(tx: Transaction, project: ProjectKey, run_ids: Collection[str]) -> list[str]:
     """Make tags, history and its counts consistent for runs that only the mirror has."""
+    db, folder = tx.db, tx.folder
     done = []
     numbers = rids.find(db, project, run_ids)
     shape = {"rid": "BIGINT", "position": "BIGINT", "tag": "VARCHAR"}
@@ -171,14 +179,15 @@ def _runs_alone(db: Database, folder: Path, project: ProjectKey, run_ids: Collec
         rid = numbers[run_id]
         kept = f"SELECT ?, step, key, last(value), last(text) FROM {checks.HISTORY} "
         kept += "WHERE entity = ? AND project = ? AND run_id = ? GROUP BY step, key ORDER BY key, step"
-        rows, last = staging.gather(db, rid, kept, [rid, *_here(project), run_id])
-        staging.swap(db, project, run_id, rows, last)
+        rows, last = staging.gather(tx, rid, kept, [rid, *_here(project), run_id])
+        staging.swap(tx, project, run_id, rows=rows, last_step=last)
         done.append(f"counted the history of {run_id} again, which only the mirror has")
     return done
 
 
-def _wide_relation(db: Database, project: ProjectKey) -> list[str]:
+def _wide_relation(tx: Transaction, project: ProjectKey) -> list[str]:
     """Count the keys again, and have the next publish rebuild the wide relation."""
+    db = tx.db
     number = projects.find(db, project)
     assert number is not None
     if not checks.wide_relation(db, project):
@@ -194,14 +203,6 @@ def _wide_relation(db: Database, project: ProjectKey) -> list[str]:
     )
     wide.forget(db, number)
     return [f'rebuilt the wide relation "{project}"']
-
-
-def _refresh(db: Database, numbers: Iterable[int]) -> None:
-    """Have the next pass pull the complete history of these runs again."""
-    listed = list(numbers)
-    condition, params = rids.among(listed)
-    staging.drop(db, listed)
-    db.run(f"UPDATE store.run_history SET refresh = true, next_try_at = NULL WHERE {condition}", params)
 
 
 def _here(project: ProjectKey) -> list[str]:

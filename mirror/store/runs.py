@@ -14,6 +14,7 @@ from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
 from mirror.store.leaves import LeafColumns, shown
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
+from mirror.store.transaction import Transaction
 from mirror.wandb_json import dumps
 
 _COLUMNS = {
@@ -59,7 +60,7 @@ KNOWN = """
 """The fields of KnownRun for each run of a project."""
 
 
-def upsert(db: Database, records: Sequence[RunRecord], now: datetime) -> None:
+def upsert(tx: Transaction, records: Sequence[RunRecord], *, now: datetime) -> None:
     """Insert these runs, or replace what is mirrored of them. Of two records of one run, the later one is used.
 
     Changes of a run that was mirrored before are recorded, except in the summary of a run that was or is live, since
@@ -68,12 +69,14 @@ def upsert(db: Database, records: Sequence[RunRecord], now: datetime) -> None:
     by_project: dict[ProjectKey, dict[str, RunRecord]] = {}
     for record in records:
         by_project.setdefault(ProjectKey(record.entity, record.project), {})[record.run_id] = record
+    tx.outdated |= by_project.keys()
     for project, runs in by_project.items():
-        _upsert(db, project, list(runs.values()), now)
+        _upsert(tx, project, list(runs.values()), now)
 
 
-def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now: datetime) -> None:
-    number = projects.add(db, project)
+def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], now: datetime) -> None:
+    db = tx.db
+    number = projects.add(tx, project)
     numbers = rids.find(db, project, [record.run_id for record in records])
     next_rid, revision = db.run("SELECT coalesce(max(rid), 0) + 1, coalesce(max(revision), 0) + 1 FROM store.runs")[0]
     known = list(numbers.values())
@@ -98,12 +101,12 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
             shape_of_leaf = "rid, doc, key, kind, text, element"
             old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {shown()} AND {condition}", params)
             with db.table("old_leaves", old):
-                _record_changes(db, project, known, rows, now)
-                _count_keys(db, number, ("+1", "new_leaves"), ("-1", "old_leaves"))
+                _record_changes(tx, project, known, rows, now)
+                _count_keys(tx, number, ("+1", "new_leaves"), ("-1", "old_leaves"))
             for name in ("runs", "run_tags", "leaves"):
                 db.run(f"DELETE FROM store.{name} WHERE {condition}", params)
         else:
-            _count_keys(db, number, ("+1", "new_leaves"))
+            _count_keys(tx, number, ("+1", "new_leaves"))
         for name in ("runs", "tags", "leaves"):
             db.run(f"INSERT INTO store.{'run_tags' if name == 'tags' else name} BY NAME SELECT * FROM new_{name}")
         fresh = [(rid, 0, False, 0) for rid in numbers.values() if rid not in set(known)]
@@ -111,8 +114,8 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
             with db.table("fresh", columns.table(shape, fresh)):
                 db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
-    metadata.keep_info(db, {numbers[record.run_id]: record.info for record in records if record.info is not None})
-    facts.keep_runs(db, {numbers[record.run_id]: record.facts for record in records if record.facts is not None})
+    metadata.keep_info(tx, {numbers[record.run_id]: record.info for record in records if record.info is not None})
+    facts.keep_runs(tx, {numbers[record.run_id]: record.facts for record in records if record.facts is not None})
 
 
 def _with_former(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -168,9 +171,10 @@ def _row(rid: int, record: RunRecord, now: datetime, revision: int) -> tuple[Any
 
 
 def _record_changes(
-    db: Database, project: ProjectKey, known: Sequence[int], rows: Sequence[tuple[Any, ...]], now: datetime
+    tx: Transaction, project: ProjectKey, known: Sequence[int], rows: Sequence[tuple[Any, ...]], now: datetime
 ) -> None:
     """Record how the new runs differ from the mirrored ones, before those are replaced."""
+    db = tx.db
     condition, params = rids.among(known)
     watched = db.run(f"SELECT rid, run_id, {', '.join(_WATCHED)} FROM store.runs WHERE {condition}", params)
     old = {row[0]: row for row in watched}
@@ -182,7 +186,7 @@ def _record_changes(
         if rid not in old:
             continue
         before, after = dict(zip(_WATCHED, old[rid][2:], strict=True)), dict(zip(_WATCHED, values, strict=True))
-        if before["state"] not in LIVE_STATES and after["state"] not in LIVE_STATES:
+        if not {before["state"], after["state"]}.intersection(LIVE_STATES):
             settled.append(rid)
         # A run that was read from a local file is the same run on the server, although the server gives it an id.
         watched_here = _WATCHED if before["storage_id"] else [name for name in _WATCHED if name not in _IDENTITY]
@@ -220,8 +224,9 @@ def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) 
     )
 
 
-def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) -> None:
+def _count_keys(tx: Transaction, project_number: int, *sources: tuple[str, str]) -> None:
     """Update the counts of leaf keys: each source is a sign and a table of leaves to add or subtract."""
+    db = tx.db
     counted = " UNION ALL ".join(
         f"SELECT doc, key, {sign} AS runs, {sign} * (kind = 'number')::BIGINT AS numbers, "
         f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls "
@@ -248,25 +253,26 @@ def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) ->
         db.run("INSERT INTO store.leaf_keys SELECT ?, * FROM totals", [project_number])
 
 
-def settle(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> None:
+def settle(tx: Transaction, project: ProjectKey, run_ids: Sequence[str]) -> None:
     """Forget when the server was asked for these runs, so that they are not pulled again."""
-    condition, params = rids.among(rids.find(db, project, run_ids).values())
-    db.run(f"UPDATE store.runs SET asked_at = NULL WHERE {condition}", params)
+    condition, params = rids.among(rids.find(tx.db, project, run_ids).values())
+    tx.db.run(f"UPDATE store.runs SET asked_at = NULL WHERE {condition}", params)
 
 
-def set_app_url(db: Database, project: ProjectKey, app_url: str) -> None:
+def set_app_url(tx: Transaction, project: ProjectKey, app_url: str) -> None:
     """Correct the URLs of the project's runs that point to another W&B app. Local runs have no URL."""
     page = project_page(app_url, project.entity, project.project)
-    db.run(
+    tx.db.run(
         "UPDATE store.runs SET url = ? || regexp_extract(url, '/runs/[^/]*$') "
         "WHERE entity = ? AND project = ? AND contains(url, '/runs/') AND NOT starts_with(url, ? || '/runs/')",
         [page, project.entity, project.project, page],
     )
-    db.app_urls[project] = app_url
+    tx.db.app_urls[project] = app_url
 
 
-def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: datetime) -> None:
+def mark_deleted(tx: Transaction, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:
     """Set `deleted_at` of runs that have none yet. Everything mirrored of them stays."""
+    db = tx.db
     condition, params = rids.among(rids.find(db, project, run_ids).values())
     gone = db.arrow(
         "SELECT * REPLACE (CAST(? AS TIMESTAMP) AS deleted_at) FROM store.runs "
@@ -282,12 +288,12 @@ def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: 
         )
 
 
-def uncount(db: Database, project_number: int, rid: int) -> None:
+def uncount(tx: Transaction, project_number: int, rid: int) -> None:
     """Subtract the leaves of a run that is about to be removed from the counts."""
     shape = "rid, doc, key, kind, text, element"
-    leaves = db.arrow(f"SELECT {shape} FROM store.leaves WHERE {shown()} AND rid = ?", [rid])
-    with db.table("old_leaves", leaves):
-        _count_keys(db, project_number, ("-1", "old_leaves"))
+    leaves = tx.db.arrow(f"SELECT {shape} FROM store.leaves WHERE {shown()} AND rid = ?", [rid])
+    with tx.db.table("old_leaves", leaves):
+        _count_keys(tx, project_number, ("-1", "old_leaves"))
 
 
 def _text(value: Any) -> str | None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mirror.store import rids
+from mirror.store import bulk, rids, segments
 from mirror.store.database import Database
-from mirror.store.history import Bulk, Cursor, add_to_keys, as_table, find, hide_segments, new_blocks, replace, save
+from mirror.store.history import hide_segments
+from mirror.store.history_blocks import add_to_keys, as_table, new_blocks
+from mirror.store.history_cursors import Cursor, clear_failures, find, replace, save
 from mirror.store.records import HistoryPage, ProjectKey
+from mirror.store.transaction import Transaction
 
 TABLES = ("history_staging", "staged_segments", "staged_keys", "staged")
 
@@ -25,13 +28,16 @@ _SUMMARY = """
 _CURSOR = {"rid": "BIGINT", "rows": "BIGINT", "last_step": "BIGINT"}
 
 
-def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage], bulk: Bulk | None = None) -> None:
-    """Stage values, unseen by readers, after the staged values of each run."""
+def stage(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *, to_come: int = 0) -> None:
+    """Stage values after the staged values of each run. Readers do not see them until `swap`.
+
+    `to_come` is how many more values are expected, as for `history.append`.
+    """
+    db = tx.db
     mirrored = find(db, project, {page.run_id for page in pages})
-    cursors = {run_id: staged(db, cursor.rid) for run_id, cursor in mirrored.items()}
+    cursors = {run_id: _cursor(db, cursor.rid) for run_id, cursor in mirrored.items()}
     if blocks := new_blocks(cursors, pages):
-        count = sum(block.values.num_rows for block in blocks)
-        segment = None if bulk is None else bulk.write_hidden(db, project, blocks, count)
+        segment = bulk.append_hidden(tx, project, blocks, to_come=to_come)
         if segment is None:
             with db.table("incoming", as_table(blocks)):
                 db.run("INSERT INTO store.history_staging SELECT rid, step, key, value, text FROM incoming")
@@ -42,31 +48,34 @@ def stage(db: Database, project: ProjectKey, pages: Sequence[HistoryPage], bulk:
     replace(db, "staged", _CURSOR, [(c.rid, c.rows, c.last_step) for c in cursors.values()])
 
 
-def staged(db: Database, rid: int) -> Cursor:
-    """How much of a run is staged."""
+def staged(db: Database, project: ProjectKey, run_id: str) -> tuple[int, int | None]:
+    """How many lines of the run are staged, and up to which step."""
+    cursor = _cursor(db, find(db, project, [run_id])[run_id].rid)
+    return cursor.rows, cursor.last_step
+
+
+def _cursor(db: Database, rid: int) -> Cursor:
     rows = db.run("SELECT rows, last_step FROM store.staged WHERE rid = ?", [rid])
     return Cursor(rid, *rows[0]) if rows else Cursor(rid)
 
 
-def drop(db: Database, numbers: Iterable[int]) -> None:
+def drop(tx: Transaction, numbers: Iterable[int]) -> None:
     """Delete what is staged of these runs."""
     condition, params = rids.among(numbers)
     for table in TABLES:
-        db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
+        tx.db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
 
 
-def swap(
-    db: Database, project: ProjectKey, run_id: str, rows: int, last_step: int | None, bulk: Bulk | None = None
-) -> tuple[dict[int, int], bool]:
+def swap(tx: Transaction, project: ProjectKey, run_id: str, *, rows: int, last_step: int | None) -> None:
     """Replace the run's whole mirrored history, in the tail and in segments, by what is staged of it.
 
-    Forgets the failed attempts of the run. Returns how many there were, by rid, and whether views must now show other
-    values of segments.
+    Earlier failures of the run are forgotten.
     """
+    db = tx.db
     cursor = find(db, project, {run_id})[run_id]
     rid = cursor.rid
-    changed = hide_segments(db, project, run_id)
-    changed |= bool(
+    hide_segments(tx, project, run_id)
+    tx.views_outdated |= bool(
         db.value(
             "UPDATE store.segment_runs SET replaced = false WHERE run_id = ? AND segment_id IN "
             "(SELECT segment_id FROM store.staged_segments WHERE rid = ?)",
@@ -74,9 +83,7 @@ def swap(
         )
     )
     db.run("DELETE FROM store.history_tail WHERE rid = ?", [rid])
-    if bulk is not None and bulk.write_staged(db, project, run_id, rid):
-        changed = True
-    else:
+    if not bulk.move_staged(tx, project, run_id, rid):
         db.run(
             "INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM store.history_staging "
             "WHERE rid = ?",
@@ -85,28 +92,30 @@ def swap(
     db.run("DELETE FROM store.history_keys WHERE rid = ?", [rid])
     db.run("INSERT INTO store.history_keys SELECT * FROM store.staged_keys WHERE rid = ? ORDER BY key", [rid])
     newest = db.value("SELECT max(last_step) FROM store.staged_keys WHERE rid = ?", [rid])
-    drop(db, [rid])
+    drop(tx, [rid])
     cursor.rows, cursor.refresh = rows, False
     cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
-    attempts = {rid: cursor.clear_failures()}
+    clear_failures(tx, [cursor])
     save(db, [cursor])
-    return attempts, changed
 
 
-def cut(db: Database, project: ProjectKey, run_id: str, last_step: int, bulk: Bulk | None = None) -> bool:
-    """Delete a run's values after a step. Returns True if views must now show other values of segments."""
-    cursor = find(db, project, {run_id})[run_id]
+def cut(tx: Transaction, project: ProjectKey, run_id: str, *, last_step: int) -> None:
+    """Delete the run's mirrored values after a step. Raises StoreError if a segment of the run is damaged."""
+    if last_step >= 0:
+        segments.check_run(tx.db, tx.folder, project, run_id)
+    cursor = find(tx.db, project, {run_id})[run_id]
     if cursor.last_step is None or cursor.last_step <= last_step:
-        return False
+        return
     kept = "SELECT ?, step, key, value, text FROM main.history "
     kept += "WHERE entity = ? AND project = ? AND run_id = ? AND step <= ?"
-    rows, _ = gather(db, cursor.rid, kept, [cursor.rid, project.entity, project.project, run_id, last_step])
-    return swap(db, project, run_id, rows, last_step, bulk)[1]
+    rows, _ = gather(tx, cursor.rid, kept, [cursor.rid, project.entity, project.project, run_id, last_step])
+    swap(tx, project, run_id, rows=rows, last_step=last_step)
 
 
-def gather(db: Database, rid: int, query: str, params: Sequence[object]) -> tuple[int, int | None]:
+def gather(tx: Transaction, rid: int, query: str, params: Sequence[object]) -> tuple[int, int | None]:
     """Stage only the rows of a query (rid, step, key, value, text) for a run. Returns how many steps, and the last."""
-    drop(db, [rid])
+    db = tx.db
+    drop(tx, [rid])
     db.run(f"INSERT INTO store.history_staging {query}", params)
     db.run(f"INSERT INTO store.staged_keys {_SUMMARY}", [rid])
     found = db.run("SELECT count(DISTINCT step), max(step) FROM store.history_staging WHERE rid = ?", [rid])

@@ -7,11 +7,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import duckdb
 
@@ -20,24 +20,19 @@ from mirror.settings.home import Home
 from mirror.store import (
     aside,
     blocks,
-    checks,
     compact,
     digests,
-    facts,
-    history,
     identity,
-    local,
     migrations,
     projects,
     publish,
     recovery,
-    runs,
+    segment_checks,
     segments,
     sorting,
     views,
     wide,
 )
-from mirror.store import console as extras
 from mirror.store.database import (
     Database,
     disk_full,
@@ -49,19 +44,8 @@ from mirror.store.database import (
     spill_folder,
     working_error,
 )
-from mirror.store.records import (
-    ConsoleLine,
-    HistoryMark,
-    KnownRun,
-    LocalFile,
-    LocalRun,
-    ProjectCursor,
-    ProjectKey,
-    ProjectStatus,
-    Published,
-    RunExtras,
-)
-from mirror.store.writes import Writes
+from mirror.store.records import ProjectKey, Published
+from mirror.store.transaction import Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -136,94 +120,24 @@ class Store:
         return self._changed
 
     @contextmanager
-    def transaction(self) -> Iterator[Writes]:
-        """Commit everything written inside the block together at its end, or nothing after an error."""
+    def transaction(self) -> Iterator[Transaction]:
+        """Commit everything written inside the block together at its end, or nothing after an error.
+
+        Functions of `mirror.store` that take a Transaction do the writing.
+        """
         with self._lock, self._guarded():
             with self._db.transaction():
-                writes = Writes(self._db, self.home.history, self.tail_values)
-                yield writes
-                writes.finish()
+                tx = Transaction(self._db, self.home.history, self.tail_values)
+                yield tx
+                tx.finish()
             segments.delete_uncommitted(self._db, self.home.history)
             self._changed = True
-            self._outdated |= writes.written
+            self._outdated |= tx.outdated
 
-    def projects(self) -> list[ProjectKey]:
-        """All projects of the store, by name."""
-        return self._read(projects.everything)
-
-    def cursor(self, project: ProjectKey) -> ProjectCursor:
-        """How far a project is mirrored."""
-        return self._read(lambda db: projects.cursor(db, project))
-
-    def project_facts(self, project: ProjectKey) -> dict[str, Any] | None:
-        """The facts that the server returned about a project; None if there are none."""
-        return self._read(lambda db: facts.of_project(db, project))
-
-    def server_facts_at(self, base_url: str) -> datetime | None:
-        """When a server last returned facts about itself."""
-        return self._read(lambda db: facts.server_facts_at(db, base_url))
-
-    def runs_without_facts(self, project: ProjectKey) -> list[str]:
-        """The runs on the server that have no facts for clients of its API yet."""
-        return self._read(lambda db: facts.runs_without(db, project))
-
-    def runs_not_exported(self, project: ProjectKey, live_states: Sequence[str]) -> list[str]:
-        """Ended runs with nested values whose history the server may not have exported completely."""
-        return self._read(lambda db: facts.not_exported(db, project, live_states))
-
-    def known_runs(self, project: ProjectKey, run_ids: Collection[str] | None = None) -> dict[str, KnownRun]:
-        """What the mirror has of the runs of a project, or only of `run_ids`, by run id. Includes deleted runs."""
-        return self._read(lambda db: runs.known(db, project, run_ids))
-
-    def unsettled_runs(self, project: ProjectKey) -> dict[str, KnownRun]:
-        """Like `known_runs`, for runs that are live, lack history, failed, or are to be pulled again."""
-        return self._read(lambda db: runs.unsettled(db, project))
-
-    def app_url(self, project: ProjectKey) -> str | None:
-        """The W&B app that the URLs of the project's runs point to, if set since the store was opened."""
-        return self._read(lambda db: db.app_urls.get(project))
-
-    def count_runs(self, project: ProjectKey) -> tuple[int, int]:
-        """The number of mirrored runs of a project, and how many of them should be on the server."""
-        return self._read(lambda db: runs.count(db, project))
-
-    def local_files(self) -> dict[str, LocalFile]:
-        """Every local file that was read, by path."""
-        return self._read(local.files)
-
-    def local_runs(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, LocalRun]:
-        """The state of each of these runs that is mirrored."""
-        return self._read(lambda db: local.find(db, project, run_ids))
-
-    def run_owner(self, project: str, run_id: str) -> str | None:
-        """The entity of a run on the server of which only the project's name is known. None for no run or several."""
-        return self._read(lambda db: local.owner(db, project, run_id))
-
-    def local_reading(self, project: ProjectKey, run_id: str) -> str | None:
-        """The saved state from which reading a local run's files continues."""
-        return self._read(lambda db: local.reading(db, project, run_id))
-
-    def extras(
-        self, project: ProjectKey, *, events: bool, console: bool, files: bool, lists: bool = False
-    ) -> list[RunExtras]:
-        """The runs that may lack some of the selected parts: system metrics, console, metadata file, list of files."""
-        return self._read(lambda db: extras.find(db, project, events=events, console=console, files=files, lists=lists))
-
-    def console_lines(self, project: ProjectKey, lines: Mapping[str, int]) -> dict[str, ConsoleLine]:
-        """The console line with the given number of each run that has it mirrored."""
-        return self._read(lambda db: extras.lines(db, project, lines))
-
-    def key_rows(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        """The number of mirrored values of each history key, by run id."""
-        return self._read(lambda db: runs.key_rows(db, project, run_ids))
-
-    def history_marks(self, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, HistoryMark]:
-        """The last mirrored history line of each of these runs that has any values."""
-        return self._read(lambda db: history.marks(db, project, run_ids))
-
-    def status(self) -> list[ProjectStatus]:
-        """The status of each project."""
-        return self._read(projects.status)
+    def read(self, question: Callable[[Database], Result]) -> Result:
+        """Return what a function that only reads finds in the state, such as those of `mirror.store.runs`."""
+        with self._lock, self._guarded():
+            return question(self._db)
 
     def seal(self) -> bool:
         """Move the tail to segments if it exceeds its limit. Returns True if it did. Readers see no difference."""
@@ -384,7 +298,7 @@ class Store:
             with self._db.transaction():
                 return views.recreate(self._db, self.home.history)
         except duckdb.Error as error:
-            if not checks.unreadable(self._db, self.home.history):
+            if not segment_checks.unreadable(self._db, self.home.history):
                 raise
             logger.warning(
                 "the views of %s could not be created again (%s); run `mirror verify --repair`",
@@ -417,10 +331,6 @@ class Store:
         except OSError:
             self._db.close()
             raise
-
-    def _read(self, question: Callable[[Database], Result]) -> Result:
-        with self._lock, self._guarded():
-            return question(self._db)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -11,13 +11,16 @@ from mirror.errors import AuthError, CommError
 from mirror.protocol import LIVE_STATES
 from mirror.remote import console, files, json_history
 from mirror.remote import history as remote_history
-from mirror.remote.console import PAGE_LINES, Answer, Place
+from mirror.remote.console import PAGE_LINES, Answer, Position
 from mirror.remote.errors import Unreachable
 from mirror.remote.history import PIECES
 from mirror.remote.retry_policy import Effort
+from mirror.store import console as stored_console
+from mirror.store import history as stored_history
+from mirror.store import metadata as stored_metadata
 from mirror.store.records import ConsolePage, ProjectKey, RunExtras
-from mirror.store.writes import Writes
-from mirror.sync import plan
+from mirror.store.transaction import Transaction
+from mirror.sync import plan, request_windows
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import is_of_data
 
@@ -52,14 +55,14 @@ async def pull(
     job = _Job(context, project, result)
     scope = context.scope
     if scope.metadata:
-        due = [run for run in await job.runs(among, files=True) if plan.file_due(run, utc_now())]
-        await job.pull(_batches(due, lambda _: 1), job.pull_files, "metadata file")
+        due = [run for run in await job.runs(among, metadata_file=True) if plan.metadata_file_due(run, utc_now())]
+        await job.pull(_batches(due, lambda _: 1), job.pull_metadata_files, "metadata file")
     if scope.system_metrics:
         due = [run for run in await job.runs(among, events=True) if plan.events_due(run, utc_now(), changed)]
         await job.pull(_batches(due, _event_lines), job.pull_events, "system metrics")
     if scope.files:
-        due = [run for run in await job.runs(among, lists=True) if plan.list_due(run, utc_now())]
-        await job.pull(_batches(due, lambda _: FEW_FILES), job.pull_lists, "list of files")
+        due = [run for run in await job.runs(among, file_list=True) if plan.file_list_due(run, utc_now())]
+        await job.pull(_batches(due, lambda _: FEW_FILES), job.pull_file_lists, "list of files")
     if scope.console:
         due = [run for run in await job.runs(among, console=True) if plan.console_due(run, utc_now(), changed)]
         await job.pull(_batches(due, lambda _: PAGE_LINES), job.pull_console, "console")
@@ -74,7 +77,7 @@ def _batches(runs: Sequence[RunExtras], lines: Callable[[RunExtras], int]) -> It
     batch: list[RunExtras] = []
     room = REQUEST_LINES
     for run in runs:
-        if batch and (len(batch) >= plan.REQUEST_RUNS or room < lines(run)):
+        if batch and (len(batch) >= request_windows.REQUEST_RUNS or room < lines(run)):
             yield batch
             batch, room = [], REQUEST_LINES
         batch.append(run)
@@ -97,12 +100,14 @@ class _Job:
         *,
         events: bool = False,
         console: bool = False,
-        files: bool = False,
-        lists: bool = False,
+        metadata_file: bool = False,
+        file_list: bool = False,
     ) -> list[RunExtras]:
         """Return the runs for which something of these kinds may be missing."""
         candidates = await self.context.writer.read(
-            lambda store: store.extras(self.project, events=events, console=console, files=files, lists=lists)
+            lambda db: stored_console.find(
+                db, self.project, events=events, console=console, metadata_file=metadata_file, file_list=file_list
+            )
         )
         return [run for run in candidates if among is None or run.run_id in among]
 
@@ -130,7 +135,7 @@ class _Job:
 
     async def _record_failure(self, run: RunExtras, error: str) -> None:
         self.result.failed.setdefault(run.run_id, error)
-        await self.context.writer.write(lambda tx: tx.set_extras([_failed(run)]))
+        await self.context.writer.write(lambda tx: stored_console.save(tx, [_failed(run)]))
 
     async def pull_events(self, batch: list[RunExtras]) -> None:
         """Pull the system metrics of these runs, replacing the mirrored ones."""
@@ -149,14 +154,14 @@ class _Job:
             if run.run_id in events
         ]
 
-        def write(tx: Writes) -> None:
+        def write(tx: Transaction) -> None:
             for page in pages:
-                tx.replace_system_metrics(self.project, page)
-            tx.set_extras(pulled)
+                stored_history.replace_system_metrics(tx, self.project, page)
+            stored_console.save(tx, pulled)
 
         await self.context.writer.write(write)
 
-    async def pull_files(self, batch: list[RunExtras]) -> None:
+    async def pull_metadata_files(self, batch: list[RunExtras]) -> None:
         """Pull the metadata file of these runs; one that cannot be downloaded does not fail the pass."""
         answers, nodes = await files.metadata(self.context.server, self.project, [run.run_id for run in batch])
         documents = {run_id: answer for run_id, answer in answers.items() if not isinstance(answer, CommError)}
@@ -171,22 +176,22 @@ class _Job:
                 file = absent if answer is None else "taken"
                 entries.append(replace(run, file=file, attempts=0, next_try_at=None))
 
-        def write(tx: Writes) -> None:
-            tx.put_metadata_files(self.project, documents, nodes)
-            tx.set_extras(entries)
+        def write(tx: Transaction) -> None:
+            stored_metadata.put_files(tx, self.project, documents, nodes)
+            stored_console.save(tx, entries)
 
         await self.context.writer.write(write)
 
-    async def pull_lists(self, batch: list[RunExtras]) -> None:
+    async def pull_file_lists(self, batch: list[RunExtras]) -> None:
         """Pull the lists of files of these runs, replacing the mirrored ones."""
         # The time before the request: what changes during it is pulled again.
         now = utc_now()
         lists = await files.lists(self.context.server, self.project, [run.run_id for run in batch])
         pulled = [replace(run, listed_at=now, attempts=0, next_try_at=None) for run in batch if run.run_id in lists]
 
-        def write(tx: Writes) -> None:
-            tx.put_file_lists(self.project, lists)
-            tx.set_extras(pulled)
+        def write(tx: Transaction) -> None:
+            stored_console.put_file_lists(tx, self.project, lists)
+            stored_console.save(tx, pulled)
 
         await self.context.writer.write(write)
 
@@ -197,69 +202,69 @@ class _Job:
         differs from the mirrored one, a resumed run has overwritten its console, and all of it is pulled again.
         """
         runs = {run.run_id: run for run in batch}
-        former: dict[str, Place] = {}
-        groups = deque([[_console_place(run) for run in batch]])
+        former: dict[str, Position] = {}
+        groups = deque([[_console_position(run) for run in batch]])
         heads = True
         while groups:
-            places = groups.popleft()
-            with_heads = heads and any(place.after for place in places)
-            fetched = await console.fetch(self.context.server, self.project, places, heads=with_heads)
+            positions = groups.popleft()
+            with_heads = heads and any(position.after for position in positions)
+            fetched = await console.fetch(self.context.server, self.project, positions, heads=with_heads)
             with self.context.server.together() as effort:
                 effort.succeeded()
-            answers = {place: answer for place, answer in fetched.items() if answer is not None}
+            answers = {position: answer for position, answer in fetched.items() if answer is not None}
             again = await self._overwritten(answers) if with_heads else []
             heads = False
             pages: list[ConsolePage] = []
             entries: list[RunExtras] = []
-            following = [Place(run_id) for run_id in again]
-            for place, answer in answers.items():
-                run_id = place.run_id
+            following = [Position(run_id) for run_id in again]
+            for position, answer in answers.items():
+                run_id = position.run_id
                 if run_id in again:
                     continue
-                if answer.stuck and len(places) > 1:
-                    groups.append([place])
+                if answer.stuck and len(positions) > 1:
+                    groups.append([position])
                     continue
                 pages.append(answer.page)
                 if answer.more:
-                    former[run_id] = place
+                    former[run_id] = position
                     following.append(answer.behind)
                     run = replace(runs[run_id], log_cursor=answer.behind.after, log_from=answer.behind.first)
                 else:
                     # The next pass must not start with an empty page.
-                    start = place if answer.page.lines else former.get(run_id, place)
+                    start = position if answer.page.lines else former.get(run_id, position)
                     run = _console_pulled(runs[run_id], start, answer.behind)
                 runs[run_id] = run
                 entries.append(run)
             if following:
                 groups.append(following)
 
-            def write(tx: Writes, pages: list[ConsolePage] = pages, entries: list[RunExtras] = entries) -> None:
-                tx.put_console(self.project, pages)
-                tx.set_extras(entries)
+            def write(tx: Transaction, pages: list[ConsolePage] = pages, entries: list[RunExtras] = entries) -> None:
+                stored_console.put_console(tx, self.project, pages)
+                stored_console.save(tx, entries)
 
             await self.context.writer.write(write)
 
-    async def _overwritten(self, answers: Mapping[Place, Answer]) -> list[str]:
+    async def _overwritten(self, answers: Mapping[Position, Answer]) -> list[str]:
         """Return the runs whose first line on the server differs from the mirrored one."""
-        heads = {place.run_id: answer.head for place, answer in answers.items() if place.after and answer.head}
+        heads = {position.run_id: answer.head for position, answer in answers.items() if position.after and answer.head}
         numbers = {run_id: line[0] for run_id, line in heads.items()}
-        mirrored = await self.context.writer.read(lambda store: store.console_lines(self.project, numbers))
+        mirrored = await self.context.writer.read(lambda db: stored_console.lines(db, self.project, numbers))
         return [run_id for run_id, line in heads.items() if mirrored.get(run_id) != line]
 
 
-def _console_place(run: RunExtras) -> Place:
+def _console_position(run: RunExtras) -> Position:
     """Return where to continue the console; the start for a run that has fewer lines than before."""
     shrunk = run.server_log_lines is not None and run.server_log_lines < (run.log_lines or 0)
-    return Place(run.run_id) if shrunk else Place(run.run_id, run.log_cursor, run.log_from)
+    return Position(run.run_id) if shrunk else Position(run.run_id, run.log_cursor, run.log_from)
 
 
-def _console_pulled(run: RunExtras, place: Place, behind: Place) -> RunExtras:
+def _console_pulled(run: RunExtras, position: Position, behind: Position) -> RunExtras:
     """Return the state of a run whose whole console is pulled; the next pass starts with its last page again."""
     return replace(
         run,
         log_lines=behind.first if run.server_log_lines is None else run.server_log_lines,
-        log_cursor=place.after,
-        log_from=place.first,
+        log_cursor=position.after,
+        log_from=position.first,
         log_live=run.state in LIVE_STATES,
         attempts=0,
         next_try_at=None,

@@ -10,9 +10,11 @@ from mirror.remote import parquet_history
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import PageSize
+from mirror.store import facts as stored_facts
+from mirror.store import runs as stored_runs
 from mirror.store.records import ProjectKey, RunFacts
-from mirror.store.writes import Writes
-from mirror.sync import plan
+from mirror.store.transaction import Transaction
+from mirror.sync import request_windows
 from mirror.sync.context import Context, utc_now
 
 SERVER_AGAIN = timedelta(hours=6)
@@ -22,37 +24,37 @@ SERVER_AGAIN = timedelta(hours=6)
 async def due(context: Context) -> About:
     """Return the facts to request with the next page of runs."""
     base_url = context.server.base_url
-    pulled_at = await context.writer.read(lambda store: store.server_facts_at(base_url))
+    pulled_at = await context.writer.read(lambda db: stored_facts.server_facts_at(db, base_url))
     return About(server_too=pulled_at is None or utc_now() - pulled_at >= SERVER_AGAIN)
 
 
 async def keep(context: Context, project: ProjectKey, about: About) -> None:
     """Store the facts of the project, if they changed, and of the server."""
     pulled, server, base_url = about.project, about.server, context.server.base_url
-    stored = await context.writer.read(lambda store: store.project_facts(project)) if pulled else None
+    stored = await context.writer.read(lambda db: stored_facts.of_project(db, project)) if pulled else None
     changed = pulled if pulled != stored else None
     if changed is None and server is None:
         return
 
-    def write(tx: Writes) -> None:
+    def write(tx: Transaction) -> None:
         if changed is not None:
-            tx.keep_project_facts(project, changed)
+            stored_facts.keep_project(tx, project, changed)
         if server is not None:
-            tx.keep_server_facts(base_url, server, at=utc_now())
+            stored_facts.keep_server(tx, base_url, server, at=utc_now())
 
     await context.writer.write(write)
 
 
 async def complete(context: Context, project: ProjectKey) -> None:
     """Pull the facts of runs that an older version mirrored without. A run that the server lacks counts as pulled."""
-    lacking = await context.writer.read(lambda store: store.runs_without_facts(project))
+    lacking = await context.writer.read(lambda db: stored_facts.runs_without(db, project))
     for start in range(0, len(lacking), remote.MOST_RUNS):
         names = lacking[start : start + remote.MOST_RUNS]
         pulled = dict.fromkeys(names, RunFacts())
         filters = {"name": {"$in": names}}
         async for page in remote.run_facts(context.server, project, filters=filters, size=PageSize()):
             pulled |= page
-        await context.writer.write(lambda tx, pulled=pulled: tx.keep_run_facts(project, pulled))  # type: ignore[misc]
+        await context.writer.write(lambda tx, pulled=pulled: stored_facts.keep_runs_by_id(tx, project, pulled))  # type: ignore[misc]
 
 
 async def find_exports(context: Context, project: ProjectKey, among: Sequence[str] | None) -> None:
@@ -62,12 +64,12 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
     """
     if parquet_history.FEATURE in context.server.missing_features or not (among is None or among):
         return
-    wanted = await context.writer.read(lambda store: store.runs_not_exported(project, LIVE_STATES))
+    wanted = await context.writer.read(lambda db: stored_facts.not_exported(db, project, LIVE_STATES))
     wanted = [run_id for run_id in wanted if among is None or run_id in among]
-    for start in range(0, len(wanted), plan.REQUEST_RUNS):
-        names = wanted[start : start + plan.REQUEST_RUNS]
+    for start in range(0, len(wanted), request_windows.REQUEST_RUNS):
+        names = wanted[start : start + request_windows.REQUEST_RUNS]
         found = await parquet_history.find(context.server, project, names)
-        known = await context.writer.read(lambda store, names=names: store.known_runs(project, names))  # type: ignore[misc]
+        known = await context.writer.read(lambda db, names=names: stored_runs.known(db, project, names))  # type: ignore[misc]
         exported_to = {
             run_id: (min(export.live_steps) - 1 if export.live_steps else run.server_last_step or 0)
             for run_id, export in found.items()
@@ -75,5 +77,5 @@ async def find_exports(context: Context, project: ProjectKey, among: Sequence[st
         }
         if exported_to:
             await context.writer.write(
-                lambda tx, exported_to=exported_to: tx.keep_exports(project, exported_to)  # type: ignore[misc]
+                lambda tx, exported_to=exported_to: stored_facts.keep_exports(tx, project, exported_to)  # type: ignore[misc]
             )

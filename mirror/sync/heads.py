@@ -11,7 +11,8 @@ from typing import Any
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing, Server
-from mirror.remote.runs import Page, RunHead
+from mirror.remote.run_records import RunHead
+from mirror.remote.runs import Page
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
 from mirror.sync import plan
 

@@ -10,21 +10,23 @@ from contextlib import aclosing
 
 from mirror.errors import CommError
 from mirror.protocol import LIVE_STATES
-from mirror.remote.history import Answer, HistoryReader, NoHistory, Window
-from mirror.remote.json_history import KeyGlobs, parse
+from mirror.remote.history import NoHistory, Window
+from mirror.remote.json_history import KeyGlobs
+from mirror.store import history as stored_history
+from mirror.store import history_cursors, refresh, staging
+from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
-from mirror.store.writes import Writes
-from mirror.sync import mark, plan
-from mirror.sync.ahead import in_order
+from mirror.store.transaction import Transaction
+from mirror.sync import mark, plan, request_windows
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.flaws import is_of_data
 from mirror.sync.history_batch import Batch
+from mirror.sync.lines import LineFetcher
 from mirror.sync.parquet_history import Exported
-from mirror.sync.scout import locate
 from mirror.wandb_json import unreadable
 
 AHEAD = 4
-"""Answers that may wait to be committed; with plan.REQUEST_BYTES this bounds the memory of a pass."""
+"""Answers that may wait to be committed; with request_windows.REQUEST_BYTES this bounds the memory of a pass."""
 
 COMMIT_VALUES = 2_000_000
 COMMIT_SECONDS = 4.0
@@ -71,10 +73,18 @@ class _Job:
         self.result = result
         self.needs = {need.run.run_id: need for need in needs}
         self.keys = KeyGlobs(context.scope.history)
-        self.reader = HistoryReader(context.server, project, list(self.needs))
-        self.size = plan.RowSize()
         self.rows_to_come = 0
+        # More threads would only compete for the interpreter and slow down the writer.
         self.parser = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parser")
+        self.lines = LineFetcher(
+            context.server,
+            project,
+            list(self.needs),
+            self.keys,
+            ahead=AHEAD,
+            executor=self.parser,
+            complete_to=self._complete_to,
+        )
         self.dropped: set[str] = set()
         self.marks: dict[str, HistoryMark] = {}
         self.replaced: set[str] = set()
@@ -84,7 +94,7 @@ class _Job:
         """Pull everything; return the runs that must be pulled again completely."""
         staged = await self._staged()
         self.marks = await self._marks()
-        spans: list[plan.Span] = []
+        spans: list[request_windows.Span] = []
         for need in self.needs.values():
             run, marked = need.run, self.marks.get(need.run.run_id)
             rows, last = staged[run.run_id] if need.whole else (run.rows, run.last_step)
@@ -95,12 +105,12 @@ class _Job:
             first = 0 if last is None else last + 1 if marked is None else marked.step
             end = run.server_last_step
             if end is None and missing:
-                end = plan.LAST_STEP
+                end = request_windows.LAST_STEP
             if end is None or (marked is None and first > end):
                 await self._complete(run.run_id)
             else:
                 end = first if need.check else max(end, first)
-                spans.append(plan.Span(run.run_id, first, end, max(missing + (marked is not None), 1)))
+                spans.append(request_windows.Span(run.run_id, first, end, max(missing + (marked is not None), 1)))
         ends = {span.run_id: span.last for span in spans}
         # One batch is written while the next one is gathered.
         writing: asyncio.Task[None] | None = None
@@ -118,7 +128,7 @@ class _Job:
     async def _marks(self) -> dict[str, HistoryMark]:
         """Return the mirrored last line of each run that is not pulled completely."""
         names = [run_id for run_id, need in self.needs.items() if not need.whole and need.run.last_step is not None]
-        return await self.context.writer.read(lambda store: store.history_marks(self.project, names)) if names else {}
+        return await self.context.writer.read(lambda db: stored_history.marks(db, self.project, names)) if names else {}
 
     async def _to_pull_again(self) -> list[plan.Need]:
         """Return the runs whose lines do not add up, to be pulled completely."""
@@ -126,7 +136,7 @@ class _Job:
         tried = {run_id: need for run_id, need in tried.items() if run_id not in self.dropped - self.replaced}
         if not tried:
             return []
-        known = await self.context.writer.read(lambda store: store.known_runs(self.project, list(tried)))
+        known = await self.context.writer.read(lambda db: stored_runs.known(db, self.project, list(tried)))
         again: list[plan.Need] = []
         short: dict[str, str] = {}
         for run_id, need in tried.items():
@@ -139,7 +149,7 @@ class _Job:
             elif now.rows < now.server_rows and run_id in self.ended:
                 self.result.failed[run_id] = self._miscounted(now.server_rows, now.rows, run_id)
 
-        def write(tx: Writes) -> None:
+        def write(tx: Transaction) -> None:
             for run_id, error in short.items():
                 self._record_failure(tx, run_id, error)
 
@@ -180,14 +190,13 @@ class _Job:
         if gathered.windows:
             yield gathered
 
-    async def _fetch_all(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
+    async def _fetch_all(self, spans: Sequence[request_windows.Span]) -> AsyncGenerator[Batch]:
         """Yield exported history from files, then everything else from lines."""
         exported = Exported(self.context, self.project, self.keys, self.parser, self.needs)
         async with aclosing(exported.fetch(spans)) as files:
             async for batch in files:
                 yield batch
-        left = await locate(self.context.server, self.project, exported.left, self.size)
-        async with aclosing(self._fetch_in_order(left)) as lines:
+        async with aclosing(self.lines.fetch(exported.left, dropped=self.dropped)) as lines:
             async for batch in lines:
                 yield batch
 
@@ -197,49 +206,22 @@ class _Job:
         if not whole:
             return {}
 
-        def look(tx: Writes) -> dict[str, tuple[int, int | None]]:
+        def look(tx: Transaction) -> dict[str, tuple[int, int | None]]:
             staged: dict[str, tuple[int, int | None]] = {}
             for run_id in whole:
                 run = self.needs[run_id].run
-                rows, last = tx.staged(self.project, run_id)
+                rows, last = staging.staged(tx.db, self.project, run_id)
                 if rows > run.server_rows or not run.refresh:
-                    tx.refresh_history(self.project, [run_id])
+                    refresh.request_history(tx, self.project, [run_id])
                     rows, last = 0, None
                 staged[run_id] = (rows, last)
             return staged
 
         return await self.context.writer.write(look)
 
-    async def _fetch_in_order(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
-        """Fetch a few requests ahead of the commits, so that network, parsing and loading overlap."""
-        jobs = plan.requests(spans, self.size)
-        trouble = self.reader.in_trouble
-        answers = in_order(jobs, self._fetch, ahead=AHEAD, in_trouble=trouble, dropped=self.dropped)
-        async with aclosing(answers):
-            async for batch in answers:
-                yield batch
-
-    async def _fetch(self, windows: list[Window]) -> Batch:
-        answer = await self.reader.read(windows)
-        # More threads would only compete for the interpreter and slow down the writer.
-        return await asyncio.get_running_loop().run_in_executor(self.parser, self._parse, windows, answer)
-
-    def _parse(self, windows: list[Window], answer: Answer) -> Batch:
-        batch = Batch(windows, failed=answer.failed)
-        for window, texts in answer.lines.items():
-            if texts is None:
-                batch.gone.append(window.run_id)
-                continue
-            self.size.learn(len(texts), sum(map(len, texts)))
-            try:
-                # If the last step is unknown, lines may follow the last one; only the steps up to it are complete.
-                complete_to = None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
-                page = parse(window.run_id, texts, self.keys, complete_to=complete_to)
-            except CommError as error:
-                batch.failed[window.run_id] = error
-                continue
-            batch.pages.append((window, page))
-        return batch
+    def _complete_to(self, window: Window) -> int | None:
+        """Return up to which step an answer is complete. If the last step is unknown, more lines may follow."""
+        return None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
 
     async def _commit(self, batch: Batch) -> None:
         """Commit rows, and the cursors that cover them, in one transaction."""
@@ -271,11 +253,11 @@ class _Job:
     ) -> None:
         """Write these pages in one transaction; a run whose values the store does not accept is recorded as failed."""
 
-        def commit(tx: Writes) -> None:
+        def commit(tx: Transaction) -> None:
             if append:
-                tx.append_history(self.project, append, to_come=to_come)
+                stored_history.append(tx, self.project, append, to_come=to_come)
             if stage:
-                tx.stage_history(self.project, stage, to_come=to_come)
+                staging.stage(tx, self.project, stage, to_come=to_come)
             for run_id, error in failed.items():
                 self._record_failure(tx, run_id, str(error))
 
@@ -311,15 +293,17 @@ class _Job:
     async def give_up(self, failed: Mapping[str, CommError]) -> None:
         """Record these runs as failed, to be retried later."""
 
-        def write(tx: Writes) -> None:
+        def write(tx: Transaction) -> None:
             for run_id, error in failed.items():
                 self._record_failure(tx, run_id, str(error))
 
         await self.context.writer.write(write)
 
-    def _record_failure(self, tx: Writes, run_id: str, error: str) -> None:
+    def _record_failure(self, tx: Transaction, run_id: str, error: str) -> None:
         attempts = self.needs[run_id].run.attempts
-        tx.set_aside(self.project, run_id, error=error, next_try_at=plan.retry_at(attempts, utc_now()))
+        history_cursors.record_failure(
+            tx, self.project, run_id, error=error, next_try_at=plan.retry_at(attempts, utc_now())
+        )
         self.result.failed[run_id] = error
 
     async def _complete(self, run_id: str) -> None:
@@ -328,10 +312,10 @@ class _Job:
         run = need.run
         last = run.server_last_step
 
-        def finish(tx: Writes) -> None:
-            rows, staged_last = tx.staged(self.project, run_id)
+        def finish(tx: Transaction) -> None:
+            rows, staged_last = staging.staged(tx.db, self.project, run_id)
             end = staged_last if last is None else last
-            tx.swap_history(self.project, run_id, rows=rows, last_step=end)
+            staging.swap(tx, self.project, run_id, rows=rows, last_step=end)
             if rows != run.server_rows and run.state not in LIVE_STATES:
                 self._record_failure(tx, run_id, self._miscounted(run.server_rows, rows, run_id))
             elif rows < run.server_rows and run_id in self.ended:

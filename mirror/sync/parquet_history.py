@@ -22,7 +22,7 @@ from mirror.remote.json_history import KeyGlobs
 from mirror.remote.parquet_history import Export, Part
 from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
-from mirror.sync import plan
+from mirror.sync import plan, request_windows
 from mirror.sync.context import Context
 from mirror.sync.history_batch import Batch
 from mirror.wandb_json import UNREADABLE
@@ -46,7 +46,7 @@ SMALL_BYTES = 4_000_000
 class _Files:
     """A run's downloaded files: their parts in order, and their pages if they were read at once."""
 
-    span: plan.Span
+    span: request_windows.Span
     folder: Path
     parts: list[Part]
     live_steps: tuple[int, ...]
@@ -64,19 +64,19 @@ class Exported:
         parser: Executor,
         needs: Mapping[str, plan.Need],
     ) -> None:
-        self.left: list[plan.Span] = []
+        self.left: list[request_windows.Span] = []
         self._context = context
         self._project = project
         self._keys = keys
         self._parser = parser
         self._needs = needs
 
-    async def fetch(self, spans: Sequence[plan.Span]) -> AsyncGenerator[Batch]:
+    async def fetch(self, spans: Sequence[request_windows.Span]) -> AsyncGenerator[Batch]:
         """Yield the exported part of each run, in the order of its steps.
 
         Raises AuthError, and Unreachable if the server itself, not just the storage, cannot be reached.
         """
-        large: list[plan.Span] = []
+        large: list[request_windows.Span] = []
         for span in spans:
             wanted = span.rows >= FEWEST_ROWS or self._needs[span.run_id].thorough
             (large if wanted else self.left).append(span)
@@ -108,9 +108,9 @@ class Exported:
                 async for batch in batches:
                     yield batch
 
-    async def _find(self, spans: Sequence[plan.Span]) -> AsyncGenerator[tuple[plan.Span, Export]]:
-        for start in range(0, len(spans), plan.REQUEST_RUNS):
-            chunk = spans[start : start + plan.REQUEST_RUNS]
+    async def _find(self, spans: Sequence[request_windows.Span]) -> AsyncGenerator[tuple[request_windows.Span, Export]]:
+        for start in range(0, len(spans), request_windows.REQUEST_RUNS):
+            chunk = spans[start : start + request_windows.REQUEST_RUNS]
             try:
                 exports = await parquet_history.find(
                     self._context.server, self._project, [span.run_id for span in chunk]
@@ -124,7 +124,7 @@ class Exported:
                 else:
                     self.left.append(span)
 
-    async def _download(self, span: plan.Span, export: Export) -> _Files | None:
+    async def _download(self, span: request_windows.Span, export: Export) -> _Files | None:
         """Download and check all files of a run; None if the run is pulled as lines instead."""
         folder = self._context.writer.spool / uuid.uuid4().hex
         files = None
@@ -162,7 +162,9 @@ class Exported:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _inspect(self, span: plan.Span, export: Export, sources: Sequence[Source], folder: Path) -> _Files | None:
+    def _inspect(
+        self, span: request_windows.Span, export: Export, sources: Sequence[Source], folder: Path
+    ) -> _Files | None:
         """Return the parts of the files; None if they cannot be used."""
         parts = parquet_history.parts(sources, span.first, self._keys)
         if not parts or not self._adds_up(span, parts, export):
@@ -173,7 +175,7 @@ class Exported:
             _delete(folder)
         return _Files(span, folder, parts, export.live_steps, pages)
 
-    def _adds_up(self, span: plan.Span, parts: Sequence[Part], export: Export) -> bool:
+    def _adds_up(self, span: request_windows.Span, parts: Sequence[Part], export: Export) -> bool:
         """Return True if files and live steps have as many lines as the server counts; a live run may have more."""
         live = sum(step > parts[-1].last for step in export.live_steps)
         rows = sum(part.rows for part in parts) + live
@@ -202,11 +204,11 @@ class Exported:
                         yield Batch([window], [(window, page)])
                         reached, rows = page.last_step, rows + page.rows
             if live:
-                self.left.append(plan.Span(span.run_id, last + 1, max(span.last, live[-1]), len(live)))
+                self.left.append(request_windows.Span(span.run_id, last + 1, max(span.last, live[-1]), len(live)))
         except (CommError, *UNREADABLE) as error:
             log.info("%s/%s: the rest of its export is not used: %s", self._project, span.run_id, error)
             ends = max([span.last, last, *live])
-            self.left.append(plan.Span(span.run_id, reached + 1, ends, max(span.rows - rows, 1)))
+            self.left.append(request_windows.Span(span.run_id, reached + 1, ends, max(span.rows - rows, 1)))
         finally:
             _delete(files.folder)
 

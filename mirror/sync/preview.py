@@ -10,13 +10,14 @@ from typing import Any
 
 from mirror.errors import MirrorError
 from mirror.remote.client import NotFound, Server
-from mirror.remote.runs import MOST_RUNS, PageSize, RunHead
+from mirror.remote.run_records import RunHead
+from mirror.remote.runs import MOST_RUNS, PageSize
 from mirror.settings.home import Home
 from mirror.store import reader as store
 from mirror.store.reader import Mirrored, Sizes
 from mirror.store.records import KnownRun, ProjectKey
 from mirror.sync import heads as listing
-from mirror.sync import key_scope, plan
+from mirror.sync import key_scope, plan, request_windows
 from mirror.sync.context import Scope, utc_now
 from mirror.sync.targets import Target
 
@@ -171,10 +172,13 @@ def _estimate(look: _Look, heads: list[RunHead], again: set[str], listing_reques
     if not look.partly and mirrored.cursor.covered_to is None and not look.known:
         # The first pass pulls records directly, without a listing before.
         requests = max(_pages(len(heads), record), 1)
-    requests += max(math.ceil(lines * line_bytes / plan.REQUEST_BYTES), math.ceil(len(rows) / plan.REQUEST_RUNS))
+    requests += max(
+        math.ceil(lines * line_bytes / request_windows.REQUEST_BYTES),
+        math.ceil(len(rows) / request_windows.REQUEST_RUNS),
+    )
     new = sum(look.is_added(head) for head in heads)
     if look.scope.metadata:
-        requests += new + math.ceil(new / plan.REQUEST_RUNS)
+        requests += new + math.ceil(new / request_windows.REQUEST_RUNS)
     return Preview(
         look.project,
         new_runs=new,

@@ -9,8 +9,8 @@ from mirror.remote import history
 from mirror.remote.client import Server, Unreachable
 from mirror.remote.history import Window
 from mirror.store.records import ProjectKey
-from mirror.sync import plan
-from mirror.sync.plan import RowSize, Span
+from mirror.sync import request_windows
+from mirror.sync.request_windows import RowSize, Span
 
 LINES = 1000
 """Lines of a run in the sample."""
@@ -24,9 +24,9 @@ async def locate(server: Server, project: ProjectKey, spans: Sequence[Span], siz
     A sample of the lines shows where to split. Its quality only affects the number of requests; a span without a sample
     stays whole. Raises Unreachable or AuthError.
     """
-    uneven = [span for span in spans if plan.is_uneven(span, size)]
+    uneven = [span for span in spans if request_windows.is_uneven(span, size)]
     cut: dict[Span, list[Span]] = {}
-    at_once = max(1, min(plan.REQUEST_RUNS, int(size.room) // LINES))
+    at_once = max(1, min(request_windows.REQUEST_RUNS, int(size.room) // LINES))
     for start in range(0, len(uneven), at_once):
         cut |= await _cut(server, project, uneven[start : start + at_once], size)
     return [piece for span in spans for piece in cut.get(span, [span])]
@@ -49,5 +49,5 @@ async def _cut(server: Server, project: ProjectKey, spans: Sequence[Span], size:
         if steps:
             size.learn(len(steps), sum(map(len, lines[window] or [])))
             pieces = min(MOST_PIECES, len(steps), 2 * int(span.rows / size.room) + 2)
-            pieces_of[span] = plan.cut(span, steps, pieces)
+            pieces_of[span] = request_windows.cut(span, steps, pieces)
     return pieces_of

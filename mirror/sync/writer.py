@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError, one_line
+from mirror.store import repair
+from mirror.store.database import Database
 from mirror.store.records import ProjectKey, Published
 from mirror.store.store import Store
-from mirror.store.writes import Writes
+from mirror.store.transaction import Transaction
 
 Result = TypeVar("Result")
 
@@ -66,51 +68,59 @@ class Writer:
         """The folder for temporary files of a pass; emptied when the store is opened."""
         return self._store.spool
 
-    async def read(self, function: Callable[[Store], Result]) -> Result:
-        """Run a read-only function on the store and return its result."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, function)
+    async def read(self, question: Callable[[Database], Result]) -> Result:
+        """Return what a function that only reads finds in the store."""
+        return await self._in_thread(lambda store: store.read(question))
 
-    def _run(self, function: Callable[[Store], Result]) -> Result:
-        self._working_since = time.monotonic()
-        try:
-            return function(self._store)
-        finally:
-            self._working_since = None
-
-    async def write(self, function: Callable[[Writes], Result]) -> Result:
+    async def write(self, change: Callable[[Transaction], Result]) -> Result:
         """Run a function in one transaction: everything that it writes is committed, or nothing."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, change)
 
-        def commit(store: Store) -> Result:
-            with store.transaction() as tx:
-                result = function(tx)
+    def _commit(self, change: Callable[[Transaction], Result]) -> Result:
+        with self._working():
+            with self._store.transaction() as tx:
+                result = change(tx)
             if time.monotonic() >= self._due:
                 # The commit stands; `failure` has the reason, and the next publication raises it.
                 with suppress(Exception):
-                    self._publish(store)
-            return result
+                    self._publish(self._store)
+        return result
 
-        return await self.read(commit)
+    async def _in_thread(self, work: Callable[[Store], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    def _run(self, work: Callable[[Store], Result]) -> Result:
+        with self._working():
+            return work(self._store)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        self._working_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._working_since = None
 
     async def mend(self, project: ProjectKey) -> list[str]:
         """Repair inconsistencies in the store of a project; return what was repaired."""
-        return await self.write(lambda tx: tx.mend(project))
+        return await self.write(lambda tx: repair.mend(tx, project))
 
     async def check(self) -> str | None:
         """Check the state file on disk; return its damage or None. The published file replaces a damaged one."""
         try:
-            await self.read(lambda store: store.check())
+            await self._in_thread(Store.check)
         except StoreError as error:
             return str(error)
         return None
 
     async def publish(self) -> None:
         """Publish all commits to readers now."""
-        await self.read(self._publish)
+        await self._in_thread(self._publish)
 
     async def maintain(self) -> None:
         """Run maintenance after a pass."""
         try:
-            await self.read(lambda store: store.tend())
+            await self._in_thread(Store.tend)
         except StoreError as error:
             # What was mirrored is safe and readable; only queries are slower.
             log.warning("maintenance of segments and leaves failed: %s", error)
@@ -127,7 +137,7 @@ class Writer:
             store.tail_values = tail_values
             self._interval = publish_interval
 
-        await self.read(change)
+        await self._in_thread(change)
 
     def _publish(self, store: Store) -> None:
         started = time.monotonic()

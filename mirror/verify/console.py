@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mirror.remote import console as remote
 from mirror.remote import queries
 from mirror.remote.client import Server
-from mirror.remote.console import Place
+from mirror.remote.console import Position
 from mirror.store import columns
 from mirror.store.reader import Reader
 from mirror.store.records import ConsolePage, ProjectKey
@@ -41,17 +41,17 @@ async def compare(
     """
     for start in range(0, len(run_ids), AT_ONCE):
         counts: dict[str, _Count] = {}
-        groups = deque([[Place(run_id) for run_id in run_ids[start : start + AT_ONCE]]])
+        groups = deque([[Position(run_id) for run_id in run_ids[start : start + AT_ONCE]]])
         while groups:
-            places = groups.popleft()
+            positions = groups.popleft()
             following = []
-            for place, answer in (await remote.fetch(server, project, places)).items():
+            for position, answer in (await remote.fetch(server, project, positions)).items():
                 if answer is None:
                     continue
-                if answer.stuck and len(places) > 1:
-                    groups.append([place])
+                if answer.stuck and len(positions) > 1:
+                    groups.append([position])
                     continue
-                count = counts.setdefault(place.run_id, _Count())
+                count = counts.setdefault(position.run_id, _Count())
                 await asyncio.to_thread(_compare, reader, project, answer.page, not answer.more, count)
                 if answer.more:
                     following.append(answer.behind)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mirror.patterns import fitting
 from mirror.remote.client import Server
 from mirror.settings.home import Home
-from mirror.store import checks, projects
+from mirror.store import projects, segment_checks
 from mirror.store import reader as store
 from mirror.store.reader import Reader
 from mirror.store.records import ProjectKey
@@ -55,7 +55,7 @@ async def verify(
 
 def _damaged(reader: Reader, project: ProjectKey, deep: bool) -> list[Verdict]:
     """The verdict on a project that is not compared with the server, if some of its segments are damaged."""
-    broken = checks.segment_damage(reader, reader.home.history, project, others=False)
+    broken = segment_checks.segment_damage(reader, reader.home.history, project, others=False)
     mirrored = store.mirrored(reader, project)
     if not broken or mirrored is None:
         return []

@@ -10,7 +10,7 @@ from mirror.remote.client import Server
 from mirror.remote.json_history import parse_events
 from mirror.store.reader import Reader
 from mirror.store.records import HistoryPage, ProjectKey
-from mirror.sync import plan
+from mirror.sync import request_windows
 from mirror.verify.findings import Finding, Level
 
 SAMPLES = 10_000
@@ -21,8 +21,8 @@ async def compare(
     server: Server, reader: Reader, project: ProjectKey, run_ids: Sequence[str]
 ) -> AsyncGenerator[tuple[str, Finding]]:
     """The findings for runs whose system metrics differ from the server's, one per key."""
-    for start in range(0, len(run_ids), plan.REQUEST_RUNS):
-        names = run_ids[start : start + plan.REQUEST_RUNS]
+    for start in range(0, len(run_ids), request_windows.REQUEST_RUNS):
+        names = run_ids[start : start + request_windows.REQUEST_RUNS]
         for run_id, texts in (await remote.fetch_events(server, project, names, SAMPLES)).items():
             page = parse_events(run_id, texts)
             if page.rows >= SAMPLES:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mirror.store.checks import Damage
+from mirror.store.damage import Damage
 from mirror.store.records import ProjectKey
 
 

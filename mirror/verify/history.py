@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.errors import CommError
 from mirror.remote.client import Server
-from mirror.remote.history import Answer, HistoryReader, Window
-from mirror.remote.json_history import KeyGlobs, parse
+from mirror.remote.history import Window
+from mirror.remote.json_history import KeyGlobs
 from mirror.store import columns
 from mirror.store.checks import HISTORY
 from mirror.store.reader import Reader
 from mirror.store.records import HistoryPage, ProjectKey
-from mirror.sync import plan
-from mirror.sync.ahead import in_order
+from mirror.sync import request_windows
 from mirror.sync.history_batch import Batch
-from mirror.sync.scout import locate
+from mirror.sync.lines import LineFetcher
 from mirror.wandb_json import loads
 
 AHEAD = 3
-"""How many responses may wait for comparison; with plan.REQUEST_BYTES and VALUES this bounds the memory."""
+"""How many responses may wait for comparison; with request_windows.REQUEST_BYTES and VALUES this bounds the memory."""
 
 VALUES = 1_000_000
 """How many values are compared at a time."""
@@ -71,9 +70,9 @@ class Values:
 
 @dataclass
 class Compared:
-    """The comparison of a run's history: `missing` and `extra` rows by place, differing values by key and kind.
+    """The comparison of a run's history: `missing` and `extra` rows by position, differing values by key and kind.
 
-    A place is start, middle or end: relative to the mirrored rows for `missing`, to the server's rows for `extra`.
+    A position is start, middle or end: relative to the mirrored rows for `missing`, to the server's rows for `extra`.
     `last` is the highest step for which the server returned a row.
     """
 
@@ -96,7 +95,7 @@ async def compare(
     server: Server,
     reader: Reader,
     project: ProjectKey,
-    spans: Sequence[plan.Span],
+    spans: Sequence[request_windows.Span],
     globs: Sequence[str],
     rows_done: Callable[[int], None],
     *,
@@ -109,7 +108,8 @@ async def compare(
     keys = KeyGlobs(globs)
     found = {span.run_id: Compared() for span in spans}
     gathered = Batch([])
-    async with aclosing(_in_order(server, project, spans, keys)) as answers:
+    lines = LineFetcher(server, project, list(found), keys, ahead=AHEAD)
+    async with aclosing(lines.fetch(spans)) as answers:
         async for answer in answers:
             gathered.add(answer)
             rows_done(sum(page.rows for _, page in answer.pages))
@@ -119,36 +119,6 @@ async def compare(
     if gathered.windows:
         await asyncio.to_thread(_compare, reader, project, gathered, keys, found, ordered=ordered)
     return found
-
-
-async def _in_order(
-    server: Server, project: ProjectKey, spans: Sequence[plan.Span], keys: KeyGlobs
-) -> AsyncGenerator[Batch]:
-    size = plan.RowSize()
-    reader = HistoryReader(server, project, [span.run_id for span in spans])
-
-    async def ask(windows: list[Window]) -> Batch:
-        return await asyncio.to_thread(_parse, windows, await reader.read(windows), keys, size)
-
-    jobs = plan.requests(await locate(server, project, spans, size), size)
-    answers = in_order(jobs, ask, ahead=AHEAD, in_trouble=reader.in_trouble, dropped=frozenset())
-    async with aclosing(answers):
-        async for batch in answers:
-            yield batch
-
-
-def _parse(windows: list[Window], read: Answer, keys: KeyGlobs, size: plan.RowSize) -> Batch:
-    answer = Batch(list(windows), failed=read.failed)
-    for window, texts in read.lines.items():
-        if texts is None:
-            answer.gone.append(window.run_id)
-            continue
-        size.learn(len(texts), sum(map(len, texts)))
-        try:
-            answer.pages.append((window, parse(window.run_id, texts, keys)))
-        except CommError as error:
-            answer.failed[window.run_id] = error
-    return answer
 
 
 def _compare(
@@ -190,8 +160,8 @@ def _compare(
         _count_differences(reader, project, found, earlier)
 
 
-def _add_extra(compared: Compared, place: str, rows: Rows) -> None:
-    compared.extra[place] = rows.and_(compared.extra.get(place))
+def _add_extra(compared: Compared, position: str, rows: Rows) -> None:
+    compared.extra[position] = rows.and_(compared.extra.get(position))
 
 
 def _joined(pages: Sequence[tuple[Window, HistoryPage]]) -> list[tuple[str, int, int]]:

@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mirror.errors import MirrorError
@@ -15,30 +14,21 @@ from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.runs import PageSize
-from mirror.store import checks
+from mirror.store import checks, segment_checks
 from mirror.store import reader as store
-from mirror.store.checks import Damage
+from mirror.store.damage import Damage
 from mirror.store.reader import Mirrored, Reader
 from mirror.store.records import KnownRun, RunRecord
 from mirror.store.runs import expected
-from mirror.sync import heads, plan
+from mirror.sync import heads, plan, request_windows
 from mirror.sync.context import PassResult, Progress, Scope, utc_now
 from mirror.sync.targets import Target
 from mirror.verify import console, events, history, runs
 from mirror.verify.findings import Finding, Level, Verdict, of_damage
 from mirror.verify.history import Compared
+from mirror.verify.look import Look
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class _Look:
-    """A run to compare. `moved` is why the server is ahead, if it is; `suspicions` are reasons to read its history."""
-
-    record: RunRecord
-    known: KnownRun
-    moved: str | None
-    suspicions: tuple[str, ...]
 
 
 async def verify_project(
@@ -78,7 +68,7 @@ class _Verification:
         self.mirrored = Mirrored()
         self.damaged: dict[str, list[Damage]] = {}
         self.of_run: dict[str, list[Finding]] = {}
-        self.looks: dict[str, _Look] = {}
+        self.looks: dict[str, Look] = {}
 
     async def run(self) -> None:
         """Run all steps, and collect the findings in the verdict."""
@@ -128,7 +118,7 @@ class _Verification:
         folder = reader.home.history
         names = list(self.run_ids or self.mirrored.known)
         names = [run_id for run_id in names if run_id in self.mirrored.known]
-        broken = checks.segment_damage(reader, folder, self.project)
+        broken = segment_checks.segment_damage(reader, folder, self.project)
         checks.lay_history(reader, folder, broken)
         damage = list(broken.values())
         values = keys = 0
@@ -212,7 +202,7 @@ class _Verification:
                 self._note(Level.NOTE, run_id, "history", mirror, server, cause)
                 continue
             suspicions = tuple(self._suspicions(record, run, counts[run.rid], moved))
-            self.looks[run_id] = _Look(_slim(record), run, moved, suspicions)
+            self.looks[run_id] = Look(_slim(record), run, moved, suspicions)
 
     def _missing(self, record: RunRecord) -> None:
         """Note a run that the mirror lacks: new since the last pass, or never pulled."""
@@ -286,13 +276,15 @@ class _Verification:
                     cause = "deleted on the server; `mirror sync` marks it at the next full listing"
                     self._note(Level.DIFFERS, name, "run", f"a {known[name].state} run", "no such run", cause)
 
-    async def _compare_histories(self, looks: Sequence[_Look]) -> None:
+    async def _compare_histories(self, looks: Sequence[Look]) -> None:
         """Read the history of all or of suspicious runs again, and turn the differences into findings."""
         looks = [look for look in looks if self.scope.history]
         wanted = [look for look in looks if self.deep or look.suspicions]
         # A history that was truncated on the server cannot be compared with what was mirrored before.
         wanted = [look for look in wanted if not (look.moved and plan.shrank(look.record, look.known))]
-        spans = [plan.Span(look.known.run_id, 0, last, _rows(look)) for look in wanted if (last := _end(look)) >= 0]
+        spans = [
+            request_windows.Span(look.known.run_id, 0, last, look.rows) for look in wanted if (last := look.end) >= 0
+        ]
         self.verdict.rows += sum(look.known.rows for look in looks)
         self.progress.rows_expected(self.project, sum(span.rows for span in spans))
         found = await history.compare(
@@ -317,7 +309,7 @@ class _Verification:
                 async for run_id, finding in findings:
                     self.of_run.setdefault(run_id, []).append(finding)
 
-    def _settle(self, look: _Look, compared: Compared) -> None:
+    def _settle(self, look: Look, compared: Compared) -> None:
         """Turn the comparison of one run's history into findings."""
         run_id, run = look.known.run_id, look.known
         damaged = self.damaged.get(run_id, [])
@@ -329,7 +321,7 @@ class _Verification:
             self._note(Level.DIFFERS, run_id, "history", f"{run.rows:,} rows", f"an error: {compared.error}", cause)
             return
         before = len(self.of_run.get(run_id, []))
-        for finding in _history_findings(look, compared, lost=bool(damaged)):
+        for finding in look.findings(compared, lost=bool(damaged)):
             self.of_run.setdefault(run_id, []).append(finding)
         if compared.missing or compared.extra or compared.differ:
             self._drop_explained(run_id, compared)
@@ -384,47 +376,6 @@ class _Verification:
             self.verdict.rows -= sum(self.mirrored.known[record.run_id].rows for record in changed)
             await self._compare_records(changed)
             await self._compare_histories([self.looks[r.run_id] for r in changed if r.run_id in self.looks])
-
-
-def _history_findings(look: _Look, compared: Compared, *, lost: bool) -> Iterable[Finding]:
-    run_id = look.known.run_id
-    if look.known.error:
-        missing = f"failed, will be retried: {look.known.error}"
-    elif lost:
-        missing = "lost from the file: it was damaged or changed"
-    else:
-        missing = "never pulled, or lost from the file with its count"
-    differs = Level.DIFFERS, run_id
-    for place, rows in sorted(compared.missing.items()):
-        server = f"{rows}"
-        where = {"start": "at the start", "end": "at the end"}.get(place, "in the middle")
-        yield Finding(*differs, "history rows", f"none of them, {where}", server, missing, flush=(run_id,))
-    if compared.extra:
-        mirror = f"{reduce(lambda some, more: some.and_(more), compared.extra.values())}"
-        cause = "truncated on the server without moving a timestamp, or written into the file"
-        yield Finding(*differs, "history rows", mirror, "none of them", cause, flush=(run_id,))
-    causes = {
-        "missing": missing,
-        "extra": "deleted on the server without a trace, or written into the file",
-        "changed": "changed in the file, or on the server after it was pulled",
-    }
-    for (key, kind), values in compared.differ.items():
-        at = f"at step {values.first}" + (f", the first of {values.values:,}" if values.values > 1 else "")
-        mirror, server = (runs.shown(value) for value in (values.mirror, values.server))
-        yield Finding(*differs, f"history.{key}", f"{mirror} {at}", server, causes[kind], flush=(run_id,))
-
-
-def _end(look: _Look) -> int:
-    """The last step to compare; steps logged after the last pass are left out."""
-    mirrored = -1 if look.known.last_step is None else look.known.last_step
-    if look.moved:
-        return mirrored
-    server = look.record.server_last_step
-    return max(mirrored, -1 if server is None else server)
-
-
-def _rows(look: _Look) -> int:
-    return max(look.known.rows, 1) if look.moved else max(look.record.server_rows, look.known.rows, 1)
 
 
 def _pending(run: KnownRun) -> bool:

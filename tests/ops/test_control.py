@@ -102,13 +102,13 @@ def test_every_endpoint_keeps_its_contract(bench, socket):
     ingestible.parent.mkdir(parents=True)
     ingestible.write_bytes(b"no such file")
     prelude = """
-import os, mirror.daemon.daemon as daemon
-whole = daemon.sync_project
+import os, mirror.daemon.passes as passes
+whole = passes.sync_project
 async def failing(context, project, **options):
     if options["run_ids"] == ("crash",):
         raise ValueError("no such thing")
     return await whole(context, project, **options)
-daemon.sync_project = failing
+passes.sync_project = failing
 """
     with bench.daemon(prelude) as daemon:
         bench.until(lambda: bench.sql("select count(*) from runs") == [(2,)])

@@ -130,13 +130,13 @@ def test_quiet_says_only_what_is_wrong(bench):
 
 CRASH = """
 import os
-import mirror.daemon.daemon as daemon
-whole = daemon.sync_project
+import mirror.daemon.passes as passes
+whole = passes.sync_project
 async def failing(context, project, **options):
     if project.project == "q" and os.path.exists({flag!r}):
         raise KeyError("no such thing, {key}\\nat all")
     return await whole(context, project, **options)
-daemon.sync_project = failing
+passes.sync_project = failing
 """
 
 

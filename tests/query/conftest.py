@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mirror.settings.home import Home
+from mirror.store import history, projects, runs
 from mirror.store.records import HistoryPage, ProjectKey, RunRecord
 from mirror.store.store import Store
 
@@ -79,12 +80,12 @@ def publish(data: Path, tail_values: int = 10_000_000) -> Home:
     store = Store.open(home, tail_values=tail_values)
     with store.transaction() as tx:
         for key in (VISION, NLP):
-            tx.add_project(key)
-            tx.upsert_runs([record for record in RUNS if record.project == key.project], now=SYNCED)
-            tx.record_success(key, SYNCED)
-        tx.append_history(VISION, [page("alpha", LOGGED), page("twin", {"loss": {0: 3.0}})])
-        tx.append_history(NLP, [page("twin", {"loss": {0: 4.0, 1: 5.0}})])
-        tx.mark_deleted(VISION, ["gone"], at=SYNCED)
+            projects.add(tx, key)
+            runs.upsert(tx, [record for record in RUNS if record.project == key.project], now=SYNCED)
+            projects.record_success(tx, key, SYNCED)
+        history.append(tx, VISION, [page("alpha", LOGGED), page("twin", {"loss": {0: 3.0}})])
+        history.append(tx, NLP, [page("twin", {"loss": {0: 4.0, 1: 5.0}})])
+        runs.mark_deleted(tx, VISION, ["gone"], at=SYNCED)
     store.seal()
     store.publish()
     store.close()

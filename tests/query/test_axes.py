@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from mirror.query import run_table
 from mirror.settings.home import Home
+from mirror.store import history, projects, runs
 from mirror.store.store import Store
 from tests.query.conftest import SYNCED, VISION, page
 from tests.query.conftest import run as record
@@ -48,11 +49,11 @@ def publish(data: Path, tail_values: int) -> Home:
     home = Home(data, data / "config.toml")
     store = Store.open(home, tail_values=tail_values)
     with store.transaction() as tx:
-        tx.add_project(VISION)
-        tx.upsert_runs([record(VISION, "axes", 0, config_meta={"m": DEFINED})], now=SYNCED)
-        tx.upsert_runs([record(VISION, "plain", 1)], now=SYNCED)
-        tx.append_history(VISION, [page("axes", LOGGED), page("plain", LOGGED)])
-        tx.record_success(VISION, SYNCED)
+        projects.add(tx, VISION)
+        runs.upsert(tx, [record(VISION, "axes", 0, config_meta={"m": DEFINED})], now=SYNCED)
+        runs.upsert(tx, [record(VISION, "plain", 1)], now=SYNCED)
+        history.append(tx, VISION, [page("axes", LOGGED), page("plain", LOGGED)])
+        projects.record_success(tx, VISION, SYNCED)
     store.seal()
     store.publish()
     store.close()

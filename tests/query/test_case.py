@@ -12,6 +12,8 @@ from pyarrow import parquet
 
 import mirror as package
 from mirror.settings.home import Home
+from mirror.store import history, projects
+from mirror.store import runs as stored_runs
 from mirror.store.records import ProjectKey
 from mirror.store.store import Store
 from tests.query.conftest import SYNCED, page, run
@@ -31,10 +33,10 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Home:
                 run(project, "a", 0, config=both, summary={"Acc": 0.1, "acc": 0.9}),
                 run(project, "A", 1, config={"LR": 20.0}, summary={"acc": 0.5}),
             ]
-            tx.add_project(project)
-            tx.upsert_runs(runs, now=SYNCED)
-            tx.append_history(project, [page("a", {"Loss": {0: 1.0 + offset}, "loss": {0: 5.0, 1: 6.0}})])
-            tx.record_success(project, SYNCED)
+            projects.add(tx, project)
+            stored_runs.upsert(tx, runs, now=SYNCED)
+            history.append(tx, project, [page("a", {"Loss": {0: 1.0 + offset}, "loss": {0: 5.0, 1: 6.0}})])
+            projects.record_success(tx, project, SYNCED)
     store.publish()
     store.close()
     return home

@@ -9,6 +9,8 @@ import pytest
 from mirror.snapshot.connection import connected
 from mirror.snapshot.downsample import Curve, axis_of, curves, logged_keys, placed
 from mirror.snapshot.paths import Project
+from mirror.store import history, projects
+from mirror.store import runs as stored_runs
 from mirror.store.store import Store
 from tests.query.conftest import NLP as NLP_KEY
 from tests.query.conftest import SYNCED, page
@@ -30,22 +32,24 @@ def connection(tmp_path_factory):
     store = Store.open(home, tail_values=10_000)
     with store.transaction() as tx:
         for key in (VISION_KEY, NLP_KEY):
-            tx.add_project(key)
-        tx.upsert_runs([record(VISION_KEY, "long", 0), record(VISION_KEY, "short", 1)], now=SYNCED)
-        tx.upsert_runs([record(NLP_KEY, "short", 2)], now=SYNCED)
+            projects.add(tx, key)
+        stored_runs.upsert(tx, [record(VISION_KEY, "long", 0), record(VISION_KEY, "short", 1)], now=SYNCED)
+        stored_runs.upsert(tx, [record(NLP_KEY, "short", 2)], now=SYNCED)
         defined = {"m": [{"1": "epoch"}, {"2": "val/*", "5": 1}]}
-        tx.upsert_runs([record(NLP_KEY, name, 3, config_meta=defined) for name in ("one", "two")], now=SYNCED)
-        tx.upsert_runs([record(NLP_KEY, "typo", 4, config_meta={"m": [{"1": "acc", "4": "epcoh"}]})], now=SYNCED)
-        tx.append_history(NLP_KEY, [page("typo", {"acc": {3: 0.5}, "epcoh": {3: "one"}})])
+        stored_runs.upsert(tx, [record(NLP_KEY, name, 3, config_meta=defined) for name in ("one", "two")], now=SYNCED)
+        stored_runs.upsert(
+            tx, [record(NLP_KEY, "typo", 4, config_meta={"m": [{"1": "acc", "4": "epcoh"}]})], now=SYNCED
+        )
+        history.append(tx, NLP_KEY, [page("typo", {"acc": {3: 0.5}, "epcoh": {3: "one"}})])
         for name in ("one", "two"):
             points = {"val/acc": {0: 9.0, 2: 0.1, 5: 0.2, 9: 0.3}, "epoch": {1: 1.0, 4: 2.0, 8: 1.5}}
-            tx.append_history(NLP_KEY, [page(name, points)])
+            history.append(tx, NLP_KEY, [page(name, points)])
         clock = {step: 10.0 * step for step in range(3000)}
-        tx.append_history(VISION_KEY, [page("long", {"loss": LONG, "_runtime": clock, "note": {3: "text"}})])
-        tx.append_history(
-            VISION_KEY, [page("short", {"loss": {0: 3.0, 7: 2.0, 9: math.inf}, "_runtime": {0: 0.5, 9: 4.0}})]
+        history.append(tx, VISION_KEY, [page("long", {"loss": LONG, "_runtime": clock, "note": {3: "text"}})])
+        history.append(
+            tx, VISION_KEY, [page("short", {"loss": {0: 3.0, 7: 2.0, 9: math.inf}, "_runtime": {0: 0.5, 9: 4.0}})]
         )
-        tx.append_history(NLP_KEY, [page("short", {"loss": {1: 4.0}, "flat": {5: 1.0}})])
+        history.append(tx, NLP_KEY, [page("short", {"loss": {1: 4.0}, "flat": {5: 1.0}})])
     store.seal()
     store.publish()
     store.close()

@@ -17,6 +17,7 @@ from mirror.query.export import RELATIONS
 from mirror.query.lake_target import Folder
 from mirror.settings.home import Home
 from mirror.snapshot.paths import Project
+from mirror.store import staging
 from mirror.store.names import literal
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, opened, run, write
@@ -98,8 +99,8 @@ def test_values_of_a_run_that_was_replaced_are_left_out(tmp_path: Path) -> None:
         store.seal()
         assert put(store, root).rows == sum(_rows(root).values())
         with store.transaction() as tx:
-            tx.stage_history(PROJECT, [curve("a", range(3), scale=7.0)])
-            tx.swap_history(PROJECT, "a", rows=3, last_step=2)
+            staging.stage(tx, PROJECT, [curve("a", range(3), scale=7.0)])
+            staging.swap(tx, PROJECT, "a", rows=3, last_step=2)
         put(store, root)
         mine = read(root, "select run_id, count(*), max(value) from history group by 1 order by 1")
         assert mine == [("a", 3, 7.0), ("b", 50, 1.0)]

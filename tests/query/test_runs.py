@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from mirror.settings.home import Home
+from mirror.store import projects, runs
 from mirror.store.store import Store
 from tests.query.conftest import NLP, SYNCED, VISION, run
 
@@ -230,10 +231,10 @@ def test_a_selected_key_has_the_type_that_it_has_in_the_projects_asked_for(
             (VISION, [run(VISION, "a", 0, config={"n": 1, "m": 1}, summary={"f": True}), run(VISION, "gone", 1, config={"n": "x"})]),
             (NLP, [run(NLP, "b", 2, config={"n": "one", "m": 0.5}, summary={"f": 2}), run(NLP, "c", 3, config={"n": 2}, summary={})]),
         ):  # fmt: skip
-            tx.add_project(project)
-            tx.upsert_runs(records, now=SYNCED)
-            tx.record_success(project, SYNCED)
-        tx.mark_deleted(VISION, ["gone"], at=SYNCED)
+            projects.add(tx, project)
+            runs.upsert(tx, records, now=SYNCED)
+            projects.record_success(tx, project, SYNCED)
+        runs.mark_deleted(tx, VISION, ["gone"], at=SYNCED)
     store.publish()
     store.close()
     monkeypatch.setenv("MIRROR_HOME", str(home.data))

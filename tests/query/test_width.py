@@ -20,6 +20,7 @@ import mirror as package
 from mirror.query import run_table
 from mirror.settings.home import Home
 from mirror.snapshot import run_query
+from mirror.store import history, projects, runs
 from mirror.store.records import HistoryPage
 from mirror.store.store import Store
 from tests.query.conftest import SYNCED, VISION, run
@@ -51,7 +52,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Home:
     )
     store = Store.open(home)
     with store.transaction() as tx:
-        tx.add_project(VISION)
+        projects.add(tx, VISION)
         odd: dict[str, Any] = {
             "k0": True,
             "k1": 9007199254740993,
@@ -62,11 +63,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Home:
         whole = {f"k{place}": place / 2 for place in range(LEAVES)} | odd
         half = {name: value for name, value in whole.items() if int(name[1:]) % 2}
         defined = {"m": [{"1": names[0]}, {"2": "part1/*", "5": 1}, *({"1": name, "5": 1} for name in names[2::10])]}
-        tx.upsert_runs(
-            [run(VISION, "one", 0, config=whole, config_meta=defined), run(VISION, "two", 1, config=half)], now=SYNCED
+        runs.upsert(
+            tx,
+            [run(VISION, "one", 0, config=whole, config_meta=defined), run(VISION, "two", 1, config=half)],
+            now=SYNCED,
         )
-        tx.append_history(VISION, [HistoryPage("one", table, rows=ROWS, last_step=ROWS - 1)])
-        tx.record_success(VISION, SYNCED)
+        history.append(tx, VISION, [HistoryPage("one", table, rows=ROWS, last_step=ROWS - 1)])
+        projects.record_success(tx, VISION, SYNCED)
     store.publish()
     store.close()
     return home

@@ -11,6 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from mirror.settings.home import Home
+from mirror.store import history as stored_history
+from mirror.store import projects
+from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryPage, ProjectKey, RunRecord
 from mirror.store.store import Store
 from tests.reading import rows
@@ -95,9 +98,9 @@ def opened(root: Path, **settings):
 def write(store: Store, *runs: RunRecord, history: Iterable[HistoryPage] = (), project: ProjectKey = PROJECT) -> None:
     """One transaction with these runs, then this history."""
     with store.transaction() as tx:
-        tx.add_project(project)
-        tx.upsert_runs(runs, now=NOW)
-        tx.append_history(project, list(history))
+        projects.add(tx, project)
+        stored_runs.upsert(tx, runs, now=NOW)
+        stored_history.append(tx, project, list(history))
 
 
 def settle(store: Store) -> bool:

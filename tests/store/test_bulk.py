@@ -9,7 +9,7 @@ import pytest
 
 from mirror.errors import StoreError
 from mirror.metrics import arrange, summarise
-from mirror.store import bulk, checks, segment_writer, staging
+from mirror.store import bulk, checks, history, refresh, repair, segment_checks, segment_writer, staging
 from mirror.store.records import HistoryPage, ProjectKey
 from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, write
 
@@ -57,9 +57,9 @@ def test_what_is_still_to_come_counts_towards_outgrowing_the_tail(tmp_path):
     with opened(tmp_path, tail_values=100) as store:
         write(store, run())
         with store.transaction() as tx:
-            tx.append_history(PROJECT, [mixed("a1", 0)], to_come=70)
+            history.append(tx, PROJECT, [mixed("a1", 0)], to_come=70)
         with store.transaction() as tx:
-            tx.append_history(PROJECT, [mixed("a1", 10)], to_come=90)
+            history.append(tx, PROJECT, [mixed("a1", 10)], to_come=90)
         assert read(store, "SELECT count(*) FROM store.history_tail") == [(23,)]
         assert read(store, "SELECT value_count FROM store.segments") == [(23,)]
 
@@ -84,8 +84,8 @@ def test_a_transaction_that_fails_leaves_no_segment(tmp_path):
         write(store, run())
         # Of a run that was never written, which is found out after the segment.
         with pytest.raises(StoreError), store.transaction() as tx:  # noqa: PT012
-            tx.append_history(PROJECT, [mixed("a1", 0)])
-            tx.append_history(PROJECT, [mixed("unknown", 0)])
+            history.append(tx, PROJECT, [mixed("a1", 0)])
+            history.append(tx, PROJECT, [mixed("unknown", 0)])
         assert read(store, "SELECT count(*) FROM history") == [(0,)]
         write(store, history=[mixed("a1", 0)])
         assert read(store, "SELECT count(*) FROM history") == [(23,)]
@@ -114,11 +114,11 @@ def again(store, *, stop_before_swap=False):
     """Both runs are pulled again in two transactions, each value doubled; readers look on."""
     seen = read(store, HISTORY)
     with store.transaction() as tx:
-        tx.request_refresh(PROJECT, ["a", "b"])
+        refresh.request(tx, PROJECT, ["a", "b"])
     for first in (0, 10):
         pages = [mixed("b", first), mixed("a", first)]
         with store.transaction() as tx:
-            tx.stage_history(PROJECT, [doubled(one) for one in pages])
+            staging.stage(tx, PROJECT, [doubled(one) for one in pages])
         store.seal()
         store.tend()
         assert repr(read(store, HISTORY)) == repr(seen), "what is gathered is not seen"
@@ -126,8 +126,8 @@ def again(store, *, stop_before_swap=False):
         return
     for run_id in ("a", "b"):
         with store.transaction() as tx:
-            assert tx.staged(PROJECT, run_id) == (20, 19)
-            tx.swap_history(PROJECT, run_id, rows=20, last_step=19)
+            assert staging.staged(tx.db, PROJECT, run_id) == (20, 19)
+            staging.swap(tx, PROJECT, run_id, rows=20, last_step=19)
         left = read(store, "SELECT run_id, max(step), max(value) FILTER (WHERE key = 'loss') FROM history GROUP BY 1")
         assert (run_id, 19, 2.0) in left
 
@@ -157,7 +157,7 @@ def replaced(root, tail_values):
 def mirror_damage(store):
     db = store._db
     return [
-        *checks.segment_damage(db, store.home.history, PROJECT).values(),
+        *segment_checks.segment_damage(db, store.home.history, PROJECT).values(),
         *checks.owners(db),
         *checks.cursors(db, PROJECT),
     ]
@@ -178,9 +178,9 @@ def test_what_is_gathered_lasts_until_it_is_dropped_or_swapped_in(tmp_path):
     with opened(tmp_path, tail_values=0) as store:
         assert {file.name for file in store.home.history.rglob("*.parquet")} == gathered
         with store.transaction() as tx:
-            assert tx.staged(PROJECT, "a") == (20, 19)
-            tx.request_refresh(PROJECT, ["a"])
-            tx.swap_history(PROJECT, "b", rows=20, last_step=19)
+            assert staging.staged(tx.db, PROJECT, "a") == (20, 19)
+            refresh.request(tx, PROJECT, ["a"])
+            staging.swap(tx, PROJECT, "b", rows=20, last_step=19)
         assert read(store, "SELECT run_id, count(*) FROM history GROUP BY 1 ORDER BY 1") == [("a", 23), ("b", 46)]
         assert store.tend(), "half of each segment is of no use"
         assert read(store, "SELECT run_id, count(*) FROM history GROUP BY 1 ORDER BY 1") == [("a", 23), ("b", 46)]
@@ -196,9 +196,9 @@ def test_a_gathered_history_whose_segment_is_lost_is_gathered_again(tmp_path):
         for file in set(store.home.history.rglob("*.parquet")) - before:
             file.unlink()
         with store.transaction() as tx:
-            told = tx.mend(PROJECT)
+            told = repair.mend(tx, PROJECT)
             assert [line.split(" (")[1] for line in told] == ["no file)", "no file)"]
-            assert tx.staged(PROJECT, "a") == tx.staged(PROJECT, "b") == (0, None)
+            assert staging.staged(tx.db, PROJECT, "a") == staging.staged(tx.db, PROJECT, "b") == (0, None)
         assert read(store, "SELECT count(*) FROM history") == [(46,)]
 
 
@@ -207,7 +207,7 @@ def test_a_long_history_that_is_cut_goes_into_a_segment(tmp_path):
         write(store, run("a"))
         write(store, history=[mixed("a", 0), mixed("a", 10)])
         with store.transaction() as tx:
-            tx.cut_history(PROJECT, "a", last_step=11)
+            staging.cut(tx, PROJECT, "a", last_step=11)
         assert read(store, "SELECT max(step), count(*) FROM history") == [(11, 30)]
         assert read(store, "SELECT count(*) FROM store.history_tail") == [(0,)]
         assert read(store, "SELECT history_rows FROM runs") == [(12,)]

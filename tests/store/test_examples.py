@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from mirror.store import sqlfiles
+from mirror.store import console, history, projects, sqlfiles
 from mirror.store.records import ConsolePage
 from tests.store.kit import NOW, PROJECT, curve, page, read, run, write
 
@@ -84,7 +84,7 @@ def test_last_console_lines(store):
     write(store, run("bad", state="failed"), run("good"))
     lines = [(number, None, "error" if number == 4 else None, f"line {number}") for number in range(5)]
     with store.transaction() as tx:
-        tx.put_console(PROJECT, [ConsolePage(run_id, 0, lines, last=True) for run_id in ("bad", "good")])
+        console.put_console(tx, PROJECT, [ConsolePage(run_id, 0, lines, last=True) for run_id in ("bad", "good")])
     assert example(store, "last_console_lines") == [
         (*HERE, "bad", 2, None, "line 2"),
         (*HERE, "bad", 3, None, "line 3"),
@@ -116,7 +116,9 @@ def test_gpu_hours_by_user(store):
     write(store, run("a", duration_s=7200.0), run("b", duration_s=3600.0), run("c", username="bob", duration_s=None))
     keys = ["system.gpu.0.gpu", "system.gpu.1.gpu", "system.gpu.1.memory", "system.cpu"]
     with store.transaction() as tx:
-        tx.replace_system_metrics(PROJECT, page("a", [(step, key, 50.0, None) for key in keys for step in (0, 1)]))
+        history.replace_system_metrics(
+            tx, PROJECT, page("a", [(step, key, 50.0, None) for key in keys for step in (0, 1)])
+        )
     month = datetime(2026, 11, 1)
     assert example(store, "gpu_hours_by_user") == [("ann", month, 2, 3.0, 4.0), ("bob", month, 1, None, 0.0)]
 
@@ -130,5 +132,5 @@ def test_stale_runs(store):
         run("over", heartbeat_at=long_ago),
     )
     with store.transaction() as tx:
-        tx.record_success(PROJECT, NOW)
+        projects.record_success(tx, PROJECT, NOW)
     assert example(store, "stale_runs") == [(*HERE, "lost", "brave-sun-1", "ann", "box", long_ago, 45)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mirror.store import history, history_cursors, refresh, runs, staging
 from tests.store.kit import NOW, PROJECT, curve, page, read, run, write
 
 HISTORY = "select run_id, step, key, value from history order by all"
@@ -14,7 +15,7 @@ def test_values_behind_the_last_step_are_appended(store):
     write(store, history=[curve("a1", [2]), curve("a1", [3, 7])])
     assert [row[1] for row in read(store, HISTORY)] == [0, 1, 2, 3, 7]
     assert read(store, "select history_rows from runs") == [(5,)]
-    assert store.known_runs(PROJECT)["a1"].last_step == 7
+    assert store.read(lambda db: runs.known(db, PROJECT))["a1"].last_step == 7
 
 
 def test_lines_that_are_mirrored_already_are_not_taken_again(store):
@@ -29,7 +30,7 @@ def test_lines_that_are_mirrored_already_are_not_taken_again(store):
         ("acc", 5, 0, 4),
         ("loss", 8, 0, 7),
     ]
-    known = store.known_runs(PROJECT)["a1"]
+    known = store.read(lambda db: runs.known(db, PROJECT))["a1"]
     assert (known.rows, known.last_step) == (8, 7)
 
 
@@ -50,7 +51,7 @@ def test_of_two_values_at_one_step_and_key_the_later_one_holds(store):
 def test_lines_without_a_mirrored_value_move_the_cursor(store):
     write(store, run(), history=[page("a1", [], rows=4, last_step=3)])
     write(store, history=[page("a1", [], rows=0), page("a1", [(5, "x", 1.0, None)], rows=3, last_step=9)])
-    known = store.known_runs(PROJECT)["a1"]
+    known = store.read(lambda db: runs.known(db, PROJECT))["a1"]
     assert (known.rows, known.last_step) == (7, 9)
     assert read(store, HISTORY) == [("a1", 5, "x", 1.0)]
 
@@ -67,11 +68,11 @@ def test_success_forgets_failures_but_a_failure_after_it_counts_on(store):
     write(store, run(), run("b2"))
     with store.transaction() as tx:
         for run_id in ("a1", "b2", "a1"):
-            tx.set_aside(PROJECT, run_id, error="bad", next_try_at=NOW)
+            history_cursors.record_failure(tx, PROJECT, run_id, error="bad", next_try_at=NOW)
     with store.transaction() as tx:
-        tx.append_history(PROJECT, [curve("a1", [0]), curve("b2", [0])])
-        tx.set_aside(PROJECT, "a1", error="worse", next_try_at=NOW)
-    known = store.known_runs(PROJECT)
+        history.append(tx, PROJECT, [curve("a1", [0]), curve("b2", [0])])
+        history_cursors.record_failure(tx, PROJECT, "a1", error="worse", next_try_at=NOW)
+    known = store.read(lambda db: runs.known(db, PROJECT))
     assert (known["a1"].attempts, known["a1"].error) == (3, "worse")
     assert (known["b2"].attempts, known["b2"].error, known["b2"].next_try_at) == (0, None, None)
 
@@ -85,20 +86,20 @@ def test_a_run_that_is_pulled_afresh_is_replaced_at_once(store, sealed):
         write(store, history=[curve("a1", range(6, 8))])
     old = read(store, HISTORY)
     with store.transaction() as tx:
-        tx.set_aside(PROJECT, "a1", error="a gap", next_try_at=NOW)
-        tx.request_refresh(PROJECT, ["a1"])
-    assert store.known_runs(PROJECT)["a1"].next_try_at is None
+        history_cursors.record_failure(tx, PROJECT, "a1", error="a gap", next_try_at=NOW)
+        refresh.request(tx, PROJECT, ["a1"])
+    assert store.read(lambda db: runs.known(db, PROJECT))["a1"].next_try_at is None
     for steps in (range(2), range(1, 4)):
         with store.transaction() as tx:
-            tx.stage_history(PROJECT, [curve("a1", steps, scale=7)])
+            staging.stage(tx, PROJECT, [curve("a1", steps, scale=7)])
     with store.transaction() as tx:
-        tx.stage_history(PROJECT, [page("a1", [], rows=2, last_step=5)])
-        assert tx.staged(PROJECT, "a1") == (6, 5)
-        assert tx.staged(PROJECT, "b2") == (0, None)
+        staging.stage(tx, PROJECT, [page("a1", [], rows=2, last_step=5)])
+        assert staging.staged(tx.db, PROJECT, "a1") == (6, 5)
+        assert staging.staged(tx.db, PROJECT, "b2") == (0, None)
     assert read(store, HISTORY) == old
     with store.transaction() as tx:
-        tx.swap_history(PROJECT, "a1", rows=6, last_step=5)
-        assert tx.staged(PROJECT, "a1") == (0, None)
+        staging.swap(tx, PROJECT, "a1", rows=6, last_step=5)
+        assert staging.staged(tx.db, PROJECT, "a1") == (0, None)
     assert read(store, HISTORY) == [
         *(("a1", step, "loss", 7 / (step + 1)) for step in range(4)),
         *(("b2", step, "loss", 1 / (step + 1)) for step in range(3)),
@@ -107,7 +108,7 @@ def test_a_run_that_is_pulled_afresh_is_replaced_at_once(store, sealed):
         ("a1", 4, 3, 1.75, 7.0, 1.75),
         ("b2", 3, 2, 1 / 3, 1.0, 1 / 3),
     ]
-    known = store.known_runs(PROJECT)["a1"]
+    known = store.read(lambda db: runs.known(db, PROJECT))["a1"]
     assert (known.rows, known.last_step, known.refresh, known.error) == (6, 5, False, None)
     write(store, history=[curve("a1", range(4, 7))])
     assert read(store, "select step from history where run_id = 'a1' order by step") == [(0,), (1,), (2,), (3,), (6,)]
@@ -117,11 +118,11 @@ def test_what_was_gathered_is_dropped_when_a_refresh_is_asked_for_again(store):
     write(store, run(), run("b2"))
     for _ in range(2):
         with store.transaction() as tx:
-            tx.request_refresh(PROJECT, ["a1", "b2"])
-            assert tx.staged(PROJECT, "a1") == (0, None)
-            tx.stage_history(PROJECT, [curve("a1", range(3)), curve("b2", range(2))])
+            refresh.request(tx, PROJECT, ["a1", "b2"])
+            assert staging.staged(tx.db, PROJECT, "a1") == (0, None)
+            staging.stage(tx, PROJECT, [curve("a1", range(3)), curve("b2", range(2))])
     with store.transaction() as tx:
-        tx.swap_history(PROJECT, "a1", rows=3, last_step=None)
-        assert tx.staged(PROJECT, "b2") == (2, 1)
+        staging.swap(tx, PROJECT, "a1", rows=3, last_step=None)
+        assert staging.staged(tx.db, PROJECT, "b2") == (2, 1)
     assert read(store, "select run_id, step from history order by all") == [("a1", 0), ("a1", 1), ("a1", 2)]
     assert read(store, "select refresh from store.run_history order by rid") == [(False,), (True,)]

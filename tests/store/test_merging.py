@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mirror.store import segment_merge, segment_writer, segments
+from mirror.store import segment_merge, segment_writer, segments, staging
 from mirror.store.names import literal
 from mirror.store.segment_merge import Source, Unsuitable
 from tests.store.kit import PROJECT, curve, opened, read, run, settle, write
@@ -92,6 +92,6 @@ def test_what_cannot_be_merged_is_sorted(tmp_path, monkeypatch):
             (600, 600, 30 * 190)
         ]
         with store.transaction() as tx:
-            tx.stage_history(PROJECT, [])
-            tx.swap_history(PROJECT, "r3", rows=0, last_step=None)
+            staging.stage(tx, PROJECT, [])
+            staging.swap(tx, PROJECT, "r3", rows=0, last_step=None)
         assert read(store, "SELECT count(*) FROM history") == [(580,)]

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from mirror.errors import StoreBusy, StoreError
-from mirror.store import compact, sqlfiles
+from mirror.store import compact, projects, runs, sqlfiles
 from mirror.store.database import Database
 from tests.store.kit import NOW, PROJECT, curve, opened, read, run, settle, write
 
@@ -28,9 +28,9 @@ WRITER = textwrap.dedent("""
         done = int(sys.argv[2])
         while True:
             with store.transaction() as tx:
-                tx.upsert_runs([run(config={"n": done + 1}, tags=("t",))], now=NOW)
-                tx.append_history(PROJECT, [curve("a1", range(done * 100, done * 100 + 100))])
-                tx.set_cursor(PROJECT, ProjectCursor(NOW + timedelta(seconds=done + 1)))
+                runs.upsert(tx, [run(config={"n": done + 1}, tags=("t",))], now=NOW)
+                history.append(tx, PROJECT, [curve("a1", range(done * 100, done * 100 + 100))])
+                projects.set_cursor(tx, PROJECT, ProjectCursor(NOW + timedelta(seconds=done + 1)))
             done += 1
             print(done, flush=True)
             settle(store)
@@ -67,7 +67,7 @@ FULL = textwrap.dedent("""
         except StoreError as error:
             print(error)
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-        there = store.known_runs(store.projects()[0])["a1"].rows
+        there = store.read(lambda db: runs.known(db, store.read(projects.everything)[0]))["a1"].rows
         # A commit whose checkpoint found no room may be reported as failed, and be there.
         assert there in (steps, steps + 5000), (there, steps)
         steps = there
@@ -112,7 +112,7 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(tmp_path, monkeypatch
     monkeypatch.undo()
     with opened(tmp_path) as store:
         assert read(store, "select count(*) from duckdb_tables() where table_name = 'half'") == [(0,)]
-        assert list(store.known_runs(PROJECT)) == ["a1"]
+        assert list(store.read(lambda db: runs.known(db, PROJECT))) == ["a1"]
 
 
 def test_a_store_from_a_newer_program_is_refused_and_left_alone(tmp_path):
@@ -205,13 +205,13 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed):
         os.kill(writer.pid, signal.SIGKILL)
         acknowledged += [int(line) for line in writer.communicate()[0].splitlines()]
         with opened(tmp_path, tail_values=500) as store:
-            done = store.known_runs(PROJECT)["a1"].rows // 100
+            done = store.read(lambda db: runs.known(db, PROJECT))["a1"].rows // 100
             # One more may have been committed than could still be told.
             assert done - acknowledged[-1] in (0, 1)
             assert read(store, "select count(*), count(distinct step) from history") == [(done * 100, done * 100)]
             assert read(store, 'select "config.n" from "team/vision"') == [(done,)]
             assert read(store, "select rows, last_step from history_keys") == [(done * 100, done * 100 - 1)]
-            assert (store.cursor(PROJECT).covered_to - NOW).total_seconds() == done
+            assert (store.read(lambda db: projects.cursor(db, PROJECT)).covered_to - NOW).total_seconds() == done
             listed = {path for (path,) in read(store, "select path from store.segments")}
             files = {str(file.relative_to(store.home.history)) for file in store.home.history.rglob("*.*")}
             assert files == listed

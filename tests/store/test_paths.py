@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from mirror.snapshot.connection import connected
-from mirror.store import checks
+from mirror.store import segment_checks, staging
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
 from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, settle, write
@@ -26,8 +26,8 @@ def filled(root, project=PROJECT):
         write(store, run("c3", project), history=[page("c3", VALUES)], project=project)
         assert settle(store)
         with store.transaction() as tx:
-            tx.stage_history(project, [page("b2", VALUES)])
-            tx.swap_history(project, "b2", rows=3, last_step=2)
+            staging.stage(tx, project, [page("b2", VALUES)])
+            staging.swap(tx, project, "b2", rows=3, last_step=2)
         store.publish()
     here = (project.entity, project.project)
     return [(*here, name, step, *rest) for name in ("a1", "b2", "c3") for step, *rest in VALUES]
@@ -50,7 +50,7 @@ def test_a_folder_around_the_home_changes_no_value(tmp_path, folder):
         assert reader.execute(HISTORY).fetchall() == expected
     db = Database(root / "state.duckdb", "v1.4.0")
     try:
-        assert checks.segment_damage(db, root / "history", PROJECT) == {}
+        assert segment_checks.segment_damage(db, root / "history", PROJECT) == {}
     finally:
         db.close()
 

@@ -13,6 +13,7 @@ import duckdb
 import pytest
 
 from mirror.errors import StoreDamaged, StoreError
+from mirror.store import local, projects, runs
 from mirror.store.database import Database
 from mirror.store.records import ProjectCursor, ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, home_at, opened, read, run, settle, write
@@ -42,8 +43,8 @@ def filled(root):
         write(store, run("a1", name="renamed"), run("tail"), history=[curve("tail", range(100))])
         write(store, run("b1", OTHER), history=[curve("b1", range(50))], project=OTHER)
         with store.transaction() as tx:
-            tx.mark_deleted(PROJECT, ["gone"], at=NOW)
-            tx.set_cursor(PROJECT, ProjectCursor(NOW))
+            runs.mark_deleted(tx, PROJECT, ["gone"], at=NOW)
+            projects.set_cursor(tx, PROJECT, ProjectCursor(NOW))
         store.publish()
     return content(root)
 
@@ -127,14 +128,14 @@ def test_a_state_that_is_damaged_is_made_anew_from_the_published_file(tmp_path, 
         assert line.startswith(f"{state} ")
         assert f": rebuilt from {published.name} of 20" in line
         assert "\n" not in line
-        assert store.cursor(PROJECT) == ProjectCursor(NOW)
+        assert store.read(lambda db: projects.cursor(db, PROJECT)) == ProjectCursor(NOW)
         assert state.stat().st_mode & 0o777 == 0o600
         write(store, run("new"))
         assert read(store, "select run_id from runs where project = 'vision' order by 1") == [
             ("a1",), ("gone",), ("new",), ("tail",),
         ]  # fmt: skip
         with store.transaction() as tx:
-            tx.forget_run(PROJECT, "new")
+            local.forget(tx, PROJECT, "new")
         store.publish()
     assert content(tmp_path) == before
     assert sorted((tmp_path / "history").rglob("*.parquet")) == segments
@@ -150,7 +151,7 @@ def test_damage_of_the_state_that_is_open_is_never_published(tmp_path, caplog):
     with opened(tmp_path, tail_values=1000) as store:
         deep_while_open(tmp_path / "state.duckdb")
         with store.transaction() as tx:
-            tx.set_cursor(PROJECT, ProjectCursor(NOW))
+            projects.set_cursor(tx, PROJECT, ProjectCursor(NOW))
         with pytest.raises(StoreDamaged) as told:
             store.publish()
         assert re.fullmatch(

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from mirror.store import history, projects, runs
 from mirror.store.records import ProjectKey
 from tests.store.kit import EARLIER, NOW, PROJECT, curve, page, read, run, write
 
@@ -192,14 +193,16 @@ def test_system_metrics_of_a_run_are_replaced_as_a_whole(store):
     write(store, run(), run("b2"))
     for scale in (1.0, 2.0):
         with store.transaction() as tx:
-            tx.replace_system_metrics(PROJECT, page("a1", [(0, "gpu", scale, None), (0, "gpu", scale + 1, None)]))
-            tx.replace_system_metrics(PROJECT, page("b2", [(7, "cpu", 1.0, None)]))
+            history.replace_system_metrics(
+                tx, PROJECT, page("a1", [(0, "gpu", scale, None), (0, "gpu", scale + 1, None)])
+            )
+            history.replace_system_metrics(tx, PROJECT, page("b2", [(7, "cpu", 1.0, None)]))
     assert read(store, "from system_metrics order by run_id") == [
         ("team", "vision", "a1", 0, "gpu", 3.0, None),
         ("team", "vision", "b2", 7, "cpu", 1.0, None),
     ]
     with store.transaction() as tx:
-        tx.replace_system_metrics(PROJECT, page("a1", []))
+        history.replace_system_metrics(tx, PROJECT, page("a1", []))
     assert read(store, "select run_id from system_metrics") == [("b2",)]
 
 
@@ -207,10 +210,10 @@ def test_a_project_shows_its_counts_and_how_fresh_it_is(store):
     other = ProjectKey("team", "empty")
     write(store, run(state="running"), run("b2"), run("c3"), history=[curve("a1", range(4)), curve("c3", range(9))])
     with store.transaction() as tx:
-        tx.add_project(other)
-        tx.mark_deleted(PROJECT, ["c3"], at=NOW)
-        tx.record_success(PROJECT, EARLIER)
-        tx.record_failure(PROJECT, "the server said no", NOW)
+        projects.add(tx, other)
+        runs.mark_deleted(tx, PROJECT, ["c3"], at=NOW)
+        projects.record_success(tx, PROJECT, EARLIER)
+        projects.record_failure(tx, PROJECT, "the server said no", NOW)
     rows = read(store, "from projects order by project")
     assert rows[0] == ("team", "empty", 0, 0, 0, None, None, None)
     *seen, lag = rows[1]
@@ -218,7 +221,7 @@ def test_a_project_shows_its_counts_and_how_fresh_it_is(store):
     age = read(store, "select epoch_us(now()) / 1e6 - epoch_us(last_success_at) / 1e6 from projects where runs > 0")
     assert 0 <= age[0][0] - lag < 60
     with store.transaction() as tx:
-        tx.record_success(PROJECT, NOW)
+        projects.record_success(tx, PROJECT, NOW)
     assert read(store, "select last_success_at, last_error from projects where runs > 0") == [(NOW, None)]
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from mirror.errors import StoreError
+from mirror.store import history, history_cursors, projects, refresh, runs
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, ProjectStatus
 from tests.store.kit import EARLIER, NOW, PROJECT, curve, read, run, write
 
@@ -43,7 +44,7 @@ def test_runs_of_several_projects_are_written_together(store):
         ("vision", "a1", "brave-sun-1"),
         ("words", "a1", "same id"),
     ]
-    assert store.projects() == [PROJECT, other]
+    assert store.read(projects.everything) == [PROJECT, other]
 
 
 def test_what_changed_in_a_run_is_on_record(store):
@@ -101,16 +102,16 @@ def test_documents_that_were_empty_before_are_compared_too(store):
 def test_a_deleted_run_stays_with_all_that_is_mirrored_of_it(store):
     write(store, run(config={"a": 1}), run("b2"), history=[curve("a1", range(3))])
     with store.transaction() as tx:
-        tx.mark_deleted(PROJECT, ["a1", "unknown"], at=NOW)
+        runs.mark_deleted(tx, PROJECT, ["a1", "unknown"], at=NOW)
     with store.transaction() as tx:
-        tx.mark_deleted(PROJECT, ["a1"], at=NOW + timedelta(days=1))
+        runs.mark_deleted(tx, PROJECT, ["a1"], at=NOW + timedelta(days=1))
     assert read(store, "select run_id, deleted_at from runs order by run_id") == [("a1", NOW), ("b2", None)]
     assert read(store, "select count(*) from history") == [(3,)]
     assert read(store, 'select run_id, deleted_at, "config.a" from "team/vision" order by run_id') == [
         ("a1", NOW, 1.0),
         ("b2", None, None),
     ]
-    assert store.known_runs(PROJECT)["a1"].deleted
+    assert store.read(lambda db: runs.known(db, PROJECT))["a1"].deleted
     write(store, run(config={"a": 1}))
     assert read(store, "select deleted_at from runs where run_id = 'a1'") == [(None,)]
     assert read(store, CHANGES) == [
@@ -127,12 +128,12 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
         history=[curve("a1", range(4))],
     )
     with store.transaction() as tx:
-        tx.set_aside(PROJECT, "b2", error="no luck", next_try_at=NOW)
-        tx.set_aside(PROJECT, "b2", error="no luck again", next_try_at=NOW)
-        tx.request_refresh(PROJECT, ["a1"])
+        history_cursors.record_failure(tx, PROJECT, "b2", error="no luck", next_try_at=NOW)
+        history_cursors.record_failure(tx, PROJECT, "b2", error="no luck again", next_try_at=NOW)
+        refresh.request(tx, PROJECT, ["a1"])
     shared = {"heartbeat_at": EARLIER, "deleted": False, "local": False, "ahead": False}
     shared |= {"created_at": EARLIER, "storage_id": "UnVuOmEx", "asked_at": None, "flawed": False}
-    assert {run_id: asdict(known) for run_id, known in store.known_runs(PROJECT).items()} == {
+    assert {run_id: asdict(known) for run_id, known in store.read(lambda db: runs.known(db, PROJECT)).items()} == {
         "a1": {
             **shared,
             "rid": 1,
@@ -155,24 +156,24 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
             **shared,
         },
     }
-    assert store.known_runs(ProjectKey("no", "such")) == {}
+    assert store.read(lambda db: runs.known(db, ProjectKey("no", "such"))) == {}
 
 
 def test_status_tells_how_each_project_stands(store):
     write(store, run(state="running"), run("b2"), history=[curve("b2", range(4))])
     with store.transaction() as tx:
-        tx.record_attempt(PROJECT, EARLIER)
-        tx.record_failure(PROJECT, "no route", NOW)
-        tx.set_aside(PROJECT, "b2", error="broken line", next_try_at=NOW)
-    assert store.status() == [ProjectStatus("team", "vision", 2, 1, 4, NOW, None, "no route", 1)]
+        projects.record_attempt(tx, PROJECT, EARLIER)
+        projects.record_failure(tx, PROJECT, "no route", NOW)
+        history_cursors.record_failure(tx, PROJECT, "b2", error="broken line", next_try_at=NOW)
+    assert store.read(projects.status) == [ProjectStatus("team", "vision", 2, 1, 4, NOW, None, "no route", 1)]
 
 
 def test_the_cursor_is_what_was_set_last(store):
-    assert store.cursor(PROJECT) == ProjectCursor()
+    assert store.read(lambda db: projects.cursor(db, PROJECT)) == ProjectCursor()
     for cursor in (ProjectCursor(NOW, EARLIER, 3), ProjectCursor(NOW)):
         with store.transaction() as tx:
-            tx.set_cursor(PROJECT, cursor)
-        assert store.cursor(PROJECT) == cursor
+            projects.set_cursor(tx, PROJECT, cursor)
+        assert store.read(lambda db: projects.cursor(db, PROJECT)) == cursor
 
 
 def test_nothing_of_a_failed_transaction_is_kept(store):
@@ -180,15 +181,15 @@ def test_nothing_of_a_failed_transaction_is_kept(store):
 
     def fail():
         with store.transaction() as tx:
-            tx.upsert_runs([run(name="lost"), run("b2")], now=NOW)
-            tx.append_history(PROJECT, [curve("b2", range(5))])
-            tx.set_cursor(PROJECT, ProjectCursor(NOW))
+            runs.upsert(tx, [run(name="lost"), run("b2")], now=NOW)
+            history.append(tx, PROJECT, [curve("b2", range(5))])
+            projects.set_cursor(tx, PROJECT, ProjectCursor(NOW))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
     assert read(store, "select run_id, name from runs") == [("a1", "brave-sun-1")]
-    assert store.cursor(PROJECT) == ProjectCursor()
+    assert store.read(lambda db: projects.cursor(db, PROJECT)) == ProjectCursor()
     write(store, run("c3"), history=[curve("c3", [0])])
     assert read(store, "select run_id, rid from store.runs order by rid") == [("a1", 1), ("c3", 2)]
     with pytest.raises(StoreError, match="has no run team/vision/b2 to store history for"):

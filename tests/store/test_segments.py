@@ -9,7 +9,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from mirror.store import bulk, segments
+from mirror.store import bulk, history, refresh, runs, segments, staging
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, home_at, opened, page, read, run, settle, write
 
@@ -34,7 +34,7 @@ def test_a_segment_is_a_sorted_hive_partitioned_parquet_file(store):
     odd = ProjectKey("tëam", "50% =/[x]*?")
     write(store, run("b", odd), run("a", odd), history=[], project=odd)
     with store.transaction() as tx:
-        tx.append_history(odd, [curve("b", range(3), keys=["x", "a/b"]), curve("a", range(2), keys=["x"])])
+        history.append(tx, odd, [curve("b", range(3), keys=["x", "a/b"]), curve("a", range(2), keys=["x"])])
     store.tail_values = 7
     assert settle(store)
     (file,) = store.home.history.rglob("*.parquet")
@@ -124,8 +124,8 @@ def test_a_segment_is_written_anew_when_a_quarter_of_it_is_replaced(store):
     (first,) = store.home.history.rglob("*.parquet")
     for run_id in runs[:3]:
         with store.transaction() as tx:
-            tx.stage_history(PROJECT, [curve(run_id, range(2))])
-            tx.swap_history(PROJECT, run_id, rows=2, last_step=1)
+            staging.stage(tx, PROJECT, [curve(run_id, range(2))])
+            staging.swap(tx, PROJECT, run_id, rows=2, last_step=1)
         count = 80 - 8 * (runs.index(run_id) + 1)
         assert read(store, "select count(*) from history") == [(count,)]
         store.tail_values = 1000
@@ -142,8 +142,8 @@ def test_a_segment_of_which_everything_was_replaced_goes_away(store):
     write(store, run(), history=[curve("a1", range(10))])
     settle(store)
     with store.transaction() as tx:
-        tx.stage_history(PROJECT, [])
-        tx.swap_history(PROJECT, "a1", rows=0, last_step=None)
+        staging.stage(tx, PROJECT, [])
+        staging.swap(tx, PROJECT, "a1", rows=0, last_step=None)
     assert read(store, "select count(*) from history") == [(0,)]
     assert settle(store)
     assert read(store, LIVE) == []
@@ -238,21 +238,21 @@ def test_history_equals_what_was_logged_whatever_happens_to_the_files(tmp_path, 
                 project, run_id = dice.choice(list(model.ends))
                 if dice.random() < 0.2:
                     with store.transaction() as tx:
-                        tx.request_refresh(project, [run_id])
+                        refresh.request(tx, project, [run_id])
                     new = [model.page(dice, project, run_id, afresh=True), model.page(dice, project, run_id)]
                     for one in new:
                         with store.transaction() as tx:
-                            tx.stage_history(project, [one])
+                            staging.stage(tx, project, [one])
                         settle(store)
                     with store.transaction() as tx:
-                        rows, last = tx.staged(project, run_id)
-                        tx.swap_history(project, run_id, rows=rows, last_step=last)
+                        rows, last = staging.staged(tx.db, project, run_id)
+                        staging.swap(tx, project, run_id, rows=rows, last_step=last)
                 else:
                     with store.transaction() as tx:
-                        tx.append_history(project, [model.page(dice, project, run_id) for _ in range(2)])
+                        history.append(tx, project, [model.page(dice, project, run_id) for _ in range(2)])
                 if dice.random() < 0.05:
                     with store.transaction() as tx:
-                        tx.mark_deleted(project, [run_id], at=NOW)
+                        runs.mark_deleted(tx, project, [run_id], at=NOW)
                 sealed += settle(store)
             rows = read(store, "select entity, project, run_id, step, key, value, text from history")
             assert len(rows) == len(model.values)

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from mirror.store import history, runs, staging
 from tests.store.kit import PROJECT, curve, opened, page, read, run, write
 from tests.store.test_relations import CONTRACT
 
@@ -59,9 +60,9 @@ def test_a_published_file_opens_in_every_promised_duckdb(tmp_path, version, stor
         write(store, history=[curve("a1", range(15)), curve("b2", range(15)), page("c3", [(0, "t", None, '"x"')])])
         assert store.seal()
         with store.transaction() as tx:
-            tx.stage_history(PROJECT, [curve("b2", range(3))])
-            tx.swap_history(PROJECT, "b2", rows=3, last_step=2)
-            tx.replace_system_metrics(PROJECT, curve("a1", range(3), keys=["gpu"]))
+            staging.stage(tx, PROJECT, [curve("b2", range(3))])
+            staging.swap(tx, PROJECT, "b2", rows=3, last_step=2)
+            history.replace_system_metrics(tx, PROJECT, curve("a1", range(3), keys=["gpu"]))
         write(store, run("c3", name="renamed"), history=[curve("a1", range(15, 20))])
         assert store.publish() is not None
         # How old the data is depends on the time of reading.
@@ -97,4 +98,4 @@ def test_a_state_file_keeps_its_format_until_another_is_asked_for(tmp_path):
         assert formats() == [(f"{version}+",)]
     with opened(tmp_path, storage_version="v1.5.0") as store:
         assert not store.changed
-        assert len(store.known_runs(PROJECT)) == 3
+        assert len(store.read(lambda db: runs.known(db, PROJECT))) == 3

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from mirror.query.status import wide_faults
-from mirror.store import wide
+from mirror.store import projects, wide
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, opened, read, run, write
 
@@ -178,8 +178,8 @@ def test_the_most_common_keys_have_columns(store, monkeypatch):
 
 def test_an_empty_project_has_its_relation(store):
     with store.transaction() as tx:
-        tx.add_project(ProjectKey("team", "empty"))
-        tx.record_success(PROJECT, NOW)
+        projects.add(tx, ProjectKey("team", "empty"))
+        projects.record_success(tx, PROJECT, NOW)
     assert read(store, 'from "team/empty"') == []
     assert read(store, 'from "team/vision"') == []
 

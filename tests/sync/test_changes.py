@@ -9,6 +9,7 @@ import pytest
 
 from mirror.remote import runs as remote
 from mirror.remote.runs import PageSize
+from mirror.store import projects
 from mirror.sync import project as passes
 
 NOON = datetime(2026, 3, 1, 12)
@@ -82,7 +83,7 @@ def test_an_edit_while_a_list_is_paged_is_taken_by_the_next_pass(rig, monkeypatc
     if how == "continued":
         # As a first pass leaves it that was killed after its first page.
         with rig.store() as store, store.transaction() as tx:
-            tx.set_cursor(passes.ProjectKey("team", "p"), passes.ProjectCursor())
+            projects.set_cursor(tx, passes.ProjectKey("team", "p"), passes.ProjectCursor())
     if how == "changed":
         for run in rig.world.runs("team", "p"):
             run.edit(notes="seen")

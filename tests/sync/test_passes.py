@@ -246,7 +246,7 @@ def test_a_server_that_does_not_tell_the_last_step_is_read_to_the_last_line(rig,
     steps = [0, 1, 9_999, 10_000, 4_000_000]
     for step in steps:
         run.log({"loss": float(step)}, step=step)
-    monkeypatch.setattr("mirror.remote.runs._last_step", lambda *_: None)
+    monkeypatch.setattr("mirror.remote.run_records._last_step", lambda *_: None)
     rig.sync()
     assert rig.history("blind") == [(step, float(step)) for step in steps]
     run.log({"loss": 1.0}, step=4_000_001)

@@ -11,7 +11,7 @@ from mirror.errors import CommError
 from mirror.remote import history as remote_history
 from mirror.remote.errors import SlowAnswer
 from mirror.remote.history import Window
-from mirror.sync import history, plan
+from mirror.sync import history, request_windows
 from mirror.sync.ahead import in_order
 from mirror.sync.engine import PROJECTS_AT_ONCE
 from mirror.sync.history_batch import Batch
@@ -41,7 +41,7 @@ def test_one_run_that_answers_too_slowly_is_set_aside_and_costs_each_size_one_wa
 
 def test_the_others_of_a_project_do_not_wait_for_the_slow_run(hasty, monkeypatch):
     """It is answered only when they are mirrored: if they waited for it, it would never be."""
-    monkeypatch.setattr(plan, "REQUEST_RUNS", 2)
+    monkeypatch.setattr(request_windows, "REQUEST_RUNS", 2)
     monkeypatch.setattr(history, "COMMIT_SECONDS", 0.0)
     for index in range(40):
         add(hasty, f"run{index:02}", rows=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mirror.remote import errors, history
-from mirror.sync import plan
+from mirror.sync import plan, request_windows
 from tests.sync.rig import rig as make_rig
 
 ROWS = 50
@@ -86,7 +86,7 @@ def test_many_runs_of_a_clocks_steps_share_requests(rig):
 
 
 def test_a_server_that_does_not_tell_the_last_step_is_read_to_the_end_of_a_clocks_steps(rig, monkeypatch):
-    monkeypatch.setattr("mirror.remote.runs._last_step", lambda *_: None)
+    monkeypatch.setattr("mirror.remote.run_records._last_step", lambda *_: None)
     at = steps("nanoseconds", ROWS)
     run = add(rig, "run", at, state="running")
     assert cost(rig) <= 3
@@ -97,7 +97,7 @@ def test_a_server_that_does_not_tell_the_last_step_is_read_to_the_end_of_a_clock
 
 def test_a_count_that_is_too_low_loses_no_row(rig, monkeypatch):
     """An answer that reaches the samples that it was asked for is asked for again in parts."""
-    monkeypatch.setattr(plan, "FEWEST_SAMPLES", 4)
+    monkeypatch.setattr(request_windows, "FEWEST_SAMPLES", 4)
     described = "mirror.sandbox.history.Lines.__len__"
     at = steps("nanoseconds", ROWS)
     run = add(rig, "run", at, state="running")

@@ -201,7 +201,7 @@ def test_a_client_that_reads_no_answer_does_not_hold_up_the_end(bench):
     serving(bench)
     with (
         contextlib.ExitStack() as stack,
-        bench.daemon("import mirror.daemon.daemon as d; d.CONTROL_GRACE = 1") as daemon,
+        bench.daemon("import mirror.daemon.main as d; d.CONTROL_GRACE = 1") as daemon,
     ):
         (deaf,) = connected(stack, str(bench.home / "mirror.sock"), 1, socket.AF_UNIX)
         deaf.setblocking(False)

@@ -1,0 +1,20 @@
+"""What a check of the database found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Two places that should agree and do not. `run_id` is None if more than one run is concerned.
+
+    `lost` names the runs whose values are gone.
+    """
+
+    run_id: str | None
+    field: str
+    found: str
+    expected: str
+    cause: str
+    lost: tuple[str, ...] = ()

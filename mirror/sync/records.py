@@ -1,0 +1,167 @@
+"""Pulls the records of a project's runs, and commits them together with the cursor that covers them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from mirror.remote import runs as remote
+from mirror.remote.about import About
+from mirror.remote.runs import Page, PageSize
+from mirror.store import history_cursors, local, projects, refresh
+from mirror.store import runs as stored_runs
+from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
+from mirror.store.transaction import Transaction
+from mirror.sync import plan
+from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.flaws import bare, is_of_data
+
+
+class Records:
+    """What one pass knows of a project's runs, and how it pulls more.
+
+    `known` has not all mirrored runs, only those that may need work and those that were looked up. `changed` are the
+    runs whose records were pulled; `moved` those that ended with a new heartbeat but no new line, with the time of
+    their last line.
+    """
+
+    def __init__(self, context: Context, project: ProjectKey, result: PassResult) -> None:
+        self.context = context
+        self.project = project
+        self.result = result
+        self.scope = dict(context.scope.filters)
+        self.size = PageSize()
+        self.known: dict[str, KnownRun] = {}
+        self.mirrored = 0
+        self.cursor = ProjectCursor()
+        self.changed: set[str] = set()
+        self.moved: dict[str, object] = {}
+
+    async def look_up(self, run_ids: Iterable[str]) -> None:
+        """Read the mirror's state of those runs that were not read yet."""
+        if wanted := [run_id for run_id in run_ids if run_id not in self.known] if self.mirrored else []:
+            self.known |= await self.context.writer.read(lambda db: stored_runs.known(db, self.project, wanted))
+
+    async def pull_matching(self, filters: dict[str, object], about: About | None) -> int:
+        """Pull every record that matches, page by page; the cursor is committed with the last page."""
+        uncommitted: list[RunRecord] | None = None
+        total = 0
+        newest = started = None
+        async with aclosing(self._records(self.scope, filters, about)) as pages:
+            async for page in pages:
+                if uncommitted is None:
+                    self.context.progress.runs_expected(self.project, page.total)
+                    started = plan.known_to(page)
+                else:
+                    await self.upsert(uncommitted, None)
+                uncommitted = page.runs
+                total = page.total
+                newest = plan.newest(page.runs, newest)
+        await self.upsert(uncommitted or [], plan.covered([], started, newest))
+        return total
+
+    def _records(
+        self, scope: dict[str, object], filters: dict[str, object], about: About | None = None
+    ) -> AsyncGenerator[Page[RunRecord]]:
+        return remote.records(
+            self.context.server, self.project, scope=scope, filters=filters, size=self.size, about=about
+        )
+
+    async def all_of(
+        self, scope: dict[str, object], filters: dict[str, object], about: About | None = None
+    ) -> list[RunRecord]:
+        """Return every record that matches the filters."""
+        records: list[RunRecord] = []
+        async with aclosing(self._records(scope, filters, about)) as pages:
+            async for page in pages:
+                records += page.runs
+        return records
+
+    async def pull_by_name(self, wanted: Sequence[str], covered_to: datetime | None) -> None:
+        """Pull the records of these runs; the cursor is committed with the last of them."""
+        self.context.progress.runs_expected(self.project, len(wanted))
+        start = 0
+        while start < len(wanted):
+            names = list(wanted[start : start + self.size.runs])
+            records = await self.all_of(self.scope, plan.both({"name": {"$in": names}}, self.scope))
+            start += len(names)
+            await self.upsert(records, covered_to if start >= len(wanted) else None)
+            # A run that the server does not return any more would be requested again in every pass.
+            if missing := set(names) & self.known.keys() - {record.run_id for record in records}:
+                await self.context.writer.write(partial(_settle, self.project, sorted(missing)))
+
+    async def upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
+        """Commit records, and the cursor that covers them. A record that the store does not accept is stored bare."""
+        try:
+            await self._commit(records, covered_to)
+        except Exception as error:
+            if not records or not is_of_data(error):
+                raise
+            if len(records) == 1:
+                await self._commit([bare(records[0], error)], covered_to)
+            else:
+                middle = len(records) // 2
+                await self.upsert(records[:middle], None)
+                await self.upsert(records[middle:], covered_to)
+
+    async def _commit(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
+        await self.look_up(record.run_id for record in records)
+        now = utc_now()
+
+        def write(tx: Transaction) -> None:
+            stored_runs.upsert(tx, records, now=now)
+            local.adopt(tx, self.project, records)
+            if again := [record.run_id for record in records if self._is_replaced(record)]:
+                refresh.request(tx, self.project, again)
+            if readable := [record.run_id for record in records if not record.flaw and self._was_flawed(record)]:
+                history_cursors.forget_failures(tx, self.project, readable)
+            for record in records:
+                if record.flaw:
+                    run_id, known = record.run_id, self.known.get(record.run_id)
+                    again_at = plan.retry_at(known.attempts if known else 0, now)
+                    history_cursors.record_failure(tx, self.project, run_id, error=record.flaw, next_try_at=again_at)
+            projects.set_cursor(tx, self.project, cursor)
+
+        cursor = self.cursor if covered_to is None else replace(self.cursor, covered_to=covered_to)
+        await self.context.writer.write(write)
+        self.cursor = cursor
+        self.result.failed |= {record.run_id: record.flaw for record in records if record.flaw}
+        self.changed.update(record.run_id for record in records)
+        for record in records:
+            known = self.known.get(record.run_id)
+            if known is not None and plan.went_on(record, known):
+                self.moved[record.run_id] = record.summary.get("_timestamp")
+        self.result.runs += len(records)
+        self.result.new_runs += sum(record.run_id not in self.known for record in records)
+        self.context.progress.runs_done(self.project, len(records))
+
+    def _was_flawed(self, record: RunRecord) -> bool:
+        known = self.known.get(record.run_id)
+        return known is not None and known.flawed
+
+    def _is_replaced(self, record: RunRecord) -> bool:
+        known = self.known.get(record.run_id)
+        return plan.shrank(record, known) or (plan.is_other(record, known) and not (known and known.ahead))
+
+    async def move_cursor(self, covered_to: datetime | None) -> None:
+        """Commit the cursor, when no record is to be pulled."""
+        cursor = replace(self.cursor, covered_to=covered_to)
+        await self.context.writer.write(lambda tx: projects.set_cursor(tx, self.project, cursor))
+        self.cursor = cursor
+
+    async def read_known(self) -> None:
+        """Read the mirror's state of all runs."""
+        self.known = await self.context.writer.read(lambda db: stored_runs.known(db, self.project))
+
+    async def mark_deleted(self, run_ids: Sequence[str]) -> None:
+        """Record that the server no longer has these runs."""
+        now = utc_now()
+        await self.context.writer.write(lambda tx: stored_runs.mark_deleted(tx, self.project, run_ids, at=now))
+        self.result.deleted += len(run_ids)
+
+
+def _settle(project: ProjectKey, run_ids: Sequence[str], tx: Transaction) -> None:
+    stored_runs.settle(tx, project, run_ids)
