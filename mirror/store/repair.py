@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mirror.store import checks, columns, projects, rids, salvage, staging, views, wide
 from mirror.store.database import Database
-from mirror.store.leaves import LeafColumns
+from mirror.store.leaves import INTEGER, LeafColumns
 from mirror.store.records import ProjectKey
 
 _ALONE = "deleted_at IS NOT NULL OR rid IN (SELECT rid FROM store.local_runs)"
@@ -187,7 +187,8 @@ def _wide_relation(db: Database, project: ProjectKey) -> list[str]:
     db.run(
         "INSERT INTO store.leaf_keys "
         "SELECT ?, l.doc, l.key, count(*), count(*) FILTER (WHERE l.kind = 'number'), "
-        "count(*) FILTER (WHERE l.kind = 'bool'), count(*) FILTER (WHERE l.kind = 'null') "
+        "count(*) FILTER (WHERE l.kind = 'bool'), count(*) FILTER (WHERE l.kind = 'null'), "
+        f"count(*) FILTER (WHERE {INTEGER}) "
         "FROM store.leaves AS l JOIN store.runs AS r ON r.rid = l.rid WHERE r.entity = ? AND r.project = ? "
         "AND l.element IS NULL AND (l.kind <> 'object' OR l.text IS NOT NULL) GROUP BY l.doc, l.key ORDER BY 2, 3",
         [number, *_here(project)],

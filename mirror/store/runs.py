@@ -11,7 +11,7 @@ from mirror import nested
 from mirror.addresses import project_page
 from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
-from mirror.store.leaves import LeafColumns, json_text
+from mirror.store.leaves import INTEGER, LeafColumns, json_text
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
 
 LIVE_STATES = frozenset({"running", "pending", "preempting"})
@@ -98,7 +98,7 @@ def _upsert(db: Database, project: ProjectKey, records: Sequence[RunRecord], now
         db.table("new_leaves", leaves.table()),
     ):
         if known:
-            shape_of_leaf = "rid, doc, key, kind, text, element"
+            shape_of_leaf = "rid, doc, key, kind, number, text, element"
             old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {_REAL_LEAF} AND {condition}", params)
             with db.table("old_leaves", old):
                 _record_changes(db, project, known, rows, now)
@@ -227,14 +227,14 @@ def _count_keys(db: Database, project_number: int, *sources: tuple[str, str]) ->
     """Update the counts of leaf keys: each source is a sign and a table of leaves to add or subtract."""
     counted = " UNION ALL ".join(
         f"SELECT doc, key, {sign} AS runs, {sign} * (kind = 'number')::BIGINT AS numbers, "
-        f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls "
-        f"FROM {table} WHERE {_REAL_LEAF}"
+        f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls, "
+        f"{sign} * ({INTEGER})::BIGINT AS integers FROM {table} WHERE {_REAL_LEAF}"
         for sign, table in sources
     )
-    sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls"))
+    sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls", "integers"))
     moved = db.arrow(
         f"SELECT doc, key, {sums} FROM ({counted}) GROUP BY doc, key "
-        "HAVING sum(runs) <> 0 OR sum(numbers) <> 0 OR sum(bools) <> 0 OR sum(nulls) <> 0"
+        "HAVING sum(runs) <> 0 OR sum(numbers) <> 0 OR sum(bools) <> 0 OR sum(nulls) <> 0 OR sum(integers) <> 0"
     )
     if not moved.num_rows:
         return
@@ -287,7 +287,7 @@ def mark_deleted(db: Database, project: ProjectKey, run_ids: Sequence[str], at: 
 
 def uncount(db: Database, project_number: int, rid: int) -> None:
     """Subtract the leaves of a run that is about to be removed from the counts."""
-    shape = "rid, doc, key, kind, text, element"
+    shape = "rid, doc, key, kind, number, text, element"
     leaves = db.arrow(f"SELECT {shape} FROM store.leaves WHERE {_REAL_LEAF} AND rid = ?", [rid])
     with db.table("old_leaves", leaves):
         _count_keys(db, project_number, ("-1", "old_leaves"))
