@@ -42,8 +42,8 @@ _OURS = re.compile(
 )
 _OPTIONS = "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
 _PARTITION = ("entity", "project")
-# Columns that are relative to now, and would soon be wrong in a file.
-_LEFT_OUT = {"projects": ("lag_s",)}
+# One is relative to now, and would soon be wrong in a file; the other joins three columns, and segments do not have it.
+_LEFT_OUT = ("lag_s", "run_path")
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,10 @@ def _files(
         yield from _segments(connection, home.history, key, folder, scratch, present)
         query = TAIL
     else:
-        left_out = ", ".join((*_PARTITION, *_LEFT_OUT.get(relation, ())))
-        here = f"main.{identifier(relation)} WHERE entity = ? AND project = ?"
-        query = f"SELECT * EXCLUDE ({left_out}) FROM {here} ORDER BY ALL"
+        kept = [identifier(name) for name in _columns(connection, relation) if name not in _PARTITION]
+        query = (
+            f"SELECT {', '.join(kept)} FROM main.{identifier(relation)} WHERE entity = ? AND project = ? ORDER BY ALL"
+        )
     source = scratch / f"{relation}.parquet"
     rows = _copy(connection, query, list(key), source)
     stem = "tail" if relation == "history" else relation
@@ -185,7 +186,7 @@ def _file(path: str, source: Path, rows: int) -> File:
 
 def _columns(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:
     described = connection.execute(f"DESCRIBE main.{identifier(relation)}").fetchall()
-    return {name: kind for name, kind, *_ in described if name not in _LEFT_OUT.get(relation, ())}
+    return {name: kind for name, kind, *_ in described if name not in _LEFT_OUT}
 
 
 def _digest(path: Path) -> str:

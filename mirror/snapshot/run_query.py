@@ -11,6 +11,7 @@ from mirror.filters import Compiled
 from mirror.filters import compile as compile_filter
 from mirror.snapshot.paths import Project, find_projects, nearest_of, scope
 from mirror.snapshot.result import Result
+from mirror.store.leaves import INTEGER
 from mirror.store.names import identifier
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class RunQuery:
             return {}
         rows = self.connection.execute(
             "SELECT DISTINCT doc, key, CASE WHEN kind <> 'number' THEN kind "
-            "WHEN regexp_full_match(text, '-?[0-9]{1,18}') THEN 'integer' ELSE 'number' END FROM store.leaves "
+            f"WHEN {INTEGER} THEN 'integer' ELSE 'number' END FROM store.leaves "
             f"WHERE key IN ({', '.join('?' * len(keys))}) AND element IS NULL AND kind <> 'null' "
             f"AND rid IN (SELECT r.rid FROM store.runs AS r WHERE {self.scope_sql})",
             [*(key for _, key in keys), *self.scope_params],

@@ -16,7 +16,7 @@ from mirror import nested
 from mirror.store import projects, rids, staging, views, wide
 from mirror.store.damage import Damage
 from mirror.store.database import Database, reason
-from mirror.store.leaves import LeafColumns, shown
+from mirror.store.leaves import INTEGER, LeafColumns, shown
 from mirror.store.names import identifier
 from mirror.store.records import ProjectKey
 
@@ -301,7 +301,8 @@ def wide_relation(db: Database, project: ProjectKey) -> list[Damage]:
 def key_counts(db: Database, project: ProjectKey, number: int) -> list[tuple[str, str, int, int]]:
     """Where store.leaf_keys disagrees with the leaves: document, key, runs counted, runs that have the key."""
     sums = "count(*) AS runs, count(*) FILTER (WHERE l.kind = 'number') AS numbers, "
-    sums += "count(*) FILTER (WHERE l.kind = 'bool') AS bools, count(*) FILTER (WHERE l.kind = 'null') AS nulls"
+    sums += "count(*) FILTER (WHERE l.kind = 'bool') AS bools, count(*) FILTER (WHERE l.kind = 'null') AS nulls, "
+    sums += f"count(*) FILTER (WHERE {INTEGER}) AS integers"
     found: list[tuple[str, str, int, int]] = db.run(
         f"""
         SELECT coalesce(k.doc, t.doc), coalesce(k.key, t.key), coalesce(k.runs, 0), coalesce(t.runs, 0)
@@ -309,7 +310,8 @@ def key_counts(db: Database, project: ProjectKey, number: int) -> list[tuple[str
             SELECT l.doc, l.key, {sums} FROM store.leaves AS l JOIN store.runs AS r ON r.rid = l.rid
             WHERE r.entity = ? AND r.project = ? AND {shown("l")} GROUP BY l.doc, l.key
         ) AS t ON t.doc = k.doc AND t.key = k.key
-        WHERE (k.runs, k.numbers, k.bools, k.nulls) IS DISTINCT FROM (t.runs, t.numbers, t.bools, t.nulls)
+        WHERE (k.runs, k.numbers, k.bools, k.nulls, k.integers)
+              IS DISTINCT FROM (t.runs, t.numbers, t.bools, t.nulls, t.integers)
         ORDER BY 1, 2
         """,
         [number, project.entity, project.project],

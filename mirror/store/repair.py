@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from mirror.store import checks, columns, projects, refresh, rids, salvage, segment_checks, staging, views, wide
 from mirror.store.database import Database
-from mirror.store.leaves import LeafColumns, shown
+from mirror.store.leaves import INTEGER, LeafColumns, shown
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 
@@ -196,7 +196,8 @@ def _wide_relation(tx: Transaction, project: ProjectKey) -> list[str]:
     db.run(
         "INSERT INTO store.leaf_keys "
         "SELECT ?, l.doc, l.key, count(*), count(*) FILTER (WHERE l.kind = 'number'), "
-        "count(*) FILTER (WHERE l.kind = 'bool'), count(*) FILTER (WHERE l.kind = 'null') "
+        "count(*) FILTER (WHERE l.kind = 'bool'), count(*) FILTER (WHERE l.kind = 'null'), "
+        f"count(*) FILTER (WHERE {INTEGER}) "
         "FROM store.leaves AS l JOIN store.runs AS r ON r.rid = l.rid WHERE r.entity = ? AND r.project = ? "
         f"AND {shown('l')} GROUP BY l.doc, l.key ORDER BY 2, 3",
         [number, *_here(project)],

@@ -12,7 +12,7 @@ from mirror.addresses import project_page
 from mirror.protocol import LIVE_STATES
 from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
-from mirror.store.leaves import LeafColumns, shown
+from mirror.store.leaves import INTEGER, LeafColumns, shown
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
 from mirror.store.transaction import Transaction
 from mirror.wandb_json import dumps
@@ -98,7 +98,7 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
         db.table("new_leaves", leaves.table()),
     ):
         if known:
-            shape_of_leaf = "rid, doc, key, kind, text, element"
+            shape_of_leaf = "rid, doc, key, kind, number, text, element"
             old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {shown()} AND {condition}", params)
             with db.table("old_leaves", old):
                 _record_changes(tx, project, known, rows, now)
@@ -229,14 +229,14 @@ def _count_keys(tx: Transaction, project_number: int, *sources: tuple[str, str])
     db = tx.db
     counted = " UNION ALL ".join(
         f"SELECT doc, key, {sign} AS runs, {sign} * (kind = 'number')::BIGINT AS numbers, "
-        f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls "
-        f"FROM {table} WHERE {shown()}"
+        f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls, "
+        f"{sign} * ({INTEGER})::BIGINT AS integers FROM {table} WHERE {shown()}"
         for sign, table in sources
     )
-    sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls"))
+    sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls", "integers"))
     moved = db.arrow(
         f"SELECT doc, key, {sums} FROM ({counted}) GROUP BY doc, key "
-        "HAVING sum(runs) <> 0 OR sum(numbers) <> 0 OR sum(bools) <> 0 OR sum(nulls) <> 0"
+        "HAVING sum(runs) <> 0 OR sum(numbers) <> 0 OR sum(bools) <> 0 OR sum(nulls) <> 0 OR sum(integers) <> 0"
     )
     if not moved.num_rows:
         return
@@ -290,7 +290,7 @@ def mark_deleted(tx: Transaction, project: ProjectKey, run_ids: Sequence[str], *
 
 def uncount(tx: Transaction, project_number: int, rid: int) -> None:
     """Subtract the leaves of a run that is about to be removed from the counts."""
-    shape = "rid, doc, key, kind, text, element"
+    shape = "rid, doc, key, kind, number, text, element"
     leaves = tx.db.arrow(f"SELECT {shape} FROM store.leaves WHERE {shown()} AND rid = ?", [rid])
     with tx.db.table("old_leaves", leaves):
         _count_keys(tx, project_number, ("-1", "old_leaves"))

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from mirror.store import sqlfiles
+from mirror.store import comments, sqlfiles
 from mirror.store.database import Database
 from mirror.store.names import literal, pattern
 
@@ -31,15 +31,17 @@ def recreate(db: Database, history_folder: Path) -> bool:
     Call it within a transaction whenever segments changed, and after each migration.
     """
     texts = sqlfiles.read("views") | {"history": history(db, history_folder)}
-    others = _digest(text for name, text in texts.items() if name != "history")
+    others = _digest([*(text for name, text in texts.items() if name != "history"), repr(comments.RELATIONS)])
     wanted = f"{others} {_digest([texts['history']])}"
     made = db.run("SELECT value FROM store.meta WHERE key = 'views'")
     if made == [(wanted,)]:
         return False
     # Segments come and go all the time, and change nothing but the one view that lists them.
     same = any(digests.split(" ")[0] == others for (digests,) in made)
-    for name in ["history"] if same else _in_order(texts):
+    recreated = ["history"] if same else _in_order(texts)
+    for name in recreated:
         db.run(texts[name])
+    comments.apply(db, recreated)
     db.run("DELETE FROM store.meta WHERE key = 'views'")
     db.run("INSERT INTO store.meta VALUES ('views', ?)", [wanted])
     return True
@@ -80,7 +82,7 @@ def history(db: Database, folder: Path, without: Container[str] = ()) -> str:
     # project. But DuckDB reads every `name=value` of the whole path, including the folders above the home, and reads
     # some names as NULL.
     hive = "=" not in str(folder)
-    text = sqlfiles.read("views")["history"].rstrip().removesuffix(";")
+    from_segments = ""
     segments = db.run(
         "SELECT s.entity, s.project, s.path, coalesce(bool_or(g.replaced), false) FROM store.segments AS s "
         "LEFT JOIN store.segment_runs AS g ON g.segment_id = s.segment_id "
@@ -97,6 +99,7 @@ def history(db: Database, folder: Path, without: Container[str] = ()) -> str:
     for (partly, project), paths in sorted(reads.items(), key=lambda read: read[0][0]):
         options = _HIVE if project == "p.entity, p.project" else _PLAIN
         listed = ", ".join(pattern(folder / path) for path in paths)
-        text += _SEGMENTS.format(project=project, paths=listed, options=f"{options}{', filename = true' * partly}")
-        text += without_replaced(folder) if partly else ""
-    return text
+        options += ", filename = true" * partly
+        from_segments += _SEGMENTS.format(project=project, paths=listed, options=options)
+        from_segments += without_replaced(folder) if partly else ""
+    return sqlfiles.read("views")["history"].replace("{segments}", from_segments)

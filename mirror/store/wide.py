@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from mirror.store import comments
 from mirror.store import projects as known_projects
 from mirror.store.database import Database, disk_full, is_damage, must_reopen, reason
 from mirror.store.leaves import shown
@@ -35,6 +36,9 @@ _CELLS = 2_000_000
 
 FAULT = "wide_fault_"
 """Prefix, before a project's number, of the key in `store.meta` for a fault of its wide relation."""
+
+_COMMENTED = "comments of "
+"""Prefix, before a relation's table, of the key in `store.meta` for the view whose comments were last set."""
 
 _NO_NUL = "position(chr(0) IN k.key) = 0"
 """DuckDB ends a name at its first NUL character, so no column can be named like such a key."""
@@ -65,6 +69,12 @@ def refresh(db: Database, projects: Iterable[ProjectKey]) -> None:
     Raises Broken if one of them caused a fatal error, and duckdb.Error if the disk is full.
     """
     numbered = [(project, number) for project in projects if (number := known_projects.find(db, project)) is not None]
+    _build(db, numbered)
+    for project, number in numbered:
+        _comment(db, project, number)
+
+
+def _build(db: Database, numbered: Sequence[tuple[ProjectKey, int]]) -> None:
     if not _refresh_all(db, numbered):
         for project, number in numbered:
             try:
@@ -220,7 +230,8 @@ def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Colum
     """The columns that the relation should have, most common first."""
     rows = db.run(
         f"""
-        SELECT k.doc, k.key, CASE WHEN k.numbers > 0 AND k.numbers + k.nulls = k.runs THEN 'DOUBLE'
+        SELECT k.doc, k.key, CASE WHEN k.numbers > 0 AND k.integers + k.nulls = k.runs THEN 'BIGINT'
+                                  WHEN k.numbers > 0 AND k.numbers + k.nulls = k.runs THEN 'DOUBLE'
                                   WHEN k.bools > 0 AND k.bools + k.nulls = k.runs THEN 'BOOLEAN' ELSE 'VARCHAR' END,
                k.runs
         FROM store.leaf_keys AS k
@@ -304,6 +315,23 @@ def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[
     _note_name(db, project, table)
 
 
+def _comment(db: Database, project: ProjectKey, number: int) -> None:
+    """Set the comments of a relation whose view was recreated since they were last set."""
+    noted = dict(
+        db.run(
+            "SELECT key, value FROM store.meta WHERE key IN (?, ?, ?)",
+            [f"{key}store.wide_{number}" for key in ("", "name of ", _COMMENTED)],
+        )
+    )
+    view, name = noted.get(f"store.wide_{number}"), noted.get(f"name of store.wide_{number}")
+    if view is None or name is None or noted.get(f"{_COMMENTED}store.wide_{number}") == f"{view} {name}":
+        return
+    comments.wide(db, name, str(project), [(c.doc, c.key, c.name) for c in _columns(db, number)])
+    with db.transaction():
+        db.run("DELETE FROM store.meta WHERE key = ?", [f"{_COMMENTED}store.wide_{number}"])
+        db.run("INSERT INTO store.meta VALUES (?, ?)", [f"{_COMMENTED}store.wide_{number}", f"{view} {name}"])
+
+
 def view_name(db: Database, project: ProjectKey) -> str:
     """The name of the wide relation: the project's address.
 
@@ -364,12 +392,14 @@ def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.T
 
     from mirror.store import columns as arrow
 
-    shape = {"position": "BIGINT", "doc": "VARCHAR", "key": "VARCHAR", "numeric": "BOOLEAN"}
-    wanted = arrow.table(shape, [(position, c.doc, c.key, c.type == "DOUBLE") for position, c in enumerate(columns)])
+    shape = {"position": "BIGINT", "doc": "VARCHAR", "key": "VARCHAR", "type": "VARCHAR"}
+    wanted = arrow.table(shape, [(position, c.doc, c.key, c.type) for position, c in enumerate(columns)])
     with db.table("wanted", wanted):
         leaves = db.arrow(
             f"""
-            SELECT w.position, l.rid, l.number, CASE WHEN NOT w.numeric THEN l.text END AS text
+            SELECT w.position, l.rid, l.number,
+                   CASE WHEN w.type = 'BIGINT' THEN TRY_CAST(l.text AS BIGINT) END AS whole,
+                   CASE WHEN w.type NOT IN ('BIGINT', 'DOUBLE') THEN l.text END AS text
             FROM store.leaves AS l JOIN wanted AS w ON w.doc = l.doc AND w.key = l.key
             WHERE l.rid IN (SELECT unnest(?::BIGINT[])) AND {shown("l")}
             ORDER BY w.position
@@ -388,7 +418,7 @@ def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.T
         of_column = leaves.slice(start, count)
         start += count
         at = pc.index_in(revisions["rid"], value_set=of_column["rid"])
-        values: Any = of_column["number"] if column.type == "DOUBLE" else of_column["text"]
+        values: Any = of_column[{"BIGINT": "whole", "DOUBLE": "number"}.get(column.type, "text")]
         if column.type == "BOOLEAN":
             values = pc.equal(values, pa.scalar("true"))
         arrays.append(values.take(at))

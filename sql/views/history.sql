@@ -1,5 +1,9 @@
--- The newest values. Once there are Parquet segments, mirror/store/views.py adds them to this view, listed by path.
+-- The newest values and all Parquet segments, which mirror/store/views.py lists by path.
 CREATE OR REPLACE VIEW main.history AS
-SELECT r.entity, r.project, r.run_id, t.step, t.key, t.value, t.text
-FROM store.history_tail AS t
-JOIN store.runs AS r ON r.rid = t.rid;
+SELECT entity, project, run_id, step, key, value, text, entity || '/' || project || '/' || run_id AS run_path
+FROM (
+    SELECT r.entity, r.project, r.run_id, t.step, t.key, t.value, t.text
+    FROM store.history_tail AS t
+    JOIN store.runs AS r ON r.rid = t.rid
+    {segments}
+);

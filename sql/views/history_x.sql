@@ -20,11 +20,11 @@ WITH placed AS (
         WHERE isfinite(h.value)
     )
 )
-SELECT h.entity, h.project, h.run_id, h.key, '_step' AS x_key, CAST(h.step AS DOUBLE) AS x, h.step, h.value
+SELECT h.entity, h.project, h.run_id, h.key, '_step' AS x_key, CAST(h.step AS DOUBLE) AS x, h.step, h.value, h.run_path
 FROM main.history AS h
 LEFT JOIN store.history_axes AS a ON a.entity = h.entity AND a.project = h.project AND a.run_id = h.run_id AND a.key = h.key
 WHERE h.value IS NOT NULL AND a.x_key IS NULL
 UNION ALL
-SELECT entity, project, run_id, key, x_key, x, step, value
+SELECT entity, project, run_id, key, x_key, x, step, value, entity || '/' || project || '/' || run_id AS run_path
 FROM placed
 WHERE value IS NOT NULL;

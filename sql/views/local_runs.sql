@@ -2,7 +2,8 @@
 CREATE OR REPLACE VIEW main.local_runs AS
 SELECT
     r.entity, r.project, r.run_id, r.storage_id <> '' AS on_server,
-    f.path, f.size, f.read_to, f.damaged, f.read_at
+    f.path, f.size, f.read_to, f.damaged, f.read_at,
+    r.entity || '/' || r.project || '/' || r.run_id AS run_path
 FROM store.local_runs AS l
 JOIN store.runs AS r ON r.rid = l.rid
 JOIN store.local_files AS f ON f.entity = r.entity AND f.project = r.project AND f.run_id = r.run_id

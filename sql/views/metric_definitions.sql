@@ -11,7 +11,8 @@ SELECT entity, project, run_id, key, pattern, nullif(x_key, '') AS x_key,
            CASE WHEN list_contains(summary, 7) THEN 'copy' END, CASE WHEN list_contains(summary, 6) THEN 'none' END
        ), '') AS summary,
        CASE goal WHEN '1' THEN 'minimize' WHEN '2' THEN 'maximize' END AS goal,
-       coalesce(list_contains(options, 2), false) AS hidden
+       coalesce(list_contains(options, 2), false) AS hidden,
+       entity || '/' || project || '/' || run_id AS run_path
 FROM (
     SELECT entity, project, run_id,
            replace(coalesce(one ->> '$."1"', one ->> '$."2"'), '\.', '.') AS key,

@@ -49,12 +49,12 @@ def test_a_run_goes_to_csv_files(mirror: Any, tmp_path: Path) -> None:
     assert mirror("export", "team/nlp/twin", "-o", str(tmp_path), "--format", "csv").exit_code == 0
     with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
-            ["entity", "project", "run_id", "step", "key", "value", "text"],
-            ["team", "nlp", "twin", "0", "loss", "4.0", ""],
-            ["team", "nlp", "twin", "1", "loss", "5.0", ""],
+            ["entity", "project", "run_id", "step", "key", "value", "text", "run_path"],
+            ["team", "nlp", "twin", "0", "loss", "4.0", "", "team/nlp/twin"],
+            ["team", "nlp", "twin", "1", "loss", "5.0", "", "team/nlp/twin"],
         ]
     with (tmp_path / "config_values.csv").open(encoding="utf-8", newline="") as file:
-        assert ["team", "nlp", "twin", "text", 'a,b|"c"\t日本', "", "string"] in list(csv.reader(file))
+        assert ["team", "nlp", "twin", "text", 'a,b|"c"\t日本', "", "string", "team/nlp/twin"] in list(csv.reader(file))
 
 
 @pytest.mark.parametrize("source", ["published", "segmented"])

@@ -80,6 +80,7 @@ def test_data_formats_hold_every_column_and_documents_as_json(mirror: Any) -> No
             "url": "https://wandb.ai/team/vision/runs/beta",
             "deleted_at": None,
             "synced_at": "2026-02-01 00:00:00",
+            "run_path": "team/vision/beta",
         }
     ]
 

@@ -99,7 +99,24 @@ def test_every_relation_has_the_columns_and_types_of_the_contract(store, sealed)
         store.tail_values = 5
         assert store.seal()
     for relation, columns in CONTRACT.items():
-        assert [row[:2] for row in read(store, f"describe {relation}")] == list(columns.items())
+        path = {} if relation == "projects" else {"run_path": TEXT}
+        assert [row[:2] for row in read(store, f"describe {relation}")] == [*columns.items(), *path.items()]
+        if relation not in ("projects", "history_x"):
+            differs = "run_path is distinct from entity || '/' || project || '/' || run_id"
+            assert read(store, f"select count(*) from {relation} where {differs}") == [(0,)] if path else True
+
+
+def test_every_relation_and_column_has_a_comment(store):
+    write(store, run(config={"lr": 0.1, 'it\'s "odd"': 1}, summary={"acc": 1.5}), history=[curve("a1", range(10))])
+    store.tail_values = 5
+    assert store.seal()
+    views = "select view_name from duckdb_views() where schema_name = 'main' and not internal and comment is null"
+    columns = "select table_name, column_name from duckdb_columns() where schema_name = 'main' and not internal and comment is null"
+    assert (read(store, views), read(store, columns)) == ([], [])
+    comment = "select comment from duckdb_columns() where table_name = 'team/vision' and column_name = ?"
+    assert read(store, comment, "config.lr") == [("Config value at the key lr",)]
+    write(store, run("b2", config={"new": True}))
+    assert (read(store, views), read(store, columns)) == ([], [])
 
 
 def test_schema_main_holds_the_contract_and_one_relation_a_project(store):
@@ -135,10 +152,10 @@ def test_a_run_is_a_row(store):
             *('it\'s "quoted"\n', "best,näive,odd", "abc", "box"),
             '{"lr":0.1,"model":{"layers":[1,2]},"bad":NaN}',
             '{"acc":Infinity,"n":1152921504606846976}',
-            *(3, "https://wandb.ai/team/vision/runs/b2", None, NOW),
+            *(3, "https://wandb.ai/team/vision/runs/b2", None, NOW, "team/vision/b2"),
         )
     ]
-    assert read(store, "from run_tags order by tag") == [
+    assert read(store, "select * exclude (run_path) from run_tags order by tag") == [
         ("team", "vision", "b2", "best"),
         ("team", "vision", "b2", "näive,odd"),
     ]
@@ -148,7 +165,7 @@ def test_leaves_are_scalars_lists_and_empty_objects(store):
     config = {"lr": 0.1, "deep": {"on": True, "none": None, "list": [1, "x"], "empty": {}}, "a.b": "dotted", "n": 3}
     write(store, run(config=config, summary={"acc": math.nan}))
     here = ("team", "vision", "a1")
-    assert read(store, "from config_values order by key") == [
+    assert read(store, "select * exclude (run_path) from config_values order by key") == [
         (*here, "a.b", "dotted", None, "string"),
         (*here, "deep.empty", "{}", None, "object"),
         (*here, "deep.list", '[1,"x"]', None, "list"),
@@ -157,7 +174,7 @@ def test_leaves_are_scalars_lists_and_empty_objects(store):
         (*here, "lr", "0.1", 0.1, "number"),
         (*here, "n", "3", 3.0, "number"),
     ]
-    ((*rest, number, kind),) = read(store, "from summary_values")
+    ((*rest, number, kind),) = read(store, "select * exclude (run_path) from summary_values")
     assert (rest, kind) == ([*here, "acc", "NaN"], "number")
     assert math.isnan(number)
 
@@ -173,7 +190,7 @@ def test_history_keeps_what_is_no_finite_number(store):
     ]
     write(store, run(), history=[page("a1", points)])
     here = ("team", "vision", "a1")
-    rows = read(store, "from history order by step, key")
+    rows = read(store, "select * exclude (run_path) from history order by step, key")
     assert [row for row in rows if row[3] < 4] == [
         (*here, 0, "loss", math.inf, None),
         (*here, 1, "loss", -math.inf, None),
@@ -182,7 +199,7 @@ def test_history_keeps_what_is_no_finite_number(store):
         (*here, 3, "note", None, '"first"'),
     ]
     assert math.isnan(rows[-1][5])
-    keys = read(store, "from history_keys order by key")
+    keys = read(store, "select * exclude (run_path) from history_keys order by key")
     assert keys[0] == (*here, "big", 1, 2, 2, float(2**60), float(2**60), float(2**60))
     assert keys[1][:-1] == (*here, "loss", 4, 0, 4, 0.5, 0.5)
     assert math.isnan(keys[1][-1])
@@ -197,7 +214,7 @@ def test_system_metrics_of_a_run_are_replaced_as_a_whole(store):
                 tx, PROJECT, page("a1", [(0, "gpu", scale, None), (0, "gpu", scale + 1, None)])
             )
             history.replace_system_metrics(tx, PROJECT, page("b2", [(7, "cpu", 1.0, None)]))
-    assert read(store, "from system_metrics order by run_id") == [
+    assert read(store, "select * exclude (run_path) from system_metrics order by run_id") == [
         ("team", "vision", "a1", 0, "gpu", 3.0, None),
         ("team", "vision", "b2", 7, "cpu", 1.0, None),
     ]

@@ -14,7 +14,7 @@ from tests.store.kit import NOW, PROJECT, curve, opened, read, run, write
 
 LEAVES = (
     "select column_name, data_type from information_schema.columns where table_schema = 'main' "
-    "and table_name = 'team/vision' and ordinal_position > 23 order by ordinal_position"
+    "and table_name = 'team/vision' and ordinal_position > 24 order by ordinal_position"
 )
 
 
@@ -30,8 +30,8 @@ def test_a_wide_row_holds_the_run_and_its_leaves(store):
         ("summary.val/acc", "DOUBLE"),
     ]
     (row,) = read(store, 'from "team/vision"')
-    assert row[:23] == read(store, "from runs")[0]
-    assert row[23:] == ("[1]", True, "{}", 0.5, None, math.inf)
+    assert row[:24] == read(store, "from runs")[0]
+    assert row[24:] == ("[1]", True, "{}", 0.5, None, math.inf)
     write(store, history=[curve("a1", range(3, 5))])
     assert read(store, 'select history_rows from "team/vision"') == [(5,)]
 
@@ -45,20 +45,43 @@ def test_a_column_has_the_type_that_all_its_values_share(store):
     assert dict(read(store, LEAVES)) == {
         "config.bool": "BOOLEAN",
         "config.mixed": "VARCHAR",
-        "config.null or number": "DOUBLE",
+        "config.null or number": "BIGINT",
         "config.number": "DOUBLE",
     }
     write(store, run("b2", config={"number": "two", "null or number": 3, "bool": False, "mixed": 2}))
     assert dict(read(store, LEAVES)) == {
         "config.bool": "BOOLEAN",
-        "config.mixed": "DOUBLE",
-        "config.null or number": "DOUBLE",
+        "config.mixed": "BIGINT",
+        "config.null or number": "BIGINT",
         "config.number": "VARCHAR",
     }
     assert read(store, 'select run_id, "config.number", "config.mixed" from "team/vision" order by 1') == [
-        ("a1", "1", 1.0),
-        ("b2", "two", 2.0),
+        ("a1", "1", 1),
+        ("b2", "two", 2),
     ]
+
+
+def test_whole_numbers_keep_all_their_digits_until_a_fraction_arrives(store):
+    """A number written with a point or an exponent is a fraction, and so is one that does not fit into 64 bits."""
+    config = {"seed": 2**63 - 2048, "negative": -(2**62) - 1, "batch": 128, "float": 1.0, "large": 1e15, "past": 2**63}
+    write(store, run(config=config), run("b2", config={**config, "seed": 7}))
+    kinds = dict(read(store, LEAVES))
+    assert {name.removeprefix("config."): kind for name, kind in kinds.items()} == {
+        "seed": "BIGINT",
+        "negative": "BIGINT",
+        "batch": "BIGINT",
+        "float": "DOUBLE",
+        "large": "DOUBLE",
+        "past": "DOUBLE",
+    }
+    row = 'select "config.seed", "config.negative", "config.batch" from "team/vision" order by run_id'
+    assert read(store, row) == [(2**63 - 2048, -(2**62) - 1, 128), (7, -(2**62) - 1, 128)]
+    write(store, run("b2", config={**config, "batch": 64.5}))
+    assert dict(read(store, LEAVES))["config.batch"] == "DOUBLE"
+    assert read(store, 'select "config.batch" from "team/vision" order by run_id') == [(128.0,), (64.5,)]
+    write(store, run("b2", config={**config, "batch": 64}))
+    assert read(store, 'select "config.batch" from "team/vision" order by run_id') == [(128,), (64,)]
+    assert dict(read(store, LEAVES))["config.batch"] == "BIGINT"
 
 
 def test_keys_that_differ_only_in_case_have_columns_of_their_own(store):
@@ -73,24 +96,24 @@ def test_keys_that_differ_only_in_case_have_columns_of_their_own(store):
 def test_the_spelling_that_most_runs_have_has_the_plain_name(store):
     """Also when it was the rare one before; of as many runs it is the one that had it."""
     write(store, run(config={"LR": 1}))
-    assert read(store, LEAVES) == [("config.LR", "DOUBLE")]
+    assert read(store, LEAVES) == [("config.LR", "BIGINT")]
     write(store, run("b2", config={"lr": 2}))
-    assert sorted(read(store, LEAVES)) == [("config.LR", "DOUBLE"), ("config.lr_2", "DOUBLE")]
+    assert sorted(read(store, LEAVES)) == [("config.LR", "BIGINT"), ("config.lr_2", "BIGINT")]
     assert read(store, 'select "config.LR", "config.lr_2" from "team/vision" order by run_id') == [
         (1.0, None),
         (None, 2.0),
     ]
     write(store, run("c3", config={"lr": 3}))
-    assert sorted(read(store, LEAVES)) == [("config.LR_2", "DOUBLE"), ("config.lr", "DOUBLE")]
+    assert sorted(read(store, LEAVES)) == [("config.LR_2", "BIGINT"), ("config.lr", "BIGINT")]
     assert read(store, 'select "config.lr", "config.LR_2" from "team/vision" order by run_id') == [
         (None, 1.0),
         (2.0, None),
         (3.0, None),
     ]
     write(store, run(), run("b2", config={"LR": 2}))
-    assert sorted(read(store, LEAVES)) == [("config.LR_2", "DOUBLE"), ("config.lr", "DOUBLE")]
+    assert sorted(read(store, LEAVES)) == [("config.LR_2", "BIGINT"), ("config.lr", "BIGINT")]
     write(store, run("b2"))
-    assert read(store, LEAVES) == [("config.lr", "DOUBLE")]
+    assert read(store, LEAVES) == [("config.lr", "BIGINT")]
 
 
 # Pairs that Python or Unicode take for two spellings of one word, and one that everybody does.
@@ -155,7 +178,7 @@ def test_only_changed_runs_are_written_while_the_columns_stay(store, monkeypatch
         ("r4", None, True),
     ]
     write(store, run("r4", config={"a": 4}))
-    assert read(store, LEAVES) == [("config.a", "DOUBLE")]
+    assert read(store, LEAVES) == [("config.a", "BIGINT")]
 
 
 def test_the_most_common_keys_have_columns(store, monkeypatch):
@@ -191,7 +214,7 @@ def test_many_columns_and_runs_are_filled_in_parts(store, monkeypatch):
     assert len(columns) == 400
     for n, row in enumerate(read(store, 'select * from "team/vision" order by run_id')):
         expected = {f"config.k{k}": float(n * k) if k >= n else None for k in range(400)}
-        assert dict(zip(columns, row[23:], strict=True)) == expected
+        assert dict(zip(columns, row[24:], strict=True)) == expected
 
 
 def test_what_a_killed_process_did_not_refresh_is_refreshed_later(tmp_path):
@@ -251,7 +274,7 @@ def test_odd_keys_have_columns(store):
     write(store, run(config={key: place for place, key in enumerate(HOSTILE)}))
     columns = [name for name, _ in read(store, LEAVES)]
     assert sorted(columns) == sorted(f"config.{key}" for key in HOSTILE)
-    values = dict(zip(columns, read(store, 'from "team/vision"')[0][23:], strict=True))
+    values = dict(zip(columns, read(store, 'from "team/vision"')[0][24:], strict=True))
     assert values == {f"config.{key}": float(place) for place, key in enumerate(HOSTILE)}
     assert faults(store) == []
 

@@ -1,0 +1,189 @@
+"""What the published relations and their columns hold, as comments that BI tools show (`COMMENT ON`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mirror.store.database import Database
+from mirror.store.names import identifier, literal
+
+_RUN = {
+    "entity": "The user or team that owns the project",
+    "project": "The project's name",
+    "run_id": "The run's id, unique within its project",
+    "run_path": "entity/project/run_id: one column that identifies a run, for joins",
+}
+
+_LEAF = {
+    "key": "Dotted path of the value, such as optimizer.lr",
+    "value": "The value as text; lists as JSON",
+    "number": "The value as a number; null if it is not one",
+    "kind": "number, string, bool, null, list or object",
+}
+
+_LOGGED = {
+    "key": "The name that the value was logged under",
+    "value": "The number; NaN and infinities are kept",
+    "text": "JSON of a value that is not a number; all digits of an integer beyond 2^53",
+}
+
+_RUNS = {
+    "name": "Display name",
+    "state": "running, finished, failed, crashed, killed, preempting, preempted or pending",
+    "created_at": "When the run started (UTC)",
+    "heartbeat_at": "When the run last reported to the server (UTC)",
+    "updated_at": "When the run was last changed (UTC)",
+    "duration_s": "How long the run ran, in seconds",
+    "username": "Who started the run",
+    "group_name": "The run's group",
+    "job_type": "The run's job type",
+    "sweep": "Id of the sweep that the run belongs to",
+    "notes": "Notes on the run",
+    "tags": "Tags, joined by commas; run_tags has one row per tag",
+    "git_commit": "Git commit of the code",
+    "host": "Host that the run ran on",
+    "config": "Config as JSON text of plain values; config_values has one row per value",
+    "summary": "Summary as JSON text of plain values; summary_values has one row per value",
+    "history_rows": "Number of mirrored history lines",
+    "url": "Address of the run's page",
+    "deleted_at": "When the mirror noticed that the run was deleted on the server (UTC); null for all others",
+    "synced_at": "When the mirror last wrote this record (UTC)",
+}
+
+RELATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "projects": (
+        "One row per mirrored project",
+        {
+            "entity": _RUN["entity"],
+            "project": _RUN["project"],
+            "runs": "Number of runs on the server",
+            "running": "Number of runs that are running",
+            "history_rows": "Number of mirrored history lines",
+            "last_success_at": "When the last complete pass started (UTC); null before the first one",
+            "last_error": "Why the last pass failed; null if it succeeded",
+            "lag_s": "Seconds since the last success",
+        },
+    ),
+    "runs": ("One row per run. Deleted runs stay, with deleted_at set", _RUN | _RUNS),
+    "config_values": ("One row per value of a run's config", _RUN | _LEAF),
+    "summary_values": ("One row per value of a run's summary", _RUN | _LEAF),
+    "run_metadata": ("One row per value of what is known about how a run was started", _RUN | _LEAF),
+    "run_tags": ("One row per tag of a run", _RUN | {"tag": "The tag"}),
+    "history": ("One row per logged value", _RUN | {"step": "The step that the value was logged at"} | _LOGGED),
+    "system_metrics": (
+        "One row per value of a run's system metrics; the server keeps only a sample of them",
+        _RUN | {"step": "Number of the line in the run"} | _LOGGED,
+    ),
+    "history_keys": (
+        "One row per run and key of its history",
+        _RUN
+        | {
+            "key": _LOGGED["key"],
+            "rows": "Number of values",
+            "first_step": "First step with a value",
+            "last_step": "Last step with a value",
+            "min": "Smallest finite number; null if there is none",
+            "max": "Largest finite number; null if there is none",
+            "last": "The last number, which may be at an earlier step than last_step",
+        },
+    ),
+    "history_x": (
+        "One row per logged number, with its x value. Queries should name the run or the key",
+        _RUN
+        | {
+            "key": _LOGGED["key"],
+            "x_key": "The key of the x axis, by define_metric; _step if it defines none",
+            "x": "Last finite value of x_key at or before the step; null before the first one",
+            "step": "The step that the value was logged at",
+            "value": _LOGGED["value"],
+        },
+    ),
+    "metric_definitions": (
+        "One row per definition by define_metric",
+        _RUN
+        | {
+            "key": "The key, or a prefix of keys, such as val/*",
+            "pattern": "True if key is a prefix",
+            "x_key": "The key of the x axis (step_metric); null if there is none",
+            "summary": "Comma-joined: min, max, mean, best, last, first, copy, none; null for the default",
+            "goal": "minimize or maximize",
+            "hidden": "True if the W&B app does not chart the key",
+        },
+    ),
+    "console": (
+        "One row per line of console output",
+        _RUN
+        | {
+            "line": "Number of the line, from 0",
+            "logged_at": "When it was written (UTC); null if the server does not report it",
+            "level": "error for what went to stderr, else null",
+            "text": "The line",
+        },
+    ),
+    "files": (
+        "One row per file of a run; the content stays on the server",
+        _RUN
+        | {
+            "name": "Name, including the folders within the run",
+            "size": "Bytes",
+            "mimetype": "MIME type",
+            "updated_at": "When it was last uploaded (UTC)",
+            "md5": "Base64 of the MD5 digest",
+        },
+    ),
+    "run_changes": (
+        "One row per change of a run that the mirror noticed",
+        _RUN
+        | {
+            "seen_at": "When the mirror noticed it (UTC)",
+            "field": "What changed, such as config.lr or tags",
+            "old": "The value before, as text",
+            "new": "The value after, as text",
+        },
+    ),
+    "local_runs": (
+        "One row per run that was read from files on this machine",
+        _RUN
+        | {
+            "on_server": "True if the server has the run, too",
+            "path": "The .wandb file",
+            "size": "Bytes of the file",
+            "read_to": "Up to which byte it was read",
+            "damaged": "What is damaged in the file; null if nothing is",
+            "read_at": "When it was last read (UTC)",
+        },
+    ),
+}
+"""Each published relation: what its rows are, and what each column holds."""
+
+WIDE_COLUMNS_LIMIT = 200
+"""The most leaf columns of a wide relation that get a comment: each comment copies the view with all its columns."""
+
+_AT_ONCE = 50
+"""How many comments one transaction sets. It becomes slower with each one, and each commit writes to the disk."""
+
+
+def apply(db: Database, relations: Iterable[str]) -> None:
+    """Set the comments of these relations and their columns."""
+    for relation in relations:
+        if relation in RELATIONS:
+            comment, columns = RELATIONS[relation]
+            db.run(";".join(_statements(relation, comment, columns)))
+
+
+def wide(db: Database, relation: str, project: str, leaves: Iterable[tuple[str, str, str]]) -> None:
+    """Set the comments of a wide relation, in transactions of its own; leaves are document, key and column name."""
+    columns = _RUN | _RUNS
+    for doc, key, name in list(leaves)[:WIDE_COLUMNS_LIMIT]:
+        columns[name] = f"{'Config' if doc == 'config' else 'Final summary'} value at the key {key}"
+    statements = _statements(relation, f"One row per run of {project}, with config and summary as columns", columns)
+    for start in range(0, len(statements), _AT_ONCE):
+        with db.transaction():
+            db.run(";".join(statements[start : start + _AT_ONCE]))
+
+
+def _statements(relation: str, comment: str, columns: dict[str, str]) -> list[str]:
+    view = f"main.{identifier(relation)}"
+    return [f"COMMENT ON VIEW {view} IS {literal(comment)}"] + [
+        f"COMMENT ON COLUMN {view}.{identifier(name)} IS {literal(text)}" for name, text in columns.items()
+    ]
