@@ -21,6 +21,7 @@ WRITER = textwrap.dedent("""
     import sys
     from datetime import timedelta
     from pathlib import Path
+    from mirror.store import history, projects, runs
     from mirror.store.records import ProjectCursor
     from tests.store.kit import NOW, PROJECT, curve, opened, run, settle
 
@@ -52,6 +53,7 @@ FULL = textwrap.dedent("""
     import resource, sys
     from pathlib import Path
     from mirror.errors import StoreError
+    from mirror.store import projects, runs
     from tests.store.kit import curve, opened, read, run, settle, write
 
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -67,7 +69,7 @@ FULL = textwrap.dedent("""
         except StoreError as error:
             print(error)
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-        there = store.read(lambda db: runs.known(db, store.read(projects.everything)[0]))["a1"].rows
+        there = store.read(lambda db: runs.known(db, projects.everything(db)[0]))["a1"].rows
         # A commit whose checkpoint found no room may be reported as failed, and be there.
         assert there in (steps, steps + 5000), (there, steps)
         steps = there

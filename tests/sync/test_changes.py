@@ -11,6 +11,7 @@ from mirror.remote import runs as remote
 from mirror.remote.runs import PageSize
 from mirror.store import projects
 from mirror.sync import project as passes
+from mirror.sync import records
 
 NOON = datetime(2026, 3, 1, 12)
 
@@ -59,7 +60,7 @@ def small_pages(monkeypatch, runs=2):
     """Pages of so many runs, records and heads."""
     with monkeypatch.context() as patch:
         patch.setattr(remote, "MOST_RUNS", runs)
-        patch.setattr(passes, "PageSize", lambda: PageSize(runs))
+        patch.setattr(records, "PageSize", lambda: PageSize(runs))
         yield
 
 
