@@ -218,41 +218,6 @@ async def _run(work: Callable[[], Awaitable[Sequence[PassResult | FileResult]]],
         lines.queue.put_nowait(None)
 
 
-async def _work(daemon: Daemon, request: Request, work: _Work) -> Response:
-    """Start the work on the paths of the request, and answer with its lines, or at once with `"wait": false`."""
-    try:
-        body = await request.json() if await request.body() else {}
-        paths = [str(path) for path in body.get("paths", [])]
-        wait = bool(body.get("wait", True))
-        timeout = None if body.get("timeout") is None else float(body["timeout"])
-        since = datetime.fromisoformat(body["since"]) if body.get("since") else None
-    except (ValueError, AttributeError, TypeError):
-        return JSONResponse(_BAD_BODY, 400)
-    lines = _Lines()
-
-    async def run() -> None:
-        try:
-            results = await work(paths, since, lines)
-            lines.queue.put_nowait({"event": "done", "results": [result.as_json() for result in results]})
-        except MirrorError as error:
-            lines.queue.put_nowait({"event": "error", "message": str(error), "exit_code": error.exit_code})
-        except asyncio.CancelledError:
-            lines.queue.put_nowait({"event": "error", "message": "the daemon is stopping", "exit_code": 1})
-            raise
-        except Exception as error:
-            reason = without_secrets(f"{type(error).__name__}: {error}")
-            message = f"unexpected {reason} (the daemon's mirror.log has the traceback)"
-            lines.queue.put_nowait({"event": "error", "message": message, "exit_code": 1})
-            raise
-        finally:
-            lines.queue.put_nowait(None)
-
-    daemon.start_task(run(), request.url.path)
-    if not wait:
-        return JSONResponse({"accepted": True}, 202)
-    return StreamingResponse(_stream(lines, timeout), media_type="application/jsonl")
-
-
 async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of the client
     """Yield the lines as they arrive; after the timeout, an error line, while the work goes on."""
     loop = asyncio.get_running_loop()
