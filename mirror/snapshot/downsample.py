@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror.snapshot.paths import Project
+from mirror.errors import QueryError
+from mirror.snapshot.paths import Project, nearest_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -152,6 +153,26 @@ def logged_keys(connection: DuckDBPyConnection, runs: Sequence[Run]) -> list[tup
         for key, count in rows:
             counts[key] = counts.get(key, 0) + int(count)
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def unlogged(connection: DuckDBPyConnection, runs: Sequence[Run], keys: Sequence[str], x: str | None) -> list[str]:
+    """A warning for each key, and the axis `x`, under which none or only some of these runs logged numbers.
+
+    Names the nearest keys. Raises QueryError if nothing is left to draw.
+    """
+    logged = dict(logged_keys(connection, runs))
+    unknown = [
+        f"none of these runs logged numbers under {key}; {nearest_of(key, list(logged))}"
+        for key in keys
+        if key not in logged
+    ]
+    if x is not None and x != STEP and x not in logged:
+        raise QueryError(f"none of these runs logged numbers under {x}, the x axis; {nearest_of(x, [STEP, *logged])}")
+    if len(unknown) == len(keys):
+        raise QueryError(unknown[0] if logged else "these runs logged no numbers")
+    if x is not None and x != STEP and logged[x] < len(runs):
+        unknown.append(f"only {logged[x]:,} of {len(runs):,} runs logged {x}, the x axis; the others are not drawn")
+    return unknown
 
 
 def _by_project(runs: Sequence[Run]) -> dict[Project, list[str]]:
