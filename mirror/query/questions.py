@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mirror.query import run_groups
+from mirror.query import box, run_groups
 from mirror.query.sql import select
 from mirror.snapshot.paths import Project
 from mirror.snapshot.result import Result, Rows
@@ -60,8 +60,8 @@ def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> byte
 def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
     """The runs of a `project` that match `conditions`: how many, and `limit` of them from `offset` on, as texts.
 
-    Columns that runs do not have are left out, with a warning. Raises FilterError for an invalid filter or `order`,
-    UsageError if no column is left.
+    `conditions` is the text of the page's search box. Columns that runs do not have are left out, with a warning.
+    Raises FilterError for an invalid filter or `order`, UsageError if no column is left.
     """
     query = _found(connection, asked)
     columns, warnings = query.known_columns(asked["columns"])
@@ -87,10 +87,9 @@ def groups(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> b
 
 
 def _found(connection: DuckDBPyConnection, asked: Arguments) -> RunQuery:
-    """The runs that the page's box and order select. All parsing of what is typed there begins here."""
-    return RunQuery.build(
-        connection, asked["conditions"] or None, order=asked["order"] or None, projects=[asked["project"]]
-    )
+    """The runs that the text of the page's search box selects, in order."""
+    typed = box.conditions(asked["conditions"])
+    return RunQuery.build(connection, typed, order=asked["order"] or None, projects=[asked["project"]])
 
 
 def rids(connection: DuckDBPyConnection, asked: Arguments, lists: Lists) -> bytes:
