@@ -45,7 +45,7 @@ def of(
     warnings = []
     if len(labels) > MOST_RUNS:
         labels = dict(list(labels.items())[:MOST_RUNS])
-        warnings.append(f"only the first {MOST_RUNS:,} of the runs are in the groups")
+        warnings.append(f"the groups have only the first {MOST_RUNS:,} of {query.count():,} runs")
     sizes = Counter(labels.values())
     chosen = [label for label, _ in sizes.most_common(MOST_GROUPS)]
     if len(sizes) > MOST_GROUPS:

@@ -53,19 +53,28 @@ byId("download-png").addEventListener("click", async () => {
       margin: { l: 60, r: 20, t: 50, b: 50 },
       showlegend: shown.lines.length <= 30,
     };
-    const address = await window.Plotly.toImage({ data: named, layout: picture }, { format: "png", ...SIZE });
-    save(address, "png");
+    const drawing = await window.Plotly.toImage({ data: named, layout: picture }, { format: "svg", width: SIZE.width, height: SIZE.height });
+    offer(await painted(drawing), "png");
   } catch (error) {
     showText(byId("enlarged-problem"), `no picture could be made: ${error.message ?? error}`);
   }
 });
 
 byId("download-csv").addEventListener("click", () => {
-  const content = new Blob([csv(shown)], { type: "text/csv" });
-  const address = URL.createObjectURL(content);
-  save(address, "csv");
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  offer(new Blob([csv(shown)], { type: "text/csv" }), "csv");
 });
+
+// The chart library would load the picture from a blob: address, which the page's content security policy forbids.
+async function painted(address) {
+  const image = new Image(SIZE.width, SIZE.height);
+  image.src = address;
+  await image.decode();
+  const canvas = element("canvas", { width: SIZE.width * SIZE.scale, height: SIZE.height * SIZE.scale });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((content) => (content ? resolve(content) : reject(new Error("the browser made none"))), "image/png");
+  });
+}
 
 function csv(figure) {
   const x = axisOf(figure) === "_step" ? "step" : axisOf(figure);
@@ -88,7 +97,9 @@ function csv(figure) {
 
 const quoted = (cell) => (/[",\r\n]/.test(String(cell)) ? `"${String(cell).replaceAll('"', '""')}"` : String(cell));
 
-function save(address, ending) {
-  const name = `${shown.key.replaceAll(/[^\w.-]+/g, "_")} over ${axisTitle(axisOf(shown))}.${ending}`.replaceAll(/[\s/]+/g, "_");
-  element("a", { href: address, download: name }).click();
+function offer(content, ending) {
+  const name = `${shown.key} over ${axisTitle(axisOf(shown))}`.replaceAll(/[^\w.-]+/g, "_");
+  const address = URL.createObjectURL(content);
+  element("a", { href: address, download: `${name}.${ending}` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
