@@ -99,7 +99,7 @@ export async function draw() {
     follow(charts.figures);
     showText(byId("charts-problem"), "");
     showText(byId("charts-warning"), [...described.warnings, ...answer.warnings, ...cut].join(" · "));
-    showText(byId("charts-hint"), !chosen.length ? "Tick runs in the table to draw their metrics here."
+    showText(byId("charts-hint"), !session.source?.total && !chosen.length ? "" : !chosen.length ? "Tick runs in the table to draw their metrics here."
       : keys.length ? "" : curveKeys.length ? "Choose metrics to draw." : "These runs logged no numbers.");
   } catch (error) {
     if (error.name === "AbortError") return;

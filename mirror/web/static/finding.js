@@ -76,6 +76,7 @@ export function clearFound() {
   table.show(session.source);
   byId("count").textContent = "";
   byId("warnings").textContent = "";
+  byId("table-box").hidden = false;
   byId("table-box").removeAttribute("aria-busy");
   byId("filter").removeAttribute("aria-invalid");
   showText(byId("problem"), "");
@@ -103,6 +104,7 @@ export async function find({ keepPlace = false } = {}) {
       return;
     }
     clearFound();
+    byId("table-box").hidden = true;
     failed(error);
     byId("filter").setAttribute("aria-invalid", String(error.status === 400));
     await draw();
@@ -115,6 +117,7 @@ export async function find({ keepPlace = false } = {}) {
   const plain = next.rowAt.bind(next);
   next.rowAt = (index) => withPageState(plain(index), next);
   session.source = next;
+  byId("table-box").hidden = false;
   table.show(next, { keepPlace });
   showCount();
   await draw();
