@@ -23,11 +23,13 @@ const MISSING = {
   system: "No system metrics are mirrored. `system_metrics = true` in section [sync] of config.toml mirrors them.",
 };
 
+const COLOUR_CODES = /\x1b\[[0-9;]*[A-Za-z]/g;
+
 const system = new Charts(byId("run-system"), enlarge);
 let shown = ""; // the path of the run on the page
 let asking = null; // aborts what the page waits for
 let run = null;
-let earlier = []; // console lines that were asked for, before the last ones
+const printed = new Map(); // lines of the console by their number
 
 export const fieldText = (run_, field) => {
   const value = run_[field];
@@ -73,9 +75,10 @@ export function leave() {
 function clear(path) {
   shown = path;
   run = null;
-  earlier = [];
-  const [project, id] = [path.split("/").slice(0, 2).join("/"), path.split("/")[2] ?? path];
-  byId("run-title").textContent = session.names.get(path) ?? id;
+  printed.clear();
+  const [entity, name, id] = path.split("/");
+  const project = `${entity}/${name}`;
+  byId("run-title").textContent = session.names.get(path) ?? id ?? path;
   byId("run-path").textContent = path;
   byId("run-back").href = lastList(project);
   byId("run-back").textContent = `‹ ${project}`;
@@ -108,45 +111,47 @@ function search() {
   }
 }
 
-function showFiles({ total, files }) {
-  byId("run-files-count").textContent = format.count(total, "file").split(" ")[0];
-  showText(byId("run-files-hint"), !total ? MISSING.files : files.length < total ? `The first ${files.length} of ${format.count(total, "file")}.` : "");
+function showFiles({ total, files }, above = []) {
+  const all = [...above, ...files];
+  byId("run-files-count").textContent = format.number(String(total));
+  showText(byId("run-files-hint"), total ? "" : MISSING.files);
   byId("run-files").hidden = !total;
   byId("run-files").querySelector("tbody").replaceChildren(
-    ...files.map(({ name, size, updated_at: updated }) =>
+    ...all.map(({ name, size, updated_at: updated }) =>
       element("tr", {}, element("td", {}, name), element("td", { class: "number" }, format.bytes(size)), element("td", { class: "time" }, updated ? format.instant(updated) : "")),
     ),
   );
+  byId("run-more-files").hidden = all.length >= total;
+  byId("run-more-files").onclick = () =>
+    get("/api/run/files", { run: shown, start: all.length }, asking.signal)
+      .then((more) => showFiles(more, all), (error) => tell(byId("run-problem"), error));
 }
 
-function showConsole({ total, earlier: more, lines }) {
-  // Lines that were asked for stay above the newest ones, as far as they join.
+// Earlier lines that were asked for stay above the newest ones, as far as they join.
+function showConsole({ total, earlier, lines }, older = false) {
   const first = lines[0]?.line ?? 0;
-  earlier = earlier.filter(({ line }) => line < first);
-  const joined = earlier.length && earlier.at(-1).line + lines.length >= first;
-  const all = joined || !earlier.length ? [...earlier, ...lines] : lines;
+  if (!older && !printed.has(first) && !printed.has(first - 1)) printed.clear();
+  if (older || ![...printed.keys()].some((line) => line < first)) byId("run-earlier").hidden = !earlier;
+  for (const line of lines) printed.set(line.line, line);
+  const all = [...printed.values()].sort((one, other) => one.line - other.line);
   const box = byId("run-console");
-  const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 4;
-  byId("run-console-count").textContent = format.count(total, "line").split(" ")[0];
+  const { scrollTop, scrollHeight, clientHeight } = box;
+  byId("run-console-count").textContent = format.number(String(total));
   showText(byId("run-console-hint"), total ? "" : MISSING.console);
   box.hidden = !total;
-  box.replaceChildren(...all.map(({ level, text }) => element("span", { class: level === "error" ? "bad" : null }, `${text.replaceAll(/\x1b\[[0-9;]*[A-Za-z]/g, "")}\n`)));
-  byId("run-earlier").hidden = !(all[0] && (all === lines ? more : all[0].line > 0));
-  byId("run-earlier").onclick = () => load(all, lines, total);
-  if (atEnd) box.scrollTop = box.scrollHeight;
+  box.replaceChildren(...all.map(({ level, text }) => element("span", { class: level === "error" ? "bad" : null }, `${text.replaceAll(COLOUR_CODES, "")}\n`)));
+  if (older) box.scrollTop = scrollTop + box.scrollHeight - scrollHeight;
+  else if (scrollTop + clientHeight >= scrollHeight - 4) box.scrollTop = box.scrollHeight;
 }
 
-async function load(all, lines, total) {
+byId("run-earlier").addEventListener("click", async () => {
   try {
-    const answer = await get("/api/run/console", { run: shown, before: all[0].line }, asking.signal);
-    earlier = [...answer.lines, ...all.slice(0, all.length - lines.length)];
-    showConsole({ total, earlier: answer.earlier, lines });
-    byId("run-earlier").hidden = !answer.earlier;
-    byId("run-console").scrollTop = 0;
+    const before = Math.min(...printed.keys());
+    showConsole(await get("/api/run/console", { run: shown, before }, asking.signal), true);
   } catch (error) {
     tell(byId("run-problem"), error);
   }
-}
+});
 
 function showSystem(curves) {
   byId("run-system-count").textContent = String(curves.length);
