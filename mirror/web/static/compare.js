@@ -21,6 +21,7 @@ export async function show(paths) {
   try {
     if (paths.length > MOST) throw new Error(`at most ${MOST} runs are compared at a time, not ${paths.length}`);
     const runs = await Promise.all(paths.map((path) => get("/api/run", { run: path }, signal)));
+    signal.throwIfAborted();
     showText(byId("compare-problem"), "");
     byId("compare-parts").hidden = false;
     fill(paths, runs);

@@ -46,7 +46,9 @@ export async function show(path) {
   const { signal } = asking;
   if (path !== shown) clear(path);
   try {
-    run = await get("/api/run", { run: path }, signal);
+    const answer = await get("/api/run", { run: path }, signal);
+    signal.throwIfAborted();
+    run = answer;
     byId("run-title").textContent = run.name || run.run_id;
     document.title = `${run.name || run.run_id} · wandb-mirror`;
     showText(byId("run-problem"), "");
@@ -57,6 +59,7 @@ export async function show(path) {
       get("/api/run/console", { run: path }, signal),
       get("/api/run/system", { run: path }, signal),
     ]);
+    signal.throwIfAborted();
     showFiles(files);
     showConsole(console_);
     await showSystem(curves);

@@ -85,24 +85,26 @@ export async function draw() {
   showSelection(chosen);
   try {
     const described = chosen.length ? await get("/api/history/keys", { run: chosen }, signal) : { keys: [], names: {}, warnings: [] };
+    signal.throwIfAborted(); // an answer that came just before the next call must not undo what that one shows
     curveKeys = described.keys;
     for (const [path, name] of Object.entries(described.names)) session.names.set(path, name);
     showAxes();
     const keys = chosen.length ? (view.keys ?? defaultKeys()) : [];
     const answer = await (view.group && chosen.length ? groupCurves(keys, signal) : runCurves(chosen, keys, signal));
+    signal.throwIfAborted();
     lines = answer.lines;
     const cut = everyRun() && !view.group && session.source.total > chosen.length
       ? [`the first ${chosen.length} of ${format.count(session.source.total, "run")} are drawn; group them to draw the means of more`] : [];
     showSelection(chosen);
     await charts.draw(keys, lines, answer.curves, view);
-    if (signal.aborted) return;
+    signal.throwIfAborted();
     follow(charts.figures);
     showText(byId("charts-problem"), "");
     showText(byId("charts-warning"), [...described.warnings, ...answer.warnings, ...cut].join(" · "));
     showText(byId("charts-hint"), !session.source?.total && !chosen.length ? "" : !chosen.length ? "Tick runs in the table to draw their metrics here."
       : keys.length ? "" : curveKeys.length ? "Choose metrics to draw." : "These runs logged no numbers.");
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (signal.aborted) return;
     if (error instanceof Unreachable) {
       session.again ??= draw; // what is drawn stays
       return;
