@@ -51,8 +51,8 @@ def plot(
 ) -> None:
     """Draw the history of runs in the terminal, or to a file.
 
-    One curve per run; with --group-by one curve per group: the mean of its runs, with its 95% confidence band. Files
-    need matplotlib: pip install 'wandb-mirror[plot]'.
+    One curve per run; with --group-by one curve per group: the mean of its runs, with its 95% confidence band, up to
+    where fewer than half of them have values. Files need matplotlib: pip install 'wandb-mirror[plot]'.
     """
     from mirror.plot import figure, terminal
     from mirror.plot.read import charts

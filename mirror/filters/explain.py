@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Protocol
 
@@ -32,12 +32,17 @@ def explain(
 
 
 def unknown_keys(connection: Connection, compiled: Compiled) -> list[str]:
-    """A warning for each config or summary key of filter and order that no run has, naming the nearest key.
+    """A warning for each config or summary key of filter and order that no run has, naming the nearest key."""
+    return unknown_among(connection, compiled.keys)
+
+
+def unknown_among(connection: Connection, keys: Iterable[tuple[str, str]]) -> list[str]:
+    """A warning for each of these keys, each with its document, that no run has, naming the nearest key.
 
     A key inside a list counts as known if the list does.
     """
     warnings = []
-    for doc, key in compiled.keys:
+    for doc, key in keys:
         steps = key.split(".")
         lists = [".".join(steps[:n]) for n in range(1, len(steps))]
         at_key = _found(connection, "l.doc = ? AND l.key = ?", [doc, key])

@@ -55,8 +55,8 @@ def _draw_all(charts: Sequence[Chart], form: str, title: str) -> bytes:
 
 def _draw(chart: Chart, axis: Any) -> None:
     for curve in chart.curves:
-        runs = f" ({curve.runs} runs)" if curve.runs > 1 else ""
-        (line,) = axis.plot(curve.x, curve.y, linewidth=1.5, label=f"{curve.label}{runs}")
+        note = f" ({curve.note})" if curve.note else ""
+        (line,) = axis.plot(curve.x, curve.y, linewidth=1.5, label=f"{curve.label}{note}")
         if curve.low is not None and curve.high is not None:
             axis.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.2, linewidth=0)
     axis.set_xlabel(chart.x_key)

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-import statistics
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mirror.snapshot.group_means import group_mean
+
 Points = list[tuple[float, float]]
-
-GRID = 200
-"""How many values of x the mean of a group is computed at, if its runs were logged at more."""
-
-# Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; above 30, the normal distribution's is close.
-_T = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
-    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-_NORMAL = 1.96
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line, sorted by x. `low` and `high` bound the 95% confidence interval of the mean; None for a single run."""
+    """A line, sorted by x. `low` and `high` bound the 95% confidence interval of the mean; None for a single run.
+
+    `n` is how many of the runs have a value at each x, None for a single run. `ends_early` is True if runs go on where
+    the mean is of too few to be drawn; such a mean may be empty. A line is interrupted at NaN.
+    """
 
     label: str
     runs: int
@@ -31,6 +25,21 @@ class Curve:
     y: list[float]
     low: list[float] | None = None
     high: list[float] | None = None
+    n: list[int] | None = None
+    ends_early: bool = False
+
+    @property
+    def note(self) -> str:
+        """What the legend says of a mean besides its label; empty for a single run."""
+        if self.n is None:
+            return ""
+        if not self.n:
+            return f"{self.runs} runs, not drawn: too few of them have values at the same x"
+        fewest = min(count for count, y in zip(self.n, self.y, strict=True) if not math.isnan(y))
+        most = max(self.n)
+        n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        of = f"{n} runs" if fewest == self.runs else f"{n} of {self.runs} runs"
+        return f"mean of {of}, 95% confidence" + (", ends where fewer than half have values" if self.ends_early else "")
 
 
 @dataclass(frozen=True)
@@ -67,43 +76,11 @@ def single(label: str, points: Points) -> Curve:
 
 
 def mean(label: str, members: Sequence[Points]) -> Curve:
-    """Return the mean of a group's runs with its confidence interval.
-
-    Runs are interpolated linearly between their points; each counts from its first point to its last, and the mean
-    reaches as far as the longest run. Where only one run is left, the band has no width.
-    """
+    """Return the mean of a group's runs, where there are enough of them: see `mirror.snapshot.group_means`."""
     present = [points for points in members if points]
     if len(present) < 2:
         return single(label, present[0] if present else [])
-    grid = _grid(present)
-    y, low, high = [], [], []
-    for x in grid:
-        values = [value for points in present if (value := _at(points, x)) is not None]
-        middle = statistics.fmean(values)
-        half = 0.0
-        if len(values) > 1:
-            quantile = _T[len(values) - 2] if len(values) - 2 < len(_T) else _NORMAL
-            half = quantile * statistics.stdev(values) / math.sqrt(len(values))
-        y.append(middle)
-        low.append(middle - half)
-        high.append(middle + half)
-    return Curve(label, len(present), grid, y, low, high)
-
-
-def _grid(members: Sequence[Points]) -> list[float]:
-    xs = sorted({x for points in members for x, _ in points})
-    if len(xs) <= GRID:
-        return xs
-    first, last = xs[0], xs[-1]
-    return [first + (last - first) * index / (GRID - 1) for index in range(GRID)]
-
-
-def _at(points: Points, x: float) -> float | None:
-    """Interpolate the value at x; None outside of the points."""
-    index = bisect_left(points, x, key=lambda point: point[0])
-    if index == len(points) or (index == 0 and points[0][0] != x):
-        return None
-    if points[index][0] == x:
-        return points[index][1]
-    (x0, y0), (x1, y1) = points[index - 1], points[index]
-    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    made = group_mean(present)
+    part = made.shown()
+    ends_early = not part.x or made.x[-1] > part.x[-1]
+    return Curve(label, made.runs, part.x, part.mean, part.low, part.high, part.n, ends_early)

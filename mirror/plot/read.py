@@ -80,6 +80,8 @@ def _chart(
         hint = "; --group-by config.KEY draws one curve per group" if not grouped else ""
         raise UsageError(f"{len(lines)} curves are too many for one chart, at most {MOST_CURVES} fit{hint}")
     drawn = [groups.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
+    if not any(curve.x for curve in drawn):
+        raise QueryError(f"no group has a mean of {key}: too few of its runs have values at the same {x}")
     return Chart(key, x, drawn)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from mirror.plot.groups import Chart, Curve
 
@@ -25,7 +26,7 @@ def draw(chart: Chart, width: int, height: int, *, colours: bool) -> str:
 
     banded = sum(curve.low is not None for curve in chart.curves) <= MOST_BANDS
     xs = [x for curve in chart.curves for x in curve.x]
-    ys = [y for curve in chart.curves for line in _lines(curve, banded=banded) for y in line]
+    ys = [y for curve in chart.curves for line in _lines(curve, banded=banded) for y in line if not math.isnan(y)]
     left, right, columns = _ticks(min(xs), max(xs), max(width - _LABEL - 8, 20) / _TICK)
     low, high, rows = _ticks(min(ys), max(ys), max(height - len(chart.curves) - 4, 5))
     figure = plotille.Figure()
@@ -38,9 +39,14 @@ def draw(chart: Chart, width: int, height: int, *, colours: bool) -> str:
     figure.set_y_limits(low, high)
     for index, curve in enumerate(chart.curves):
         colour = COLOURS[index % len(COLOURS)] if colours else None
-        for edge in _lines(curve, banded=banded)[1:]:
-            figure.scatter(*_thinned(curve.x, edge), lc=colour)
-        figure.plot(curve.x, curve.y, lc=colour)
+        if not curve.x:
+            continue
+        line, *edges = _lines(curve, banded=banded)
+        for edge in edges:
+            for piece in _pieces(curve.x, edge):
+                figure.scatter(*_thinned(*piece), lc=colour)
+        for piece in _pieces(curve.x, line):
+            figure.plot(*piece, lc=colour)
         # Moved left by a column and down a little if necessary: plotille does not draw a letter at the very edge.
         end_x = max(left, min(curve.x[-1], right - (right - left) / figure.width))
         end_y = max(low, min(curve.y[-1], high - (high - low) / figure.height / 2))
@@ -72,8 +78,8 @@ def _legend(index: int, curve: Curve, *, colours: bool) -> str:
     mark = MARKS[index % len(MARKS)]
     if colours:
         mark = f"\x1b[38;5;{COLOURS[index % len(COLOURS)]}m{mark}\x1b[0m"
-    runs = f"  (mean of {curve.runs} runs, 95% confidence)" if curve.runs > 1 else ""
-    return f"{'':{_LABEL}}   {mark}  {curve.label}{runs}"
+    note = f"  ({curve.note})" if curve.note else ""
+    return f"{'':{_LABEL}}   {mark}  {curve.label}{note}"
 
 
 def _label(value: float, chars: int, delta: float, left: bool = False) -> str:
@@ -88,6 +94,16 @@ def _span(low: float, high: float) -> tuple[float, float]:
         return low, high
     room = abs(low) * 0.1 or 1.0
     return low - room, high + room
+
+
+def _pieces(x: list[float], y: list[float]) -> Iterator[tuple[list[float], list[float]]]:
+    """Cut a line where it is interrupted."""
+    start = 0
+    for index, value in enumerate([*y, math.nan]):
+        if math.isnan(value):
+            if index > start:
+                yield x[start:index], y[start:index]
+            start = index + 1
 
 
 def _thinned(x: list[float], y: list[float], points: int = 60) -> tuple[list[float], list[float]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mirror.query import box, run_groups
 from mirror.query.sql import select
 from mirror.snapshot.paths import Project
 from mirror.snapshot.result import Result, Rows
@@ -59,14 +60,36 @@ def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> byte
 def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
     """The runs of a `project` that match `conditions`: how many, and `limit` of them from `offset` on, as texts.
 
-    Raises FilterError for an invalid filter or `order`, UsageError for a column that runs do not have.
+    `conditions` is the text of the page's search box. Columns that runs do not have are left out, with a warning.
+    Raises FilterError for an invalid filter or `order`, UsageError if no column is left.
     """
-    query = RunQuery.build(
-        connection, asked["conditions"] or None, order=asked["order"] or None, projects=[asked["project"]]
-    )
-    rows = query.rows(["run_id", *asked["columns"]], limit=min(asked["limit"], MOST_ROWS), offset=asked["offset"])
-    found = {"total": query.count(), "offset": asked["offset"], "warnings": query.warnings(), **_table(rows)}
+    query = _found(connection, asked)
+    columns, warnings = query.known_columns(asked["columns"])
+    rows = query.rows(["run_id", *columns], limit=min(asked["limit"], MOST_ROWS), offset=asked["offset"])
+    told = list(dict.fromkeys([*query.warnings(), *warnings]))
+    found = {"total": query.count(), "offset": asked["offset"], "warnings": told, **_table(rows)}
     return orjson.dumps(found)
+
+
+def groups(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
+    """The mean curves of runs, grouped by the value of a column: see `mirror.query.run_groups`.
+
+    `runs` are paths of runs; if there are none, they are all that match `conditions`.
+    """
+    if asked["runs"]:
+        query = RunQuery.build(
+            connection, {"name": {"$in": [path.split("/")[2] for path in asked["runs"]]}}, deleted=True
+        )
+    else:
+        query = _found(connection, asked)
+    made = run_groups.of(query, asked["group"], asked["keys"], x=asked["x"] or None, only=asked["runs"] or None)
+    return orjson.dumps(made)
+
+
+def _found(connection: DuckDBPyConnection, asked: Arguments) -> RunQuery:
+    """The runs that the text of the page's search box selects, in order."""
+    typed = box.conditions(asked["conditions"])
+    return RunQuery.build(connection, typed, order=asked["order"] or None, projects=[asked["project"]])
 
 
 def rids(connection: DuckDBPyConnection, asked: Arguments, lists: Lists) -> bytes:
@@ -85,7 +108,7 @@ def rids(connection: DuckDBPyConnection, asked: Arguments, lists: Lists) -> byte
     return array("q", query.rids()).tobytes()
 
 
-QUESTIONS: Mapping[str, Question] = {"sql": sql, "runs": runs, "rids": rids}
+QUESTIONS: Mapping[str, Question] = {"sql": sql, "runs": runs, "groups": groups, "rids": rids}
 
 
 def _table(result: Result | Rows) -> dict[str, Any]:

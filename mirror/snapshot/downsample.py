@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror.snapshot.paths import Project
+from mirror.errors import QueryError
+from mirror.snapshot.paths import Project, nearest_of
 from mirror.snapshot.spread import spread_sql
 
 if TYPE_CHECKING:
@@ -65,8 +67,9 @@ def curves(
     spans = _spans(connection, runs, keys)
     result: list[Curve] = []
     edges: dict[str, dict[RunKey, _Span]] = {}
+    axes = axes_of(connection, runs, keys) if x is None else dict.fromkeys(keys, x)
     for key in keys:
-        axis = axis_of(connection, runs, key) if x is None else x
+        axis = axes[key]
         if axis != STEP and axis not in edges:
             edges[axis] = _spans(connection, runs, [axis], of_values=True)
         for project in dict.fromkeys(project for project, _ in runs):
@@ -84,24 +87,33 @@ def curves(
 
 
 def axis_of(connection: DuckDBPyConnection, runs: Sequence[Run], key: str) -> str:
-    """The x axis that define_metric gave `key` in most of the runs that logged it; the step if there is none.
+    """The x axis that define_metric gave `key` in most of the runs that logged it; the step if there is none."""
+    return axes_of(connection, runs, [key])[key]
+
+
+def axes_of(connection: DuckDBPyConnection, runs: Sequence[Run], keys: Sequence[str]) -> dict[str, str]:
+    """The x axis that define_metric gave each key in most of the runs that logged it; the step if there is none.
 
     A run's definition counts only if the run logged a number under the axis: otherwise its curve would be empty.
     """
-    axes: dict[str, int] = {}
-    logged = 0
+    logged: Counter[str] = Counter()
+    axes: dict[str, Counter[str]] = {key: Counter() for key in keys}
     for project, run_ids in _by_project(runs).items():
-        here = f"entity = ? AND project = ? AND key = ? AND run_id IN ({_marks(run_ids)})"
-        params = [*project, key, *run_ids]
-        logged += connection.execute(f"SELECT count(*) FROM history_keys WHERE {here}", params).fetchall()[0][0]
-        sql = f"""SELECT a.x_key, count(*) FROM (SELECT run_id, x_key FROM store.history_axes WHERE {here}) AS a
-            JOIN (SELECT run_id, key FROM history_keys WHERE entity = ? AND project = ?
-                AND run_id IN ({_marks(run_ids)}) AND min IS NOT NULL) AS k ON k.run_id = a.run_id AND k.key = a.x_key
-            GROUP BY a.x_key"""
-        for x_key, count in connection.execute(sql, [*params, *project, *run_ids]).fetchall():
-            axes[x_key] = axes.get(x_key, 0) + count
-    best = max(sorted(axes), key=axes.__getitem__, default=STEP)
-    return best if 2 * axes.get(best, 0) >= logged else STEP
+        here = f"entity = ? AND project = ? AND key IN ({_marks(keys)}) AND run_id IN ({_marks(run_ids)})"
+        params = [*project, *keys, *run_ids]
+        counts = f"SELECT key, count(*) FROM history_keys WHERE {here} GROUP BY key"
+        logged.update(dict(connection.execute(counts, params).fetchall()))
+        sql = f"""SELECT a.key, a.x_key, count(*) FROM (
+            SELECT run_id, key, x_key FROM store.history_axes WHERE {here}
+        ) AS a JOIN (
+            SELECT run_id, key FROM history_keys WHERE entity = ? AND project = ?
+                AND run_id IN ({_marks(run_ids)}) AND min IS NOT NULL
+        ) AS k ON k.run_id = a.run_id AND k.key = a.x_key
+        GROUP BY a.key, a.x_key"""
+        for key, x_key, count in connection.execute(sql, [*params, *project, *run_ids]).fetchall():
+            axes[key][x_key] += count
+    best = {key: max(sorted(axes[key]), key=axes[key].__getitem__, default=STEP) for key in axes}
+    return {key: axis if 2 * axes[key][axis] >= logged[key] else STEP for key, axis in best.items()}
 
 
 def placed(
@@ -146,6 +158,26 @@ def logged_keys(connection: DuckDBPyConnection, runs: Sequence[Run]) -> list[tup
         for key, count in rows:
             counts[key] = counts.get(key, 0) + int(count)
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def unlogged(connection: DuckDBPyConnection, runs: Sequence[Run], keys: Sequence[str], x: str | None) -> list[str]:
+    """A warning for each key, and the axis `x`, under which none or only some of these runs logged numbers.
+
+    Names the nearest keys. Raises QueryError if nothing is left to draw.
+    """
+    logged = dict(logged_keys(connection, runs))
+    unknown = [
+        f"none of these runs logged numbers under {key}; {nearest_of(key, list(logged))}"
+        for key in keys
+        if key not in logged
+    ]
+    if x is not None and x != STEP and x not in logged:
+        raise QueryError(f"none of these runs logged numbers under {x}, the x axis; {nearest_of(x, [STEP, *logged])}")
+    if len(unknown) == len(keys):
+        raise QueryError(unknown[0] if logged else "these runs logged no numbers")
+    if x is not None and x != STEP and logged[x] < len(runs):
+        unknown.append(f"only {logged[x]:,} of {len(runs):,} runs logged {x}, the x axis; the others are not drawn")
+    return unknown
 
 
 def _by_project(runs: Sequence[Run]) -> dict[Project, list[str]]:

@@ -147,6 +147,34 @@ class RunQuery:
 
         return [*self.compiled.warnings, *unknown_keys(self.connection, self.compiled)]
 
+    def known_columns(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Those of `names` that `rows` accepts, and a warning for each column that no run has, naming the nearest.
+
+        A key of config or summary that no run has is a column without values. Raises UsageError if none is left.
+        """
+        from mirror.filters import unknown_among
+
+        known = self._run_columns()
+        columns, refused, keys = [], [], []
+        for name in names:
+            try:
+                key = None if name in known else _document_key(name, known)
+            except UsageError as error:
+                refused.append(str(error).removeprefix("--select: "))
+                continue
+            columns.append(name)
+            if key:
+                keys.append(key)
+        if refused and not columns:
+            raise UsageError(refused[0])
+        # Counted for each key, so this is much less to read than the values.
+        found = self.connection.execute(
+            "SELECT DISTINCT doc, key FROM store.leaf_keys WHERE runs > 0 AND key IN (SELECT unnest(?::VARCHAR[]))",
+            [[key for _, key in keys]],
+        ).fetchall()
+        counted = set(found)
+        return columns, [*refused, *unknown_among(self.connection, [key for key in keys if key not in counted])]
+
     def _matching(self) -> tuple[str, list[Any]]:
         """SQL for the matching runs, numbered in their order, and its parameters."""
         order = self.compiled.order_by

@@ -3,9 +3,13 @@
     GET  /api/state                              projects, and the state of the daemon
     GET  /api/keys?project                       the columns that its runs may have
     GET  /api/runs?project&filter&order&column&offset&limit
-    GET  /api/run?run                            one run with config and summary
-    GET  /api/history/keys?run                   the keys that these runs logged
+    GET  /api/run?run                            one run with config, summary and metadata
+    GET  /api/run/files?run&start                the list of its files
+    GET  /api/run/console?run&before             the last lines of its console, or those before a line
+    GET  /api/run/system?run                     its system metrics as curves
+    GET  /api/history/keys?run                   the keys that these runs logged, and the names of the runs
     GET  /api/history?run&key&x&points&mean      their curves
+    GET  /api/groups?project&filter&order&run&group&key&x    mean curves of groups of runs
     POST /api/sql {"sql", "limit"}               one read-only statement
 
 Responses are JSON. Those to GET have an ETag that changes whenever the mirror is published. Errors are {"message"}.
@@ -88,8 +92,12 @@ def application(
             get("/api/keys", page.keys),
             get("/api/runs", page.runs),
             get("/api/run", page.run),
+            get("/api/run/files", page.run_files),
+            get("/api/run/console", page.run_console),
+            get("/api/run/system", page.run_system),
             get("/api/history/keys", page.history_keys),
             get("/api/history", page.history),
+            get("/api/groups", page.groups),
             Route("/api/sql", page.sql, methods=["POST"]),
             *routes,
             get("/{name}", page.asset),
@@ -172,6 +180,22 @@ class _Page:
         path = _needed(request, "run")
         return await self._of_snapshot(request, lambda connection: data.run(connection, path))
 
+    async def run_files(self, request: Request) -> Response:
+        """GET /api/run/files."""
+        path, start = _needed(request, "run"), _number(request, "start", 0)
+        return await self._of_snapshot(request, lambda connection: data.run_files(connection, path, start))
+
+    async def run_console(self, request: Request) -> Response:
+        """GET /api/run/console."""
+        path = _needed(request, "run")
+        before = _number(request, "before", 0) if "before" in request.query_params else None
+        return await self._of_snapshot(request, lambda connection: data.run_console(connection, path, before))
+
+    async def run_system(self, request: Request) -> Response:
+        """GET /api/run/system."""
+        path = _needed(request, "run")
+        return await self._of_snapshot(request, lambda connection: data.run_system(connection, path))
+
     async def history_keys(self, request: Request) -> Response:
         """GET /api/history/keys."""
         paths = request.query_params.getlist("run")
@@ -183,12 +207,27 @@ class _Page:
         read = partial(
             data.history,
             paths=asked.getlist("run"),
-            names=asked.getlist("key"),
+            keys=asked.getlist("key"),
             x=asked.get("x") or None,
             points=_number(request, "points", 500),
             mean=asked.get("mean") == "true",
         )
         return await self._of_snapshot(request, read)
+
+    async def groups(self, request: Request) -> Response:
+        """GET /api/groups."""
+        asked = request.query_params
+        question = {
+            "project": _needed(request, "project"),
+            "conditions": asked.get("filter", ""),
+            "order": asked.get("order", ""),
+            "runs": data.paths(asked.getlist("run")),
+            "group": _needed(request, "group"),
+            "keys": asked.getlist("key"),
+            "x": asked.get("x", ""),
+        }
+        etag = f'"{self._snapshots.version()}"'
+        return _unchanged(request, etag) or await self._in_worker(request, self._lists, "groups", question)
 
     async def sql(self, request: Request) -> Response:
         """POST /api/sql."""

@@ -13,6 +13,7 @@ import pytest
 from mirror.plot import groups, terminal
 from mirror.plot.groups import Chart, Curve
 from mirror.sandbox import sample
+from mirror.snapshot.group_means import group_mean
 from tests.api.conftest import Bench, bench
 from tests.conftest import InProcess
 
@@ -82,20 +83,42 @@ def test_groups_are_means_with_a_band(cli: Any, mirrored: Bench) -> None:
 def test_the_mean_and_its_interval() -> None:
     """Student's t over the runs that were logged at each place."""
     members = [[(float(x), float(x + seed)) for x in range(3 + seed)] for seed in range(3)]
-    made = groups.mean("g", members)
-    assert (made.runs, made.x) == (3, [0.0, 1.0, 2.0, 3.0, 4.0])
-    assert made.y == [1.0, 2.0, 3.0, 4.5, 6.0]
+    made = group_mean(members)
+    assert (made.runs, made.x, made.n) == (3, [0.0, 1.0, 2.0, 3.0, 4.0], [3, 3, 3, 2, 1])
+    assert made.mean == [1.0, 2.0, 3.0, 4.5, 6.0]
     half = 4.303 * statistics.stdev([0, 1, 2]) / math.sqrt(3)
-    assert made.high[0] - made.y[0] == pytest.approx(half)
-    assert made.y[3] - made.low[3] == pytest.approx(12.706 * statistics.stdev([4, 5]) / math.sqrt(2))
+    assert made.high[0] - made.mean[0] == pytest.approx(half)
+    assert made.mean[3] - made.low[3] == pytest.approx(12.706 * statistics.stdev([4, 5]) / math.sqrt(2))
     assert (made.low[4], made.high[4]) == (6.0, 6.0)
     assert groups.mean("one", [[(0.0, 1.0)], []]) == Curve("one", 1, [0.0], [1.0])
+
+
+def test_a_mean_ends_where_fewer_than_half_of_the_runs_have_values() -> None:
+    """So that it does not jump, and go on as the curve of the last run; a gap interrupts it."""
+    members = [[(float(x), 10.0) for x in range(4)]] * 3 + [[(float(x), 0.0) for x in range(8)]] * 2
+    made = groups.mean("g", members)
+    assert (made.x, made.n, made.y[-1]) == ([0.0, 1.0, 2.0, 3.0], [5, 5, 5, 5], 6.0)
+    assert (made.ends_early, made.note) == (
+        True,
+        "mean of 5 runs, 95% confidence, ends where fewer than half have values",
+    )
+    longer = groups.mean("g", [*members, [(float(x), 0.0) for x in range(6)]])
+    assert (longer.x[-1], longer.n) == (5.0, [6, 6, 6, 6, 3, 3])
+    assert longer.note == "mean of 3 to 6 of 6 runs, 95% confidence, ends where fewer than half have values"
+    never = groups.mean("g", [[(0.0, 1.0)], [(1.0, 1.0)]])
+    assert (never.x, never.note) == ([], "2 runs, not drawn: too few of them have values at the same x")
 
 
 def test_runs_are_read_between_their_points() -> None:
     """By straight lines, and nowhere outside of them."""
     made = groups.mean("g", [[(0.0, 0.0), (4.0, 8.0)], [(2.0, 0.0), (6.0, 4.0)]])
-    assert (made.x, made.y) == ([0.0, 2.0, 4.0, 6.0], [0.0, 2.0, 5.0, 4.0])
+    assert (made.x, made.y) == ([2.0, 4.0], [2.0, 5.0])
+    halves = [[(0.0, 1.0), (1.0, 1.0)]] * 2 + [[(3.0, 2.0), (4.0, 2.0)]] * 2
+    made = groups.mean("g", halves)
+    assert made.x == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert str(made.y) == "[1.0, 1.0, nan, 2.0, 2.0]"
+    drawn = terminal.draw(Chart("k", "_step", [made]), 60, 12, colours=False)
+    assert "a  g  (mean of 2 of 4 runs, 95% confidence)" in drawn
 
 
 def test_smoothing_starts_at_the_first_value() -> None:

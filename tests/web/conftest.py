@@ -20,6 +20,10 @@ SETTINGS = """projects = ["team/vision", "team/language"]
 [sync]
 interval = "2s"
 live_interval = "1s"
+system_metrics = true
+metadata = true
+console = true
+files = true
 [publish]
 min_interval = "200ms"
 [http]
@@ -71,6 +75,12 @@ def site():
                 run = site.world.add_run("team", "vision", run_id=f"run{index:02}", name=f"run {index}", config=config)
                 log_curve(run, 20)
                 run.set_summary({"acc": index / 10})
+                if index == 3:
+                    run.write_console(0, ["epoch 1", "epoch 2"])
+                    run.add_file("wandb-metadata.json", '{"host": "node1"}')
+                    run.add_file("model.pt", "abc")
+                    for cpu in (40.0, 41.0, 42.0):
+                        run.log_system({"system.cpu": cpu})
                 run.finish()
             live = site.world.add_run("team", "vision", run_id="live", name="still training", config={"lr": 0.5})
             log_curve(live, 5)

@@ -53,17 +53,77 @@ def test_keys_and_how_runs_are_ordered_by_them(site):
     assert keys["summary.acc"]["order"] == "summary_metrics.acc"
 
 
+def test_what_is_unknown_is_told_beside_what_is_not(site):
+    """In filter, order, columns, metrics and the x axis; with the nearest name."""
+    found = site.get(
+        "/api/runs",
+        project="team/vision",
+        filter='{"config.lrr": 1}',
+        order="-config.optname",
+        column=["name", "nam", "config.op.name"],
+    )
+    assert (found["columns"], found["total"]) == (["run_id", "name", "config.op.name"], 0)
+    assert found["warnings"] == [
+        "config key 'lrr' is in no run; did you mean 'lr'?",
+        "config key 'optname' is in no run; did you mean 'opt.name'?",
+        "runs have no column nam; did you mean name?",
+        "config key 'op.name' is in no run; did you mean 'opt.name'?",
+    ]
+    runs = ["team/vision/run03", "team/language/other"]
+    found = site.get("/api/history", run=runs, key=["loss", "ac"], x="acc")
+    assert [curve["key"] for curve in found["curves"]] == ["loss"]
+    assert found["warnings"] == [
+        "none of these runs logged numbers under ac; did you mean acc?",
+        "only 1 of 2 runs logged acc, the x axis; the others are not drawn",
+    ]
+
+
+def test_groups_are_means_of_all_runs_that_match(site):
+    """By the rule of `mirror plot`: with n, up to where fewer than half of the runs have values."""
+    asked = {"project": "team/vision", "key": "loss", "group": "config.opt.name"}
+    found = site.get("/api/groups", **asked)
+    assert found["groups"] == [
+        {"label": "adam", "runs": 6},
+        {"label": "sgd", "runs": 6},
+        {"label": "not set", "runs": 1},
+    ]
+    adam = found["curves"][0]
+    assert (adam["group"], adam["runs"], adam["n"], adam["ends_early"]) == ("adam", 6, [6] * 20, False)
+    assert adam["y"] == pytest.approx([1.0 / (step + 1) for step in range(20)])
+    some = site.get("/api/groups", **asked, filter='{"config.lr": {"$lt": 0.01}}', x="acc")
+    assert [group["runs"] for group in some["groups"]] == [5, 4]
+    assert some["curves"][0]["x"] == pytest.approx([step / 100 for step in range(20)])
+    two = site.get("/api/groups", **asked, run=["team/vision/run03", "team/vision/run02"])
+    assert [(group["label"], group["runs"]) for group in two["groups"]] == [("adam", 1), ("sgd", 1)]
+
+
 def test_one_run_with_its_documents(site):
     found = site.get("/api/run", run="team/vision/run03")
     assert (found["name"], found["state"], found["history_rows"]) == ("run 3", "finished", 20)
     assert found["config"] == [["lr", "0.001"], ["opt.name", "adam"]]
+    assert found["metadata"] == [["host", "node1"]]
+    files = site.get("/api/run/files", run="team/vision/run03")
+    assert [(file["name"], file["size"]) for file in files["files"]] == [("model.pt", 3), ("wandb-metadata.json", 17)]
+    assert site.get("/api/run/files", run="team/vision/run03", start=1)["total"] == 2
+    console = site.get("/api/run/console", run="team/vision/run03")
+    assert (console["total"], console["earlier"]) == (2, False)
+    assert [line["text"] for line in console["lines"]] == ["epoch 1", "epoch 2"]
+    assert site.get("/api/run/console", run="team/vision/run03", before=1)["lines"][0]["text"] == "epoch 1"
+    (cpu,) = site.get("/api/run/system", run="team/vision/run03")
+    assert (cpu["key"], cpu["y"]) == ("system.cpu", [40.0, 41.0, 42.0])
 
 
 def test_curves_of_several_runs(site):
     runs = ["team/vision/run03", "team/vision/run05"]
-    keys = {each["name"]: each["runs"] for each in site.get("/api/history/keys", run=runs)}
-    assert (keys["loss"], keys["acc"]) == (2, 2)
-    first, second = site.get("/api/history", run=runs, key="loss")
+    found = site.get("/api/history/keys", run=[*runs, "team/vision/rum03"])
+    assert {each["name"]: each["runs"] for each in found["keys"] if not each["name"].startswith("_")} == {
+        "loss": 2,
+        "acc": 2,
+    }
+    assert found["names"] == {"team/vision/run03": "run 3", "team/vision/run05": "run 5"}
+    (missing,) = found["warnings"]
+    assert missing.startswith("no run team/vision/rum03 in the mirror; did you mean team/vision/run0")
+    first, second = site.get("/api/history", run=runs, key="loss")["curves"]
     assert first == {
         "run": "team/vision/run03",
         "key": "loss",
@@ -91,6 +151,24 @@ def test_curves_of_several_runs(site):
         ("/api/runs", {}, "project is missing"),
         ("/api/runs", {"project": "team/vision", "limit": "-1"}, "limit must be a whole number"),
         ("/api/run", {"run": "team/vision/none"}, "no run team/vision/none in the mirror"),
+        (
+            "/api/history",
+            {"run": "team/vision/run03", "key": "los"},
+            "none of these runs logged numbers under los; did you mean loss?",
+        ),
+        (
+            "/api/history",
+            {"run": "team/vision/run03", "key": "loss", "x": "ac"},
+            "none of these runs logged numbers under ac, the x axis; did you mean acc?",
+        ),
+        ("/api/history", {"run": "team/language/other", "key": "loss"}, "these runs logged no numbers"),
+        (
+            "/api/groups",
+            {"project": "team/vision", "group": "config.opt.nam", "key": "loss"},
+            "cannot group: config key 'opt.nam' is in no run; did you mean 'opt.name'?",
+        ),
+        ("/api/groups", {"project": "team/vision", "group": "stat"}, "runs have no column stat; did you mean state?"),
+        ("/api/groups", {"project": "team/vision", "group": "sweep"}, "cannot group: none of these runs has sweep"),
         ("/api/history", {"run": "nonsense", "key": "loss"}, "nonsense is not a run path"),
         ("/api/history", {"run": "a/b/c", "key": "loss", "points": "1"}, "points must be from 2"),
         ("/api/history", {"run": [f"a/b/{i}" for i in range(101)], "key": "loss"}, "at most 100 runs"),
@@ -141,7 +219,7 @@ def test_a_growing_run_is_seen_and_what_did_not_change_is_not_sent_again(site):
 
         def rows():
             answer = client.get("/api/history", params={"run": "team/vision/live", "key": "loss"})
-            return len(answer.json()[0]["x"]), answer.headers["etag"]
+            return len(answer.json()["curves"][0]["x"]), answer.headers["etag"]
 
         before, etag = rows()
         log_curve(site.live, 3, start=before)
@@ -202,7 +280,7 @@ def test_a_query_that_takes_too_long_is_stopped(published):  # noqa: F811
 
 def test_history_in_segments_is_read_and_other_files_are_not(segmented):  # noqa: F811
     client = Served(segmented)
-    (curve,) = client.get("/api/history", params={"run": "team/vision/alpha", "key": "loss"}).json()
+    (curve,) = client.get("/api/history", params={"run": "team/vision/alpha", "key": "loss"}).json()["curves"]
     assert curve["y"] == [1 / (step + 1) for step in range(10)]
     (segment, *_) = segmented.history.rglob("*.parquet")
     elsewhere = segmented.data / "copy.parquet"

@@ -1,4 +1,7 @@
 // Requests to the daemon. Responses are cached with their ETag, so that repeating a request costs almost nothing while nothing changed.
+//
+// Three things can go wrong, and only the last means that the daemon is gone: the page itself dropped the request (AbortError),
+// the daemon refused it (Refused), or nobody answered (Unreachable).
 
 const kept = new Map();
 const MOST_KEPT = 60;
@@ -10,6 +13,8 @@ export class Refused extends Error {
   }
 }
 
+export class Unreachable extends Error {}
+
 export async function get(path, parameters = {}, signal = undefined) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
@@ -17,11 +22,7 @@ export async function get(path, parameters = {}, signal = undefined) {
   }
   const address = `${path}?${query}`;
   const former = kept.get(address);
-  const answer = await fetch(address, {
-    headers: former ? { "If-None-Match": former.etag } : {},
-    cache: "no-store",
-    signal,
-  });
+  const answer = await send(address, { headers: former ? { "If-None-Match": former.etag } : {}, signal });
   if (answer.status === 304) return former.content;
   const content = await read(answer);
   const etag = answer.headers.get("etag");
@@ -31,19 +32,28 @@ export async function get(path, parameters = {}, signal = undefined) {
   return content;
 }
 
-export async function post(path, body) {
-  return read(
-    await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-      cache: "no-store",
-    }),
-  );
+export async function post(path, body, signal = undefined) {
+  const headers = { "Content-Type": "application/json" };
+  return read(await send(path, { method: "POST", headers, body: JSON.stringify(body), signal }));
+}
+
+async function send(address, options) {
+  try {
+    return await fetch(address, { ...options, cache: "no-store" });
+  } catch (error) {
+    throw unlessDropped(error);
+  }
 }
 
 async function read(answer) {
-  const content = await answer.json().catch(() => ({ message: `the daemon answered ${answer.status}` }));
-  if (!answer.ok) throw new Refused(content.message ?? `the daemon answered ${answer.status}`, answer.status);
+  const fallback = { message: `the daemon answered ${answer.status}` };
+  const content = await answer.json().catch((error) => {
+    // An answer that is no JSON is an error page; one that breaks off is none.
+    if (error.name === "SyntaxError" && !answer.ok) return fallback;
+    throw unlessDropped(error);
+  });
+  if (!answer.ok) throw new Refused(content.message ?? fallback.message, answer.status);
   return content;
 }
+
+const unlessDropped = (error) => (error.name === "AbortError" ? error : new Unreachable("The daemon does not answer; trying again …"));

@@ -1,8 +1,11 @@
 // A dialog to choose names from a long list, with those already chosen on top. A choice takes effect at once.
 
 import { byId, element } from "./dom.js";
+import { roving } from "./roving.js";
 
 const SHOWN = 300;
+
+const renewStops = roving(byId("chooser-list"), "input");
 
 export function choose(title, { options, chosen, changed, reset }) {
   const dialog = byId("chooser");
@@ -27,6 +30,7 @@ export function choose(title, { options, chosen, changed, reset }) {
         return element("label", {}, box, element("span", {}, name), element("span", { class: "quiet" }, note ?? ""));
       }),
     );
+    renewStops();
     byId("chooser-more").textContent =
       fitting.length > SHOWN ? `and ${fitting.length - SHOWN} more; search for them` : fitting.length ? "" : "none";
   };

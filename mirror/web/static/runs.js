@@ -7,18 +7,24 @@ const QUICK = 1000; // milliseconds
 
 export const isSql = (text) => /^\s*(select|with|from|values|describe|show|summarize|explain|pivot)\b/i.test(text);
 
-// A filter unchanged, and plain words as a search in the names, ids and tags of runs.
-function filterOf(text) {
-  if (!text.trim() || text.trim().startsWith("{")) return text;
-  const fitting = { $regex: text.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), $options: "i" };
-  return JSON.stringify({ $or: ["display_name", "name", "tags"].map((field) => ({ [field]: fitting })) });
+// No runs: before there is an answer, and where the question was wrong.
+export class Nothing {
+  columns = [];
+  boxes = false;
+  order = "";
+  total = 0;
+  warnings = [];
+  need() {}
+  rowAt() {}
+  close() {}
 }
 
-// Runs of a project in order; `columns` are {name, ...} as in the table.
+// Runs of a project in order; `columns` are {name, ...} as in the table. `loaded` is called after each page that was needed,
+// `failed` with the error of one.
 export class Found {
-  constructor(project, find, order, columns, loaded) {
-    Object.assign(this, { project, columns, order, loaded, boxes: true, total: 0, warnings: [], pages: new Map() });
-    this.query = { project, filter: filterOf(find), order, column: columns.map((column) => column.name) };
+  constructor(project, find, order, columns, loaded, failed) {
+    Object.assign(this, { project, columns, order, loaded, failed, boxes: true, total: 0, warnings: [], pages: new Map() });
+    this.query = { project, filter: find, order, column: columns.map((column) => column.name) };
     this.asked = new Set();
     this.stop = new AbortController();
   }
@@ -31,7 +37,7 @@ export class Found {
 
   need(from, to) {
     for (let page = Math.floor(from / PAGE); page * PAGE < to; page += 1) {
-      if (!this.pages.has(page) && !this.asked.has(page)) this.#load(page).then(() => this.loaded(), () => {});
+      if (!this.pages.has(page) && !this.asked.has(page)) this.#load(page).then(this.loaded, this.failed);
     }
   }
 
@@ -58,6 +64,8 @@ export class Found {
       this.total = answer.total;
       this.warnings = answer.warnings;
       this.pages.set(page, answer.rows.map(([id, ...cells]) => ({ path: `${this.project}/${id}`, id, cells })));
+      // Columns that runs do not have are left out; a warning says so.
+      this.columns = this.columns.filter((column) => answer.columns.includes(column.name, 1));
       this.columns.forEach((column, place) => (column.number = answer.numeric[place + 1]));
     } finally {
       this.asked.delete(page);
@@ -69,11 +77,12 @@ export class Found {
 export class Answered {
   constructor(project, sql) {
     Object.assign(this, { project, sql, order: "", total: 0, warnings: [], rows: [] });
+    this.stop = new AbortController();
   }
 
   async begin() {
     const began = performance.now();
-    const answer = await post("/api/sql", { sql: this.sql, limit: 1000 });
+    const answer = await post("/api/sql", { sql: this.sql, limit: 1000 }, this.stop.signal);
     const place = (name) => answer.columns.indexOf(name);
     const [entity, project, id, name] = ["entity", "project", "run_id", "name"].map(place);
     this.boxes = id >= 0;
@@ -109,5 +118,7 @@ export class Answered {
     return this.rows[index];
   }
 
-  close() {}
+  close() {
+    this.stop.abort();
+  }
 }
