@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from mirror.cli.filters import WhereOption, given_filter
 from mirror.cli.invocation import invocation
-from mirror.cli.messages import say
+from mirror.cli.messages import say, warn
 from mirror.cli.output import replaced, write_text
 from mirror.errors import UsageError
 
@@ -41,7 +42,10 @@ def plot(
         str | None,
         typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
     ] = None,
-    project: Annotated[str | None, typer.Option("--project", metavar="E/P", help="The project of --filter.")] = None,
+    where: WhereOption = None,
+    project: Annotated[
+        str | None, typer.Option("--project", metavar="E/P", help="The project of --filter and --where.")
+    ] = None,
     samples: Annotated[
         int, typer.Option("--samples", min=2, metavar="N", help="Rows of each run, evenly spaced.")
     ] = 500,
@@ -63,13 +67,16 @@ def plot(
     key_names = [key.strip() for key in keys.split(",") if key.strip()]
     if not key_names:
         raise UsageError("--keys is empty: name at least one key")
-    if bool(runs) == (project is not None) or (filter_ is not None and project is None):
-        raise UsageError("which runs? name them, or give --project E/P, and --filter JSON for some of its runs")
+    chosen = given_filter(filter_, where)
+    if bool(runs) == (project is not None) or (chosen is not None and project is None):
+        raise UsageError("which runs? name them, or give --project E/P, and --where TERM for some of its runs")
     given = invocation(ctx)
     snapshot = Snapshot(given.home)
     if project is not None:
         name = snapshot.project(project, given.entity)
-        addresses, _ = snapshot.matching(name, filter_, "+created_at", deleted=False)
+        addresses, warnings = snapshot.matching(name, chosen, "+created_at", deleted=False)
+        for warning in warnings:
+            warn(warning)
         title = str(name)
     else:
         found = [snapshot.address(run, given.entity, deleted=True) for run in runs or []]

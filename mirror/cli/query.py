@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli.filters import Filter, WhereOption, given_filter
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say, warn
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result, write_text
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mirror.query.lake_target import LakeTarget
     from mirror.snapshot.paths import Project
 
-_COMPARABLE = ("--filter", "--project", "--compare")
+_COMPARABLE = ("--filter", "--where", "--project", "--compare")
 
 
 def query(
@@ -30,6 +31,7 @@ def query(
     filter_: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
     ] = None,
+    where: WhereOption = None,
     project: Annotated[
         list[str] | None, typer.Option("--project", metavar="E/P", help="Only this project, or E/*. Repeatable.")
     ] = None,
@@ -43,7 +45,8 @@ def query(
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only the number of rows.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print the SQL of the filter and how many runs each clause matches.")
+        bool,
+        typer.Option("--explain", help="Print the filter as JSON and as SQL, and how many runs each clause matches."),
     ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also run the filter on the server; print the runs that differ, and why.")
@@ -57,13 +60,14 @@ def query(
     """Query the mirror with SQL, or its runs with a filter.
 
     SQL can read runs, history, config_values and the other relations of mirror.duckdb. Without SQL, runs that are not
-    deleted are listed, those that match --filter if given. Formats other than table and markdown have every column of
-    runs; in JSON, config and summary are objects, and NaN and infinities are strings.
+    deleted are listed, those that match --filter and --where if given. Formats other than table and markdown have every
+    column of runs; in JSON, config and summary are objects, and NaN and infinities are strings.
     """
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
     only_runs = {
         "--filter": filter_,
+        "--where": where,
         "--project": project,
         "--order": order,
         "--select": select,
@@ -77,18 +81,20 @@ def query(
         _sql(given, sql, limit, count=count, output=output)
         return
     if not any(value for value in only_runs.values()) and not count and limit is None:
-        raise UsageError("nothing to query: give SQL, or --filter JSON ('{}' is every run); see `mirror query --help`")
+        raise UsageError(
+            "nothing to query: give SQL, --where TERM or --filter JSON ('{}' is every run); see `mirror query --help`"
+        )
     if compare:
         others = {**only_runs, "--count": count, "--limit": limit}
         if wrong := [name for name, value in others.items() if value and name not in _COMPARABLE]:
             raise UsageError(f"--compare covers every run that the filter finds: leave {wrong[0]} out")
         from mirror.cli.compare import print_comparison
 
-        print_comparison(given, filter_, project or [], output)
+        print_comparison(given, given_filter(filter_, where), project or [], output)
         return
     _runs(
         given,
-        filter_,
+        given_filter(filter_, where),
         output,
         projects=project or [],
         order=order,
@@ -216,7 +222,7 @@ def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output
 
 def _runs(
     given: Invocation,
-    filter_: str | None,
+    filter_: Filter,
     output: Output,
     *,
     projects: Sequence[str],
@@ -236,7 +242,7 @@ def _runs(
         for warning in runs.warnings():
             warn(warning)
         if explain:
-            _write_explanation(runs.explain(), output)
+            write_explanation(filter_, runs.explain(), output)
         elif count:
             _write_count(runs.count(), output)
         else:
@@ -254,20 +260,23 @@ def _write_count(rows: int, output: Output) -> None:
         write_text(f"{rows}\n")
 
 
-def _write_explanation(found: dict[str, Any], output: Output) -> None:
-    """Write the SQL with its parameters as comments, then a table of clauses."""
+def write_explanation(filter_: Filter, found: dict[str, Any], output: Output) -> None:
+    """Write the filter as JSON and the SQL's parameters as comments, the SQL, then a table of clauses."""
     import json
 
+    from mirror.filters.parse import read_json
     from mirror.snapshot.result import Rows
 
+    conditions = read_json(filter_) if isinstance(filter_, str) else filter_ or {}
     if output.format in ("json", "jsonl"):
-        write_text(json.dumps(found, ensure_ascii=False, default=str) + "\n")
+        write_text(json.dumps({"filter": conditions, **found}, ensure_ascii=False, default=str) + "\n")
         return
     parameters = [
         f"-- parameter {number}: {json.dumps(value, ensure_ascii=False, default=str)}"
         for number, value in enumerate(found["params"], 1)
     ]
-    write_text("\n".join([found["sql"], *parameters, "", ""]))
+    shown = f"-- filter: {json.dumps(conditions, ensure_ascii=False)}"
+    write_text("\n".join([shown, found["sql"], *parameters, "", ""]))
     clauses = [*found["clauses"], ("all clauses together", found["runs"])]
     write_result(Rows(["clause", "runs"], clauses), Output("table"))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mirror.filters import terms
 from mirror.query.sql import select
 from mirror.snapshot.paths import Project
 from mirror.snapshot.result import Result, Rows
@@ -59,11 +60,11 @@ def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> byte
 def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
     """The runs of a `project` that match `conditions`: how many, and `limit` of them from `offset` on, as texts.
 
-    Raises FilterError for an invalid filter or `order`, UsageError for a column that runs do not have.
+    `conditions` are a JSON filter or a line of terms. Raises FilterError for an invalid filter or `order`, UsageError for
+    a column that runs do not have.
     """
-    query = RunQuery.build(
-        connection, asked["conditions"] or None, order=asked["order"] or None, projects=[asked["project"]]
-    )
+    conditions = terms.parse(asked["conditions"])
+    query = RunQuery.build(connection, conditions, order=asked["order"] or None, projects=[asked["project"]])
     rows = query.rows(["run_id", *asked["columns"]], limit=min(asked["limit"], MOST_ROWS), offset=asked["offset"])
     found = {"total": query.count(), "offset": asked["offset"], "warnings": query.warnings(), **_table(rows)}
     return orjson.dumps(found)

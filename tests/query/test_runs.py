@@ -34,6 +34,22 @@ def test_a_filter_finds_runs_newest_first_without_deleted_ones(mirror: Any) -> N
     ]
 
 
+def test_terms_find_what_the_json_filter_finds(mirror: Any) -> None:
+    """Alone, several, and together with a filter; --explain shows the JSON that they are."""
+    assert names(mirror, "--where", "config.lr>=0.5") == ["nlp/twin", "vision/twin"]
+    assert names(mirror, "--where", "config.lr>=0.5", "--where", "username=bob") == ["nlp/twin"]
+    assert names(mirror, "--filter", '{"username": "bob"}', "--where", "config.lr>=0.5") == ["nlp/twin"]
+    assert names(mirror, "--where", "name~2$") == ["vision/gamma"]
+    assert names(mirror, "--where", "created_at>7d") == []
+    explained = mirror("query", "--where", "name~2$", "--where", "config.lr<1", "--explain")
+    assert explained.stdout.splitlines()[0] == (
+        '-- filter: {"display_name": {"$regex": "2$"}, "config.lr": {"$lt": 1}}'
+    )
+    wrong = mirror("query", "--where", "lr<1")
+    assert (wrong.exit_code, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
+    assert wrong.stderr.startswith("error: the term 'lr<1': unknown field 'lr'; did you mean 'config.lr' or ")
+
+
 def test_order_limit_project_and_deleted_narrow_and_turn(mirror: Any) -> None:
     """Each by its own option; the filter may be left out."""
     assert names(mirror, "--order", "+config.lr", "--project", "team/vision") == [
@@ -159,7 +175,7 @@ def test_explain_shows_the_sql_its_parameters_and_each_clause(mirror: Any) -> No
     """The clause that empties the answer is seen at once."""
     arguments = ["query", "--filter", '{"state": "finished", "config.lr": {"$gt": 2}}', "--explain"]
     text = mirror(*arguments).stdout
-    assert text.startswith("SELECT r.rid")
+    assert text.startswith('-- filter: {"state": "finished", "config.lr": {"$gt": 2}}\nSELECT r.rid')
     assert '-- parameter 1: "finished"\n' in text
     assert text.endswith(
         "clause                runs\n"
@@ -169,6 +185,7 @@ def test_explain_shows_the_sql_its_parameters_and_each_clause(mirror: Any) -> No
         "all clauses together     0\n"
     )
     found = json.loads(mirror(*arguments, "--json").stdout)
+    assert found["filter"] == {"state": "finished", "config.lr": {"$gt": 2}}
     assert found["clauses"] == [['state "finished"', 4], ['config.lr {"$gt": 2}', 0]]
     assert (found["runs"], found["params"][0]) == (0, "finished")
 
@@ -203,7 +220,11 @@ def test_a_key_that_no_run_has_is_warned_of(mirror: Any) -> None:
         ),
         (["--project", "other/*"], 1, "no project other/* in the mirror; "),
         (["--filter", "{}", "--select", "statee"], 2, "--select: runs have no column statee; did you mean state?"),
-        ([], 2, "nothing to query: give SQL, or --filter JSON ('{}' is every run); see `mirror query --help`"),
+        (
+            [],
+            2,
+            "nothing to query: give SQL, --where TERM or --filter JSON ('{}' is every run); see `mirror query --help`",
+        ),
         (["select 1", "--filter", "{}"], 2, "--filter is for run filters: put it into the SQL instead"),
         (["select 1", "--order", "x"], 2, "--order is for run filters: put it into the SQL instead"),
         (["select 1", "--deleted"], 2, "--deleted is for run filters: put it into the SQL instead"),

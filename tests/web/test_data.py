@@ -59,6 +59,15 @@ def test_one_run_with_its_documents(site):
     assert found["config"] == [["lr", "0.001"], ["opt.name", "adam"]]
 
 
+def test_terms_find_the_runs_of_their_json(site):
+    """A line of terms in place of a JSON filter."""
+    asked = {"project": "team/vision", "order": "+created_at", "column": "name"}
+    of_terms = site.get("/api/runs", filter="config.lr>0 state=finished", **asked)
+    of_json = site.get("/api/runs", filter='{"config.lr": {"$gt": 0}, "state": "finished"}', **asked)
+    assert of_terms == of_json
+    assert of_terms["total"] > 0
+
+
 def test_curves_of_several_runs(site):
     runs = ["team/vision/run03", "team/vision/run05"]
     keys = {each["name"]: each["runs"] for each in site.get("/api/history/keys", run=runs)}

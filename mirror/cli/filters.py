@@ -1,0 +1,29 @@
+"""The options that choose runs by a filter: --filter with JSON, --where with terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+Filter = Mapping[str, Any] | str | None
+"""A filter as JSON text or as values; None matches every run."""
+
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="TERM",
+        help="KEY OP VALUE, as in state=finished or 'config.lr<0.01'. Repeatable: all must hold.",
+    ),
+]
+
+
+def given_filter(filter_: str | None, terms: Sequence[str] | None) -> Filter:
+    """Return the filter of --filter and of the terms together; None if neither is given. Raises FilterError."""
+    if not terms:
+        return filter_
+    from mirror.filters.terms import combined
+
+    return combined(filter_, terms)
