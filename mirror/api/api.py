@@ -79,6 +79,7 @@ class Api:
     def run(self, path: str = "", *, deleted: bool = False) -> Run:
         """Return one run, by "entity/project/run_id", "project/run_id", the address of its page, or only its id.
 
+        In place of the id stands the display name, too, if only one run has it; an id wins over a name.
         Returns the same object each time, until the snapshot changes. Raises NotMirrored, which is a CommError. A run
         that was deleted on the server is only found with `deleted=True`.
         """

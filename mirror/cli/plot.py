@@ -22,7 +22,7 @@ HEIGHT = 22
 def plot(
     ctx: typer.Context,
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
+        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.")
     ] = None,
     keys: Annotated[str, typer.Option("--keys", metavar="K,K", help="Keys to draw, one chart per key.")] = "loss",
     x: Annotated[

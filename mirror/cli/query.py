@@ -108,7 +108,7 @@ def query(
 
 def history(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="entity/project/run_id, or a run id that is unique.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="entity/project/run_id, or a run's id or name alone.")],
     keys: Annotated[
         str | None, typer.Option("--keys", metavar="K,K", help="Keys or globs, comma-separated (default: all).")
     ] = None,

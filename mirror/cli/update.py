@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def update(
     ctx: typer.Context,
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
+        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.")
     ] = None,
     filter_: Annotated[
         str | None,

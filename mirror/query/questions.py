@@ -60,8 +60,8 @@ def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> byte
 def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
     """The runs of a `project` that match `conditions`: how many, and `limit` of them from `offset` on, as texts.
 
-    `conditions` are a JSON filter or a line of terms. Raises FilterError for an invalid filter or `order`, UsageError for
-    a column that runs do not have.
+    `conditions` are a JSON filter or a line of terms. Raises FilterError for an invalid filter or `order`,
+    UsageError for a column that runs do not have.
     """
     conditions = terms.parse(asked["conditions"])
     query = RunQuery.build(connection, conditions, order=asked["order"] or None, projects=[asked["project"]])

@@ -128,11 +128,13 @@ class Snapshot:
         return {Project(entity, project): at and at.replace(tzinfo=UTC) for entity, project, at in rows}
 
     def address(self, text: str, entity: str | None, *, deleted: bool) -> Address:
-        """The run with this path, or with this run id if only one project has it. Raises NotMirrored."""
+        """The run with this path, or with this id or display name if only one has it. Raises NotMirrored."""
         try:
             project, run_id = paths.find_run(self.cursor, text, entity)
         except paths.Ambiguous as error:
             raise NotMirrored(f"{error}; name one", error) from error
+        except paths.NotARun as error:
+            raise NotMirrored(str(error), error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` pulls it", error) from error
         rid, deleted_at = self.cursor.execute(
