@@ -60,6 +60,7 @@ def plot(
     """
     from mirror.plot import figure, terminal
     from mirror.plot.read import charts
+    from mirror.query.unknown import drawable, grouping
     from mirror.snapshot.snapshot import Snapshot
 
     if file is not None:
@@ -84,6 +85,9 @@ def plot(
         title = str(addresses[0]) if len(addresses) == 1 else f"{len(addresses)} runs"
     if not addresses:
         raise UsageError("no run matches")
+    key_names, unknown = drawable(snapshot.cursor, [(one.key, one.run_id) for one in addresses], key_names, x)
+    for warning in [*unknown, *grouping(snapshot.cursor, [one.rid for one in addresses], group_by)]:
+        warn(warning)
     made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=group_by, samples=samples)
     if file is not None:
         with replaced(file) as scratch:

@@ -239,7 +239,7 @@ def _runs(
     columns = [column.strip() for column in select.split(",") if column.strip()] if select else []
     with connected(given.home) as connection:
         runs = RunQuery.build(connection, filter_, order=order, projects=projects, entity=given.entity, deleted=deleted)
-        for warning in runs.warnings():
+        for warning in [*runs.warnings(), *runs.unknown_columns(columns)]:
             warn(warning)
         if explain:
             write_explanation(filter_, runs.explain(), output)

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from mirror.errors import FilterError
 from mirror.filters.compile import Clause, Compiled, compile  # noqa: A004
-from mirror.filters.explain import explain, unknown_keys
+from mirror.filters.explain import explain, missing, unknown_keys
 from mirror.filters.order import DEFAULT_ORDER
 from mirror.filters.parse import parse
 
-__all__ = ["DEFAULT_ORDER", "Clause", "Compiled", "FilterError", "compile", "explain", "parse", "unknown_keys"]
+__all__ = [
+    "DEFAULT_ORDER",
+    "Clause",
+    "Compiled",
+    "FilterError",
+    "compile",
+    "explain",
+    "missing",
+    "parse",
+    "unknown_keys",
+]

@@ -153,8 +153,7 @@ class Snapshot:
     ) -> tuple[list[Named], list[str]]:
         """The matching runs in order, and warnings of likely mistakes in the filter. Raises FilterError."""
         query = RunQuery.of(self.cursor, project, filters, order, self._holds_list, deleted=deleted)
-        rids = query.rids()
-        return self.named(rids), (list(query.compiled.warnings) if rids else query.warnings())
+        return self.named(query.rids()), query.warnings()
 
     def named(self, rids: Sequence[int]) -> list[Named]:
         """The ids and display names of these runs, in this order. Results are cached."""

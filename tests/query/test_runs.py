@@ -102,7 +102,9 @@ def test_data_formats_hold_every_column_and_documents_as_json(mirror: Any) -> No
 def test_keys_of_documents_are_columns_with_the_type_they_have(mirror: Any, tmp_path: Path) -> None:
     """Numbers where there are only numbers, whole where they are whole; text where kinds are mixed."""
     select = "run_id,config.lr,config.layers,config.flag,config.mixed,config.model,config.model.depth,summary.acc,summary_metrics.val/loss,config.nowhere"
-    found = rows(mirror, "--project", "vision", "--order", "+created_at", "--select", select)
+    outcome = mirror("query", "--project", "vision", "--order", "+created_at", "--select", select, "--json")
+    assert (outcome.exit_code, outcome.stderr) == (0, "warning: config key 'nowhere' is in no run\n")
+    found = json.loads(outcome.stdout)
     assert found[:3] == [
         {
             "run_id": "alpha",
@@ -220,6 +222,21 @@ def test_a_key_that_no_run_has_is_warned_of(mirror: Any) -> None:
         ),
         (["--project", "other/*"], 1, "no project other/* in the mirror; "),
         (["--filter", "{}", "--select", "statee"], 2, "--select: runs have no column statee; did you mean state?"),
+        (
+            ["--filter", "{}", "--select", "lr"],
+            2,
+            "--select: runs have no column lr; did you mean config.lr or summary.lr?",
+        ),
+        (
+            ["--filter", "{}", "--select", "config.layer"],
+            1,
+            "nothing to show: config key 'layer' is in no run; did you mean 'layers'?",
+        ),
+        (
+            ["--project", "team/vision", "--select", "config.text"],
+            1,
+            "nothing to show: config key 'text' is in none of these runs",
+        ),
         (
             [],
             2,
