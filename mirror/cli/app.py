@@ -27,12 +27,19 @@ COMMANDS = {
     "ingest": ("mirror.cli.ingest", "ingest"),
     "daemon": ("mirror.cli.daemon", "daemon"),
     "service": ("mirror.cli.service", "service"),
+    "projects": ("mirror.cli.look", "projects"),
+    "runs": ("mirror.cli.look", "runs"),
+    "show": ("mirror.cli.show", "show"),
+    "keys": ("mirror.cli.look", "keys"),
+    "diff": ("mirror.cli.look", "diff"),
+    "shell": ("mirror.cli.shell", "shell"),
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),
     "export": ("mirror.cli.query", "export"),
     "plot": ("mirror.cli.plot", "plot"),
     "update": ("mirror.cli.update", "update"),
     "status": ("mirror.cli.status", "status"),
+    "log": ("mirror.cli.log", "log"),
     "doctor": ("mirror.cli.doctor", "doctor"),
     "verify": ("mirror.cli.verify", "verify"),
     "open": ("mirror.cli.open", "open_page"),
@@ -42,7 +49,7 @@ COMMANDS = {
 
 # Commands that end at once, or hold little memory outside DuckDB. Imports create many long-lived objects, and scanning
 # them repeatedly for garbage is a tenth of the time of such a command.
-_BRIEF = {"query", "history", "status", "env", "open"}
+_BRIEF = {"projects", "runs", "show", "keys", "diff", "query", "history", "status", "log", "env", "open"}
 _COLLECT_AFTER = 50_000
 
 # The base class of all command line errors, in versions of typer with and without a bundled click.

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mirror.cli import complete
+
 Filter = Mapping[str, Any] | str | None
 """A filter as JSON text or as values; None matches every run."""
 
@@ -16,6 +18,17 @@ WhereOption = Annotated[
         "--where",
         metavar="TERM",
         help="KEY OP VALUE, as in state=finished or 'config.lr<0.01'. Repeatable: all must hold.",
+        autocompletion=complete.terms,
+    ),
+]
+
+
+TermArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TERM]...",
+        help="Only runs for which all of these hold: KEY OP VALUE, as in state=finished or 'config.lr<0.01'.",
+        autocompletion=complete.terms,
     ),
 ]
 

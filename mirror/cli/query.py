@@ -215,7 +215,7 @@ def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output
     with connected(given.home) as connection:
         result = sql.select(connection, text)
         if count:
-            _write_count(result.count(), output)
+            write_count(result.count(), output)
         else:
             write_result(replace(result, limit=output.limit(limit)), output)
 
@@ -244,13 +244,13 @@ def _runs(
         if explain:
             write_explanation(filter_, runs.explain(), output)
         elif count:
-            _write_count(runs.count(), output)
+            write_count(runs.count(), output)
         else:
             brief = output.format in ("table", "markdown")
             write_result(runs.rows(columns, brief=brief, limit=output.limit(limit)), output)
 
 
-def _write_count(rows: int, output: Output) -> None:
+def write_count(rows: int, output: Output) -> None:
     """Write only the number, unless a format was given."""
     from mirror.snapshot.result import Rows
 

@@ -41,7 +41,7 @@ def projects(connection: DuckDBPyConnection) -> list[Project]:
 
 
 def find_projects(
-    connection: DuckDBPyConnection,
+    connection: DuckDBPyConnection | None,
     patterns: Sequence[str],
     entity: str | None = None,
     known: Sequence[Project] | None = None,
@@ -49,10 +49,12 @@ def find_projects(
     """The mirrored projects that match "entity/project", a glob such as "entity/*", or a project's name alone.
 
     A project with exactly that name wins over the glob. A name alone means the project of `entity`, or of the only
-    entity that has it. `known` is the result of `projects`, if the caller already has it. Raises QueryError for a
-    pattern that matches nothing, naming the nearest projects.
+    entity that has it. `known` is the result of `projects`, if the caller already has it; then no connection is
+    needed. Raises QueryError for a pattern that matches nothing, naming the nearest projects.
     """
-    known = projects(connection) if known is None else known
+    if known is None:
+        assert connection is not None
+        known = projects(connection)
     matching: dict[Project, None] = {}
     for pattern in patterns:
         text = pattern.strip("/")
