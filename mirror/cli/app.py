@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from mirror.cli import messages
+from mirror.cli.guide import PANELS, Panels, epilog
 from mirror.cli.invocation import Invocation
 from mirror.settings.home import Home
 
-# Every command in the order of the help: its module, and the name of its function or typer.Typer.
+# Every command: its module, and the name of its function or typer.Typer.
 COMMANDS = {
     "init": ("mirror.cli.setup", "init"),
     "login": ("mirror.cli.setup", "login"),
@@ -56,11 +56,13 @@ _COLLECT_AFTER = 50_000
 _CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
 
 
-class Commands(TyperGroup):
+class Commands(Panels):
     """Imports a command only when it is used."""
 
+    panels = PANELS
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Return the names in the order of the help."""
+        """Return every name."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
@@ -72,7 +74,10 @@ class Commands(TyperGroup):
         module, name = COMMANDS[cmd_name]
         target = getattr(import_module(module), name)
         if isinstance(target, typer.Typer):
-            return _named(get_command(target), cmd_name)
+            group = _named(get_command(target), cmd_name)
+            for name_, command in getattr(group, "commands", {}).items():
+                command.epilog = epilog(f"{cmd_name} {name_}")
+            return group
         single = _typer()
         single.command(cmd_name)(target)
         return _named(get_command(single), cmd_name)
@@ -80,14 +85,15 @@ class Commands(TyperGroup):
 
 def _named(command: Any, name: str) -> Any:
     command.name = name
+    command.epilog = epilog(name)
     return command
 
 
-def _typer(**options: Any) -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+def _typer(*, completion: bool = False, **options: Any) -> typer.Typer:
+    return typer.Typer(add_completion=completion, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
 
 
-app = _typer(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+app = _typer(cls=Commands, completion=True, epilog=epilog(""), context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def _version(requested: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mirror.cli import complete
 from mirror.cli.filters import WhereOption, given_filter
 from mirror.cli.invocation import invocation
 from mirror.cli.messages import say, warn
@@ -22,12 +23,23 @@ HEIGHT = 22
 def plot(
     ctx: typer.Context,
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+        ),
     ] = None,
-    keys: Annotated[str, typer.Option("--keys", metavar="K,K", help="Keys to draw, one chart per key.")] = "loss",
+    keys: Annotated[
+        str,
+        typer.Option("--keys", metavar="K,K", help="Keys to draw, one chart per key.", autocompletion=complete.keys),
+    ] = "loss",
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="KEY", help="Key of the x axis. Default: as defined by define_metric, else _step."),
+        typer.Option(
+            "--x",
+            metavar="KEY",
+            help="Key of the x axis. Default: as defined by define_metric, else _step.",
+            autocompletion=complete.axis,
+        ),
     ] = None,
     smooth: Annotated[
         float, typer.Option("--smooth", metavar="W", help="Weight of an exponential moving average, 0 to 0.99.")
@@ -35,7 +47,10 @@ def plot(
     group_by: Annotated[
         str | None,
         typer.Option(
-            "--group-by", metavar="FIELD", help="Draw mean and 95% band of each group: config.KEY, group, ..."
+            "--group-by",
+            metavar="FIELD",
+            help="Draw mean and 95% band of each group: config.KEY, group, ...",
+            autocompletion=complete.groups,
         ),
     ] = None,
     filter_: Annotated[
@@ -44,7 +59,10 @@ def plot(
     ] = None,
     where: WhereOption = None,
     project: Annotated[
-        str | None, typer.Option("--project", metavar="E/P", help="The project of --filter and --where.")
+        str | None,
+        typer.Option(
+            "--project", metavar="E/P", help="The project of --filter and --where.", autocompletion=complete.projects
+        ),
     ] = None,
     samples: Annotated[
         int, typer.Option("--samples", min=2, metavar="N", help="Rows of each run, evenly spaced.")

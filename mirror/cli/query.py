@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import complete
 from mirror.cli.filters import Filter, WhereOption, given_filter
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say, warn
@@ -33,15 +34,29 @@ def query(
     ] = None,
     where: WhereOption = None,
     project: Annotated[
-        list[str] | None, typer.Option("--project", metavar="E/P", help="Only this project, or E/*. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--project", metavar="E/P", help="Only this project, or E/*. Repeatable.", autocompletion=complete.projects
+        ),
     ] = None,
     order: Annotated[
-        str | None, typer.Option("--order", metavar="KEY", help='Such as "-created_at" or "+config.lr,-summary.acc".')
+        str | None,
+        typer.Option(
+            "--order",
+            metavar="KEY",
+            help='Such as "-created_at" or "+config.lr,-summary.acc".',
+            autocompletion=complete.order,
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     select: Annotated[
         str | None,
-        typer.Option("--select", metavar="COLS", help="Columns of runs, config.KEY, summary.KEY; comma-separated."),
+        typer.Option(
+            "--select",
+            metavar="COLS",
+            help="Columns of runs, config.KEY, summary.KEY; comma-separated.",
+            autocompletion=complete.columns,
+        ),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only the number of rows.")] = False,
     explain: Annotated[
@@ -108,16 +123,29 @@ def query(
 
 def history(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="entity/project/run_id, or a run's id or name alone.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+        ),
+    ],
     keys: Annotated[
-        str | None, typer.Option("--keys", metavar="K,K", help="Keys or globs, comma-separated (default: all).")
+        str | None,
+        typer.Option(
+            "--keys", metavar="K,K", help="Keys or globs, comma-separated (default: all).", autocompletion=complete.keys
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, metavar="N", help="N evenly spaced rows (default: all).")
     ] = None,
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="KEY", help="Key of the x axis, which orders the rows; none: only the step."),
+        typer.Option(
+            "--x",
+            metavar="KEY",
+            help="Key of the x axis, which orders the rows; none: only the step.",
+            autocompletion=complete.axis,
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     format_name: FormatOption = None,
@@ -149,7 +177,11 @@ def export(
     ctx: typer.Context,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="entity/project, E/* or entity/project/run_id. Default: everything."),
+        typer.Argument(
+            metavar="[PATH]...",
+            help="entity/project, E/* or entity/project/run_id. Default: everything.",
+            autocompletion=complete.projects,
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write one file per relation to DIR.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import complete
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATH]...", help="entity/project or entity/project/run_id. Default: every project in the config."
+        metavar="[PATH]...",
+        help="entity/project or entity/project/run_id. Default: every project in the config.",
+        autocompletion=complete.projects,
     ),
 ]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import complete
 from mirror.cli.filters import Filter, WhereOption, given_filter
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say, warn
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 def update(
     ctx: typer.Context,
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+        ),
     ] = None,
     filter_: Annotated[
         str | None,
@@ -30,7 +34,10 @@ def update(
     ] = None,
     where: WhereOption = None,
     project: Annotated[
-        str | None, typer.Option("--project", metavar="E/P", help="The project of --filter and --where.")
+        str | None,
+        typer.Option(
+            "--project", metavar="E/P", help="The project of --filter and --where.", autocompletion=complete.projects
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The display name.")] = None,
     notes: Annotated[str | None, typer.Option("--notes", help='Notes; "" clears them.')] = None,

@@ -257,7 +257,7 @@ def test_the_log_is_followed_through_a_rotation(cli: Any, home: Home, monkeypatc
             stop,
         ]
     )
-    monkeypatch.setattr(log, "_wait", lambda: next(steps)()  # noqa: PLW0108)
+    monkeypatch.setattr(log, "_wait", lambda: next(steps)())  # noqa: PLW0108
     followed = cli("log", "-f")
     assert (followed.exit_code, followed.stderr) == (130, "interrupted\n")
     assert followed.stdout == "".join(f"2026-01-01 00:00:0{n} pass {n}\n" for n in (1, 2, 3, 4, 5))
