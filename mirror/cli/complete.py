@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any
@@ -155,12 +156,32 @@ def _scope(ctx: Any) -> tuple[str, dict[str, str]]:
 
 
 def _named(ctx: Any, *names: str) -> list[str]:
-    """What was given so far for the first of these parameters that was given."""
-    for name in names:
-        value = ctx.params.get(name)
-        if value:
-            return [value] if isinstance(value, str) else [str(one) for one in value]
-    return []
+    """What was typed so far for the first of these parameters that was given.
+
+    Not `ctx.params`: the parser gives up at the option whose value is being typed, and has read nothing by then.
+    """
+    options = {flag: param for param in ctx.command.params for flag in param.opts if flag.startswith("-")}
+    arguments = [param for param in ctx.command.params if not any(flag.startswith("-") for flag in param.opts)]
+    given: dict[str, list[str]] = {}
+    words = iter(_before())
+    for word in words:
+        param = options.get(word)
+        if param is not None and not getattr(param, "is_flag", False):
+            given.setdefault(param.name, []).append(next(words, ""))
+        elif not word.startswith("-") and arguments:
+            first = arguments[0] if arguments[0].nargs == -1 or arguments[0].name not in given else arguments[-1]
+            given.setdefault(first.name, []).append(word)
+    return next((given[name] for name in names if given.get(name, [""])[0]), [])
+
+
+def _before() -> list[str]:
+    """The words after the name of the command, without the one that is being typed. From what the shells pass."""
+    text = os.environ.get("COMP_WORDS")
+    if text is not None:
+        return shlex.split(text)[2 : int(os.environ["COMP_CWORD"])]
+    text = os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    words = shlex.split(text)
+    return words[2:] if text.endswith(" ") else words[2:-1]
 
 
 def _listed(incomplete: str, values: Sequence[str]) -> list[str]:

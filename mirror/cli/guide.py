@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from typer.core import TyperGroup
@@ -102,3 +103,11 @@ class Panels(TyperGroup):
             if names:
                 with formatter.section(title):
                     formatter.write_dl([(name.ljust(width), summary(listed[name])) for name in names])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Return names of commands and options alone: for their help, every command would have to be imported."""
+        if incomplete.startswith("-"):
+            return list(super().shell_complete(ctx, incomplete))
+        # Typer bundles click, or uses the one that is installed.
+        item = import_module(f"{TyperGroup.__mro__[1].__module__.rpartition('.')[0]}.shell_completion").CompletionItem
+        return [item(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]

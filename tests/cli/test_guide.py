@@ -85,7 +85,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: Any, line: str) -> list[str
         ("mirror runs team/vision state=f", ["state=finished", "state=failed"]),
         ("mirror query --where summary.val", ["summary.val/loss"]),
         ("mirror runs team/vision --select name,config.l", ["name,config.layers", "name,config.lr"]),
-        ("mirror runs team/vision --order -summary.a", ["-summary.acc"]),
+        ("mirror runs team/vision --order created_at,-summary.a", ["created_at,-summary.acc"]),
         ("mirror history baseline --keys loss,n", ["loss,note"]),
         ("mirror history song --keys ", ["wer"]),
         ("mirror plot baseline --x ", ["_step", "loss", "note"]),
