@@ -85,14 +85,23 @@ class Api:
         """
         text = self._run_path(path)
         if ("run", text) not in self._known:
-            self._known.setdefault(("run", text), self._open_run(text, deleted=deleted))
+            self._known.setdefault(("run", text), self._open_run(text, path.strip(), deleted=deleted))
         run: Run = self._known["run", text]
         return run
 
-    def _open_run(self, text: str, *, deleted: bool) -> Run:
+    def _open_run(self, text: str, given: str, *, deleted: bool) -> Run:
         parts = text.split("/")
         self._pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
-        address = self._resolve(lambda entity: self._view().address(text, entity, deleted=deleted))
+        try:
+            address = self._resolve(lambda entity: self._view().address(text, entity, deleted=deleted))
+        except NotMirrored as error:
+            # A name may contain what separates or ends a path, such as a colon or a question mark.
+            if text == given:
+                raise
+            try:
+                address = self._resolve(lambda entity: self._view().address(given, entity, deleted=deleted))
+            except NotMirrored:
+                raise error from None
         if self._pull_if_old(f"{address.entity}/{address.project}"):
             address = self._view().address(str(address), None, deleted=deleted)
         self._looked_at[str(address)] = None

@@ -49,7 +49,7 @@ def _quietly(find: Callable[[Any, str], Iterable[str]]) -> Values:
 
     # The type hints as objects, since Typer finds the arguments by them.
     found.__annotations__ = {"ctx": typer.Context, "incomplete": str}
-    del found.__wrapped__  # type: ignore[attr-defined]
+    del found.__wrapped__
     return found
 
 

@@ -85,6 +85,7 @@ class Snapshot:
         self._local = threading.local()
         self._lists: dict[tuple[str, str], bool] = {}
         self._names: dict[int, Named] = {}
+        self._known_keys: dict[tuple[Project, bool], set[tuple[str, str]]] = {}
 
     @property
     def cursor(self) -> DuckDBPyConnection:
@@ -153,7 +154,12 @@ class Snapshot:
     ) -> tuple[list[Named], list[str]]:
         """The matching runs in order, and warnings of likely mistakes in the filter. Raises FilterError."""
         query = RunQuery.of(self.cursor, project, filters, order, self._holds_list, deleted=deleted)
-        return self.named(query.rids()), query.warnings()
+        keys = set(query.compiled.keys)
+        known = self._known_keys.setdefault((project, deleted), set())
+        warnings = list(query.compiled.warnings) if keys <= known else query.warnings()
+        if len(warnings) == len(query.compiled.warnings):
+            known |= keys
+        return self.named(query.rids()), warnings
 
     def named(self, rids: Sequence[int]) -> list[Named]:
         """The ids and display names of these runs, in this order. Results are cached."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import mirror
+from mirror.sandbox import Sandbox, World
 from tests.cli.conftest import created
 
 
@@ -70,3 +71,26 @@ def test_a_misspelt_name_is_answered_with_the_nearest(look: Any) -> None:
     assert look("history", "baselin").stderr == (
         "error: no run baselin in the mirror; did you mean team/vision/aaa (baseline)?\n"
     )
+
+
+def test_paths_for_the_server_take_names_too(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of mirrored runs; the server itself only knows ids."""
+    world = World()
+    for run_id, name in (("r1", "deep run"), ("r2", "twice"), ("r3", "twice"), ("r4", "r1"), ("r6", "lr:0.1 #2?")):
+        world.add_run("team", "p", run_id=run_id, name=name, config={"lr": 1}, state="finished")
+    with Sandbox(world) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", server.key)
+        assert cli("sync", "team/p").exit_code == 0
+        for text in ("lr:0.1 #2?", "p/lr:0.1 #2?", "team/p/lr:0.1 #2?"):
+            assert mirror.Api().run(text).id == "r6"
+            assert cli("show", text).stdout.startswith("team/p/r6\n")
+        for command in ("sync", "flush", "verify"):
+            done = cli(command, "team/p/deep run")
+            assert done.exit_code == 0, done.stderr
+            several = cli(command, "team/p/twice")
+            assert (several.exit_code, several.stdout) == (1, "")
+            assert several.stderr.startswith("error: 2 runs are called twice: team/p/r")
+        world.add_run("team", "p", run_id="r5", name="new", config={}, state="finished")
+        assert cli("sync", "team/p/r5").exit_code == 0
+        assert cli("show", "new").stdout.startswith("team/p/r5\n")
