@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Protocol
 
@@ -39,6 +39,11 @@ def unknown_keys(
     `scope_sql` is as in `explain`. A key inside a list counts as known if the list does.
     """
     return list(missing(connection, compiled.keys, scope_sql, scope_params).values())
+
+
+def unknown_among(connection: Connection, keys: Iterable[tuple[str, str]]) -> list[str]:
+    """A warning for each of these (doc, key) that no run has, naming the nearest key."""
+    return list(missing(connection, list(keys)).values())
 
 
 def missing(

@@ -45,6 +45,14 @@ def parse(line: str) -> dict[str, Any]:
     return conditions(words(line))
 
 
+def has_term(line: str) -> bool:
+    """Return True if a word of the line is KEY OP VALUE, so that the line is not a search for plain words."""
+    try:
+        return any(_TERM.fullmatch(word) for word in words(line))
+    except FilterError:
+        return True
+
+
 def conditions(terms: Sequence[str]) -> dict[str, Any]:
     """The filter that holds where each of the terms does. Raises FilterError for the first that is not one."""
     found: dict[str, Any] = {}

@@ -103,6 +103,12 @@ def test_a_line_is_terms_or_json():
     assert terms.parse("") == {}
 
 
+def test_a_line_of_plain_words_holds_no_term():
+    """So that a box can take both."""
+    found = [terms.has_term(line) for line in ("deep forest", "", "a-b", "deep state=finished", "lr<", 'name="a b"')]
+    assert found == [False, False, False, True, True, True]
+
+
 HOW = "use KEY OP VALUE in one word, such as state=finished; the operators are = != < <= > >= ~ !~"
 TIMES = '"2026-03-01", "2026-03-01T12:00:00Z", "7d", "24h" or "today"'
 
