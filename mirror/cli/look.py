@@ -145,6 +145,7 @@ def keys(
     `last_seen` is the newest heartbeat of a run that has the key.
     """
     from mirror.query import key_table
+    from mirror.query.run_page import brief
     from mirror.snapshot.connection import connected
     from mirror.snapshot.paths import find_projects, find_run
 
@@ -159,6 +160,8 @@ def keys(
             run = find_run(connection, path, given.entity)
             chosen, only = [run[0]], [run]
         table = key_table.table(connection, chosen, only, globs or ())
+        if output.format in ("table", "markdown"):
+            table = replace(table, rows=[tuple(map(brief, row)) for row in table.rows])
         write_result(replace(table, limit=output.limit(limit)), output)
 
 

@@ -62,7 +62,7 @@ def _json(found: Mapping[str, Any]) -> str:
 
 
 def _page(found: Mapping[str, Any]) -> str:
-    from mirror.query.run_page import as_text
+    from mirror.query.run_page import as_text, brief
 
     fields = found["fields"]
     order = [*_FIRST, *(name for name in fields if name not in _FIRST)]
@@ -80,7 +80,7 @@ def _page(found: Mapping[str, Any]) -> str:
         names = list(rows[0]) if rows else []
         lines += [
             f"history ({len(keys)} {'key' if len(keys) == 1 else 'keys'}), last rows",
-            *_table(names, [[row[name] for name in names] for row in rows]),
+            *_table(names, [[brief(row[name]) for name in names] for row in rows]),
             "",
         ]
     if found["files"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from mirror.snapshot.snapshot import Address
 
 LAST_ROWS = 5
+_EXACT = 1e15
+"""Whole numbers below this are shown with every digit."""
+
 MOST_KEYS = 8
 """How many keys the last rows show: those that the run logged most often."""
 
@@ -98,3 +102,10 @@ def as_text(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     return value if isinstance(value, str) else dumps(value)
+
+
+def brief(value: Any) -> Any:
+    """A number with at most six digits that matter, for tables that people read; any other value as it is."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return value
+    return int(value) if value.is_integer() and abs(value) < _EXACT else float(f"{value:.6g}")

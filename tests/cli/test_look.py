@@ -131,13 +131,13 @@ def test_a_run_is_shown_on_one_page(look: Any) -> None:
         "  val/loss  1.5",
         "",
         "history (2 keys), last rows",
-        "  step                 loss  note",
-        "  ────  ───────────────────  ────",
-        "     3                 0.25     ∅",
-        "     4                  0.2     ∅",
-        "     5  0.16666666666666666     ∅",
-        "     6  0.14285714285714285     ∅",
-        "     7                0.125     ∅",
+        "  step      loss  note",
+        "  ────  ────────  ────",
+        "     3      0.25     ∅",
+        "     4       0.2     ∅",
+        "     5  0.166667     ∅",
+        "     6  0.142857     ∅",
+        "     7     0.125     ∅",
     ]
     found = json.loads(look("show", "team/vision/bbb", "--json").stdout)
     assert found["config"] == {"lr": 0.2, "optimizer": {"name": "adam"}, "layers": [1, 2], "seed": 1}
