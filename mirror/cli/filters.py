@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from mirror.cli import complete
+from mirror.errors import UsageError
 
 Filter = Mapping[str, Any] | str | None
 """A filter as JSON text or as values; None matches every run."""
@@ -34,9 +36,11 @@ TermArgument = Annotated[
 
 
 def given_filter(filter_: str | None, terms: Sequence[str] | None) -> Filter:
-    """Return the filter of --filter and of the terms together; None if neither is given. Raises FilterError."""
-    if not terms:
-        return filter_
-    from mirror.filters.terms import combined
+    """Return the filter of --filter and of the terms together; None if neither is given. Raises UsageError."""
+    if filter_ is None and not terms:
+        return None
+    from mirror.filters.terms import combined, has_term
 
-    return combined(filter_, terms)
+    if filter_ is not None and not filter_.lstrip().startswith(("{", "[")) and has_term(filter_):
+        raise UsageError(f"--filter takes JSON; give each term to --where, as in --where {shlex.quote(filter_)}")
+    return combined(filter_, terms or ())

@@ -140,3 +140,19 @@ def test_completion_imports_as_little_as_it_can(looked: Home) -> None:
         value, modules = done.stdout.splitlines()
         assert "baseline" in value
         assert modules == "[]"
+
+
+def test_bash_completes_with_the_script_that_it_is_given(looked: Home, tmp_path: Path) -> None:
+    """Of `mirror --show-completion`, which `--install-completion` installs."""
+    script = """source <(mirror --show-completion)
+        COMP_WORDS=(mirror history baseline --keys lo); COMP_CWORD=4
+        _mirror_completion mirror
+        printf '%s\\n' "${COMPREPLY[@]}"; complete -p mirror"""
+    environ = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "MIRROR_HOME": str(looked.data),
+    }
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "loss\ncomplete -o default -F _mirror_completion mirror\n"

@@ -45,6 +45,12 @@ def test_terms_find_what_the_json_filter_finds(mirror: Any) -> None:
     assert explained.stdout.splitlines()[0] == (
         '-- filter: {"display_name": {"$regex": "2$"}, "config.lr": {"$lt": 1}}'
     )
+    swapped = mirror("query", "--filter", "config.lr<1")
+    assert (swapped.exit_code, swapped.stdout, swapped.stderr) == (
+        2,
+        "",
+        "error: --filter takes JSON; give each term to --where, as in --where 'config.lr<1'\n",
+    )
     wrong = mirror("query", "--where", "lr<1")
     assert (wrong.exit_code, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
     assert wrong.stderr.startswith("error: the term 'lr<1': unknown field 'lr'; did you mean 'config.lr' or ")
