@@ -15,6 +15,7 @@ from typer.main import get_command
 from mirror.cli import complete, main
 from mirror.cli.app import COMMANDS, app
 from mirror.cli.guide import EXAMPLES, PANELS
+from mirror.cli.invocation import Invocation
 from mirror.settings.home import Home
 
 
@@ -40,7 +41,7 @@ def names_of_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["", *names_of_commands()])
-def test_each_page_of_help_ends_with_two_examples(cli: Any, name: str) -> None:
+def test_each_page_of_help_ends_with_two_examples(cli: Any, home: Home, name: str) -> None:
     """Which the command line accepts: every command and option in them exists."""
     last = cli(*name.split(), "--help").stdout.splitlines()[-3:]
     assert last == ["  Examples:", *(f"    {example}" for example in EXAMPLES[name])]
@@ -51,7 +52,7 @@ def test_each_page_of_help_ends_with_two_examples(cli: Any, name: str) -> None:
             command = root.get_command(None, words.pop(0))  # type: ignore[attr-defined]
             if words and words[0] in getattr(command, "commands", ()):
                 command = command.commands[words.pop(0)]
-            command.make_context("mirror", words).close()
+            command.make_context("mirror", words, obj=Invocation(home, {})).close()
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, capsys: Any, line: str) -> list[str]:
