@@ -57,14 +57,16 @@ def _complete(snapshot: Snapshot, address: Address, fields: dict[str, Any]) -> d
     """How much of the run is mirrored: rows here and on the server, and which parts are not mirrored at all."""
     aside = [one for one in runs_set_aside(snapshot.home.published) if one["run"] == str(address)]
     on_server = snapshot.column("server_rows", [address.rid])[address.rid]
-    console = snapshot.console(address.rid)
+    console = None
+    if snapshot.console(address.rid, 1) is not None:
+        console = _rows(snapshot, address, "SELECT count(*) AS lines FROM console")[0]["lines"]
     at = snapshot.successes().get(address.key)
     return {
         "history_rows": fields["history_rows"],
         "server_rows": on_server,
         "last_step": max((one.last_step for one in snapshot.extents([address.rid]).values()), default=-1),
         "error": aside[0]["error"] if aside else None,
-        "console_lines": None if console is None else len(console),
+        "console_lines": console,
         "system_metrics": snapshot.has_system_metrics(address),
         "last_success_at": at and at.astimezone(UTC).replace(tzinfo=None),
     }
