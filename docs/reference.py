@@ -23,6 +23,26 @@ The arguments and options of each command, as `--help` prints them. Data goes to
 | 3 | network or authentication |
 | 4 | timed out, or the mirror is older than allowed |
 | 130 | interrupted |
+
+**Names.** RUN is `entity/project/run_id`, the address of the run's page, or only its id; in place of the id stands
+the display name, too, if one run has it. An id wins over a name, a run over a deleted one of the same name. PATH is
+`entity/project`, `entity/*`, or a project's name alone if one entity has it.
+
+**Terms.** `mirror runs PATH TERM...`, and `--where TERM` wherever `--filter` is, take filters without JSON: one word
+each, `KEY OP VALUE`, such as `state=finished` or `'config.lr<0.01'` ([filters.md](filters.md)). Quote `<`, `>` and
+`!` for the shell.
+
+**Keys** that no run has cause a warning that names the nearest one, and an error where nothing is left to show.
+
+**JSON.** `mirror show RUN --json` is one object: `run` (its path), `fields` (the columns of `runs`, with `tags` as a
+list), `config`, `summary`, `history` (`keys`, each with `key`, `rows`, `last_step`, `min`, `max`, `last`; and
+`last_rows`), `files` (null if not mirrored) and `complete` (`history_rows`, `server_rows`, `last_step`, `error`,
+`console_lines`, `system_metrics`, `last_success_at`). The other commands print one object per row, with the names of
+the table as keys. Fields may be added, never changed. NaN and infinities are strings, times are UTC.
+
+**Completion.** `mirror --install-completion` sets it up for bash, zsh or fish; `--show-completion` prints it. It
+completes commands, options, projects, names of runs, and keys of config, summary and history, from the published
+file.
 """
 
 

@@ -75,23 +75,34 @@ class Api:
     def run(self, path: str = "", *, deleted: bool = False) -> Run:
         """Return one run, by "entity/project/run_id", "project/run_id", the address of its page, or only its id.
 
+        In place of the id stands the display name, too, if only one run has it; an id wins over a name.
         Returns the same object each time, until the snapshot changes. Raises NotMirrored, which is a CommError. A run
         that was deleted on the server is only found with `deleted=True`.
         """
         text = self._run_path(path)
         if ("run", text) not in self._view.known:
-            self._view.known.setdefault(("run", text), self._open_run(text, deleted=deleted))
+            self._view.known.setdefault(("run", text), self._open_run(text, path.strip(), deleted=deleted))
         run: Run = self._view.known["run", text]
         return run
 
-    def _open_run(self, text: str, *, deleted: bool) -> Run:
+    def _open_run(self, text: str, given: str, *, deleted: bool) -> Run:
         parts = text.split("/")
-        self._view.pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
-        address = self._resolve(lambda entity: self._view.snapshot.address(text, entity, deleted=deleted))
-        if self._view.pull_if_old(f"{address.entity}/{address.project}"):
-            address = self._view.snapshot.address(str(address), None, deleted=deleted)
-        self._view.use(address)
-        snapshot = self._view.snapshot
+        view = self._view
+        view.pull_if_old("/".join(parts[:2]) if len(parts) == 3 else None)
+        try:
+            address = self._resolve(lambda entity: view.snapshot.address(text, entity, deleted=deleted))
+        except NotMirrored as error:
+            # A name may contain what separates or ends a path, such as a colon or a question mark.
+            if text == given:
+                raise
+            try:
+                address = self._resolve(lambda entity: view.snapshot.address(given, entity, deleted=deleted))
+            except NotMirrored:
+                raise error from None
+        if view.pull_if_old(f"{address.entity}/{address.project}"):
+            address = view.snapshot.address(str(address), None, deleted=deleted)
+        view.use(address)
+        snapshot = view.snapshot
         return Run(self, RunPage(snapshot, [address.rid], address.key), snapshot.named([address.rid])[0])
 
     def runs(

@@ -130,10 +130,14 @@ class HistoryScan(Iterator[dict[str, Any]]):
 
     def _scan(self) -> Iterator[list[dict[str, Any]]]:
         logged = tuple(key for key in dict.fromkeys(self.keys or ()) if key != STEP)
+        nothing = True
         for first, end in self._windows():
             scope = Scope(keys=logged, first=first, end=end, whole=bool(logged))
             found = align(self._reader.series(self._address.rid, scope))
+            nothing = nothing and not len(found.steps)
             yield from chunks(_cut_to(found, logged) if self.keys else found, STEP)
+        if nothing:
+            warn_unknown(self._reader.snapshot, self._address, logged)
 
     def _windows(self) -> Iterator[tuple[int | None, int | None]]:
         """Yield spans of steps with about WINDOW_VALUES values at most; one without bounds if it covers the run."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from mirror.api import frames
 from mirror.api.client import Client
 from mirror.api.display import rows
-from mirror.api.histories import sampled, wrong_keys
+from mirror.api.histories import STEP, sampled, warn_unknown, wrong_keys
 from mirror.api.run import Run
 from mirror.errors import ArgumentError
 from mirror.snapshot.paths import Project
@@ -183,10 +183,14 @@ class Runs(Sequence[Run]):
     def _each(
         self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str
     ) -> Iterator[tuple[Run, Any, str | None, list[str]]]:
+        nothing = True
         for run in self:
             address, server_rows = run._address, run._server_rows  # noqa: SLF001
             found = sampled(self._reader, address, server_rows, samples, keys, x_axis, stream, alone=False)
+            nothing = nothing and not len(found[0].steps)
             yield run, *found
+        if nothing and keys and len(self):
+            warn_unknown(self._snapshot, self[0]._address, [key for key in keys if key != STEP])  # noqa: SLF001
 
     def _at(self, position: int) -> Run:
         if self._runs[position] is None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from mirror.cli import messages
+from mirror.cli.guide import PANELS, Panels, epilog
 from mirror.cli.invocation import Invocation
 from mirror.settings.home import Home
 
-# Every command in the order of the help: its module, and the name of its function or typer.Typer.
+# Every command: its module, and the name of its function or typer.Typer.
 COMMANDS = {
     "init": ("mirror.cli.setup", "init"),
     "login": ("mirror.cli.setup", "login"),
@@ -27,12 +27,19 @@ COMMANDS = {
     "ingest": ("mirror.cli.ingest", "ingest"),
     "daemon": ("mirror.cli.daemon", "daemon"),
     "service": ("mirror.cli.service", "service"),
+    "projects": ("mirror.cli.look", "projects"),
+    "runs": ("mirror.cli.look", "runs"),
+    "show": ("mirror.cli.show", "show"),
+    "keys": ("mirror.cli.look", "keys"),
+    "diff": ("mirror.cli.look", "diff"),
+    "shell": ("mirror.cli.shell", "shell"),
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),
     "export": ("mirror.cli.query", "export"),
     "plot": ("mirror.cli.plot", "plot"),
     "update": ("mirror.cli.update", "update"),
     "status": ("mirror.cli.status", "status"),
+    "log": ("mirror.cli.log", "log"),
     "doctor": ("mirror.cli.doctor", "doctor"),
     "verify": ("mirror.cli.verify", "verify"),
     "open": ("mirror.cli.open", "open_page"),
@@ -42,18 +49,20 @@ COMMANDS = {
 
 # Commands that end at once, or hold little memory outside DuckDB. Imports create many long-lived objects, and scanning
 # them repeatedly for garbage is a tenth of the time of such a command.
-_BRIEF = {"query", "history", "status", "env", "open"}
+_BRIEF = {"projects", "runs", "show", "keys", "diff", "query", "history", "status", "log", "env", "open"}
 _COLLECT_AFTER = 50_000
 
 # The base class of all command line errors, in versions of typer with and without a bundled click.
 _CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
 
 
-class Commands(TyperGroup):
+class Commands(Panels):
     """Imports a command only when it is used."""
 
+    panels = PANELS
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Return the names in the order of the help."""
+        """Return every name."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
@@ -65,7 +74,10 @@ class Commands(TyperGroup):
         module, name = COMMANDS[cmd_name]
         target = getattr(import_module(module), name)
         if isinstance(target, typer.Typer):
-            return _named(get_command(target), cmd_name)
+            group = _named(get_command(target), cmd_name)
+            for name_, command in getattr(group, "commands", {}).items():
+                command.epilog = epilog(f"{cmd_name} {name_}")
+            return group
         single = _typer()
         single.command(cmd_name)(target)
         return _named(get_command(single), cmd_name)
@@ -73,14 +85,15 @@ class Commands(TyperGroup):
 
 def _named(command: Any, name: str) -> Any:
     command.name = name
+    command.epilog = epilog(name)
     return command
 
 
-def _typer(**options: Any) -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+def _typer(*, completion: bool = False, **options: Any) -> typer.Typer:
+    return typer.Typer(add_completion=completion, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
 
 
-app = _typer(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+app = _typer(cls=Commands, completion=True, epilog=epilog(""), context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def _version(requested: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.cli.output import Output, write_result
+from mirror.filters.moments import now_utc, resolved
 from mirror.filters.parse import read_json
 from mirror.snapshot.connection import connected
 from mirror.snapshot.paths import find_projects, projects
@@ -18,10 +19,11 @@ from mirror.sync.session import connect
 from mirror.verify.filters import Comparison, compare
 
 if TYPE_CHECKING:
+    from mirror.cli.filters import Filter
     from mirror.cli.invocation import Invocation
 
 
-def print_comparison(given: Invocation, filter_: str | None, patterns: Sequence[str], output: Output) -> None:
+def print_comparison(given: Invocation, filter_: Filter, patterns: Sequence[str], output: Output) -> None:
     """Print the runs that only one side finds; if there are any, the exit code is 1."""
     settings = given.settings()
     with connected(given.home) as connection:
@@ -30,7 +32,7 @@ def print_comparison(given: Invocation, filter_: str | None, patterns: Sequence[
         query = RunQuery.build(connection, filter_, projects=[str(key) for key in chosen])
         for warning in query.warnings():
             warn(warning)
-        conditions = read_json(filter_) if filter_ else {}
+        conditions = resolved(read_json(filter_) if isinstance(filter_, str) else filter_ or {}, now_utc())
 
         async def ask() -> Comparison:
             async with connect(settings, given.environ) as server:

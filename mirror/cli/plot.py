@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
+from mirror.cli import complete
+from mirror.cli.filters import WhereOption, given_filter
 from mirror.cli.invocation import invocation
-from mirror.cli.messages import say
+from mirror.cli.messages import say, warn
 from mirror.cli.output import replaced, write_text
 from mirror.errors import UsageError
 
@@ -21,12 +23,23 @@ HEIGHT = 22
 def plot(
     ctx: typer.Context,
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+        ),
     ] = None,
-    keys: Annotated[str, typer.Option("--keys", metavar="K,K", help="Keys to draw, one chart per key.")] = "loss",
+    keys: Annotated[
+        str,
+        typer.Option("--keys", metavar="K,K", help="Keys to draw, one chart per key.", autocompletion=complete.keys),
+    ] = "loss",
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="KEY", help="Key of the x axis. Default: as defined by define_metric, else _step."),
+        typer.Option(
+            "--x",
+            metavar="KEY",
+            help="Key of the x axis. Default: as defined by define_metric, else _step.",
+            autocompletion=complete.axis,
+        ),
     ] = None,
     smooth: Annotated[
         float, typer.Option("--smooth", metavar="W", help="Weight of an exponential moving average, 0 to 0.99.")
@@ -34,14 +47,23 @@ def plot(
     group_by: Annotated[
         str | None,
         typer.Option(
-            "--group-by", metavar="FIELD", help="Draw mean and 95% band of each group: config.KEY, group, ..."
+            "--group-by",
+            metavar="FIELD",
+            help="Draw mean and 95% band of each group: config.KEY, group, ...",
+            autocompletion=complete.groups,
         ),
     ] = None,
     filter_: Annotated[
         str | None,
         typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
     ] = None,
-    project: Annotated[str | None, typer.Option("--project", metavar="E/P", help="The project of --filter.")] = None,
+    where: WhereOption = None,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project", metavar="E/P", help="The project of --filter and --where.", autocompletion=complete.projects
+        ),
+    ] = None,
     samples: Annotated[
         int, typer.Option("--samples", min=2, metavar="N", help="Rows of each run, evenly spaced.")
     ] = 500,
@@ -56,6 +78,7 @@ def plot(
     """
     from mirror.plot import figure, terminal
     from mirror.plot.read import charts
+    from mirror.query.unknown import drawable, grouping
     from mirror.snapshot.snapshot import Snapshot
 
     if file is not None:
@@ -63,13 +86,16 @@ def plot(
     key_names = [key.strip() for key in keys.split(",") if key.strip()]
     if not key_names:
         raise UsageError("--keys is empty: name at least one key")
-    if bool(runs) == (project is not None) or (filter_ is not None and project is None):
-        raise UsageError("which runs? name them, or give --project E/P, and --filter JSON for some of its runs")
+    chosen = given_filter(filter_, where)
+    if bool(runs) == (project is not None) or (chosen is not None and project is None):
+        raise UsageError("which runs? name them, or give --project E/P, and --where TERM for some of its runs")
     given = invocation(ctx)
     snapshot = Snapshot(given.home)
     if project is not None:
         name = snapshot.project(project, given.entity)
-        addresses, _ = snapshot.matching(name, filter_, "+created_at", deleted=False)
+        addresses, warnings = snapshot.matching(name, chosen, "+created_at", deleted=False)
+        for warning in warnings:
+            warn(warning)
         title = str(name)
     else:
         found = [snapshot.address(run, given.entity, deleted=True) for run in runs or []]
@@ -77,6 +103,9 @@ def plot(
         title = str(addresses[0]) if len(addresses) == 1 else f"{len(addresses)} runs"
     if not addresses:
         raise UsageError("no run matches")
+    key_names, unknown = drawable(snapshot.cursor, [(one.key, one.run_id) for one in addresses], key_names, x)
+    for warning in [*unknown, *grouping(snapshot.cursor, [one.rid for one in addresses], group_by)]:
+        warn(warning)
     made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=group_by, samples=samples)
     if file is not None:
         with replaced(file) as scratch:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import complete
+from mirror.cli.filters import Filter, WhereOption, given_filter
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say, warn
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result, write_text
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from mirror.query.lake_target import LakeTarget
     from mirror.snapshot.paths import Project
 
-_COMPARABLE = ("--filter", "--project", "--compare")
+_COMPARABLE = ("--filter", "--where", "--project", "--compare")
 
 
 def query(
@@ -30,20 +32,36 @@ def query(
     filter_: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
     ] = None,
+    where: WhereOption = None,
     project: Annotated[
-        list[str] | None, typer.Option("--project", metavar="E/P", help="Only this project, or E/*. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--project", metavar="E/P", help="Only this project, or E/*. Repeatable.", autocompletion=complete.projects
+        ),
     ] = None,
     order: Annotated[
-        str | None, typer.Option("--order", metavar="KEY", help='Such as "-created_at" or "+config.lr,-summary.acc".')
+        str | None,
+        typer.Option(
+            "--order",
+            metavar="KEY",
+            help='Such as "-created_at" or "+config.lr,-summary.acc".',
+            autocompletion=complete.order,
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     select: Annotated[
         str | None,
-        typer.Option("--select", metavar="COLS", help="Columns of runs, config.KEY, summary.KEY; comma-separated."),
+        typer.Option(
+            "--select",
+            metavar="COLS",
+            help="Columns of runs, config.KEY, summary.KEY; comma-separated.",
+            autocompletion=complete.columns,
+        ),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only the number of rows.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print the SQL of the filter and how many runs each clause matches.")
+        bool,
+        typer.Option("--explain", help="Print the filter as JSON and as SQL, and how many runs each clause matches."),
     ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also run the filter on the server; print the runs that differ, and why.")
@@ -57,13 +75,14 @@ def query(
     """Query the mirror with SQL, or its runs with a filter.
 
     SQL can read runs, history, config_values and the other relations of mirror.duckdb. Without SQL, runs that are not
-    deleted are listed, those that match --filter if given. Formats other than table and markdown have every column of
-    runs; in JSON, config and summary are objects, and NaN and infinities are strings.
+    deleted are listed, those that match --filter and --where if given. Formats other than table and markdown have every
+    column of runs; in JSON, config and summary are objects, and NaN and infinities are strings.
     """
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
     only_runs = {
         "--filter": filter_,
+        "--where": where,
         "--project": project,
         "--order": order,
         "--select": select,
@@ -77,18 +96,20 @@ def query(
         _sql(given, sql, limit, count=count, output=output)
         return
     if not any(value for value in only_runs.values()) and not count and limit is None:
-        raise UsageError("nothing to query: give SQL, or --filter JSON ('{}' is every run); see `mirror query --help`")
+        raise UsageError(
+            "nothing to query: give SQL, --where TERM or --filter JSON ('{}' is every run); see `mirror query --help`"
+        )
     if compare:
         others = {**only_runs, "--count": count, "--limit": limit}
         if wrong := [name for name, value in others.items() if value and name not in _COMPARABLE]:
             raise UsageError(f"--compare covers every run that the filter finds: leave {wrong[0]} out")
         from mirror.cli.compare import print_comparison
 
-        print_comparison(given, filter_, project or [], output)
+        print_comparison(given, given_filter(filter_, where), project or [], output)
         return
     _runs(
         given,
-        filter_,
+        given_filter(filter_, where),
         output,
         projects=project or [],
         order=order,
@@ -102,16 +123,29 @@ def query(
 
 def history(
     ctx: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="entity/project/run_id, or a run id that is unique.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+        ),
+    ],
     keys: Annotated[
-        str | None, typer.Option("--keys", metavar="K,K", help="Keys or globs, comma-separated (default: all).")
+        str | None,
+        typer.Option(
+            "--keys", metavar="K,K", help="Keys or globs, comma-separated (default: all).", autocompletion=complete.keys
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, metavar="N", help="N evenly spaced rows (default: all).")
     ] = None,
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="KEY", help="Key of the x axis, which orders the rows; none: only the step."),
+        typer.Option(
+            "--x",
+            metavar="KEY",
+            help="Key of the x axis, which orders the rows; none: only the step.",
+            autocompletion=complete.axis,
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     format_name: FormatOption = None,
@@ -143,7 +177,11 @@ def export(
     ctx: typer.Context,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="entity/project, E/* or entity/project/run_id. Default: everything."),
+        typer.Argument(
+            metavar="[PATH]...",
+            help="entity/project, E/* or entity/project/run_id. Default: everything.",
+            autocompletion=complete.projects,
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write one file per relation to DIR.")
@@ -209,14 +247,14 @@ def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output
     with connected(given.home) as connection:
         result = sql.select(connection, text)
         if count:
-            _write_count(result.count(), output)
+            write_count(result.count(), output)
         else:
             write_result(replace(result, limit=output.limit(limit)), output)
 
 
 def _runs(
     given: Invocation,
-    filter_: str | None,
+    filter_: Filter,
     output: Output,
     *,
     projects: Sequence[str],
@@ -233,18 +271,18 @@ def _runs(
     columns = [column.strip() for column in select.split(",") if column.strip()] if select else []
     with connected(given.home) as connection:
         runs = RunQuery.build(connection, filter_, order=order, projects=projects, entity=given.entity, deleted=deleted)
-        for warning in runs.warnings():
+        for warning in [*runs.warnings(), *runs.unknown_columns(columns)]:
             warn(warning)
         if explain:
-            _write_explanation(runs.explain(), output)
+            write_explanation(filter_, runs.explain(), output)
         elif count:
-            _write_count(runs.count(), output)
+            write_count(runs.count(), output)
         else:
             brief = output.format in ("table", "markdown")
             write_result(runs.rows(columns, brief=brief, limit=output.limit(limit)), output)
 
 
-def _write_count(rows: int, output: Output) -> None:
+def write_count(rows: int, output: Output) -> None:
     """Write only the number, unless a format was given."""
     from mirror.snapshot.result import Rows
 
@@ -254,20 +292,23 @@ def _write_count(rows: int, output: Output) -> None:
         write_text(f"{rows}\n")
 
 
-def _write_explanation(found: dict[str, Any], output: Output) -> None:
-    """Write the SQL with its parameters as comments, then a table of clauses."""
+def write_explanation(filter_: Filter, found: dict[str, Any], output: Output) -> None:
+    """Write the filter as JSON and the SQL's parameters as comments, the SQL, then a table of clauses."""
     import json
 
+    from mirror.filters.parse import read_json
     from mirror.snapshot.result import Rows
 
+    conditions = read_json(filter_) if isinstance(filter_, str) else filter_ or {}
     if output.format in ("json", "jsonl"):
-        write_text(json.dumps(found, ensure_ascii=False, default=str) + "\n")
+        write_text(json.dumps({"filter": conditions, **found}, ensure_ascii=False, default=str) + "\n")
         return
     parameters = [
         f"-- parameter {number}: {json.dumps(value, ensure_ascii=False, default=str)}"
         for number, value in enumerate(found["params"], 1)
     ]
-    write_text("\n".join([found["sql"], *parameters, "", ""]))
+    shown = f"-- filter: {json.dumps(conditions, ensure_ascii=False)}"
+    write_text("\n".join([shown, found["sql"], *parameters, "", ""]))
     clauses = [*found["clauses"], ("all clauses together", found["runs"])]
     write_result(Rows(["clause", "runs"], clauses), Output("table"))
 

@@ -13,11 +13,13 @@ from typing import Annotated
 import typer
 
 from mirror.cli import units
+from mirror.cli.guide import Panels
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.errors import AuthError, MirrorError, UsageError, one_line
 
 service = typer.Typer(
+    cls=Panels,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

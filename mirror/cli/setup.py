@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say, warn
-from mirror.errors import AuthError, ConfigError, MirrorError, StoreError, UsageError
+from mirror.errors import AuthError, CommError, ConfigError, MirrorError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from mirror.settings.settings import Settings
@@ -24,11 +25,17 @@ def init(
         typer.Argument(metavar="[PROJECT]...", help="entity/project, or entity/* for all projects of an entity."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Only list the projects on the server: of your entities, or of [PROJECT].")
+    ] = False,
 ) -> None:
     """Write a commented config file; prompts for projects if none are given."""
     from mirror.settings.settings import project_patterns, render
 
     given = invocation(ctx)
+    if list_:
+        _list_projects(given, projects or [])
+        return
     path = given.home.config
     if path.exists() and not force:
         raise ConfigError(f"{path} exists: edit it, or replace it with `mirror init --force`")
@@ -36,6 +43,31 @@ def init(
     _write_config(path, render(patterns, commented=True))
     say(f"wrote {path}: mirrors {', '.join(patterns)}")
     say("next: `mirror sync` pulls once, `mirror daemon` keeps the mirror up to date" + _login_hint(given))
+
+
+def _list_projects(given: Invocation, patterns: Sequence[str]) -> None:
+    """Print one project per line: those that match, or all that the key may see."""
+    import asyncio
+
+    from mirror.cli.output import write_text
+    from mirror.remote.entities import entities
+    from mirror.sync import targets
+    from mirror.sync.session import connect
+
+    async def ask() -> list[str]:
+        async with connect(given.settings(), given.environ) as server:
+            names = patterns or await entities(server)
+            wanted = [targets.parse(name if "/" in name else f"{name}/*") for name in names]
+            failed: dict[str, CommError] = {}
+            found = [str(target.project) for target in await targets.expand(server, wanted, failed)]
+        for error in failed.values():
+            warn(str(error))
+        return found
+
+    found = asyncio.run(ask())
+    write_text("".join(f"{name}\n" for name in found))
+    if not found:
+        say("the server lists no project")
 
 
 def _write_config(path: Path, text: str) -> None:

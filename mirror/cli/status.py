@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import complete
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, leave, say
 from mirror.errors import AuthError, ConfigError, MirrorError, UsageError, one_line
@@ -20,12 +22,21 @@ if TYPE_CHECKING:
 
 COLUMNS = ("project", "runs", "running", "history rows", "last success", "lag", "to retry", "last error")
 
+WATCH_SECONDS = 2.0
+_END_OF_LINE = "\x1b[K\n"
+
 MOST_SET_ASIDE = 20
 """How many runs that failed and will be retried are shown; --json has all of them."""
 
 
 def status(
     context: typer.Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="Only these projects, or E/*. Default: all.", autocompletion=complete.projects
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     check: Annotated[
         bool,
@@ -38,6 +49,7 @@ def status(
         ),
     ] = None,
     prometheus: Annotated[bool, typer.Option("--prometheus", help="Print metrics for Prometheus.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")] = False,
     file: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write to a file, which is replaced in one step."),
@@ -47,25 +59,45 @@ def status(
 
     Does not ask the W&B server.
     """
-    from mirror.query.status import project_status, runs_set_aside, wide_faults
-
     given = invocation(context)
     if max_age is not None and not check:
         raise UsageError("--max-age needs --check; add it")
     if check and prometheus:
         raise UsageError("give --check or --prometheus, not both")
+    if watch and (check or prometheus or as_json or file is not None):
+        raise UsageError("--watch shows the page on a terminal; leave --check, --prometheus, --json and -o out")
     if prometheus:
+        if paths:
+            raise UsageError("--prometheus covers every project; leave PATH out")
         from mirror.daemon import metrics
 
         daemon = _daemon(given)
         _put(metrics.text(given.home, daemon if "pid" in daemon else None), file)
         return
     if check:
-        _check(given, max_age, file, as_json=as_json)
+        _check(given, paths or [], max_age, file, as_json=as_json)
         return
+    while watch:
+        # Home, the page, and the rest of the screen empty; a terminal shows it without flicker.
+        _put(f"\x1b[H{_page(_found(given, paths or [])).replace(chr(10), _END_OF_LINE)}\x1b[J", None)
+        _wait()
+    found = _found(given, paths or [])
+    _put(_json(found) if as_json else _page(found), file)
+    if not found["projects"]:
+        say("nothing is mirrored yet; run `mirror sync`")
+    if found["config_error"]:
+        leave(ExitCode.USAGE)
+
+
+def _found(given: Invocation, paths: Sequence[str]) -> dict[str, Any]:
+    """Everything that the page shows, as the documented JSON."""
+    from mirror.query.status import project_status, runs_set_aside, wide_faults
+
     settings, config_error = _settings(given)
     daemon, projects = _daemon(given), project_status(given.home.published)
-    status_json = {
+    chosen = _chosen(given, paths, [project["project"] for project in projects])
+    projects = [project for project in projects if project["project"] in chosen]
+    return {
         "home": str(given.home.data),
         "config_error": config_error,
         "published": _published(given),
@@ -73,17 +105,26 @@ def status(
         "daemon": daemon,
         "problems": _problems(daemon, projects),
         "projects": projects,
-        "set_aside": runs_set_aside(given.home.published),
-        "wide_faults": wide_faults(given.home.published),
+        "set_aside": [run for run in runs_set_aside(given.home.published) if run["run"].rpartition("/")[0] in chosen],
+        "wide_faults": [fault for fault in wide_faults(given.home.published) if fault["project"] in chosen],
     }
-    _put(_json(status_json) if as_json else _page(status_json), file)
-    if not status_json["projects"]:
-        say("nothing is mirrored yet; run `mirror sync`")
-    if config_error:
-        leave(ExitCode.USAGE)
 
 
-def _check(given: Invocation, max_age: str | None, file: Path | None, *, as_json: bool) -> None:
+def _chosen(given: Invocation, paths: Sequence[str], known: Sequence[str]) -> set[str]:
+    """The names of the projects that the paths mean; all if there are none. Raises QueryError."""
+    from mirror.snapshot.paths import Project, find_projects
+
+    if not paths:
+        return set(known)
+    mirrored = [Project(*name.split("/", 1)) for name in known]
+    return {str(project) for project in find_projects(None, paths, given.entity, mirrored)}
+
+
+def _wait() -> None:
+    time.sleep(WATCH_SECONDS)
+
+
+def _check(given: Invocation, paths: Sequence[str], max_age: str | None, file: Path | None, *, as_json: bool) -> None:
     """Print one line per project and per problem; the exit code is the highest of theirs."""
     from mirror.query.health import judge
     from mirror.query.status import project_status
@@ -96,6 +137,9 @@ def _check(given: Invocation, max_age: str | None, file: Path | None, *, as_json
         raise UsageError(f"--max-age {error}") from None
     settings, config_error = _settings(given)
     verdicts = judge(settings or Settings(), project_status(given.home.published), allowed)
+    if paths:
+        chosen = _chosen(given, paths, [verdict.project for verdict in verdicts])
+        verdicts = [verdict for verdict in verdicts if verdict.project in chosen]
     if not verdicts:
         if config_error:
             raise ConfigError(config_error)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import complete
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
+from mirror.cli.names import with_ids
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
 from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATH]...", help="entity/project or entity/project/run_id. Default: every project in the config."
+        metavar="[PATH]...",
+        help="entity/project or entity/project/run_id. Default: every project in the config.",
+        autocompletion=complete.projects,
+        callback=with_ids,
     ),
 ]
 

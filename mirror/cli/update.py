@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import complete
+from mirror.cli.filters import Filter, WhereOption, given_filter
 from mirror.cli.invocation import Invocation, invocation
-from mirror.cli.messages import say
+from mirror.cli.messages import say, warn
 from mirror.cli.output import write_text
 from mirror.errors import MirrorError, UsageError
 
@@ -21,13 +23,22 @@ if TYPE_CHECKING:
 def update(
     ctx: typer.Context,
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="entity/project/run_id, or a run id that is unique.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+        ),
     ] = None,
     filter_: Annotated[
         str | None,
         typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
     ] = None,
-    project: Annotated[str | None, typer.Option("--project", metavar="E/P", help="The project of --filter.")] = None,
+    where: WhereOption = None,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project", metavar="E/P", help="The project of --filter and --where.", autocompletion=complete.projects
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The display name.")] = None,
     notes: Annotated[str | None, typer.Option("--notes", help='Notes; "" clears them.')] = None,
     description: Annotated[str | None, typer.Option("--description", help='The description; "" clears it.')] = None,
@@ -72,7 +83,7 @@ def update(
             "nothing to change: give --name, --notes, --add-tag, --config K=V, ...; see `mirror update --help`"
         )
     given = invocation(ctx)
-    snapshot, addresses = _chosen(given, runs or [], filter_, project)
+    snapshot, addresses = _chosen(given, runs or [], given_filter(filter_, where), project)
     if not addresses:
         say("no run matches")
     elif dry_run:
@@ -94,20 +105,24 @@ def _pair(text: str, option: str) -> tuple[str, Any]:
 
 
 def _chosen(
-    given: Invocation, runs: Sequence[str], filter_: str | None, project: str | None
+    given: Invocation, runs: Sequence[str], filter_: Filter, project: str | None
 ) -> tuple[Snapshot, list[Address]]:
     from mirror.snapshot.snapshot import Snapshot
 
     if bool(runs) == (filter_ is not None):
-        raise UsageError("which runs? name them, or give --filter JSON with --project E/P")
+        raise UsageError("which runs? name them, or give --where TERM or --filter JSON with --project E/P")
     if (filter_ is None) != (project is None):
-        raise UsageError("--filter needs --project, and --project needs --filter")
+        raise UsageError("--filter and --where need --project, and --project needs one of them")
     snapshot = Snapshot(given.home)
     if filter_ is None:
         found = [snapshot.address(run, given.entity, deleted=False) for run in runs]
         return snapshot, list(dict.fromkeys(found))
     assert project is not None
-    matching, _ = snapshot.matching(snapshot.project(project, given.entity), filter_, "+created_at", deleted=False)
+    matching, warnings = snapshot.matching(
+        snapshot.project(project, given.entity), filter_, "+created_at", deleted=False
+    )
+    for warning in warnings:
+        warn(warning)
     return snapshot, matching
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from mirror.errors import FilterError
 from mirror.filters.fields import Column
+from mirror.filters.moments import EXAMPLES, moment
 from mirror.filters.tree import Compare, Contains, Equal, Every, In, Matches, Not, Test, Type
 from mirror.filters.values import clause_text
 
 
-def converted(tests: tuple[Test, ...], column: Column, clause: str) -> tuple[Test, ...]:
-    """The tests; for a time column, with ISO times as naive UTC. Refuses operands that are not comparable to times."""
-    return tuple(_time(test, clause) for test in tests) if column.type == "time" else tests
+def converted(tests: tuple[Test, ...], column: Column, clause: str, now: datetime) -> tuple[Test, ...]:
+    """The tests; for a time column, with times as naive UTC. Refuses operands that are not comparable to times."""
+    return tuple(_time(test, clause, now) for test in tests) if column.type == "time" else tests
 
 
 def type_warnings(tests: tuple[Test, ...], column: Column, clause: str) -> list[str]:
@@ -29,31 +30,31 @@ def type_warnings(tests: tuple[Test, ...], column: Column, clause: str) -> list[
     return found
 
 
-def parse_time(value: Any, clause: str) -> datetime:
-    """Parse an ISO text to naive UTC: a day, or a time with or without a fraction and a zone."""
+def parse_time(value: Any, clause: str, now: datetime) -> datetime:
+    """Parse a time to naive UTC: an ISO day, an ISO time with or without a fraction and a zone, or a relative time."""
     if not isinstance(value, str):
-        raise FilterError(
-            f'{clause}: {clause_text(value)} is not a time; write ISO text such as "2026-03-01T12:00:00Z"'
-        )
+        raise FilterError(f"{clause}: {clause_text(value)} is not a time; write {EXAMPLES}")
     try:
+        if (relative := moment(value, now)) is not None:
+            return relative
         time = datetime.fromisoformat(value)
         return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
-        raise FilterError(f'{clause}: {clause_text(value)} is not an ISO time such as "2026-03-01T12:00:00Z"') from None
+        raise FilterError(f"{clause}: {clause_text(value)} is not a time; write {EXAMPLES}") from None
 
 
-def _time(test: Test, clause: str) -> Test:
+def _time(test: Test, clause: str, now: datetime) -> Test:
     match test:
         case Equal(value):
-            return Equal(None if value is None else parse_time(value, clause))
+            return Equal(None if value is None else parse_time(value, clause, now))
         case Compare(operator, value):
-            return Compare(operator, None if value is None else parse_time(value, clause))
+            return Compare(operator, None if value is None else parse_time(value, clause, now))
         case In(values, ()):
-            return In(tuple(None if value is None else parse_time(value, clause) for value in values))
+            return In(tuple(None if value is None else parse_time(value, clause, now) for value in values))
         case Not(tests):
-            return Not(tuple(_time(t, clause) for t in tests))
+            return Not(tuple(_time(t, clause, now) for t in tests))
         case Every(tests):
-            return Every(tuple(_time(t, clause) for t in tests))
+            return Every(tuple(_time(t, clause, now) for t in tests))
         case Matches() | In() | Contains():
             raise FilterError(f"{clause}: the field is a time, not text; compare it with $gte and $lt")
         case _:

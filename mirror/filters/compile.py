@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from mirror.filters import sources
 from mirror.filters.columns import converted, type_warnings
 from mirror.filters.fields import Column, Document, Relative, Tags
 from mirror.filters.fragment import FALSE, TRUE, Fragment, all_of, among, any_of, certain, fragment, negated
+from mirror.filters.moments import now_utc
 from mirror.filters.order import DEFAULT_ORDER, ordering
 from mirror.filters.parse import parse
 from mirror.filters.predicates import of_path
@@ -62,16 +64,18 @@ def compile(  # noqa: A001
     *,
     form: Form = "leaves",
     holds_list: sources.HoldsList = lambda _doc, _key: True,
+    now: datetime | None = None,
 ) -> Compiled:
     """Compile a filter, as Python values or JSON text, and an order (newest first by default).
 
     `holds_list` may return False for a doc and key where no run has a list, which makes the SQL shorter. `form="json"`
     reads the documents themselves instead of `store.leaves`: it finds the same rows, far more slowly, and is the
-    reference for tests. Raises FilterError, in one line that names the clause. Runs no SQL of the filter.
+    reference for tests. Relative times such as "7d" are before `now` (naive UTC; default: the current time). Raises
+    FilterError, in one line that names the clause. Runs no SQL of the filter.
     """
     tree = parse(filter)
     order_by, order_keys = ordering(DEFAULT_ORDER if order is None else order)
-    compiler = _Compiler(form, holds_list)
+    compiler = _Compiler(form, holds_list, now or now_utc())
     where = compiler.node(tree, 0)
     return Compiled(
         where.text,
@@ -87,9 +91,10 @@ def compile(  # noqa: A001
 class _Compiler:
     """Walks the tree once and collects SQL, clauses, keys and warnings."""
 
-    def __init__(self, form: Form, holds_list: sources.HoldsList) -> None:
+    def __init__(self, form: Form, holds_list: sources.HoldsList, now: datetime) -> None:
         self.form = form
         self.holds_list = holds_list
+        self.now = now
         self.clauses: list[Clause] = []
         self.keys: list[tuple[str, str]] = []
         self.warnings: list[str] = []
@@ -135,7 +140,8 @@ class _Compiler:
         match field.target:
             case Column() as column:
                 self.warnings.extend(type_warnings(field.tests, column, field.text))
-                return [_on_column(test, column_row(column)) for test in converted(field.tests, column, field.text)]
+                tests = converted(field.tests, column, field.text, self.now)
+                return [_on_column(test, column_row(column)) for test in tests]
             case Tags() as tags:
                 self.warnings.extend(_without_tags(field.tests, tags, field.text))
                 return [_on_tags(test, tags) for test in field.tests]

@@ -31,36 +31,68 @@ def explain(
     return found
 
 
-def unknown_keys(connection: Connection, compiled: Compiled) -> list[str]:
-    """A warning for each config or summary key of filter and order that no run has, naming the nearest key."""
-    return unknown_among(connection, compiled.keys)
+def unknown_keys(
+    connection: Connection, compiled: Compiled, scope_sql: str = "TRUE", scope_params: Sequence[Any] = ()
+) -> list[str]:
+    """A warning for each config or summary key of filter and order that no run has, naming the nearest key.
+
+    `scope_sql` is as in `explain`. A key inside a list counts as known if the list does.
+    """
+    return list(missing(connection, compiled.keys, scope_sql, scope_params).values())
 
 
 def unknown_among(connection: Connection, keys: Iterable[tuple[str, str]]) -> list[str]:
-    """A warning for each of these keys, each with its document, that no run has, naming the nearest key.
+    """A warning for each of these (doc, key) that no run has, naming the nearest key."""
+    return list(missing(connection, list(keys)).values())
 
-    A key inside a list counts as known if the list does.
-    """
-    warnings = []
+
+def missing(
+    connection: Connection,
+    keys: Sequence[tuple[str, str]],
+    scope_sql: str = "TRUE",
+    scope_params: Sequence[Any] = (),
+) -> dict[tuple[str, str], str]:
+    """Those of these (doc, key) that no run in the scope has, each with a sentence that names the nearest key."""
+    found = {}
+    scope = _Scope(connection, scope_sql, list(scope_params))
     for doc, key in keys:
+        if scope.has(doc, key):
+            continue
+        elsewhere = not scope.whole and _Scope(connection, "TRUE", []).has(doc, key)
+        where = "in none of these runs" if elsewhere else "in no run"
+        found[doc, key] = f"{doc} key {key!r} is {where}{nearest_key(key, scope.keys(doc))}"
+    return found
+
+
+class _Scope:
+    """The runs that a condition over `store.runs AS r` selects."""
+
+    def __init__(self, connection: Connection, sql: str, params: list[Any]) -> None:
+        self._connection = connection
+        self.whole = sql == "TRUE"
+        self._sql = "" if self.whole else f" AND l.rid IN (SELECT r.rid FROM store.runs AS r WHERE {sql})"
+        self._params = params
+
+    def has(self, doc: str, key: str) -> bool:
+        """Return True if a run has a value at this key, or a list on the way to it."""
         steps = key.split(".")
         lists = [".".join(steps[:n]) for n in range(1, len(steps))]
-        at_key = _found(connection, "l.doc = ? AND l.key = ?", [doc, key])
-        if not at_key and not any(
-            _found(connection, "l.doc = ? AND l.key = ? AND l.kind = 'list'", [doc, name]) for name in lists
-        ):
-            warnings.append(f"{doc} key {key!r} is in no run{_nearest(connection, doc, key)}")
-    return warnings
+        return self._found("l.doc = ? AND l.key = ?", [doc, key]) or any(
+            self._found("l.doc = ? AND l.key = ? AND l.kind = 'list'", [doc, name]) for name in lists
+        )
+
+    def keys(self, doc: str) -> list[str]:
+        """Every key of these runs."""
+        sql = f"SELECT DISTINCT l.key FROM store.leaves AS l WHERE l.doc = ?{self._sql} ORDER BY l.key"
+        return [name for (name,) in self._connection.execute(sql, [doc, *self._params]).fetchall()]
+
+    def _found(self, condition: str, params: list[Any]) -> bool:
+        sql = f"SELECT 1 FROM store.leaves AS l WHERE {condition}{self._sql} LIMIT 1"
+        return bool(self._connection.execute(sql, [*params, *self._params]).fetchall())
 
 
-def _found(connection: Connection, condition: str, params: list[Any]) -> bool:
-    sql = f"SELECT 1 FROM store.leaves AS l WHERE {condition} LIMIT 1"
-    return bool(connection.execute(sql, params).fetchall())
-
-
-def _nearest(connection: Connection, doc: str, key: str) -> str:
-    sql = "SELECT DISTINCT l.key FROM store.leaves AS l WHERE l.doc = ? ORDER BY l.key"
-    keys = [name for (name,) in connection.execute(sql, [doc]).fetchall()]
+def nearest_key(key: str, keys: Sequence[str]) -> str:
+    """End of a sentence about an unknown key: names the key that was probably meant; empty if none is like it."""
     lowered = {name.lower(): name for name in keys}
     near = get_close_matches(key, keys, 1) or [lowered[n] for n in get_close_matches(key.lower(), lowered, 1)]
     if not near:

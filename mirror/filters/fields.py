@@ -97,6 +97,11 @@ COLUMNS: dict[str, Column] = {
 }
 NAMES = (*COLUMNS, "tags", *_DOCUMENTS)
 
+_MAIN = "name, display_name, state, tags, group, job_type, sweep, username, created_at, duration"
+
+_CLOSE = 0.85
+"""From this similarity on, an unknown field is a misspelt one, rather than a key such as `lr` or `stage`."""
+
 
 def resolve(path: str) -> Column | Tags | Document:
     """The target of a path in the hosted server's notation; `config.lr` and `config.lr.value` are the same.
@@ -140,6 +145,15 @@ def _unknown(path: str, head: str) -> str:
     if head == "id":
         return "unknown field 'id'; the run id is called 'name', and the displayed name 'display_name'"
     path, head = name_text(path), name_text(head)
-    near = get_close_matches(head, NAMES, 1, 0.6) or get_close_matches(head.lower(), NAMES, 1, 0.6)
-    hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(sorted(NAMES))}"
-    return f"unknown field {head!r}; {hint} (keys of runs are written config.{path} or summary_metrics.{path})"
+    lowered = {name.lower(): name for name in reversed(NAMES)}
+    near = get_close_matches(head, NAMES, 1, _CLOSE) or get_close_matches(head.lower(), lowered, 1, _CLOSE)
+    if near:
+        field = lowered.get(near[0], near[0])
+        return (
+            f"unknown field {head!r}; did you mean {field!r}? "
+            f"(keys of runs are written config.{path} or summary_metrics.{path})"
+        )
+    # Most often, the key of a config was written without its document.
+    return (
+        f"unknown field {head!r}; did you mean 'config.{path}' or 'summary_metrics.{path}'? (fields are {_MAIN}, ...)"
+    )

@@ -54,8 +54,8 @@ def table(
     """The steps at which any of the keys was logged, in order, with what was logged there.
 
     `keys` are names or globs, in the order of the columns; none means all. Keys that only held numbers are numeric;
-    others are text. `samples` selects that many rows, evenly spaced, with the first and the last. Raises QueryError
-    for a key that the run never logged.
+    others are text. `samples` selects that many rows, evenly spaced, with the first and the last. `warn` is called for
+    keys that the run never logged. Raises QueryError if it logged none of them.
 
     After the step come the axes that define_metric gave `keys`, each once: the value logged at that step, else the
     last finite value before it. Without `keys` the axes are not filled in. `warn` is called for axes without values.
@@ -71,8 +71,8 @@ def table(
     assert found is not None
     rid, _ = found
     logged = history_keys.names(connection, rid)
-    chosen = _chosen(keys, logged, f"{project}/{run_id}")
-    x_key = None if x is None or _is_step(x, logged) else _chosen([x], logged, f"{project}/{run_id}")[0]
+    chosen = _chosen(keys, logged, f"{project}/{run_id}", warn)
+    x_key = None if x is None or _is_step(x, logged) else _chosen([x], logged, f"{project}/{run_id}", warn)[0]
     over = _axes(connection, project, run_id, rid, chosen, warn if keys else None) if x is None else []
     columns = [key for key in chosen if key != x_key and key not in over]
     source = HistorySource(connection, segmented(connection))
@@ -288,15 +288,23 @@ def _textual(source: HistorySource, rid: int) -> set[str]:
     return {key for (key,) in guarded(cursor, lambda: cursor.execute(sql).fetchall())}
 
 
-def _chosen(keys: Sequence[str], logged: Sequence[str], run: str) -> list[str]:
-    """The logged keys that match, in the order of `keys`. An exact name takes precedence over a glob."""
+def _chosen(keys: Sequence[str], logged: Sequence[str], run: str, warn: Callable[[str], object]) -> list[str]:
+    """The logged keys that match, in the order of `keys`. An exact name takes precedence over a glob.
+
+    `warn` is called for keys that match none; raises QueryError if all of them do not.
+    """
     if not keys:
         return list(logged)
     names = set(logged)
     found: dict[str, None] = {}
+    unknown = []
     for key in keys:
         fitting = [key] if key in names else [name for name in logged if fnmatchcase(name, key)]
         if not fitting:
-            raise QueryError(f"{run} has no key {key}; {nearest_of(key, logged)}")
+            unknown.append(f"{run} has no key {key}; {nearest_of(key, logged)}")
         found.update(dict.fromkeys(fitting))
+    if unknown and not found:
+        raise QueryError(unknown[0])
+    for text in unknown:
+        warn(text)
     return list(found)

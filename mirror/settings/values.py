@@ -153,6 +153,10 @@ def filters(value: object) -> dict[str, Any]:
             compile_filter(value)
         except FilterError as error:
             raise Impossible(f"is not a valid filter: {error}") from None
+        from mirror.filters.moments import now_utc, resolved
+
+        if resolved(value, now_utc()) != value:
+            raise Impossible('must not contain a time relative to now, such as "7d": the server reads it; write a day')
     return value
 
 

@@ -16,7 +16,11 @@ _LISTED = 8
 
 
 class Ambiguous(QueryError):
-    """The text matches several projects."""
+    """The text matches several projects or runs."""
+
+
+class NotARun(QueryError):
+    """The text names a project where a run is wanted."""
 
 
 class Project(NamedTuple):
@@ -37,7 +41,7 @@ def projects(connection: DuckDBPyConnection) -> list[Project]:
 
 
 def find_projects(
-    connection: DuckDBPyConnection,
+    connection: DuckDBPyConnection | None,
     patterns: Sequence[str],
     entity: str | None = None,
     known: Sequence[Project] | None = None,
@@ -45,10 +49,12 @@ def find_projects(
     """The mirrored projects that match "entity/project", a glob such as "entity/*", or a project's name alone.
 
     A project with exactly that name wins over the glob. A name alone means the project of `entity`, or of the only
-    entity that has it. `known` is the result of `projects`, if the caller already has it. Raises QueryError for a
-    pattern that matches nothing, naming the nearest projects.
+    entity that has it. `known` is the result of `projects`, if the caller already has it; then no connection is
+    needed. Raises QueryError for a pattern that matches nothing, naming the nearest projects.
     """
-    known = projects(connection) if known is None else known
+    if known is None:
+        assert connection is not None
+        known = projects(connection)
     matching: dict[Project, None] = {}
     for pattern in patterns:
         text = pattern.strip("/")
@@ -62,6 +68,8 @@ def find_projects(
             if len({key.entity for key in chosen}) > 1:
                 raise Ambiguous(f"{pattern} is in more than one entity: {_listed(map(str, chosen))}")
         if not chosen:
+            if text.count("/") == 2 and any(str(key) == text.rpartition("/")[0] for key in known):
+                raise QueryError(f"{pattern} names a run; give its project, {text.rpartition('/')[0]}")
             raise QueryError(f"no project {pattern} in the mirror{_suggestion(text, known)}")
         matching.update(dict.fromkeys(chosen))
     return list(matching)
@@ -70,35 +78,90 @@ def find_projects(
 def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = None) -> tuple[Project, str]:
     """The run of "entity/project/run_id", of its page's URL, or of a run id that only one project has.
 
-    Includes deleted runs. Raises QueryError for a run that is not mirrored, naming the nearest, and for a run id in
-    several projects, naming them.
+    In place of the id stands the display name, too; an id wins over a name, and a run over a deleted one of the same
+    name. Includes deleted runs. Raises QueryError for a run that is not mirrored, naming the nearest; NotARun for a
+    project; and Ambiguous, which lists the runs, for an id in several projects and for a name of several runs.
     """
     parts = path_of(text).strip("/").split("/")
     if len(parts) == 4 and parts[2] == "runs":
         del parts[2]
-    if len(parts) > 3 or not all(parts):
-        raise QueryError(f"{text} is not a run path; use entity/project/run_id, or the run id alone")
-    run_id = parts[-1]
-    found = connection.execute(
-        "SELECT entity, project, run_id FROM runs WHERE run_id = ? ORDER BY ALL", [run_id]
-    ).fetchall()
-    if len(parts) == 3:
-        found = [row for row in found if list(row) == parts]
-    elif len(parts) == 2:
-        found = [row for row in found if row[1] == parts[0] and (entity is None or row[0] == entity)]
-    if len(found) == 1:
-        return Project(found[0][0], found[0][1]), run_id
-    if found:
+    found = _by_id(connection, parts, entity) if len(parts) <= 3 and all(parts) else []
+    if len(found) > 1:
         raise Ambiguous(f"{text} is in more than one project: {_listed('/'.join(row) for row in found)}")
+    found = found or _by_name(connection, text.strip("/"), entity)
+    if len(found) == 1:
+        return Project(found[0][0], found[0][1]), found[0][2]
+    _refuse_project(connection, text.strip("/"), entity)
+    if len(parts) > 3 or not all(parts):
+        raise QueryError(f"{text} is not a run path; use entity/project/run_id, or the run's id or name alone")
     if len(parts) == 3:
         find_projects(connection, ["/".join(parts[:2])])
-    near = connection.execute(
-        "SELECT entity || '/' || project || '/' || run_id FROM runs WHERE jaro_winkler_similarity(run_id, ?) > 0.75 "
-        "ORDER BY jaro_winkler_similarity(run_id, ?) DESC, 1 LIMIT 3",
-        [run_id, run_id],
+    raise QueryError(f"no run {text} in the mirror{_nearest_run(connection, parts[-1])}")
+
+
+def _by_id(connection: DuckDBPyConnection, parts: Sequence[str], entity: str | None) -> list[tuple[str, str, str]]:
+    """Entity, project and id of the runs with this id, or with this path."""
+    found = connection.execute(
+        "SELECT entity, project, run_id FROM runs WHERE run_id = ? ORDER BY ALL", [parts[-1]]
     ).fetchall()
-    hint = f"; did you mean {' or '.join(row[0] for row in near)}?" if near else ""
-    raise QueryError(f"no run {text} in the mirror{hint}")
+    if len(parts) == 3:
+        return [row for row in found if list(row) == list(parts)]
+    if len(parts) == 2:
+        return [row for row in found if row[1] == parts[0] and (entity is None or row[0] == entity)]
+    return found
+
+
+def _by_name(connection: DuckDBPyConnection, text: str, entity: str | None) -> list[tuple[str, str, str]]:
+    """Entity, project and id of the run with this display name, which may stand after its project and contain slashes.
+
+    Empty if there is none. Raises Ambiguous if several runs have the name.
+    """
+    first, _, rest = text.partition("/")
+    second, _, last = rest.partition("/")
+    readings = [(first, second, last), (entity, first, rest), (None, None, text)]
+    for owner, project, name in readings:
+        if not name:
+            continue
+        rows = connection.execute(
+            "SELECT entity, project, run_id, created_at, state, deleted_at IS NOT NULL FROM runs "
+            "WHERE name = $name AND entity = coalesce($entity, entity) AND project = coalesce($project, project) "
+            "ORDER BY created_at DESC, entity, project, run_id",
+            {"name": name, "entity": owner, "project": project},
+        ).fetchall()
+        there = [row for row in rows if not row[5]] or rows
+        if len(there) > 1:
+            each = (
+                f"{e}/{p}/{run_id} ({created:%Y-%m-%d %H:%M}, {state})" for e, p, run_id, created, state, _ in there
+            )
+            raise Ambiguous(f"{len(there)} runs are called {name}: {_listed(each)}")
+        if there:
+            return [there[0][:3]]
+    return []
+
+
+def _refuse_project(connection: DuckDBPyConnection, text: str, entity: str | None) -> None:
+    """Raise NotARun if the text names a mirrored project."""
+    if text.count("/") > 1:
+        return
+    here = [
+        key
+        for key in projects(connection)
+        if text == str(key) or (text == key.project and entity in (None, key.entity))
+    ]
+    if here:
+        raise NotARun(f"{here[0]} is a project, not a run; `mirror runs {here[0]}` lists its runs")
+
+
+def _nearest_run(connection: DuckDBPyConnection, word: str) -> str:
+    """End of an error message: names the runs whose id or name is most like this."""
+    near = connection.execute(
+        "SELECT entity || '/' || project || '/' || run_id, name, jaro_winkler_similarity(run_id, $word) AS of_id, "
+        "jaro_winkler_similarity(coalesce(name, ''), $word) AS of_name FROM runs "
+        "WHERE greatest(of_id, of_name) > 0.75 ORDER BY greatest(of_id, of_name) DESC, 1 LIMIT 3",
+        {"word": word},
+    ).fetchall()
+    shown = [f"{path} ({name})" if of_name > of_id else path for path, name, of_id, of_name in near]
+    return f"; did you mean {' or '.join(shown)}?" if near else ""
 
 
 def scope(keys: Sequence[Project], alias: str, runs: Sequence[tuple[Project, str]] = ()) -> tuple[str, list[str]]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import UsageError
-from mirror.filters import Compiled
+from mirror.errors import QueryError, UsageError
+from mirror.filters import Compiled, missing
 from mirror.filters import compile as compile_filter
 from mirror.snapshot.paths import Project, find_projects, nearest_of, scope
 from mirror.snapshot.result import Result
@@ -145,7 +145,20 @@ class RunQuery:
         """Likely mistakes in the filter: suspicious conditions, and keys that no run has."""
         from mirror.filters import unknown_keys
 
-        return [*self.compiled.warnings, *unknown_keys(self.connection, self.compiled)]
+        unknown = unknown_keys(self.connection, self.compiled, self.scope_sql, self.scope_params)
+        return [*self.compiled.warnings, *unknown]
+
+    def unknown_columns(self, columns: Sequence[str]) -> list[str]:
+        """A sentence for each of these columns that is a key of config or summary and in no run, naming the nearest.
+
+        Raises QueryError if there is nothing else to show.
+        """
+        known = self._run_columns()
+        keys = [_document_key(name, known) for name in columns if name not in known]
+        unknown = list(missing(self.connection, keys, self.scope_sql, self.scope_params).values())
+        if unknown and len(unknown) == len(columns):
+            raise QueryError(f"nothing to show: {'; '.join(unknown)}")
+        return unknown
 
     def known_columns(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Those of `names` that `rows` accepts, and a warning for each column that no run has, naming the nearest.
@@ -326,5 +339,8 @@ def _document_key(name: str, known: Sequence[str]) -> tuple[str, str]:
     for prefix, doc in _DOCUMENTS.items():
         if name.startswith(f"{prefix}.") and len(name) > len(prefix) + 1:
             return doc, name.removeprefix(f"{prefix}.")
-    hint = nearest_of(name, [*known, "config.KEY", "summary.KEY"])
+    hint = nearest_of(name, known)
+    if not hint.startswith("did you mean"):
+        # Most often, the key of a config was written without its document.
+        hint = f"did you mean config.{name} or summary.{name}?"
     raise UsageError(f"--select: runs have no column {name}; {hint}")

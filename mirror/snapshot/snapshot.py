@@ -70,6 +70,7 @@ class Snapshot:
         self._local = threading.local()
         self._lists: dict[tuple[str, str], bool] = {}
         self._names: dict[int, Named] = {}
+        self._known_keys: dict[tuple[Project, bool], set[tuple[str, str]]] = {}
 
     @property
     def cursor(self) -> DuckDBPyConnection:
@@ -112,11 +113,13 @@ class Snapshot:
         return {key: at and at.replace(tzinfo=UTC) for key, at in projects.last_successes(self.cursor).items()}
 
     def address(self, text: str, entity: str | None, *, deleted: bool) -> Address:
-        """The run with this path, or with this run id if only one project has it. Raises NotMirrored."""
+        """The run with this path, or with this id or display name if only one has it. Raises NotMirrored."""
         try:
             project, run_id = paths.find_run(self.cursor, text, entity)
         except paths.Ambiguous as error:
             raise NotMirrored(f"{error}; name one", error) from error
+        except paths.NotARun as error:
+            raise NotMirrored(str(error), error) from error
         except QueryError as error:
             raise NotMirrored(f"{error}; `mirror sync {text}` pulls it", error) from error
         found = run_rows.find(self.cursor, project, run_id)
@@ -134,8 +137,12 @@ class Snapshot:
     ) -> tuple[list[Named], list[str]]:
         """The matching runs in order, and warnings of likely mistakes in the filter. Raises FilterError."""
         query = RunQuery.of(self.cursor, project, filters, order, self._holds_list, deleted=deleted)
-        rids = query.rids()
-        return self.named(rids), (list(query.compiled.warnings) if rids else query.warnings())
+        keys = set(query.compiled.keys)
+        known = self._known_keys.setdefault((project, deleted), set())
+        warnings = list(query.compiled.warnings) if keys <= known else query.warnings()
+        if len(warnings) == len(query.compiled.warnings):
+            known |= keys
+        return self.named(query.rids()), warnings
 
     def named(self, rids: Sequence[int]) -> list[Named]:
         """The ids and display names of these runs, in this order. Results are cached."""

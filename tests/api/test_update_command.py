@@ -88,7 +88,7 @@ def test_what_was_written_before_a_refusal_is_mirrored(small: Bench, cli: Any) -
         ([PATH], "nothing to change: give --name"),
         (["--notes", "x"], "which runs?"),
         ([PATH, "--filter", "{}", "--project", "p", "--notes", "x"], "which runs?"),
-        (["--filter", "{}", "--notes", "x"], "--filter needs --project"),
+        (["--filter", "{}", "--notes", "x"], "--filter and --where need --project"),
         ([PATH, "--config", "lr"], "--config 'lr': use KEY=VALUE"),
         ([PATH, "--summary", "=1"], "--summary '=1': use KEY=VALUE"),
         (["nope", "--notes", "x"], "no run nope in the mirror"),

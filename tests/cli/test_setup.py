@@ -42,6 +42,23 @@ def test_init_takes_the_entity_from_the_environment(cli: Any, home: Home, monkey
     assert load(home, {}).projects == ("team/vision",)
 
 
+def test_init_lists_what_can_be_mirrored(
+    cli: Any, server: Sandbox, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The projects of the user's entities, or of those that are named; nothing is written."""
+    monkeypatch.setenv("WANDB_API_KEY", server.key)
+    for entity, project in (("team", "vision"), ("team", "audio"), ("lab", "robots")):
+        server.world.add_run(entity, project, run_id="r", config={}, state="finished")
+    listed = cli("init", "--list")
+    assert (listed.exit_code, listed.stderr) == (0, "")
+    assert sorted(listed.stdout.splitlines()) == ["lab/robots", "team/audio", "team/vision"]
+    assert cli("init", "--list", "team").stdout == "team/audio\nteam/vision\n"
+    assert cli("init", "--list", "lab/*", "team/vis*").stdout == "lab/robots\nteam/vision\n"
+    missing = cli("init", "--list", "nobody")
+    assert (missing.exit_code, missing.stdout, missing.stderr) == (0, "", "the server lists no project\n")
+    assert not home.config.exists()
+
+
 def test_init_keeps_a_config_that_is_there(cli: Any, home: Home) -> None:
     """Unless it is told."""
     home.data.mkdir()

@@ -239,6 +239,9 @@ def test_a_mistake_is_named_with_its_line_and_key(home: Home, text: str, message
 def test_a_filter_is_checked_when_the_config_is_read(home: Home) -> None:
     """A filter with a typo must not mirror nothing."""
     assert refused(home, '[sync]\nfilters = {"$foo" = 1}\n').startswith("line 2: sync.filters: is not a valid filter: ")
+    assert refused(home, '[sync]\nfilters = { created_at = {"$gt" = "7d"} }\n') == (
+        'line 2: sync.filters: must not contain a time relative to now, such as "7d": the server reads it; write a day'
+    )
     write(home, '[sync]\nfilters = {state = "finished", "config.lr" = {"$gt" = 0.1}}\n')
     assert load(home, {}).sync.filters == {"state": "finished", "config.lr": {"$gt": 0.1}}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mirror.filters import compile as compile_filter
+from mirror.filters import terms
 from mirror.filters.conditions import OPERATORS
 from mirror.filters.fields import NAMES
 
@@ -48,6 +49,12 @@ def runs():
 def test_each_example_finds_what_the_page_says(runs, query, found):
     """From JSON text, as on the command line, in the order of creation."""
     assert " ".join(RUNS[rid]["run_id"] for rid in matching(runs, query)) == found
+
+
+@pytest.mark.parametrize(("line", "found"), [(row[0].strip("`"), row[1].strip(" |")) for row in table("terms")])
+def test_each_line_of_terms_finds_what_the_page_says(runs, line, found):
+    """The same tree as JSON filters."""
+    assert " ".join(RUNS[rid]["run_id"] for rid in matching(runs, terms.parse(line))) == found
 
 
 @pytest.mark.parametrize(("order", "given"), table("order"))

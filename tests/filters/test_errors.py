@@ -150,10 +150,16 @@ CASES = [
         'config.a {"$mod": [2]}: $mod takes [divisor, remainder], two finite numbers below 2^63',
     ),
     ({"config.a": {"$contains": 5}}, 'config.a {"$contains": 5}: $contains takes a string'),
-    ({"created_at": 5}, 'created_at 5: 5 is not a time; write ISO text such as "2026-03-01T12:00:00Z"'),
     (
-        {"created_at": {"$gt": "yesterday"}},
-        'created_at {"$gt": "yesterday"}: "yesterday" is not an ISO time such as "2026-03-01T12:00:00Z"',
+        {"created_at": 5},
+        'created_at 5: 5 is not a time; write "2026-03-01", "2026-03-01T12:00:00Z", "7d", "24h" or "today"',
+    ),
+    (
+        {"created_at": {"$gt": "tomorrow"}},
+        (
+            'created_at {"$gt": "tomorrow"}: "tomorrow" is not a time; '
+            'write "2026-03-01", "2026-03-01T12:00:00Z", "7d", "24h" or "today"'
+        ),
     ),
     (
         {"created_at": {"$regex": "2026"}},

@@ -58,6 +58,12 @@ def test_runs_that_came_went_or_changed_since_the_last_pass_are_told_as_such(syn
     assert compare(cli, FILTER)[0] == 0
 
 
+def test_both_sides_get_the_same_moment_for_a_relative_time(synced, cli):
+    """The server itself knows no relative times."""
+    found = cli("query", "--where", "created_at>7d", "--where", "config.lr>0.05", "--compare")
+    assert (found.exit_code, found.stderr) == (0, "the server and the mirror find the same runs: 3\n")
+
+
 def test_a_clause_that_the_two_sides_read_differently_is_named(synced, cli):
     """A key that holds a dot is found by the mirror, and not by W&B's servers."""
     synced.add_run("team", "p", run_id="dotted", config={"opt.lr": 0.3, "lr": 0.3}, state="finished")

@@ -92,7 +92,7 @@ def test_a_run_is_found_by_what_people_write(mirror: Any) -> None:
         (["alpa"], 1, "no run alpa in the mirror; did you mean team/vision/alpha?"),
         (["team/vision/zzz"], 1, "no run team/vision/zzz in the mirror"),
         (["team/visoin/alpha"], 1, "no project team/visoin in the mirror; did you mean team/vision? mirrored: team/nlp, team/vision"),
-        (["a/b/c/d/e"], 1, "a/b/c/d/e is not a run path; use entity/project/run_id, or the run id alone"),
+        (["a/b/c/d/e"], 1, "a/b/c/d/e is not a run path; use entity/project/run_id, or the run's id or name alone"),
         (["alpha", "--keys", "los"], 1, "team/vision/alpha has no key los; did you mean loss"),
         (["alpha", "--keys", "zzz*"], 1, "team/vision/alpha has no key zzz*; there are Loss, loss, note, step, val/acc"),
         (["alpha", "--x", "nope"], 1, "team/vision/alpha has no key nope; "),

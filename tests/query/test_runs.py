@@ -35,6 +35,28 @@ def test_a_filter_finds_runs_newest_first_without_deleted_ones(mirror: Any) -> N
     ]
 
 
+def test_terms_find_what_the_json_filter_finds(mirror: Any) -> None:
+    """Alone, several, and together with a filter; --explain shows the JSON that they are."""
+    assert names(mirror, "--where", "config.lr>=0.5") == ["nlp/twin", "vision/twin"]
+    assert names(mirror, "--where", "config.lr>=0.5", "--where", "username=bob") == ["nlp/twin"]
+    assert names(mirror, "--filter", '{"username": "bob"}', "--where", "config.lr>=0.5") == ["nlp/twin"]
+    assert names(mirror, "--where", "name~2$") == ["vision/gamma"]
+    assert names(mirror, "--where", "created_at>7d") == []
+    explained = mirror("query", "--where", "name~2$", "--where", "config.lr<1", "--explain")
+    assert explained.stdout.splitlines()[0] == (
+        '-- filter: {"display_name": {"$regex": "2$"}, "config.lr": {"$lt": 1}}'
+    )
+    swapped = mirror("query", "--filter", "config.lr<1")
+    assert (swapped.exit_code, swapped.stdout, swapped.stderr) == (
+        2,
+        "",
+        "error: --filter takes JSON; give each term to --where, as in --where 'config.lr<1'\n",
+    )
+    wrong = mirror("query", "--where", "lr<1")
+    assert (wrong.exit_code, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
+    assert wrong.stderr.startswith("error: the term 'lr<1': unknown field 'lr'; did you mean 'config.lr' or ")
+
+
 def test_order_limit_project_and_deleted_narrow_and_turn(mirror: Any) -> None:
     """Each by its own option; the filter may be left out."""
     assert names(mirror, "--order", "+config.lr", "--project", "team/vision") == [
@@ -88,7 +110,9 @@ def test_data_formats_hold_every_column_and_documents_as_json(mirror: Any) -> No
 def test_keys_of_documents_are_columns_with_the_type_they_have(mirror: Any, tmp_path: Path) -> None:
     """Numbers where there are only numbers, whole where they are whole; text where kinds are mixed."""
     select = "run_id,config.lr,config.layers,config.flag,config.mixed,config.model,config.model.depth,summary.acc,summary_metrics.val/loss,config.nowhere"
-    found = rows(mirror, "--project", "vision", "--order", "+created_at", "--select", select)
+    outcome = mirror("query", "--project", "vision", "--order", "+created_at", "--select", select, "--json")
+    assert (outcome.exit_code, outcome.stderr) == (0, "warning: config key 'nowhere' is in no run\n")
+    found = json.loads(outcome.stdout)
     assert found[:3] == [
         {
             "run_id": "alpha",
@@ -161,7 +185,7 @@ def test_explain_shows_the_sql_its_parameters_and_each_clause(mirror: Any) -> No
     """The clause that empties the answer is seen at once."""
     arguments = ["query", "--filter", '{"state": "finished", "config.lr": {"$gt": 2}}', "--explain"]
     text = mirror(*arguments).stdout
-    assert text.startswith("SELECT r.rid")
+    assert text.startswith('-- filter: {"state": "finished", "config.lr": {"$gt": 2}}\nSELECT r.rid')
     assert '-- parameter 1: "finished"\n' in text
     assert text.endswith(
         "clause                runs\n"
@@ -171,6 +195,7 @@ def test_explain_shows_the_sql_its_parameters_and_each_clause(mirror: Any) -> No
         "all clauses together     0\n"
     )
     found = json.loads(mirror(*arguments, "--json").stdout)
+    assert found["filter"] == {"state": "finished", "config.lr": {"$gt": 2}}
     assert found["clauses"] == [['state "finished"', 4], ['config.lr {"$gt": 2}', 0]]
     assert (found["runs"], found["params"][0]) == (0, "finished")
 
@@ -205,7 +230,26 @@ def test_a_key_that_no_run_has_is_warned_of(mirror: Any) -> None:
         ),
         (["--project", "other/*"], 1, "no project other/* in the mirror; "),
         (["--filter", "{}", "--select", "statee"], 2, "--select: runs have no column statee; did you mean state?"),
-        ([], 2, "nothing to query: give SQL, or --filter JSON ('{}' is every run); see `mirror query --help`"),
+        (
+            ["--filter", "{}", "--select", "lr"],
+            2,
+            "--select: runs have no column lr; did you mean config.lr or summary.lr?",
+        ),
+        (
+            ["--filter", "{}", "--select", "config.layer"],
+            1,
+            "nothing to show: config key 'layer' is in no run; did you mean 'layers'?",
+        ),
+        (
+            ["--project", "team/vision", "--select", "config.text"],
+            1,
+            "nothing to show: config key 'text' is in none of these runs",
+        ),
+        (
+            [],
+            2,
+            "nothing to query: give SQL, --where TERM or --filter JSON ('{}' is every run); see `mirror query --help`",
+        ),
         (["select 1", "--filter", "{}"], 2, "--filter is for run filters: put it into the SQL instead"),
         (["select 1", "--order", "x"], 2, "--order is for run filters: put it into the SQL instead"),
         (["select 1", "--deleted"], 2, "--deleted is for run filters: put it into the SQL instead"),

@@ -113,6 +113,15 @@ def test_one_run_with_its_documents(site):
     assert (cpu["key"], cpu["y"]) == ("system.cpu", [40.0, 41.0, 42.0])
 
 
+def test_terms_find_the_runs_of_their_json(site):
+    """A line of terms in place of a JSON filter."""
+    asked = {"project": "team/vision", "order": "+created_at", "column": "name"}
+    of_terms = site.get("/api/runs", filter="config.lr>0 state=finished", **asked)
+    of_json = site.get("/api/runs", filter='{"config.lr": {"$gt": 0}, "state": "finished"}', **asked)
+    assert of_terms == of_json
+    assert of_terms["total"] > 0
+
+
 def test_curves_of_several_runs(site):
     runs = ["team/vision/run03", "team/vision/run05"]
     found = site.get("/api/history/keys", run=[*runs, "team/vision/rum03"])

@@ -1,0 +1,36 @@
+"""Paths for the server in which a run is named by its display name."""
+
+from __future__ import annotations
+
+import typer
+
+from mirror.cli.invocation import Invocation, invocation
+from mirror.errors import MirrorError
+
+
+def with_ids(ctx: typer.Context, paths: list[str] | None) -> list[str] | None:
+    """Return the paths with the ids of runs in place of their names; for the callback of a list of paths."""
+    if ctx.resilient_parsing or not paths or not any(path.count("/") >= 2 for path in paths):
+        return paths
+    return [_with_id(invocation(ctx), path) for path in paths]
+
+
+def _with_id(given: Invocation, path: str) -> str:
+    """The path of the mirrored run that has this name; any other path as it is, since only the server knows it.
+
+    Raises QueryError if several runs have the name.
+    """
+    from mirror.snapshot.connection import connected
+    from mirror.snapshot.paths import Ambiguous, find_run
+
+    if path.count("/") < 2 or not given.home.published.exists():
+        return path
+    try:
+        with connected(given.home) as connection:
+            project, run_id = find_run(connection, path, given.entity)
+    except Ambiguous:
+        raise
+    except MirrorError:
+        # Not mirrored yet, a folder, or a file that this command is about to repair.
+        return path
+    return f"{project}/{run_id}"
