@@ -24,6 +24,7 @@ COMMANDS = {
     "login": ("mirror.cli.setup", "login"),
     "sync": ("mirror.cli.sync", "sync"),
     "flush": ("mirror.cli.sync", "flush"),
+    "forget": ("mirror.cli.forget", "forget"),
     "ingest": ("mirror.cli.ingest", "ingest"),
     "daemon": ("mirror.cli.daemon", "daemon"),
     "service": ("mirror.cli.service", "service"),

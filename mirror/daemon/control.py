@@ -7,6 +7,7 @@
     POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result per file
     POST /publish                          publish everything that is committed, now
     POST /mend   {"paths": [...]}          repair inconsistencies in the store
+    POST /forget {"paths": [...]}          remove projects and runs from the mirror
     POST /check                            check that the state file on disk can be read
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
@@ -57,6 +58,9 @@ class Controlled(Protocol):
 
     async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
         """Repair the store of the projects of the paths; return what was repaired, by project."""
+
+    async def forget(self, paths: Sequence[str]) -> None:
+        """Remove projects and runs from the mirror. Raises UsageError for one that is not mirrored."""
 
     async def check(self) -> str | None:
         """Return the damage of the state file, or None."""
@@ -182,6 +186,19 @@ def application(daemon: Controlled) -> Starlette:
         except MirrorError as error:
             return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
 
+    async def forget(request: Request) -> Response:
+        try:
+            paths = [str(path) for path in (await request.json())["paths"]]
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse(_BAD_BODY, 400)
+        try:
+            await daemon.forget(paths)
+        except UsageError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 422)
+        except MirrorError as error:
+            return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 500)
+        return JSONResponse({"forgotten": paths})
+
     async def check(request: Request) -> Response:
         del request
         try:
@@ -213,6 +230,7 @@ def application(daemon: Controlled) -> Starlette:
             route("/ingest", ingest, "POST"),
             route("/publish", publish, "POST"),
             route("/mend", mend, "POST"),
+            route("/forget", forget, "POST"),
             route("/check", check, "POST"),
             route("/reload", reload, "POST"),
             route("/stop", stop, "POST"),

@@ -34,7 +34,7 @@ from mirror.settings.home import Home
 from mirror.settings.socket_path import address, problem
 from mirror.store.records import ProjectCursor, ProjectKey
 from mirror.store.writes import Writes
-from mirror.sync import targets
+from mirror.sync import removal, targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
 from mirror.sync.engine import PROJECTS_AT_ONCE
 from mirror.sync.project import sync_project
@@ -376,6 +376,19 @@ class Daemon:
             async with self._locks.setdefault(project, asyncio.Lock()):
                 done[str(project)] = await self._context.writer.mend(project)
         return done
+
+    async def forget(self, paths: Sequence[str]) -> None:
+        """Remove these projects and runs from the mirror, and publish. Waits for passes over them."""
+        await self._unless_stopped(self._forget(paths))
+
+    async def _forget(self, paths: Sequence[str]) -> None:
+        patterns = [targets.parse(path, self._settings.entity) for path in paths]
+        for target in await self._context.writer.read(lambda store: removal.find(store, patterns)):
+            async with self._locks.setdefault(target.project, asyncio.Lock()):
+                await self._local.ingest.forget(target)
+            log.info("removed from the mirror: %s", ", ".join(target.paths()))
+        await self._context.writer.maintain()
+        await self._context.writer.publish()
 
     async def check(self) -> str | None:
         """Return the damage of the state file, or None. Raises SyncError if the writer is busy for too long."""

@@ -21,7 +21,9 @@ from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.runs import LIVE_STATES
 from mirror.store.store import Store
 from mirror.store.writes import Writes
+from mirror.sync import removal
 from mirror.sync.context import utc_now
+from mirror.sync.targets import Target
 from mirror.sync.writer import Writer
 
 NO_ENTITY = "local"
@@ -55,6 +57,11 @@ class Ingest:
             finally:
                 await one.end()
         return one.results
+
+    async def forget(self, target: Target) -> None:
+        """Remove a mirrored project, or runs of it, between two reads: a read continues from what is mirrored."""
+        async with self._lock:
+            await self._writer.write(lambda tx: removal.remove(tx, target))
 
 
 class _Pass:

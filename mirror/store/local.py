@@ -35,7 +35,7 @@ def save_files(db: Database, found: Sequence[LocalFile]) -> None:
         db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
 
 
-_EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files", "run_facts", "run_exports")
+EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files", "run_facts", "run_exports")
 
 
 def forget_files(db: Database, paths: Sequence[str]) -> None:
@@ -119,7 +119,7 @@ def forget(db: Database, project: ProjectKey, run_id: str) -> bool:
     runs.uncount(db, number, rid)
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
     hidden = history.hide_segments(db, project, run_id)
-    for table in ("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *_EXTRAS):
+    for table in ("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     for table in ("leaves", "run_tags", "runs"):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])

@@ -10,6 +10,7 @@ from typing import Any
 from mirror.store import (
     console,
     facts,
+    forget,
     history,
     local,
     metadata,
@@ -179,6 +180,16 @@ class Writes:
         """Remove a run and everything mirrored of it."""
         self._views_changed |= local.forget(self._db, project, run_id)
         self.written.add(project)
+
+    def forget_runs(self, project: ProjectKey, run_ids: Sequence[str]) -> None:
+        """Remove those of these runs that are mirrored, with their changes and the record of their local files."""
+        self._views_changed |= forget.runs(self._db, project, run_ids)
+        self.written.add(project)
+
+    def forget_project(self, project: ProjectKey) -> None:
+        """Remove a project with all of its runs, if it is mirrored."""
+        self.written |= forget.project(self._db, project)
+        self._views_changed = True
 
     def adopt_local(self, project: ProjectKey, records: Sequence[RunRecord]) -> None:
         """Find the local runs that the server now has completely. Their records must be written already.

@@ -114,7 +114,7 @@ def test_commands_print_the_same_with_and_without_a_daemon(bench, tmp_path):
             ["sync", "just-a-name"],
             ["sync", "team/p/none"],
             ["flush", "team/p/one"],
-            ["flush"],
+            ["flush", "--all"],
             ["-q", "sync", "team/p"],
         ):
             mine, theirs = (settled(one.mirror(*arguments, check=False), one) for one in (bench, other))
