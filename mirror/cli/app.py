@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from mirror.cli import messages
@@ -36,6 +36,8 @@ COMMANDS = {
     "status": ("mirror.cli.status", "status"),
     "doctor": ("mirror.cli.doctor", "doctor"),
     "verify": ("mirror.cli.verify", "verify"),
+    "backup": ("mirror.cli.backup", "backup"),
+    "restore": ("mirror.cli.backup", "restore"),
     "open": ("mirror.cli.open", "open_page"),
     "env": ("mirror.cli.env", "env"),
     "demo": ("mirror.cli.demo", "demo"),
@@ -48,6 +50,19 @@ _COLLECT_AFTER = 50_000
 
 # The base class of all command line errors, in versions of typer with and without a bundled click.
 _CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
+
+
+class SqlCommand(TyperCommand):
+    """Takes SQL that begins with a comment for SQL, not for an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; white space before a comment changes nothing in SQL."""
+        return super().parse_args(ctx, [f" {text}" if _is_comment(text) else text for text in args])
+
+
+def _is_comment(text: str) -> bool:
+    """Return True for `-- ...` and for a first line that begins with `--` and is no option with a value."""
+    return text.startswith("--") and (text[2:3].isspace() or "\n" in text.partition("=")[0])
 
 
 class Commands(TyperGroup):
@@ -68,7 +83,7 @@ class Commands(TyperGroup):
         if isinstance(target, typer.Typer):
             return _named(get_command(target), cmd_name)
         single = _typer()
-        single.command(cmd_name)(target)
+        single.command(cmd_name, cls=SqlCommand if cmd_name == "query" else None)(target)
         return _named(get_command(single), cmd_name)
 
 

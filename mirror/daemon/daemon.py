@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror import serve
-from mirror.daemon import descriptors, logs, metrics, problems, sources
+from mirror.daemon import descriptors, health, logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
 from mirror.daemon.control import application
 from mirror.daemon.notify import Notifier
@@ -145,7 +145,7 @@ class Daemon:
         self._page = Listener(
             home,
             self._describe_for_page,
-            [metrics.route(home, self.status)],
+            [metrics.route(home, self.status), health.route(self._problems)],
             neighbour=Neighbour(serve.PATHS, self._endpoint),
         )
         self._notifier = Notifier(environ)

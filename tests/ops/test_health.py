@@ -170,6 +170,13 @@ def test_the_daemons_port_serves_metrics_to_who_brings_its_token(bench):
         url = json.loads(bench.here("status", "--json").stdout)["daemon"]["http"]["url"].rstrip("/")
         token = (bench.home / "web.token").read_text().strip()
         assert httpx.get(f"{url}/metrics").status_code in (401, 403)
+        # As a probe asks: without a token, and by an address that the page does not answer to.
+        health = httpx.get(f"{url}/healthz", headers={"Host": "10.1.2.3:8642"})
+        assert (health.status_code, health.json()) == (200, {"ok": True, "problems": []})
+        bench.configure(text="projects = [1]")
+        bench.until(lambda: httpx.get(f"{url}/healthz").status_code == 503)
+        assert httpx.get(f"{url}/healthz").json() == {"ok": False, "problems": ["config"]}
+        assert httpx.post(f"{url}/healthz").status_code == 405
         answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     found = samples(answer.text)
