@@ -10,6 +10,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.test_daemon import add
+from tests.docs.test_deploy import used_metrics
 from tests.sync.rig import spoil
 
 
@@ -146,6 +147,8 @@ def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     assert [path.name for path in target.parent.iterdir()] == ["mirror.prom"]
     found = samples(target.read_text())
+    # Those of deploy/ are all there; this server tells no quota.
+    assert used_metrics() - {name for name, *_ in found} == {"mirror_quota_left"}
     assert found["mirror_daemon_up",] == 1
     assert found["mirror_requests_total", ("operation", "MirrorRuns")] == 3
     assert found["mirror_request_retries_total", ("operation", "MirrorRuns")] == 1
