@@ -123,9 +123,10 @@ def flush(
         raise UsageError("give --timeout or --no-wait, not both")
     if everything and paths:
         raise UsageError("give PATH or --all, not both")
+    limit = _seconds(timeout)
     if not everything and not paths and not (yes and on_terminal()):
         _confirm_flush(invocation(context))
-    _work(context, "flush", paths or [], wait=not no_wait, limit=_seconds(timeout))
+    _work(context, "flush", paths or [], wait=not no_wait, limit=limit)
 
 
 def _confirm_flush(given: Invocation) -> None:
