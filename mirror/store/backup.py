@@ -122,8 +122,9 @@ def restore(source: Path, home: Home, *, replace: bool) -> Summary:
     try:
         home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         copied = 0
-        for path, (length, _) in manifest.segments.items():
-            if not _has(home.history / path, length):
+        for path, (length, digest) in manifest.segments.items():
+            # One of this name may be there, and may be what was damaged.
+            if not _has(home.history / path, length) or files.digest(home.history / path) != digest:
                 copied += _put(source / "history" / path, home.history / path)
         if manifest.config is not None and not home.config.exists():
             home.config.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +272,7 @@ def before_upgrade(home: Home, pending: Sequence[str]) -> Path:
     folder = home.data / "before-upgrade"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    copy = folder / f"state-before-{pending[0].removesuffix('.sql')}.duckdb"
+    copy = folder / f"state-before-{pending[0]}.duckdb"
     try:
         # A name is enough: the published file is never changed, only replaced.
         os.link(home.published, copy)

@@ -97,10 +97,15 @@ def test_what_is_in_the_way_of_a_backup_or_its_restore_is_said(bench):
         code, line = failure(bench.mirror(*arguments, check=False, **environ))
         assert (code, line.startswith(f"error: {message}")) == (2, True), line
     bench.mirror("restore", str(folder), "--replace", **elsewhere(bench))
-    kept = [path.name for path in (bench.root / "other" / "aside").rglob("*.duckdb")]
-    assert sorted(kept) == ["mirror.duckdb", "state.duckdb"]
-
+    assert rows(bench.root / "other" / "mirror.duckdb", KNOWN) == [("one", 3, 9)]
     segment = next((folder / "history").rglob("*.parquet"))
+    spoiled = bench.root / "other" / "history" / segment.relative_to(folder / "history")
+    spoiled.write_bytes(bytes(spoiled.stat().st_size))
+    bench.mirror("restore", str(folder), "--replace", **elsewhere(bench))
+    assert rows(bench.root / "other" / "mirror.duckdb", KNOWN) == [("one", 3, 9)]
+    kept = [path.name for path in (bench.root / "other" / "aside").rglob("*.duckdb")]
+    assert sorted(kept) == ["mirror.duckdb", "mirror.duckdb", "state.duckdb", "state.duckdb"]
+
     with segment.open("r+b") as file:
         file.seek(-30, 2)
         file.write(b"\0")
@@ -119,7 +124,7 @@ def test_one_copy_from_before_an_upgrade_is_kept(tmp_path, monkeypatch, links):
     home = Home(data=tmp_path, config=tmp_path / "config.toml")
     for number in (1, 2):
         home.published.write_text(f"before {number}")
-        copy = before_upgrade(home, [f"000{number}_name.sql", "0009_more.sql"])
+        copy = before_upgrade(home, [f"000{number}_name", "0009_more"])
         home.published.unlink()
         assert [(path.name, path.read_text()) for path in copy.parent.iterdir()] == [
             (f"state-before-000{number}_name.duckdb", f"before {number}")
