@@ -41,7 +41,7 @@ class _Content:
 
 def forget(
     context: typer.Context,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="entity/project or entity/project/run_id.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="entity/project or entity/project/run_id.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed; remove nothing.")] = False,
     format_name: FormatOption = None,
