@@ -21,8 +21,8 @@ import duckdb
 
 from mirror.errors import StoreError, UsageError
 from mirror.settings.home import Home
-from mirror.store import aside, files, identity
-from mirror.store.database import log_files
+from mirror.store import aside, files, identity, segments
+from mirror.store.database import log_files, opening_error, scan
 from mirror.version import VERSION
 
 _FORMAT = 1
@@ -80,17 +80,20 @@ def make(home: Home, target: Path) -> Summary:
             born = _name(reader)
             if former is not None and former.mirror != born:
                 raise UsageError(f"{target} has a backup of another mirror; name another folder")
+            scan(reader, reader.execute("SELECT current_database()").fetchall()[0][0])
             listed = _segments(reader)
             runs, rows = reader.execute(_COUNTS).fetchall()[0]
-        segments, copied = _copy_segments(home.history, target / "history", listed, former)
-        config = home.config.read_text(encoding="utf-8") if home.config.exists() else None
+        copies, copied = _copy_segments(home.history, target / "history", listed, former)
+        config = home.config.read_text(encoding="utf-8", errors="replace") if home.config.exists() else None
         manifest = _Manifest(
             *(_FORMAT, VERSION, datetime.now(UTC).isoformat(timespec="seconds"), born, runs, rows),
-            *(f"{files.digest(scratch)}.duckdb", config, segments),
+            *(f"{files.digest(scratch)}.duckdb", config, copies),
         )
         size = scratch.stat().st_size
         scratch.replace(target / manifest.database)
         _write(target, manifest)
+    except duckdb.Error as error:
+        raise opening_error(home.published, error) from error
     except OSError as error:
         raise StoreError(
             f"{target} was not written: {error.strerror or error}; an earlier backup in it stays"
@@ -98,8 +101,8 @@ def make(home: Home, target: Path) -> Summary:
     finally:
         scratch.unlink(missing_ok=True)
     _delete_unlisted(target, manifest)
-    total = size + sum(int(length) for length, _ in segments.values())
-    return Summary(runs, rows, len(segments), total, copied + size)
+    total = size + sum(int(length) for length, _ in copies.values())
+    return Summary(runs, rows, len(copies), total, copied + size)
 
 
 def restore(source: Path, home: Home, *, replace: bool) -> Summary:
@@ -201,8 +204,9 @@ def _name(reader: duckdb.DuckDBPyConnection) -> str:
 
 def _segments(reader: duckdb.DuckDBPyConnection) -> dict[str, str | None]:
     """Return the digest, if it was recorded, of each segment in use, by path."""
-    rows = reader.execute("SELECT path, digest FROM store.segments WHERE retired_at IS NULL ORDER BY path").fetchall()
-    return dict(rows)
+    noted = segments.digests(lambda sql: reader.execute(sql).fetchall())
+    rows = reader.execute("SELECT path FROM store.segments WHERE retired_at IS NULL ORDER BY path").fetchall()
+    return {path: noted.get(path) for (path,) in rows}
 
 
 def _copy_segments(

@@ -98,6 +98,14 @@ def test_what_is_in_the_way_of_a_backup_or_its_restore_is_said(bench):
         assert (code, line.startswith(f"error: {message}")) == (2, True), line
     bench.mirror("restore", str(folder), "--replace", **elsewhere(bench))
     assert rows(bench.root / "other" / "mirror.duckdb", KNOWN) == [("one", 3, 9)]
+    published = bench.root / "other" / "mirror.duckdb"
+    whole = published.read_bytes()
+    published.chmod(0o600)
+    published.write_bytes(whole[:-100_000])
+    code, line = failure(bench.mirror("backup", str(bench.root / "new"), check=False, **elsewhere(bench)))
+    assert (code, line.startswith(f"error: {published} is damaged (")) == (1, True), line
+    published.write_bytes(whole)
+
     segment = next((folder / "history").rglob("*.parquet"))
     spoiled = bench.root / "other" / "history" / segment.relative_to(folder / "history")
     spoiled.write_bytes(bytes(spoiled.stat().st_size))
