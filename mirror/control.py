@@ -101,6 +101,14 @@ class Control:
         with self._client(None) as client:
             return dict(self._check(client.post("/mend", json={"paths": list(paths)}))["mended"])
 
+    def forget(self, paths: Sequence[str]) -> None:
+        """Remove projects and runs from the mirror, also from the published file, before this returns."""
+        with self._client(None) as client:
+            answer = client.post("/forget", json={"paths": list(paths)})
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise SyncError("the daemon is of an older version that cannot remove anything; restart it")
+            self._check(answer)
+
     def check(self) -> str | None:
         """Return the damage of the state file, which only the daemon can read; None if it is sound."""
         with self._client(None) as client:

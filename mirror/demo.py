@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import json
 import os
@@ -12,10 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+from mirror.control import Control
 from mirror.errors import MirrorError
 from mirror.sandbox import Run, Sandbox, World, sample
 
@@ -49,12 +54,18 @@ class Demo:
         # One folder per user, kept until the next demo, so that the mirrored file can be looked at afterwards.
         self.home = Path(tempfile.gettempdir()) / f"wandb-mirror-demo-{getpass.getuser()}"
         self._environ = dict(os.environ)
+        self._signals = _Signals()
+        self._daemon: subprocess.Popen[bytes] | None = None
 
     def run(self, *, keep: bool) -> None:
-        """Show everything; with `keep`, keep running until Ctrl-C."""
-        self._claim_home()
-        with ExitStack() as stack:
-            world = sample.full()
+        """Show everything; with `keep`, keep running until a signal.
+
+        SIGINT, SIGTERM and SIGHUP (the terminal was closed) end the server and the daemon. Raises KeyboardInterrupt if
+        one arrives before everything was shown.
+        """
+        with self._signals, ExitStack() as stack:
+            stack.enter_context(self._home_claimed())
+            world = sample.full(until=datetime.now(UTC).replace(tzinfo=None))
             server = stack.enter_context(Sandbox(world))
             stack.enter_context(sample.keep_logging(_running(world), every=LIVE_EVERY))
             self._environ |= {
@@ -66,8 +77,8 @@ class Demo:
                 self._environ.pop(name, None)
             projects = json.dumps([f"{ENTITY}/{name}" for name in PROJECTS])
             (self.home / "config.toml").write_text(CONFIG.format(projects=projects))
+            stack.callback(self._stop)
             daemon = self._start_daemon()
-            stack.callback(self._stop, daemon)
             self._comment(
                 f"A sample W&B server runs at {server.url}, and a daemon mirrors its projects into {self.home}."
             )
@@ -75,25 +86,47 @@ class Demo:
             self._show()
             if keep:
                 self._keep_running(server.url, server.key)
+        if self._signals.hung_up:
+            return  # There is no terminal left to write to.
         self._comment("Server and daemon have stopped. The mirror is a DuckDB file; open it with any DuckDB client:")
         self._say(f"  duckdb -readonly {self.home / 'mirror.duckdb'}")
         self._say(f"  python -c \"import duckdb; print(duckdb.connect('{self.home / 'mirror.duckdb'}', read_only=True)")
         self._say("                            .sql('from runs limit 5'))\"")
         self._comment("To mirror your own projects: `mirror login`, `mirror init`, `mirror sync`, `mirror daemon`.")
 
-    def _claim_home(self) -> None:
+    @contextmanager
+    def _home_claimed(self) -> Iterator[None]:
+        """Empty the home, and hold it against other demos. Raises MirrorError if one runs, or its daemon does."""
         if self.home.is_symlink() or (self.home.exists() and self.home.stat().st_uid != os.getuid()):
             raise MirrorError(f"{self.home} belongs to another user; remove it or set TMPDIR")
-        from mirror.control import Control
-
-        if Control.find(self.home / "mirror.sock"):
-            raise MirrorError(f"another demo is running in {self.home}; stop it first")
-        shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(mode=0o700)
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        note = self.home / "demo.pid"
+        descriptor = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            try:
+                # The lock ends with its process, however that ends, and cannot belong to another one, unlike a number.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                pid = note.read_text().strip() if note.exists() else ""
+                raise MirrorError(_in_the_way("another demo is running", pid, self.home)) from error
+            if control := Control.find(self.home / "mirror.sock"):
+                pid = str(control.status().get("pid", ""))
+                raise MirrorError(_in_the_way("the daemon of a demo that was killed is still running", pid, self.home))
+            for entry in self.home.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+            note.write_text(f"{os.getpid()}\n")
+            yield
+            note.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
     def _start_daemon(self) -> subprocess.Popen[bytes]:
-        with (self.home / "daemon.out").open("wb") as out:
-            return subprocess.Popen(
+        # A signal between the start and the assignment would leave a daemon that nobody ends.
+        with self._signals.held(), (self.home / "daemon.out").open("wb") as out:
+            self._daemon = subprocess.Popen(
                 [sys.executable, "-m", "mirror.cli", "daemon"],
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
@@ -101,9 +134,11 @@ class Demo:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        return self._daemon
 
-    def _stop(self, daemon: subprocess.Popen[bytes]) -> None:
-        if daemon.poll() is None:
+    def _stop(self) -> None:
+        daemon = self._daemon
+        if daemon is not None and daemon.poll() is None:
             daemon.send_signal(signal.SIGTERM)
             try:
                 daemon.wait(20)
@@ -176,10 +211,63 @@ class Demo:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            self._say("")
+            if not self._signals.hung_up:
+                self._say("")
 
     def _comment(self, text: str) -> None:
         self._say(f"# {text}")
+
+
+class _Signals:
+    """Within `with`, the first of SIGINT, SIGTERM and SIGHUP raises KeyboardInterrupt; later ones do nothing.
+
+    So a second Ctrl-C, or the SIGHUP after a SIGTERM, does not interrupt the cleanup. A signal that was ignored before,
+    as by nohup, stays so.
+    """
+
+    def __init__(self) -> None:
+        self.hung_up = False
+        self._holding = False
+        self._arrived = False
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            former = signal.getsignal(number)
+            if former is not signal.SIG_IGN:
+                self._former[number] = former
+                signal.signal(number, self._end)
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Raise for a signal that arrives inside the block only at its end."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._arrived:
+            raise KeyboardInterrupt
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.hung_up |= number == signal.SIGHUP
+        if self._arrived:
+            return
+        self._arrived = True
+        if not self._holding:
+            raise KeyboardInterrupt
+
+
+def _in_the_way(what: str, pid: str, home: Path) -> str:
+    """Return what keeps a demo from starting, and the command that ends it."""
+    if pid:
+        return f"{what} in {home}, process {pid}; end it with `kill {pid}`"
+    return f"{what} in {home}; wait until it has ended, or set TMPDIR"
 
 
 def _running(world: World) -> Run:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 from typer.main import get_command
 
 from mirror.cli import messages
@@ -24,6 +25,7 @@ COMMANDS = {
     "login": ("mirror.cli.setup", "login"),
     "sync": ("mirror.cli.sync", "sync"),
     "flush": ("mirror.cli.sync", "flush"),
+    "forget": ("mirror.cli.forget", "forget"),
     "ingest": ("mirror.cli.ingest", "ingest"),
     "daemon": ("mirror.cli.daemon", "daemon"),
     "service": ("mirror.cli.service", "service"),
@@ -42,6 +44,8 @@ COMMANDS = {
     "log": ("mirror.cli.log", "log"),
     "doctor": ("mirror.cli.doctor", "doctor"),
     "verify": ("mirror.cli.verify", "verify"),
+    "backup": ("mirror.cli.backup", "backup"),
+    "restore": ("mirror.cli.backup", "restore"),
     "open": ("mirror.cli.open", "open_page"),
     "env": ("mirror.cli.env", "env"),
     "demo": ("mirror.cli.demo", "demo"),
@@ -54,6 +58,19 @@ _COLLECT_AFTER = 50_000
 
 # The base class of all command line errors, in versions of typer with and without a bundled click.
 _CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
+
+
+class SqlCommand(TyperCommand):
+    """Takes SQL that begins with a comment for SQL, not for an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; white space before a comment changes nothing in SQL."""
+        return super().parse_args(ctx, [f" {text}" if _is_comment(text) else text for text in args])
+
+
+def _is_comment(text: str) -> bool:
+    """Return True for `-- ...` and for a first line that begins with `--` and is no option with a value."""
+    return text.startswith("--") and (text[2:3].isspace() or "\n" in text.partition("=")[0])
 
 
 class Commands(Panels):
@@ -79,7 +96,7 @@ class Commands(Panels):
                 command.epilog = epilog(f"{cmd_name} {name_}")
             return group
         single = _typer()
-        single.command(cmd_name)(target)
+        single.command(cmd_name, cls=SqlCommand if cmd_name == "query" else None)(target)
         return _named(get_command(single), cmd_name)
 
 

@@ -9,7 +9,7 @@ import typer
 
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave server and daemon running until Ctrl-C, to explore.")
+        bool, typer.Option("--keep", help="Keep server and daemon running until Ctrl-C or until the terminal closes.")
     ] = False,
 ) -> None:
     """Show the product against an embedded sample server; no account needed.

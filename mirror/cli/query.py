@@ -29,6 +29,9 @@ def query(
         str | None,
         typer.Argument(metavar="[SQL]", show_default=False, help="One read-only SQL statement, or - for stdin."),
     ] = None,
+    script: Annotated[
+        Path | None, typer.Option("-f", "--file", metavar="FILE", help="Read the SQL from a file.", show_default=False)
+    ] = None,
     filter_: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
     ] = None,
@@ -90,6 +93,10 @@ def query(
         "--compare": compare,
         "--deleted": deleted,
     }
+    if script is not None:
+        if sql is not None:
+            raise UsageError("give SQL or --file, not both")
+        sql = _script(script)
     if sql is not None:
         if wrong := [name for name, value in only_runs.items() if value]:
             raise UsageError(f"{wrong[0]} is for run filters: put it into the SQL instead")
@@ -250,6 +257,18 @@ def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output
             write_count(result.count(), output)
         else:
             write_result(replace(result, limit=output.limit(limit)), output)
+
+
+def _script(path: Path) -> str:
+    """Return the SQL in a file; `-` is stdin. Raises UsageError if it cannot be read."""
+    if str(path) == "-":
+        return "-"
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8, so it is not SQL") from error
 
 
 def _runs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -37,17 +38,25 @@ def install(
     name: Name = NAME,
     show: Annotated[bool, typer.Option("--print", help="Print what would be written; change nothing.")] = False,
     start: Annotated[bool, typer.Option("--start/--no-start", help="Also start it now.")] = True,
+    system: Annotated[
+        bool, typer.Option("--system", help="With --print: a unit for the whole machine, run as --user.")
+    ] = False,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="The account of a system unit (default: yours).")
+    ] = None,
 ) -> None:
     """Install the service, enable it for each login, and start it.
 
     It gets this command's MIRROR_HOME and config, and the server's address if the environment sets one. It does not
-    contain the key: the daemon reads it from netrc, where `mirror login` stores it.
+    contain the key: the daemon reads it from netrc, where `mirror login` stores it. A system unit, which starts with
+    the machine and needs no login, is printed for its administrator: --system --print.
     """
     from mirror.cli.output import replaced, write_text
 
     given = invocation(context)
     manager = _manager(name)
-    text = manager.text(_service(given, name))
+    account = _account(system=system, user=user, show=show)
+    text = manager.text(_service(given, name, account))
     if show:
         write_text(text)
         if problem := _check_key(given):
@@ -247,7 +256,25 @@ def _manager(name: str) -> Systemd | Launchd:
     return Launchd(name) if sys.platform == "darwin" else Systemd(name)
 
 
-def _service(given: Invocation, name: str) -> units.Service:
+def _account(*, system: bool, user: str | None, show: bool) -> str | None:
+    """Return the account of a system unit, None for a user's own. Raises UsageError."""
+    if not system:
+        if user is not None:
+            raise UsageError("--user is for a system unit; add --system")
+        return None
+    if sys.platform == "darwin":
+        raise UsageError("--system is for systemd; launchd has no system units of `mirror service`")
+    if not show:
+        raise UsageError(
+            "a system unit is installed by its administrator: add --print, and write it to /etc/systemd/system"
+        )
+    account = user if user is not None else getpass.getuser()
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?", account):
+        raise UsageError(f"{account!r} is not the name of an account")
+    return account
+
+
+def _service(given: Invocation, name: str, user: str | None = None) -> units.Service:
     environment = units.carried(given.environ)
     for variable in [found for found in environment if "proxy" in found.lower()]:
         if units.holds_password(environment[variable]):
@@ -258,7 +285,7 @@ def _service(given: Invocation, name: str) -> units.Service:
     command = [str(Path(sys.executable).absolute()), "-P", "-m", "mirror.cli", "daemon"]
     if not str(given.home.data).isprintable() or not command[0].isprintable():
         raise UsageError(f"{str(given.home.data)!r} contains a control character, which a service file cannot hold")
-    return units.Service(name, command, given.home.data, environment)
+    return units.Service(name, command, given.home.data, environment, user)
 
 
 def _check_key(given: Invocation) -> str | None:

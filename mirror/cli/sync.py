@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mirror.cli import complete
+from mirror.cli.asking import confirm, on_terminal
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.names import with_ids
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mirror.settings.settings import Settings
     from mirror.sync.context import Progress
     from mirror.sync.preview import Preview
-    from mirror.sync.targets import Pattern
+    from mirror.sync.targets import Pattern, Target
 
 Paths = Annotated[
     list[str] | None,
@@ -111,18 +112,35 @@ def _since(text: str | None, paths: Sequence[str]) -> datetime | None:
 def flush(
     context: typer.Context,
     paths: Paths = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every project in the config, without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask on a terminal.")] = False,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return at once; the daemon or the next sync pulls.")
     ] = False,
     timeout: Limit = None,
 ) -> None:
-    """Forget what is mirrored of PATH and pull it again from the server.
+    """Pull everything again that is mirrored of PATH, whether it changed or not.
 
-    Returns when the published file holds the new values; until then readers see the old ones.
+    Returns when the published file holds the new values; until then readers see the old ones. Without PATH it asks
+    on a terminal, and needs --all elsewhere. `mirror forget` removes something from the mirror.
     """
     if no_wait and timeout:
         raise UsageError("give --timeout or --no-wait, not both")
-    _work(context, "flush", paths or [], wait=not no_wait, limit=_seconds(timeout))
+    if everything and paths:
+        raise UsageError("give PATH or --all, not both")
+    limit = _seconds(timeout)
+    if not everything and not paths and not (yes and on_terminal()):
+        _confirm_flush(invocation(context))
+    _work(context, "flush", paths or [], wait=not no_wait, limit=limit)
+
+
+def _confirm_flush(given: Invocation) -> None:
+    """Ask whether everything is to be pulled again; end the command if not."""
+    settings, _ = _patterns(given, "flush", ())
+    confirm(
+        f"Pull everything of {_several(settings.projects)} again? It takes as long as the first sync did.",
+        otherwise="nothing was flushed: name a PATH, or give --all for every project in the config",
+    )
 
 
 def _seconds(timeout: str | None) -> float | None:
@@ -156,6 +174,7 @@ def _work(
         say("the daemon is pulling it again now")
         return
     results: list[dict[str, Any]] = []
+    marked: list[Target] = []
     with bars() as progress:
         if control is not None:
             for event in control.work(action, paths, since=since, timeout=limit):
@@ -164,10 +183,10 @@ def _work(
                     results = event["results"]
         else:
             results = asyncio.run(
-                _work_here(given, settings, patterns, action, progress, wait=wait, since=since, limit=limit)
+                _work_here(given, settings, patterns, action, progress, marked, wait=wait, since=since, limit=limit)
             )
     if not wait:
-        say("forgotten; `mirror sync` or a daemon pulls it again, until then readers see the old values")
+        _report_marked(given, marked)
         return
     _report(results)
 
@@ -178,12 +197,13 @@ async def _work_here(
     patterns: Sequence[Pattern],
     action: str,
     progress: Progress,
+    marked: list[Target],
     *,
     wait: bool,
     since: datetime | None,
     limit: float | None,
 ) -> list[dict[str, Any]]:
-    """Sync or flush in this process, without a daemon."""
+    """Sync or flush in this process, without a daemon. Without `wait`, add what is mirrored of them to `marked`."""
     from mirror.sync import engine, targets
     from mirror.sync.project import forget
     from mirror.sync.session import open_context
@@ -196,8 +216,7 @@ async def _work_here(
                 if not expanded and not failed:
                     raise UsageError(f"no project on {opened.server.base_url} matches {', '.join(settings.projects)}")
                 if not wait:
-                    for target in expanded:
-                        await forget(opened, target.project, target.run_ids)
+                    marked.extend([one for one in expanded if await forget(opened, one.project, one.run_ids)])
                     if failed:
                         raise next(iter(failed.values()))
                     return []
@@ -208,6 +227,23 @@ async def _work_here(
                 f"not done after {limit:g} s; what was committed stays, the next sync continues the work"
             ) from None
     return [result.as_json() for result in [*results, *targets.not_listed(failed)]]
+
+
+def _report_marked(given: Invocation, marked: Sequence[Target]) -> None:
+    """Print what will be pulled again, and by what: a pass only pulls what the config selects or what is named."""
+    from mirror.sync import targets
+
+    if not marked:
+        say("nothing is mirrored of it, so there is nothing to pull again; `mirror sync PATH` pulls it")
+        return
+    settings = given.settings()
+    patterns = [targets.parse(path, settings.entity) for path in settings.projects]
+    by_config = [target for target in marked if any(targets.selects(pattern, target) for pattern in patterns)]
+    if by_config:
+        say("marked; `mirror sync` or a daemon pulls it again, until then readers see the old values")
+    others = [path for target in marked if target not in by_config for path in target.paths()]
+    if others:
+        say(f"{_several(others)}: marked, but not in the config; `mirror sync {' '.join(others)}` pulls it again")
 
 
 def _patterns(given: Invocation, action: str, paths: Sequence[str]) -> tuple[Settings, list[Pattern]]:
@@ -286,8 +322,7 @@ def _report(results: Sequence[dict[str, Any]]) -> None:
             worst = max(worst, ExitCode.FAILED)
     for error, same_error in failed.items():
         # One cause that stops many projects, such as a server that is down, is reported once.
-        projects = ", ".join(result["project"] for result in same_error[:MOST_NAMED])
-        projects += f" and {len(same_error) - MOST_NAMED:,} more" if len(same_error) > MOST_NAMED else ""
+        projects = _several([result["project"] for result in same_error])
         failure = SyncError(named(projects, error) if len(results) > 1 else error)
         failure.exit_code = same_error[0]["exit_code"]
         worst = max(worst, fail(failure))
@@ -308,6 +343,11 @@ def _summary(result: dict[str, Any]) -> str:
     if result["deleted"]:
         parts.append(_some(result["deleted"], "run deleted", "runs deleted") + " on the server")
     return f"{', '.join(parts)} ({cost}){left}"
+
+
+def _several(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _some(count: int, one: str, more: str) -> str:

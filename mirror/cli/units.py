@@ -34,6 +34,21 @@ CARRIED = (
 )
 """Variables that are copied into the service: everything that selects the same mirror and server, but not the key."""
 
+_NAMESPACES = (
+    "# These need user namespaces: systemd 254 and newer apply them where the kernel allows it, older ones do not."
+)
+
+_SYSTEM = (
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "PrivateDevices=yes",
+    "CapabilityBoundingSet=",
+    "DevicePolicy=closed",
+)
+"""Restrictions that only the system's systemd can apply everywhere."""
+
 _PATHS = {"MIRROR_HOME", "MIRROR_CONFIG", "WANDB_CONFIG_DIR", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 
@@ -45,6 +60,8 @@ class Service:
     command: Sequence[str]
     data: Path
     environment: Mapping[str, str]
+    user: str | None = None
+    """The account that a system unit runs as; None for a user's own service."""
 
 
 def carried(environ: Mapping[str, str]) -> dict[str, str]:
@@ -74,17 +91,19 @@ def mark(data: Path) -> str:
 
 
 def systemd(service: Service) -> str:
-    """Return a user unit, with only the settings that a user's own systemd can apply.
+    """Return a unit: a user's own, with only the settings that a user's systemd can apply, or a system unit.
 
     It also restarts when the config is invalid or a `mirror sync` holds the home, since both are temporary; not when
     the server refuses the key (exit code 3), which must not be tried again and again.
     """
+    system = [f"User={service.user}", *_SYSTEM] if service.user is not None else []
     temporary = any(service.data.is_relative_to(folder) for folder in ("/tmp", "/var/tmp"))  # noqa: S108
     lines = [
         mark(service.data),
         "[Unit]",
         "Description=wandb-mirror: keeps a local mirror of Weights & Biases projects up to date",
         "StartLimitIntervalSec=0",
+        *(["Wants=network-online.target", "After=network-online.target"] if system else []),
         "",
         "[Service]",
         "Type=notify",
@@ -111,15 +130,16 @@ def systemd(service: Service) -> str:
         "SystemCallArchitectures=native",
         "SystemCallFilter=@system-service",
         "SystemCallErrorNumber=EPERM",
-        "# These need user namespaces: systemd 254 and newer apply them where the kernel allows it, older ones do not.",
+        *([] if system else [_NAMESPACES]),
         "ProtectSystem=strict",
         f"ReadWritePaths={_quoted(str(service.data))}",
         f"PrivateTmp={'no' if temporary else 'yes'}",
         "ProtectControlGroups=yes",
         "ProtectKernelTunables=yes",
+        *system,
         "",
         "[Install]",
-        "WantedBy=default.target",
+        f"WantedBy={'multi-user' if system else 'default'}.target",
         "",
     ]
     return "\n".join(lines)

@@ -7,6 +7,7 @@
     POST /ingest {"paths": [...]}          mirror local runs below these folders; lines as of /sync, a result per file
     POST /publish                          publish everything that is committed, now
     POST /mend   {"paths": [...]}          repair inconsistencies in the store
+    POST /forget {"paths": [...]}          remove projects and runs from the mirror
     POST /check                            check that the state file on disk can be read
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
@@ -97,6 +98,7 @@ def application(daemon: Daemon) -> Starlette:
             route("/ingest", socket.ingest, "POST"),
             route("/publish", socket.publish, "POST"),
             route("/mend", socket.mend, "POST"),
+            route("/forget", socket.forget, "POST"),
             route("/check", socket.check, "POST"),
             route("/reload", socket.reload, "POST"),
             route("/stop", socket.stop, "POST"),
@@ -152,6 +154,19 @@ class _Socket:
 
         return await _answered(mend())
 
+    async def forget(self, request: Request) -> Response:
+        """POST /forget."""
+        try:
+            paths = [str(path) for path in (await request.json())["paths"]]
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse(_BAD_BODY, 400)
+
+        async def forget() -> dict[str, Any]:
+            await self._daemon.forget(paths)
+            return {"forgotten": paths}
+
+        return await _answered(forget())
+
     async def check(self, _: Request) -> Response:
         """POST /check."""
 
@@ -192,9 +207,11 @@ class _Socket:
 
 
 async def _answered(work: Awaitable[dict[str, Any]], *, failed: int = 500) -> Response:
-    """Return what the work returns as JSON; a MirrorError becomes an answer with the status `failed`."""
+    """Return what the work returns as JSON; a UsageError becomes a 422, any other MirrorError `failed`."""
     try:
         return JSONResponse(await work)
+    except UsageError as error:
+        return JSONResponse({"message": str(error), "exit_code": error.exit_code}, 422)
     except MirrorError as error:
         return JSONResponse({"message": str(error), "exit_code": error.exit_code}, failed)
 

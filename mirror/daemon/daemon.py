@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror import serve
-from mirror.daemon import configuration, logs, metrics, problems, sources
+from mirror.daemon import configuration, health, logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
 from mirror.daemon.notify import Notifier
 from mirror.daemon.outcomes import Ledger, stamp
@@ -38,7 +38,7 @@ from mirror.settings.socket_path import address
 from mirror.store import console
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
-from mirror.sync import targets
+from mirror.sync import removal, targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
 from mirror.sync.session import connect, scope_of
 from mirror.sync.targets import Target
@@ -95,7 +95,7 @@ class Daemon:
         self._page = Listener(
             home,
             self._describe_for_page,
-            [metrics.route(home, self.status)],
+            [metrics.route(home, self.status), health.route(self._problems)],
             neighbour=Neighbour(serve.PATHS, self._endpoint),
         )
         self._notifier = Notifier(environ)
@@ -292,6 +292,19 @@ class Daemon:
             async with self._passes.lock(project):
                 done[str(project)] = await self._context.writer.mend(project)
         return done
+
+    async def forget(self, paths: Sequence[str]) -> None:
+        """Remove these projects and runs from the mirror, and publish. Waits for passes over them."""
+        await self._unless_stopped(self._forget(paths))
+
+    async def _forget(self, paths: Sequence[str]) -> None:
+        patterns = [targets.parse(path, self._settings.entity) for path in paths]
+        for target in await self._context.writer.read(lambda db: removal.find(db, patterns)):
+            async with self._passes.lock(target.project):
+                await self._local.ingest.forget(target)
+            log.info("removed from the mirror: %s", ", ".join(target.paths()))
+        await self._context.writer.maintain()
+        await self._context.writer.publish()
 
     async def check(self) -> str | None:
         """Return the damage of the state file, or None. Raises SyncError if the writer is busy for too long."""

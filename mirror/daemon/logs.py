@@ -59,7 +59,8 @@ def hide(secret: str) -> None:
 def log_pass(result: PassResult, former: PassResult | None) -> None:
     """Log one line for a pass: project, runs, history rows, requests, seconds, and what went wrong.
 
-    A failed run is a warning once, not at every pass: `former` is the project's previous pass.
+    A failed run is a warning once, not at every pass: `former` is the project's previous pass. A pass that found
+    nothing new is a detail, and so is not in the log without -v.
     """
     counts = {
         "runs": result.runs,
@@ -69,7 +70,7 @@ def log_pass(result: PassResult, former: PassResult | None) -> None:
     }
     text = f"{result.project}: " + ", ".join(_some(count, unit) for unit, count in counts.items())
     fields: dict[str, Any] = {"event": "pass", "project": str(result.project), **counts, "live": result.live}
-    level = logging.INFO
+    level = logging.INFO if _is_news(result, former) else logging.DEBUG
     if result.failed:
         fields["failed"] = dict(sorted(result.failed.items()))
         new = [run_id for run_id in fields["failed"] if former is None or run_id not in former.failed]
@@ -83,6 +84,13 @@ def log_pass(result: PassResult, former: PassResult | None) -> None:
         fields["error"] = result.error
         text += f"; failed: {result.error}"
     log.log(level, "%s", text, extra={"fields": fields})
+
+
+def _is_news(result: PassResult, former: PassResult | None) -> bool:
+    """Return True if a pass brought something, or the state of its project changed, also to "nothing failed"."""
+    if former is None or result.runs or result.rows or result.deleted:
+        return True
+    return (former.error, former.live, former.failed.keys()) != (result.error, result.live, result.failed.keys())
 
 
 def log_end(file: logging.Handler, error: BaseException) -> None:

@@ -22,7 +22,9 @@ from mirror.store import local
 from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.transaction import Transaction
+from mirror.sync import removal
 from mirror.sync.context import utc_now
+from mirror.sync.targets import Target
 from mirror.sync.writer import Writer
 
 
@@ -49,6 +51,11 @@ class Ingest:
             finally:
                 await one.pending.end()
         return one.results
+
+    async def forget(self, target: Target) -> None:
+        """Remove a mirrored project, or runs of it, between two reads: a read continues from what is mirrored."""
+        async with self._lock:
+            await self._writer.write(lambda tx: removal.remove(tx, target))
 
 
 class _Pass:

@@ -37,7 +37,7 @@ def select(connection: DuckDBPyConnection, text: str) -> Result | Rows:
     explained = _EXPLAIN.fullmatch(text) if kind == "EXPLAIN" else None
     if explained and _kind(connection, explained[2]) == "SELECT":
         return _explain(connection, _without_end(explained[2]), analyze=bool(explained[1]))
-    if kind in ("MULTI", "CREATE") and re.match(r"\s*pivot\b", text, re.IGNORECASE):
+    if kind in ("MULTI", "CREATE") and _is_pivot(text):
         raise QueryError("PIVOT needs its columns: use PIVOT ... ON key IN ('a', 'b') USING ...")
     word = re.match(r"\w*", _NOTHING.sub("", text, count=1))
     what = "EXPLAIN of anything but a query" if kind == "EXPLAIN" else (word and word[0].upper()) or kind
@@ -54,11 +54,15 @@ def _kind(connection: DuckDBPyConnection, text: str) -> str:
         raise refusal(error) from error
     if not statements:
         raise QueryError("there is no SQL to run")
-    if len(statements) > 1 and statements[-1].type.name == "SELECT" and re.match(r"\s*pivot\b", text, re.IGNORECASE):
+    if len(statements) > 1 and statements[-1].type.name == "SELECT" and _is_pivot(text):
         return "MULTI"
     if len(statements) > 1:
         raise QueryError(f"one statement at a time, not {len(statements)}")
     return str(statements[0].type.name)
+
+
+def _is_pivot(text: str) -> bool:
+    return re.match(r"pivot\b", _NOTHING.sub("", text, count=1), re.IGNORECASE) is not None
 
 
 def _explain(connection: DuckDBPyConnection, text: str, *, analyze: bool) -> Rows:

@@ -8,7 +8,7 @@ import sys
 import threading
 from contextlib import ExitStack
 
-from mirror.sandbox import Sandbox, sample
+from mirror.sandbox import Sandbox, instants, sample
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    world = sample.full() if chosen.sample == "full" else sample.small()
+    world = sample.full(until=instants.now()) if chosen.sample == "full" else sample.small()
     try:
         server = Sandbox(world, key=chosen.key, port=chosen.port).start()
     except OSError as error:

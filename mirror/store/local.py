@@ -36,7 +36,7 @@ def save_files(tx: Transaction, found: Sequence[LocalFile]) -> None:
         tx.db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
 
 
-_EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files", "run_facts", "run_exports")
+EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files", "run_facts", "run_exports")
 
 
 def forget_files(tx: Transaction, paths: Sequence[str]) -> None:
@@ -122,7 +122,7 @@ def forget(tx: Transaction, project: ProjectKey, run_id: str) -> None:
     runs.uncount(tx, number, rid)
     db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
     history.hide_segments(tx, project, run_id)
-    for table in ("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *_EXTRAS):
+    for table in ("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     for table in ("leaves", "run_tags", "runs"):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])

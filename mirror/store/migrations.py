@@ -14,6 +14,19 @@ def migrate(db: Database) -> list[str]:
 
     Raises StoreError, with the file unchanged, if a newer program wrote it.
     """
+    names = pending(db)
+    for name in names:
+        with db.transaction():
+            db.run("CREATE SCHEMA IF NOT EXISTS store")
+            db.run("CREATE TABLE IF NOT EXISTS store.migrations (number BIGINT, name VARCHAR, applied_at TIMESTAMP)")
+            db.run(sqlfiles.read("migrations")[name])
+            now = datetime.now(UTC).replace(tzinfo=None)
+            db.run("INSERT INTO store.migrations VALUES (?, ?, ?)", [int(name.split("_")[0]), name, now])
+    return names
+
+
+def pending(db: Database) -> list[str]:
+    """The names of the migrations that this file lacks. Raises StoreError if a newer program wrote it."""
     done = applied(db)
     known = {int(name.split("_")[0]): name for name in sqlfiles.read("migrations")}
     if unknown := sorted(done - known.keys()):
@@ -21,16 +34,7 @@ def migrate(db: Database) -> list[str]:
             f"{db.path} has schema version {unknown[-1]}, newer than the {max(known)} that this program knows; "
             "update wandb-mirror"
         )
-    pending = [number for number in sorted(known) if number not in done]
-    for number in pending:
-        name = known[number]
-        with db.transaction():
-            db.run("CREATE SCHEMA IF NOT EXISTS store")
-            db.run("CREATE TABLE IF NOT EXISTS store.migrations (number BIGINT, name VARCHAR, applied_at TIMESTAMP)")
-            db.run(sqlfiles.read("migrations")[name])
-            now = datetime.now(UTC).replace(tzinfo=None)
-            db.run("INSERT INTO store.migrations VALUES (?, ?, ?)", [number, name, now])
-    return [known[number] for number in pending]
+    return [known[number] for number in sorted(known) if number not in done]
 
 
 def applied(db: Database) -> set[int]:

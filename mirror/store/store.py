@@ -19,6 +19,7 @@ from mirror.errors import StoreDamaged
 from mirror.settings.home import Home
 from mirror.store import (
     aside,
+    backup,
     blocks,
     compact,
     digests,
@@ -230,6 +231,7 @@ class Store:
             self._open_or_recover()
             try:
                 self._compare_published()
+                self._prepare_upgrade()
                 migrated = migrations.migrate(self._db)
                 compacted = compact.is_due(self._db, self._storage_version) and self._compact()
                 with self._db.transaction():
@@ -248,6 +250,16 @@ class Store:
         except (duckdb.Error, OSError) as error:
             raise opening_error(path, error) from error
         self._changed = self._changed or bool(migrated) or compacted or recreated
+
+    def _prepare_upgrade(self) -> None:
+        """Announce an upgrade of an existing mirror, and keep its published file as it is before."""
+        pending = migrations.pending(self._db)
+        if pending and migrations.applied(self._db) and self.home.published.exists():
+            copy = backup.before_upgrade(self.home, pending)
+            names = ", ".join(name.removesuffix(".sql") for name in pending)
+            logger.warning(
+                "upgrading %s (%s); the mirror before the upgrade is kept as %s", self.home.data, names, copy
+            )
 
     def _open_or_recover(self) -> None:
         """Open the file and check it; if it is missing or damaged, recover it from the published file and the log."""

@@ -78,10 +78,11 @@ async def sync_project(
     return result
 
 
-async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] = ()) -> None:
+async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] = ()) -> bool:
     """Mark everything that is mirrored of the project, or of these runs, to be pulled again by the next pass.
 
-    Readers see the old values until then. The mark survives the end of the process.
+    Returns True if anything is mirrored of it. Readers see the old values until then. The mark survives the end of the
+    process.
     """
 
     def write(tx: Transaction) -> None:
@@ -95,8 +96,10 @@ async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] =
             projects.set_cursor(tx, project, ProjectCursor())
 
     known = await context.writer.read(lambda db: stored_runs.known(db, project))
-    if known:
-        await context.writer.write(write)
+    if not known or (run_ids and not known.keys() & set(run_ids)):
+        return False
+    await context.writer.write(write)
+    return True
 
 
 class _Pass:

@@ -21,6 +21,10 @@ class Target:
     project: ProjectKey
     run_ids: tuple[str, ...] = ()
 
+    def paths(self) -> list[str]:
+        """Return the path of the project, or of each of the runs."""
+        return [f"{self.project}/{run_id}" for run_id in self.run_ids] or [str(self.project)]
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -29,6 +33,11 @@ class Pattern:
     entity: str
     project: str
     run_id: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The path as people write it."""
+        return "/".join(part for part in (self.entity, self.project, self.run_id) if part)
 
     @property
     def wild(self) -> bool:
@@ -52,6 +61,14 @@ def parse(path: str, entity: str | None = None) -> Pattern:
     if WILD & set(pattern.entity) or globbed:
         raise UsageError(f"{path!r}: only the project may contain a wildcard, as in entity/*")
     return pattern
+
+
+def selects(pattern: Pattern, target: Target) -> bool:
+    """Return True if a pattern of the config selects the project, or one of these runs of it."""
+    here = (pattern.entity, *fitting(pattern.project, [target.project.project]))
+    return here == (target.project.entity, target.project.project) and (
+        pattern.run_id is None or not target.run_ids or pattern.run_id in target.run_ids
+    )
 
 
 async def expand(

@@ -55,7 +55,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         cookie: str | None = None
-        refused = foreign(scope, headers)
+        refused = None if scope["path"] == HEALTH else foreign(scope, headers)
         if refused is None and scope["path"] not in _OPEN:
             from_link = self._from_link(scope)
             if from_link:
@@ -96,7 +96,10 @@ class Guard:
         return morsel is not None and matches(morsel.value, self._token)
 
 
-_OPEN = frozenset({"/locked.css"})
+HEALTH = "/healthz"
+"""Answers whoever can reach the port, by any name of the machine: it says no more than whether all is well."""
+
+_OPEN = frozenset({"/locked.css", HEALTH})
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::(\d{1,5}))?")
 
 

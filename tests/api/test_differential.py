@@ -15,6 +15,9 @@ import pytest
 import wandb
 
 import mirror
+from mirror.store import sqlfiles
+from tests.api.conftest import Bench
+from tests.reading import rows
 
 pytestmark = pytest.mark.xdist_group("full sample")
 
@@ -320,3 +323,44 @@ def test_what_the_server_told_of_runs_is_told_alike(both: Any, project: str) -> 
             assert same(getattr(theirs, name), getattr(ours, name)), (ours, name)
         assert repr(ours.user) == repr(theirs.user)
         assert ours.load_full_data().keys() - theirs.load_full_data().keys() == {"host", "updatedAt"}
+
+
+# What each of sql/examples shows first to somebody who tries them on the sample, and how many rows it has.
+EXAMPLES = {
+    "best_run_per_sweep": (7, "acme language langswp0 053d3250 warm-field-5 1.7203 70"),
+    "best_runs": (10, "acme vision c99c94d4 noble-snow-15 0.86955 0.00036293"),
+    "compare_configs": (13, "acme language lr 0.0005176543633576 0.0012610222284150988"),
+    "diverged_runs": (69, "acme language 317518ed sunny-wind-102 crashed 0 nan nan"),
+    "duplicate_configs": (0, ""),
+    "edits_after_the_end": (0, ""),
+    "failures_by_host": (4, "gpu-h100-01 137 16 11.7 2025-03-06 20:41:00"),
+    "gpu_hours_by_user": (4, "katherine 2025-03-01 00:00:00 137 132.43 613.52"),
+    "group_means": (2, "acme vision sgd 104 0.76551 0.53102"),
+    "last_console_lines": (0, ""),
+    "last_tenth_means": (2, "acme vision adam 124 0.78739"),
+    "learning_rate_effect": (10, "acme language -5 44 1.785 1.9473"),
+    "longest_idle_gap": (515, "acme language 92fe2671 deep-lake-118 71.997 4050"),
+    "loss_curves": (39187, "acme language 0324f4a6 0 4.0745"),
+    "metric_at_step": (512, "acme rl-control 1c6920f1 noble-snow-42 48 0.017333"),
+    "metrics_by_step": (51700, "acme language 0324f4a6 0 4.0745 None 2025-03-06 21:01:01.465000"),
+    "run_states_by_day": (50, "acme language 2025-03-03 00:00:00 failed 2"),
+    "runs_by_hardware": (3, "acme language NVIDIA A100-SXM4-80GB 160 4 251.2"),
+    "stale_runs": (3, "acme rl-control b4321bfb still-sky-120 grace laptop-münchen 2025-03-06 11:15:48 ..."),
+    "sweep_leaderboard": (
+        70,
+        "acme language langswp0 1 053d3250 warm-field-5 finished 1.7203 ...",
+    ),
+    "time_to_value": (223, "acme oddities gaps0001 gaps 5 4"),
+}
+
+
+def test_each_example_query_answers_over_the_sample(full: Bench) -> None:
+    found = {}
+    for name, text in sqlfiles.read("examples").items():
+        answer = rows(full.rig.home.published, text)
+        first = answer[0] if answer else ()
+        if name in ("stale_runs", "sweep_leaderboard"):  # The minutes until now, and a long text.
+            first = (*first[:-1], "...")
+        shown = " ".join(f"{value:.5g}" if isinstance(value, float) else str(value) for value in first)
+        found[name] = (len(answer), shown)
+    assert found == EXAMPLES

@@ -119,10 +119,10 @@ EXAMPLES = ("best_runs", "edits_after_the_end", "group_means", "loss_curves", "r
 
 def test_spark_reads_a_lake_and_answers_as_duckdb_does(tmp_path):
     """Five of the example queries, over the files that the manifest lists."""
-    told = {"summary": {"val/acc": 0.9}, "config": {"lr": 0.1, "optimizer": "adam"}}
+    told = {"summary": {"val/acc": 0.9}, "config": {"lr": 0.1, "optimizer.name": "adam"}}
     root = tmp_path / "lake"
     with opened(tmp_path / "home", tail_values=100) as store:
-        runs = [run("a", **told), run("b", **told), run("c", state="failed", config={"optimizer": "sgd"})]
+        runs = [run("a", **told), run("b", **told), run("c", state="failed", config={"optimizer.name": "sgd"})]
         write(store, *runs, history=[curve(run_id, range(80)) for run_id in "abc"])
         store.seal()
         write(store, run("a", **{**told, "summary": {"val/acc": 0.8}}), history=[curve("a", range(80, 90))])

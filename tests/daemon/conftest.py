@@ -94,17 +94,19 @@ class Bench:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     @contextmanager
-    def daemon(self, prelude="", stderr=None, **environ):
+    def daemon(self, prelude="", stderr=None, *, verbose=False, **environ):
         """A running daemon, asked to stop at the end; it must end by itself with exit code 0.
 
         `prelude` is Python that the process runs before it, to bring about what does not happen by itself. What it
-        writes to stderr goes to a file if nowhere else: a pipe that nobody reads would hold it up once it is full.
+        writes to stderr goes to a file if nowhere else: a pipe that nobody reads would hold it up once it is full. With
+        `verbose` its log also has the passes that found nothing new.
         """
-        code = f"import sys\n{prelude}\nfrom mirror.cli import main\nsys.exit(main(['daemon']))"
+        words = ["-v", "daemon"] if verbose else ["daemon"]
+        code = f"import sys\n{prelude}\nfrom mirror.cli import main\nsys.exit(main({words!r}))"
         said = self.root / "daemon.stderr"
         with said.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, *(["-c", code] if prelude else ["-m", "mirror.cli", "daemon"])],
+                [sys.executable, *(["-c", code] if prelude else ["-m", "mirror.cli", *words])],
                 env={**self.environ, **environ},
                 stderr=file if stderr is None else stderr,
             )

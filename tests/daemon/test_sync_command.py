@@ -78,7 +78,7 @@ def test_flush_without_waiting_only_marks(bench):
     bench.mirror("sync", "team/p")
     run.set_config(wrapped({"lr": 2}))
     done = bench.mirror("flush", "team/p", "--no-wait")
-    assert done.stderr.startswith("forgotten; ")
+    assert done.stderr.startswith("team/p: marked, but not in the config; ")
     assert bench.sql("select config from runs") == [('{"lr":1}',)]
     assert bench.sql("select count(*) from history where key = 'loss'") == [(3,)]
     bench.mirror("sync", "team/p")

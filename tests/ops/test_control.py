@@ -185,7 +185,7 @@ def test_time_limits_that_mean_nothing_are_usage_errors(bench):
     for arguments in (
         ["sync", "--timeout", "soon"],
         ["flush", "--timeout", "0s"],
-        ["flush", "--no-wait", "--timeout", "1s"],
+        ["flush", "--all", "--no-wait", "--timeout", "1s"],
     ):
         done = bench.here(*arguments)
         assert (done.exit_code, done.stdout) == (2, "")

@@ -10,6 +10,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.test_daemon import add
+from tests.docs.test_deploy import used_metrics
 from tests.sync.rig import spoil
 
 
@@ -146,6 +147,8 @@ def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     assert [path.name for path in target.parent.iterdir()] == ["mirror.prom"]
     found = samples(target.read_text())
+    # Those of deploy/ are all there; this server tells no quota.
+    assert used_metrics() - {name for name, *_ in found} == {"mirror_quota_left"}
     assert found["mirror_daemon_up",] == 1
     assert found["mirror_requests_total", ("operation", "MirrorRuns")] == 3
     assert found["mirror_request_retries_total", ("operation", "MirrorRuns")] == 1
@@ -170,6 +173,13 @@ def test_the_daemons_port_serves_metrics_to_who_brings_its_token(bench):
         url = json.loads(bench.here("status", "--json").stdout)["daemon"]["http"]["url"].rstrip("/")
         token = (bench.home / "web.token").read_text().strip()
         assert httpx.get(f"{url}/metrics").status_code in (401, 403)
+        # As a probe asks: without a token, and by an address that the page does not answer to.
+        health = httpx.get(f"{url}/healthz", headers={"Host": "10.1.2.3:8642"})
+        assert (health.status_code, health.json()) == (200, {"ok": True, "problems": []})
+        bench.configure(text="projects = [1]")
+        bench.until(lambda: httpx.get(f"{url}/healthz").status_code == 503)
+        assert httpx.get(f"{url}/healthz").json() == {"ok": False, "problems": ["config"]}
+        assert httpx.post(f"{url}/healthz").status_code == 405
         answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     found = samples(answer.text)

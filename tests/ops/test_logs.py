@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 
+from mirror.control import Control
 from tests.daemon.test_daemon import add
 from tests.sync.rig import spoil
 
@@ -91,19 +92,34 @@ def test_the_journal_gets_priorities_and_no_second_time(bench):
     bench.configure(interval="300ms")
     reader = Reader(bench)
     found = os.fstat(reader.theirs)
-    with bench.daemon(stderr=reader.theirs, JOURNAL_STREAM=f"{found.st_dev}:{found.st_ino}"):
+    with bench.daemon(stderr=reader.theirs, verbose=True, JOURNAL_STREAM=f"{found.st_dev}:{found.st_ino}"):
         reader.started()
         bench.until(lambda: len(passes(bench.log())) > 2)
     shown = [line for line in reader.lines() if "team/p: " in line]
     assert re.fullmatch(r"<4>warning: team/p: 2 runs, 3 rows, .*; 1 run to retry, new: bad \(.*\)", shown[0])
-    # What is known already is no warning at each pass.
-    assert re.fullmatch(r"<6>team/p: 0 runs, 0 rows, 1 request, \d\.\d\d s; 1 run to retry", shown[1])
+    # What is known already is no warning at each pass, and without -v no line.
+    assert re.fullmatch(r"<7>team/p: 0 runs, 0 rows, 1 request, \d\.\d\d s; 1 run to retry", shown[1])
+
+
+def test_passes_that_find_nothing_new_are_not_logged(bench):
+    run = add(bench, "one")
+    bench.configure(interval="100ms")
+    with bench.daemon():
+        bench.until(lambda: passes(bench.log()) != [])
+        daemon = Control.find(bench.home / "mirror.sock")
+        bench.until(lambda: daemon.status()["passes"]["team/p"]["total"] > 4)
+        run.log({"loss": 0.0}, step=9)
+        bench.until(lambda: sum(line["rows"] for line in passes(bench.log())) == 4)
+        logged, total = passes(bench.log()), daemon.status()["passes"]["team/p"]["total"]
+    # A run that changed in the second of a pass is pulled by the next one, too.
+    assert (len(logged) <= 4 < total, min(line["runs"] for line in logged)) == (True, 1)
 
 
 def test_the_file_is_begun_anew_at_its_size_and_the_newest_are_kept(bench):
     add(bench, "one", state="running")
     bench.configure(interval="1h", text='projects = ["team/p"]\n[sync]\nlive_interval = "30ms"\n')
-    with bench.daemon("import mirror.daemon.logs as logs\nlogs.LOG_BYTES = 700", stderr=subprocess.DEVNULL):
+    prelude = "import mirror.daemon.logs as logs\nlogs.LOG_BYTES = 700"
+    with bench.daemon(prelude, stderr=subprocess.DEVNULL, verbose=True):
         bench.until((bench.home / "mirror.log.3").exists)
         bench.until(lambda: "started" not in "".join(path.read_text() for path in bench.home.glob("mirror.log*")))
     found = sorted(path.name for path in bench.home.glob("mirror.log*"))

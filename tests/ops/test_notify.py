@@ -98,7 +98,7 @@ Store.publish = hanging
         bench.until(lambda: bench.sql("select count(*) from runs") == [(1,)])
         bench.until(lambda: ear.pings(0.3) > 0)
         hang.touch()
-        bench.mirror("flush", "--no-wait")
+        bench.mirror("flush", "--all", "--no-wait")
         bench.until(lambda: ear.pings(1.2) == 0)
         assert Control.find(bench.home / "mirror.sock").status()["pid"]
         hang.unlink()

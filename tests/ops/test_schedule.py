@@ -20,7 +20,7 @@ def pass_times(bench):
 def test_after_a_suspend_one_pass_catches_up_and_not_all_that_were_missed(bench):
     add(bench, "one")
     bench.configure(interval="1s")
-    with bench.daemon() as daemon:
+    with bench.daemon(verbose=True) as daemon:
         bench.until(lambda: len(pass_times(bench)) >= 2)
         daemon.send_signal(signal.SIGSTOP)
         time.sleep(5)
@@ -114,7 +114,7 @@ def test_commands_print_the_same_with_and_without_a_daemon(bench, tmp_path):
             ["sync", "just-a-name"],
             ["sync", "team/p/none"],
             ["flush", "team/p/one"],
-            ["flush"],
+            ["flush", "--all"],
             ["-q", "sync", "team/p"],
         ):
             mine, theirs = (settled(one.mirror(*arguments, check=False), one) for one in (bench, other))

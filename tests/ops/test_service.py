@@ -208,6 +208,27 @@ def test_systemd_finds_nothing_wrong_with_the_unit(machine, tmp_path):
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is what judges")
+def test_a_system_unit_is_printed_for_the_administrator(machine, tmp_path):
+    done = machine("install", "--system", "--user", "root", "--print")
+    assert done.exit_code == 0
+    found = settings(done.stdout)
+    assert {("User", "root"), ("WantedBy", "multi-user.target"), ("PrivateDevices", "yes")} <= set(found)
+    unit = tmp_path / "wandb-mirror.service"
+    unit.write_text(done.stdout)
+    judged = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (judged.returncode, judged.stdout, judged.stderr) == (0, "", "")
+    for arguments, message in (
+        (["--system"], "a system unit is installed by its administrator: add --print, and write it to /etc/systemd/"),
+        (["--user", "root"], "--user is for a system unit; add --system"),
+        (["--system", "--print", "--user", "a b"], "'a b' is not the name of an account"),
+    ):
+        done = machine("install", *arguments)
+        assert (done.exit_code, done.stdout, done.stderr.startswith(f"error: {message}")) == (2, "", True)
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has launchd")
 def test_a_key_that_the_service_would_not_see_is_told_before_anything_is_written(machine):
     machine.put("systemctl")

@@ -51,7 +51,7 @@ def failing(*arguments):
     return whole(*arguments)
 store.publish.publish = failing
 """
-    with bench.daemon(prelude):
+    with bench.daemon(prelude, verbose=True):
         bench.until(lambda: bench.sql("select last_success_at is not null from projects") == [(True,)])
         assert problems(bench) == {}
         flag.write_text("disk")

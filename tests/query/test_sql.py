@@ -22,6 +22,24 @@ def refused(mirror: Any, sql: str) -> str:
     return outcome.stderr.removeprefix("error: ").rstrip("\n")
 
 
+def test_sql_in_a_file(mirror: Any, tmp_path: Path) -> None:
+    script = tmp_path / "one.sql"
+    script.write_text("-- One.\nselect 1 as a;\n")
+    assert mirror("query", "-f", str(script)).stdout == "a\n1\n"
+    assert mirror("query", "--file", "-", stdin="select 2 as a").stdout == "a\n2\n"
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for arguments, message in (
+        (["-f", str(tmp_path / "none.sql")], f"{tmp_path}/none.sql cannot be read: No such file or directory"),
+        (["-f", str(binary)], f"{binary} is not text in UTF-8, so it is not SQL"),
+        (["-f", str(script), "select 1"], "give SQL or --file, not both"),
+        (["-f", str(script), "--filter", "{}"], "--filter is for run filters: put it into the SQL instead"),
+    ):
+        outcome = mirror("query", *arguments)
+        assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (2, "", f"error: {message}\n")
+    assert mirror("query", "--counts").stderr.startswith("error: No such option: --counts ")
+
+
 @pytest.mark.parametrize(
     ("sql", "answer"),
     [
@@ -32,6 +50,8 @@ def refused(mirror: Any, sql: str) -> str:
         ("(select 1 as a)", "a\n1\n"),
         ("select 1 as a; -- done", "a\n1\n"),
         ("/* a;b */ select ';' as a -- c;d", "a\n;\n"),
+        ("-- The answer.\nselect 1 as a;\n", "a\n1\n"),
+        ("--count of nothing\nselect 1 as a", "a\n1\n"),
         ("select 1 as a union all select 2 order by a desc", "a\n2\n1\n"),
         ("select timestamptz '2026-01-01 12:00:00+02' as t", "t\n2026-01-01 10:00:00+00\n"),
         ("describe select 1 as a", "column_name\tcolumn_type\tnull\tkey\tdefault\textra\na\tINTEGER\tYES\t\t\t\n"),

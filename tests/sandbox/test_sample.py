@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -48,6 +49,18 @@ def test_full_holds_every_kind_of_thing() -> None:
     text = "\n".join(line for run in runs for line in run.history.lines)
     assert all(token in text for token in (":NaN", ":Infinity", ':"NaN"', "eval/bleu.de", "tokens_seen"))
     assert {run.labels.sweep for run in world.runs("acme", "vision")} > set(world.projects["acme", "vision"].sweeps)
+
+
+def test_full_can_end_at_a_given_time() -> None:
+    until = datetime(2026, 5, 4, 3, 2, 1)
+    world = sample.full(until=until)
+    runs = [run for home in world.projects.values() for run in home.runs.values()]
+    live = [run for run in runs if run.state == "running"]
+    assert {(run.project.name, run.heartbeat_at) for run in live} == {
+        (project, until) for project in ("vision", "language", "rl-control")
+    }
+    assert max(run.heartbeat_at for run in runs if run not in live) < until
+    assert max(until - run.created_at for run in live) < timedelta(hours=3)
 
 
 def test_grid_is_a_row_of_every_metric_at_every_step() -> None:

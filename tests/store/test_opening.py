@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from mirror.errors import StoreBusy, StoreError
 from mirror.store import compact, projects, runs, sqlfiles
 from mirror.store.database import Database
+from tests.reading import rows
 from tests.store.kit import NOW, PROJECT, curve, opened, read, run, settle, write
 
 WRITER = textwrap.dedent("""
@@ -83,7 +85,7 @@ def python(script, *arguments, **options):
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], text=True, **options)
 
 
-def test_migrations_are_applied_once_and_in_order(tmp_path, monkeypatch):
+def test_migrations_are_applied_once_and_in_order_and_the_file_before_is_kept(tmp_path, monkeypatch, caplog):
     with opened(tmp_path) as store:
         write(store, run())
         names = list(sqlfiles.read("migrations"))
@@ -101,6 +103,20 @@ def test_migrations_are_applied_once_and_in_order(tmp_path, monkeypatch):
                 (8002,),
             ]
             assert read(store, "select run_id, i from runs, store.two") == [("a1", 1)]
+    copy = tmp_path / "before-upgrade" / "state-before-8001_one.duckdb"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"upgrading {tmp_path} (8001_one, 8002_two); the mirror before the upgrade is kept as {copy}"
+    ]
+    assert rows(copy, "select run_id, (select max(number) from store.migrations) from runs") == [
+        ("a1", int(names[-1].split("_")[0]))
+    ]
+    # It takes the place of the published file if one goes back to the program that wrote it.
+    monkeypatch.undo()
+    for name in ("state.duckdb", "mirror.duckdb"):
+        (tmp_path / name).unlink()
+    shutil.copy(copy, tmp_path / "mirror.duckdb")
+    with opened(tmp_path) as store:
+        assert list(store.known_runs(PROJECT)) == ["a1"]
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(tmp_path, monkeypatch):

@@ -13,6 +13,9 @@ from mirror.sandbox.sample import curves
 from mirror.sandbox.sample.clock import START, past
 from mirror.sandbox.world import World
 
+SPAN = timedelta(days=2)
+"""From the beginning of the oddities to their end."""
+
 
 def small(seed: int = 0) -> World:
     """Return twelve runs in `my-team/vision` and `my-team/oddities`, under 1,000 rows, the same for each seed."""
@@ -83,9 +86,12 @@ def _vision(world: World, draw: Random) -> None:
             _end(run, state)
 
 
-def add(world: World, entity: str) -> None:
-    """Add the project `oddities`: difficult numbers, names, gaps and types; crashed and empty runs."""
-    day = START + timedelta(days=1)
+def add(world: World, entity: str, begin: datetime = START) -> None:
+    """Add the project `oddities`: difficult numbers, names, gaps and types; crashed and empty runs.
+
+    The first run starts a day after `begin`, the last one ends less than SPAN after it.
+    """
+    day = begin + timedelta(days=1)
 
     run = _begin(
         world, entity, "oddities", "numbers1", day, name="numbers", config={"big": 2**63 + 1, "exact": 2**53 + 1}

@@ -23,6 +23,12 @@ HOSTS = ("gpu-a100-01", "gpu-a100-02", "gpu-h100-01", "laptop-münchen")
 ADJECTIVES = ("sunny", "brisk", "deep", "still", "warm", "azure", "quiet", "lunar", "noble", "rosy")
 NOUNS = ("sky", "wind", "river", "lake", "stone", "field", "comet", "forest", "dawn", "snow")
 
+EVERY = timedelta(minutes=37)
+"""The time between the beginnings of two runs of a project, give or take half an hour."""
+
+LONGEST = timedelta(hours=3)
+"""No run takes longer."""
+
 Rows = Iterator[dict[str, Any]]
 
 
@@ -38,10 +44,11 @@ class Kind:
     rows: Callable[[Random, str, dict[str, Any]], Rows]
 
 
-def full(seed: int = 0) -> World:
+def full(seed: int = 0, *, until: datetime | None = None) -> World:
     """Return some 500 runs in `acme/vision`, `acme/language` and `acme/rl-control`, and a project of oddities.
 
     The same for each seed. One run of each project is still running; histories of older runs are exported to Parquet.
+    The first runs began at START; with `until` (naive UTC), the running ones logged last just then.
     """
     world = World(username="ada", entity=ENTITY)
     for kind in (
@@ -49,32 +56,44 @@ def full(seed: int = 0) -> World:
         Kind("language", 160, 2, 60.0, _language_config, _language_rows),
         Kind("rl-control", 120, 2, 12.0, _control_config, _control_rows),
     ):
-        _project(world, kind, Random(f"{seed}/{kind.project}"))
-    oddities.add(world, ENTITY)
+        _project(world, kind, Random(f"{seed}/{kind.project}"), until)
+    oddities.add(world, ENTITY, START if until is None else until - oddities.SPAN)
     return world
 
 
-def _project(world: World, kind: Kind, draw: Random) -> None:
-    with past(world, START):
+def _project(world: World, kind: Kind, draw: Random, until: datetime | None) -> None:
+    begin = START if until is None else until - EVERY * kind.runs - LONGEST
+    with past(world, begin):
         home = world.add_project(ENTITY, kind.project)
     for number in range(kind.sweeps):
         name = f"{kind.project[:4]}swp{number}"
         text = json.dumps(
             {"method": "random", "metric": {"name": "loss", "goal": "minimize"}, "parameters": {"lr": {}}}
         )
-        home.sweeps[name] = Sweep(name, ENTITY, kind.project, START, text, expected_runs=kind.runs // kind.sweeps)
+        home.sweeps[name] = Sweep(name, ENTITY, kind.project, begin, text, expected_runs=kind.runs // kind.sweeps)
     sweeps = list(home.sweeps)
     for index in range(kind.runs):
-        created = START + timedelta(minutes=37 * index + draw.randrange(30))
-        run = _begin(world, kind, draw, created, index, sweeps[index * len(sweeps) // kind.runs])
-        _live(run, kind, draw, _fate(draw, index, kind.runs))
+        created = begin + EVERY * index + timedelta(minutes=draw.randrange(30))
+        sweep = sweeps[index * len(sweeps) // kind.runs]
+        fate = "running" if index == kind.runs - 1 else None
+        if fate and until is not None:
+            created = until - _age(kind, draw, index, sweep)
+        run = _begin(world, kind, draw, created, index, sweep)
+        _live(run, kind, draw, fate or _fate(draw))
         if index < kind.runs // 2:
             run.export_history()
 
 
-def _fate(draw: Random, index: int, runs: int) -> str:
-    if index == runs - 1:
-        return "running"
+def _age(kind: Kind, draw: Random, index: int, sweep: str) -> timedelta:
+    """Return how long the running run that would be drawn next has been logging; nothing is drawn."""
+    ahead = Random()
+    ahead.setstate(draw.getstate())
+    run = _begin(World(entity=ENTITY), kind, ahead, START, index, sweep)
+    _live(run, kind, ahead, "running")
+    return (run.heartbeat_at or run.created_at) - run.created_at
+
+
+def _fate(draw: Random) -> str:
     return draw.choices(("finished", "crashed", "failed", "killed", "empty"), (88, 4, 4, 2, 2))[0]
 
 
