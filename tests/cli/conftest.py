@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from mirror.settings.home import Home
+from mirror.store import history as history_store
+from mirror.store import projects
+from mirror.store import runs as runs_store
 from mirror.store.records import ProjectKey
 from mirror.store.store import Store
 from tests.query.conftest import SYNCED, page, run
@@ -40,13 +43,13 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Home:
     store = Store.open(home)
     with store.transaction() as tx:
         for key in (VISION, AUDIO):
-            tx.add_project(key)
-            tx.upsert_runs([record for record in RUNS if record.project == key.project], now=SYNCED)
-            tx.record_success(key, SYNCED)
+            projects.add(tx, key)
+            runs_store.upsert(tx, [record for record in RUNS if record.project == key.project], now=SYNCED)
+            projects.record_success(tx, key, SYNCED)
         logged = {"loss": {step: 1.0 / (step + 1) for step in range(8)}, "note": {1: "début"}}
-        tx.append_history(VISION, [page("aaa", logged), page("bbb", {"loss": {0: 3.0, 2: float("nan")}})])
-        tx.append_history(AUDIO, [page("ggg", {"wer": {0: 0.5}})])
-        tx.mark_deleted(VISION, ["old"], at=SYNCED)
+        history_store.append(tx, VISION, [page("aaa", logged), page("bbb", {"loss": {0: 3.0, 2: float("nan")}})])
+        history_store.append(tx, AUDIO, [page("ggg", {"wer": {0: 0.5}})])
+        runs_store.mark_deleted(tx, VISION, ["old"], at=SYNCED)
     store.seal()
     store.publish()
     store.close()

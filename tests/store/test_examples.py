@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from mirror.store import console, projects, sqlfiles
+from mirror.store import history as history_store
+from mirror.store import runs as runs_store
 from mirror.store.records import ConsolePage
 from tests.store.kit import NOW, PROJECT, curve, page, read, run, write
 
@@ -52,11 +54,11 @@ def test_no_example_shows_a_deleted_run(store):
         store, run("a", config={**config, "lr": 0.3}, summary=summary, sweep="s", info={"gpu": "H100", "gpu_count": 2})
     )
     with store.transaction() as tx:
-        tx.put_console(PROJECT, [ConsolePage("c", 0, [(0, None, None, "line")], last=True)])
-        tx.record_success(PROJECT, NOW)
+        console.put_console(tx, PROJECT, [ConsolePage("c", 0, [(0, None, None, "line")], last=True)])
+        projects.record_success(tx, PROJECT, NOW)
     assert [name for name in sqlfiles.read("examples") if not example(store, name)] == []
     with store.transaction() as tx:
-        tx.mark_deleted(PROJECT, names, at=NOW)
+        runs_store.mark_deleted(tx, PROJECT, names, at=NOW)
     assert [name for name in sqlfiles.read("examples") if example(store, name)] == []
 
 
@@ -67,7 +69,7 @@ def losses(store, **curves):
         for run_id, values in curves.items()
     ]
     with store.transaction() as tx:
-        tx.append_history(PROJECT, pages)
+        history_store.append(tx, PROJECT, pages)
 
 
 def test_best_run_per_sweep(store):
@@ -152,8 +154,8 @@ def test_metric_at_step(store):
     write(store, run("long"), run("short"))
     points = {"long": [(49, 3.0), (50, 2.0), (51, 1.0)], "short": [(10, 1.5)]}
     with store.transaction() as tx:
-        tx.append_history(
-            PROJECT, [page(name, [(step, "loss", v, None) for step, v in rows]) for name, rows in points.items()]
+        history_store.append(
+            tx, PROJECT, [page(name, [(step, "loss", v, None) for step, v in rows]) for name, rows in points.items()]
         )
     assert example(store, "metric_at_step") == [
         (*HERE, "short", "brave-sun-1", 10, 1.5),
@@ -175,7 +177,8 @@ def test_longest_idle_gap(store):
     write(store, run("a"), run("b"), run("single"))
     times = {"a": [0, 5, 6], "b": [0, 1, 100], "single": [3]}
     with store.transaction() as tx:
-        tx.append_history(
+        history_store.append(
+            tx,
             PROJECT,
             [
                 page(name, [(step, "_timestamp", float(at), None) for step, at in enumerate(rows)])

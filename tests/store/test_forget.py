@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import duckdb
 
+from mirror.store import console, forget, local, projects, staging
+from mirror.store import history as history_store
 from mirror.store.records import ConsolePage, LocalFile, LocalRun, ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, page, read, run, settle, write
 
@@ -24,11 +26,11 @@ def fill(store, project=PROJECT, names=("a", "b")):
     settle(store)
     with store.transaction() as tx:
         for name in names:
-            tx.replace_system_metrics(project, page(name, [(0, "system.cpu", 1.0, None)]))
-            tx.stage_history(project, [curve(name, range(3))])
-            tx.put_console(project, [ConsolePage(name, 0, [(0, None, None, "line")], last=True)])
-            tx.mark_local([(LocalRun(project, name, True, True, False, 3, "finished"), "{}")])
-            tx.save_local_files([LocalFile(f"/{project}/{name}.wandb", *str(project).split("/"), name, None)])
+            history_store.replace_system_metrics(tx, project, page(name, [(0, "system.cpu", 1.0, None)]))
+            staging.stage(tx, project, [curve(name, range(3))])
+            console.put_console(tx, project, [ConsolePage(name, 0, [(0, None, None, "line")], last=True)])
+            local.save(tx, [(LocalRun(project, name, True, True, False, 3, "finished"), "{}")])
+            local.save_files(tx, [LocalFile(f"/{project}/{name}.wandb", *str(project).split("/"), name, None)])
     store.publish()
 
 
@@ -81,7 +83,7 @@ def test_a_removed_run_is_in_no_table(store):
     before = held(store, PROJECT)
     assert {name for name, _ in before} == {"project", "a", "b"}
     with store.transaction() as tx:
-        tx.forget_runs(PROJECT, ["a", "unknown"])
+        forget.runs(tx, PROJECT, ["a", "unknown"])
     assert held(store, PROJECT) == {key: count for key, count in before.items() if key[0] != "a"}
     assert orphans(store) == []
     assert read(store, 'SELECT run_id, "config.lr" FROM "team/vision"') == [("b", 2.0)]
@@ -96,8 +98,8 @@ def test_a_removed_project_is_in_no_table_and_its_segments_are_deleted_later(sto
     kept = held(store, OTHER)
     assert files
     with store.transaction() as tx:
-        tx.forget_project(PROJECT)
-        tx.forget_project(PROJECT)
+        forget.project(tx, PROJECT)
+        forget.project(tx, PROJECT)
     assert held(store, PROJECT) == {}
     assert held(store, OTHER) == kept
     assert orphans(store) == []
@@ -107,7 +109,7 @@ def test_a_removed_project_is_in_no_table_and_its_segments_are_deleted_later(sto
     assert all(file.exists() for file in files)
     store.retired_grace = timedelta(0)
     with store.transaction() as tx:
-        tx.record_attempt(OTHER, NOW)
+        projects.record_attempt(tx, OTHER, NOW)
     store.publish()
     assert not any(file.exists() for file in files)
 
@@ -115,11 +117,11 @@ def test_a_removed_project_is_in_no_table_and_its_segments_are_deleted_later(sto
 def test_a_project_that_is_mirrored_again_starts_from_nothing(store):
     fill(store)
     with store.transaction() as tx:
-        tx.forget_project(PROJECT)
+        forget.project(tx, PROJECT)
     write(store, run("c", config={"depth": "deep"}), history=[curve("c", range(2))])
     assert read(store, 'SELECT run_id, "config.depth", history_rows FROM "team/vision"') == [("c", "deep", 2)]
     assert read(store, "SELECT run_id, count(*) FROM history GROUP BY ALL") == [("c", 2)]
-    assert store.cursor(PROJECT).covered_to is None
+    assert store.read(lambda db: projects.cursor(db, PROJECT)).covered_to is None
 
 
 def test_the_plain_name_of_a_relation_goes_to_the_project_that_is_left(store):
@@ -128,7 +130,7 @@ def test_the_plain_name_of_a_relation_goes_to_the_project_that_is_left(store):
     write(store, run("b", twin), project=twin)
     assert read(store, 'SELECT run_id FROM "team/Vision_2"') == [("b",)]
     with store.transaction() as tx:
-        tx.forget_project(PROJECT)
+        forget.project(tx, PROJECT)
     relations = "SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND view_name LIKE '%/%'"
     assert read(store, relations) == [("team/Vision",)]
     assert read(store, 'SELECT run_id FROM "team/Vision"') == [("b",)]

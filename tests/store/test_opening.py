@@ -116,7 +116,7 @@ def test_migrations_are_applied_once_and_in_order_and_the_file_before_is_kept(tm
         (tmp_path / name).unlink()
     shutil.copy(copy, tmp_path / "mirror.duckdb")
     with opened(tmp_path) as store:
-        assert list(store.known_runs(PROJECT)) == ["a1"]
+        assert list(store.read(lambda db: runs.known(db, PROJECT))) == ["a1"]
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(tmp_path, monkeypatch):
