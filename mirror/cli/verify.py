@@ -181,12 +181,14 @@ class _Command:
             self.control.publish()
         elif home.state.exists() or home.published.exists():
             from mirror.store.store import Store
+            from mirror.sync.session import sharing
 
             try:
                 store = Store.open(
                     home,
                     tail_values=self.settings.store.tail_values,
                     storage_version=self.settings.publish.storage_version,
+                    sharing=sharing(self.settings),
                 )
             except StoreBusy:
                 say("another process is syncing; the file that it published last is verified, its state is not checked")

@@ -40,7 +40,7 @@ from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync import removal, targets
 from mirror.sync.context import Context, PassResult, Progress, utc_now
-from mirror.sync.session import connect, scope_of
+from mirror.sync.session import connect, scope_of, sharing
 from mirror.sync.targets import Target
 from mirror.version import VERSION
 from mirror.web.gate import Gate
@@ -361,7 +361,9 @@ class Daemon:
         self._context = replace(self._context, scope=scope_of(settings))
         self._local.configure(settings)
         await self._context.writer.configure(
-            tail_values=settings.store.tail_values, publish_interval=settings.publish.min_interval
+            tail_values=settings.store.tail_values,
+            publish_interval=settings.publish.min_interval,
+            sharing=sharing(settings),
         )
         await self._page.listen_on(settings.http.listen)
         log.info("config applied: %s", ", ".join(settings.projects) or "local runs only")

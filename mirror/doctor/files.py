@@ -17,6 +17,8 @@ from mirror.settings.settings import Settings
 from mirror.snapshot.connection import opened
 from mirror.snapshot.projects import storage_version
 from mirror.store import aside, integrity
+from mirror.store.sharing import Sharing
+from mirror.sync.session import sharing
 
 SPARE_BYTES = 1_000_000_000
 """Less free space than this is reported."""
@@ -29,6 +31,8 @@ def check(home: Home, settings: Settings) -> Iterator[Finding]:
         return
     yield _home(home)
     yield from _permissions(home)
+    if (wanted := sharing(settings)) is not None:
+        yield _shared(home, wanted)
     yield from _state(home)
     yield from _published(home, settings)
     yield from segments.check(home)
@@ -66,6 +70,33 @@ def _permissions(home: Home) -> Iterator[Finding]:
             good.append(path.name)
     if good:
         yield ok("permissions", f"{', '.join(good)} have the right permissions")
+
+
+def _shared(home: Home, wanted: Sharing) -> Finding:
+    """Check that those who may read the mirror by `publish.mode` reach the published file and the segments."""
+    paths = [path for path in (home.published, *home.history.rglob("*.parquet")) if path.exists()]
+    wrong = [path for path in paths if _differs(path, wanted)]
+    if wrong:
+        return fail("sharing", f"{len(wrong)} files, such as {wrong[0]}, do not have publish.mode", "run `mirror sync`")
+    if closed := [folder for folder in (home.data, *home.data.parents) if not _passable(folder, wanted)]:
+        return fail(
+            "sharing",
+            f"those who may read {home.published} by publish.mode cannot pass through {closed[-1]}",
+            f"`chmod go+x {closed[-1]}`, or move the mirror to a folder that they reach (MIRROR_HOME)",
+        )
+    return ok("sharing", f"{home.published} and its segments can be read as publish.mode says")
+
+
+def _differs(path: Path, wanted: Sharing) -> bool:
+    status = path.stat()
+    return stat.S_IMODE(status.st_mode) != wanted.file_mode or (wanted.group not in (None, status.st_gid))
+
+
+def _passable(folder: Path, wanted: Sharing) -> bool:
+    """Return True if everyone who may read the files may pass through this folder above them."""
+    status = folder.stat()
+    by_group = not wanted.mode & 0o004 and status.st_gid == wanted.group
+    return bool(status.st_mode & (0o010 if by_group else 0o001))
 
 
 def _state(home: Home) -> Iterator[Finding]:

@@ -90,6 +90,10 @@ class PublishSettings:
         '"v1.4.0"',
         'oldest DuckDB that opens mirror.duckdb; "v1.2.0" for older drivers',
     )
+    mode: int = _setting(
+        0, values.mode, '""', 'who else may read mirror.duckdb and the segments: "0640" a group, "0644" everyone'
+    )
+    group: int | None = _setting(None, values.group, '""', "the group that these files get, if you are in it")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -133,6 +135,28 @@ def storage_version(value: object) -> str:
     if value not in STORAGE_VERSIONS:
         raise Impossible(f"must be one of {', '.join(STORAGE_VERSIONS)}, not {shown(value)}")
     return str(value)
+
+
+def mode(value: object) -> int:
+    """Read the permissions of what is published, as chmod takes them. Returns 0 for an empty text."""
+    if value == "":
+        return 0
+    if not isinstance(value, str) or not re.fullmatch("0?[46][04][04]", value):
+        raise Impossible(f'must be "0640" (a group reads), "0644" (everyone reads) or the like, not {shown(value)}')
+    return int(value, 8)
+
+
+def group(value: object) -> int | None:
+    """Read a group of this machine that the user belongs to. Returns its number; None for an empty text."""
+    if value == "":
+        return None
+    try:
+        number = grp.getgrnam(_text(value)).gr_gid
+    except KeyError:
+        raise Impossible(f"there is no group {shown(value)} on this machine") from None
+    if os.getuid() and number not in (os.getgid(), *os.getgroups()):
+        raise Impossible(f"you are not in the group {shown(value)}, so files cannot be given to it")
+    return number
 
 
 def globs(value: object) -> tuple[str, ...]:

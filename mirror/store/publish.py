@@ -12,10 +12,13 @@ from mirror.errors import StoreError
 from mirror.store import files
 from mirror.store.blocks import HEADERS, Comparison
 from mirror.store.database import Database, log_file, scan
+from mirror.store.sharing import Sharing
 
 
-def publish(db: Database, state: int, target: Path) -> int:
+def publish(db: Database, state: int, target: Path, sharing: Sharing | None = None) -> int:
     """Replace `target` by a copy of the state file, open as descriptor `state`. Returns the number of bytes.
+
+    Everyone who reaches the file may read it, or those that `sharing` names.
 
     Readers see either the previous or the new file completely; those that have the previous one open keep it. Call
     this only from the writing thread: a copy made during a checkpoint is damaged. Raises OSError or duckdb.Error, with
@@ -27,7 +30,10 @@ def publish(db: Database, state: int, target: Path) -> int:
     try:
         size = files.copy_from(state, temporary, first=HEADERS, on_piece=comparison.add)
         _verify(db, temporary, whole=comparison.suspicious)
-        temporary.chmod(0o444)
+        if sharing is None:
+            temporary.chmod(0o444)
+        else:
+            sharing.put_on(temporary, sharing.file_mode)
         # A log left by a client that opened the file for writing would be replayed into the new file, or break it.
         log_file(target).unlink(missing_ok=True)
         temporary.replace(target)

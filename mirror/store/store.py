@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import duckdb
 
-from mirror.errors import StoreDamaged
+from mirror.errors import StoreDamaged, StoreError
 from mirror.settings.home import Home
 from mirror.store import (
     aside,
@@ -46,6 +46,7 @@ from mirror.store.database import (
     working_error,
 )
 from mirror.store.records import ProjectKey, Published
+from mirror.store.sharing import Sharing
 from mirror.store.transaction import Transaction
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Store:
         self.home = home
         self.tail_values = tail_values
         self.retired_grace = RETIRED_GRACE
+        self.sharing: Sharing | None = None
         self._storage_version = storage_version
         self._lock = threading.RLock()
         self._changed = True
@@ -80,7 +82,14 @@ class Store:
         self._descriptor: int
 
     @classmethod
-    def open(cls, home: Home, *, tail_values: int = 10_000_000, storage_version: str = "v1.4.0") -> Store:
+    def open(
+        cls,
+        home: Home,
+        *,
+        tail_values: int = 10_000_000,
+        storage_version: str = "v1.4.0",
+        sharing: Sharing | None = None,
+    ) -> Store:
         """Open the store of a home, creating or migrating it if necessary, and publish it if nothing is published yet.
 
         A damaged or missing state file is rebuilt from the published one. Raises StoreBusy if another process has it
@@ -95,6 +104,7 @@ class Store:
             raise opening_error(home.data, error) from error
         store._open()
         try:
+            store.share(sharing)
             if not home.published.exists():
                 store.publish()
         except BaseException:
@@ -177,13 +187,23 @@ class Store:
                 self._check_published()
             started = time.monotonic()
             self._refresh_wide()
+            self.share(self.sharing)
             with self._db.transaction():
                 identity.count_up(self._db)
-            size = publish.publish(self._db, self._descriptor, self.home.published)
+            size = publish.publish(self._db, self._descriptor, self.home.published, self.sharing)
             self._published = publish.fingerprint(self.home.published)
             self._changed = False
             segments.delete_retired(self._db, self.home.history, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
+
+    def share(self, sharing: Sharing | None) -> None:
+        """Let others read what is published, from now on. None changes nothing: only the owner opens the folders."""
+        self.sharing = sharing
+        if sharing is not None:
+            try:
+                sharing.apply(self.home)
+            except OSError as error:
+                raise StoreError(f"{self.home.data} cannot be shared as publish.mode asks: {reason(error)}") from error
 
     def _refresh_wide(self) -> None:
         """Bring the wide relations up to date; one that causes a fatal error in DuckDB is left out from then on."""

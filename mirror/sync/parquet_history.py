@@ -126,7 +126,9 @@ class Exported:
 
     async def _download(self, span: request_windows.Span, export: Export) -> _Files | None:
         """Download and check all files of a run; None if the run is pulled as lines instead."""
-        folder = self._context.writer.spool / uuid.uuid4().hex
+        spool = self._context.writer.spool
+        spool.mkdir(mode=0o700, exist_ok=True)
+        folder = spool / uuid.uuid4().hex
         files = None
         try:
             sources = await self._sources(export, folder)

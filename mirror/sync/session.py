@@ -11,6 +11,7 @@ from mirror.remote.client import RetryPolicy, Server
 from mirror.settings import credentials
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings
+from mirror.store.sharing import Sharing
 from mirror.store.store import Store
 from mirror.sync.context import Context, Progress, Scope, Silent
 from mirror.sync.writer import Writer
@@ -78,10 +79,21 @@ async def open_context(
         await server.close()
 
 
+def sharing(settings: Settings) -> Sharing | None:
+    """Return who else may read what is published; None if the config does not say."""
+    publish = settings.publish
+    return Sharing(publish.mode or 0o640, publish.group) if publish.mode or publish.group is not None else None
+
+
 @contextmanager
 def open_writer(home: Home, settings: Settings) -> Iterator[Writer]:
     """Open only the store, for work that needs no server. Raises StoreBusy or StoreError."""
-    store = Store.open(home, tail_values=settings.store.tail_values, storage_version=settings.publish.storage_version)
+    store = Store.open(
+        home,
+        tail_values=settings.store.tail_values,
+        storage_version=settings.publish.storage_version,
+        sharing=sharing(settings),
+    )
     try:
         writer = Writer(store, settings.publish.min_interval)
         try:

@@ -17,6 +17,7 @@ from mirror.errors import MirrorError, StoreError, one_line
 from mirror.store import repair
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey, Published
+from mirror.store.sharing import Sharing
 from mirror.store.store import Store
 from mirror.store.transaction import Transaction
 
@@ -130,12 +131,13 @@ class Writer:
         if time.monotonic() >= self._due:
             await self.publish()
 
-    async def configure(self, *, tail_values: int, publish_interval: float) -> None:
+    async def configure(self, *, tail_values: int, publish_interval: float, sharing: Sharing | None) -> None:
         """Change the limits."""
 
         def change(store: Store) -> None:
             store.tail_values = tail_values
             self._interval = publish_interval
+            store.share(sharing)
 
         await self._in_thread(change)
 
