@@ -91,6 +91,9 @@ def site():
             site.configure(text=SETTINGS)
             with site.daemon():
                 site.until(lambda: site.sql("select count(*), sum(history_rows) from runs") == [(14, 245)], 60)
+                # Console, metadata and files come last in the first pass.
+                passed = "select count(*) from projects where last_success_at is not null"
+                site.until(lambda: site.sql(passed) == [(2,)], 60)
                 yield site
     finally:
         shutil.rmtree(root)

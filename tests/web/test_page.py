@@ -358,6 +358,7 @@ def test_nobody_is_kept_out(page, scheme):
     page.emulate_media(color_scheme=scheme)
 
     def violations():
+        expect(page.locator("[aria-busy]")).to_have_count(0)
         page.evaluate(axe)
         found = page.evaluate("axe.run().then((found) => found.violations)")
         return [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]

@@ -121,7 +121,7 @@ export function noteOf({ curves }) {
   const [fewest, most] = [Math.min(...counts), Math.max(...counts)];
   const n = counts.length ? `n ${fewest === most ? most : `${fewest} to ${most}`}` : "";
   const apart = curves.filter((curve) => curve.n && !curve.n.length).length;
-  const ends = curves.some((curve) => curve.ends_early && curve.n.length) ? "up to where fewer than half have values" : "";
+  const ends = curves.some((curve) => curve.ends_early && curve.n.length) ? "ends below half" : "";
   return [
     [n, ends].filter(Boolean).join(", "),
     apart ? `${format.count(apart, "group")} not drawn: too few runs with values at the same x` : "",

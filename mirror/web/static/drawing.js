@@ -20,6 +20,7 @@ const FIELDS = { group_name: "group", job_type: "job type", sweep: "sweep", stat
 
 let drawing = null; // aborts what the last call of `draw` waits for
 let lines = []; // what is drawn: {id, name, title, colour, dash}
+let grouped = ""; // the key whose groups they are
 let selected = new Set(); // the paths of the runs that are drawn, or in groups that are
 let curveKeys = []; // the keys that can be drawn
 const slots = new Map();
@@ -81,8 +82,11 @@ export async function draw() {
   const { signal } = drawing;
   const { view } = session;
   const chosen = paths();
+  // Groups are known only when they are answered; until then no others stand in their place.
   if (!view.group) lines = chosen.map((path) => runLine(path, chosen));
+  else if (view.group !== grouped) lines = [];
   showSelection(chosen);
+  byId("charts").setAttribute("aria-busy", "true");
   try {
     const described = chosen.length ? await get("/api/history/keys", { run: chosen }, signal) : { keys: [], names: {}, warnings: [] };
     signal.throwIfAborted(); // an answer that came just before the next call must not undo what that one shows
@@ -93,6 +97,7 @@ export async function draw() {
     const answer = await (view.group && chosen.length ? groupCurves(keys, signal) : runCurves(chosen, keys, signal));
     signal.throwIfAborted();
     lines = answer.lines;
+    grouped = view.group;
     const cut = everyRun() && !view.group && session.source.total > chosen.length
       ? [`the first ${chosen.length} of ${format.count(session.source.total, "run")} are drawn; group them to draw the means of more`] : [];
     showSelection(chosen);
@@ -114,6 +119,8 @@ export async function draw() {
     charts.draw([], [], [], view);
     for (const id of ["charts-warning", "charts-hint"]) showText(byId(id), "");
     tell(byId("charts-problem"), error);
+  } finally {
+    if (!signal.aborted) byId("charts").removeAttribute("aria-busy");
   }
 }
 

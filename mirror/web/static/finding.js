@@ -140,7 +140,9 @@ export async function renewFound() {
   if (thisTurn !== turn) return undefined;
   showText(byId("problem"), "");
   // A new run must not push another one out of the charts that the user is looking at.
-  if (automatic.length && !view.group && paths().join() !== automatic.join()) view.runs = automatic;
+  // What the user ticked in the meantime stays.
+  const moved = view.runs === null && paths().join() !== automatic.join();
+  if (moved && automatic.length && !view.group) view.runs = automatic;
   showCount();
   return draw();
 }
