@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 from mirror.errors import QueryError, UsageError
 from mirror.plot import groups
 from mirror.plot.groups import Chart, Curve, Points
+from mirror.query.unknown import FIELDS
 from mirror.snapshot.downsample import STEP, axis_of, placed
 from mirror.snapshot.paths import nearest_of
 from mirror.snapshot.prefetch import Reader
@@ -17,8 +18,6 @@ from mirror.snapshot.series import Scope
 from mirror.snapshot.snapshot import Address, Snapshot
 
 MOST_CURVES = 26
-
-_FIELDS = {"group": "group_name", "state": "state", "job_type": "job_type", "sweep": "sweep", "user": "username"}
 
 
 def charts(
@@ -112,10 +111,10 @@ def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | No
     if doc in ("config", "summary", "summary_metrics") and path:
         name = "config" if doc == "config" else "summary"
         values = {address: _find(page.document(address.rid, name), path) for address in addresses}
-    elif group_by in _FIELDS:
-        values = {address: page.fact(address.rid, _FIELDS[group_by]) for address in addresses}
+    elif group_by in FIELDS:
+        values = {address: page.fact(address.rid, FIELDS[group_by]) for address in addresses}
     else:
-        raise UsageError(f"--group-by {group_by}: must be config.KEY, summary.KEY, {', '.join(_FIELDS)}")
+        raise UsageError(f"--group-by {group_by}: must be config.KEY, summary.KEY, {', '.join(FIELDS)}")
     shown = path or group_by
     return {
         address: f"{shown} not set" if value is None else f"{shown}={_short(value)}"

@@ -160,6 +160,10 @@ class RunQuery:
             raise QueryError(f"nothing to show: {'; '.join(unknown)}")
         return unknown
 
+    def has_column(self, name: str) -> bool:
+        """Return True if `runs` has a column of this name."""
+        return name in self._run_columns()
+
     def known_columns(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Those of `names` that `rows` accepts, and a warning for each column that no run has, naming the nearest.
 

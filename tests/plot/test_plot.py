@@ -169,7 +169,7 @@ def test_odd_values_do_not_stop_a_plot(cli: Any) -> None:
         (["vision00", "--keys", "los"], 1, "none of the runs logged numbers under los; did you mean loss?"),
         (["vision00", "--keys", ","], 2, "--keys is empty"),
         (["vision00", "--smooth", "1"], 2, "--smooth 1: must be at least 0 (as logged) and below 1"),
-        (["vision00", "--group-by", "lr"], 2, "--group-by lr: must be config.KEY, summary.KEY, group"),
+        (["vision00", "--group-by", "lr"], 2, "--group-by lr: runs have no such field; did you mean config.lr?"),
         (["vision00", "-o", "plot.gif"], 2, "plot.gif has no known extension: use .png"),
         ([], 2, "which runs?"),
         (["--filter", "{}"], 2, "which runs?"),
