@@ -97,21 +97,14 @@ class GroupTable:
         for index, column in enumerate(self.columns):
             stats = [group.statistics[index] for group in self.groups]
             places = _places(stats) if decimals is None else decimals
-            first = True
-            for aggregate in self.aggregates:
-                if aggregate == "ci" and "mean" in self.aggregates:
-                    continue
+            shown = [one for one in self.aggregates if one != "ci" or "mean" not in self.aggregates]
+            for aggregate in shown:
                 interval = aggregate == "mean" and "ci" in self.aggregates
-                names.append(
-                    column if aggregate == "mean" else f"{'± ' if aggregate == 'ci' else ''}{aggregate} {column}"
-                )
+                names.append({"mean": column, "ci": f"± {column}"}.get(aggregate, f"{aggregate} {column}"))
                 cells = [_cell(one, aggregate, places, interval=interval) for one in stats]
-                if first:
-                    cells = [
-                        _with_n(cell, one, group) for cell, one, group in zip(cells, stats, self.groups, strict=True)
-                    ]
+                if aggregate == shown[0]:
+                    cells = [_with_n(*each) for each in zip(cells, stats, self.groups, strict=True)]
                 columns.append(cells)
-                first = False
         rows = [
             (*group.values, group.runs, *(cells[index] for cells in columns)) for index, group in enumerate(self.groups)
         ]

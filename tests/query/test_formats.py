@@ -183,8 +183,7 @@ def test_latex_escapes(mirror: Any) -> None:
     assert mirror("query", sql, "--format", "latex").stdout.splitlines()[2:5] == [
         "n\\_1 & x & y & z \\\\",
         "\\midrule",
-        "a \\& b\\_c \\% \\$ \\# \\{ \\} \\textasciitilde{} \\textasciicircum{} \\textbackslash{} [x"
-        " & $-1.5 \\times 10^{-7}$ & $\\infty$ & -- \\\\",
+        "a \\& b\\_c \\% \\$ \\# \\{ \\} \\textasciitilde{} \\textasciicircum{} \\textbackslash{} [x & $-1.5 \\times 10^{-7}$ & $\\infty$ & -- \\\\",
     ]
     assert "{[x}" in mirror("query", "select '[x' as a", "--format", "latex").stdout
     assert (
