@@ -246,9 +246,16 @@ def export(
         ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write one file per relation to DIR.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="A folder for all relations, or FILE.parquet or FILE.csv."),
     ] = None,
-    format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="parquet or csv.")] = "parquet",
+    relation: Annotated[
+        str | None,
+        typer.Option("--relation", metavar="NAME", help="The relation of -o FILE. Default: as the file is called."),
+    ] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="Of -o: parquet or csv. Default: parquet.")
+    ] = None,
     database: Annotated[
         Path | None, typer.Option("--duckdb", metavar="FILE", help="Write one self-contained database of plain tables.")
     ] = None,
@@ -265,10 +272,18 @@ def export(
     from mirror.query import export as exports
     from mirror.query import lake_target
 
-    if format_name not in ("parquet", "csv"):
+    kind = format_name or "parquet"
+    if kind not in ("parquet", "csv"):
         raise UsageError(f'unknown format "{format_name}": known: parquet, csv')
     if folder is None and database is None and lake is None:
-        raise UsageError("no destination: give -o DIR, --duckdb FILE or --lake DIR")
+        raise UsageError("no destination: give -o DIR or FILE, --duckdb FILE or --lake DIR")
+    single = folder is not None and folder.suffix.lower() in (".parquet", ".csv") and not folder.is_dir()
+    if relation is not None and not single:
+        raise UsageError("--relation goes with -o FILE.parquet or FILE.csv")
+    if single and folder is not None:
+        if format_name not in (None, folder.suffix.lower()[1:]):
+            raise UsageError(f"{folder} is called {folder.suffix}, and --format says {format_name}: give one of them")
+        kind, relation = folder.suffix.lower()[1:], exports.relation_of(folder, relation)
     given = invocation(ctx)
     target = lake_target.find(lake) if lake is not None else None
     chosen, runs = _scope(given, paths or [])
@@ -277,7 +292,10 @@ def export(
             raise UsageError("a lake holds whole projects: name entity/project, not a run")
         _lake(given, chosen, target)
     if folder is not None:
-        exports.to_folder(given.home, chosen, runs, folder, format_name, _report_rows)
+        if relation is not None:
+            exports.to_file(given.home, chosen, runs, relation, folder, kind, _report_rows)
+        else:
+            exports.to_folder(given.home, chosen, runs, folder, kind, _report_rows)
         say(f"exported to {folder}")
     if database is not None:
         version = given.settings().publish.storage_version

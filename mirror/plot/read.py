@@ -18,6 +18,9 @@ from mirror.snapshot.series import Scope
 from mirror.snapshot.snapshot import Address, Snapshot
 
 MOST_CURVES = 26
+"""Curves of a chart in the terminal, which has a letter for each."""
+
+MOST_IN_PICTURES = 200
 
 
 def charts(
@@ -29,6 +32,7 @@ def charts(
     smooth: float = 0.0,
     group_by: str | None = None,
     samples: int = 500,
+    most: int = MOST_CURVES,
 ) -> list[Chart]:
     """Return one chart per key: a curve per run, or with `group_by` (config.KEY, group, state, ...) a mean per value.
 
@@ -43,7 +47,8 @@ def charts(
     made = []
     for key in keys:
         axis = axis_of(snapshot.cursor, runs, key) if x is None else x
-        made.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=group_by is not None))
+        grouped = group_by is not None
+        made.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=grouped, most=most))
     return made
 
 
@@ -57,6 +62,7 @@ def _chart(
     samples: int,
     *,
     grouped: bool,
+    most: int,
 ) -> Chart:
     lines: dict[str, list[Points]] = {}
     over_key = None
@@ -75,9 +81,11 @@ def _chart(
         logged = sorted({name for address in addresses for name, *_ in reader.snapshot.keys(address.rid)})
         hint = f"; {nearest_of(key, logged)}" if key not in logged else f" together with {x}"
         raise QueryError(f"none of the runs logged numbers under {key}{hint}")
-    if len(lines) > MOST_CURVES:
-        hint = "; --group-by config.KEY draws one curve per group" if not grouped else ""
-        raise UsageError(f"{len(lines)} curves are too many for one chart, at most {MOST_CURVES} fit{hint}")
+    if len(lines) > most:
+        hint = "" if grouped else "; --group-by config.KEY draws one curve per group"
+        if most < len(lines) <= MOST_IN_PICTURES:
+            hint = f"; -o FILE.html or FILE.png draws up to {MOST_IN_PICTURES}{hint.replace('; ', ', and ')}"
+        raise UsageError(f"{len(lines)} curves are too many for one chart, at most {most} fit{hint}")
     drawn = [groups.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
     if not any(curve.x for curve in drawn):
         raise QueryError(f"no group has a mean of {key}: too few of its runs have values at the same {x}")
