@@ -10,7 +10,7 @@ from typing import Any
 
 from mirror.errors import MissingPackage, UsageError
 from mirror.plot.groups import Chart
-from mirror.plot.look import DPI, Look, palette, shortened
+from mirror.plot.look import DPI, PLAIN, Look, palette, shortened
 
 KINDS = (".png", ".svg", ".pdf", ".html")
 
@@ -30,7 +30,7 @@ def kind_of(path: Path) -> str:
     return path.suffix.lower()
 
 
-def render(charts: Sequence[Chart], kind: str, title: str, look: Look = Look()) -> bytes:
+def render(charts: Sequence[Chart], kind: str, title: str, look: Look = PLAIN) -> bytes:
     """Draw the charts below each other and return the file's content. Raises MissingPackage without matplotlib."""
     if kind == ".html":
         from mirror.plot import page

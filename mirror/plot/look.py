@@ -7,13 +7,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mirror.errors import UsageError
 from mirror.plot.groups import Chart, Curve
 
 Limits = tuple[float | None, float | None]
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)[x×](\d+(?:\.\d+)?)(in|cm|px)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)(in|cm|px)?")
 _UNITS = {"": 1.0, "in": 1.0, "cm": 1 / 2.54, "px": 1 / 150}
 DPI = 150
 """Dots per inch of a PNG, and so pixels per inch of `--size`."""
@@ -36,6 +37,10 @@ class Look:
     xlim: Limits = (None, None)
     ylim: Limits = (None, None)
     log: str = ""
+
+
+PLAIN = Look()
+"""Nothing given."""
 
 
 def given(
@@ -136,7 +141,7 @@ def _cut(curve: Curve, look: Look) -> Curve:
         if limit is not None:
             kept = _within(kept if sign > 0 else kept[::-1], limit, sign)[::sign]
     x = [row[0] for row, _ in kept]
-    parts = {name: [row[index + 1] for row, _ in kept] for index, name in enumerate(names)}
+    parts: dict[str, Any] = {name: [row[index + 1] for row, _ in kept] for index, name in enumerate(names)}
     return replace(curve, x=x, n=None if curve.n is None else [n for _, n in kept], **parts)
 
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from mirror.errors import UsageError
 from mirror.plot.groups import Chart, Curve
-from mirror.plot.look import Limits, Look
+from mirror.plot.look import PLAIN, Limits, Look
 
 COLOURS = (75, 208, 114, 204, 141, 180, 80, 221, 247, 169)
 """Terminal colours (of 256) that are readable on dark and on light backgrounds."""
@@ -21,7 +22,7 @@ _TICK = 10
 """Columns between two labels of the x axis, as plotille sets them."""
 
 
-def draw(chart: Chart, width: int, height: int, *, colours: bool, look: Look = Look()) -> str:
+def draw(chart: Chart, width: int, height: int, *, colours: bool, look: Look = PLAIN) -> str:
     """Draw the chart within this width and height. Each curve ends in a letter, which the legend explains.
 
     The edges of confidence bands are dotted, if there are few enough to distinguish them.
@@ -77,7 +78,9 @@ def _scaled(chart: Chart, look: Look) -> Chart:
         return math.log10(value) if "y" in look.log and value > 0 else value
 
     def scaled(curve: Curve) -> Curve:
-        lines = {name: [y(value) for value in line] for name in ("y", "low", "high") if (line := getattr(curve, name))}
+        lines: dict[str, Any] = {
+            name: [y(value) for value in line] for name in ("y", "low", "high") if (line := getattr(curve, name))
+        }
         return replace(curve, x=[math.log10(x) for x in curve.x] if "x" in look.log else curve.x, **lines)
 
     made = [scaled(curve) for curve in chart.curves]
@@ -121,10 +124,8 @@ def _legend(index: int, curve: Curve, *, colours: bool) -> str:
 def _label(value: float, chars: int, delta: float, left: bool = False, *, log: str = "") -> str:
     """The label of a tick: on the left of its place if it is one of the x axis."""
     del delta
-    if ("x" if left else "y") in log:
-        text = f"{10.0**value:.3g}"
-    else:
-        text = f"{0.0 if abs(value) < 1e-12 else value:.4g}"
+    logarithmic = ("x" if left else "y") in log
+    text = f"{10.0**value:.3g}" if logarithmic else f"{0.0 if abs(value) < 1e-12 else value:.4g}"
     return text.ljust(chars) if left else text.rjust(_LABEL)
 
 
