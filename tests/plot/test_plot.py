@@ -208,7 +208,7 @@ def test_without_matplotlib_files_are_refused(cli: Any, tmp_path: Path, monkeypa
         monkeypatch.setitem(sys.modules, name, None)
     done = cli("plot", "vision00", "-o", str(tmp_path / "a.png"))
     assert (done.exit_code, done.stderr) == (
-        1, "error: drawing files needs matplotlib: `pip install 'wandb-mirror[plot]'`\n",
+        1, "error: drawing pictures needs matplotlib: `pip install 'wandb-mirror[plot]'`; -o FILE.html does not\n",
     )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
     assert cli("plot", "vision00").exit_code == 0
