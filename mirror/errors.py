@@ -97,7 +97,10 @@ class NotMirrored(CommError, ValueError):
 
 
 class MissingPackage(MirrorError, ImportError):
-    """An optional package is not installed."""
+    """An optional package is not installed. Notebooks show its message alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 SEGMENT_ADVICE = "run `mirror verify --repair`, which pulls what was in it again"

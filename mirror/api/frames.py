@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mirror.errors import ArgumentError, MissingPackage
 from mirror.snapshot.rows import Aligned, rows, table
 from mirror.snapshot.series import Series
+from mirror.wandb_json import loads
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
 Format = Literal["dicts", "pandas", "polars", "arrow"]
 FORMATS = ("dicts", "pandas", "polars", "arrow")
 
+_ELSE = {"pandas": ", or pandas=False for dictionaries", "polars": ", or use another format"}
+"""What to do without a package: the end of an error message."""
 
-def package(name: str) -> Any:
-    """Import an optional package. Raises MissingPackage, which says what to install."""
+
+def package(name: str, instead: str | None = None) -> Any:
+    """Import an optional package. Raises MissingPackage, which says in one line what to install, or do `instead`."""
     try:
         return import_module(name)
-    except ImportError as error:
-        raise MissingPackage(
-            f"{name} is not installed: `pip install 'wandb-mirror[{name}]'`, or use another format"
-        ) from error
+    except ImportError:
+        tail = _ELSE.get(name, "") if instead is None else instead
+        # Without the inner error: Python would print both, one traceback after the other.
+        raise MissingPackage(f"{name} is not installed: `pip install 'wandb-mirror[{name}]'`{tail}") from None
 
 
 def checked(name: str, known: Sequence[str] = FORMATS) -> str:
@@ -79,6 +83,30 @@ def _pandas_column(one: Series, positions: pa.Array[Any] | None, length: int) ->
     for row, value in zip(rows, values, strict=True):
         filled[row] = value
     return filled
+
+
+def of_runs(found: pa.Table, documents: frozenset[int]) -> Any:
+    """Return a DataFrame with a row per run: whole numbers as int64, or Int64 where a run has none.
+
+    `documents` are the indexes of columns of JSON texts, which become lists and dictionaries.
+    """
+    pandas = package("pandas", "")
+    return pandas.DataFrame(
+        {
+            name: _of_column(pandas, found.column(index), document=index in documents)
+            for index, name in enumerate(found.column_names)
+        }
+    )
+
+
+def _of_column(pandas: Any, column: Any, *, document: bool) -> Any:
+    import pyarrow as pa
+
+    if document:
+        values = [None if text is None else loads(text) for text in column.to_pylist()]
+        return pandas.Series(values, dtype=object)
+    nullable = {pa.int64(): pandas.Int64Dtype(), pa.bool_(): pandas.BooleanDtype()} if column.null_count else {}
+    return column.to_pandas(types_mapper=nullable.get)
 
 
 def _ordered(one: pa.Table, order: Sequence[str]) -> pa.Table:

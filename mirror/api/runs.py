@@ -11,7 +11,7 @@ from mirror.api.client import Client
 from mirror.api.display import rows
 from mirror.api.histories import STEP, sampled, warn_unknown, wrong_keys
 from mirror.api.run import Run
-from mirror.errors import ArgumentError
+from mirror.errors import ArgumentError, UsageError
 from mirror.snapshot.paths import Project
 from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import table
@@ -24,6 +24,12 @@ __all__ = ["Runs"]
 
 MOST_RUNS = 5000
 """Runs per page of a loop after the first page: a loop that gets there mostly goes on to the end."""
+
+COLUMNS = (
+    *("run_id", "name", "state", "created_at", "heartbeat_at", "duration_s", "username", "group_name", "job_type"),
+    *("sweep", "tags", "notes"),
+)
+"""The columns of `runs` in the DataFrame of a list of runs."""
 
 SHOWN = 50
 """How many runs of a list a notebook shows."""
@@ -131,6 +137,26 @@ class Runs(Sequence[Run]):
     def __repr__(self) -> str:
         return f"<Runs {self.entity}/{self.project}>"
 
+    def df(self, columns: Sequence[str] | None = None) -> Any:
+        """Return a pandas DataFrame with a row per run, in order.
+
+        `columns` are columns of the relation `runs`, `config.KEY` and `summary.KEY`; by default, some of `runs` and
+        all of config and summary. Keys that only hold whole numbers are int64, or Int64 where runs lack them, so that
+        a seed of 64 bits keeps its digits. Lists are lists, other mixed values text. Raises MissingPackage without
+        pandas, UsageError for an unknown column.
+        """
+        frames.package("pandas", "")
+        if isinstance(columns, str) or not all(isinstance(name, str) for name in columns or ()):
+            raise ArgumentError(f"columns={columns!r}: must be a list of names, such as ['name', 'config.lr']")
+        chosen = list(columns) if columns else list(COLUMNS)
+        try:
+            found, documents, unknown = self._snapshot.table(self._key, self._rids, chosen, keys=not columns)
+        except UsageError as error:
+            raise ArgumentError(str(error).removeprefix("--select: ")) from None
+        for message in unknown:
+            warnings.warn(message, stacklevel=2)
+        return frames.of_runs(found, documents)
+
     def histories(
         self,
         samples: int | None = 500,
@@ -170,7 +196,7 @@ class Runs(Sequence[Run]):
         return frames.together(()) if form == "arrow" else frames.package(form).DataFrame()
 
     def _pandas(self, samples: int | None, keys: list[str] | None, x_axis: str, stream: str) -> Any:
-        pandas = frames.package("pandas")
+        pandas = frames.package("pandas", ", or format='default' for dictionaries")
         parts = []
         for run, aligned, step_key, _ in self._each(samples, keys, x_axis, stream):
             if len(aligned.steps):

@@ -37,6 +37,7 @@ COMMANDS = {
     "shell": ("mirror.cli.shell", "shell"),
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.query", "history"),
+    "table": ("mirror.cli.table", "table"),
     "export": ("mirror.cli.query", "export"),
     "plot": ("mirror.cli.plot", "plot"),
     "update": ("mirror.cli.update", "update"),
@@ -53,7 +54,7 @@ COMMANDS = {
 
 # Commands that end at once, or hold little memory outside DuckDB. Imports create many long-lived objects, and scanning
 # them repeatedly for garbage is a tenth of the time of such a command.
-_BRIEF = {"projects", "runs", "show", "keys", "diff", "query", "history", "status", "log", "env", "open"}
+_BRIEF = {"projects", "runs", "show", "keys", "diff", "query", "history", "table", "status", "log", "env", "open"}
 _COLLECT_AFTER = 50_000
 
 # The base class of all command line errors, in versions of typer with and without a bundled click.

@@ -107,6 +107,12 @@ def groups(ctx: Any, _incomplete: str) -> Iterable[str]:
 
 
 @_quietly
+def group_list(ctx: Any, incomplete: str) -> Iterable[str]:
+    """A comma-separated list of what runs can be grouped by."""
+    return _listed(incomplete, ["group", "state", "job_type", "sweep", "user", *_documents(ctx)])
+
+
+@_quietly
 def keys(ctx: Any, incomplete: str) -> Iterable[str]:
     """A comma-separated list of history keys of the named run or project, else of the newest runs."""
     return _listed(incomplete, _history(ctx))

@@ -14,7 +14,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Set up": ("init", "login", "service", "demo"),
     "Keep up to date": ("sync", "daemon", "ingest", "flush", "forget"),
     "Look around": ("projects", "runs", "show", "keys", "diff", "open"),
-    "Query, draw and export": ("query", "shell", "history", "plot", "export", "env"),
+    "Query, draw and export": ("query", "shell", "history", "table", "plot", "export", "env"),
     "Change runs": ("update",),
     "Health": ("status", "log", "doctor", "verify", "backup", "restore"),
 }
@@ -48,6 +48,10 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "history": (
         "mirror history bright-sky-12 --keys loss,val/acc",
         "mirror history my-team/vision/3xk9q2ab -o history.parquet",
+    ),
+    "table": (
+        "mirror table my-team/vision --group-by config.lr --select summary.acc,summary.loss",
+        "mirror table my-team/vision state=finished --group-by config.lr --select summary.acc -o acc.tex",
     ),
     "export": ("mirror export my-team/vision -o exported", "mirror export --duckdb mirror-copy.duckdb"),
     "plot": (

@@ -157,6 +157,8 @@ def _write(result: Result | Rows | Batches, output: Output, stream: IO[bytes]) -
             pieces = formats.jsonl(counted.over(result.json_texts()))
         case "markdown":
             pieces = formats.markdown(result.columns, counted.over(result.texts()), result.numeric)
+        case "latex":
+            pieces = formats.latex(result.columns, counted.over(result.texts()), result.numeric)
         case "csv":
             pieces = formats.csv(result.columns, counted.over(result.texts()))
         case _:

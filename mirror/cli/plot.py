@@ -68,21 +68,37 @@ def plot(
         int, typer.Option("--samples", min=2, metavar="N", help="Rows of each run, evenly spaced.")
     ] = 500,
     file: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="An image file: .png, .svg, .pdf or .html.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A file: .png, .svg, .pdf or .html.")
     ] = None,
+    title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Instead of the project or run.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size", metavar="WxH", help="6x4 (inches), 16x10cm or 1200x800px; in the terminal columns and rows."
+        ),
+    ] = None,
+    xlim: Annotated[
+        str | None, typer.Option("--xlim", metavar="LOW,HIGH", help="Limits of the x axis; one may be left out.")
+    ] = None,
+    ylim: Annotated[
+        str | None, typer.Option("--ylim", metavar="LOW,HIGH", help="Limits of the y axis; one may be left out.")
+    ] = None,
+    log: Annotated[str | None, typer.Option("--log", metavar="AXES", help="Logarithmic axes: x, y or xy.")] = None,
 ) -> None:
     """Draw the history of runs in the terminal, or to a file.
 
     One curve per run; with --group-by one curve per group: the mean of its runs, with its 95% confidence band, up to
-    where fewer than half of them have values. Files need matplotlib: pip install 'wandb-mirror[plot]'.
+    where fewer than half of them have values. An .html file is interactive and needs no network; pictures need
+    matplotlib: pip install 'wandb-mirror[plot]'. The terminal shows up to 26 curves, files up to 200.
     """
-    from mirror.plot import figure, terminal
-    from mirror.plot.read import charts
+    from mirror.plot import figure, look, terminal
+    from mirror.plot.read import MOST_CURVES, MOST_IN_PICTURES, charts
     from mirror.query.unknown import drawable, grouping
     from mirror.snapshot.snapshot import Snapshot
 
     if file is not None:
         figure.kind_of(file)
+    looks = look.given(title, size, xlim, ylim, log, file=file is not None)
     key_names = [key.strip() for key in keys.split(",") if key.strip()]
     if not key_names:
         raise UsageError("--keys is empty: name at least one key")
@@ -96,23 +112,30 @@ def plot(
         addresses, warnings = snapshot.matching(name, chosen, "+created_at", deleted=False)
         for warning in warnings:
             warn(warning)
-        title = str(name)
+        shown = str(name)
     else:
         found = [snapshot.address(run, given.entity, deleted=True) for run in runs or []]
         addresses = list(dict.fromkeys(found))
-        title = str(addresses[0]) if len(addresses) == 1 else f"{len(addresses)} runs"
+        shown = str(addresses[0]) if len(addresses) == 1 else f"{len(addresses)} runs"
     if not addresses:
         raise UsageError("no run matches")
     key_names, unknown = drawable(snapshot.cursor, [(one.key, one.run_id) for one in addresses], key_names, x)
     for warning in [*unknown, *grouping(snapshot.cursor, [one.rid for one in addresses], group_by)]:
         warn(warning)
-    made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=group_by, samples=samples)
+    most = MOST_CURVES if file is None else MOST_IN_PICTURES
+    made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=group_by, samples=samples, most=most)
+    made = [look.cut(chart, looks) for chart in made]
     if file is not None:
+        content = figure.render(made, figure.kind_of(file), shown if title is None else title, looks)
         with replaced(file) as scratch:
-            scratch.write_bytes(figure.render(made, figure.kind_of(file), title))
+            scratch.write_bytes(content)
         say(f"drawn to {file}")
         return
-    size = shutil.get_terminal_size((100, HEIGHT + 2))
+    terminal_size = shutil.get_terminal_size((100, HEIGHT + 2))
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    height = max(HEIGHT, size.lines - 2) if len(made) == 1 and sys.stdout.isatty() else HEIGHT
-    write_text("\n".join(terminal.draw(chart, min(size.columns, 140), height, colours=colours) for chart in made))
+    height = max(HEIGHT, terminal_size.lines - 2) if len(made) == 1 and sys.stdout.isatty() else HEIGHT
+    width = min(terminal_size.columns, 140)
+    if looks.size is not None:
+        width, height = round(looks.size[0]), round(looks.size[1])
+    drawn = [terminal.draw(chart, width, height, colours=colours, look=looks) for chart in made]
+    write_text("\n".join([*([f"{title}\n"] if title else []), *drawn]))

@@ -17,7 +17,10 @@ from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, O
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from mirror.query.lake_target import LakeTarget
+    from mirror.query.runs_table import Named
     from mirror.snapshot.paths import Project
 
 _COMPARABLE = ("--filter", "--where", "--project", "--compare")
@@ -130,12 +133,12 @@ def query(
 
 def history(
     ctx: typer.Context,
-    run: Annotated[
-        str,
+    runs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="RUN", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+            metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
         ),
-    ],
+    ] = None,
     keys: Annotated[
         str | None,
         typer.Option(
@@ -154,30 +157,82 @@ def history(
             autocompletion=complete.axis,
         ),
     ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
+    ] = None,
+    where: WhereOption = None,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project",
+            metavar="E/P",
+            help="Instead of RUN: its runs, or those of --where.",
+            autocompletion=complete.projects,
+        ),
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="One row per step, one column per run.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=0, metavar="N", help="At most N rows.")] = None,
     format_name: FormatOption = None,
     json: JsonOption = False,
     csv: CsvOption = False,
     file: FileOption = None,
 ) -> None:
-    """Print the complete history of a run: one row per step, one column per key.
+    """Print the complete history of runs: one row per step, one column per key.
 
     Keys that only held numbers are numeric; others are text. If define_metric gave one of --keys an x axis, its column
     follows the step: the value at the step, else the last one before it. Without --keys, values are as logged.
+
+    Several runs stand below each other, with columns run_id and name, or with --wide side by side.
     """
     from dataclasses import replace
 
-    from mirror.query import run_table as histories
+    from mirror.query import run_table, runs_table
     from mirror.snapshot.connection import connected
-    from mirror.snapshot.paths import find_run
 
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
     key_globs = [key.strip() for key in keys.split(",") if key.strip()] if keys else []
+    chosen = given_filter(filter_, where)
+    if bool(runs) == (project is not None) or (chosen is not None and project is None):
+        raise UsageError("which runs? name them, or give --project E/P, and --where TERM for some of its runs")
+    if wide and x is not None:
+        raise UsageError("--wide has one row per step: leave --x out")
     with connected(given.home) as connection:
-        project, run_id = find_run(connection, run, given.entity)
-        result = histories.table(connection, project, run_id, key_globs, samples=samples, x=x, warn=warn)
+        found = _named_runs(given, connection, runs or [], project, chosen)
+        if wide:
+            result = runs_table.beside(connection, found, key_globs, samples=samples, warn=warn)
+        elif project is None and len(found) == 1:
+            one = found[0]
+            result = run_table.table(connection, one.project, one.run_id, key_globs, samples=samples, x=x, warn=warn)
+        else:
+            result = runs_table.below(connection, found, key_globs, samples=samples, x=x, warn=warn)
         write_result(replace(result, limit=output.limit(limit)), output)
+
+
+def _named_runs(
+    given: Invocation, connection: DuckDBPyConnection, runs: Sequence[str], project: str | None, filter_: Filter
+) -> list[Named]:
+    """The runs of these paths, else those of a project that match, the oldest first."""
+    from mirror.query.runs_table import Named
+    from mirror.snapshot import run_rows
+    from mirror.snapshot.paths import Project, find_run
+    from mirror.snapshot.run_query import RunQuery
+
+    if project is None:
+        paths = list(dict.fromkeys(find_run(connection, run, given.entity) for run in runs))
+        rids = {found[0]: path for path in paths if (found := run_rows.find(connection, *path))}
+    else:
+        query = RunQuery.build(connection, filter_, order="+created_at", projects=[project], entity=given.entity)
+        for warning in query.warnings():
+            warn(warning)
+        rows = query.rows(["entity", "project", "run_id"]).texts()
+        paths = [(Project(entity or "", name or ""), run_id or "") for entity, name, run_id in rows]
+        rids = dict(zip(query.rids(), paths, strict=True))
+    if not rids:
+        raise UsageError("no run matches")
+    names = {rid: name for rid, _, name in run_rows.named(connection, list(rids))}
+    return [Named(rid, path[0], path[1], names[rid]) for rid, path in rids.items()]
 
 
 def export(
@@ -191,9 +246,16 @@ def export(
         ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write one file per relation to DIR.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="A folder for all relations, or FILE.parquet or FILE.csv."),
     ] = None,
-    format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="parquet or csv.")] = "parquet",
+    relation: Annotated[
+        str | None,
+        typer.Option("--relation", metavar="NAME", help="The relation of -o FILE. Default: as the file is called."),
+    ] = None,
+    format_name: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="Of -o: parquet or csv. Default: parquet.")
+    ] = None,
     database: Annotated[
         Path | None, typer.Option("--duckdb", metavar="FILE", help="Write one self-contained database of plain tables.")
     ] = None,
@@ -210,10 +272,18 @@ def export(
     from mirror.query import export as exports
     from mirror.query import lake_target
 
-    if format_name not in ("parquet", "csv"):
+    kind = format_name or "parquet"
+    if kind not in ("parquet", "csv"):
         raise UsageError(f'unknown format "{format_name}": known: parquet, csv')
     if folder is None and database is None and lake is None:
-        raise UsageError("no destination: give -o DIR, --duckdb FILE or --lake DIR")
+        raise UsageError("no destination: give -o DIR or FILE, --duckdb FILE or --lake DIR")
+    single = folder is not None and folder.suffix.lower() in (".parquet", ".csv") and not folder.is_dir()
+    if relation is not None and not single:
+        raise UsageError("--relation goes with -o FILE.parquet or FILE.csv")
+    if single and folder is not None:
+        if format_name not in (None, folder.suffix.lower()[1:]):
+            raise UsageError(f"{folder} is called {folder.suffix}, and --format says {format_name}: give one of them")
+        kind, relation = folder.suffix.lower()[1:], exports.relation_of(folder, relation)
     given = invocation(ctx)
     target = lake_target.find(lake) if lake is not None else None
     chosen, runs = _scope(given, paths or [])
@@ -222,7 +292,10 @@ def export(
             raise UsageError("a lake holds whole projects: name entity/project, not a run")
         _lake(given, chosen, target)
     if folder is not None:
-        exports.to_folder(given.home, chosen, runs, folder, format_name, _report_rows)
+        if relation is not None:
+            exports.to_file(given.home, chosen, runs, relation, folder, kind, _report_rows)
+        else:
+            exports.to_folder(given.home, chosen, runs, folder, kind, _report_rows)
         say(f"exported to {folder}")
     if database is not None:
         version = given.settings().publish.storage_version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mirror.errors import FilterError
 from mirror.filters.compile import Clause, Compiled, compile  # noqa: A004
-from mirror.filters.explain import explain, missing, unknown_among, unknown_keys
+from mirror.filters.explain import explain, missing, nearest, unknown_among, unknown_keys
 from mirror.filters.order import DEFAULT_ORDER
 from mirror.filters.parse import parse
 
@@ -16,6 +16,7 @@ __all__ = [
     "compile",
     "explain",
     "missing",
+    "nearest",
     "parse",
     "unknown_among",
     "unknown_keys",

@@ -93,10 +93,16 @@ class _Scope:
 
 def nearest_key(key: str, keys: Sequence[str]) -> str:
     """End of a sentence about an unknown key: names the key that was probably meant; empty if none is like it."""
+    near = nearest(key, keys)
+    return f"; did you mean {near!r}?" if near is not None else ""
+
+
+def nearest(key: str, keys: Sequence[str]) -> str | None:
+    """The key that was probably meant; None if none is like it."""
     lowered = {name.lower(): name for name in keys}
     near = get_close_matches(key, keys, 1) or [lowered[n] for n in get_close_matches(key.lower(), lowered, 1)]
     if not near:
         # Someone who writes lr may mean optimizer.lr, and someone who writes lr_rate may mean lr.
         related = [name for name in keys if name.endswith("." + key) or name.startswith(key) or key.startswith(name)]
         near = get_close_matches(key, related, 1, 0.0)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return near[0] if near else None

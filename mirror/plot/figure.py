@@ -1,23 +1,26 @@
-"""Charts as PNG, SVG, PDF and HTML, drawn by matplotlib."""
+"""Charts as PNG, SVG and PDF, drawn by matplotlib; for HTML see `mirror.plot.page`."""
 
 from __future__ import annotations
 
-import html
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mirror.errors import MissingPackage, UsageError
 from mirror.plot.groups import Chart
+from mirror.plot.look import DPI, PLAIN, Look, palette, shortened
 
 KINDS = (".png", ".svg", ".pdf", ".html")
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ margin: 2rem; background: #fff }} svg {{ max-width: 100%; height: auto }}</style></head>
-<body>{svg}</body></html>
-"""
+MOST_INSIDE = 8
+"""Up to this many curves the legend is in the chart; above, it is beside it."""
+
+_ROWS_PER_INCH = 4.6
+"""Lines of a legend in small print."""
+
+_STYLES = ("-", "--", ":", "-.")
 
 
 def kind_of(path: Path) -> str:
@@ -27,41 +30,79 @@ def kind_of(path: Path) -> str:
     return path.suffix.lower()
 
 
-def render(charts: Sequence[Chart], kind: str, title: str) -> bytes:
+def render(charts: Sequence[Chart], kind: str, title: str, look: Look = PLAIN) -> bytes:
     """Draw the charts below each other and return the file's content. Raises MissingPackage without matplotlib."""
     if kind == ".html":
-        svg = _draw_all(charts, "svg", title).decode()
-        return PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :]).encode()
-    return _draw_all(charts, kind.removeprefix("."), title)
+        from mirror.plot import page
+
+        return page.render(charts, title, look)
+    return _draw_all(charts, kind.removeprefix("."), title, look)
 
 
-def _draw_all(charts: Sequence[Chart], form: str, title: str) -> bytes:
+def _draw_all(charts: Sequence[Chart], form: str, title: str, look: Look) -> bytes:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingPackage("drawing files needs matplotlib: `pip install 'wandb-mirror[plot]'`") from error
+        raise MissingPackage(
+            "drawing pictures needs matplotlib: `pip install 'wandb-mirror[plot]'`; -o FILE.html does not"
+        ) from error
+    most = max(len(chart.curves) for chart in charts)
+    height = look.size[1] if look.size else 0.6 + 4 * len(charts)
+    rows = max(1, math.floor((height / len(charts) - 0.9) * _ROWS_PER_INCH))
+    columns = math.ceil(most / rows) if most > MOST_INSIDE else 0
+    # A legend of several columns beside a chart of the usual width.
+    width = look.size[0] if look.size else 9 + 1.6 * max(0, columns - 1)
     # A fixed salt, so that the same charts give the same bytes.
     with rc_context({"svg.hashsalt": "mirror"}):
-        figure = Figure(figsize=(9, 0.6 + 4 * len(charts)), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         axes: Any = figure.subplots(len(charts), 1, squeeze=False)
         for chart, axis in zip(charts, axes[:, 0], strict=True):
-            _draw(chart, axis)
+            _draw(chart, axis, look, columns)
         figure.suptitle(title)
         stream = io.BytesIO()
-        figure.savefig(stream, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
+        figure.savefig(stream, format=form, dpi=DPI, metadata={"Date": None} if form == "svg" else None)
     return stream.getvalue()
 
 
-def _draw(chart: Chart, axis: Any) -> None:
-    for curve in chart.curves:
-        note = f" ({curve.note})" if curve.note else ""
-        (line,) = axis.plot(curve.x, curve.y, linewidth=1.5, label=f"{curve.label}{note}")
+def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
+    many = len(chart.curves) > MOST_INSIDE
+    for index, (curve, colour) in enumerate(zip(chart.curves, palette(len(chart.curves)), strict=True)):
+        note = f" ({curve.note})" if curve.note and not many else f" (n={curve.runs})" if curve.note else ""
+        # Neighbouring colours of a long rainbow are told apart by their dashes.
+        style = _STYLES[index % len(_STYLES)] if len(chart.curves) > 20 else "-"
+        label = f"{shortened(curve.label, 32 if many else 60)}{note}"
+        marker = "o" if len(curve.x) == 1 else ""
+        axis.plot(
+            curve.x, curve.y, style, color=colour, marker=marker, linewidth=1.2 if many else 1.5, label=_plain(label)
+        )
         if curve.low is not None and curve.high is not None:
-            axis.fill_between(curve.x, curve.low, curve.high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axis.set_xlabel(chart.x_key)
-    axis.set_ylabel(chart.key)
+            alpha = 0.08 if many else 0.2
+            axis.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=alpha, linewidth=0)
+    for name, limits in (("x", look.xlim), ("y", look.ylim)):
+        if name in look.log:
+            getattr(axis, f"set_{name}scale")("log")
+        getattr(axis, f"set_{name}lim")(*limits)
+    axis.set_xlabel(_plain(chart.x_key))
+    axis.set_ylabel(_plain(chart.key))
     axis.grid(alpha=0.3)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
-    axis.legend(frameon=False, fontsize="small", ncols=2 if len(chart.curves) > 6 else 1)
+    if many:
+        size = "small" if columns < 2 else "x-small"
+        axis.legend(
+            frameon=False,
+            fontsize=size,
+            ncols=max(1, columns),
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            borderaxespad=0,
+        )
+    else:
+        axis.legend(frameon=False, fontsize="small", ncols=1)
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib finds neither formulas nor a label to hide."""
+    escaped = text.replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") and escaped != "_step" else escaped

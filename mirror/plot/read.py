@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 from mirror.errors import QueryError, UsageError
 from mirror.plot import groups
 from mirror.plot.groups import Chart, Curve, Points
+from mirror.query.unknown import FIELDS
 from mirror.snapshot.downsample import STEP, axis_of, placed
 from mirror.snapshot.paths import nearest_of
 from mirror.snapshot.prefetch import Reader
@@ -17,8 +18,9 @@ from mirror.snapshot.series import Scope
 from mirror.snapshot.snapshot import Address, Snapshot
 
 MOST_CURVES = 26
+"""Curves of a chart in the terminal, which has a letter for each."""
 
-_FIELDS = {"group": "group_name", "state": "state", "job_type": "job_type", "sweep": "sweep", "user": "username"}
+MOST_IN_PICTURES = 200
 
 
 def charts(
@@ -30,6 +32,7 @@ def charts(
     smooth: float = 0.0,
     group_by: str | None = None,
     samples: int = 500,
+    most: int = MOST_CURVES,
 ) -> list[Chart]:
     """Return one chart per key: a curve per run, or with `group_by` (config.KEY, group, state, ...) a mean per value.
 
@@ -44,7 +47,8 @@ def charts(
     made = []
     for key in keys:
         axis = axis_of(snapshot.cursor, runs, key) if x is None else x
-        made.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=group_by is not None))
+        grouped = group_by is not None
+        made.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=grouped, most=most))
     return made
 
 
@@ -58,6 +62,7 @@ def _chart(
     samples: int,
     *,
     grouped: bool,
+    most: int,
 ) -> Chart:
     lines: dict[str, list[Points]] = {}
     over_key = None
@@ -76,9 +81,11 @@ def _chart(
         logged = sorted({name for address in addresses for name, *_ in reader.snapshot.keys(address.rid)})
         hint = f"; {nearest_of(key, logged)}" if key not in logged else f" together with {x}"
         raise QueryError(f"none of the runs logged numbers under {key}{hint}")
-    if len(lines) > MOST_CURVES:
-        hint = "; --group-by config.KEY draws one curve per group" if not grouped else ""
-        raise UsageError(f"{len(lines)} curves are too many for one chart, at most {MOST_CURVES} fit{hint}")
+    if len(lines) > most:
+        hint = "" if grouped else "; --group-by config.KEY draws one curve per group"
+        if most < len(lines) <= MOST_IN_PICTURES:
+            hint = f"; -o FILE.html or FILE.png draws up to {MOST_IN_PICTURES}{hint.replace('; ', ', and ')}"
+        raise UsageError(f"{len(lines)} curves are too many for one chart, at most {most} fit{hint}")
     drawn = [groups.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
     if not any(curve.x for curve in drawn):
         raise QueryError(f"no group has a mean of {key}: too few of its runs have values at the same {x}")
@@ -112,10 +119,10 @@ def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | No
     if doc in ("config", "summary", "summary_metrics") and path:
         name = "config" if doc == "config" else "summary"
         values = {address: _find(page.document(address.rid, name), path) for address in addresses}
-    elif group_by in _FIELDS:
-        values = {address: page.fact(address.rid, _FIELDS[group_by]) for address in addresses}
+    elif group_by in FIELDS:
+        values = {address: page.fact(address.rid, FIELDS[group_by]) for address in addresses}
     else:
-        raise UsageError(f"--group-by {group_by}: must be config.KEY, summary.KEY, {', '.join(_FIELDS)}")
+        raise UsageError(f"--group-by {group_by}: must be config.KEY, summary.KEY, {', '.join(FIELDS)}")
     shown = path or group_by
     return {
         address: f"{shown} not set" if value is None else f"{shown}={_short(value)}"

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import StoreError, names_segment, unreadable
+from mirror.errors import StoreError, UsageError, names_segment, unreadable
 from mirror.settings.home import Home
 from mirror.snapshot.connection import open_plain, quiet
-from mirror.snapshot.paths import Project, scope
+from mirror.snapshot.paths import Project, nearest_of, scope
 from mirror.snapshot.projects import registered
 from mirror.store.names import identifier, literal, unique_names
 
@@ -45,7 +45,6 @@ def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, k
 
     Only rows of the chosen projects are written, or only of these runs if any are given.
     """
-    options = {"parquet": "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2", "csv": "FORMAT csv, HEADER"}[kind]
     with opened(home) as connection:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -53,14 +52,48 @@ def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, k
             raise StoreError(f"cannot create {folder}: {error.strerror or error}") from error
         for relation in RELATIONS:
             target = folder / f"{relation}.{kind}"
-            scratch = folder / f".{target.name}.{os.getpid()}.tmp"
-            query, params = _rows(relation, chosen, runs)
-            try:
-                copied = connection.execute(f"COPY ({query}) TO {literal(scratch)} ({options})", params).fetchall()
-                scratch.replace(target)
-            finally:
-                scratch.unlink(missing_ok=True)
-            report(target.name, copied[0][0])
+            report(target.name, _write(connection, target, kind, *_rows(relation, chosen, runs)))
+
+
+def to_file(
+    home: Home, chosen: Sequence[Project], runs: Runs, relation: str, file: Path, kind: str, report: Report
+) -> None:
+    """Write the rows of one relation, or of the wide relation of one of the projects, which is named as it is.
+
+    Replaces an older file. Raises UsageError for a relation that there is not, naming the nearest.
+    """
+    with opened(home) as connection:
+        if relation in RELATIONS:
+            query = _rows(relation, chosen, runs)
+        else:
+            known = _wide(connection, chosen)
+            if relation not in known:
+                raise UsageError(f"--relation {relation}: {nearest_of(relation, [*RELATIONS, *known])}")
+            condition, params = scope((), "w", runs)
+            query = f"SELECT * FROM {identifier(relation)} AS w WHERE {condition}", params
+        report(file.name, _write(connection, file.resolve(), kind, *query))
+
+
+def relation_of(file: Path, relation: str | None) -> str:
+    """The relation to write to a file: as given, else the one that the file is called after. Raises UsageError."""
+    if relation is not None:
+        return relation
+    if file.stem in RELATIONS:
+        return file.stem
+    raise UsageError(f"{file} holds one relation: add --relation NAME, such as runs, history or summary_values")
+
+
+def _write(connection: DuckDBPyConnection, target: Path, kind: str, query: str, params: Sequence[Any]) -> int:
+    """Write the rows of a query to a file in one step, and return their number."""
+    options = {"parquet": "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2", "csv": "FORMAT csv, HEADER"}[kind]
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        copied = connection.execute(f"COPY ({query}) TO {literal(scratch)} ({options})", list(params)).fetchall()
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    rows: int = copied[0][0]
+    return rows
 
 
 def to_database(

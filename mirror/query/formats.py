@@ -1,4 +1,4 @@
-"""Formats a result as csv, tsv, json, jsonl or markdown. Each function yields pieces of text, one or more per row."""
+"""Formats a result as csv, tsv, json, jsonl, markdown or latex. Each function yields text, piece by piece."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mirror.snapshot.result import Texts
 
-FORMATS = ("table", "json", "jsonl", "csv", "tsv", "markdown", "parquet", "arrow")
+FORMATS = ("table", "json", "jsonl", "csv", "tsv", "markdown", "latex", "parquet", "arrow")
 EXTENSIONS = {
     ".json": "json",
     ".jsonl": "jsonl",
@@ -15,6 +15,7 @@ EXTENSIONS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".md": "markdown",
+    ".tex": "latex",
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
@@ -24,6 +25,24 @@ EXTENSIONS = {
 _CSV_QUOTE = re.compile(r'[",\n\r]|^$|^\s|\s$')
 _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _MARKDOWN_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": "<br>", "\r": "", "\t": " "})
+_LATEX_ESCAPES = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "{}$&#%_"},
+        "\\": "\\textbackslash{}",
+        "^": "\\textasciicircum{}",
+        "~": "\\textasciitilde{}",
+        "<": "\\textless{}",
+        ">": "\\textgreater{}",
+        "|": "\\textbar{}",
+        '"': "\\textquotedblright{}",
+        "±": "$\\pm$",
+        "\n": " ",
+        "\t": " ",
+        "\r": "",
+    }
+)
+_PLAIN_NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_NUMBERS = re.compile(rf"({_PLAIN_NUMBER})(?: ± ({_PLAIN_NUMBER}))?( \(n=\d+\))?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -63,6 +82,42 @@ def markdown(header: Sequence[str], rows: Iterable[Texts], numeric: Sequence[boo
     yield "|" + "|".join(" ---: " if number else " --- " for number in numeric) + "|\n"
     for row in rows:
         yield _markdown_line(row)
+
+
+def latex(header: Sequence[str], rows: Iterable[Texts], numeric: Sequence[bool]) -> Iterator[str]:
+    r"""A tabular environment with the rules of the package booktabs. NULL is a dash.
+
+    Special characters are escaped. Numbers in numeric columns are in math mode, so that their minus is one.
+    """
+    yield f"\\begin{{tabular}}{{{''.join('r' if number else 'l' for number in numeric)}}}\n\\toprule\n"
+    yield " & ".join(_latex_text(name) for name in header) + " \\\\\n\\midrule\n"
+    for row in rows:
+        cells = (
+            "--" if cell is None else _latex_number(cell) if number else _latex_text(cell)
+            for cell, number in zip(row, numeric, strict=True)
+        )
+        yield " & ".join(cells) + " \\\\\n"
+    yield "\\bottomrule\n\\end{tabular}\n"
+
+
+def _latex_text(text: str) -> str:
+    escaped = "".join(char if char in "\n\t\r" else visible(char) for char in text).translate(_LATEX_ESCAPES)
+    # A bracket after the end of a row would be taken for an option of it.
+    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped
+
+
+def _latex_number(text: str) -> str:
+    found = _NUMBERS.fullmatch(text)
+    if found is None:
+        infinite = {"inf": "$\\infty$", "-inf": "$-\\infty$", "nan": "NaN"}
+        return infinite.get(text) or _latex_text(text)
+    shown = " \\pm ".join(_latex_power(number) for number in found.groups()[:2] if number is not None)
+    return f"${shown}${found[3] or ''}"
+
+
+def _latex_power(number: str) -> str:
+    mantissa, _, exponent = number.partition("e")
+    return f"{mantissa} \\times 10^{{{int(exponent)}}}" if exponent else mantissa
 
 
 def visible(text: str) -> str:

@@ -34,11 +34,11 @@ VALUES_AT_ONCE = 1_000_000
 CELLS_AT_ONCE = 500_000
 """Cells of a batch of rows, most of which may be empty."""
 
-# `text` contains JSON; a JSON string is shown without quotes and escapes.
-_AS_TEXT = (
+AS_TEXT = (
     "coalesce(CASE WHEN text LIKE '\"%' AND json_valid(text) THEN text::JSON ->> '$' ELSE text END,"
     " CAST(value AS VARCHAR))"
 )
+"""A value as text. `text` contains JSON; a JSON string is shown without quotes and escapes."""
 
 
 def table(
@@ -71,8 +71,12 @@ def table(
     assert found is not None
     rid, _ = found
     logged = history_keys.names(connection, rid)
-    chosen = _chosen(keys, logged, f"{project}/{run_id}", warn)
-    x_key = None if x is None or _is_step(x, logged) else _chosen([x], logged, f"{project}/{run_id}", warn)[0]
+    chosen = chosen_keys(keys, logged, f"{project}/{run_id} has no key", warn)
+    x_key = (
+        None
+        if x is None or _is_step(x, logged)
+        else chosen_keys([x], logged, f"{project}/{run_id} has no key", warn)[0]
+    )
     over = _axes(connection, project, run_id, rid, chosen, warn if keys else None) if x is None else []
     columns = [key for key in chosen if key != x_key and key not in over]
     source = HistorySource(connection, segmented(connection))
@@ -148,7 +152,7 @@ class _Rows:
                 condition = "key <> $axis"
         sql = f"SELECT step, count(*) AS held FROM {values} WHERE {condition} GROUP BY step"
         if self.x is not None:
-            x, usable = (_AS_TEXT, "TRUE") if self.x_textual else ("value", "isfinite(value)")
+            x, usable = (AS_TEXT, "TRUE") if self.x_textual else ("value", "isfinite(value)")
             sql = f"""SELECT r.step, r.held, a.x FROM ({sql}) AS r
                 ASOF JOIN (SELECT step, {x} AS x FROM {values} WHERE key = $axis AND {usable}) AS a
                 ON r.step >= a.step"""
@@ -167,7 +171,7 @@ def _read(rows: _Rows, schema: pa.Schema, most: int | None) -> Iterator[pa.Recor
     found = rows.steps(most)
     carried = axes.Carried(rows.source, rows.rid, rows.carried)
     picked = rows.x is not None or rows.samples is not None
-    for start, end in _stretches(found["held"], VALUES_AT_ONCE):
+    for start, end in stretches(found["held"], VALUES_AT_ONCE):
         steps: Any = found["step"].slice(start, end - start).combine_chunks()
         bounds: Any = pc.min_max(steps)
         scope = replace(
@@ -184,7 +188,7 @@ def _read(rows: _Rows, schema: pa.Schema, most: int | None) -> Iterator[pa.Recor
         yield from _side_by_side(rows, schema, {rows.step: steps, **xs}, carried, read.get(rows.rid, []))
 
 
-def _stretches(held: Any, most: int) -> Iterator[tuple[int, int]]:
+def stretches(held: Any, most: int) -> Iterator[tuple[int, int]]:
     """Split rows with these numbers of values into ranges of at most `most` values, or of a single row."""
     import pyarrow.compute as pc
 
@@ -249,7 +253,7 @@ def _typed(connection: DuckDBPyConnection, schema: pa.Schema, found: Sequence[Se
         return [one.values for one in found]
     json_texts = [pa.nulls(len(one.steps), pa.string()) if one.texts is None else one.texts for one in textual]
     cells = pa.table({"value": pa.concat_arrays([one.values for one in textual]), "text": pa.concat_arrays(json_texts)})
-    texts = written(connection, _AS_TEXT, cells)
+    texts = written(connection, AS_TEXT, cells)
     ends = [0, *accumulate(len(one.steps) for one in textual)]
     cut = {one.key: texts.slice(start, end - start) for one, (start, end) in zip(textual, pairwise(ends), strict=True)}
     return [cut.get(one.key, one.values) for one in found]
@@ -288,10 +292,11 @@ def _textual(source: HistorySource, rid: int) -> set[str]:
     return {key for (key,) in guarded(cursor, lambda: cursor.execute(sql).fetchall())}
 
 
-def _chosen(keys: Sequence[str], logged: Sequence[str], run: str, warn: Callable[[str], object]) -> list[str]:
+def chosen_keys(keys: Sequence[str], logged: Sequence[str], absent: str, warn: Callable[[str], object]) -> list[str]:
     """The logged keys that match, in the order of `keys`. An exact name takes precedence over a glob.
 
-    `warn` is called for keys that match none; raises QueryError if all of them do not.
+    `warn` is called for keys that match none, with a sentence that starts with `absent`; raises QueryError if all of
+    them do not.
     """
     if not keys:
         return list(logged)
@@ -301,7 +306,7 @@ def _chosen(keys: Sequence[str], logged: Sequence[str], run: str, warn: Callable
     for key in keys:
         fitting = [key] if key in names else [name for name in logged if fnmatchcase(name, key)]
         if not fitting:
-            unknown.append(f"{run} has no key {key}; {nearest_of(key, logged)}")
+            unknown.append(f"{absent} {key}; {nearest_of(key, logged)}")
         found.update(dict.fromkeys(fitting))
     if unknown and not found:
         raise QueryError(unknown[0])

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from mirror.errors import QueryError
-from mirror.filters import missing
+from mirror.errors import QueryError, UsageError
+from mirror.filters import missing, nearest
+from mirror.snapshot import document_keys
 from mirror.snapshot.downsample import STEP, Run, logged_keys
 from mirror.snapshot.paths import nearest_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+FIELDS = {"group": "group_name", "state": "state", "job_type": "job_type", "sweep": "sweep", "user": "username"}
+"""What runs are grouped by besides keys of config and summary, and the column of `runs` of each."""
 
 _DOCUMENTS = {"config": "config", "summary": "summary", "summary_metrics": "summary"}
 
@@ -35,9 +40,29 @@ def drawable(
 
 
 def grouping(connection: DuckDBPyConnection, rids: Sequence[int], field: str | None) -> list[str]:
-    """A sentence if the field is a config or summary key that none of these runs has."""
-    doc, _, key = (field or "").partition(".")
-    if doc not in _DOCUMENTS or not key:
+    """A sentence if the field is a config or summary key that none of these runs has.
+
+    Raises UsageError for anything that is neither such a key nor one of FIELDS, naming the nearest.
+    """
+    if field is None or field in FIELDS:
         return []
+    doc, _, key = field.partition(".")
+    if doc not in _DOCUMENTS or not key:
+        known = document_keys.of_runs(connection, rids)
+        raise UsageError(f"--group-by {field}: runs have no such field; {nearest_field(field, known)}")
     here = "r.rid IN (SELECT unnest(?::BIGINT[]))"
     return list(missing(connection, [(_DOCUMENTS[doc], key)], here, [list(rids)]).values())
+
+
+def nearest_field(word: str, known: Sequence[tuple[str, str]]) -> str:
+    """End of a sentence about an unknown field: names the field or key (document, key) that was probably meant."""
+    keys = [f"{doc}.{key}" for doc, key in known]
+    exact = [name for (_, key), name in zip(known, keys, strict=True) if key == word]
+    if exact:
+        return f"did you mean {' or '.join(exact)}?"
+    # A key of the config comes before one of the summary, and both after the name of a field.
+    near = get_close_matches(word, list(FIELDS), 1, 0.7)
+    for wanted in ("config", "summary"):
+        key = nearest(word, [key for doc, key in known if doc == wanted])
+        near += [f"{wanted}.{key}"] if key is not None else []
+    return f"did you mean {near[0]}?" if near else f"use config.KEY, summary.KEY, {', '.join(FIELDS)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mirror.snapshot.paths import Project
@@ -28,3 +29,16 @@ def varied(connection: DuckDBPyConnection, project: Project, newest: int) -> set
         [*project, newest],
     ).fetchall()
     return set(rows)
+
+
+def of_runs(connection: DuckDBPyConnection, rids: Sequence[int]) -> list[tuple[str, str]]:
+    """Every key that any of these runs has a value at: `config` or `summary`, key; those most runs have come first.
+
+    Of an object that is not empty only its own keys are listed.
+    """
+    return connection.execute(
+        "SELECT doc, key FROM store.leaves"
+        " WHERE element IS NULL AND text IS NOT NULL AND rid IN (SELECT unnest(?::BIGINT[]))"
+        " GROUP BY ALL ORDER BY doc, count(*) DESC, key",
+        [list(rids)],
+    ).fetchall()

@@ -45,6 +45,15 @@ def names(connection: DuckDBPyConnection, rid: int) -> list[str]:
     return [key for (key,) in rows]
 
 
+def names_of(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, list[str]]:
+    """The keys of each of these runs, by name; a run without history has none."""
+    found: dict[int, list[str]] = {rid: [] for rid in rids}
+    here = "rid IN (SELECT unnest(?::BIGINT[]))"
+    sql = f"SELECT rid, list(key ORDER BY key) FROM store.history_keys WHERE {here} GROUP BY rid"
+    found.update(connection.execute(sql, [list(rids)]).fetchall())
+    return found
+
+
 def counts(connection: DuckDBPyConnection, rid: int) -> dict[str, int]:
     """How many rows each key of a run has, by name."""
     found = connection.execute("SELECT key, rows FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()

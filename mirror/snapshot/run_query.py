@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError, UsageError
@@ -74,6 +74,13 @@ class RunQuery:
         """
         compiled = compile_filter(conditions, order, holds_list=holds_list)
         return cls._over(connection, [project], compiled, deleted=deleted)
+
+    @classmethod
+    def of_rids(cls, connection: DuckDBPyConnection, project: Project, rids: Sequence[int]) -> RunQuery:
+        """These runs of a project, in no order; the types of their columns are those of all of its runs."""
+        here = "r.rid IN (SELECT unnest(?::BIGINT[]))"
+        compiled = replace(compile_filter(None, None), where=here, where_params=(list(rids),))
+        return cls._over(connection, [project], compiled, deleted=True)
 
     @classmethod
     def _over(
@@ -159,6 +166,10 @@ class RunQuery:
         if unknown and len(unknown) == len(columns):
             raise QueryError(f"nothing to show: {'; '.join(unknown)}")
         return unknown
+
+    def has_column(self, name: str) -> bool:
+        """Return True if `runs` has a column of this name."""
+        return name in self._run_columns()
 
     def known_columns(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """Those of `names` that `rows` accepts, and a warning for each column that no run has, naming the nearest.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import NotMirrored, QueryError
 from mirror.settings.home import Home
-from mirror.snapshot import console, facts, files, history_keys, paths, projects, run_rows
+from mirror.snapshot import console, document_keys, facts, files, history_keys, paths, projects, run_rows
 from mirror.snapshot.connection import open_attached
 from mirror.snapshot.history_keys import Extent
 from mirror.snapshot.paths import Project
@@ -21,6 +21,7 @@ from mirror.snapshot.segments import segmented
 from mirror.snapshot.series import HistorySource
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
 _numbers = itertools.count(1)
@@ -169,6 +170,30 @@ class Snapshot:
         One column at a time, since a loop over thousands of runs reads only a few of them.
         """
         return run_rows.column(self.cursor, name, rids)
+
+    def table(
+        self, project: Project, rids: Sequence[int], columns: Sequence[str], *, keys: bool
+    ) -> tuple[pa.Table, frozenset[int], list[str]]:
+        """Columns of these runs of a project, in their order, with `keys` also all of their config and summary.
+
+        Returns them, the indexes of those that are JSON texts, and a sentence for each unknown key of config or
+        summary. Raises UsageError for an unknown column.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        query = RunQuery.of_rids(self.cursor, project, rids)
+        unknown = query.unknown_columns(columns)
+        every = [f"{doc}.{key}" for doc, key in document_keys.of_runs(self.cursor, rids)] if keys else []
+        result = query.rows(list(dict.fromkeys(["run_id", *columns, *every])))
+        # Not `result.arrow()`: the cursor that it opens would not use this snapshot's database.
+        found = self.cursor.sql(result.sql, params=list(result.params)).to_arrow_table()
+        found = found.rename_columns(result.columns)
+        ids = pa.array([named[1] for named in self.named(rids)], pa.string())
+        ordered = found.take(pc.index_in(ids, value_set=found["run_id"].combine_chunks()))
+        if "run_id" in columns:
+            return ordered, result.documents, unknown
+        return ordered.drop_columns(["run_id"]), frozenset(index - 1 for index in result.documents), unknown
 
     def tags(self, rids: Sequence[int]) -> dict[int, list[str]]:
         """The tags of these and possibly of other runs, in their order. Runs without tags are left out."""

@@ -35,7 +35,7 @@ class Asset:
 @cache
 def load(name: str) -> Asset | None:
     """One file of the page, read and compressed once; None if there is no such file. Raises MirrorError."""
-    path = _charts() if name == CHARTS else _own().get(name)
+    path = chart_library() if name == CHARTS else _own().get(name)
     if path is None:
         return None
     plain = path.read_bytes()
@@ -47,7 +47,7 @@ def _own() -> dict[str, Path]:
     return {path.name: path for path in _FOLDER.iterdir() if path.suffix in _TYPES}
 
 
-def _charts() -> Path:
+def chart_library() -> Path:
     """The path of the library in plotly's Python package, which is not imported."""
     spec = find_spec("plotly")
     if spec is None or spec.origin is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mirror.plot import groups, terminal
+from mirror.plot import figure, groups, look, terminal
 from mirror.plot.groups import Chart, Curve
 from mirror.sandbox import sample
 from mirror.snapshot.group_means import group_mean
@@ -137,8 +139,14 @@ def test_pictures(cli: Any, tmp_path: Path) -> None:
         assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"drawn to {file}\n")
         assert file.read_bytes().startswith(start)
     page = (tmp_path / "plot.html").read_text()
-    assert page.count("<svg") == 1
-    assert "lr=0.01" in page or "glyph" in page
+    assert "default-src 'none'" in page
+    assert re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", page) == []
+    [chart] = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
+    assert [line["name"] for line in chart["data"] if line.get("name")] == [
+        "lr=0.01 (mean of 3 runs, 95% confidence)",
+        "lr=0.1 (mean of 3 runs, 95% confidence)",
+    ]
+    assert chart["data"][2]["customdata"][0][2] == 3
     first = (tmp_path / "plot.svg").read_bytes()
     cli(
         "plot",
@@ -169,8 +177,16 @@ def test_odd_values_do_not_stop_a_plot(cli: Any) -> None:
         (["vision00", "--keys", "los"], 1, "none of the runs logged numbers under los; did you mean loss?"),
         (["vision00", "--keys", ","], 2, "--keys is empty"),
         (["vision00", "--smooth", "1"], 2, "--smooth 1: must be at least 0 (as logged) and below 1"),
-        (["vision00", "--group-by", "lr"], 2, "--group-by lr: must be config.KEY, summary.KEY, group"),
+        (["vision00", "--group-by", "lr"], 2, "--group-by lr: runs have no such field; did you mean config.lr?"),
         (["vision00", "-o", "plot.gif"], 2, "plot.gif has no known extension: use .png"),
+        (["vision00", "--size", "wide"], 2, "--size wide: must be WIDTHxHEIGHT, such as 6x4 (inches)"),
+        (["vision00", "--size", "6x4"], 2, "--size 6x4: in the terminal it is columns and rows, at least 40x10"),
+        (["vision00", "-o", "x.png", "--size", "1200x800"], 2, "from 0.5 to 60 inches; 1200x800px is pixels"),
+        (["vision00", "--xlim", "5"], 2, "--xlim 5: must be LOW,HIGH, such as 0,100"),
+        (["vision00", "--ylim", "5,1"], 2, "--ylim 5,1: the first limit must be lower"),
+        (["vision00", "--log", "z"], 2, "--log z: must be x, y or xy"),
+        (["vision00", "--log", "y", "--ylim", "0,1"], 2, "--ylim: the limits of a logarithmic axis must be above zero"),
+        (["vision00", "--xlim", "1e9,"], 2, "nothing of loss is left to draw within the limits"),
         ([], 2, "which runs?"),
         (["--filter", "{}"], 2, "which runs?"),
         (["--project", "my-team/vision", "--filter", '{"state": "x"}'], 2, "no run matches"),
@@ -192,7 +208,33 @@ def test_without_matplotlib_files_are_refused(cli: Any, tmp_path: Path, monkeypa
         monkeypatch.setitem(sys.modules, name, None)
     done = cli("plot", "vision00", "-o", str(tmp_path / "a.png"))
     assert (done.exit_code, done.stderr) == (
-        1, "error: drawing files needs matplotlib: `pip install 'wandb-mirror[plot]'`\n",
+        1, "error: drawing pictures needs matplotlib: `pip install 'wandb-mirror[plot]'`; -o FILE.html does not\n",
     )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
     assert cli("plot", "vision00").exit_code == 0
+
+
+def test_limits_and_logarithms() -> None:
+    """Lines are cut at the limits of x, between points too; a logarithmic axis shows what is above zero."""
+    curve = Curve("c", 2, [0.0, 2.0, 4.0], [0.0, 2.0, 4.0], [-1.0, 1.0, 3.0], [1.0, 3.0, 5.0], [2, 2, 2])
+    chart = Chart("k", "_step", [curve])
+    [made] = look.cut(chart, look.given(None, None, "1,3", None, None, file=False)).curves
+    assert (made.x, made.y, made.low, made.high, made.n) == (
+        [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0], [2.0, 3.0, 4.0], [2, 2, 2],
+    )  # fmt: skip
+    [made] = look.cut(chart, look.given(None, None, None, None, "y", file=False)).curves
+    assert (made.x, made.low) == ([2.0, 4.0], [1.0, 3.0])
+    assert look.given(None, "16x10cm", None, None, None, file=True).size == pytest.approx((16 / 2.54, 10 / 2.54))
+    drawn = terminal.draw(chart, 60, 12, colours=False, look=look.given(None, None, "1,", "0,3", None, file=False))
+    assert "4 |" not in drawn
+
+
+def test_more_curves_than_letters(cli: Any, tmp_path: Path) -> None:
+    """Files draw them, each in a colour of its own; the terminal says so."""
+    file = tmp_path / "many.html"
+    runs = ["my-team/sweep/" + f"r{rate}-{seed}" for rate in (0.1, 0.01) for seed in range(3)]
+    assert cli("plot", *runs, "-o", str(file), "--title", "<b> & co", "--log", "xy", "--size", "8x3").exit_code == 0
+    assert "<h1>&lt;b&gt; &amp; co</h1>" in file.read_text()
+    assert len(set(look.palette(120))) == 120
+    many = [Curve(f"run {index}", 1, [0.0, 1.0], [0.0, float(index)]) for index in range(60)]
+    assert figure.render([Chart("k", "_step", many)], ".png", "many").startswith(b"\x89PNG")

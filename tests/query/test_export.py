@@ -96,7 +96,7 @@ def test_a_database_holds_what_was_asked_for(mirror: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "no destination: give -o DIR, --duckdb FILE or --lake DIR"),
+        ([], 2, "no destination: give -o DIR or FILE, --duckdb FILE or --lake DIR"),
         (["-o", "x", "--format", "xlsx"], 2, 'unknown format "xlsx": known: parquet, csv'),
         (["team/nope", "-o", "x"], 1, "no project team/nope in the mirror; did you mean team/nlp? mirrored: team/nlp, team/vision"),
         (["team/vision", "team/nlp/twin", "-o", "x"], 2, "export projects or runs, not both: team/vision and team/nlp/twin"),
@@ -115,3 +115,38 @@ def test_what_cannot_be_exported_is_one_line(
     assert message in outcome.stderr
     assert outcome.stderr.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_relation_goes_to_one_file(mirror: Any, tmp_path: Path) -> None:
+    """Which names it, unless --relation does; also the wide relation of a project."""
+    file = tmp_path / "runs.parquet"
+    outcome = mirror("export", "team/vision", "-o", str(file))
+    assert (outcome.exit_code, outcome.stdout) == (0, "")
+    assert outcome.stderr == f"  runs.parquet: 5 rows\nexported to {file}\n"
+    assert parquet.read_table(file).column("run_id").to_pylist() == ["alpha", "beta", "gamma", "gone", "twin"]
+    one = tmp_path / "a.csv"
+    mirror("export", "team/nlp/twin", "-o", str(one), "--relation", "history_keys")
+    assert one.read_text().splitlines()[0].startswith("entity,project,run_id,key,rows")
+    assert len(one.read_text().splitlines()) == 2
+    mirror("export", "-o", str(one), "--relation", "team/nlp")
+    assert "config.lr" in one.read_text().splitlines()[0]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.csv", "runs.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x.csv"], "x.csv holds one relation: add --relation NAME, such as runs, history or summary_values"),
+        (["-o", "x.csv", "--relation", "histry"], "--relation histry: did you mean history or history_keys?"),
+        (["-o", "x", "--relation", "runs"], "--relation goes with -o FILE.parquet or FILE.csv"),
+        (["-o", "x.csv", "--format", "parquet"], "x.csv is called .csv, and --format says parquet: give one of them"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line(
+    mirror: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    """And nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    outcome = mirror("export", *arguments)
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (2, "", f"error: {message}\n")
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]

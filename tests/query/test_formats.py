@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 GOLDEN = Path(__file__).parent / "golden"
 SQL = (GOLDEN / "hard.sql").read_text(encoding="utf-8")
-TEXT_FORMATS = ["table", "json", "jsonl", "csv", "tsv", "markdown"]
+TEXT_FORMATS = ["table", "json", "jsonl", "csv", "tsv", "markdown", "latex"]
 
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)
@@ -103,6 +103,7 @@ def test_an_empty_answer_is_empty_in_every_format(mirror: Any) -> None:
         "csv": "a\n",
         "tsv": "a\n",
         "markdown": "| a |\n| ---: |\n",
+        "latex": "\\begin{tabular}{r}\n\\toprule\na \\\\\n\\midrule\n\\bottomrule\n\\end{tabular}\n",
     }
 
 
@@ -174,3 +175,17 @@ def test_a_count_is_a_bare_number(mirror: Any) -> None:
     """Unless a format is asked for."""
     assert mirror("query", "select i from range(1234) t(i)", "--count").stdout == "1234\n"
     assert mirror("query", "select i from range(1234) t(i)", "--count", "--json").stdout == '[\n{"count":1234}\n]\n'
+
+
+def test_latex_escapes(mirror: Any) -> None:
+    """In any table: what people write into names does not end a table."""
+    sql = "select 'a & b_c % $ # { } ~ ^ \\ [x' as \"n_1\", -1.5e-7::double as x, 'inf'::double as y, null as z"
+    assert mirror("query", sql, "--format", "latex").stdout.splitlines()[2:5] == [
+        "n\\_1 & x & y & z \\\\",
+        "\\midrule",
+        "a \\& b\\_c \\% \\$ \\# \\{ \\} \\textasciitilde{} \\textasciicircum{} \\textbackslash{} [x & $-1.5 \\times 10^{-7}$ & $\\infty$ & -- \\\\",
+    ]
+    assert "{[x}" in mirror("query", "select '[x' as a", "--format", "latex").stdout
+    assert (
+        io.StringIO(mirror("query", "select 1 as a where false", "--format", "latex").stdout).read().count("\\\\") == 1
+    )
