@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if getattr(config.option, "loadgroup", False) and items and items[0].get_closest_marker("xdist_group"):
         # It tells the groups by names of tests; where it does not, all of it takes twice the time and nothing says so.
         assert "@" in items[0].nodeid, "this pytest-xdist does not keep groups together with this pytest"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_are_read_once():
+    """Each client of httpx reads the certificates of all authorities anew: 20 ms, for servers that speak plain HTTP."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from mirror.sandbox import Sandbox, World
 from tests.daemon.conftest import Bench
 from tests.daemon.test_daemon import add
 from tests.store.test_opening import HOLDER, python
@@ -23,19 +25,43 @@ CONTENT = {
 }
 
 
+@pytest.fixture(scope="module")
+def made():
+    """A mirror of a run that the server has, and of one that it has no more; where it is used, a copy, its content.
+
+    Each test has it at the same place, since the views of a mirror name the segments by their paths.
+    """
+    root = Path(tempfile.mkdtemp(prefix="m"))
+    try:
+        with Sandbox(World()) as server:
+            (root / "p").mkdir()
+            bench = Bench(root / "p", server)
+            add(bench, "one")
+            add(bench, "gone")
+            bench.configure(text='projects = ["team/p"]\n[store]\ntail_values = 1\n')
+            assert bench.here("sync").exit_code == 0
+            bench.world.delete_run("team", "p", "gone")
+            assert bench.here("sync").exit_code == 0
+            bench.home.chmod(0o700)
+            before = content(bench)
+            assert [row[:3] for row in before["runs"]] == [("gone", "gone", True), ("one", "one", False)]
+            bench.root.rename(root / "copy")
+            yield bench, root / "copy", before
+    finally:
+        shutil.rmtree(root)
+
+
 @pytest.fixture
-def mirrored(bench):
-    """A mirror of a run that the server has, and of one that it has no more."""
-    add(bench, "one")
-    add(bench, "gone")
-    bench.configure(text='projects = ["team/p"]\n[store]\ntail_values = 1\n')
-    assert bench.here("sync").exit_code == 0
-    bench.world.delete_run("team", "p", "gone")
-    assert bench.here("sync").exit_code == 0
-    bench.home.chmod(0o700)
-    bench.before = content(bench)
-    assert [row[:3] for row in bench.before["runs"]] == [("gone", "gone", True), ("one", "one", False)]
-    return bench
+def mirrored(made):
+    """That mirror, which may be damaged."""
+    bench, copy, before = made
+    shutil.copytree(copy, bench.root)
+    bench.before = before
+    yield bench
+    shutil.rmtree(bench.root)
+    for run in bench.world.runs("team", "p"):
+        if run.run_id != "one":
+            bench.world.delete_run("team", "p", run.run_id)
 
 
 def content(bench: Bench):
