@@ -48,7 +48,7 @@ def page(snapshot: Snapshot, address: Address) -> dict[str, Any]:
 
 
 def _fields(snapshot: Snapshot, address: Address) -> dict[str, Any]:
-    (fields,) = _rows(snapshot, address, "SELECT * EXCLUDE (entity, project, run_id) FROM runs")
+    (fields,) = _rows(snapshot, address, "SELECT * EXCLUDE (entity, project, run_id, run_path) FROM runs")
     # A tag may contain commas, which join the tags of the relation.
     return fields | {"tags": snapshot.tags([address.rid]).get(address.rid, [])}
 
