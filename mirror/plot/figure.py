@@ -59,7 +59,7 @@ def _draw_all(charts: Sequence[Chart], form: str, title: str, look: Look) -> byt
         axes: Any = figure.subplots(len(charts), 1, squeeze=False)
         for chart, axis in zip(charts, axes[:, 0], strict=True):
             _draw(chart, axis, look, columns)
-        figure.suptitle(title)
+        figure.suptitle(_plain(title))
         stream = io.BytesIO()
         figure.savefig(stream, format=form, dpi=DPI, metadata={"Date": None} if form == "svg" else None)
     return stream.getvalue()
@@ -67,8 +67,10 @@ def _draw_all(charts: Sequence[Chart], form: str, title: str, look: Look) -> byt
 
 def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
     many = len(chart.curves) > MOST_INSIDE
+    # A column of a paper has no room for more than n.
+    narrow = look.size is not None and look.size[0] < 6
     for index, (curve, colour) in enumerate(zip(chart.curves, palette(len(chart.curves)), strict=True)):
-        note = f" ({curve.note})" if curve.note and not many else f" (n={curve.runs})" if curve.note else ""
+        note = f" ({curve.note})" if curve.note and not (many or narrow) else f" (n={curve.runs})" if curve.note else ""
         # Neighbouring colours of a long rainbow are told apart by their dashes.
         style = _STYLES[index % len(_STYLES)] if len(chart.curves) > 20 else "-"
         label = f"{shortened(curve.label, 32 if many else 60)}{note}"
@@ -99,7 +101,7 @@ def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
             borderaxespad=0,
         )
     else:
-        axis.legend(frameon=False, fontsize="small", ncols=1)
+        axis.legend(frameon=False, fontsize="x-small" if narrow else "small", ncols=1)
 
 
 def _plain(text: str) -> str:

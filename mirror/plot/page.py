@@ -65,13 +65,15 @@ def _chart(chart: Chart, look: Look) -> dict[str, Any]:
         data.append(_line(curve, colour, str(index)))
     axis = {"gridcolor": "#e6e6e6", "linecolor": "#999", "zeroline": False, "automargin": True}
     many = len(chart.curves) > 12
+    # A few names with what their means are of need the width; many scroll beside the chart.
+    below = {"orientation": "h", "y": -0.14, "yanchor": "top"}
     layout = {
         "xaxis": {**axis, "title": {"text": chart.x_key}, **_axis(look.xlim, log="x" in look.log)},
         "yaxis": {**axis, "title": {"text": chart.key}, **_axis(look.ylim, log="y" in look.log)},
         "margin": {"l": 60, "r": 10, "t": 10, "b": 45},
         "hovermode": "closest" if many else "x unified",
         "showlegend": True,
-        "legend": {"font": {"size": 11 if many else 12}, "tracegroupgap": 0},
+        "legend": {"font": {"size": 11 if many else 12}, "tracegroupgap": 0, **({} if many else below)},
         "font": {"family": "system-ui, sans-serif", "size": 12},
         "plot_bgcolor": "#fff",
     }
