@@ -70,7 +70,13 @@ def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
     # A column of a paper has no room for more than n.
     narrow = look.size is not None and look.size[0] < 6
     for index, (curve, colour) in enumerate(zip(chart.curves, palette(len(chart.curves)), strict=True)):
-        note = f" ({curve.note})" if curve.note and not (many or narrow) else f" (n={curve.runs})" if curve.note else ""
+        note = (
+            f" ({curve.note})"
+            if curve.note and not (many or narrow)
+            else f" (n = {curve.counts})"
+            if curve.counts
+            else ""
+        )
         # Neighbouring colours of a long rainbow are told apart by their dashes.
         style = _STYLES[index % len(_STYLES)] if len(chart.curves) > 20 else "-"
         label = f"{shortened(curve.label, 32 if many else 60)}{note}"

@@ -35,11 +35,17 @@ class Curve:
             return ""
         if not self.n:
             return f"{self.runs} runs, not drawn: too few of them have values at the same x"
-        fewest = min(count for count, y in zip(self.n, self.y, strict=True) if not math.isnan(y))
-        most = max(self.n)
-        n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        of = f"{n} runs" if fewest == self.runs else f"{n} of {self.runs} runs"
+        n = self.counts
+        of = f"{n} runs" if n == f"{self.runs}" else f"{n} of {self.runs} runs"
         return f"mean of {of}, 95% confidence" + (", ends where fewer than half have values" if self.ends_early else "")
+
+    @property
+    def counts(self) -> str:
+        """Of how many runs the mean is: one number, or the fewest and the most; empty for a single run."""
+        drawn = [count for count, y in zip(self.n or (), self.y, strict=False) if not math.isnan(y)]
+        if not drawn:
+            return ""
+        return f"{drawn[0]}" if min(drawn) == max(drawn) else f"{min(drawn)} to {max(drawn)}"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_every_command_stands_in_one_panel(cli: Any) -> None:
     assert "..." not in shown.partition("\n\nOptions:\n")[2].partition("Examples:")[0].replace("[ARGS]...", "")
     words = " ".join(shown.split())
     assert "login Check an API key with the server and store it as `wandb login` does: in netrc, mode 0600." in words
-    assert "history Print the complete history of a run: one row per step, one column per key." in words
+    assert "history Print the complete history of runs: one row per step, one column per key." in words
 
 
 def names_of_commands() -> list[str]:

@@ -98,7 +98,7 @@ def test_a_run_is_found_by_what_people_write(mirror: Any) -> None:
         (["alpha", "--x", "nope"], 1, "team/vision/alpha has no key nope; "),
         (["beta", "--keys", "loss"], 1, "team/vision/beta has no key loss; there are none"),
         (["alpha", "--samples", "0"], 2, "Invalid value for '--samples'"),
-        ([], 2, "Missing argument 'RUN'"),
+        ([], 2, "which runs? name them, or give --project E/P"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_named_with_the_nearest(
