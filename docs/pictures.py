@@ -23,7 +23,7 @@ from mirror.sandbox import Sandbox, sample
 DOCS = Path(__file__).parent
 MIRROR = Path(sys.executable).with_name("mirror")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SIZE = {"width": 1280, "height": 860}
+SIZE = {"width": 1280, "height": 1010}
 
 CONFIG = """projects = ["acme/vision", "acme/language", "acme/rl-control"]
 [sync]
