@@ -37,8 +37,8 @@ each, `KEY OP VALUE`, such as `state=finished` or `'config.lr<0.01'` ([filters.m
 **JSON.** `mirror show RUN --json` is one object: `run` (its path), `fields` (the columns of `runs`, with `tags` as a
 list), `config`, `summary`, `history` (`keys`, each with `key`, `rows`, `last_step`, `min`, `max`, `last`; and
 `last_rows`), `files` (null if not mirrored) and `complete` (`history_rows`, `server_rows`, `last_step`, `error`,
-`console_lines`, `system_metrics`, `last_success_at`). The other commands print one object per row, with the names of
-the table as keys. Fields may be added, never changed. NaN and infinities are strings, times are UTC.
+`console_lines`, `system_metric_lines`, `last_success_at`). The other commands print one object per row, with the names
+of the table as keys. Fields may be added, never changed. NaN and infinities are strings, times are UTC.
 
 **Completion.** `mirror --install-completion` sets it up for bash, zsh or fish; `--show-completion` prints it. It
 completes commands, options, projects, names of runs, and keys of config, summary and history, from the published

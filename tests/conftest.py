@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def certificates_are_read_once():
-    """Each client of httpx reads the certificates of all authorities anew: 20 ms, for servers that speak plain HTTP."""
+    """Each client of httpx reads the certificates of all authorities again: 20 ms, even for servers that speak plain HTTP."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
         yield

@@ -14,6 +14,30 @@ from mirror.errors import UsageError
 Filter = Mapping[str, Any] | str | None
 """A filter as JSON text or as values; None matches every run."""
 
+FilterOption = Annotated[
+    str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
+]
+
+InsteadOfRunOption = Annotated[
+    str | None,
+    typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
+]
+"""--filter of commands that otherwise take runs by name."""
+
+FilteredProjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--project", metavar="E/P", help="The project of --filter and --where.", autocompletion=complete.projects
+    ),
+]
+
+RunsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
+    ),
+]
+
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(

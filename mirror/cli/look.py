@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mirror.cli import complete
-from mirror.cli.filters import TermArgument, given_filter
+from mirror.cli.filters import FilterOption, TermArgument, given_filter
 from mirror.cli.invocation import invocation
 from mirror.cli.messages import say, warn
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
@@ -65,9 +65,7 @@ def runs(
     ctx: typer.Context,
     path: PathArgument,
     terms: TermArgument = None,
-    filter_: Annotated[
-        str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
-    ] = None,
+    filter_: FilterOption = None,
     select: Annotated[
         str | None,
         typer.Option(

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mirror.cli import complete
-from mirror.cli.filters import WhereOption, given_filter
+from mirror.cli.filters import FilteredProjectOption, InsteadOfRunOption, RunsArgument, WhereOption, given_filter
 from mirror.cli.invocation import invocation
 from mirror.cli.messages import say, warn
 from mirror.cli.output import replaced, write_text
@@ -22,12 +22,7 @@ HEIGHT = 22
 
 def plot(
     ctx: typer.Context,
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
-        ),
-    ] = None,
+    runs: RunsArgument = None,
     keys: Annotated[
         str,
         typer.Option("--keys", metavar="K,K", help="Keys to draw, one chart per key.", autocompletion=complete.keys),
@@ -53,17 +48,9 @@ def plot(
             autocompletion=complete.groups,
         ),
     ] = None,
-    filter_: Annotated[
-        str | None,
-        typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
-    ] = None,
+    filter_: InsteadOfRunOption = None,
     where: WhereOption = None,
-    project: Annotated[
-        str | None,
-        typer.Option(
-            "--project", metavar="E/P", help="The project of --filter and --where.", autocompletion=complete.projects
-        ),
-    ] = None,
+    project: FilteredProjectOption = None,
     samples: Annotated[
         int, typer.Option("--samples", min=2, metavar="N", help="Rows of each run, evenly spaced.")
     ] = 500,

@@ -96,7 +96,7 @@ def _complete(found: Mapping[str, Any]) -> dict[str, str]:
     history = f"{rows:,} of {on_server:,} rows" if on_server else f"{rows:,} rows"
     if complete["last_step"] >= 0:
         history += f", last step {complete['last_step']:,}"
-    lines = complete["console_lines"]
+    lines, metrics = complete["console_lines"], complete["system_metric_lines"]
     deleted = found["fields"]["deleted_at"]
     at = complete["last_success_at"]
     words = {
@@ -104,7 +104,7 @@ def _complete(found: Mapping[str, Any]) -> dict[str, str]:
         "error": complete["error"] and f"{complete['error']} (will be retried)",
         "deleted": deleted and f"on the server, seen {deleted:%Y-%m-%d %H:%M}",
         "console": "not mirrored" if lines is None else f"{lines:,} lines",
-        "system metrics": "mirrored" if complete["system_metrics"] else "not mirrored",
+        "system metrics": "not mirrored" if metrics is None else f"{metrics:,} lines" if metrics else "none",
         "files": "not mirrored" if found["files"] is None else f"{len(found['files']):,} listed",
         "last sync": f"{at:%Y-%m-%d %H:%M:%S}" if at else "never complete",
     }

@@ -49,7 +49,7 @@ def status(
         ),
     ] = None,
     prometheus: Annotated[bool, typer.Option("--prometheus", help="Print metrics for Prometheus.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
     file: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write to a file, which is replaced in one step."),

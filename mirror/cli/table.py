@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mirror.cli import complete
-from mirror.cli.filters import TermArgument, WhereOption, given_filter
+from mirror.cli.filters import FilterOption, TermArgument, WhereOption, given_filter
 from mirror.cli.invocation import invocation
 from mirror.cli.look import PathArgument
 from mirror.cli.messages import warn
@@ -43,9 +43,7 @@ def table(
         str,
         typer.Option("--agg", metavar="A,A", help="Of mean, ci (its interval), std, min, max, median."),
     ] = "mean,ci",
-    filter_: Annotated[
-        str | None, typer.Option("--filter", metavar="JSON", help="A Mongo-style run filter, as in wandb.Api().runs().")
-    ] = None,
+    filter_: FilterOption = None,
     where: WhereOption = None,
     decimals: Annotated[
         int | None,

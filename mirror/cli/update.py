@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mirror.cli import complete
-from mirror.cli.filters import Filter, WhereOption, given_filter
+from mirror.cli.filters import (
+    Filter,
+    FilteredProjectOption,
+    InsteadOfRunOption,
+    RunsArgument,
+    WhereOption,
+    given_filter,
+)
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say, warn
 from mirror.cli.output import write_text
@@ -22,23 +28,10 @@ if TYPE_CHECKING:
 
 def update(
     ctx: typer.Context,
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN...", help="entity/project/run_id, or a run's id or name alone.", autocompletion=complete.runs
-        ),
-    ] = None,
-    filter_: Annotated[
-        str | None,
-        typer.Option("--filter", metavar="JSON", help="Instead of RUN: every run of --project that matches."),
-    ] = None,
+    runs: RunsArgument = None,
+    filter_: InsteadOfRunOption = None,
     where: WhereOption = None,
-    project: Annotated[
-        str | None,
-        typer.Option(
-            "--project", metavar="E/P", help="The project of --filter and --where.", autocompletion=complete.projects
-        ),
-    ] = None,
+    project: FilteredProjectOption = None,
     name: Annotated[str | None, typer.Option("--name", help="The display name.")] = None,
     notes: Annotated[str | None, typer.Option("--notes", help='Notes; "" clears them.')] = None,
     description: Annotated[str | None, typer.Option("--description", help='The description; "" clears it.')] = None,

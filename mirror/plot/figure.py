@@ -77,7 +77,7 @@ def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
             if curve.counts
             else ""
         )
-        # Neighbouring colours of a long rainbow are told apart by their dashes.
+        # Dashes distinguish neighbouring colours of a long rainbow.
         style = _STYLES[index % len(_STYLES)] if len(chart.curves) > 20 else "-"
         label = f"{shortened(curve.label, 32 if many else 60)}{note}"
         marker = "o" if len(curve.x) == 1 else ""

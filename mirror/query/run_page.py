@@ -60,6 +60,9 @@ def _complete(snapshot: Snapshot, address: Address, fields: dict[str, Any]) -> d
     console = None
     if snapshot.console(address.rid, 1) is not None:
         console = _rows(snapshot, address, "SELECT count(*) AS lines FROM console")[0]["lines"]
+    metrics = None
+    if snapshot.has_system_metrics(address):
+        metrics = _rows(snapshot, address, "SELECT count(DISTINCT step) AS lines FROM system_metrics")[0]["lines"]
     at = snapshot.successes().get(address.key)
     return {
         "history_rows": fields["history_rows"],
@@ -67,7 +70,7 @@ def _complete(snapshot: Snapshot, address: Address, fields: dict[str, Any]) -> d
         "last_step": max((one.last_step for one in snapshot.extents([address.rid]).values()), default=-1),
         "error": aside[0]["error"] if aside else None,
         "console_lines": console,
-        "system_metrics": snapshot.has_system_metrics(address),
+        "system_metric_lines": metrics,
         "last_success_at": at and at.astimezone(UTC).replace(tzinfo=None),
     }
 
@@ -107,7 +110,9 @@ def as_text(value: Any) -> str:
 
 
 def brief(value: Any) -> Any:
-    """A number with at most six digits that matter, for tables that people read; any other value as it is."""
+    """A number with six digits, or all that stand before its point, for tables that people read; other values as is."""
     if not isinstance(value, float) or not math.isfinite(value):
         return value
-    return int(value) if value.is_integer() and abs(value) < _EXACT else float(f"{value:.6g}")
+    if abs(value) < _EXACT and (value.is_integer() or abs(value) >= 1e6):
+        return round(value)
+    return float(f"{value:.6g}")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mirror.cli import log, status
+from mirror.query.run_page import brief
 from mirror.settings.home import Home
 
 
@@ -261,3 +262,11 @@ def test_the_log_is_followed_through_a_rotation(cli: Any, home: Home, monkeypatc
     followed = cli("log", "-f")
     assert (followed.exit_code, followed.stderr) == (130, "interrupted\n")
     assert followed.stdout == "".join(f"2026-01-01 00:00:0{n} pass {n}\n" for n in (1, 2, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.123456789, 0.123457), (2.0, 2), (1795878394.961156, 1795878395), (1e300, 1e300), (-2.5e-9, -2.5e-9)],
+)
+def test_a_number_in_a_table_keeps_what_stands_before_its_point(value: float, shown: float) -> None:
+    assert brief(value) == shown
