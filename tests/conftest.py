@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import ssl
@@ -11,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mirror.settings.home import Home
+from mirror.store.store import Store
+from tests import empty
 
 
 @pytest.hookimpl(trylast=True)
@@ -26,12 +30,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         assert "@" in items[0].nodeid, "this pytest-xdist does not keep groups together with this pytest"
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not go through it again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def certificates_are_read_once():
     """Each client of httpx reads the certificates of all authorities again: 20 ms, even for servers that speak plain HTTP."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_mirrors():
+    """Stores of this process begin with a copy of an empty mirror, unless a test asks for `first_opening`."""
+
+    def opened(home: Home, **options: Any) -> Store:
+        if "storage_version" not in options:
+            empty.put(home)
+        return empty.make(home, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "open", opened)
+        yield
+
+
+@pytest.fixture
+def first_opening(monkeypatch):
+    """The store makes the first files of a home itself, as it does for users."""
+    monkeypatch.setattr(Store, "open", empty.make)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,9 @@ class Daemon:
         serving = asyncio.create_task(control.serve(listener))
         pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke, self._set_back)
         try:
+            log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
+            # Before the first answer on the control socket, so that who asks for the page's address gets it.
+            await self._page.listen_on(self._settings.http.listen)
             if self._settings.projects:
                 await self._unless_stopped(self._sign_in.check())
             asyncio.get_running_loop().add_signal_handler(
@@ -118,8 +121,6 @@ class Daemon:
             self._tasks.keep("publishing", self._publish_regularly)
             self._tasks.keep("local runs", self._local.run)
             self._tasks.keep("pulse", pulse.run)
-            log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
-            await self._page.listen_on(self._settings.http.listen)
             self._notifier.ready()
             self._schedule.start()
             self._tasks.keep("looking for projects", self._search.find)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from graphql import (
@@ -98,18 +99,25 @@ class Documents:
         return values
 
     def _compile(self, query: str) -> dict[str, Operation]:
-        try:
-            document = parse(query, no_location=True)
-        except GraphQLError as error:
-            raise InvalidDocument([error]) from error
-        errors = validate(self.schema, document)
-        if errors:
-            raise InvalidDocument(errors)
+        document = _valid(self.schema, query)
         return {
             _name(node): Operation(_name(node), node, _Compiler(self.schema, self.resolvers, document).operation(node))
             for node in document.definitions
             if isinstance(node, OperationDefinitionNode)
         }
+
+
+@lru_cache(maxsize=256)
+def _valid(schema: GraphQLSchema, query: str) -> DocumentNode:
+    """The document, if it is valid: servers of one process, of which tests start many, check it once."""
+    try:
+        document = parse(query, no_location=True)
+    except GraphQLError as error:
+        raise InvalidDocument([error]) from error
+    errors = validate(schema, document)
+    if errors:
+        raise InvalidDocument(errors)
+    return document
 
 
 def _name(node: OperationDefinitionNode) -> str:

@@ -120,9 +120,18 @@ class Database:
         with suppress(FileNotFoundError):
             log_file(self.path).chmod(0o600)
 
-    def scan(self) -> None:
-        """Read every value of every table. Raises duckdb.Error if one cannot be read."""
-        scan(self._connection, CATALOG)
+    def scan(self, catalog: str = CATALOG) -> None:
+        """Read every value of every table of the state file, or of another attached one. Raises duckdb.Error."""
+        scan(self._connection, catalog)
+
+    @contextmanager
+    def attached(self, path: Path) -> Iterator[str]:
+        """Have another DuckDB file open for reading inside the block, as the catalog that is returned."""
+        self.run(f"ATTACH {literal(path)} AS attached (READ_ONLY)")
+        try:
+            yield "attached"
+        finally:
+            self.run("DETACH attached")
 
     def is_cut(self, descriptor: int) -> bool:
         """Return True if the file, open as `descriptor`, is shorter than DuckDB expects, so its end was cut off."""

@@ -6,12 +6,10 @@ import os
 import uuid
 from pathlib import Path
 
-import duckdb
-
 from mirror.errors import StoreError
 from mirror.store import files
 from mirror.store.blocks import HEADERS, Comparison
-from mirror.store.database import Database, log_file, scan
+from mirror.store.database import CATALOG, Database, log_file
 from mirror.store.sharing import Sharing
 
 
@@ -61,11 +59,12 @@ def fingerprint(target: Path) -> tuple[int, int, int] | None:
 
 
 def _verify(db: Database, copy: Path, *, whole: bool) -> None:
-    """Open the copy as a reader does and compare its counts with the store; with `whole`, read all of it."""
-    count = "SELECT (SELECT count(*) FROM store.runs), (SELECT count(*) FROM store.history_tail)"
-    with duckdb.connect(str(copy), read_only=True) as reader:
-        found = reader.execute(count).fetchall()
+    """Open the copy as a second file and compare its counts with the store; with `whole`, read all of it."""
+    count = "SELECT (SELECT count(*) FROM {0}.store.runs), (SELECT count(*) FROM {0}.store.history_tail)"
+    # An instance of DuckDB for a reader takes 20 ms, and attaching the file to the one that is there 1 ms.
+    with db.attached(copy) as name:
+        found = db.run(count.format(name))
         if whole:
-            scan(reader, reader.execute("SELECT current_database()").fetchall()[0][0])
-    if found != db.run(count):
+            db.scan(name)
+    if found != db.run(count.format(CATALOG)):
         raise StoreError(f"the copy for readers differs from {db.path}; readers keep the previous one, try again")

@@ -17,7 +17,10 @@ import pytest
 
 from mirror.control import Control
 from mirror.sandbox import Sandbox, World
+from mirror.settings.home import Home
+from tests import empty
 from tests.conftest import InProcess
+from tests.forked import Forked
 from tests.reading import rows
 
 CONFIG = """projects = {projects}
@@ -94,29 +97,32 @@ class Bench:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     @contextmanager
-    def daemon(self, prelude="", stderr=None, *, verbose=False, **environ):
-        """A running daemon, asked to stop at the end; it must end by itself with exit code 0.
+    def daemon(self, prelude="", stderr=None, *, verbose=False, ends_with=0, **environ):
+        """A running daemon, asked to stop at the end; it must end by itself, with exit code 0 or another one.
 
         `prelude` is Python that the process runs before it, to bring about what does not happen by itself. What it
         writes to stderr goes to a file if nowhere else: a pipe that nobody reads would hold it up once it is full. With
         `verbose` its log also has the passes that found nothing new.
         """
+        empty.put(Home(data=self.home, config=self.home / "config.toml"))
         words = ["-v", "daemon"] if verbose else ["daemon"]
-        code = f"import sys\n{prelude}\nfrom mirror.cli import main\nsys.exit(main({words!r}))"
         said = self.root / "daemon.stderr"
-        with said.open("w") as file:
-            process = subprocess.Popen(
-                [sys.executable, *(["-c", code] if prelude else ["-m", "mirror.cli", *words])],
-                env={**self.environ, **environ},
-                stderr=file if stderr is None else stderr,
-            )
+        said.write_text("")
+        environ = {**self.environ, **environ}
+        process: Forked | subprocess.Popen[bytes]
+        if stderr is None:
+            process = Forked(words, environ, said, prelude)
+        else:
+            code = f"import sys\n{prelude}\nfrom mirror.cli import main\nsys.exit(main({words!r}))"
+            arguments = ["-c", code] if prelude else ["-m", "mirror.cli", *words]
+            process = subprocess.Popen([sys.executable, *arguments], env=environ, stderr=stderr)
         try:
             self.until(lambda: Control.find(self.home / "mirror.sock") or process.poll() is not None)
             assert process.poll() is None, said.read_text()
             yield process
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(15) == 0, said.read_text()
+            assert process.wait(15) == ends_with, said.read_text()
         finally:
             if process.poll() is None:
                 process.kill()

@@ -46,6 +46,8 @@ def page(browser, link):
     page.goto(link)
     expect(page.get_by_role("heading", name="team/vision")).to_be_visible()
     expect(page.get_by_role("button", name="Columns")).to_be_enabled()
+    expect(page.locator("#table tbody tr:not(.gap)").nth(1)).to_be_visible()
+    expect(page.locator("[aria-busy]")).to_have_count(0)
     yield page
     context.close()
     assert errors == []
