@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -391,3 +392,34 @@ def test_without_the_server_the_mirror_says_what_it_does_not_serve(offline: Serv
         assert error["message"].startswith(f"the mirror does not serve this ({missing}"), error
         assert f"cannot reach {offline.server.url}" in error["message"], error
     assert offline.ask(VIEWER["query"])["data"]["viewer"] == {"username": "ada", "entity": "team"}
+
+
+def test_clients_that_ask_at_once_get_the_answers_of_one(live: Served) -> None:
+    """Sixteen connections, each with other questions, so that an answer that went to another would be seen."""
+    history = (
+        "query H($project: String!, $entity: String!, $run: String!, $specs: [JSONString!]!) "
+        "{ project(name: $project, entityName: $entity) "
+        "{ run(name: $run) { name config historyLineCount sampledHistory(specs: $specs) } } }"
+    )
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (history, {**HERE, "run": f"run{run}", "specs": [json.dumps({"keys": ["_step", key], "samples": samples})]})
+        for run in range(5)
+        for key in ("loss", "acc")
+        for samples in (3, 500)
+    ]
+    asked += [(RUNS, {**HERE, "filters": json.dumps({"tags": f"t{tag}"}), "perPage": 1 + tag}) for tag in (0, 1)]
+
+    def answers(start: int) -> list[tuple[int, dict[str, Any]]]:
+        order = [(start + offset) % len(asked) for offset in range(len(asked))]
+        with live.client() as client:
+            return [
+                (each, client.post("/graphql", json={"query": asked[each][0], "variables": asked[each][1]}).json())
+                for each in order
+            ]
+
+    alone = dict(answers(0))
+    assert all("errors" not in answer for answer in alone.values())
+    assert len({json.dumps(answer) for answer in alone.values()}) == len(asked)
+    with ThreadPoolExecutor(16) as pool:
+        for found in pool.map(answers, range(16)):
+            assert dict(found) == alone
