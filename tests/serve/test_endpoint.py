@@ -407,7 +407,8 @@ def test_clients_that_ask_at_once_get_the_answers_of_one(live: Served) -> None:
         for key in ("loss", "acc")
         for samples in (3, 500)
     ]
-    listing = RUNS.replace("cursor } pageInfo { endCursor hasNextPage }", "}")  # a cursor names the answer that it is of
+    # A cursor belongs to the answer that it came with.
+    listing = RUNS.replace("cursor } pageInfo { endCursor hasNextPage }", "}")
     asked += [(listing, {**HERE, "filters": json.dumps({"tags": f"t{tag}"}), "perPage": 1 + tag}) for tag in (0, 1)]
 
     def answers(start: int) -> list[tuple[int, dict[str, Any]]]:
