@@ -1,4 +1,4 @@
-"""Compiles a filter and an order to DuckDB SQL over `store.runs AS r`. All values are bound parameters."""
+"""Compiles a filter and an order to DuckDB SQL over `store.run_records AS r`. All values are bound parameters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A filter and an order as SQL over `store.runs AS r`. `where` is never null.
+    """A filter and an order as SQL over `store.run_records AS r`. `where` is never null.
 
     `clauses` are in the order of the filter, each before its parts. `keys` are the config and summary keys in filter
     and order, as (doc, key). `warnings` report what is legal but probably a mistake.
@@ -50,7 +50,7 @@ class Compiled:
     @property
     def sql(self) -> str:
         """The complete statement: the `rid` of each matching run, in order."""
-        return f"SELECT r.rid FROM store.runs AS r WHERE {self.where} ORDER BY {self.order_by}"
+        return f"SELECT r.rid FROM store.run_records AS r WHERE {self.where} ORDER BY {self.order_by}"
 
     @property
     def params(self) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ _TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.rid ASC"))
 
 
 def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
-    """Compile to a complete ORDER BY list over `store.runs AS r`. Also returns the (doc, key) pairs that it reads.
+    """Compile to an ORDER BY list over `store.run_records AS r`. Also returns the (doc, key) pairs that it reads.
 
     In both directions, numbers come before text, and missing values and NaN come last. Ties are ordered by creation
     time, then as on the server. Raises FilterError for an unknown field.
@@ -56,8 +56,8 @@ def _term(target: Column | Tags | Document, direction: str) -> Fragment:
             return Fragment(f"nullif(r.tags, '') {direction} NULLS LAST")
         case Tags(index):
             return fragment(
-                f"(SELECT min(t.tag) FROM store.run_tags AS t WHERE t.rid = r.rid AND t.position = {{}}) {direction}"
-                " NULLS LAST",
+                "(SELECT min(t.tag) FROM store.tag_positions AS t WHERE t.rid = r.rid AND t.position = {}) "
+                f"{direction} NULLS LAST",
                 bound(index),
             )
         case Document():

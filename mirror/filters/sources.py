@@ -1,4 +1,4 @@
-"""Conditions over `store.runs AS r`: the runs that have a value at a path that passes a test.
+"""Conditions over `store.run_records AS r`: the runs that have a value at a path that passes a test.
 
 The leaf form reads `store.leaves`, and the JSON text of lists for what has no rows there: elements of long lists, and
 what a path finds inside lists. The JSON form reads whole documents; it is the reference for the leaf form, and is also
@@ -76,16 +76,16 @@ def tag_values(tags: Tags, *, whole: bool) -> Fragment:
     """The tags of all runs, or those at one position, as rows of `TAG`. `whole` adds the whole list of each run."""
     columns = "'string' AS kind, CAST(NULL AS DOUBLE) AS number, t.tag AS text"
     if tags.index is not None:
-        rows = f"SELECT t.rid, {columns}, FALSE AS element FROM store.run_tags AS t WHERE t.position = {{}}"
+        rows = f"SELECT t.rid, {columns}, FALSE AS element FROM store.tag_positions AS t WHERE t.position = {{}}"
         return fragment(rows, bound(tags.index))
-    each = f"SELECT t.rid, {columns}, TRUE AS element FROM store.run_tags AS t"
+    each = f"SELECT t.rid, {columns}, TRUE AS element FROM store.tag_positions AS t"
     if not whole:
         return Fragment(each)
     return Fragment(
         f"{each} UNION ALL SELECT t.rid, 'list', NULL, CAST(to_json(list(t.tag ORDER BY t.position)) AS VARCHAR), FALSE"
-        " FROM store.run_tags AS t GROUP BY t.rid"
-        " UNION ALL SELECT o.rid, 'list', NULL, '[]', FALSE FROM store.runs AS o"
-        " WHERE o.rid NOT IN (SELECT t.rid FROM store.run_tags AS t)"
+        " FROM store.tag_positions AS t GROUP BY t.rid"
+        " UNION ALL SELECT o.rid, 'list', NULL, '[]', FALSE FROM store.run_records AS o"
+        " WHERE o.rid NOT IN (SELECT t.rid FROM store.tag_positions AS t)"
     )
 
 

@@ -23,19 +23,23 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-def open_plain(path: Path) -> DuckDBPyConnection:
+def open_plain(path: Path, *, relations_only: bool = False) -> DuckDBPyConnection:
     """Open the published file read-only and without further restrictions, for our own statements and the Python API.
 
-    The caller closes it. Raises StoreError if nothing was published yet, or if the file cannot be read.
+    The caller closes it. Raises StoreError if nothing was published yet, or if the file cannot be read; unless only the
+    published relations are needed, also for a file of an older program whose tables have other names.
     """
     if not path.exists():
         raise nothing_mirrored(path)
     import duckdb
 
     try:
-        return duckdb.connect(str(path), read_only=True)
+        connection = duckdb.connect(str(path), read_only=True)
+        if not relations_only:
+            _check_tables(connection, path)
     except duckdb.Error as error:
         raise unreadable(path, error) from error
+    return connection
 
 
 @contextmanager
@@ -67,6 +71,7 @@ def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
         connection.execute(f"ATTACH {literal(path)} AS mirror (READ_ONLY)").fetchall()
         connection.execute(f"SET temp_directory = {literal(spill)}").fetchall()
         quiet(connection)
+        _check_tables(connection, path, "mirror.")
     except duckdb.Error as error:
         raise unreadable(path, error) from error
     return connection
@@ -94,17 +99,27 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
 
 
 def open_restricted(
-    path: Path, history: Path, *, spill: str = "", memory: str | None = None, threads: int | None = None
+    path: Path,
+    history: Path,
+    *,
+    spill: str = "",
+    memory: str | None = None,
+    threads: int | None = None,
+    published: Path | None = None,
 ) -> DuckDBPyConnection:
     """Open a published file read-only, with access to its segments and to no other files; the caller closes it.
 
-    What does not fit in memory goes to the folder `spill`; without a folder such a query fails. Raises duckdb.Error.
+    `published` is the name for messages, if `path` is a temporary one.
+
+    What does not fit in memory goes to the folder `spill`; without a folder such a query fails. Raises duckdb.Error,
+    and StoreError for a file whose tables have other names, as those of an older program have.
     """
     import duckdb
 
     connection = duckdb.connect(str(path), read_only=True, config=_CLOSED)
     try:
         quiet(connection)
+        _check_tables(connection, published or path)
         for statement in (
             f"SET temp_directory = {literal(spill)}",
             *([f"SET memory_limit = {literal(memory)}"] if memory else []),
@@ -119,6 +134,17 @@ def open_restricted(
         connection.close()
         raise
     return connection
+
+
+def _check_tables(connection: DuckDBPyConnection, path: Path, catalog: str = "") -> None:
+    """Close the connection and raise StoreError if the tables of the file have other names than we read."""
+    from mirror.store import migrations
+
+    try:
+        migrations.check_readable(path, lambda sql: connection.execute(sql).fetchall(), catalog)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def version_of(path: Path) -> str:

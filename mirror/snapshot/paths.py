@@ -36,7 +36,7 @@ class Project(NamedTuple):
 def projects(connection: DuckDBPyConnection) -> list[Project]:
     """Every mirrored project."""
     # Not the relation `projects`, which counts every run.
-    rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY ALL").fetchall()
+    rows = connection.execute("SELECT entity, project FROM store.project_records ORDER BY ALL").fetchall()
     return [Project(*row) for row in rows]
 
 

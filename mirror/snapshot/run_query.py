@@ -134,7 +134,7 @@ class RunQuery:
     def rids(self) -> list[int]:
         """The rids of the matching runs, in order, in one query."""
         sql = (
-            f"SELECT r.rid\nFROM store.runs AS r\n"
+            f"SELECT r.rid\nFROM store.run_records AS r\n"
             f"WHERE ({self.scope_sql})\n  AND ({self.compiled.where})\nORDER BY {self.compiled.order_by}"
         )
         params = [*self.scope_params, *self.compiled.where_params, *self.compiled.order_params]
@@ -204,12 +204,12 @@ class RunQuery:
         order = self.compiled.order_by
         sql = (
             f"SELECT r.rid, r.entity, r.project, r.run_id, row_number() OVER (ORDER BY {order}) AS position\n"
-            f"FROM store.runs AS r\nWHERE ({self.scope_sql})\n  AND ({self.compiled.where})"
+            f"FROM store.run_records AS r\nWHERE ({self.scope_sql})\n  AND ({self.compiled.where})"
         )
         return sql, [*self.compiled.order_params, *self.scope_params, *self.compiled.where_params]
 
     def _counting(self) -> tuple[str, list[Any]]:
-        sql = f"SELECT count(*) FROM store.runs AS r WHERE ({self.scope_sql}) AND ({self.compiled.where})"
+        sql = f"SELECT count(*) FROM store.run_records AS r WHERE ({self.scope_sql}) AND ({self.compiled.where})"
         return sql, [*self.scope_params, *self.compiled.where_params]
 
     def _run_columns(self) -> list[str]:
@@ -248,7 +248,7 @@ class RunQuery:
             "SELECT DISTINCT doc, key, CASE WHEN kind <> 'number' THEN kind "
             f"WHEN {INTEGER} THEN 'integer' ELSE 'number' END FROM store.leaves "
             f"WHERE key IN ({', '.join('?' * len(keys))}) AND element IS NULL AND kind <> 'null' "
-            f"AND rid IN (SELECT r.rid FROM store.runs AS r WHERE {self.scope_sql})",
+            f"AND rid IN (SELECT r.rid FROM store.run_records AS r WHERE {self.scope_sql})",
             [*(key for _, key in keys), *self.scope_params],
         ).fetchall()
         kinds: dict[tuple[str, str], set[str]] = {}

@@ -62,7 +62,7 @@ def fingerprint(target: Path) -> tuple[int, int, int] | None:
 
 def _verify(db: Database, copy: Path, *, whole: bool) -> None:
     """Open the copy as a reader does and compare its counts with the store; with `whole`, read all of it."""
-    count = "SELECT (SELECT count(*) FROM store.runs), (SELECT count(*) FROM store.history_tail)"
+    count = "SELECT (SELECT count(*) FROM store.run_records), (SELECT count(*) FROM store.history_tail)"
     with duckdb.connect(str(copy), read_only=True) as reader:
         found = reader.execute(count).fetchall()
         if whole:

@@ -13,19 +13,21 @@ from mirror.filters import compile as compile_filter
 from mirror.snapshot.run_query import holds_list
 from mirror.store.leaves import LeafColumns
 
-MIGRATION = Path(__file__).parents[2] / "sql" / "migrations" / "0001_initial.sql"
+MIGRATIONS = sorted((Path(__file__).parents[2] / "sql" / "migrations").glob("*.sql"))
 
 
 def database() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(config={"threads": 1})
     con.execute("CREATE SCHEMA IF NOT EXISTS store").fetchall()
-    con.execute(MIGRATION.read_text()).fetchall()
+    con.execute("CREATE TABLE store.migrations (number BIGINT, name VARCHAR, applied_at TIMESTAMP)").fetchall()
+    for migration in MIGRATIONS:
+        con.execute(migration.read_text()).fetchall()
     return con
 
 
 def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
-    """Replace all runs. A run is a dict of columns of store.runs, with `config` and `summary` as values, and `tags`."""
-    for table in ("runs", "run_tags", "leaves"):
+    """Replace all runs. A run is a dict of columns of their table, with `config` and `summary` as values, and `tags`."""
+    for table in ("run_records", "tag_positions", "leaves"):
         con.execute(f"DELETE FROM store.{table}").fetchall()
     columns = LeafColumns()
     rows: dict[tuple[str, ...], list[list[Any]]] = {}
@@ -44,12 +46,12 @@ def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
         tags = row.get("tags", [])
         row["tags"] = ",".join(tags)
         for position, tag in enumerate(tags):
-            con.execute("INSERT INTO store.run_tags VALUES (?, ?, ?)", [rid, position, tag]).fetchall()
+            con.execute("INSERT INTO store.tag_positions VALUES (?, ?, ?)", [rid, position, tag]).fetchall()
         rows.setdefault(tuple(row), []).append(list(row.values()))
     for names, group in rows.items():
         marks = ", ".join(f"({', '.join('?' for _ in names)})" for _ in group)
         values = [value for row in group for value in row]
-        con.execute(f"INSERT INTO store.runs ({', '.join(names)}) VALUES {marks}", values).fetchall()
+        con.execute(f"INSERT INTO store.run_records ({', '.join(names)}) VALUES {marks}", values).fetchall()
     leaves = columns.table()
     con.register("new_leaves", leaves)
     con.execute("INSERT INTO store.leaves SELECT * FROM new_leaves").fetchall()

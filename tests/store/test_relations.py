@@ -243,12 +243,12 @@ def test_a_project_shows_its_counts_and_how_fresh_it_is(store):
 
 
 def test_names_that_look_like_sql_are_only_names(store):
-    odd = ProjectKey("o'neil", 'a"; drop table store.runs; --')
+    odd = ProjectKey("o'neil", 'a"; drop table store.run_records; --')
     write(store, run(project=odd, config={'"; drop': 1}), history=[curve("a1", [0])], project=odd)
     store.tail_values = 0
     assert store.seal()
     assert read(store, "select entity, project, step from history") == [("o'neil", odd.project, 0)]
-    assert read(store, """select "config.""; drop" from "o'neil/a""; drop table store.runs; --" """) == [(1.0,)]
+    assert read(store, """select "config.""; drop" from "o'neil/a""; drop table store.run_records; --" """) == [(1.0,)]
 
 
 def test_the_published_file_cannot_be_written(store):
@@ -259,7 +259,7 @@ def test_the_published_file_cannot_be_written(store):
         duckdb.connect(str(store.home.published), read_only=True) as reader,
         pytest.raises(duckdb.InvalidInputException),
     ):
-        reader.execute("delete from store.runs").fetchall()
+        reader.execute("delete from store.run_records").fetchall()
 
 
 def test_the_page_of_relations_tells_of_every_relation_and_column():
