@@ -125,6 +125,19 @@ def test_schema_main_holds_the_contract_and_one_relation_a_project(store):
     assert [name for (name,) in names] == sorted([*CONTRACT, "team/vision"])
 
 
+def test_no_table_of_the_store_has_the_name_of_a_relation(store):
+    """Tools that ask for the columns of a name, without its schema, get those of the relation alone."""
+    write(store, run(config={"lr": 0.1}), history=[curve("a1", range(10))])
+    tables = "select table_name from information_schema.tables where table_schema = '{}'"
+    inner, shown = ({name for (name,) in read(store, tables.format(schema))} for schema in ("store", "main"))
+    assert len(inner) > 20
+    assert {name.lower() for name in inner} & {name.lower() for name in shown} == set()
+    for relation, columns in CONTRACT.items():
+        path = [] if relation == "projects" else ["run_path"]
+        named = "select column_name from information_schema.columns where table_name = ? order by ordinal_position"
+        assert [name for (name,) in read(store, named, relation)] == [*columns, *path]
+
+
 def test_a_run_is_a_row(store):
     write(
         store,
