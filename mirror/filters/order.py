@@ -5,6 +5,7 @@ from __future__ import annotations
 from mirror.errors import FilterError
 from mirror.filters.fields import Column, Document, Tags, resolve
 from mirror.filters.fragment import Fragment, bound, fragment, joined
+from mirror.filters.published import refuse_unpublished, tag_at
 
 DEFAULT_ORDER = "-created_at"
 MAX_PARTS = 16
@@ -13,11 +14,12 @@ _TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.rid ASC"))
 """The mirror numbers runs in the order in which the server lists them by creation."""
 
 
-def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
+def ordering(order: str, *, published: bool = False) -> tuple[Fragment, list[tuple[str, str]]]:
     """Compile to an ORDER BY list over `store.run_records AS r`. Also returns the (doc, key) pairs that it reads.
 
-    In both directions, numbers come before text, and missing values and NaN come last. Ties are ordered by creation
-    time, then as on the server. Raises FilterError for an unknown field.
+    `published` leaves out what the published relations do not have. In both directions, numbers come before text, and
+    missing values and NaN come last. Ties are ordered by creation time, then as on the server. Raises FilterError for
+    an unknown field.
     """
     terms: list[Fragment] = []
     keys: list[tuple[str, str]] = []
@@ -42,7 +44,7 @@ def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
             raise FilterError(f"order {part.strip()!a}: the text contains half of a surrogate pair") from None
         if isinstance(target, Document):
             keys.append((target.doc, target.key))
-        terms.append(_term(target, direction))
+        terms.append(_published(target, direction) if published else _term(target, direction))
     ties = [tie for tie in _TIES if not any(term.text.startswith(tie.text.split(" ")[0] + " ") for term in terms)]
     return joined(", ", [*terms, *ties]), keys
 
@@ -62,6 +64,15 @@ def _term(target: Column | Tags | Document, direction: str) -> Fragment:
             )
         case Document():
             return _of_leaf(target, direction)
+
+
+def _published(target: Column | Tags | Document, direction: str) -> Fragment:
+    match target:
+        case Column() as column:
+            refuse_unpublished(column)
+        case Tags(int() as index):
+            return Fragment(f"{tag_at(index)} {direction} NULLS LAST")
+    return _term(target, direction)
 
 
 def _of_leaf(target: Document, direction: str) -> Fragment:

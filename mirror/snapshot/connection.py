@@ -22,6 +22,9 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
 }
 
+_INNER = re.compile(r"(?:\w+\.)?store\.\w+|pg_\w+")
+"""Tables that are not for queries: those of the store, and those that DuckDB has for clients of PostgreSQL."""
+
 
 def open_plain(path: Path, *, relations_only: bool = False) -> DuckDBPyConnection:
     """Open the published file read-only and without further restrictions, for our own statements and the Python API.
@@ -201,7 +204,7 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
         return QueryError(type(error).__name__)
     head, mark, excerpt = message.partition("\n\nLINE ")
     # For a query that fails half-way, DuckDB 1.5 puts this in front of the error itself.
-    text = " ".join(head.split()).rpartition("closed pending query result Error: ")[2]
+    text = _published_only(" ".join(head.split()).rpartition("closed pending query result Error: ")[2])
     marked = re.match(r"(\d+): (.*)\n(\s*)\^", excerpt) if mark else None
     if marked:
         # DuckDB cuts the excerpt of a long line on both sides; then the column is unknown, so quote the text there.
@@ -214,3 +217,23 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
     elif names_segment(text):
         text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"
     return QueryError(text)
+
+
+def _published_only(text: str) -> str:
+    """DuckDB's message, in which it offers only published relations: not our tables, nor those of DuckDB itself."""
+    offer = re.search(r' Did you mean "(.+)"\?', text)
+    if offer is None:
+        return text
+    names = offer[1].split(" or ")
+    published = [name for name in names if not _INNER.fullmatch(name)]
+    if published == names:
+        return text
+    if not published:
+        from mirror.filters import nearest
+        from mirror.store.comments import RELATIONS
+
+        wrong = re.search(r"Table with name (.+) does not exist", text)
+        near = nearest(wrong[1], list(RELATIONS)) if wrong else None
+        published = [near] if near else []
+    advice = f' Did you mean "{" or ".join(published)}"?' if published else " SHOW TABLES lists the relations"
+    return text.replace(offer[0], advice)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import QueryError, UsageError
-from mirror.filters import Compiled, missing
+from mirror.errors import FilterError, QueryError, UsageError
+from mirror.filters import Compiled, inlined, missing
 from mirror.filters import compile as compile_filter
 from mirror.snapshot.paths import Project, find_projects, nearest_of, scope
 from mirror.snapshot.result import Result
@@ -38,6 +39,8 @@ class RunQuery:
     scope_sql: str
     scope_params: list[Any]
     several_projects: bool
+    asked: tuple[Mapping[str, Any] | str | None, str | None] = (None, None)
+    """The filter and the order that were compiled."""
 
     @classmethod
     def build(
@@ -55,7 +58,8 @@ class RunQuery:
         Raises FilterError for an invalid filter or order, QueryError for a project that is not mirrored.
         """
         chosen = find_projects(connection, projects, entity) if projects else []
-        return cls._over(connection, chosen, compile_filter(conditions, order), deleted=deleted)
+        query = cls._over(connection, chosen, compile_filter(conditions, order), deleted=deleted)
+        return replace(query, asked=(conditions, order))
 
     @classmethod
     def of(
@@ -141,12 +145,31 @@ class RunQuery:
         return [rid for (rid,) in self.connection.execute(sql, params).fetchall()]
 
     def explain(self) -> dict[str, Any]:
-        """The SQL and its parameters, how many runs match, and how many match each clause of the filter by itself."""
+        """SQL over the published relations, how many runs match, and how many match each clause by itself.
+
+        `sql` finds the same runs as the filter; it is None if no published relation has a field of the filter or the
+        order, and `no_sql` says which.
+        """
         from mirror.filters import explain
 
-        sql, params = self._matching()
         clauses = explain(self.connection, self.compiled, self.scope_sql, self.scope_params)
-        return {"sql": sql, "params": params, "runs": self.count(), "clauses": clauses}
+        found: dict[str, Any] = {"sql": None, "params": [], "runs": self.count(), "clauses": clauses}
+        try:
+            return {**found, "sql": self._published()}
+        except FilterError as error:
+            return {**found, "no_sql": str(error)}
+
+    def _published(self) -> str:
+        """The filter as one statement over the published relations, with its values in it. Raises FilterError."""
+        lists = partial(holds_list, self.connection)
+        compiled = compile_filter(*self.asked, form="relations", holds_list=lists)
+        scope = self.scope_sql.removeprefix("TRUE AND ")
+        conditions = "\n  AND ".join(part for part in (scope, compiled.where) if part != "TRUE")
+        sql = (
+            f"SELECT r.entity, r.project, r.run_id, r.name\nFROM runs AS r\n"
+            f"{f'WHERE {conditions}' if conditions else ''}\nORDER BY {compiled.order_by}"
+        )
+        return inlined(sql, [*self.scope_params, *compiled.where_params, *compiled.order_params])
 
     def warnings(self) -> list[str]:
         """Likely mistakes in the filter: suspicious conditions, and keys that no run has."""

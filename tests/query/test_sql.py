@@ -84,6 +84,26 @@ def test_show_summarize_and_explain_answer(mirror: Any) -> None:
         ("selec 1", 'Parser Error: syntax error at or near "selec" (line 1, column 1)'),
         ("select 1 +\n  nosuch from runs", "(line 2, column 3)"),
         ("select run_idd from run_tags", "(line 1, column 8)"),
+        (
+            "from leave",
+            "Catalog Error: Table with name leave does not exist! SHOW TABLES lists the relations (line 1, column 6)",
+        ),
+        (
+            "from wide_1",
+            "Catalog Error: Table with name wide_1 does not exist! SHOW TABLES lists the relations (line 1, column 6)",
+        ),
+        (
+            "from run_tag",
+            'Catalog Error: Table with name run_tag does not exist! Did you mean "run_tags"? (line 1, column 6)',
+        ),
+        (
+            "from run_key",
+            'Catalog Error: Table with name run_key does not exist! Did you mean "run_tags"? (line 1, column 6)',
+        ),
+        (
+            "from tags",
+            'Catalog Error: Table with name tags does not exist! Did you mean "run_tags"? (line 1, column 6)',
+        ),
         ("from nosuch", "Catalog Error: Table with name nosuch does not exist!"),
         ("select cast('x' as int)", "Conversion Error: Could not convert string 'x' to INT32"),
         (f"select {', '.join(f'{n} as column_number_{n}' for n in range(30))}, nosuch", "(line 1, at `nosuch`)"),
