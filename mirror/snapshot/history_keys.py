@@ -75,6 +75,23 @@ def last_numbers(connection: DuckDBPyConnection, rids: Sequence[int]) -> list[tu
     return connection.execute(keys, params).fetchall()
 
 
+class Sizes(NamedTuple):
+    """Of some keys of a run: the number of values, the rows that there are at least, and the number of keys."""
+
+    values: int
+    rows: int
+    keys: int
+
+
+def sizes(connection: DuckDBPyConnection, rids: Sequence[int], keys: Sequence[str]) -> dict[int, Sizes]:
+    """How much these runs logged under these keys, or under all if none is given, by rid."""
+    here, params = among(rids)
+    named = " AND key IN (SELECT unnest(?::VARCHAR[]))" if keys else ""
+    sql = f"SELECT rid, sum(rows)::BIGINT, max(rows), count(*) FROM store.run_keys WHERE {here}{named} GROUP BY rid"
+    rows = connection.execute(sql, [*params, *([list(keys)] if keys else [])]).fetchall()
+    return dict.fromkeys(rids, Sizes(0, 0, 0)) | {rid: Sizes(*size) for rid, *size in rows}
+
+
 def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
     """The first step at which a run logged anything; None for a run without history."""
     found = connection.execute("SELECT min(first_step) FROM store.run_keys WHERE rid = ?", [rid]).fetchall()
