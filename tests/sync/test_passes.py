@@ -202,13 +202,22 @@ def test_one_run_alone_can_be_synced_and_an_unknown_one_is_named(rig):
     assert rig.sql("select run_id, history_rows from runs") == [("one", 3)]
     result = rig.sync("team/p/nope")["team/p"]
     assert result.error is not None
-    assert "no run nope in team/p" in result.error
+    assert result.error == f"no run nope in team/p on {rig.sandbox.url}; the last part of a path is a run id"
+    result = rig.sync("team/p/onee")["team/p"]
+    assert result.error == f"no run onee in team/p on {rig.sandbox.url}; did you mean one?"
 
 
 def test_an_unknown_project_is_an_error_that_names_it(rig):
     result = rig.sync("team/none")["team/none"]
     assert result.error == f"team/none is not on {rig.sandbox.url}, or the key may not read it; check the spelling"
     assert result.exit_code == 1
+    add(rig, "one", project="vision")
+    rig.sync("team/vision")
+    result = rig.sync("team/visoin")["team/visoin"]
+    assert (
+        result.error
+        == f"team/visoin is not on {rig.sandbox.url}, or the key may not read it; did you mean team/vision?"
+    )
 
 
 def test_filters_and_globs_narrow_what_is_mirrored(rig):
