@@ -5,7 +5,7 @@ from __future__ import annotations
 from mirror.errors import FilterError
 from mirror.filters.fields import Column, Document, Tags, resolve
 from mirror.filters.fragment import Fragment, bound, fragment, joined
-from mirror.filters.published import refuse_unpublished, tag_at
+from mirror.filters.published import refuse_unpublished
 
 DEFAULT_ORDER = "-created_at"
 MAX_PARTS = 16
@@ -44,7 +44,9 @@ def ordering(order: str, *, published: bool = False) -> tuple[Fragment, list[tup
             raise FilterError(f"order {part.strip()!a}: the text contains half of a surrogate pair") from None
         if isinstance(target, Document):
             keys.append((target.doc, target.key))
-        terms.append(_published(target, direction) if published else _term(target, direction))
+        if published and isinstance(target, Column):
+            refuse_unpublished(target)
+        terms.append(_term(target, direction))
     ties = [tie for tie in _TIES if not any(term.text.startswith(tie.text.split(" ")[0] + " ") for term in terms)]
     return joined(", ", [*terms, *ties]), keys
 
@@ -64,15 +66,6 @@ def _term(target: Column | Tags | Document, direction: str) -> Fragment:
             )
         case Document():
             return _of_leaf(target, direction)
-
-
-def _published(target: Column | Tags | Document, direction: str) -> Fragment:
-    match target:
-        case Column() as column:
-            refuse_unpublished(column)
-        case Tags(int() as index):
-            return Fragment(f"{tag_at(index)} {direction} NULLS LAST")
-    return _term(target, direction)
 
 
 def _of_leaf(target: Document, direction: str) -> Fragment:

@@ -1,8 +1,7 @@
 """Filters as SQL over the published relations, for people to read, run and change.
 
-`runs`, `config_values`, `summary_values` and `run_tags` have less than the tables of the store: no rows for elements of
-lists and for objects with members, and no positions of tags. So lists are searched in their text, and what an object
-may match in the documents.
+`config_values` and `summary_values` have less than the tables of the store: no rows for elements of lists and for
+objects with members. So lists are searched in their text, and what an object may match in the documents.
 """
 
 from __future__ import annotations
@@ -13,22 +12,30 @@ from typing import Any
 
 from mirror.errors import FilterError
 from mirror.filters.fields import Column, Document, Tags
-from mirror.filters.fragment import FALSE, Fragment, among, fragment, joined
+from mirror.filters.fragment import FALSE, Fragment, among, fragment
 from mirror.filters.rows import Row
-from mirror.filters.sources import HoldsList, Passes, at_key, in_document, in_elements, in_lists, some_of
+from mirror.filters.sources import (
+    TAG,
+    HoldsList,
+    Passes,
+    at_key,
+    in_document,
+    in_elements,
+    in_lists,
+    some_of,
+    tag_values,
+)
 
 _VALUE = Row("l.kind", "l.number", "l.text", "FALSE")
 """A row of `config_values AS l` or `summary_values AS l`, by the names of `store.leaves` until `renamed`."""
 
 _TAG = Row("'string'", "CAST(NULL AS DOUBLE)", "t.tag", "TRUE", static="string", column="t.tag")
-_TAG_AT = Row("'string'", "CAST(NULL AS DOUBLE)", "t.tag", "FALSE", static="string", column="t.tag")
-_TAG_LIST = Row("'list'", "CAST(NULL AS DOUBLE)", "t.tag", "FALSE")
-
-_LIST = "CASE WHEN w.tags <> '' THEN string_split(w.tags, ',') ELSE [] END"
+"""A row of `run_tags AS t`."""
 
 _NAMES = (
     (r"\bstore\.leaves AS l WHERE l\.doc = '(config|summary)' AND ", r"\1_values AS l WHERE "),
     (r"\bstore\.run_records AS ", "runs AS "),
+    (r"\bstore\.tag_positions AS ", "run_tags AS "),
     (r" AND l\.element IS NULL\b", ""),
     (r"\bl\.text\b", "l.value"),
     (r"\b([a-z])\.rid\b", r"\1.run_path"),
@@ -56,20 +63,9 @@ def in_values(target: Document, passes: Passes, holds_list: HoldsList, *, of_obj
 
 def in_tags(tags: Tags, passes: Passes, *, whole: bool) -> Fragment:
     """A tag passes, or the one at a position. `whole`: the list of all tags of the run may pass, too."""
-    if tags.index is not None:
-        at = f"SELECT w.rid, string_split(w.tags, ',')[{tags.index + 1:d}] AS tag FROM runs AS w WHERE w.tags <> ''"
-        found = [fragment(f"SELECT t.rid FROM ({at}) AS t WHERE t.tag IS NOT NULL AND {{}}", passes(_TAG_AT, 0))]
-    else:
-        found = [fragment("SELECT t.rid FROM run_tags AS t WHERE {}", passes(_TAG, 0))]
-    if whole and tags.index is None:
-        lists = f"SELECT w.rid, CAST(to_json({_LIST}) AS VARCHAR) AS tag FROM runs AS w"
-        found.append(fragment(f"SELECT t.rid FROM ({lists}) AS t WHERE {{}}", passes(_TAG_LIST, 0)))
-    return among(joined(" UNION ALL ", found))
-
-
-def tag_at(index: int) -> str:
-    """SQL for the tag at a position; null if the run has fewer."""
-    return f"nullif(string_split(r.tags, ',')[{index + 1:d}], '')"
+    if tags.index is None and not whole:
+        return among(fragment("SELECT t.rid FROM store.tag_positions AS t WHERE {}", passes(_TAG, 0)))
+    return among(fragment("SELECT v.rid FROM ({}) AS v WHERE {}", tag_values(tags, whole=whole), passes(TAG, 0)))
 
 
 def renamed(sql: str) -> str:

@@ -41,7 +41,7 @@ RUNS = {
 }
 CONTRACT = {
     "runs": RUNS,
-    "run_tags": {**RUN, "tag": TEXT},
+    "run_tags": {**RUN, "tag": TEXT, "position": WHOLE},
     "config_values": LEAF,
     "summary_values": LEAF,
     "history": VALUE,
@@ -169,8 +169,8 @@ def test_a_run_is_a_row(store):
         )
     ]
     assert read(store, "select * exclude (run_path) from run_tags order by tag") == [
-        ("team", "vision", "b2", "best"),
-        ("team", "vision", "b2", "näive,odd"),
+        ("team", "vision", "b2", "best", 0),
+        ("team", "vision", "b2", "näive,odd", 1),
     ]
 
 

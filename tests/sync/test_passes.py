@@ -15,7 +15,7 @@ START = datetime(2026, 3, 1, 12)
 
 
 def add(rig, run_id, rows=3, state="finished", **fields):
-    run = rig.world.add_run("team", "p", run_id=run_id, state=state, **fields)
+    run = rig.world.add_run("team", fields.pop("project", "p"), run_id=run_id, state=state, **fields)
     for step in range(rows):
         run.log({"loss": 1.0 / (step + 1)}, step=step)
     if state != "running":
