@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from mirror.errors import StoreError
 from mirror.store import sqlfiles
 from mirror.store.database import Database
@@ -59,7 +61,11 @@ def check_readable(path: Path, run: Callable[[str], list[Any]], catalog: str = "
     A file of a newer program is readable as long as its `readable_from` says so. `run` runs one statement, `catalog` is
     the name of the attached database with a dot, if it is not the current one.
     """
-    found = run(f"SELECT value FROM {catalog}store.meta WHERE key = 'readable_from'")
+    try:
+        found = run(f"SELECT value FROM {catalog}store.meta WHERE key = 'readable_from'")
+    except duckdb.CatalogException:
+        # Not a mirror at all; the statements that follow say what is missing.
+        return
     since = int(found[0][0]) if found else 0
     if since > latest():
         raise newer(path, run(f"SELECT max(number) FROM {catalog}store.migrations")[0][0])

@@ -97,10 +97,6 @@ def test_show_summarize_and_explain_answer(mirror: Any) -> None:
             'Catalog Error: Table with name run_tag does not exist! Did you mean "run_tags"? (line 1, column 6)',
         ),
         (
-            "from run_key",
-            'Catalog Error: Table with name run_key does not exist! Did you mean "run_tags"? (line 1, column 6)',
-        ),
-        (
             "from tags",
             'Catalog Error: Table with name tags does not exist! Did you mean "run_tags"? (line 1, column 6)',
         ),
