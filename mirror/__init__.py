@@ -42,7 +42,7 @@ def connect() -> duckdb.DuckDBPyConnection:
     """
     from mirror.snapshot.connection import open_plain
 
-    return open_plain(Home.find(os.environ).published)
+    return open_plain(Home.find(os.environ).published, relations_only=True)
 
 
 def __getattr__(name: str) -> Any:

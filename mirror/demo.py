@@ -166,12 +166,11 @@ class Demo:
             "select project, state, count(*) as runs, sum(history_rows)::bigint as history_rows\n"
             "              from runs group by all order by all",
         )
-        self._comment("W&B's own Mongo-style filters, with W&B's meaning:")
-        filter_ = '{"state": "finished", "config.lr": {"$lt": 0.01}}'
-        query = ("query", "--filter", filter_, "--project", f"{ENTITY}/vision")
-        self._mirror(*query, "--order", "config.lr", "--limit", "5", "--select", "run_id,name,config.lr,history_rows")
-        self._comment("The SQL of that filter, and how many runs each of its clauses matches:")
-        self._mirror(*query, "--explain")
+        self._comment("The runs of a project that match all of these terms:")
+        runs = ("runs", f"{ENTITY}/vision", "state=finished", "config.lr<0.01")
+        self._mirror(*runs, "--order", "config.lr", "--limit", "5", "--select", "run_id,name,config.lr,history_rows")
+        self._comment("The same as a filter of W&B, as SQL, and how many runs each term matches:")
+        self._mirror(*runs, "--explain")
         self._comment("A run is training right now; the mirror follows it:")
         growing = (
             "select name, state, history_rows from runs where state = 'running' order by heartbeat_at desc limit 1"

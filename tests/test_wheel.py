@@ -39,7 +39,8 @@ def test_the_wheel_runs_the_demo_in_an_empty_environment(tmp_path):
             [venv / "bin" / "mirror", "demo"], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "$ mirror query --filter" in done.stdout
+    assert "$ mirror runs acme/vision state=finished" in done.stdout
+    assert "--filter" not in done.stdout
     assert "duckdb -readonly" in done.stdout
     left = subprocess.run(["pgrep", "-f", str(venv)], capture_output=True, text=True, check=False)
     assert left.stdout == ""

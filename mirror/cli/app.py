@@ -17,6 +17,7 @@ from typer.main import get_command
 from mirror.cli import messages
 from mirror.cli.guide import PANELS, Panels, epilog
 from mirror.cli.invocation import Invocation
+from mirror.errors import QueryError
 from mirror.settings.home import Home
 
 # Every command: its module, and the name of its function or typer.Typer.
@@ -78,6 +79,18 @@ class Commands(Panels):
     """Imports a command only when it is used."""
 
     panels = PANELS
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. An error about an unknown project also names the nearest one of the config."""
+        try:
+            return super().invoke(ctx)
+        except QueryError as error:
+            from mirror.settings.settings import configured_projects
+            from mirror.snapshot.paths import UnknownProject
+
+            if isinstance(error, UnknownProject) and isinstance(ctx.obj, Invocation):
+                raise error.with_configured(configured_projects(ctx.obj.home, ctx.obj.environ)) from error
+            raise
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """Return every name."""

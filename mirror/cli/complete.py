@@ -101,12 +101,6 @@ def order(ctx: Any, incomplete: str) -> Iterable[str]:
 
 
 @_quietly
-def groups(ctx: Any, _incomplete: str) -> Iterable[str]:
-    """What runs can be grouped by."""
-    return ["group", "state", "job_type", "sweep", "user", *_documents(ctx)]
-
-
-@_quietly
 def group_list(ctx: Any, incomplete: str) -> Iterable[str]:
     """A comma-separated list of what runs can be grouped by."""
     return _listed(incomplete, ["group", "state", "job_type", "sweep", "user", *_documents(ctx)])

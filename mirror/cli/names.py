@@ -15,6 +15,21 @@ def with_ids(ctx: typer.Context, paths: list[str] | None) -> list[str] | None:
     return [_with_id(invocation(ctx), path) for path in paths]
 
 
+def nearest_project(given: Invocation, path: str) -> str | None:
+    """Return the mirrored or configured project that was probably meant by the project of this path, if any."""
+    from mirror import patterns
+    from mirror.settings.settings import configured_projects
+    from mirror.snapshot.connection import connected
+    from mirror.snapshot.paths import projects
+
+    known = configured_projects(given.home, given.environ)
+    if given.home.published.exists():
+        with connected(given.home) as connection:
+            known += map(str, projects(connection))
+    project = "/".join(path.strip("/").split("/")[:2])
+    return None if project in known else patterns.nearest_project(project, known)
+
+
 def _with_id(given: Invocation, path: str) -> str:
     """The path of the mirrored run that has this name; any other path as it is, since only the server knows it.
 

@@ -43,9 +43,9 @@ def plot(
         str | None,
         typer.Option(
             "--group-by",
-            metavar="FIELD",
+            metavar="KEY,KEY",
             help="Draw mean and 95% band of each group: config.KEY, group, ...",
-            autocompletion=complete.groups,
+            autocompletion=complete.group_list,
         ),
     ] = None,
     filter_: InsteadOfRunOption = None,
@@ -89,6 +89,9 @@ def plot(
     key_names = [key.strip() for key in keys.split(",") if key.strip()]
     if not key_names:
         raise UsageError("--keys is empty: name at least one key")
+    fields = None if group_by is None else [name.strip() for name in group_by.split(",") if name.strip()]
+    if fields == []:
+        raise UsageError("--group-by is empty: name config.KEY, summary.KEY, group, ...")
     chosen = given_filter(filter_, where)
     if bool(runs) == (project is not None) or (chosen is not None and project is None):
         raise UsageError("which runs? name them, or give --project E/P, and --where TERM for some of its runs")
@@ -107,10 +110,10 @@ def plot(
     if not addresses:
         raise UsageError("no run matches")
     key_names, unknown = drawable(snapshot.cursor, [(one.key, one.run_id) for one in addresses], key_names, x)
-    for warning in [*unknown, *grouping(snapshot.cursor, [one.rid for one in addresses], group_by)]:
+    for warning in [*unknown, *grouping(snapshot.cursor, [one.rid for one in addresses], fields or ())]:
         warn(warning)
     most = MOST_CURVES if file is None else MOST_IN_PICTURES
-    made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=group_by, samples=samples, most=most)
+    made = charts(snapshot, addresses, key_names, x=x, smooth=smooth, group_by=fields or (), samples=samples, most=most)
     made = [look.cut(chart, looks) for chart in made]
     if file is not None:
         content = figure.render(made, figure.kind_of(file), shown if title is None else title, looks)

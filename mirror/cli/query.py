@@ -190,7 +190,7 @@ def write_count(rows: int, output: Output) -> None:
 
 
 def write_explanation(filter_: Filter, found: dict[str, Any], output: Output) -> None:
-    """Write the filter as JSON and the SQL's parameters as comments, the SQL, then a table of clauses."""
+    """Write the filter as JSON in a comment, the same as SQL over the published relations, then a table of clauses."""
     import json
 
     from mirror.filters.parse import read_json
@@ -200,11 +200,8 @@ def write_explanation(filter_: Filter, found: dict[str, Any], output: Output) ->
     if output.format in ("json", "jsonl"):
         write_text(json.dumps({"filter": conditions, **found}, ensure_ascii=False, default=str) + "\n")
         return
-    parameters = [
-        f"-- parameter {number}: {json.dumps(value, ensure_ascii=False, default=str)}"
-        for number, value in enumerate(found["params"], 1)
-    ]
     shown = f"-- filter: {json.dumps(conditions, ensure_ascii=False)}"
-    write_text("\n".join([shown, found["sql"], *parameters, "", ""]))
+    sql = found["sql"] + ";" if found["sql"] else f"-- no SQL over the relations: {found['no_sql']}"
+    write_text(f"{shown}\n{sql}\n\n")
     clauses = [*found["clauses"], ("all clauses together", found["runs"])]
     write_result(Rows(["clause", "runs"], clauses), Output("table"))

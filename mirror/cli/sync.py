@@ -12,7 +12,7 @@ from mirror.cli import complete
 from mirror.cli.asking import confirm, on_terminal
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
-from mirror.cli.names import with_ids
+from mirror.cli.names import nearest_project, with_ids
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
 from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 
@@ -186,7 +186,7 @@ def _work(
                 _work_here(given, settings, patterns, action, progress, marked, wait=wait, since=since, limit=limit)
             )
     if not wait:
-        _report_marked(given, marked)
+        _report_marked(given, marked, paths)
         return
     _report(results)
 
@@ -229,11 +229,15 @@ async def _work_here(
     return [result.as_json() for result in [*results, *targets.not_listed(failed)]]
 
 
-def _report_marked(given: Invocation, marked: Sequence[Target]) -> None:
+def _report_marked(given: Invocation, marked: Sequence[Target], paths: Sequence[str]) -> None:
     """Print what will be pulled again, and by what: a pass only pulls what the config selects or what is named."""
     from mirror.sync import targets
 
     if not marked:
+        near = [project for path in paths if (project := nearest_project(given, path))]
+        if near:
+            say(f"nothing is mirrored of it, so there is nothing to pull again; did you mean {near[0]}?")
+            return
         say("nothing is mirrored of it, so there is nothing to pull again; `mirror sync PATH` pulls it")
         return
     settings = given.settings()

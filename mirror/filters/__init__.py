@@ -7,6 +7,7 @@ from mirror.filters.compile import Clause, Compiled, compile  # noqa: A004
 from mirror.filters.explain import explain, missing, nearest, unknown_among, unknown_keys
 from mirror.filters.order import DEFAULT_ORDER
 from mirror.filters.parse import parse
+from mirror.filters.published import inlined
 
 __all__ = [
     "DEFAULT_ORDER",
@@ -15,6 +16,7 @@ __all__ = [
     "FilterError",
     "compile",
     "explain",
+    "inlined",
     "missing",
     "nearest",
     "parse",

@@ -1,13 +1,13 @@
-"""Compiles a filter and an order to DuckDB SQL over `store.runs AS r`. All values are bound parameters."""
+"""Compiles a filter and an order to DuckDB SQL over `store.run_records AS r`. All values are bound parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from mirror.filters import sources
+from mirror.filters import published, sources
 from mirror.filters.columns import converted, type_warnings
 from mirror.filters.fields import Column, Document, Relative, Tags
 from mirror.filters.fragment import FALSE, TRUE, Fragment, all_of, among, any_of, certain, fragment, negated
@@ -18,7 +18,7 @@ from mirror.filters.predicates import of_path
 from mirror.filters.rows import Row, column_row
 from mirror.filters.tree import Compare, Equal, Every, Exists, Field, Group, In, Node, Not, Size, Test, Type
 
-Form = Literal["leaves", "json"]
+Form = Literal["leaves", "json", "relations"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A filter and an order as SQL over `store.runs AS r`. `where` is never null.
+    """A filter and an order as SQL over `store.run_records AS r`. `where` is never null.
 
     `clauses` are in the order of the filter, each before its parts. `keys` are the config and summary keys in filter
     and order, as (doc, key). `warnings` report what is legal but probably a mistake.
@@ -50,7 +50,7 @@ class Compiled:
     @property
     def sql(self) -> str:
         """The complete statement: the `rid` of each matching run, in order."""
-        return f"SELECT r.rid FROM store.runs AS r WHERE {self.where} ORDER BY {self.order_by}"
+        return f"SELECT r.rid FROM store.run_records AS r WHERE {self.where} ORDER BY {self.order_by}"
 
     @property
     def params(self) -> tuple[Any, ...]:
@@ -70,19 +70,21 @@ def compile(  # noqa: A001
 
     `holds_list` may return False for a doc and key where no run has a list, which makes the SQL shorter. `form="json"`
     reads the documents themselves instead of `store.leaves`: it finds the same rows, far more slowly, and is the
-    reference for tests. Relative times such as "7d" are before `now` (naive UTC; default: the current time). Raises
-    FilterError, in one line that names the clause. Runs no SQL of the filter.
+    reference for tests. `form="relations"` is SQL over the published relation `runs AS r` and those beside it, for
+    people; it raises FilterError for a field that none of them has. Relative times such as "7d" are before `now` (naive
+    UTC; default: the current time). Raises FilterError, in one line that names the clause. Runs no SQL of the filter.
     """
     tree = parse(filter)
-    order_by, order_keys = ordering(DEFAULT_ORDER if order is None else order)
+    order_by, order_keys = ordering(DEFAULT_ORDER if order is None else order, published=form == "relations")
     compiler = _Compiler(form, holds_list, now or now_utc())
     where = compiler.node(tree, 0)
+    names = published.renamed if form == "relations" else str
     return Compiled(
-        where.text,
+        names(where.text),
         where.params,
-        order_by.text,
+        names(order_by.text),
         order_by.params,
-        tuple(compiler.clauses),
+        tuple(replace(clause, where=names(clause.where)) for clause in compiler.clauses),
         tuple(dict.fromkeys([*compiler.keys, *order_keys])),
         tuple(dict.fromkeys(compiler.warnings)),
     )
@@ -141,10 +143,12 @@ class _Compiler:
             case Column() as column:
                 self.warnings.extend(type_warnings(field.tests, column, field.text))
                 tests = converted(field.tests, column, field.text, self.now)
+                if self.form == "relations":
+                    published.refuse_unpublished(column)
                 return [_on_column(test, column_row(column)) for test in tests]
             case Tags() as tags:
                 self.warnings.extend(_without_tags(field.tests, tags, field.text))
-                return [_on_tags(test, tags) for test in field.tests]
+                return [_on_tags(test, tags, self.form) for test in field.tests]
             case Document() as document:
                 self.keys.append((document.doc, document.key))
                 return [self._on_document(test, document) for test in field.tests]
@@ -155,13 +159,15 @@ class _Compiler:
         def some(test: Test) -> Fragment:
             if self.form == "json":
                 return sources.in_document(target, _passes(test))
+            if self.form == "relations":
+                return published.in_values(target, _passes(test), self.holds_list, of_objects=_of_objects(test))
             if isinstance(test, Equal) and isinstance(test.value, dict):
                 return sources.in_objects(target, _passes(test))
             return sources.in_leaves(target, _passes(test), self.holds_list)
 
         def missing() -> Fragment:
-            # In the JSON form, a missing value is one of the values.
-            return FALSE if self.form == "json" else negated(sources.is_present(target))
+            # In a document, a missing value is one of the values.
+            return negated(sources.is_present(target)) if self.form == "leaves" else FALSE
 
         return _on_values(test, some, missing)
 
@@ -216,12 +222,25 @@ def _on_column(test: Test, row: Row) -> Fragment:
             return certain(of_path(test, row))
 
 
-def _on_tags(test: Test, tags: Tags) -> Fragment:
+def _of_objects(test: Test) -> bool:
+    """Return True if an object, or the missing value, may pass."""
+    match test:
+        case Exists() | Equal(dict()):
+            return True
+        case Type(kinds):
+            return "object" in kinds
+        case _:
+            return _matches_null(test)
+
+
+def _on_tags(test: Test, tags: Tags, form: Form) -> Fragment:
     """The runs for whose tags a test holds. Every run has the list, perhaps empty; one position may have no tag."""
 
     def some(test: Test) -> Fragment:
         if tags.index is None and isinstance(test, Exists):
             return TRUE
+        if form == "relations":
+            return published.in_tags(tags, _passes(test), whole=_wants_lists(test))
         matches = of_path(test, sources.TAG)
         values = sources.tag_values(tags, whole=_wants_lists(test))
         return FALSE if matches == FALSE else among(fragment("SELECT v.rid FROM ({}) AS v WHERE {}", values, matches))

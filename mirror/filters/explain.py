@@ -21,11 +21,11 @@ def explain(
 ) -> list[tuple[str, int]]:
     """Each clause as written, in the filter's order, with how many runs of the scope match it alone.
 
-    `scope_sql` is a condition over `store.runs AS r`, such as `r.project = ?`. Parts of a group are indented.
+    `scope_sql` is a condition over `store.run_records AS r`, such as `r.project = ?`. Parts of a group are indented.
     """
     found = []
     for clause in compiled.clauses:
-        sql = f"SELECT count(*) FROM store.runs AS r WHERE ({scope_sql}) AND {clause.where}"
+        sql = f"SELECT count(*) FROM store.run_records AS r WHERE ({scope_sql}) AND {clause.where}"
         [(matches,)] = connection.execute(sql, [*scope_params, *clause.params]).fetchall()
         found.append(("  " * clause.depth + clause.text, int(matches)))
     return found
@@ -65,12 +65,12 @@ def missing(
 
 
 class _Scope:
-    """The runs that a condition over `store.runs AS r` selects."""
+    """The runs that a condition over `store.run_records AS r` selects."""
 
     def __init__(self, connection: Connection, sql: str, params: list[Any]) -> None:
         self._connection = connection
         self.whole = sql == "TRUE"
-        self._sql = "" if self.whole else f" AND l.rid IN (SELECT r.rid FROM store.runs AS r WHERE {sql})"
+        self._sql = "" if self.whole else f" AND l.rid IN (SELECT r.rid FROM store.run_records AS r WHERE {sql})"
         self._params = params
 
     def has(self, doc: str, key: str) -> bool:

@@ -17,7 +17,7 @@ ColumnType = Literal["text", "number", "time"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of `store.runs`."""
+    """A column of `store.run_records`."""
 
     name: str
     type: ColumnType

@@ -98,4 +98,4 @@ def _as_subquery(parts: list[Fragment], word: str) -> Fragment:
     """The parts as one subquery over the runs, with its own `r`."""
     if sum(part.subqueries for part in parts) <= 1:
         return parts[0] if len(parts) == 1 else fragment("({})", joined(word, parts))
-    return among(fragment("SELECT r.rid FROM store.runs AS r WHERE {}", joined(word, parts)))
+    return among(fragment("SELECT r.rid FROM store.run_records AS r WHERE {}", joined(word, parts)))

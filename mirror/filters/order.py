@@ -5,6 +5,7 @@ from __future__ import annotations
 from mirror.errors import FilterError
 from mirror.filters.fields import Column, Document, Tags, resolve
 from mirror.filters.fragment import Fragment, bound, fragment, joined
+from mirror.filters.published import refuse_unpublished
 
 DEFAULT_ORDER = "-created_at"
 MAX_PARTS = 16
@@ -13,11 +14,12 @@ _TIES = (Fragment("r.created_at ASC NULLS LAST"), Fragment("r.rid ASC"))
 """The mirror numbers runs in the order in which the server lists them by creation."""
 
 
-def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
-    """Compile to a complete ORDER BY list over `store.runs AS r`. Also returns the (doc, key) pairs that it reads.
+def ordering(order: str, *, published: bool = False) -> tuple[Fragment, list[tuple[str, str]]]:
+    """Compile to an ORDER BY list over `store.run_records AS r`. Also returns the (doc, key) pairs that it reads.
 
-    In both directions, numbers come before text, and missing values and NaN come last. Ties are ordered by creation
-    time, then as on the server. Raises FilterError for an unknown field.
+    `published` leaves out what the published relations do not have. In both directions, numbers come before text, and
+    missing values and NaN come last. Ties are ordered by creation time, then as on the server. Raises FilterError for
+    an unknown field.
     """
     terms: list[Fragment] = []
     keys: list[tuple[str, str]] = []
@@ -42,6 +44,8 @@ def ordering(order: str) -> tuple[Fragment, list[tuple[str, str]]]:
             raise FilterError(f"order {part.strip()!a}: the text contains half of a surrogate pair") from None
         if isinstance(target, Document):
             keys.append((target.doc, target.key))
+        if published and isinstance(target, Column):
+            refuse_unpublished(target)
         terms.append(_term(target, direction))
     ties = [tie for tie in _TIES if not any(term.text.startswith(tie.text.split(" ")[0] + " ") for term in terms)]
     return joined(", ", [*terms, *ties]), keys
@@ -56,8 +60,8 @@ def _term(target: Column | Tags | Document, direction: str) -> Fragment:
             return Fragment(f"nullif(r.tags, '') {direction} NULLS LAST")
         case Tags(index):
             return fragment(
-                f"(SELECT min(t.tag) FROM store.run_tags AS t WHERE t.rid = r.rid AND t.position = {{}}) {direction}"
-                " NULLS LAST",
+                "(SELECT min(t.tag) FROM store.tag_positions AS t WHERE t.rid = r.rid AND t.position = {}) "
+                f"{direction} NULLS LAST",
                 bound(index),
             )
         case Document():

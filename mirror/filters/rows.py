@@ -64,7 +64,7 @@ def json_row(value: str, *, element: str = "TRUE") -> Row:
 
 
 def column_row(column: Column) -> Row:
-    """The row of a column of `store.runs AS r`."""
+    """The row of a column of `store.run_records AS r`."""
     name = f"r.{column.name}"
     match column.type:
         case "number":

@@ -1,8 +1,8 @@
-"""Conditions over `store.runs AS r`: the runs that have a value at a path that passes a test.
+"""Conditions over `store.run_records AS r`: the runs that have a value at a path that passes a test.
 
 The leaf form reads `store.leaves`, and the JSON text of lists for what has no rows there: elements of long lists, and
 what a path finds inside lists. The JSON form reads whole documents; it is the reference for the leaf form, and is also
-used for objects that are compared as a whole.
+used for objects that are compared as a whole. `mirror.filters.published` has the form for the published relations.
 """
 
 from __future__ import annotations
@@ -38,14 +38,23 @@ def in_leaves(target: Document, passes: Passes, holds_list: HoldsList) -> Fragme
 
     DuckDB takes longer to plan that search than to read a thousand runs.
     """
-    branches = [_where(target, target.key, passes(LEAF, 0))]
+    branches = [at_key(target, target.key, passes(LEAF, 0))]
     if holds_list(target.doc, target.key):
         branches.append(_in_long_list(target, passes))
-    branches += [
+    return some_of([*branches, *in_lists(target, passes, holds_list)])
+
+
+def in_lists(target: Document, passes: Passes, holds_list: HoldsList) -> list[Fragment]:
+    """Queries for the runs with such a value inside of a list on the way, for each place where runs have lists."""
+    return [
         _in_list(target, position, passes)
         for position, key in enumerate(_prefixes(target), start=1)
         if holds_list(target.doc, key)
     ]
+
+
+def some_of(branches: list[Fragment]) -> Fragment:
+    """The condition that the run is in the result of one of these queries."""
     branches = [branch for branch in branches if branch != FALSE]
     return among(joined(" UNION ALL ", branches)) if branches else FALSE
 
@@ -59,7 +68,7 @@ def in_document(target: Document, passes: Passes) -> Fragment:
 def in_objects(target: Document, passes: Passes) -> Fragment:
     """Like `in_document`, for tests that only an object can pass: documents without objects there are not read."""
     holds_objects = Fragment("l.kind IN ('object', 'list')")
-    maybe = [_where(target, key, holds_objects) for key in (target.key, *_prefixes(target))]
+    maybe = [at_key(target, key, holds_objects) for key in (target.key, *_prefixes(target))]
     return certain(
         fragment("CASE WHEN {} THEN {} END", among(joined(" UNION ALL ", maybe)), in_document(target, passes))
     )
@@ -67,8 +76,8 @@ def in_objects(target: Document, passes: Passes) -> Fragment:
 
 def is_present(target: Document) -> Fragment:
     """The path is not missing: there is a value, or a list on the way."""
-    ways = [_where(target, target.key, TRUE)]
-    ways += [_where(target, key, Fragment("l.kind = 'list'")) for key in _prefixes(target)]
+    ways = [at_key(target, target.key, TRUE)]
+    ways += [at_key(target, key, Fragment("l.kind = 'list'")) for key in _prefixes(target)]
     return among(joined(" UNION ALL ", ways))
 
 
@@ -76,40 +85,47 @@ def tag_values(tags: Tags, *, whole: bool) -> Fragment:
     """The tags of all runs, or those at one position, as rows of `TAG`. `whole` adds the whole list of each run."""
     columns = "'string' AS kind, CAST(NULL AS DOUBLE) AS number, t.tag AS text"
     if tags.index is not None:
-        rows = f"SELECT t.rid, {columns}, FALSE AS element FROM store.run_tags AS t WHERE t.position = {{}}"
+        rows = f"SELECT t.rid, {columns}, FALSE AS element FROM store.tag_positions AS t WHERE t.position = {{}}"
         return fragment(rows, bound(tags.index))
-    each = f"SELECT t.rid, {columns}, TRUE AS element FROM store.run_tags AS t"
+    each = f"SELECT t.rid, {columns}, TRUE AS element FROM store.tag_positions AS t"
     if not whole:
         return Fragment(each)
     return Fragment(
         f"{each} UNION ALL SELECT t.rid, 'list', NULL, CAST(to_json(list(t.tag ORDER BY t.position)) AS VARCHAR), FALSE"
-        " FROM store.run_tags AS t GROUP BY t.rid"
-        " UNION ALL SELECT o.rid, 'list', NULL, '[]', FALSE FROM store.runs AS o"
-        " WHERE o.rid NOT IN (SELECT t.rid FROM store.run_tags AS t)"
+        " FROM store.tag_positions AS t GROUP BY t.rid"
+        " UNION ALL SELECT o.rid, 'list', NULL, '[]', FALSE FROM store.run_records AS o"
+        " WHERE o.rid NOT IN (SELECT t.rid FROM store.tag_positions AS t)"
     )
 
 
-def _where(target: Document, key: str, condition: Fragment) -> Fragment:
+def at_key(target: Document, key: str, condition: Fragment) -> Fragment:
     """The runs with such a leaf at a key. One key per query: for a list of keys, DuckDB skips no row groups."""
     if condition == FALSE:
         return FALSE
-    at_key = fragment(f"SELECT l.rid FROM store.leaves AS l WHERE l.doc = '{target.doc}' AND l.key = {{}}", bound(key))
-    return at_key if condition == TRUE else fragment("{} AND {}", at_key, condition)
+    found = fragment(f"SELECT l.rid FROM store.leaves AS l WHERE l.doc = '{target.doc}' AND l.key = {{}}", bound(key))
+    return found if condition == TRUE else fragment("{} AND {}", found, condition)
 
 
 def _in_long_list(target: Document, passes: Passes) -> Fragment:
     """An element passes, in a list at the path that has no rows for its elements."""
+    found = in_elements(passes)
+    if found == FALSE:
+        return FALSE
+    return at_key(target, target.key, fragment(f"length(l.text) > {ELEMENT_TEXT_LIMIT} AND {{}}", found))
+
+
+def in_elements(passes: Passes) -> Fragment:
+    """The leaf `l` is a list with an element that passes."""
     test = passes(json_row("v"), 1)
     if test == FALSE:
         return FALSE
-    found = fragment("len(list_filter(json_extract(l.text, '$[*]'), lambda v: {})) > 0", test)
-    return _where(target, target.key, fragment(f"length(l.text) > {ELEMENT_TEXT_LIMIT} AND {{}}", _of_list(found)))
+    return _of_list(fragment("len(list_filter(json_extract(l.text, '$[*]'), lambda v: {})) > 0", test))
 
 
 def _in_list(target: Document, position: int, passes: Passes) -> Fragment:
     """A value inside a list passes: the first `position` steps lead to the list, the others into it."""
     found = _some(marked(walk(Fragment("CAST(l.text AS JSON)"), target.steps[position:], of_list=True)), passes)
-    return FALSE if found == FALSE else _where(target, ".".join(target.steps[:position]), _of_list(found))
+    return FALSE if found == FALSE else at_key(target, ".".join(target.steps[:position]), _of_list(found))
 
 
 def _of_list(found: Fragment) -> Fragment:

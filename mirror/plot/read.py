@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from mirror.errors import QueryError, UsageError
@@ -23,6 +25,14 @@ MOST_CURVES = 26
 MOST_IN_PICTURES = 200
 
 
+@dataclass(frozen=True, order=True)
+class Label:
+    """The text of a curve in the legend, and its place among the others."""
+
+    places: tuple[tuple[int, float, str], ...]
+    text: str
+
+
 def charts(
     snapshot: Snapshot,
     addresses: Sequence[Address],
@@ -30,11 +40,13 @@ def charts(
     *,
     x: str | None = None,
     smooth: float = 0.0,
-    group_by: str | None = None,
+    group_by: Sequence[str] = (),
     samples: int = 500,
     most: int = MOST_CURVES,
 ) -> list[Chart]:
     """Return one chart per key: a curve per run, or with `group_by` (config.KEY, group, state, ...) a mean per value.
+
+    With several fields there is a mean for each combination of their values.
 
     `x` is the key of the x axis; without it, the one that define_metric gave the key in most of the runs, else the
     step. Raises QueryError for a key that none of the runs logged, UsageError for arguments that cannot be drawn.
@@ -47,15 +59,14 @@ def charts(
     made = []
     for key in keys:
         axis = axis_of(snapshot.cursor, runs, key) if x is None else x
-        grouped = group_by is not None
-        made.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=grouped, most=most))
+        made.append(_chart(reader, addresses, labels, key, axis, smooth, samples, grouped=bool(group_by), most=most))
     return made
 
 
 def _chart(
     reader: Reader,
     addresses: Sequence[Address],
-    labels: dict[Address, str],
+    labels: dict[Address, Label],
     key: str,
     x: str,
     smooth: float,
@@ -64,7 +75,7 @@ def _chart(
     grouped: bool,
     most: int,
 ) -> Chart:
-    lines: dict[str, list[Points]] = {}
+    lines: dict[Label, list[Points]] = {}
     over_key = None
     if x != STEP:
         runs = [(address.key, address.run_id) for address in addresses]
@@ -86,14 +97,14 @@ def _chart(
         if most < len(lines) <= MOST_IN_PICTURES:
             hint = f"; -o FILE.html or FILE.png draws up to {MOST_IN_PICTURES}{hint.replace('; ', ', and ')}"
         raise UsageError(f"{len(lines)} curves are too many for one chart, at most {most} fit{hint}")
-    drawn = [groups.mean(label, lines[label]) for label in _sorted(lines)] if grouped else _each(lines)
+    drawn = [groups.mean(label.text, lines[label]) for label in sorted(lines)] if grouped else _each(lines)
     if not any(curve.x for curve in drawn):
         raise QueryError(f"no group has a mean of {key}: too few of its runs have values at the same {x}")
     return Chart(key, x, drawn)
 
 
-def _each(lines: dict[str, list[Points]]) -> list[Curve]:
-    return [groups.single(label, points) for label, members in lines.items() for points in members]
+def _each(lines: dict[Label, list[Points]]) -> list[Curve]:
+    return [groups.single(label.text, points) for label, members in lines.items() for points in members]
 
 
 def _points(reader: Reader, address: Address, key: str, samples: int) -> Points:
@@ -108,26 +119,31 @@ def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: str | None) -> dict[Address, str]:
+def _labels(snapshot: Snapshot, addresses: Sequence[Address], group_by: Sequence[str]) -> dict[Address, Label]:
     """Return the label of each run's curve."""
     page = Page(snapshot, [address.rid for address in addresses])
-    if group_by is None:
+    if not group_by:
         names = {address: page.fact(address.rid, "name") or address.run_id for address in addresses}
         twice = len(set(names.values())) < len(names)
-        return {address: f"{name} ({address.run_id})" if twice else name for address, name in names.items()}
-    doc, _, path = group_by.partition(".")
+        return {address: Label((), f"{name} ({address.run_id})" if twice else name) for address, name in names.items()}
+    fields = [_values(page, addresses, field) for field in group_by]
+    labels = {}
+    for address in addresses:
+        values = [(shown, found[address]) for shown, found in fields]
+        text = ", ".join(f"{shown} not set" if value is None else f"{shown}={_short(value)}" for shown, value in values)
+        labels[address] = Label(tuple(_place(value) for _, value in values), text)
+    return labels
+
+
+def _values(page: Page, addresses: Sequence[Address], field: str) -> tuple[str, dict[Address, Any]]:
+    """Return the field's name in a legend, and its value in each run."""
+    doc, _, path = field.partition(".")
     if doc in ("config", "summary", "summary_metrics") and path:
         name = "config" if doc == "config" else "summary"
-        values = {address: _find(page.document(address.rid, name), path) for address in addresses}
-    elif group_by in FIELDS:
-        values = {address: page.fact(address.rid, FIELDS[group_by]) for address in addresses}
-    else:
-        raise UsageError(f"--group-by {group_by}: must be config.KEY, summary.KEY, {', '.join(FIELDS)}")
-    shown = path or group_by
-    return {
-        address: f"{shown} not set" if value is None else f"{shown}={_short(value)}"
-        for address, value in values.items()
-    }
+        return path, {address: _find(page.document(address.rid, name), path) for address in addresses}
+    if field in FIELDS:
+        return field, {address: page.fact(address.rid, FIELDS[field]) for address in addresses}
+    raise UsageError(f"--group-by {field}: must be config.KEY, summary.KEY, {', '.join(FIELDS)}")
 
 
 def _find(values: Any, path: str) -> Any:
@@ -144,13 +160,13 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _sorted(labels: Sequence[str] | dict[str, Any]) -> list[str]:
-    """Sort labels by their value, numbers by size."""
-
-    def order(label: str) -> tuple[int, float, str]:
-        try:
-            return 0, float(label.partition("=")[2]), label
-        except ValueError:
-            return 1, 0.0, label
-
-    return sorted(labels, key=order)
+def _place(value: Any) -> tuple[int, float, str]:
+    """The place of a value among others: numbers by size, then texts, then runs without a value."""
+    if value is None:
+        return 2, 0.0, ""
+    text = _short(value)
+    try:
+        number = float(text)
+    except ValueError:
+        return 1, 0.0, text
+    return (0, number, "") if math.isfinite(number) else (1, 0.0, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror.snapshot import series
@@ -15,37 +16,62 @@ if TYPE_CHECKING:
 
 STEP = "_step"
 
+Run = tuple[Project, str]
+"""A run's project and id."""
 
-def defined(connection: DuckDBPyConnection, project: Project, run_id: str, keys: Sequence[str]) -> dict[str, str]:
-    """Map each of these keys whose x axis is not the step to the key of that axis.
 
-    The rule is the one of the relation `store.history_axes`, whose join takes seconds for thousands of definitions.
-    """
+@dataclass(frozen=True)
+class Definitions:
+    """What define_metric said of the keys of a run: (key, whether it is a pattern, key of its x axis) each."""
+
+    rows: tuple[tuple[str, bool, str | None], ...] = ()
+
+    def axes(self, keys: Sequence[str]) -> dict[str, str]:
+        """Map each of these keys whose x axis is not the step to the key of that axis.
+
+        The rule is the one of the relation `store.history_axes`, whose join takes seconds for thousands of definitions.
+        """
+        exact = {key: x_key or STEP for key, pattern, x_key in self.rows if not pattern}
+        prefixes = {key.rstrip("*"): x_key or STEP for key, pattern, x_key in self.rows if pattern}
+        lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
+        result = {}
+        for key in keys if self.rows else ():
+            axis = exact.get(key)
+            if axis is None and not key.startswith("_"):
+                axis = next((prefixes[key[:length]] for length in lengths if key[:length] in prefixes), None)
+            if axis is not None and axis != STEP:
+                result[key] = axis
+        return result
+
+
+def definitions(connection: DuckDBPyConnection, runs: Sequence[Run]) -> dict[Run, Definitions]:
+    """The definitions of these runs; runs without any are left out."""
     import duckdb
 
-    sql = "SELECT key, pattern, x_key FROM metric_definitions WHERE entity = ? AND project = ? AND run_id = ?"
+    found: dict[Run, list[tuple[str, bool, str | None]]] = {}
+    sql = (
+        "SELECT run_id, key, pattern, x_key FROM metric_definitions "
+        "WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))"
+    )
     try:
-        rows = connection.execute(sql, [*project, run_id]).fetchall()
+        for project in dict.fromkeys(project for project, _ in runs):
+            names = [run_id for key, run_id in runs if key == project]
+            for run_id, *row in connection.execute(sql, [*project, names]).fetchall():
+                found.setdefault((project, run_id), []).append((row[0], row[1], row[2]))
     except duckdb.CatalogException:
         return {}  # Published by a version that did not mirror definitions.
-    exact = {key: x_key or STEP for key, pattern, x_key in rows if not pattern}
-    prefixes = {key.rstrip("*"): x_key or STEP for key, pattern, x_key in rows if pattern}
-    lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
-    result = {}
-    for key in keys:
-        axis = exact.get(key)
-        if axis is None and not key.startswith("_"):
-            axis = next((prefixes[key[:length]] for length in lengths if key[:length] in prefixes), None)
-        if axis not in (None, STEP):
-            result[key] = axis
-    return result
+    return {run: Definitions(tuple(rows)) for run, rows in found.items()}
 
 
 class Carried:
     """The last finite value of each axis at or before given steps, for successive ranges of ascending steps."""
 
-    def __init__(self, source: HistorySource, rid: int, axes: Sequence[str]) -> None:
+    def __init__(
+        self, source: HistorySource, rid: int, axes: Sequence[str], known: Sequence[Series] | None = None
+    ) -> None:
+        """`known` are the whole series of the axes, if they were read already."""
         self.axes = tuple(axes)
+        self._known = known
         self._source = source
         self._rid = rid
         self._after = -1
@@ -69,8 +95,11 @@ class Carried:
         """The values of each axis since the last call, None if there are none."""
         last = steps[-1].as_py()
         scope = Scope(keys=self.axes, first=self._after + 1, end=last + 1)
+        if self._known is not None:
+            found = [one.between(self._after + 1, last + 1) for one in self._known if one.key in self.axes]
+        else:
+            found = series.read(self._source, [self._rid], scope, 0).get(self._rid, [])
         self._after = last
-        found = series.read(self._source, [self._rid], scope, 0).get(self._rid, [])
         logged = {one.key: one for one in found}
         return {axis: logged.get(axis) for axis in self.axes}
 

@@ -8,7 +8,7 @@ step are the x axes that define_metric gave the keys (`mirror.query.axes`).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
@@ -22,7 +22,7 @@ from mirror.snapshot.paths import Project, nearest_of
 from mirror.snapshot.result import guarded
 from mirror.snapshot.segments import segmented
 from mirror.snapshot.series import HistorySource, Scope, Series
-from mirror.snapshot.spread import spread_sql
+from mirror.snapshot.spread import spread, spread_sql
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,28 +63,64 @@ def table(
     `x` is another axis for all keys: it comes first and orders the rows; rows before its first value are left out.
     "_step" and "none" mean only the step.
     """
+    found = run_rows.find(connection, project, run_id)
+    assert found is not None
+    rid, _ = found
+    source = HistorySource(connection, segmented(connection))
+    known = logged(source, {rid: (project, run_id)}, ())[rid]
+    return prepared(source, known, keys, samples=samples, x=x, warn=warn).batches()
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What must be known of a run before its rows are read: its keys, those that are text, and their x axes."""
+
+    rid: int
+    run: axes.Run
+    keys: list[str]
+    textual: frozenset[str]
+    definitions: axes.Definitions
+
+    @property
+    def path(self) -> str:
+        """The run as entity/project/run_id."""
+        return "/".join([str(self.run[0]), self.run[1]])
+
+
+def logged(source: HistorySource, runs: Mapping[int, axes.Run], keys: Sequence[str]) -> dict[int, Logged]:
+    """What is known of these runs, by rid. If `keys` are given, only of these it is known whether they are text."""
+    names = history_keys.names_of(source.connection, list(runs))
+    texts = textual(source, list(runs), keys)
+    defined = axes.definitions(source.connection, list(runs.values()))
+    return {
+        rid: Logged(rid, run, names[rid], frozenset(texts.get(rid, ())), defined.get(run, axes.Definitions()))
+        for rid, run in runs.items()
+    }
+
+
+def prepared(
+    source: HistorySource,
+    known: Logged,
+    keys: Sequence[str],
+    *,
+    samples: int | None,
+    x: str | None,
+    warn: Callable[[str], object],
+) -> RunTable:
+    """The table of one run as in `table`, before its rows are read."""
     import pyarrow as pa
 
     if samples is not None and samples < 1:
         raise UsageError(f"--samples must be at least 1, not {samples}")
-    found = run_rows.find(connection, project, run_id)
-    assert found is not None
-    rid, _ = found
-    logged = history_keys.names(connection, rid)
-    chosen = chosen_keys(keys, logged, f"{project}/{run_id} has no key", warn)
-    x_key = (
-        None
-        if x is None or _is_step(x, logged)
-        else chosen_keys([x], logged, f"{project}/{run_id} has no key", warn)[0]
-    )
-    over = _axes(connection, project, run_id, rid, chosen, warn if keys else None) if x is None else []
+    absent = f"{known.path} has no key"
+    chosen = chosen_keys(keys, known.keys, absent, warn)
+    x_key = None if x is None or _is_step(x, known.keys) else chosen_keys([x], known.keys, absent, warn)[0]
+    over = _axes(source.connection, known, chosen, warn if keys else None) if x is None else []
     columns = [key for key in chosen if key != x_key and key not in over]
-    source = HistorySource(connection, segmented(connection))
-    textual = _textual(source, rid)
     # If the run logged a key `step`, the column of the step gets W&B's own name for it.
     step = "_step" if "step" in {x_key, *over, *columns} else "step"
     # An axis that is not among the keys is numeric: only its numbers are used.
-    texts = textual.intersection(chosen if x_key is None else [*chosen, x_key])
+    texts = known.textual.intersection(chosen if x_key is None else [*chosen, x_key])
     names = [x_key, step, *columns] if x_key else [step, *over, *columns]
     schema = pa.schema(
         [
@@ -94,16 +130,62 @@ def table(
     )
     rows = _Rows(
         source,
-        rid,
+        known.rid,
         keys=tuple(columns if x_key else chosen) or ((x_key,) if x_key else ()),
-        every=len({*chosen, x_key} - {None}) == len(logged),
+        every=len({*chosen, x_key} - {None}) == len(known.keys),
         step=step,
         carried=tuple(over) if keys else (),
         x=x_key,
-        x_textual=x_key in textual,
+        x_textual=x_key in known.textual,
         samples=samples,
     )
-    return Batches(connection, schema, lambda most: _read(rows, schema, most), rows.count)
+    return RunTable(rows, schema)
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """The table of one run."""
+
+    rows: _Rows
+    schema: pa.Schema
+
+    def batches(self) -> Batches:
+        """The rows, read piece by piece."""
+        source = self.rows.source
+        return Batches(
+            source.connection, self.schema, lambda most: _read(self.rows, self.schema, most), self.rows.count
+        )
+
+    def of_series(self, found: Sequence[Series], carried: Sequence[Series]) -> Iterator[pa.RecordBatch]:
+        """The rows of series that were read with those of other runs; `carried` are those of the axes beside the step.
+
+        The series are all that the run has of the keys and of the axis `x`, or the samples of them if there is no `x`.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = self.rows
+        wanted = [one.steps for one in found if one.key in rows.keys]
+        if not wanted:
+            return
+        steps: Any = pc.unique(pa.concat_arrays(wanted)) if len(wanted) > 1 else wanted[0]
+        steps = steps.take(pc.sort_indices(steps))
+        xs: dict[str, Any] = {}
+        if rows.x is not None:
+            values: Any = axes.Carried(rows.source, rows.rid, (rows.x,), found).at(steps)[rows.x]
+            placed = pa.table({"x": values.drop_null(), "step": steps.filter(values.is_valid())})
+            if rows.samples is not None:
+                placed = placed.take(pa.array(spread(len(placed), rows.samples), pa.int64()))
+            placed = placed.sort_by([("x", "ascending"), ("step", "ascending")]).combine_chunks()
+            steps = pa.chunked_array(placed["step"]).combine_chunks()
+            xs = {rows.x: pa.chunked_array(placed["x"]).combine_chunks()}
+        yield from _side_by_side(
+            rows,
+            self.schema,
+            {rows.step: steps, **xs},
+            axes.Carried(rows.source, rows.rid, rows.carried, carried),
+            found,
+        )
 
 
 @dataclass(frozen=True)
@@ -265,31 +347,30 @@ def _is_step(x: str, logged: Sequence[str]) -> bool:
 
 
 def _axes(
-    connection: DuckDBPyConnection,
-    project: Project,
-    run_id: str,
-    rid: int,
-    keys: Sequence[str],
-    warn: Callable[[str], object] | None,
+    connection: DuckDBPyConnection, known: Logged, keys: Sequence[str], warn: Callable[[str], object] | None
 ) -> list[str]:
     """The axes that define_metric gave these keys, each once. Those without values are left out, with a warning."""
-    defined = axes.defined(connection, project, run_id, keys)
+    defined = known.definitions.axes(keys)
     wanted = list(dict.fromkeys(defined.values()))
-    logged = history_keys.numeric(connection, rid, wanted)
+    if not wanted:
+        return []
+    numeric = history_keys.numeric(connection, known.rid, wanted)
     for axis in wanted:
-        if warn is not None and axis not in logged:
+        if warn is not None and axis not in numeric:
             first = next(key for key in keys if defined.get(key) == axis)
-            warn(
-                f"{project}/{run_id} never logged a number under {axis}, the x axis of {first}: only the step is shown"
-            )
-    return logged
+            warn(f"{known.path} never logged a number under {axis}, the x axis of {first}: only the step is shown")
+    return numeric
 
 
-def _textual(source: HistorySource, rid: int) -> set[str]:
-    """The keys under which anything other than a number was logged."""
+def textual(source: HistorySource, rids: Sequence[int], keys: Sequence[str]) -> dict[int, set[str]]:
+    """The keys, of these or of all if none is given, under which anything other than a number was logged, by rid."""
     cursor = source.connection.cursor()
-    sql = f"SELECT DISTINCT key FROM {series.values_of(source, [rid])} WHERE text IS NOT NULL"
-    return {key for (key,) in guarded(cursor, lambda: cursor.execute(sql).fetchall())}
+    condition, params = series.one_of(keys) if keys else ("TRUE", {})
+    sql = f"SELECT DISTINCT rid, key FROM {series.values_of(source, rids)} WHERE text IS NOT NULL AND {condition}"
+    found: dict[int, set[str]] = {}
+    for rid, key in guarded(cursor, lambda: cursor.execute(sql, params or None).fetchall()):
+        found.setdefault(rid, set()).add(key)
+    return found
 
 
 def chosen_keys(keys: Sequence[str], logged: Sequence[str], absent: str, warn: Callable[[str], object]) -> list[str]:

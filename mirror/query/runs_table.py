@@ -6,14 +6,15 @@ Like the table of one run, both are read piece by piece, so that memory use depe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import QueryError, UsageError
 from mirror.query import run_table
 from mirror.query.batches import Batches, written
-from mirror.query.run_table import AS_TEXT, CELLS_AT_ONCE, VALUES_AT_ONCE, chosen_keys, stretches
+from mirror.query.run_table import AS_TEXT, CELLS_AT_ONCE, VALUES_AT_ONCE, RunTable, chosen_keys, stretches
 from mirror.snapshot import history_keys, series
+from mirror.snapshot.history_keys import Sizes
 from mirror.snapshot.paths import Project
 from mirror.snapshot.result import guarded
 from mirror.snapshot.segments import segmented
@@ -53,25 +54,25 @@ def below(
     """
     import pyarrow as pa
 
-    logged = history_keys.names_of(connection, [run.rid for run in runs])
-    known = sorted({key for names in logged.values() for key in names})
+    source = HistorySource(connection, segmented(connection))
+    told = run_table.logged(source, {run.rid: (run.project, run.run_id) for run in runs}, ())
+    known = sorted({key for run in told.values() for key in run.keys})
     chosen = chosen_keys(keys, known, "none of the runs logged", warn) if keys else known
     axis = None if x is None or (x in ("_step", "step", "none") and x not in known) else x
     if axis is not None:
         axis = chosen_keys([axis], known, "none of the runs logged", warn)[0]
-    parts: list[tuple[Named, Batches]] = []
+    parts: list[tuple[Named, RunTable]] = []
     for run in runs:
-        held = set(logged[run.rid])
+        held = set(told[run.rid].keys)
         mine = [key for key in chosen if key in held]
         if mine and (axis is None or axis in held):
-            one = run_table.table(
-                connection, run.project, run.run_id, mine if keys else (), samples=samples, x=axis or x, warn=warn
-            )
+            given = mine if keys else ()
+            one = run_table.prepared(source, told[run.rid], given, samples=samples, x=axis or x, warn=warn)
             parts.append((run, one))
     _told_without(len(runs) - len(parts), len(runs), axis, warn)
     if not parts:
         raise QueryError("none of the runs has history" if not keys else "none of the runs logged these keys")
-    names = _Names.of(parts, chosen, several=len({run.project for run in runs}) > 1)
+    names = _Names.of([(run, one.schema) for run, one in parts], chosen, several=len({run.project for run in runs}) > 1)
     texts = {field.name for _, one in parts for field in one.schema if field.type == pa.string()}
     schema = pa.schema(
         [
@@ -82,17 +83,109 @@ def below(
             ),
         ]
     )
+    # Every key is read without naming it, which is faster.
+    wanted = () if len(chosen) == len(known) else tuple(dict.fromkeys([*chosen, *([axis] if axis else [])]))
+    together = _Together(source, wanted, samples if axis is None else None)
 
     def read(most: int | None) -> Iterator[pa.RecordBatch]:
-        left = most
-        for run, one in parts:
-            for batch in one.read(left):
-                yield names.fitted(connection, batch, schema, run)
-                left = None if left is None else left - batch.num_rows
-            if left is not None and left <= 0:
-                return
+        pieces = ((run, batch) for run, batch in together.rows(parts, most))
+        fitted = (names.fitted(connection, batch, schema, run) for run, batch in pieces)
+        yield from _joined(fitted, max(1, CELLS_AT_ONCE // len(schema)))
 
-    return Batches(connection, schema, read, lambda: sum(one.count() for _, one in parts))
+    return Batches(connection, schema, read, lambda: together.count(parts))
+
+
+class _Together(NamedTuple):
+    """Reads the rows of many runs, as many at a time as VALUES_AT_ONCE allows: one query costs as much as for one."""
+
+    source: HistorySource
+    keys: tuple[str, ...]
+    samples: int | None
+
+    def rows(self, parts: Sequence[tuple[Named, RunTable]], most: int | None) -> Iterator[tuple[Named, pa.RecordBatch]]:
+        """The rows of each run, in order, at least `most` of them if there are so many."""
+        sizes = history_keys.sizes(self.source.connection, [run.rid for run, _ in parts], self.keys)
+        left, start = most, 0
+        while start < len(parts) and (left is None or left > 0):
+            end = self._end(parts, start, sizes, left)
+            group = parts[start:end]
+            found = self._alone(*group[0], left) if end - start == 1 else self._group(group, sizes)
+            for run, batch in found:
+                yield run, batch
+                left = None if left is None else left - batch.num_rows
+            start = end
+
+    def _end(
+        self, parts: Sequence[tuple[Named, RunTable]], start: int, sizes: Mapping[int, Sizes], left: int | None
+    ) -> int:
+        """The end of the runs that are read together from this one on; it is alone if its axis is text."""
+        values = rows = 0
+        end = start
+        while end < len(parts) and (left is None or rows < left):
+            size = sizes[parts[end][0].rid]
+            values += min(size.values, size.values if self.samples is None else self.samples * size.keys)
+            if end > start and (values > VALUES_AT_ONCE or parts[end][1].rows.x_textual):
+                break
+            rows += size.rows if self.samples is None else min(self.samples, size.rows)
+            end += 1
+            if parts[start][1].rows.x_textual:
+                break
+        return end
+
+    def _alone(self, run: Named, one: RunTable, most: int | None) -> Iterator[tuple[Named, pa.RecordBatch]]:
+        for batch in one.batches().read(most):
+            yield run, batch
+
+    def _group(
+        self, group: Sequence[tuple[Named, RunTable]], sizes: Mapping[int, Sizes]
+    ) -> Iterator[tuple[Named, pa.RecordBatch]]:
+        rids = [run.rid for run, _ in group]
+        values = sum(sizes[rid].values for rid in rids)
+        found = self._read(rids, Scope(keys=self.keys, samples=self.samples), values)
+        axes = tuple(dict.fromkeys(axis for _, one in group for axis in one.rows.carried))
+        carried = self._read(rids, Scope(keys=axes), 0) if axes else {}
+        for run, one in group:
+            for batch in one.of_series(found.get(run.rid, []), carried.get(run.rid, [])):
+                yield run, batch
+
+    def _read(self, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
+        own = self.source._replace(connection=self.source.connection.cursor())
+        return guarded(own.connection, lambda: series.read(own, rids, scope, values))
+
+    def count(self, parts: Sequence[tuple[Named, RunTable]]) -> int:
+        """How many rows there are."""
+        if any(one.rows.x is not None for _, one in parts):
+            return sum(one.rows.count() for _, one in parts)
+        cursor = self.source.connection.cursor()
+        condition, params = series.one_of(self.keys) if self.keys else ("TRUE", {})
+        steps = f"SELECT DISTINCT rid, step FROM {series.values_of(self.source, [run.rid for run, _ in parts])}"
+        sql = f"SELECT count(*) FROM ({steps} WHERE {condition}) GROUP BY rid"
+        counts = guarded(cursor, lambda: cursor.execute(sql, params or None).fetchall())
+        return sum(count if self.samples is None else min(count, self.samples) for (count,) in counts)
+
+
+def _joined(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of at least so many: writing each batch has a cost of its own."""
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        waiting.append(batch)
+        held += batch.num_rows
+        if held >= rows:
+            yield _one(waiting)
+            waiting, held = [], 0
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    if len(batches) == 1:
+        return batches[0]
+    schema = batches[0].schema
+    columns = [pa.concat_arrays([batch.column(index) for batch in batches]) for index in range(len(schema))]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 class _Names(NamedTuple):
@@ -103,21 +196,20 @@ class _Names(NamedTuple):
     columns: list[str]
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[Named, Batches]], chosen: Sequence[str], *, several: bool) -> _Names:
+    def of(cls, parts: Sequence[tuple[Named, pa.Schema]], chosen: Sequence[str], *, several: bool) -> _Names:
         """Names for the tables of these runs, in the order of these keys. Names that runs logged keep their names."""
         leading: dict[str, None] = {}
         steps = set()
         logged = set(chosen)
         for _, one in parts:
-            steps |= {
-                name for name, kind in zip(one.schema.names, one.schema.types, strict=True) if str(kind) == "int64"
-            }
-            leading |= dict.fromkeys(name for name in one.schema.names if name not in logged - steps)
-        step = "_step" if "step" in chosen else "step"
-        first = parts[0][1].schema
+            steps |= (whole := {name for name, kind in zip(one.names, one.types, strict=True) if str(kind) == "int64"})
+            leading |= dict.fromkeys(name for name in one.names if name not in logged | whole)
+        # A run whose axis is a key `step` has another name for the step, too.
+        step = "_step" if "step" in chosen or "_step" in steps else "step"
+        first = parts[0][1]
         # With --x, that axis is the first column of each table.
         x = [first.names[0]] if str(first.types[0]) != "int64" else []
-        axes = [name for name in leading if name not in (*steps, *x)]
+        axes = [name for name in leading if name not in x]
         columns = [*x, step, *axes, *(key for key in chosen if key not in (*x, *axes))]
         labels = [*(["project"] if several else []), "run_id", "name"]
         return cls([_unused(label, columns) for label in labels], step, columns)
@@ -168,7 +260,7 @@ def beside(
     _told_without(len(runs) - len(held), len(runs), None, warn)
     source = HistorySource(connection, segmented(connection))
     rids = [run.rid for run in held]
-    texts = _textual(source, rids, chosen)
+    texts = {(rid, key) for rid, found in run_table.textual(source, rids, chosen).items() for key in found}
     places = [(run, key) for key in chosen for run in held if key in logged[run.rid]]
     schema = pa.schema(
         [
@@ -252,14 +344,6 @@ def _typed(connection: DuckDBPyConnection, one: Series, *, textual: bool) -> pa.
         return one.values
     texts = pa.nulls(len(one.steps), pa.string()) if one.texts is None else one.texts
     return written(connection, AS_TEXT, pa.table({"value": one.values, "text": texts}))
-
-
-def _textual(source: HistorySource, rids: Sequence[int], keys: Sequence[str]) -> set[tuple[int, str]]:
-    """The runs and keys, of these, under which anything other than a number was logged."""
-    cursor = source.connection.cursor()
-    condition, params = series.one_of(keys)
-    sql = f"SELECT DISTINCT rid, key FROM {series.values_of(source, rids)} WHERE text IS NOT NULL AND {condition}"
-    return set(guarded(cursor, lambda: cursor.execute(sql, params).fetchall()))
 
 
 def _labels(runs: Sequence[Named], places: Sequence[tuple[Named, str]], *, several: bool) -> list[str]:

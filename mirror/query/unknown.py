@@ -39,19 +39,22 @@ def drawable(
     return (known, unknown) if known else (list(keys), [])
 
 
-def grouping(connection: DuckDBPyConnection, rids: Sequence[int], field: str | None) -> list[str]:
-    """A sentence if the field is a config or summary key that none of these runs has.
+def grouping(connection: DuckDBPyConnection, rids: Sequence[int], fields: Sequence[str]) -> list[str]:
+    """A sentence for each field that is a config or summary key that none of these runs has.
 
     Raises UsageError for anything that is neither such a key nor one of FIELDS, naming the nearest.
     """
-    if field is None or field in FIELDS:
-        return []
-    doc, _, key = field.partition(".")
-    if doc not in _DOCUMENTS or not key:
-        known = document_keys.of_runs(connection, rids)
-        raise UsageError(f"--group-by {field}: runs have no such field; {nearest_field(field, known)}")
+    keys = []
+    for field in fields:
+        doc, _, key = field.partition(".")
+        if field in FIELDS:
+            continue
+        if doc not in _DOCUMENTS or not key:
+            known = document_keys.of_runs(connection, rids)
+            raise UsageError(f"--group-by {field}: runs have no such field; {nearest_field(field, known)}")
+        keys.append((_DOCUMENTS[doc], key))
     here = "r.rid IN (SELECT unnest(?::BIGINT[]))"
-    return list(missing(connection, [(_DOCUMENTS[doc], key)], here, [list(rids)]).values())
+    return list(missing(connection, keys, here, [list(rids)]).values()) if keys else []
 
 
 def nearest_field(word: str, known: Sequence[tuple[str, str]]) -> str:

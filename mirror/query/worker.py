@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from mirror import errors
 from mirror.errors import NEXT_PUBLISHES, MirrorError, QueryError, unreadable
 from mirror.query.questions import MEMORY, NEEDED_TOO_MUCH, OUT_OF_MEMORY, QUESTIONS, Lists
 from mirror.settings.home import Home
@@ -144,7 +145,9 @@ class Worker:
             self._send_json(b"X", error="QueryError", message=NEEDED_TOO_MUCH, spent=True)
             return
         spent = isinstance(cause, duckdb.FatalException | duckdb.InternalException) or _resident() > SPENT
-        self._send_json(b"X", error=type(error).__name__, message=str(error), spent=spent)
+        # A class of another module is sent as the one that it is a kind of.
+        kind = next(one for one in type(error).__mro__ if one.__module__ == errors.__name__)
+        self._send_json(b"X", error=kind.__name__, message=str(error), spent=spent)
 
     def _newest(self) -> DuckDBPyConnection:
         path = self._home.published

@@ -5,6 +5,7 @@ CommError
 ├── Refused           this request is not accepted (4xx, GraphQL errors)
 │   ├── Denied          the key may not do this (403)
 │   ├── NotFound        it does not exist, or the key may not see it (404)
+│   │   └── NoProject     the whole project
 │   └── FeatureMissing  the query is refused: an older server
 ├── Unreachable       no request would be answered now
 │   ├── NoConnection    DNS, TCP, TLS, a proxy
@@ -21,7 +22,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import unescape
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -29,6 +30,7 @@ from urllib.request import getproxies
 import httpx
 
 from mirror.errors import AuthError, CommError, one_line
+from mirror.patterns import nearest_project
 
 __all__ = [
     "AuthError",
@@ -70,6 +72,22 @@ class NotFound(Refused):
     """The server does not have it, or the key may not see it; the server does not report which."""
 
     exit_code = 1
+
+
+class NoProject(NotFound):
+    """The server does not have a project, or the key may not see it."""
+
+    def __init__(self, project: str, base_url: str, known: Iterable[str] = ()) -> None:
+        """Name the project of `known` that was probably meant."""
+        self.project = project
+        self.base_url = base_url
+        near = nearest_project(project, known)
+        hint = f"did you mean {near}?" if near else "check the spelling"
+        super().__init__(f"{project} is not on {base_url}, or the key may not read it; {hint}")
+
+    def among(self, known: Iterable[str]) -> NoProject:
+        """Return the same error, which names the nearest of these projects."""
+        return NoProject(self.project, self.base_url, known)
 
 
 class FeatureMissing(Refused):

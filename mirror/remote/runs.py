@@ -15,7 +15,7 @@ from mirror.errors import AuthError, CommError
 from mirror.remote import facts, queries
 from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing, NotFound, Server
-from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
+from mirror.remote.errors import NoProject, SlowAnswer, Unanswered, Unreachable
 from mirror.remote.run_records import REFUSED, RunHead, head_of, record_of
 from mirror.store.records import ProjectKey, RunFacts, RunRecord
 from mirror.wandb_json import loads
@@ -231,7 +231,7 @@ async def _pages(
                 about.answered(server, data, asked=about_fields is not None)
             answer = data.get("project")
             if answer is None:
-                raise NotFound(f"{project} is not on {server.base_url}, or the key may not read it; check the spelling")
+                raise NoProject(str(project), server.base_url)
             connection = answer["runs"]
             nodes = [edge["node"] for edge in connection["edges"]]
             size.learn(len(nodes), server.bytes_received - before)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.errors import ConfigError
+from mirror.patterns import WILD
 from mirror.settings import values
 from mirror.settings.credentials import netrc_path
 from mirror.settings.file import ConfigFile
@@ -174,6 +175,15 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
         file=home.config if document.exists else None,
         **sections,
     )
+
+
+def configured_projects(home: Home, environ: Mapping[str, str]) -> list[str]:
+    """Return the projects that the config names, without wildcards; none if the config is not valid."""
+    try:
+        named = load(home, environ).projects
+    except ConfigError:
+        return []
+    return [path for path in named if not WILD & set(path) and path.count("/") == 1]
 
 
 def project_patterns(given: Sequence[str], entity: str | None) -> tuple[str, ...]:

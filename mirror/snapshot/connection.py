@@ -22,20 +22,27 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
 }
 
+_INNER = re.compile(r"(?:\w+\.)?store\.\w+|pg_\w+")
+"""Tables that are not for queries: those of the store, and those that DuckDB has for clients of PostgreSQL."""
 
-def open_plain(path: Path) -> DuckDBPyConnection:
+
+def open_plain(path: Path, *, relations_only: bool = False) -> DuckDBPyConnection:
     """Open the published file read-only and without further restrictions, for our own statements and the Python API.
 
-    The caller closes it. Raises StoreError if nothing was published yet, or if the file cannot be read.
+    The caller closes it. Raises StoreError if nothing was published yet, or if the file cannot be read; unless only the
+    published relations are needed, also for a file of an older program whose tables have other names.
     """
     if not path.exists():
         raise nothing_mirrored(path)
     import duckdb
 
     try:
-        return duckdb.connect(str(path), read_only=True)
+        connection = duckdb.connect(str(path), read_only=True)
+        if not relations_only:
+            _check_tables(connection, path)
     except duckdb.Error as error:
         raise unreadable(path, error) from error
+    return connection
 
 
 @contextmanager
@@ -67,6 +74,7 @@ def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
         connection.execute(f"ATTACH {literal(path)} AS mirror (READ_ONLY)").fetchall()
         connection.execute(f"SET temp_directory = {literal(spill)}").fetchall()
         quiet(connection)
+        _check_tables(connection, path, "mirror.")
     except duckdb.Error as error:
         raise unreadable(path, error) from error
     return connection
@@ -94,17 +102,27 @@ def connected(home: Home) -> Iterator[DuckDBPyConnection]:
 
 
 def open_restricted(
-    path: Path, history: Path, *, spill: str = "", memory: str | None = None, threads: int | None = None
+    path: Path,
+    history: Path,
+    *,
+    spill: str = "",
+    memory: str | None = None,
+    threads: int | None = None,
+    published: Path | None = None,
 ) -> DuckDBPyConnection:
     """Open a published file read-only, with access to its segments and to no other files; the caller closes it.
 
-    What does not fit in memory goes to the folder `spill`; without a folder such a query fails. Raises duckdb.Error.
+    `published` is the name for messages, if `path` is a temporary one.
+
+    What does not fit in memory goes to the folder `spill`; without a folder such a query fails. Raises duckdb.Error,
+    and StoreError for a file whose tables have other names, as those of an older program have.
     """
     import duckdb
 
     connection = duckdb.connect(str(path), read_only=True, config=_CLOSED)
     try:
         quiet(connection)
+        _check_tables(connection, published or path)
         for statement in (
             f"SET temp_directory = {literal(spill)}",
             *([f"SET memory_limit = {literal(memory)}"] if memory else []),
@@ -119,6 +137,17 @@ def open_restricted(
         connection.close()
         raise
     return connection
+
+
+def _check_tables(connection: DuckDBPyConnection, path: Path, catalog: str = "") -> None:
+    """Close the connection and raise StoreError if the tables of the file have other names than we read."""
+    from mirror.store import migrations
+
+    try:
+        migrations.check_readable(path, lambda sql: connection.execute(sql).fetchall(), catalog)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def version_of(path: Path) -> str:
@@ -175,7 +204,7 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
         return QueryError(type(error).__name__)
     head, mark, excerpt = message.partition("\n\nLINE ")
     # For a query that fails half-way, DuckDB 1.5 puts this in front of the error itself.
-    text = " ".join(head.split()).rpartition("closed pending query result Error: ")[2]
+    text = _published_only(" ".join(head.split()).rpartition("closed pending query result Error: ")[2])
     marked = re.match(r"(\d+): (.*)\n(\s*)\^", excerpt) if mark else None
     if marked:
         # DuckDB cuts the excerpt of a long line on both sides; then the column is unknown, so quote the text there.
@@ -188,3 +217,23 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
     elif names_segment(text):
         text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"
     return QueryError(text)
+
+
+def _published_only(text: str) -> str:
+    """DuckDB's message, in which it offers only published relations: not our tables, nor those of DuckDB itself."""
+    offer = re.search(r' Did you mean "(.+)"\?', text)
+    if offer is None:
+        return text
+    names = offer[1].split(" or ")
+    published = [name for name in names if not _INNER.fullmatch(name)]
+    if published == names:
+        return text
+    if not published:
+        from mirror.filters import nearest
+        from mirror.store.comments import RELATIONS
+
+        wrong = re.search(r"Table with name (.+) does not exist", text)
+        near = nearest(wrong[1], list(RELATIONS)) if wrong else None
+        published = [near] if near else []
+    advice = f' Did you mean "{" or ".join(published)}"?' if published else " SHOW TABLES lists the relations"
+    return text.replace(offer[0], advice)

@@ -30,7 +30,7 @@ def pulled(connection: DuckDBPyConnection, rid: int) -> int | None:
 
 def count(connection: DuckDBPyConnection, rid: int) -> int:
     """How many console lines of a run are mirrored."""
-    held: int = connection.execute("SELECT count(*) FROM store.console WHERE rid = ?", [rid]).fetchall()[0][0]
+    held: int = connection.execute("SELECT count(*) FROM store.console_lines WHERE rid = ?", [rid]).fetchall()[0][0]
     return held
 
 
@@ -48,7 +48,7 @@ def last_lines(connection: DuckDBPyConnection, rid: int, most: int) -> list[Line
 def _read(connection: DuckDBPyConnection, condition: str, params: list[int]) -> list[Line]:
     import duckdb
 
-    statement = "SELECT line, logged_at, level, text, {} FROM store.console WHERE {}"
+    statement = "SELECT line, logged_at, level, text, {} FROM store.console_lines WHERE {}"
     try:
         rows = connection.execute(statement.format("label", condition), params).fetchall()
     except duckdb.BinderException:

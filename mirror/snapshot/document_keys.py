@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def most_common(connection: DuckDBPyConnection, project: Project, most: int) -> list[tuple[str, str, int]]:
     """The keys that most runs of a project have: `config` or `summary`, key, number of runs; at most `most` of them."""
     return connection.execute(
-        "SELECT k.doc, k.key, k.runs FROM store.leaf_keys AS k JOIN store.projects AS p ON p.number = k.project_number"
-        " WHERE p.entity = ? AND p.project = ? AND k.runs > 0 ORDER BY k.runs DESC, k.key LIMIT ?",
+        "SELECT k.doc, k.key, k.runs FROM store.leaf_keys AS k "
+        "JOIN store.project_records AS p ON p.number = k.project_number "
+        "WHERE p.entity = ? AND p.project = ? AND k.runs > 0 ORDER BY k.runs DESC, k.key LIMIT ?",
         [*project, most],
     ).fetchall()
 
@@ -24,7 +25,7 @@ def varied(connection: DuckDBPyConnection, project: Project, newest: int) -> set
     """The keys in which the `newest` latest runs of a project differ: `config` or `summary`, key."""
     rows = connection.execute(
         "SELECT l.doc, l.key FROM store.leaves AS l WHERE l.element IS NULL AND l.rid IN ("
-        " SELECT rid FROM store.runs WHERE entity = ? AND project = ? AND deleted_at IS NULL"
+        " SELECT rid FROM store.run_records WHERE entity = ? AND project = ? AND deleted_at IS NULL"
         " ORDER BY created_at DESC LIMIT ?) GROUP BY ALL HAVING count(DISTINCT l.text) > 1",
         [*project, newest],
     ).fetchall()

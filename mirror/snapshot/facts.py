@@ -35,9 +35,9 @@ def projects(connection: DuckDBPyConnection, entity: str, name: str | None = Non
         "entity, project, number, covered_to IS NULL AND last_success_at IS NULL, "
         "reconciled_at IS NOT NULL OR last_success_at IS NOT NULL"
     )
-    rows = _rows(connection, f"SELECT {columns}, facts, history FROM store.projects {here}", asked)
+    rows = _rows(connection, f"SELECT {columns}, facts, history FROM store.project_records {here}", asked)
     if rows is None:
-        rows = connection.execute(f"SELECT {columns}, NULL, NULL FROM store.projects {here}", asked).fetchall()
+        rows = connection.execute(f"SELECT {columns}, NULL, NULL FROM store.project_records {here}", asked).fetchall()
     result = []
     for owner, project, number, never_synced, listed, text, globs in rows:
         key = Project(owner, project)
@@ -50,14 +50,14 @@ def projects(connection: DuckDBPyConnection, entity: str, name: str | None = Non
 
 def _on_server(connection: DuckDBPyConnection, project: Project) -> bool:
     """Return True if any mirrored run of the project came from the server."""
-    asked = "SELECT 1 FROM store.runs WHERE entity = ? AND project = ? AND storage_id <> '' LIMIT 1"
+    asked = "SELECT 1 FROM store.run_records WHERE entity = ? AND project = ? AND storage_id <> '' LIMIT 1"
     return bool(connection.execute(asked, list(project)).fetchall())
 
 
 def _local(connection: DuckDBPyConnection, project: Project) -> Facts:
     """The facts of a project that no pass found on the server, derived from its mirrored runs."""
     rows = connection.execute(
-        "SELECT min(created_at), max(heartbeat_at), count(*) FROM store.runs WHERE entity = ? AND project = ?",
+        "SELECT min(created_at), max(heartbeat_at), count(*) FROM store.run_records WHERE entity = ? AND project = ?",
         list(project),
     ).fetchall()
     created, active, runs = rows[0]
@@ -145,7 +145,7 @@ def without_history(connection: DuckDBPyConnection, project: Project) -> list[in
     Live runs count only if none of their rows is mirrored.
     """
     rows = connection.execute(
-        "SELECT r.rid FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
+        "SELECT r.rid FROM store.run_records AS r JOIN store.run_history AS h ON h.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> '' "
         "AND coalesce(h.rows, 0) < r.server_rows "
         "AND (coalesce(h.rows, 0) = 0 OR r.state NOT IN (SELECT unnest(?::VARCHAR[])))",
@@ -157,7 +157,7 @@ def without_history(connection: DuckDBPyConnection, project: Project) -> list[in
 def without_facts(connection: DuckDBPyConnection, project: Project) -> list[int]:
     """The server's runs that have no facts, because an older version mirrored them."""
     here = "r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> ''"
-    asked = f"SELECT r.rid FROM store.runs AS r WHERE {here}"
+    asked = f"SELECT r.rid FROM store.run_records AS r WHERE {here}"
     no_facts = " AND NOT EXISTS (SELECT 1 FROM store.run_facts AS f WHERE f.rid = r.rid)"
     rows = _rows(connection, asked + no_facts, project)
     return [rid for (rid,) in (connection.execute(asked, list(project)).fetchall() if rows is None else rows)]
@@ -166,7 +166,7 @@ def without_facts(connection: DuckDBPyConnection, project: Project) -> list[int]
 def unread(connection: DuckDBPyConnection, project: Project) -> dict[int, str]:
     """The runs with fields that could not be parsed: rid to the names of the columns, joined by commas."""
     asked = (
-        "SELECT rid, unread FROM store.runs "
+        "SELECT rid, unread FROM store.run_records "
         "WHERE entity = ? AND project = ? AND deleted_at IS NULL AND unread IS NOT NULL"
     )
     return dict(_rows(connection, asked, project) or ())
@@ -177,7 +177,9 @@ def events_held(connection: DuckDBPyConnection, rid: int, *, complete: bool = Fa
 
     With `complete`, all of them must be mirrored unless the run is live.
     """
-    run = connection.execute("SELECT server_events, storage_id, state FROM store.runs WHERE rid = ?", [rid]).fetchall()
+    run = connection.execute(
+        "SELECT server_events, storage_id, state FROM store.run_records WHERE rid = ?", [rid]
+    ).fetchall()
     extras = connection.execute("SELECT events FROM store.run_extras WHERE rid = ?", [rid]).fetchall()
     if not run:
         return False

@@ -83,8 +83,8 @@ def page(
 def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[tuple[str, str, str]]:
     """The runs of these files, as entity, project and run id; files that are in no mirrored list are left out."""
     return connection.execute(
-        "SELECT DISTINCT r.entity, r.project, r.run_id FROM store.run_files AS f JOIN store.runs AS r ON r.rid = f.rid "
-        "WHERE f.file_id IN (SELECT unnest(?::VARCHAR[]))",
+        "SELECT DISTINCT r.entity, r.project, r.run_id FROM store.run_files AS f "
+        "JOIN store.run_records AS r ON r.rid = f.rid WHERE f.file_id IN (SELECT unnest(?::VARCHAR[]))",
         [list(file_ids)],
     ).fetchall()
 
@@ -92,7 +92,7 @@ def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[tup
 def metadata(connection: DuckDBPyConnection, rid: int) -> tuple[str | None, bool]:
     """The content of a run's metadata file as JSON text, and whether the file was looked for (or there is one)."""
     rows = connection.execute(
-        "SELECT m.file, e.file FROM store.runs AS r LEFT JOIN store.run_metadata AS m ON m.rid = r.rid "
+        "SELECT m.file, e.file FROM store.run_records AS r LEFT JOIN store.metadata_documents AS m ON m.rid = r.rid "
         "LEFT JOIN store.run_extras AS e ON e.rid = r.rid WHERE r.rid = ?",
         [rid],
     ).fetchall()
@@ -103,7 +103,7 @@ def metadata(connection: DuckDBPyConnection, rid: int) -> tuple[str | None, bool
 def metadata_of(connection: DuckDBPyConnection, project: Project, run_id: str) -> str | None:
     """The content of the metadata file of a run that is not deleted, as JSON text; None if it is not mirrored."""
     found = connection.execute(
-        "SELECT m.file FROM store.run_metadata AS m JOIN store.runs AS r ON r.rid = m.rid "
+        "SELECT m.file FROM store.metadata_documents AS m JOIN store.run_records AS r ON r.rid = m.rid "
         "WHERE r.entity = ? AND r.project = ? AND r.run_id = ? AND r.deleted_at IS NULL",
         [*project, run_id],
     ).fetchall()
@@ -115,7 +115,7 @@ def metadata_node(connection: DuckDBPyConnection, rid: int) -> str | None:
     import duckdb
 
     try:
-        found = connection.execute("SELECT node FROM store.run_metadata WHERE rid = ?", [rid]).fetchall()
+        found = connection.execute("SELECT node FROM store.metadata_documents WHERE rid = ?", [rid]).fetchall()
     except duckdb.BinderException:
         # The file was published by an older program.
         return None

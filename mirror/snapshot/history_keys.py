@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
 def names(connection: DuckDBPyConnection, rid: int) -> list[str]:
     """The keys of a run, by name."""
-    rows = connection.execute("SELECT key FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
+    rows = connection.execute("SELECT key FROM store.run_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
     return [key for (key,) in rows]
 
 
@@ -49,21 +49,21 @@ def names_of(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, l
     """The keys of each of these runs, by name; a run without history has none."""
     found: dict[int, list[str]] = {rid: [] for rid in rids}
     here = "rid IN (SELECT unnest(?::BIGINT[]))"
-    sql = f"SELECT rid, list(key ORDER BY key) FROM store.history_keys WHERE {here} GROUP BY rid"
+    sql = f"SELECT rid, list(key ORDER BY key) FROM store.run_keys WHERE {here} GROUP BY rid"
     found.update(connection.execute(sql, [list(rids)]).fetchall())
     return found
 
 
 def counts(connection: DuckDBPyConnection, rid: int) -> dict[str, int]:
     """How many rows each key of a run has, by name."""
-    found = connection.execute("SELECT key, rows FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
+    found = connection.execute("SELECT key, rows FROM store.run_keys WHERE rid = ? ORDER BY key", [rid]).fetchall()
     return dict(found)
 
 
 def of_run(connection: DuckDBPyConnection, rid: int) -> list[Key]:
     """The keys of a run, by name."""
     rows = connection.execute(
-        "SELECT key, rows, last_step, last FROM store.history_keys WHERE rid = ? ORDER BY key", [rid]
+        "SELECT key, rows, last_step, last FROM store.run_keys WHERE rid = ? ORDER BY key", [rid]
     ).fetchall()
     return [Key(*row) for row in rows]
 
@@ -71,22 +71,37 @@ def of_run(connection: DuckDBPyConnection, rid: int) -> list[Key]:
 def last_numbers(connection: DuckDBPyConnection, rids: Sequence[int]) -> list[tuple[int, str, int, float | None]]:
     """The keys of these runs, by rid and name: rid, key, rows, last number."""
     here, params = among(rids, exactly=True)
-    keys = f"SELECT rid, key, rows, last FROM store.history_keys WHERE {here} ORDER BY rid, key"
+    keys = f"SELECT rid, key, rows, last FROM store.run_keys WHERE {here} ORDER BY rid, key"
     return connection.execute(keys, params).fetchall()
+
+
+class Sizes(NamedTuple):
+    """Of some keys of a run: the number of values, the rows that there are at least, and the number of keys."""
+
+    values: int
+    rows: int
+    keys: int
+
+
+def sizes(connection: DuckDBPyConnection, rids: Sequence[int], keys: Sequence[str]) -> dict[int, Sizes]:
+    """How much these runs logged under these keys, or under all if none is given, by rid."""
+    here, params = among(rids)
+    named = " AND key IN (SELECT unnest(?::VARCHAR[]))" if keys else ""
+    sql = f"SELECT rid, sum(rows)::BIGINT, max(rows), count(*) FROM store.run_keys WHERE {here}{named} GROUP BY rid"
+    rows = connection.execute(sql, [*params, *([list(keys)] if keys else [])]).fetchall()
+    return dict.fromkeys(rids, Sizes(0, 0, 0)) | {rid: Sizes(*size) for rid, *size in rows}
 
 
 def first_step(connection: DuckDBPyConnection, rid: int) -> int | None:
     """The first step at which a run logged anything; None for a run without history."""
-    found = connection.execute("SELECT min(first_step) FROM store.history_keys WHERE rid = ?", [rid]).fetchall()
+    found = connection.execute("SELECT min(first_step) FROM store.run_keys WHERE rid = ?", [rid]).fetchall()
     first: int | None = found[0][0]
     return first
 
 
 def numeric(connection: DuckDBPyConnection, rid: int, keys: Sequence[str]) -> list[str]:
     """The keys, of these, for which the run logged a finite number, in the given order."""
-    sql = (
-        "SELECT key FROM store.history_keys WHERE rid = ? AND min IS NOT NULL AND key IN (SELECT unnest(?::VARCHAR[]))"
-    )
+    sql = "SELECT key FROM store.run_keys WHERE rid = ? AND min IS NOT NULL AND key IN (SELECT unnest(?::VARCHAR[]))"
     logged = {key for (key,) in connection.execute(sql, [rid, list(keys)]).fetchall()}
     return [key for key in keys if key in logged]
 
@@ -96,7 +111,7 @@ def extents(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, Ex
     rows = connection.execute(
         "SELECT h.rid, coalesce(any_value(h.last_step), -1), coalesce(sum(k.rows), 0)::BIGINT, "
         "min(k.key) FILTER (k.rows = h.rows) "
-        "FROM store.run_history AS h LEFT JOIN store.history_keys AS k ON k.rid = h.rid "
+        "FROM store.run_history AS h LEFT JOIN store.run_keys AS k ON k.rid = h.rid "
         "WHERE h.rid IN (SELECT unnest(?::BIGINT[])) GROUP BY h.rid",
         [list(rids)],
     ).fetchall()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mirror.addresses import path_of
 from mirror.errors import QueryError
-from mirror.patterns import fitting
+from mirror.patterns import fitting, nearest_project
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -23,6 +23,41 @@ class NotARun(QueryError):
     """The text names a project where a run is wanted."""
 
 
+class UnknownProject(QueryError):
+    """No mirrored project has this name. The message names the nearest one of the mirror and of the config."""
+
+    def __init__(self, text: str, mirrored: Sequence[str], configured: Sequence[str] = ()) -> None:
+        """Find the nearest one. `waits` is the project of this name that the config has, and no pass has reached."""
+        self.text = text
+        self.mirrored = list(mirrored)
+        name = text.strip("/")
+        self.waits = next((path for path in configured if name in (path, path.rpartition("/")[2])), None)
+        self.near = nearest_project(name, [*mirrored, *configured])
+        super().__init__(self._message())
+
+    def with_configured(self, configured: Sequence[str]) -> UnknownProject:
+        """Return the same error, which also knows the projects of the config."""
+        return UnknownProject(self.text, self.mirrored, configured)
+
+    def _message(self) -> str:
+        if self.waits:
+            return f"{self.waits} is in the config, but nothing of it is mirrored yet: run `mirror sync`"
+        if not self.mirrored and not self.near:
+            return f"no project {self.text} in the mirror, which holds no project yet: run `mirror sync`"
+        near = f"; did you mean {self.near}?" if self.near else ""
+        listed = f"{'' if near else ';'} mirrored: {_listed(self.mirrored)}" if self.mirrored else ""
+        return f"no project {self.text} in the mirror{near}{listed}"
+
+
+class UnknownRun(QueryError):
+    """No mirrored run has this id or name; `hint` names the nearest ones, if any are like it."""
+
+    def __init__(self, text: str, hint: str) -> None:
+        """Store the hint, which ends the message."""
+        self.hint = hint
+        super().__init__(f"no run {text} in the mirror{hint}")
+
+
 class Project(NamedTuple):
     """A project's address."""
 
@@ -36,7 +71,7 @@ class Project(NamedTuple):
 def projects(connection: DuckDBPyConnection) -> list[Project]:
     """Every mirrored project."""
     # Not the relation `projects`, which counts every run.
-    rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY ALL").fetchall()
+    rows = connection.execute("SELECT entity, project FROM store.project_records ORDER BY ALL").fetchall()
     return [Project(*row) for row in rows]
 
 
@@ -70,7 +105,7 @@ def find_projects(
         if not chosen:
             if text.count("/") == 2 and any(str(key) == text.rpartition("/")[0] for key in known):
                 raise QueryError(f"{pattern} names a run; give its project, {text.rpartition('/')[0]}")
-            raise QueryError(f"no project {pattern} in the mirror{_suggestion(text, known)}")
+            raise UnknownProject(pattern, [str(key) for key in known])
         matching.update(dict.fromkeys(chosen))
     return list(matching)
 
@@ -96,7 +131,10 @@ def find_run(connection: DuckDBPyConnection, text: str, entity: str | None = Non
         raise QueryError(f"{text} is not a run path; use entity/project/run_id, or the run's id or name alone")
     if len(parts) == 3:
         find_projects(connection, ["/".join(parts[:2])])
-    raise QueryError(f"no run {text} in the mirror{_nearest_run(connection, parts[-1])}")
+    hint = _nearest_run(connection, parts[-1])
+    if not hint and len(parts) == 1 and (near := nearest_project(text, map(str, projects(connection)))):
+        hint = f"; did you mean the project {near}?"
+    raise UnknownRun(text, hint)
 
 
 def _by_id(connection: DuckDBPyConnection, parts: Sequence[str], entity: str | None) -> list[tuple[str, str, str]]:
@@ -183,16 +221,6 @@ def nearest_of(word: str, known: Sequence[str]) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"there {'is' if len(known) == 1 else 'are'} {_listed(known)}" if known else "there are none"
-
-
-def _suggestion(text: str, known: Sequence[Project]) -> str:
-    if not known:
-        return ", which holds no project yet: run `mirror sync`"
-    import difflib
-
-    names = [str(key) for key in known]
-    close = difflib.get_close_matches(text, names, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}? mirrored: {_listed(names)}" if close else f"; mirrored: {_listed(names)}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -127,7 +127,8 @@ class SnapshotPool:
         name = published.with_name(f".{published.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
         try:
             _link(published, name)
-            return _Open(version, open_restricted(name, self._home.history, memory=MEMORY, threads=THREADS))
+            connection = open_restricted(name, self._home.history, memory=MEMORY, threads=THREADS, published=published)
+            return _Open(version, connection)
         except FileNotFoundError:
             raise QueryError("nothing is mirrored yet") from None
         except (OSError, duckdb.Error) as error:

@@ -16,7 +16,7 @@ select p.entity || '/' || p.project as project, p.runs, p.running, p.history_row
        p.last_error, coalesce(s.set_aside, 0) as set_aside
 from projects p left join (
     select r.entity, r.project, count(*) as set_aside
-    from store.run_history h join store.runs r using (rid)
+    from store.run_history h join store.run_records r using (rid)
     where h.error is not null and r.deleted_at is null group by all
 ) s on s.entity = p.entity and s.project = p.project
 order by 1
@@ -24,7 +24,7 @@ order by 1
 
 _RUNS_SET_ASIDE = """
 select r.entity || '/' || r.project || '/' || r.run_id as run, h.error, h.attempts, h.next_try_at
-from store.run_history h join store.runs r using (rid)
+from store.run_history h join store.run_records r using (rid)
 where h.error is not null and r.deleted_at is null
 order by h.next_try_at, 1 limit ?
 """
@@ -32,21 +32,21 @@ order by h.next_try_at, 1 limit ?
 
 def registered(connection: DuckDBPyConnection) -> list[Project]:
     """Every mirrored project, in the order in which they were registered."""
-    rows = connection.execute("SELECT entity, project FROM store.projects ORDER BY number").fetchall()
+    rows = connection.execute("SELECT entity, project FROM store.project_records ORDER BY number").fetchall()
     return [Project(*row) for row in rows]
 
 
 def main_entity(connection: DuckDBPyConnection) -> str | None:
     """The entity with the most mirrored projects; None if nothing is mirrored."""
     found = connection.execute(
-        "SELECT entity FROM store.projects GROUP BY entity ORDER BY count(*) DESC, entity LIMIT 1"
+        "SELECT entity FROM store.project_records GROUP BY entity ORDER BY count(*) DESC, entity LIMIT 1"
     ).fetchall()
     return found[0][0] if found else None
 
 
 def last_successes(connection: DuckDBPyConnection) -> dict[Project, datetime | None]:
     """When the last complete pass over each project ended (naive UTC); None if there was none."""
-    rows = connection.execute("SELECT entity, project, last_success_at FROM store.projects").fetchall()
+    rows = connection.execute("SELECT entity, project, last_success_at FROM store.project_records").fetchall()
     return {Project(entity, project): at for entity, project, at in rows}
 
 

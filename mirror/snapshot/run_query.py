@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mirror.errors import QueryError, UsageError
-from mirror.filters import Compiled, missing
+from mirror.errors import FilterError, QueryError, UsageError
+from mirror.filters import Compiled, inlined, missing
 from mirror.filters import compile as compile_filter
 from mirror.snapshot.paths import Project, find_projects, nearest_of, scope
 from mirror.snapshot.result import Result
@@ -38,6 +39,8 @@ class RunQuery:
     scope_sql: str
     scope_params: list[Any]
     several_projects: bool
+    asked: tuple[Mapping[str, Any] | str | None, str | None] = (None, None)
+    """The filter and the order that were compiled."""
 
     @classmethod
     def build(
@@ -55,7 +58,8 @@ class RunQuery:
         Raises FilterError for an invalid filter or order, QueryError for a project that is not mirrored.
         """
         chosen = find_projects(connection, projects, entity) if projects else []
-        return cls._over(connection, chosen, compile_filter(conditions, order), deleted=deleted)
+        query = cls._over(connection, chosen, compile_filter(conditions, order), deleted=deleted)
+        return replace(query, asked=(conditions, order))
 
     @classmethod
     def of(
@@ -134,19 +138,38 @@ class RunQuery:
     def rids(self) -> list[int]:
         """The rids of the matching runs, in order, in one query."""
         sql = (
-            f"SELECT r.rid\nFROM store.runs AS r\n"
+            f"SELECT r.rid\nFROM store.run_records AS r\n"
             f"WHERE ({self.scope_sql})\n  AND ({self.compiled.where})\nORDER BY {self.compiled.order_by}"
         )
         params = [*self.scope_params, *self.compiled.where_params, *self.compiled.order_params]
         return [rid for (rid,) in self.connection.execute(sql, params).fetchall()]
 
     def explain(self) -> dict[str, Any]:
-        """The SQL and its parameters, how many runs match, and how many match each clause of the filter by itself."""
+        """SQL over the published relations, how many runs match, and how many match each clause by itself.
+
+        `sql` finds the same runs as the filter; it is None if no published relation has a field of the filter or the
+        order, and `no_sql` says which.
+        """
         from mirror.filters import explain
 
-        sql, params = self._matching()
         clauses = explain(self.connection, self.compiled, self.scope_sql, self.scope_params)
-        return {"sql": sql, "params": params, "runs": self.count(), "clauses": clauses}
+        found: dict[str, Any] = {"sql": None, "params": [], "runs": self.count(), "clauses": clauses}
+        try:
+            return {**found, "sql": self._published()}
+        except FilterError as error:
+            return {**found, "no_sql": str(error)}
+
+    def _published(self) -> str:
+        """The filter as one statement over the published relations, with its values in it. Raises FilterError."""
+        lists = partial(holds_list, self.connection)
+        compiled = compile_filter(*self.asked, form="relations", holds_list=lists)
+        scope = self.scope_sql.removeprefix("TRUE AND ")
+        conditions = "\n  AND ".join(part for part in (scope, compiled.where) if part != "TRUE")
+        sql = (
+            f"SELECT r.entity, r.project, r.run_id, r.name\nFROM runs AS r\n"
+            f"{f'WHERE {conditions}' if conditions else ''}\nORDER BY {compiled.order_by}"
+        )
+        return inlined(sql, [*self.scope_params, *compiled.where_params, *compiled.order_params])
 
     def warnings(self) -> list[str]:
         """Likely mistakes in the filter: suspicious conditions, and keys that no run has."""
@@ -204,12 +227,12 @@ class RunQuery:
         order = self.compiled.order_by
         sql = (
             f"SELECT r.rid, r.entity, r.project, r.run_id, row_number() OVER (ORDER BY {order}) AS position\n"
-            f"FROM store.runs AS r\nWHERE ({self.scope_sql})\n  AND ({self.compiled.where})"
+            f"FROM store.run_records AS r\nWHERE ({self.scope_sql})\n  AND ({self.compiled.where})"
         )
         return sql, [*self.compiled.order_params, *self.scope_params, *self.compiled.where_params]
 
     def _counting(self) -> tuple[str, list[Any]]:
-        sql = f"SELECT count(*) FROM store.runs AS r WHERE ({self.scope_sql}) AND ({self.compiled.where})"
+        sql = f"SELECT count(*) FROM store.run_records AS r WHERE ({self.scope_sql}) AND ({self.compiled.where})"
         return sql, [*self.scope_params, *self.compiled.where_params]
 
     def _run_columns(self) -> list[str]:
@@ -248,7 +271,7 @@ class RunQuery:
             "SELECT DISTINCT doc, key, CASE WHEN kind <> 'number' THEN kind "
             f"WHEN {INTEGER} THEN 'integer' ELSE 'number' END FROM store.leaves "
             f"WHERE key IN ({', '.join('?' * len(keys))}) AND element IS NULL AND kind <> 'null' "
-            f"AND rid IN (SELECT r.rid FROM store.runs AS r WHERE {self.scope_sql})",
+            f"AND rid IN (SELECT r.rid FROM store.run_records AS r WHERE {self.scope_sql})",
             [*(key for _, key in keys), *self.scope_params],
         ).fetchall()
         kinds: dict[tuple[str, str], set[str]] = {}

@@ -27,7 +27,7 @@ DOCUMENTS = ("config", "config_meta", "summary")
 def find(connection: DuckDBPyConnection, project: Project, run_id: str) -> tuple[int, Any] | None:
     """The rid of a run, and when it was deleted on the server (naive UTC, else None); None if it is not mirrored."""
     found = connection.execute(
-        "SELECT rid, deleted_at FROM store.runs WHERE entity = ? AND project = ? AND run_id = ?",
+        "SELECT rid, deleted_at FROM store.run_records WHERE entity = ? AND project = ? AND run_id = ?",
         [*project, run_id],
     ).fetchall()
     return found[0] if found else None
@@ -36,14 +36,14 @@ def find(connection: DuckDBPyConnection, project: Project, run_id: str) -> tuple
 def named(connection: DuckDBPyConnection, rids: Sequence[int]) -> list[Named]:
     """The ids and display names of these and possibly of other runs."""
     here, params = among(rids)
-    return connection.execute(f"SELECT rid, run_id, name FROM store.runs WHERE {here}", params).fetchall()
+    return connection.execute(f"SELECT rid, run_id, name FROM store.run_records WHERE {here}", params).fetchall()
 
 
 def column(connection: DuckDBPyConnection, name: str, rids: Sequence[int]) -> dict[int, Any]:
     """A column, one of FACTS or DOCUMENTS, of these and possibly of other runs, by rid."""
     assert name in FACTS or name in DOCUMENTS
     here, params = among(rids)
-    return dict(connection.execute(f"SELECT rid, {name} FROM store.runs WHERE {here}", params).fetchall())
+    return dict(connection.execute(f"SELECT rid, {name} FROM store.run_records WHERE {here}", params).fetchall())
 
 
 def plain(connection: DuckDBPyConnection, columns: Sequence[str], rids: Sequence[int]) -> list[tuple[Any, ...]]:
@@ -64,7 +64,7 @@ def _plain(
 ) -> list[tuple[Any, ...]]:
     import duckdb
 
-    statement = "SELECT rid, {}, {} FROM store.runs WHERE {}"
+    statement = "SELECT rid, {}, {} FROM store.run_records WHERE {}"
     listed = ", ".join(columns)
     try:
         return connection.execute(statement.format("unread", listed, condition), params).fetchall()
@@ -76,13 +76,13 @@ def _plain(
 def documents(connection: DuckDBPyConnection, columns: Sequence[str], rids: Sequence[int]) -> dict[int, list[Any]]:
     """The JSON texts of these documents, in their order, of exactly these runs, by rid. Texts may be megabytes."""
     here, params = among(rids, exactly=True)
-    sql = f"SELECT rid, {', '.join(columns)} FROM store.runs WHERE {here}"
+    sql = f"SELECT rid, {', '.join(columns)} FROM store.run_records WHERE {here}"
     return {rid: texts for rid, *texts in connection.execute(sql, params).fetchall()}
 
 
 def summary(connection: DuckDBPyConnection, rid: int) -> str | None:
     """The summary of a run as JSON text; None without one."""
-    found = connection.execute("SELECT summary FROM store.runs WHERE rid = ?", [rid]).fetchall()
+    found = connection.execute("SELECT summary FROM store.run_records WHERE rid = ?", [rid]).fetchall()
     return found[0][0] if found else None
 
 
@@ -99,7 +99,7 @@ def tags(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, list[
     A tag may contain commas.
     """
     here, params = among(rids)
-    rows = connection.execute(f"SELECT rid, position, tag FROM store.run_tags WHERE {here}", params).fetchall()
+    rows = connection.execute(f"SELECT rid, position, tag FROM store.tag_positions WHERE {here}", params).fetchall()
     found: dict[int, list[str]] = {}
     for rid, _, tag in sorted(rows):
         found.setdefault(rid, []).append(tag)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 TAIL = """
     SELECT r.run_id, t.key, t.step, t.value, t.text
-    FROM store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid
+    FROM store.history_tail AS t JOIN store.run_records AS r ON r.rid = t.rid
     WHERE r.entity = ? AND r.project = ? ORDER BY t.key, r.run_id, t.step
 """
 """A query for a project's values that are in no segment: the columns and the order of a segment."""

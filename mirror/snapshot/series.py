@@ -131,7 +131,7 @@ def _names(connection: DuckDBPyConnection, rids: Sequence[int], keys: Sequence[s
     if keys:
         source, params = "(SELECT unnest(?::VARCHAR[]) AS key)", [list(keys)]
     else:
-        source, params = f"(SELECT DISTINCT key FROM store.history_keys WHERE {_among(rids)})", []
+        source, params = f"(SELECT DISTINCT key FROM store.run_keys WHERE {_among(rids)})", []
     rows = connection.execute(f"SELECT hash(key), key FROM {source}", params).fetchall()
     names = dict(rows)
     return names if len(names) == len({key for _, key in rows}) else None
@@ -192,9 +192,9 @@ def values_of(source: HistorySource, rids: Sequence[int], *, system: bool = Fals
         return f"(SELECT * FROM store.history_tail WHERE {runs})"
     relation = "main.system_metrics" if system else "main.history"
     return f"""(SELECT r.rid, h.key, h.step, h.value, h.text FROM {relation} AS h
-        JOIN store.runs AS r ON r.entity = h.entity AND r.project = h.project AND r.run_id = h.run_id
+        JOIN store.run_records AS r ON r.entity = h.entity AND r.project = h.project AND r.run_id = h.run_id
         WHERE r.{runs} AND (h.entity, h.project, h.run_id) IN (
-            SELECT entity, project, run_id FROM store.runs WHERE {runs}))"""
+            SELECT entity, project, run_id FROM store.run_records WHERE {runs}))"""
 
 
 def _cut(

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mirror.addresses import path_of
 from mirror.errors import NotMirrored, QueryError
 from mirror.settings.home import Home
+from mirror.settings.settings import configured_projects
 from mirror.snapshot import console, document_keys, facts, files, history_keys, paths, projects, run_rows
 from mirror.snapshot.connection import open_attached
 from mirror.snapshot.history_keys import Extent
@@ -104,10 +106,22 @@ class Snapshot:
         except paths.Ambiguous as error:
             raise NotMirrored(f"{error}; name one", error) from error
         except QueryError as error:
-            raise NotMirrored(f"{error}; `mirror sync {text}` pulls it", error) from error
+            raise self._not_mirrored(error, text) from error
         if len(found) > 1:
             raise NotMirrored(f"{text} matches more than one project; name one")
         return found[0]
+
+    def _not_mirrored(self, error: QueryError, text: str) -> NotMirrored:
+        """The error for a path of which nothing is mirrored. A sync is offered only if no known name is like it."""
+        meant = False
+        if isinstance(error, paths.UnknownProject):
+            error = error.with_configured(configured_projects(self.home, os.environ))
+            meant = bool(error.near or error.waits or not error.mirrored)
+        elif isinstance(error, paths.UnknownRun):
+            meant = bool(error.hint)
+        # Without an entity the server cannot be asked.
+        whole = path_of(text).strip("/").count("/") >= (2 if isinstance(error, paths.UnknownRun) else 1)
+        return NotMirrored(f"{error}" if meant or not whole else f"{error}; `mirror sync {text}` pulls it", error)
 
     def successes(self) -> dict[Project, datetime | None]:
         """When the last complete pass over each project ended (aware UTC); None if there was none."""
@@ -122,7 +136,7 @@ class Snapshot:
         except paths.NotARun as error:
             raise NotMirrored(str(error), error) from error
         except QueryError as error:
-            raise NotMirrored(f"{error}; `mirror sync {text}` pulls it", error) from error
+            raise self._not_mirrored(error, text) from error
         found = run_rows.find(self.cursor, project, run_id)
         assert found is not None
         rid, deleted_at = found

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _RELATIONS = """
-    SELECT p.entity || '/' || p.project, m.value FROM store.projects AS p
+    SELECT p.entity || '/' || p.project, m.value FROM store.project_records AS p
     JOIN store.meta AS m ON m.key = 'name of store.wide_' || p.number
 """
 _RENAMED = """
@@ -20,7 +20,7 @@ _RENAMED = """
 """
 _FAULTS = """
 select p.entity || '/' || p.project as project, m.value as fault
-from store.meta m join store.projects p on m.key = 'wide_fault_' || p.number
+from store.meta m join store.project_records p on m.key = 'wide_fault_' || p.number
 order by 1
 """
 

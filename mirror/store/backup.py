@@ -27,7 +27,8 @@ from mirror.version import VERSION
 
 _FORMAT = 1
 
-_COUNTS = "SELECT (SELECT count(*) FROM store.runs), (SELECT coalesce(sum(rows), 0)::BIGINT FROM store.run_history)"
+_COUNTS = "SELECT count(*), coalesce(sum(history_rows), 0)::BIGINT FROM main.runs"
+"""Over the published relation, which files of every version have."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ VALUES_AT_ONCE = 5_000_000
 RUNS_AT_ONCE = 5_000
 """How many runs' documents are parsed at a time."""
 
-OWNED = ("leaves", "run_tags", "run_history", "history_tail", "history_keys", "local_runs", *staging.TABLES)
+OWNED = ("leaves", "tag_positions", "run_history", "history_tail", "run_keys", "local_states", *staging.TABLES)
 """Tables whose rows belong to a run, by its `rid`."""
 
 
@@ -55,9 +55,7 @@ def history(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> Iterat
     """Compare HISTORY with history_keys, a batch of runs at a time: counts, first and last values, duplicate steps."""
     numbers = rids.find(db, project, run_ids)
     condition, params = rids.among(numbers.values())
-    counted = dict(
-        db.run(f"SELECT rid, sum(rows)::BIGINT FROM store.history_keys WHERE {condition} GROUP BY rid", params)
-    )
+    counted = dict(db.run(f"SELECT rid, sum(rows)::BIGINT FROM store.run_keys WHERE {condition} GROUP BY rid", params))
     batch: list[str] = []
     values = 0
     for run_id, rid in numbers.items():
@@ -94,7 +92,8 @@ def _count(db: Database, project: ProjectKey, numbers: dict[str, int], run_ids: 
         SELECT coalesce(c.run_id, k.run_id), coalesce(c.key, k.key), c.shown, c.rows, c.twice, k.rows,
                {", ".join(f"c.{name}, k.{name}" for name in ends)}
         FROM counted AS c FULL JOIN (
-            SELECT r.run_id, h.* FROM store.history_keys AS h JOIN store.runs AS r ON r.rid = h.rid WHERE h.{condition}
+            SELECT r.run_id, h.* FROM store.run_keys AS h JOIN store.run_records AS r ON r.rid = h.rid
+            WHERE h.{condition}
         ) AS k ON k.run_id = c.run_id AND k.key = c.key
         WHERE c.shown IS DISTINCT FROM k.rows OR c.twice IS NOT NULL OR {differ}
         ORDER BY 1, 2
@@ -151,7 +150,9 @@ def _documents(db: Database, numbers: Sequence[int]) -> tuple[int, list[Damage]]
     fresh = LeafColumns()
     read = []
     names = {}
-    for rid, run_id, *texts in db.run(f"SELECT rid, run_id, config, summary FROM store.runs WHERE {condition}", params):
+    for rid, run_id, *texts in db.run(
+        f"SELECT rid, run_id, config, summary FROM store.run_records WHERE {condition}", params
+    ):
         names[rid] = run_id
         both = [(doc, text, parsed(text)) for doc, text in zip(("config", "summary"), texts, strict=True)]
         for doc, text, _ in [entry for entry in both if entry[2] is None]:
@@ -212,8 +213,8 @@ def tags(db: Database, project: ProjectKey) -> list[Damage]:
     """Compare run_tags with the tags of the runs."""
     found = db.run(
         """
-        SELECT r.run_id, coalesce(t.tags, ''), coalesce(r.tags, '') FROM store.runs AS r LEFT JOIN (
-            SELECT rid, string_agg(tag, ',' ORDER BY position) AS tags FROM store.run_tags GROUP BY rid
+        SELECT r.run_id, coalesce(t.tags, ''), coalesce(r.tags, '') FROM store.run_records AS r LEFT JOIN (
+            SELECT rid, string_agg(tag, ',' ORDER BY position) AS tags FROM store.tag_positions GROUP BY rid
         ) AS t ON t.rid = r.rid
         WHERE r.entity = ? AND r.project = ? AND coalesce(t.tags, '') <> coalesce(r.tags, '') ORDER BY r.run_id
         """,
@@ -228,7 +229,7 @@ def cursors(db: Database, project: ProjectKey) -> list[Damage]:
     here = [project.entity, project.project]
     damage = []
     for run_id, times in db.run(
-        "SELECT run_id, count(*) FROM store.runs WHERE entity = ? AND project = ? GROUP BY run_id "
+        "SELECT run_id, count(*) FROM store.run_records WHERE entity = ? AND project = ? GROUP BY run_id "
         "HAVING count(*) > 1 ORDER BY run_id",
         here,
     ):
@@ -236,11 +237,11 @@ def cursors(db: Database, project: ProjectKey) -> list[Damage]:
     found = db.run(
         """
         SELECT r.run_id, h.cursors, h.rows, h.last_step, k.rows, k.last_step
-        FROM store.runs AS r
+        FROM store.run_records AS r
         LEFT JOIN (SELECT rid, count(*) AS cursors, max(rows) AS rows, max(last_step) AS last_step
                    FROM store.run_history GROUP BY rid) AS h ON h.rid = r.rid
         LEFT JOIN (SELECT rid, max(rows) AS rows, max(last_step) AS last_step
-                   FROM store.history_keys GROUP BY rid) AS k ON k.rid = r.rid
+                   FROM store.run_keys GROUP BY rid) AS k ON k.rid = r.rid
         WHERE r.entity = ? AND r.project = ? AND (
             coalesce(h.cursors, 0) <> 1 OR h.rows < k.rows
             OR (k.rid IS NOT NULL AND coalesce(h.last_step, -1) < k.last_step)
@@ -265,7 +266,7 @@ def owners(db: Database) -> list[Damage]:
     """Find orphaned rows, in all projects: rows whose run does not exist."""
     damage = []
     for table in OWNED:
-        count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.runs AS r ON r.rid = t.rid")
+        count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.run_records AS r ON r.rid = t.rid")
         if count:
             found = _some(count, "orphaned row")
             damage.append(Damage(None, f"store.{table}", found, "none", "a run's row was lost"))
@@ -290,7 +291,7 @@ def wide_relation(db: Database, project: ProjectKey) -> list[Damage]:
     except duckdb.Error as error:
         return [*damage, Damage(None, field, f"no relation ({reason(error)})", "one row per run", cause)]
     runs = db.value(
-        "SELECT count(*) FROM store.runs WHERE entity = ? AND project = ?", [project.entity, project.project]
+        "SELECT count(*) FROM store.run_records WHERE entity = ? AND project = ?", [project.entity, project.project]
     )
     if shown != runs:
         damage.append(Damage(None, field, _some(shown, "row"), _some(runs, "row"), cause))
@@ -307,7 +308,7 @@ def key_counts(db: Database, project: ProjectKey, number: int) -> list[tuple[str
         f"""
         SELECT coalesce(k.doc, t.doc), coalesce(k.key, t.key), coalesce(k.runs, 0), coalesce(t.runs, 0)
         FROM (SELECT * FROM store.leaf_keys WHERE project_number = ?) AS k FULL JOIN (
-            SELECT l.doc, l.key, {sums} FROM store.leaves AS l JOIN store.runs AS r ON r.rid = l.rid
+            SELECT l.doc, l.key, {sums} FROM store.leaves AS l JOIN store.run_records AS r ON r.rid = l.rid
             WHERE r.entity = ? AND r.project = ? AND {shown("l")} GROUP BY l.doc, l.key
         ) AS t ON t.doc = k.doc AND t.key = k.key
         WHERE (k.runs, k.numbers, k.bools, k.nulls, k.integers)

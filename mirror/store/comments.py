@@ -68,7 +68,10 @@ RELATIONS: dict[str, tuple[str, dict[str, str]]] = {
     "config_values": ("One row per value of a run's config", _RUN | _LEAF),
     "summary_values": ("One row per value of a run's summary", _RUN | _LEAF),
     "run_metadata": ("One row per value of what is known about how a run was started", _RUN | _LEAF),
-    "run_tags": ("One row per tag of a run", _RUN | {"tag": "The tag"}),
+    "run_tags": (
+        "One row per tag of a run",
+        _RUN | {"tag": "The tag", "position": "Its place among the tags of the run, from 0"},
+    ),
     "history": ("One row per logged value", _RUN | {"step": "The step that the value was logged at"} | _LOGGED),
     "system_metrics": (
         "One row per value of a run's system metrics; the server keeps only a sample of them",

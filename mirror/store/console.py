@@ -51,9 +51,9 @@ def find(
         SELECT r.rid, r.run_id, r.state, r.server_events, r.server_log_lines, x.events, x.log_lines, x.log_cursor,
                coalesce(x.log_from, 0), coalesce(x.log_live, false), x.file, coalesce(x.attempts, 0), x.next_try_at,
                x.listed_at
-        FROM store.runs AS r LEFT JOIN store.run_extras AS x ON x.rid = r.rid
+        FROM store.run_records AS r LEFT JOIN store.run_extras AS x ON x.rid = r.rid
         WHERE r.entity = $entity AND r.project = $project AND r.deleted_at IS NULL
-        AND r.rid NOT IN (SELECT l.rid FROM store.local_runs AS l) AND (
+        AND r.rid NOT IN (SELECT l.rid FROM store.local_states AS l) AND (
             ($events AND (r.server_events IS NULL OR r.server_events <> coalesce(x.events, 0)))
             OR ($console AND (
                 r.server_log_lines IS NULL OR r.server_log_lines <> coalesce(x.log_lines, 0) OR x.log_live
@@ -115,10 +115,10 @@ def put_console(tx: Transaction, project: ProjectKey, pages: Sequence[ConsolePag
     ]
     with tx.db.table("covered", columns.table(_COVERED, covered)), tx.db.table("lines", columns.table(_LINE, lines)):
         tx.db.run(
-            "DELETE FROM store.console AS c USING covered AS p "
+            "DELETE FROM store.console_lines AS c USING covered AS p "
             "WHERE c.rid = p.rid AND c.line >= p.first AND (p.last OR c.line < p.beyond)"
         )
-        tx.db.run("INSERT INTO store.console BY NAME SELECT * FROM lines")
+        tx.db.run("INSERT INTO store.console_lines BY NAME SELECT * FROM lines")
 
 
 def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[str, ConsoleLine]:
@@ -128,7 +128,7 @@ def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[
     pairs = [(rid, wanted[run_id]) for run_id, rid in numbers.items()]
     with db.table("wanted", columns.table({"rid": "BIGINT", "line": "BIGINT"}, pairs)):
         found = db.run(
-            "SELECT rid, line, logged_at, level, text FROM store.console JOIN wanted USING (rid, line)",
+            "SELECT rid, line, logged_at, level, text FROM store.console_lines JOIN wanted USING (rid, line)",
         )
     return {names[rid]: (line, logged_at, level, text) for rid, line, logged_at, level, text in found}
 

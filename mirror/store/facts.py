@@ -46,7 +46,7 @@ def keep_runs_by_id(tx: Transaction, project: ProjectKey, run_facts: Mapping[str
 def runs_without(db: Database, project: ProjectKey) -> list[str]:
     """The runs on the server that have no facts yet, because an older program mirrored them."""
     found = db.run(
-        "SELECT r.run_id FROM store.runs AS r WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL "
+        "SELECT r.run_id FROM store.run_records AS r WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL "
         "AND r.storage_id <> '' AND NOT EXISTS (SELECT 1 FROM store.run_facts AS f WHERE f.rid = r.rid) ORDER BY r.rid",
         [project.entity, project.project],
     )
@@ -56,12 +56,14 @@ def runs_without(db: Database, project: ProjectKey) -> list[str]:
 def keep_project(tx: Transaction, project: ProjectKey, facts: Mapping[str, Any]) -> None:
     """Replace the facts of the project."""
     projects.add(tx, project)
-    tx.db.run(f"UPDATE store.projects SET facts = ? {_HERE}", [dumps(dict(facts)), project.entity, project.project])
+    tx.db.run(
+        f"UPDATE store.project_records SET facts = ? {_HERE}", [dumps(dict(facts)), project.entity, project.project]
+    )
 
 
 def of_project(db: Database, project: ProjectKey) -> dict[str, Any] | None:
     """The facts of the project; None if there are none."""
-    found = db.run(f"SELECT facts FROM store.projects {_HERE}", [project.entity, project.project])
+    found = db.run(f"SELECT facts FROM store.project_records {_HERE}", [project.entity, project.project])
     return json.loads(found[0][0]) if found and found[0][0] else None
 
 
@@ -90,11 +92,11 @@ def keep_exports(tx: Transaction, project: ProjectKey, exported: Mapping[str, in
 def not_exported(db: Database, project: ProjectKey, live_states: Sequence[str]) -> list[str]:
     """Ended runs that logged nested values and whose history the server may not have exported completely."""
     found = db.run(
-        "SELECT r.run_id FROM store.runs AS r LEFT JOIN store.run_exports AS e ON e.rid = r.rid "
+        "SELECT r.run_id FROM store.run_records AS r LEFT JOIN store.run_exports AS e ON e.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? AND r.deleted_at IS NULL AND r.storage_id <> '' "
         "AND r.state NOT IN (SELECT unnest(?::VARCHAR[])) "
         "AND coalesce(e.exported_to, -1) < coalesce(r.server_last_step, -1) "
-        "AND EXISTS (SELECT 1 FROM store.history_keys AS k WHERE k.rid = r.rid AND contains(k.key, '.')) "
+        "AND EXISTS (SELECT 1 FROM store.run_keys AS k WHERE k.rid = r.rid AND contains(k.key, '.')) "
         "ORDER BY r.rid",
         [project.entity, project.project, list(live_states)],
     )

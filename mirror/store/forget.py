@@ -12,10 +12,10 @@ from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 
 _OF_RUNS = (
-    *("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *local.EXTRAS),
-    *("leaves", "run_tags"),
+    *("history_tail", "run_keys", *staging.TABLES, "run_history", "local_states", *local.EXTRAS),
+    *("leaves", "tag_positions"),
 )
-"""The tables that name a run by its rid, but store.runs itself."""
+"""The tables that name a run by its rid, but store.run_records itself."""
 
 _HERE = "entity = ? AND project = ?"
 
@@ -28,7 +28,7 @@ def runs(tx: Transaction, project: ProjectKey, run_ids: Sequence[str]) -> None:
     for run_id in rids.find(tx.db, project, run_ids):
         local.forget(tx, project, run_id)
     tx.outdated.add(project)
-    for table in ("run_changes", "local_files"):
+    for table in ("change_records", "local_files"):
         tx.db.run(
             f"DELETE FROM store.{table} WHERE {_HERE} AND run_id IN (SELECT unnest(?::VARCHAR[]))",
             [project.entity, project.project, list(run_ids)],
@@ -47,14 +47,14 @@ def project(tx: Transaction, key: ProjectKey) -> None:
         return
     here = [key.entity, key.project]
     for table in _OF_RUNS:
-        db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT rid FROM store.runs WHERE {_HERE})", here)
-    for table in ("system_metrics", "run_changes", "local_files", "runs"):
+        db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT rid FROM store.run_records WHERE {_HERE})", here)
+    for table in ("system_values", "change_records", "local_files", "run_records"):
         db.run(f"DELETE FROM store.{table} WHERE {_HERE}", here)
     now = datetime.now(UTC).replace(tzinfo=None)
     db.run(f"UPDATE store.segments SET retired_at = ? WHERE {_HERE} AND retired_at IS NULL", [now, *here])
     _drop_relation(db, key, number)
     db.run("DELETE FROM store.leaf_keys WHERE project_number = ?", [number])
-    db.run(f"DELETE FROM store.projects WHERE {_HERE}", here)
+    db.run(f"DELETE FROM store.project_records WHERE {_HERE}", here)
     db.rids.pop(key, None)
     db.app_urls.pop(key, None)
     tx.outdated |= {other for other in projects.everything(db) if folded(str(other)) == folded(str(key))}

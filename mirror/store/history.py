@@ -44,7 +44,7 @@ def hide_segments(tx: Transaction, project: ProjectKey, run_id: str) -> None:
 def replace_system_metrics(tx: Transaction, project: ProjectKey, page: HistoryPage) -> None:
     """Replace all system metrics of the page's run. Of two values at one step and key, the later one is kept."""
     here = [project.entity, project.project, page.run_id]
-    tx.db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
+    tx.db.run("DELETE FROM store.system_values WHERE entity = ? AND project = ? AND run_id = ?", here)
     append_system_metrics(tx, project, page)
 
 
@@ -55,7 +55,7 @@ def append_system_metrics(tx: Transaction, project: ProjectKey, page: HistoryPag
     from_start = {page.run_id: Cursor(cursors[page.run_id].rid)}
     if blocks := new_blocks(from_start, [page]):
         with tx.db.table("incoming", as_table(blocks)):
-            tx.db.run("INSERT INTO store.system_metrics SELECT ?, ?, ?, step, key, value, text FROM incoming", here)
+            tx.db.run("INSERT INTO store.system_values SELECT ?, ?, ?, step, key, value, text FROM incoming", here)
 
 
 MARKED_KEYS = 16
@@ -69,7 +69,7 @@ def marks(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str
     rows = db.run(
         f"""
         SELECT rid, last_step, key, last, count(*) OVER (PARTITION BY rid) FROM (
-            SELECT rid, key, last, last_step FROM store.history_keys WHERE {condition}
+            SELECT rid, key, last, last_step FROM store.run_keys WHERE {condition}
             QUALIFY last_step = max(last_step) OVER (PARTITION BY rid)
         )
         QUALIFY row_number() OVER (PARTITION BY rid ORDER BY NOT starts_with(key, '_'), key) <= {MARKED_KEYS}

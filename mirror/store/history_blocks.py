@@ -57,8 +57,8 @@ def as_table(blocks: Sequence[Block]) -> pa.Table:
     return pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
 
 
-def add_to_keys(db: Database, blocks: Sequence[Block], table: str = "history_keys") -> None:
-    """Update store.history_keys with blocks whose steps follow all those already counted.
+def add_to_keys(db: Database, blocks: Sequence[Block], table: str = "run_keys") -> None:
+    """Update store.run_keys with blocks whose steps follow all those already counted.
 
     `table` may be another table with the same columns. The few rows are merged in Arrow, because planning the same in
     SQL takes longer than doing it.

@@ -9,7 +9,7 @@ import duckdb
 
 from mirror.errors import StoreBusy, StoreDamaged, StoreError
 from mirror.settings.home import Home
-from mirror.store import sqlfiles
+from mirror.store import migrations
 from mirror.store.database import MEMORY_LIMIT, opening_error, reason, scan
 from mirror.store.identity import Identity, check_may_replace, look, of
 from mirror.store.names import literal
@@ -33,11 +33,8 @@ def check(path: Path) -> Identity | None:
         raise StoreDamaged(f"{path} holds no mirror", reason(error)) from error
     except (duckdb.Error, OSError) as error:
         raise opening_error(path, error) from error
-    known = max(int(name.split("_")[0]) for name in sqlfiles.read("migrations"))
-    if newest > known:
-        raise StoreError(
-            f"{path} has schema version {newest}, newer than the {known} that this program knows; update wandb-mirror"
-        )
+    if newest > migrations.latest():
+        raise migrations.newer(path, newest)
     return identity
 
 

@@ -36,7 +36,15 @@ def save_files(tx: Transaction, found: Sequence[LocalFile]) -> None:
         tx.db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
 
 
-EXTRAS = ("run_extras", "run_metadata", "metadata_leaves", "console", "run_files", "run_facts", "run_exports")
+EXTRAS = (
+    "run_extras",
+    "metadata_documents",
+    "metadata_leaves",
+    "console_lines",
+    "run_files",
+    "run_facts",
+    "run_exports",
+)
 
 
 def forget_files(tx: Transaction, paths: Sequence[str]) -> None:
@@ -48,8 +56,8 @@ def find(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str,
     """The state of each of these runs that is mirrored."""
     rows = db.run(
         "SELECT r.run_id, l.rid IS NOT NULL, r.storage_id <> '', coalesce(l.guessed, false), h.rows, "
-        "r.state FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid "
-        f"LEFT JOIN store.local_runs AS l ON l.rid = r.rid WHERE {_OF_RUNS}",
+        "r.state FROM store.run_records AS r JOIN store.run_history AS h ON h.rid = r.rid "
+        f"LEFT JOIN store.local_states AS l ON l.rid = r.rid WHERE {_OF_RUNS}",
         [project.entity, project.project, list(run_ids)],
     )
     return {row[0]: LocalRun(project, *row) for row in rows}
@@ -58,7 +66,7 @@ def find(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str,
 def owner(db: Database, project: str, run_id: str) -> str | None:
     """The entity of a run on the server of which only the project's name is known. None for no run or several."""
     found = db.run(
-        "SELECT entity FROM store.runs WHERE project = ? AND run_id = ? AND storage_id <> ''", [project, run_id]
+        "SELECT entity FROM store.run_records WHERE project = ? AND run_id = ? AND storage_id <> ''", [project, run_id]
     )
     return found[0][0] if len(found) == 1 else None
 
@@ -66,7 +74,7 @@ def owner(db: Database, project: str, run_id: str) -> str | None:
 def reading(db: Database, project: ProjectKey, run_id: str) -> str | None:
     """The saved state from which reading a local run's files continues; None if there is none."""
     found = db.run(
-        f"SELECT l.state FROM store.local_runs AS l JOIN store.runs AS r ON r.rid = l.rid WHERE {_OF_RUNS}",
+        f"SELECT l.state FROM store.local_states AS l JOIN store.run_records AS r ON r.rid = l.rid WHERE {_OF_RUNS}",
         [project.entity, project.project, [run_id]],
     )
     return found[0][0] if found else None
@@ -76,10 +84,10 @@ def save(tx: Transaction, found: Sequence[tuple[LocalRun, str]]) -> None:
     """Mark these runs as local, each with the state from which reading its files continues."""
     rows = [(rids.find(tx.db, run.project, [run.run_id])[run.run_id], run.guessed, text) for run, text in found]
     condition, params = rids.among(row[0] for row in rows)
-    tx.db.run(f"DELETE FROM store.local_runs WHERE {condition}", params)
+    tx.db.run(f"DELETE FROM store.local_states WHERE {condition}", params)
     shape = {"rid": "BIGINT", "guessed": "BOOLEAN", "state": "VARCHAR"}
     with tx.db.table("marks", columns.table(shape, rows)):
-        tx.db.run("INSERT INTO store.local_runs BY NAME SELECT * FROM marks")
+        tx.db.run("INSERT INTO store.local_states BY NAME SELECT * FROM marks")
 
 
 def adopt(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord]) -> None:
@@ -90,15 +98,15 @@ def adopt(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord]) ->
     if the server has it under another one.
     """
     db = tx.db
-    if not db.value("SELECT count(*) FROM store.local_runs"):
+    if not db.value("SELECT count(*) FROM store.local_states"):
         return
     counts = {record.run_id: record.server_rows for record in records}
     marked = [run for run in find(db, project, list(counts)).values() if run.local]
     complete = [run.run_id for run in marked if counts[run.run_id] >= run.rows]
     condition, params = rids.among(rids.find(db, project, complete).values())
-    db.run(f"DELETE FROM store.local_runs WHERE {condition}", params)
+    db.run(f"DELETE FROM store.local_states WHERE {condition}", params)
     twins = db.run(
-        "SELECT r.entity, r.run_id FROM store.local_runs AS l JOIN store.runs AS r ON r.rid = l.rid "
+        "SELECT r.entity, r.run_id FROM store.local_states AS l JOIN store.run_records AS r ON r.rid = l.rid "
         "WHERE l.guessed AND r.entity <> ? AND r.storage_id = '' AND r.project = ? "
         "AND r.run_id IN (SELECT unnest(?::VARCHAR[]))",
         [project.entity, project.project, list(counts)],
@@ -120,11 +128,11 @@ def forget(tx: Transaction, project: ProjectKey, run_id: str) -> None:
     rid = rids.find(db, project, [run_id])[run_id]
     number = projects.add(tx, project)
     runs.uncount(tx, number, rid)
-    db.run("DELETE FROM store.system_metrics WHERE entity = ? AND project = ? AND run_id = ?", here)
+    db.run("DELETE FROM store.system_values WHERE entity = ? AND project = ? AND run_id = ?", here)
     history.hide_segments(tx, project, run_id)
-    for table in ("history_tail", "history_keys", *staging.TABLES, "run_history", "local_runs", *EXTRAS):
+    for table in ("history_tail", "run_keys", *staging.TABLES, "run_history", "local_states", *EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
-    for table in ("leaves", "run_tags", "runs"):
+    for table in ("leaves", "tag_positions", "run_records"):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     wide = db.run(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "

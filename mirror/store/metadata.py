@@ -64,14 +64,14 @@ def put_files(
         filled = tx.db.arrow(
             "SELECT r.* REPLACE (coalesce(nullif(r.host, ''), f.file_host) AS host, "
             "coalesce(nullif(r.git_commit, ''), f.file_commit) AS git_commit) "
-            "FROM store.runs AS r JOIN facts AS f ON f.rid = r.rid "
+            "FROM store.run_records AS r JOIN facts AS f ON f.rid = r.rid "
             "WHERE (coalesce(r.host, '') = '' AND f.file_host IS NOT NULL) "
             "OR (coalesce(r.git_commit, '') = '' AND f.file_commit IS NOT NULL)"
         )
     if filled.num_rows:
         with tx.db.table("filled", filled):
-            tx.db.run("DELETE FROM store.runs WHERE rid IN (SELECT rid FROM filled)")
-            tx.db.run("INSERT INTO store.runs BY NAME SELECT * FROM filled")
+            tx.db.run("DELETE FROM store.run_records WHERE rid IN (SELECT rid FROM filled)")
+            tx.db.run("INSERT INTO store.run_records BY NAME SELECT * FROM filled")
     _put_nodes(tx, project, nodes or {})
 
 
@@ -79,12 +79,12 @@ def _put_nodes(tx: Transaction, project: ProjectKey, nodes: Mapping[str, dict[st
     numbers = rids.find(tx.db, project, nodes)
     rows = [(rid, dumps(nodes[run_id])) for run_id, rid in numbers.items()]
     with tx.db.table("entries", columns.table({"rid": "BIGINT", "node": "VARCHAR"}, rows)):
-        tx.db.run("UPDATE store.run_metadata AS m SET node = e.node FROM entries AS e WHERE e.rid = m.rid")
+        tx.db.run("UPDATE store.metadata_documents AS m SET node = e.node FROM entries AS e WHERE e.rid = m.rid")
 
 
 def _held(db: Database, numbers: Iterable[int]) -> Texts:
     condition, params = rids.among(numbers)
-    rows = db.run(f"SELECT rid, info, file FROM store.run_metadata WHERE {condition}", params)
+    rows = db.run(f"SELECT rid, info, file FROM store.metadata_documents WHERE {condition}", params)
     return {rid: (info, file) for rid, info, file in rows}
 
 
@@ -98,12 +98,12 @@ def _write(tx: Transaction, texts: Texts) -> None:
         if info or file:
             kept.append((rid, info, file))
     condition, params = rids.among(texts)
-    nodes = dict(tx.db.run(f"SELECT rid, node FROM store.run_metadata WHERE {condition}", params))
+    nodes = dict(tx.db.run(f"SELECT rid, node FROM store.metadata_documents WHERE {condition}", params))
     rows = [(rid, info, file, nodes.get(rid) if file else None) for rid, info, file in kept]
-    for table in ("run_metadata", "metadata_leaves"):
+    for table in ("metadata_documents", "metadata_leaves"):
         tx.db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
     with tx.db.table("documents", columns.table(_SHAPE, rows)), tx.db.table("new_leaves", leaves.table()):
-        tx.db.run("INSERT INTO store.run_metadata BY NAME SELECT * FROM documents")
+        tx.db.run("INSERT INTO store.metadata_documents BY NAME SELECT * FROM documents")
         tx.db.run(
             "INSERT INTO store.metadata_leaves BY NAME SELECT rid, key, kind, number, text FROM new_leaves "
             f"WHERE {shown()} ORDER BY rid, key"

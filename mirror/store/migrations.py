@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
 
 from mirror.errors import StoreError
 from mirror.store import sqlfiles
 from mirror.store.database import Database
+
+OLDEST_READABLE = 14
+"""The first migration after which this program can read a published file: it has the tables by their present names."""
 
 
 def migrate(db: Database) -> list[str]:
@@ -28,13 +36,48 @@ def migrate(db: Database) -> list[str]:
 def pending(db: Database) -> list[str]:
     """The names of the migrations that this file lacks. Raises StoreError if a newer program wrote it."""
     done = applied(db)
-    known = {int(name.split("_")[0]): name for name in sqlfiles.read("migrations")}
+    known = _known()
     if unknown := sorted(done - known.keys()):
-        raise StoreError(
-            f"{db.path} has schema version {unknown[-1]}, newer than the {max(known)} that this program knows; "
-            "update wandb-mirror"
-        )
+        raise newer(db.path, unknown[-1])
     return [known[number] for number in sorted(known) if number not in done]
+
+
+def newer(path: Path, version: int) -> StoreError:
+    """Return the error for a file of a newer program."""
+    return StoreError(
+        f"{path} has schema version {version}, newer than the {max(_known())} that this program knows; "
+        "update wandb-mirror"
+    )
+
+
+def latest() -> int:
+    """The schema version of a file that has every migration that this program knows."""
+    return max(_known())
+
+
+def check_readable(path: Path, run: Callable[[str], list[Any]], catalog: str = "") -> None:
+    """Raise StoreError if the tables of a published file have other names than this program reads.
+
+    A file of a newer program is readable as long as its `readable_from` says so. `run` runs one statement, `catalog` is
+    the name of the attached database with a dot, if it is not the current one.
+    """
+    try:
+        found = run(f"SELECT value FROM {catalog}store.meta WHERE key = 'readable_from'")
+    except duckdb.CatalogException:
+        # Not a mirror at all; the statements that follow say what is missing.
+        return
+    since = int(found[0][0]) if found else 0
+    if since > latest():
+        raise newer(path, run(f"SELECT max(number) FROM {catalog}store.migrations")[0][0])
+    if since < OLDEST_READABLE:
+        raise StoreError(
+            f"{path} was published by an older wandb-mirror: restart the daemon, or run `mirror sync` if none is "
+            "running; either upgrades it"
+        )
+
+
+def _known() -> dict[int, str]:
+    return {int(name.split("_")[0]): name for name in sqlfiles.read("migrations")}
 
 
 def applied(db: Database) -> set[int]:

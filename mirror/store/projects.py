@@ -10,13 +10,13 @@ from mirror.store.transaction import Transaction
 
 _HERE = "WHERE entity = ? AND project = ?"
 
-CURSOR = f"SELECT covered_to, reconciled_at, unexplained_runs, filters, history FROM store.projects {_HERE}"
+CURSOR = f"SELECT covered_to, reconciled_at, unexplained_runs, filters, history FROM store.project_records {_HERE}"
 """The fields of ProjectCursor."""
 
 
 def find(db: Database, project: ProjectKey) -> int | None:
     """This mirror's number for the project; None if the project is not in the store."""
-    found = db.run(f"SELECT number FROM store.projects {_HERE}", [project.entity, project.project])
+    found = db.run(f"SELECT number FROM store.project_records {_HERE}", [project.entity, project.project])
     return int(found[0][0]) if found else None
 
 
@@ -25,9 +25,9 @@ def add(tx: Transaction, project: ProjectKey) -> int:
     known = find(tx.db, project)
     if known is not None:
         return known
-    number = int(tx.db.value("SELECT coalesce(max(number), 0) + 1 FROM store.projects"))
+    number = int(tx.db.value("SELECT coalesce(max(number), 0) + 1 FROM store.project_records"))
     tx.db.run(
-        "INSERT INTO store.projects (number, entity, project) VALUES (?, ?, ?)",
+        "INSERT INTO store.project_records (number, entity, project) VALUES (?, ?, ?)",
         [number, project.entity, project.project],
     )
     tx.outdated.add(project)
@@ -36,7 +36,9 @@ def add(tx: Transaction, project: ProjectKey) -> int:
 
 def everything(db: Database) -> list[ProjectKey]:
     """All projects of the store, by name."""
-    return [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.projects ORDER BY entity, project")]
+    return [
+        ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.project_records ORDER BY entity, project")
+    ]
 
 
 def cursor(db: Database, project: ProjectKey) -> ProjectCursor:
@@ -50,8 +52,8 @@ def set_cursor(tx: Transaction, project: ProjectKey, cursor: ProjectCursor) -> N
     add(tx, project)
     values = [cursor.covered_to, cursor.reconciled_at, cursor.unexplained_runs, cursor.filters, cursor.history]
     tx.db.run(
-        "UPDATE store.projects SET covered_to = ?, reconciled_at = ?, unexplained_runs = ?, filters = ?, history = ? "
-        f"{_HERE}",
+        "UPDATE store.project_records "
+        f"SET covered_to = ?, reconciled_at = ?, unexplained_runs = ?, filters = ?, history = ? {_HERE}",
         [*values, project.entity, project.project],
     )
 
@@ -59,14 +61,14 @@ def set_cursor(tx: Transaction, project: ProjectKey, cursor: ProjectCursor) -> N
 def record_attempt(tx: Transaction, project: ProjectKey, at: datetime) -> None:
     """Record that a pass started."""
     add(tx, project)
-    tx.db.run(f"UPDATE store.projects SET last_attempt_at = ? {_HERE}", [at, project.entity, project.project])
+    tx.db.run(f"UPDATE store.project_records SET last_attempt_at = ? {_HERE}", [at, project.entity, project.project])
 
 
 def record_success(tx: Transaction, project: ProjectKey, at: datetime) -> None:
     """Record that a pass succeeded, and forget the last error."""
     add(tx, project)
     tx.db.run(
-        f"UPDATE store.projects SET last_attempt_at = ?, last_success_at = ?, last_error = NULL {_HERE}",
+        f"UPDATE store.project_records SET last_attempt_at = ?, last_success_at = ?, last_error = NULL {_HERE}",
         [at, at, project.entity, project.project],
     )
 
@@ -75,7 +77,7 @@ def record_failure(tx: Transaction, project: ProjectKey, error: str, at: datetim
     """Record that a pass failed, and why. The time of the last success stays."""
     add(tx, project)
     tx.db.run(
-        f"UPDATE store.projects SET last_attempt_at = ?, last_error = ? {_HERE}",
+        f"UPDATE store.project_records SET last_attempt_at = ?, last_error = ? {_HERE}",
         [at, error, project.entity, project.project],
     )
 
@@ -87,8 +89,8 @@ def status(db: Database) -> list[ProjectStatus]:
         SELECT p.entity, p.project, count(r.rid), count(r.rid) FILTER (WHERE r.state = 'running'),
                coalesce(sum(h.rows), 0)::BIGINT, p.last_attempt_at, p.last_success_at, p.last_error,
                count(r.rid) FILTER (WHERE h.error IS NOT NULL)
-        FROM store.projects AS p
-        LEFT JOIN store.runs AS r ON r.entity = p.entity AND r.project = p.project AND r.deleted_at IS NULL
+        FROM store.project_records AS p
+        LEFT JOIN store.run_records AS r ON r.entity = p.entity AND r.project = p.project AND r.deleted_at IS NULL
         LEFT JOIN store.run_history AS h ON h.rid = r.rid
         GROUP BY ALL ORDER BY p.entity, p.project
         """

@@ -60,7 +60,7 @@ def fingerprint(target: Path) -> tuple[int, int, int] | None:
 
 def _verify(db: Database, copy: Path, *, whole: bool) -> None:
     """Open the copy as a second file and compare its counts with the store; with `whole`, read all of it."""
-    count = "SELECT (SELECT count(*) FROM {0}.store.runs), (SELECT count(*) FROM {0}.store.history_tail)"
+    count = "SELECT (SELECT count(*) FROM {0}.store.run_records), (SELECT count(*) FROM {0}.store.history_tail)"
     # An instance of DuckDB for a reader takes 20 ms, and attaching the file to the one that is there 1 ms.
     with db.attached(copy) as name:
         found = db.run(count.format(name))

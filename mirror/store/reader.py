@@ -13,22 +13,22 @@ import duckdb
 
 from mirror.errors import nothing_mirrored, unreadable
 from mirror.settings.home import Home
-from mirror.store import projects, runs
+from mirror.store import migrations, projects, runs
 from mirror.store.database import MEMORY_LIMIT, Database
 from mirror.store.names import literal
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
 
 _SIZES = """
     SELECT avg(length(config) + length(summary)),
-           (SELECT sum(k.rows) FROM store.history_keys AS k JOIN store.runs AS r ON r.rid = k.rid
+           (SELECT sum(k.rows) FROM store.run_keys AS k JOIN store.run_records AS r ON r.rid = k.rid
             WHERE r.entity = $entity AND r.project = $project)
-           / nullif((SELECT sum(h.rows) FROM store.run_history AS h JOIN store.runs AS r ON r.rid = h.rid
+           / nullif((SELECT sum(h.rows) FROM store.run_history AS h JOIN store.run_records AS r ON r.rid = h.rid
             WHERE r.entity = $entity AND r.project = $project), 0)
-    FROM store.runs WHERE entity = $entity AND project = $project
+    FROM store.run_records WHERE entity = $entity AND project = $project
 """
 
 _KEY_ROWS = """
-    SELECT r.run_id, k.key, k.rows FROM store.history_keys AS k JOIN store.runs AS r ON r.rid = k.rid
+    SELECT r.run_id, k.key, k.rows FROM store.run_keys AS k JOIN store.run_records AS r ON r.rid = k.rid
     WHERE r.entity = ? AND r.project = ? AND r.run_id IN (SELECT unnest(?::VARCHAR[]))
 """
 
@@ -51,6 +51,7 @@ class Reader(Database):
             self.run("SET TimeZone = 'UTC'")
             self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
             self.run(f"SET temp_directory = {literal(self._spill)}")
+            migrations.check_readable(self.path, self.run)
         except duckdb.Error as error:
             raise unreadable(self.path, error) from error
 
@@ -113,9 +114,9 @@ def key_rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dic
 
 
 def rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The rows of these runs in `store.runs`, with documents as JSON text, by run id."""
+    """The rows of these runs in `store.run_records`, with documents as JSON text, by run id."""
     found = reader.arrow(
-        "SELECT * FROM store.runs WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))",
+        "SELECT * FROM store.run_records WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))",
         [project.entity, project.project, list(run_ids)],
     )
     return {row["run_id"]: row for row in found.to_pylist()}
@@ -124,7 +125,7 @@ def rows(reader: Reader, project: ProjectKey, run_ids: Sequence[str]) -> dict[st
 def key_counts(reader: Reader, rids: Sequence[int]) -> dict[int, dict[str, int]]:
     """The number of values of each history key of these runs, by `rid`."""
     found = reader.run(
-        "SELECT rid, key, rows FROM store.history_keys WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)]
+        "SELECT rid, key, rows FROM store.run_keys WHERE rid IN (SELECT unnest(?::BIGINT[]))", [list(rids)]
     )
     counts: dict[int, dict[str, int]] = {rid: {} for rid in rids}
     for rid, key, number in found:

@@ -14,7 +14,7 @@ from mirror.store.leaves import INTEGER, LeafColumns, shown
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 
-_ALONE = "deleted_at IS NOT NULL OR rid IN (SELECT rid FROM store.local_runs)"
+_ALONE = "deleted_at IS NOT NULL OR rid IN (SELECT rid FROM store.local_states)"
 """The runs whose history cannot be pulled again from a server."""
 
 
@@ -41,7 +41,7 @@ def mend(tx: Transaction, project: ProjectKey) -> list[str]:
 
 def _runs(db: Database, project: ProjectKey, what: str, where: str = "true") -> list[tuple[str]]:
     return db.run(
-        f"SELECT {what} FROM store.runs WHERE entity = ? AND project = ? AND ({where}) ORDER BY rid",
+        f"SELECT {what} FROM store.run_records WHERE entity = ? AND project = ? AND ({where}) ORDER BY rid",
         [project.entity, project.project],
     )
 
@@ -62,7 +62,7 @@ def _segments(tx: Transaction, project: ProjectKey) -> list[str]:
     for number, entity, name, path in listed:
         held = rids.find(db, ProjectKey(entity, name), segment_checks.held(db, number))
         condition, params = rids.among(held.values())
-        alone = dict(db.run(f"SELECT run_id, rid FROM store.runs WHERE ({_ALONE}) AND {condition}", params))
+        alone = dict(db.run(f"SELECT run_id, rid FROM store.run_records WHERE ({_ALONE}) AND {condition}", params))
         done.append(f"forgot the segment {path} ({broken[path].found})")
         done += salvage.keep(db, folder / path, number, alone)
         for table in ("staged_segments", "segment_runs", "segments"):
@@ -77,7 +77,7 @@ def _single_runs(tx: Transaction, project: ProjectKey) -> list[str]:
     twice = [
         run_id
         for (run_id,) in db.run(
-            "SELECT run_id FROM store.runs WHERE entity = ? AND project = ? GROUP BY run_id HAVING count(*) > 1",
+            "SELECT run_id FROM store.run_records WHERE entity = ? AND project = ? GROUP BY run_id HAVING count(*) > 1",
             _here(project),
         )
     ]
@@ -85,12 +85,12 @@ def _single_runs(tx: Transaction, project: ProjectKey) -> list[str]:
         return []
     of_runs = "entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))"
     kept = db.arrow(
-        f"SELECT DISTINCT ON (run_id) * FROM store.runs WHERE {of_runs} ORDER BY run_id, revision DESC, rid",
+        f"SELECT DISTINCT ON (run_id) * FROM store.run_records WHERE {of_runs} ORDER BY run_id, revision DESC, rid",
         [*_here(project), twice],
     )
     with db.table("kept_runs", kept):
-        db.run(f"DELETE FROM store.runs WHERE {of_runs}", [*_here(project), twice])
-        db.run("INSERT INTO store.runs BY NAME SELECT * FROM kept_runs")
+        db.run(f"DELETE FROM store.run_records WHERE {of_runs}", [*_here(project), twice])
+        db.run("INSERT INTO store.run_records BY NAME SELECT * FROM kept_runs")
     db.rids.clear()
     return [f"kept one row of {run_id}" for run_id in sorted(twice)]
 
@@ -99,9 +99,9 @@ def _owners(tx: Transaction) -> list[str]:
     db = tx.db
     done = []
     for table in checks.OWNED:
-        count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.runs AS r ON r.rid = t.rid")
+        count = db.value(f"SELECT count(*) FROM store.{table} AS t ANTI JOIN store.run_records AS r ON r.rid = t.rid")
         if count:
-            db.run(f"DELETE FROM store.{table} WHERE rid NOT IN (SELECT rid FROM store.runs)")
+            db.run(f"DELETE FROM store.{table} WHERE rid NOT IN (SELECT rid FROM store.run_records)")
             done.append(f"deleted {count:,} orphaned rows from store.{table}")
     return done
 
@@ -110,7 +110,7 @@ def _cursors(tx: Transaction, project: ProjectKey) -> list[str]:
     """Give each run exactly one cursor. A run that had none or several is pulled again."""
     db = tx.db
     bad = db.run(
-        "SELECT r.rid, r.run_id FROM store.runs AS r LEFT JOIN store.run_history AS h ON h.rid = r.rid "
+        "SELECT r.rid, r.run_id FROM store.run_records AS r LEFT JOIN store.run_history AS h ON h.rid = r.rid "
         "WHERE r.entity = ? AND r.project = ? GROUP BY r.rid, r.run_id HAVING count(h.rid) <> 1 ORDER BY r.rid",
         _here(project),
     )
@@ -136,7 +136,7 @@ def _documents(tx: Transaction, project: ProjectKey, run_ids: Collection[str]) -
     leaves = LeafColumns()
     rebuilt = []
     for run_id, rid in numbers.items():
-        texts = db.run("SELECT config, summary FROM store.runs WHERE rid = ?", [rid])[0]
+        texts = db.run("SELECT config, summary FROM store.run_records WHERE rid = ?", [rid])[0]
         documents = [checks.parsed(text) for text in texts]
         if None in documents:
             # The document itself is damaged; only a pass can pull it again.
@@ -162,11 +162,11 @@ def _runs_alone(tx: Transaction, project: ProjectKey, run_ids: Collection[str]) 
     for damage in checks.tags(db, project):
         if damage.run_id in numbers:
             rid = numbers[damage.run_id]
-            text = db.value("SELECT tags FROM store.runs WHERE rid = ?", [rid]) or ""
+            text = db.value("SELECT tags FROM store.run_records WHERE rid = ?", [rid]) or ""
             split = [(rid, position, tag) for position, tag in enumerate(text.split(",") if text else [])]
-            db.run("DELETE FROM store.run_tags WHERE rid = ?", [rid])
+            db.run("DELETE FROM store.tag_positions WHERE rid = ?", [rid])
             with db.table("fresh_tags", columns.table(shape, split)):
-                db.run("INSERT INTO store.run_tags BY NAME SELECT * FROM fresh_tags")
+                db.run("INSERT INTO store.tag_positions BY NAME SELECT * FROM fresh_tags")
             done.append(f"rebuilt the tags of {damage.run_id}")
     checks.lay_history(db, folder, ())
     wrong = {
@@ -198,7 +198,7 @@ def _wide_relation(tx: Transaction, project: ProjectKey) -> list[str]:
         "SELECT ?, l.doc, l.key, count(*), count(*) FILTER (WHERE l.kind = 'number'), "
         "count(*) FILTER (WHERE l.kind = 'bool'), count(*) FILTER (WHERE l.kind = 'null'), "
         f"count(*) FILTER (WHERE {INTEGER}) "
-        "FROM store.leaves AS l JOIN store.runs AS r ON r.rid = l.rid WHERE r.entity = ? AND r.project = ? "
+        "FROM store.leaves AS l JOIN store.run_records AS r ON r.rid = l.rid WHERE r.entity = ? AND r.project = ? "
         f"AND {shown('l')} GROUP BY l.doc, l.key ORDER BY 2, 3",
         [number, *_here(project)],
     )

@@ -18,7 +18,7 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
     remembered = db.rids.setdefault(project, {})
     if missing := [run_id for run_id in wanted if run_id not in remembered]:
         rows = db.run(
-            "SELECT run_id, rid FROM store.runs "
+            "SELECT run_id, rid FROM store.run_records "
             "WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))",
             [project.entity, project.project, missing],
         )

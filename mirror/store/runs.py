@@ -37,6 +37,9 @@ _IDENTITY = ("storage_id", "created_at")
 _WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at", *_IDENTITY)
 """Columns whose changes are recorded, in addition to the leaves of the documents."""
 
+_NEW_ROWS = {"run_records": "new_runs", "tag_positions": "new_tags", "leaves": "new_leaves"}
+"""The tables that an upsert replaces the rows of, each with the relation that holds its new rows."""
+
 _CHANGE = {
     **dict.fromkeys(("entity", "project", "run_id"), "VARCHAR"),
     "seen_at": "TIMESTAMP",
@@ -53,8 +56,8 @@ KNOWN = """
            h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL,
            l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> '',
            r.created_at, r.storage_id, r.asked_at, r.unread IS NOT NULL
-    FROM store.runs AS r JOIN store.run_history AS h ON h.rid = r.rid
-    LEFT JOIN store.local_runs AS l ON l.rid = r.rid
+    FROM store.run_records AS r JOIN store.run_history AS h ON h.rid = r.rid
+    LEFT JOIN store.local_states AS l ON l.rid = r.rid
     WHERE r.entity = ? AND r.project = ?
 """
 """The fields of KnownRun for each run of a project."""
@@ -78,7 +81,9 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
     db = tx.db
     number = projects.add(tx, project)
     numbers = rids.find(db, project, [record.run_id for record in records])
-    next_rid, revision = db.run("SELECT coalesce(max(rid), 0) + 1, coalesce(max(revision), 0) + 1 FROM store.runs")[0]
+    next_rid, revision = db.run(
+        "SELECT coalesce(max(rid), 0) + 1, coalesce(max(revision), 0) + 1 FROM store.run_records"
+    )[0]
     known = list(numbers.values())
     for record in records:
         if record.run_id not in numbers:
@@ -103,12 +108,12 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
             with db.table("old_leaves", old):
                 _record_changes(tx, project, known, rows, now)
                 _count_keys(tx, number, ("+1", "new_leaves"), ("-1", "old_leaves"))
-            for name in ("runs", "run_tags", "leaves"):
-                db.run(f"DELETE FROM store.{name} WHERE {condition}", params)
+            for table in _NEW_ROWS:
+                db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
         else:
             _count_keys(tx, number, ("+1", "new_leaves"))
-        for name in ("runs", "tags", "leaves"):
-            db.run(f"INSERT INTO store.{'run_tags' if name == 'tags' else name} BY NAME SELECT * FROM new_{name}")
+        for table, rows_of in _NEW_ROWS.items():
+            db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM {rows_of}")
         fresh = [(rid, 0, False, 0) for rid in numbers.values() if rid not in set(known)]
         if fresh:
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
@@ -124,7 +129,9 @@ def _with_former(db: Database, numbers: Mapping[str, int], records: Sequence[Run
     if not flawed:
         return list(records)
     condition, params = rids.among(numbers[record.run_id] for record in flawed)
-    former = {row["rid"]: row for row in db.arrow(f"SELECT * FROM store.runs WHERE {condition}", params).to_pylist()}
+    former = {
+        row["rid"]: row for row in db.arrow(f"SELECT * FROM store.run_records WHERE {condition}", params).to_pylist()
+    }
     return [
         replace(record, **_former(record, former[numbers[record.run_id]]))
         if record.unread and numbers[record.run_id] in former
@@ -143,7 +150,7 @@ def _former(record: RunRecord, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def expected(records: Sequence[RunRecord]) -> dict[str, dict[str, Any]]:
-    """The rows of `store.runs` that `upsert` would write, by run id, without OWN_COLUMNS."""
+    """The rows of `store.run_records` that `upsert` would write, by run id, without OWN_COLUMNS."""
     table = columns.table(_COLUMNS, [_row(0, record, _NEVER, 0) for record in records])
     return {row["run_id"]: row for row in table.drop(list(OWN_COLUMNS)).to_pylist()}
 
@@ -176,7 +183,7 @@ def _record_changes(
     """Record how the new runs differ from the mirrored ones, before those are replaced."""
     db = tx.db
     condition, params = rids.among(known)
-    watched = db.run(f"SELECT rid, run_id, {', '.join(_WATCHED)} FROM store.runs WHERE {condition}", params)
+    watched = db.run(f"SELECT rid, run_id, {', '.join(_WATCHED)} FROM store.run_records WHERE {condition}", params)
     old = {row[0]: row for row in watched}
     positions = [list(_COLUMNS).index(name) for name in ("rid", "run_id", *_WATCHED)]
     changes: list[tuple[int, str, Any, Any]] = []
@@ -199,7 +206,7 @@ def _record_changes(
     entries = [(*here, names[rid], now, field, _text(before), _text(after)) for rid, field, before, after in changes]
     if entries:
         with db.table("changes", columns.table(_CHANGE, entries)):
-            db.run("INSERT INTO store.run_changes BY NAME SELECT * FROM changes")
+            db.run("INSERT INTO store.change_records BY NAME SELECT * FROM changes")
 
 
 def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) -> list[tuple[int, str, Any, Any]]:
@@ -256,14 +263,14 @@ def _count_keys(tx: Transaction, project_number: int, *sources: tuple[str, str])
 def settle(tx: Transaction, project: ProjectKey, run_ids: Sequence[str]) -> None:
     """Forget when the server was asked for these runs, so that they are not pulled again."""
     condition, params = rids.among(rids.find(tx.db, project, run_ids).values())
-    tx.db.run(f"UPDATE store.runs SET asked_at = NULL WHERE {condition}", params)
+    tx.db.run(f"UPDATE store.run_records SET asked_at = NULL WHERE {condition}", params)
 
 
 def set_app_url(tx: Transaction, project: ProjectKey, app_url: str) -> None:
     """Correct the URLs of the project's runs that point to another W&B app. Local runs have no URL."""
     page = project_page(app_url, project.entity, project.project)
     tx.db.run(
-        "UPDATE store.runs SET url = ? || regexp_extract(url, '/runs/[^/]*$') "
+        "UPDATE store.run_records SET url = ? || regexp_extract(url, '/runs/[^/]*$') "
         "WHERE entity = ? AND project = ? AND contains(url, '/runs/') AND NOT starts_with(url, ? || '/runs/')",
         [page, project.entity, project.project, page],
     )
@@ -275,15 +282,15 @@ def mark_deleted(tx: Transaction, project: ProjectKey, run_ids: Sequence[str], *
     db = tx.db
     condition, params = rids.among(rids.find(db, project, run_ids).values())
     gone = db.arrow(
-        "SELECT * REPLACE (CAST(? AS TIMESTAMP) AS deleted_at) FROM store.runs "
+        "SELECT * REPLACE (CAST(? AS TIMESTAMP) AS deleted_at) FROM store.run_records "
         f"WHERE deleted_at IS NULL AND {condition}",
         [at, *params],
     )
     with db.table("gone", gone):
-        db.run("DELETE FROM store.runs WHERE rid IN (SELECT rid FROM gone)")
-        db.run("INSERT INTO store.runs BY NAME SELECT * FROM gone")
+        db.run("DELETE FROM store.run_records WHERE rid IN (SELECT rid FROM gone)")
+        db.run("INSERT INTO store.run_records BY NAME SELECT * FROM gone")
         db.run(
-            "INSERT INTO store.run_changes SELECT entity, project, run_id, deleted_at, 'deleted_at', NULL, "
+            "INSERT INTO store.change_records SELECT entity, project, run_id, deleted_at, 'deleted_at', NULL, "
             "CAST(deleted_at AS VARCHAR) FROM gone ORDER BY rid"
         )
 
@@ -335,7 +342,8 @@ def count(db: Database, project: ProjectKey) -> tuple[int, int]:
     here = [project.entity, project.project]
     mirrored, on_server = db.run(
         "SELECT count(*), count(*) FILTER (WHERE r.deleted_at IS NULL AND (l.rid IS NULL OR r.storage_id <> '')) "
-        "FROM store.runs AS r LEFT JOIN store.local_runs AS l ON l.rid = r.rid WHERE r.entity = ? AND r.project = ?",
+        "FROM store.run_records AS r LEFT JOIN store.local_states AS l ON l.rid = r.rid "
+        "WHERE r.entity = ? AND r.project = ?",
         here,
     )[0]
     return int(mirrored), int(on_server)
@@ -346,6 +354,6 @@ def key_rows(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[
     numbers = rids.find(db, project, run_ids)
     condition, params = rids.among(numbers.values())
     found: dict[int, dict[str, int]] = {}
-    for rid, key, rows in db.run(f"SELECT rid, key, rows FROM store.history_keys WHERE {condition}", params):
+    for rid, key, rows in db.run(f"SELECT rid, key, rows FROM store.run_keys WHERE {condition}", params):
         found.setdefault(rid, {})[key] = rows
     return {run_id: found.get(rid, {}) for run_id, rid in numbers.items()}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _KEPT = """
     INSERT INTO store.history_tail
     SELECT DISTINCT ON (k.rid, s.step, s.key) k.rid, s.step, s.key, s.value, s.text
-    FROM salvaged AS s JOIN store.history_keys AS k ON k.key = s.key
+    FROM salvaged AS s JOIN store.run_keys AS k ON k.key = s.key
     WHERE k.rid = ? AND s.step BETWEEN k.first_step AND k.last_step
     AND (s.value IS NULL OR NOT isfinite(s.value) OR s.value BETWEEN k.min AND k.max)
 """

@@ -46,7 +46,7 @@ def held(db: Database, segment: int) -> tuple[str, ...]:
     found = db.run(
         """
         SELECT g.run_id FROM store.segment_runs AS g WHERE g.segment_id = ? AND (NOT g.replaced OR EXISTS (
-            SELECT 1 FROM store.staged_segments AS t JOIN store.runs AS r ON r.rid = t.rid
+            SELECT 1 FROM store.staged_segments AS t JOIN store.run_records AS r ON r.rid = t.rid
             WHERE t.segment_id = g.segment_id AND r.run_id = g.run_id
         )) ORDER BY g.run_id
         """,

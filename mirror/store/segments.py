@@ -45,7 +45,7 @@ _RANKED = """
     FROM store.history_tail AS t
     JOIN (
         SELECT rid, run_id, CAST(row_number() OVER (ORDER BY run_id) AS INTEGER) AS rank
-        FROM store.runs WHERE entity = ? AND project = ?
+        FROM store.run_records WHERE entity = ? AND project = ?
     ) AS r ON r.rid = t.rid
     JOIN (
         SELECT key, CAST(row_number() OVER (ORDER BY key) AS INTEGER) AS rank
@@ -84,8 +84,8 @@ def seal(db: Database, folder: Path, tail_values: int) -> bool:
     if left <= tail_values:
         return False
     held = db.run(
-        "SELECT r.entity, r.project, count(*) FROM store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid "
-        "GROUP BY ALL ORDER BY 3 DESC, 1, 2"
+        "SELECT r.entity, r.project, count(*) FROM store.history_tail AS t "
+        "JOIN store.run_records AS r ON r.rid = t.rid GROUP BY ALL ORDER BY 3 DESC, 1, 2"
     )
     moved = False
     for entity, project, count in held:
@@ -175,7 +175,7 @@ def digests(run: Callable[[str], list[Any]]) -> dict[str, str]:
 
 def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
     here = [key.entity, key.project]
-    source = "store.history_tail AS t JOIN store.runs AS r ON r.rid = t.rid WHERE r.entity = ? AND r.project = ?"
+    source = "store.history_tail AS t JOIN store.run_records AS r ON r.rid = t.rid WHERE r.entity = ? AND r.project = ?"
     path = copy_from(db, folder, key, 0, _RANKED, here, order="key_rank, run_rank, step")
     with db.transaction():
         segment_id, count = _add(db, folder, key, path, 0)
@@ -184,7 +184,8 @@ def _seal_project(db: Database, folder: Path, key: ProjectKey) -> None:
             [segment_id, *here],
         )
         moved = (
-            "DELETE FROM store.history_tail WHERE rid IN (SELECT rid FROM store.runs WHERE entity = ? AND project = ?)"
+            "DELETE FROM store.history_tail "
+            "WHERE rid IN (SELECT rid FROM store.run_records WHERE entity = ? AND project = ?)"
         )
         _check_count(path, count, db.value(moved, here))
         views.recreate(db, folder)

@@ -89,8 +89,8 @@ def swap(tx: Transaction, project: ProjectKey, run_id: str, *, rows: int, last_s
             "WHERE rid = ?",
             [rid],
         )
-    db.run("DELETE FROM store.history_keys WHERE rid = ?", [rid])
-    db.run("INSERT INTO store.history_keys SELECT * FROM store.staged_keys WHERE rid = ? ORDER BY key", [rid])
+    db.run("DELETE FROM store.run_keys WHERE rid = ?", [rid])
+    db.run("INSERT INTO store.run_keys SELECT * FROM store.staged_keys WHERE rid = ? ORDER BY key", [rid])
     newest = db.value("SELECT max(last_step) FROM store.staged_keys WHERE rid = ?", [rid])
     drop(tx, [rid])
     cursor.rows, cursor.refresh = rows, False

@@ -77,6 +77,7 @@ class Store:
         self._outdated: set[ProjectKey] = set()
         self._skipped_wide: set[ProjectKey] = set()
         self._must_reopen = False
+        self._upgraded = False
         self._published: tuple[int, int, int] | None = None
         self._db: Database
         self._descriptor: int
@@ -107,6 +108,8 @@ class Store:
             store.share(sharing)
             if not home.published.exists():
                 store.publish()
+            elif store._upgraded:
+                store._publish_upgraded()
         except BaseException:
             store.close()
             raise
@@ -269,7 +272,8 @@ class Store:
                 raise
         except (duckdb.Error, OSError) as error:
             raise opening_error(path, error) from error
-        self._changed = self._changed or bool(migrated) or compacted or recreated
+        self._upgraded = bool(migrated)
+        self._changed = self._changed or self._upgraded or compacted or recreated
 
     def _prepare_upgrade(self) -> None:
         """Announce an upgrade of an existing mirror, and keep its published file as it is before."""
@@ -280,6 +284,13 @@ class Store:
             logger.warning(
                 "upgrading %s (%s); the mirror before the upgrade is kept as %s", self.home.data, names, copy
             )
+
+    def _publish_upgraded(self) -> None:
+        """Publish at once, since this program cannot read what an older one published. A full disk can wait."""
+        try:
+            self.publish()
+        except StoreError as error:
+            logger.warning("%s is upgraded, but not published yet: %s", self.home.state, error)
 
     def _open_or_recover(self) -> None:
         """Open the file and check it; if it is missing or damaged, recover it from the published file and the log."""

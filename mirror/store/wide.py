@@ -189,7 +189,7 @@ def differing(db: Database, project: ProjectKey) -> list[str]:
     names = ", ".join(identifier(name) for name in ("rid", "revision", *(column.name for column in columns)))
     runs = dict(
         db.run(
-            "SELECT rid, run_id FROM store.runs WHERE entity = ? AND project = ? ORDER BY rid",
+            "SELECT rid, run_id FROM store.run_records WHERE entity = ? AND project = ? ORDER BY rid",
             [project.entity, project.project],
         )
     )
@@ -261,7 +261,8 @@ def _stale(db: Database, project: ProjectKey, table: str | None) -> list[int]:
     """The runs whose row is missing or is older than their documents."""
     current = f"AND NOT EXISTS (SELECT 1 FROM {table} AS w WHERE w.rid = r.rid AND w.revision = r.revision)"
     rows = db.run(
-        f"SELECT rid FROM store.runs AS r WHERE entity = ? AND project = ? {current if table else ''} ORDER BY rid",
+        "SELECT rid FROM store.run_records AS r "
+        f"WHERE entity = ? AND project = ? {current if table else ''} ORDER BY rid",
         [project.entity, project.project],
     )
     return [rid for (rid,) in rows]
@@ -342,7 +343,7 @@ def view_name(db: Database, project: ProjectKey) -> str:
 
 
 def _view_names(db: Database) -> dict[ProjectKey, str]:
-    keys = [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.projects ORDER BY number")]
+    keys = [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.project_records ORDER BY number")]
     return dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
 
 
@@ -407,7 +408,8 @@ def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.T
             [list(rids)],
         ).combine_chunks()
         revisions = db.arrow(
-            "SELECT rid, revision FROM store.runs WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid", [list(rids)]
+            "SELECT rid, revision FROM store.run_records WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid",
+            [list(rids)],
         ).combine_chunks()
     tally: Any = pc.value_counts(leaves["position"])
     counts = {entry["values"]: entry["counts"] for entry in tally.to_pylist()}

@@ -135,6 +135,8 @@ class Context:
     writer: Writer
     scope: Scope
     progress: Progress = field(default_factory=Silent)
+    configured: tuple[str, ...] = ()
+    """The projects that the config names, for messages about others."""
 
 
 def utc_now() -> datetime:

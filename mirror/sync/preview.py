@@ -10,9 +10,11 @@ from typing import Any
 
 from mirror.errors import MirrorError
 from mirror.remote.client import NotFound, Server
+from mirror.remote.errors import NoProject
 from mirror.remote.run_records import RunHead
 from mirror.remote.runs import MOST_RUNS, PageSize
 from mirror.settings.home import Home
+from mirror.store import projects
 from mirror.store import reader as store
 from mirror.store.reader import Mirrored, Sizes
 from mirror.store.records import KnownRun, ProjectKey
@@ -60,6 +62,9 @@ async def preview(server: Server, scope: Scope, home: Home, target: Target, sinc
         heads = await look.heads(since)
         again = await look.lacking_keys()
     except MirrorError as error:
+        if isinstance(error, NoProject) and home.published.exists():
+            with store.opened(home) as reader:
+                error = error.among(map(str, projects.everything(reader)))
         return Preview(target.project, error=str(error), exit_code=error.exit_code)
     return _estimate(look, heads, again, requests.total())
 

@@ -7,12 +7,14 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from difflib import get_close_matches
 from math import nan
 
 from mirror.errors import MirrorError
 from mirror.protocol import LIVE_STATES
 from mirror.remote.about import About
 from mirror.remote.client import NotFound
+from mirror.remote.errors import NoProject
 from mirror.remote.run_records import RunHead
 from mirror.store import console as stored_console
 from mirror.store import history as stored_history
@@ -62,6 +64,9 @@ async def sync_project(
         await one_pass.store_facts()
         await one_pass.pull_the_rest()
     except MirrorError as error:
+        if isinstance(error, NoProject):
+            mirrored = await context.writer.read(projects.everything)
+            error = error.among([*map(str, mirrored), *context.configured])
         one_pass.result.error = str(error)
         one_pass.result.failure = error
         one_pass.result.exit_code = error.exit_code
@@ -218,9 +223,10 @@ class _Pass:
             await self.records.mark_deleted(mirrored)
         if unknown := sorted(missing - self.records.known.keys()):
             where = self.context.server.base_url
-            raise NotFound(
-                f"no run {', '.join(unknown)} in {self.project} on {where}; the last part of a path is a run id"
-            )
+            known = await self.context.writer.read(lambda db: stored_runs.known(db, self.project))
+            near = get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "the last part of a path is a run id"
+            raise NotFound(f"no run {', '.join(unknown)} in {self.project} on {where}; {hint}")
 
     async def _reconcile_if_due(self, total: int) -> None:
         """List all runs if that is due: by time, after a change of the filter, or if the server's count differs."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from difflib import get_close_matches
 
 from mirror.errors import UsageError
-from mirror.patterns import WILD
+from mirror.patterns import WILD, nearest_project
 from mirror.store import forget, projects, runs
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
@@ -44,10 +43,8 @@ def _unknown(pattern: Pattern, known: Sequence[str]) -> str:
     path = f"{pattern.entity}/{pattern.project}"
     if pattern.run_id is None and WILD & set(pattern.project):
         return f"{path}: name each project to remove, without wildcards; `mirror status` lists them"
-    near = get_close_matches(path, known, n=1)
-    return (
-        f"nothing is mirrored of {path}{f', did you mean {near[0]}?' if near else '; `mirror status` lists projects'}"
-    )
+    near = nearest_project(path, known)
+    return f"nothing is mirrored of {path}; {f'did you mean {near}?' if near else '`mirror status` lists projects'}"
 
 
 def remove(tx: Transaction, target: Target) -> None:

@@ -10,7 +10,7 @@ from mirror.errors import AuthError
 from mirror.remote.client import RetryPolicy, Server
 from mirror.settings import credentials
 from mirror.settings.home import Home
-from mirror.settings.settings import Settings
+from mirror.settings.settings import Settings, configured_projects
 from mirror.store.sharing import Sharing
 from mirror.store.store import Store
 from mirror.sync.context import Context, Progress, Scope, Silent
@@ -74,7 +74,8 @@ async def open_context(
     server = connect(settings, environ, key_needed=key_needed)
     try:
         with open_writer(home, settings) as writer:
-            yield Context(server, writer, scope_of(settings), progress or Silent())
+            named = tuple(configured_projects(home, environ))
+            yield Context(server, writer, scope_of(settings), progress or Silent(), named)
     finally:
         await server.close()
 

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from mirror.errors import MirrorError
 from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
+from mirror.remote.errors import NoProject
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.runs import PageSize
-from mirror.store import checks, segment_checks
+from mirror.store import checks, projects, segment_checks
 from mirror.store import reader as store
 from mirror.store.damage import Damage
 from mirror.store.reader import Mirrored, Reader
@@ -41,6 +42,8 @@ async def verify_project(
     try:
         await one.run()
     except MirrorError as error:
+        if isinstance(error, NoProject):
+            error = error.among(map(str, projects.everything(reader)))
         one.verdict.error, one.verdict.exit_code = str(error), error.exit_code
     verdict = one.verdict
     verdict.requests = requests.total()

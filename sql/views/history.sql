@@ -4,6 +4,6 @@ SELECT entity, project, run_id, step, key, value, text, entity || '/' || project
 FROM (
     SELECT r.entity, r.project, r.run_id, t.step, t.key, t.value, t.text
     FROM store.history_tail AS t
-    JOIN store.runs AS r ON r.rid = t.rid
+    JOIN store.run_records AS r ON r.rid = t.rid
     {segments}
 );

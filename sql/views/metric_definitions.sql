@@ -24,7 +24,7 @@ FROM (
         SELECT entity, project, run_id, defined, unnest(defined) AS one
         FROM (
             SELECT entity, project, run_id, TRY_CAST(config_meta::JSON -> '$.m' AS JSON[]) AS defined
-            FROM store.runs WHERE json_valid(config_meta)
+            FROM store.run_records WHERE json_valid(config_meta)
         )
     )
 )

@@ -9,12 +9,12 @@ SELECT
         WHEN epoch_us(p.last_success_at) - epoch_us(now()) <= 60000000
         THEN greatest(0, epoch_us(now()) - epoch_us(p.last_success_at)) / CAST(1000000 AS DOUBLE)
     END AS lag_s
-FROM store.projects AS p
+FROM store.project_records AS p
 LEFT JOIN (
     SELECT
         r.entity, r.project, count(*) AS runs, count(*) FILTER (WHERE r.state = 'running') AS running,
         CAST(sum(h.rows) AS BIGINT) AS history_rows
-    FROM store.runs AS r
+    FROM store.run_records AS r
     LEFT JOIN store.run_history AS h ON h.rid = r.rid
     WHERE r.deleted_at IS NULL
     GROUP BY r.entity, r.project

@@ -1,4 +1,4 @@
 CREATE OR REPLACE VIEW main.run_changes AS
 SELECT entity, project, run_id, seen_at, field, old, new,
        entity || '/' || project || '/' || run_id AS run_path
-FROM store.run_changes;
+FROM store.change_records;

@@ -58,6 +58,12 @@ def test_sqlalchemy_reflects_and_reads_every_relation(published):
         found = told["found"][relation]
         assert (found["columns"], found["rows"]) == (list(expected["columns"]), expected["rows"])
     assert set(told["names"]) >= {*QUERIES, "team/still"} - {"wide"}
+    # The query of projects leaves one column out.
+    assert {name: columns for name, columns in told["columns"].items() if name != "projects"} == {
+        name: list(expected["columns"])
+        for name, expected in published.expected.items()
+        if name not in ("projects", "wide")
+    }
     assert list(told["runs"]) == list(published.expected["runs"]["columns"])
     assert set(told["runs"].values()) <= {"VARCHAR", "BIGINT", "FLOAT", "DOUBLE", "DOUBLE PRECISION", "TIMESTAMP"}
 

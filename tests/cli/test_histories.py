@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from mirror.snapshot import series
+
 VISION = ("history", "--project", "team/vision")
 
 
@@ -87,11 +89,43 @@ def test_an_unknown_key_beside_known_ones_is_told_once(look: Any) -> None:
     assert math.isnan(float(done.stdout.splitlines()[3].rpartition(",")[2]))
 
 
-@pytest.mark.parametrize("wide", [[], ["--wide"]])
-def test_rows_are_read_piece_by_piece(look: Any, monkeypatch: pytest.MonkeyPatch, wide: list[str]) -> None:
-    """The pieces make the same table."""
-    whole = look("history", "aaa", "bbb", "--keys", "loss", *wide, "--csv").stdout
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--keys", "loss"],
+        ["--keys", "loss", "--wide"],
+        [],
+        ["--keys", "note,loss", "--samples", "3"],
+        ["--keys", "note,wer", "--x", "loss"],
+        ["--x", "loss", "--samples", "2"],
+        ["--x", "note"],
+        ["--limit", "9"],
+    ],
+    ids=" ".join,
+)
+def test_rows_are_read_piece_by_piece(look: Any, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    """The pieces of one run after the other make the same table as all runs together."""
+    runs = ["history", "aaa", "bbb", *([] if "--wide" in options else ["song"]), *options, "--csv"]
+    done = look(*runs)
+    assert done.exit_code == 0
+    whole = done.stdout
+    assert whole.count("\n") > 1
     for module in ("run_table", "runs_table"):
         monkeypatch.setattr(f"mirror.query.{module}.VALUES_AT_ONCE", 3)
         monkeypatch.setattr(f"mirror.query.{module}.CELLS_AT_ONCE", 4)
-    assert look("history", "aaa", "bbb", "--keys", "loss", *wide, "--csv").stdout == whole
+    assert look(*runs).stdout == whole
+
+
+def test_runs_are_read_together(look: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One query costs as much for a hundred runs as for one."""
+    read = series.read
+    asked: list[int] = []
+
+    def counted(source: Any, rids: Any, scope: Any, values: int) -> Any:
+        asked.append(len(rids))
+        return read(source, rids, scope, values)
+
+    monkeypatch.setattr(series, "read", counted)
+    assert look("history", "aaa", "bbb", "song", "--keys", "loss,wer", "--csv").exit_code == 0
+    assert look("history", "aaa", "bbb", "song", "--x", "step", "--samples", "3", "--csv").exit_code == 0
+    assert asked == [3, 3]

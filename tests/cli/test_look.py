@@ -97,6 +97,16 @@ def test_what_cannot_be_shown_is_one_line(look: Any, arguments: list[str], code:
     assert message in outcome.stderr
 
 
+def test_a_run_that_logged_no_system_metrics_is_complete_without(look: Any) -> None:
+    """Which is not the same as one whose system metrics are not mirrored."""
+    shown = [line.split(maxsplit=2) for line in lines(look("show", "song"))]
+    assert ["system", "metrics", "none"] in shown
+    found = json.loads(look("show", "song", "--json").stdout)
+    assert found["complete"]["system_metric_lines"] == 0
+    found = json.loads(look("show", "baseline", "--json").stdout)
+    assert found["complete"]["system_metric_lines"] is None
+
+
 def test_a_run_is_shown_on_one_page(look: Any) -> None:
     """By its name, too; the page says how complete it is."""
     assert lines(look("show", "baseline")) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,94 @@ def test_a_misspelt_name_is_answered_with_the_nearest(look: Any) -> None:
     )
 
 
+MIRRORED = "mirrored: team/audio, team/vision"
+TOLD = {
+    "visoin": f"no project visoin in the mirror; did you mean team/vision? {MIRRORED}",
+    "team/visoin": f"no project team/visoin in the mirror; did you mean team/vision? {MIRRORED}",
+    "taem/vision": f"no project taem/vision in the mirror; did you mean team/vision? {MIRRORED}",
+    "speach": f"no project speach in the mirror; did you mean team/speech? {MIRRORED}",
+    "team/speech": "team/speech is in the config, but nothing of it is mirrored yet: run `mirror sync`",
+    "nothing": f"no project nothing in the mirror; {MIRRORED}",
+}
+
+
+@pytest.fixture
+def configured(look: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The command with a config that has one project more than the mirror."""
+    config = tmp_path / "config.toml"
+    config.write_text('projects = ["team/vision", "team/speech", "team/a*"]\n')
+    monkeypatch.setenv("MIRROR_CONFIG", str(config))
+    return look
+
+
+@pytest.mark.parametrize("text", TOLD)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs"],
+        ["keys"],
+        ["projects"],
+        ["status"],
+        ["table", "--select", "summary.acc"],
+        ["query", "--project"],
+        ["history", "--project"],
+        ["plot", "--project"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_misspelt_project_is_answered_with_the_nearest(configured: Any, command: list[str], text: str) -> None:
+    """Of the mirror or of the config; a sync is not offered for it."""
+    outcome = configured(*command, text)
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (1, "", f"error: {TOLD[text]}\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("team/visoin/aaa", TOLD["team/visoin"]),
+        ("team/speech/aaa", TOLD["team/speech"]),
+        (
+            "team/vision/aab",
+            "no run team/vision/aab in the mirror; did you mean team/vision/aaa or team/vision/eee (aaa)?",
+        ),
+        ("visoin", "no run visoin in the mirror; did you mean the project team/vision?"),
+        ("zz9", "no run zz9 in the mirror"),
+        ("team/vision/zz9", "no run team/vision/zz9 in the mirror; `mirror sync team/vision/zz9` pulls it"),
+        (
+            "other/thing/zz9",
+            f"no project other/thing in the mirror; {MIRRORED}; `mirror sync other/thing/zz9` pulls it",
+        ),
+    ],
+)
+def test_a_run_that_is_not_mirrored_is_offered_a_sync_only_if_nothing_is_like_it(
+    configured: Any, path: str, message: str
+) -> None:
+    """In the commands and in Python."""
+    outcome = configured("plot", path)
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (1, "", f"error: {message}\n")
+    with pytest.raises(mirror.NotMirrored) as raised:
+        mirror.Api().run(path)
+    assert str(raised.value) == message
+
+
+def test_a_misspelt_project_in_python(configured: Any) -> None:
+    """Its runs, and the project itself."""
+    for text in ("team/visoin", "team/speech"):
+        for ask in (lambda: len(mirror.Api().runs(text)), lambda: mirror.Api().project(*text.split("/")[::-1]).id):  # noqa: B023
+            with pytest.raises(mirror.NotMirrored) as raised:
+                ask()
+            assert str(raised.value) == TOLD[text]
+
+
+def test_a_misspelt_project_is_not_forgotten(configured: Any) -> None:
+    """The nearest one is named, and not taken."""
+    done = configured("forget", "team/visoin", "--yes")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: nothing is mirrored of team/visoin; did you mean team/vision?\n",
+    )
+
+
 def test_paths_for_the_server_take_names_too(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of mirrored runs; the server itself only knows ids."""
     world = World()
@@ -91,6 +180,21 @@ def test_paths_for_the_server_take_names_too(cli: Any, monkeypatch: pytest.Monke
             several = cli(command, "team/p/twice")
             assert (several.exit_code, several.stdout) == (1, "")
             assert several.stderr.startswith("error: 2 runs are called twice: team/p/r")
+        done = cli("flush", "--no-wait", "team/p/r77")
+        assert (
+            done.stderr == "nothing is mirrored of it, so there is nothing to pull again; `mirror sync PATH` pulls it\n"
+        )
+        world.add_run("team", "project", run_id="r9", name="other", config={}, state="finished")
+        assert cli("sync", "team/project").exit_code == 0
+        done = cli("flush", "--no-wait", "team/projetc")
+        assert (done.exit_code, done.stderr) == (
+            0,
+            "nothing is mirrored of it, so there is nothing to pull again; did you mean team/project?\n",
+        )
+        told = f"error: team/projetc is not on {server.url}, or the key may not read it; did you mean team/project?\n"
+        for arguments in (["sync"], ["sync", "--dry-run", "--json"], ["verify"], ["flush"]):
+            done = cli(*arguments, "team/projetc")
+            assert (done.exit_code, done.stderr) == (1, told)
         world.add_run("team", "p", run_id="r5", name="new", config={}, state="finished")
         assert cli("sync", "team/p/r5").exit_code == 0
         assert cli("show", "new").stdout.startswith("team/p/r5\n")

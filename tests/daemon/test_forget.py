@@ -71,7 +71,7 @@ def test_a_project_and_a_run_are_removed_and_the_server_keeps_them(bench):
         ("p", "two", 3),
     ]
     for arguments, message in (
-        (["forget", "team/q", "--yes"], "nothing is mirrored of team/q, did you mean team/p?"),
+        (["forget", "team/q", "--yes"], "nothing is mirrored of team/q; `mirror status` lists projects"),
         (["forget", "team/p/three", "--yes"], "no run three of team/p is mirrored; nothing was removed"),
         (
             ["forget", "team/p*", "--yes"],

@@ -72,5 +72,5 @@ def test_the_page_names_every_field_and_operator():
 def test_the_library_example_runs():
     """What the comments say of `keys` is what they are."""
     compiled = compile_filter({"config.lr": {"$gt": 0.05}}, order="-summary_metrics.acc")
-    assert compiled.sql.startswith("SELECT r.rid FROM store.runs AS r WHERE ")
+    assert compiled.sql.startswith("SELECT r.rid FROM store.run_records AS r WHERE ")
     assert compiled.keys == (("config", "lr"), ("summary", "acc"))

@@ -7,7 +7,7 @@ import pytest
 from mirror.filters import compile as compile_filter
 from mirror.filters import explain, unknown_keys
 
-from .database import database, fill
+from .database import database, fill, matching
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,18 @@ def test_each_clause_says_how_many_runs_it_matches_alone(runs):
         ("    config.lr 0", 1),
     ]
     assert explain(runs, compile_filter({"config.lr": {"$gt": 0.1}})) == [('config.lr {"$gt": 0.1}', 3)]
+
+
+def test_sql_over_the_relations_takes_no_tag_apart():
+    """`matching` compares it with the filter's own; a tag may contain the comma that joins tags."""
+    con = database()
+    fill(con, [{"tags": ["a,b", "c"]}, {"tags": []}, {"tags": ["a", "b", "c"]}, {"tags": ["c", "a,b"]}])
+    assert matching(con, {"tags": "a,b"}) == [0, 3]
+    assert matching(con, {"tags.0": "a,b"}) == [0]
+    assert matching(con, {"tags": ["a,b", "c"]}) == [0]
+    assert matching(con, {"tags": {"$in": [[], ["a", "b", "c"]]}}) == [1, 2]
+    assert matching(con, {"tags": {"$size": 2}}, "-tags.0") == [3, 0]
+    assert matching(con, {"tags.1": {"$exists": False}}) == [1]
 
 
 @pytest.mark.parametrize(

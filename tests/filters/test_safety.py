@@ -21,7 +21,7 @@ from .test_order import CASES as ORDER_CASES
 from .test_semantics import CASES
 
 HOSTILE = [
-    "'; DROP TABLE store.runs; --",
+    "'; DROP TABLE store.run_records; --",
     '"',
     "?",
     "$1",

@@ -1,7 +1,7 @@
 """Only three rooms name the tables of the store; all others read them through functions and published relations.
 
 mirror/store owns the tables, mirror/snapshot reads them for everyone, and mirror/filters writes conditions over
-`store.runs AS r`, which mirror/snapshot runs: it is the translator, and has no connection of its own.
+`store.run_records AS r`, which mirror/snapshot runs: it is the translator, and has no connection of its own.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def in_parts(text: str) -> set[str]:
 def known_tables() -> set[str]:
     """The tables and views of the schema, as sql/ makes them."""
     made = re.compile(rf"\b(?:TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?{SCHEMA}\.(\w+)", re.IGNORECASE)
-    return {name for file in (ROOT / "sql").rglob("*.sql") for name in made.findall(file.read_text())}
+    renamed = re.compile(r"\bRENAME\s+TO\s+(\w+)", re.IGNORECASE)
+    texts = [file.read_text() for file in (ROOT / "sql").rglob("*.sql")]
+    return {name for text in texts for name in (*made.findall(text), *renamed.findall(text))}
 
 
 @pytest.fixture(autouse=True)
@@ -116,23 +118,23 @@ def test_the_rooms_of_the_store_are_still_there():
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        ('sql = "SELECT rid FROM store.runs WHERE rid = ?"', {"runs"}),
-        ('sql = "SELECT r.rid FROM mirror.store.runs AS r, STORE.leaves AS l"', {"runs", "leaves"}),
-        ('sql = "SELECT rid FROM runs WHERE rid IN (SELECT rid " "FROM store.run_tags)"', {"run_tags"}),
+        ('sql = "SELECT rid FROM store.run_records WHERE rid = ?"', {"run_records"}),
+        ('sql = "SELECT r.rid FROM mirror.store.run_records AS r, STORE.leaves AS l"', {"run_records", "leaves"}),
+        ('sql = "SELECT rid FROM runs WHERE rid IN (SELECT rid " "FROM store.tag_positions)"', {"tag_positions"}),
         ('sql = f"SELECT {columns} FROM store.run_history WHERE {here} LIMIT {most:d}"', {"run_history"}),
-        ('sql = "SELECT {} FROM store.console WHERE {}".format(columns, here)', {"console"}),
+        ('sql = "SELECT {} FROM store.console_lines WHERE {}".format(columns, here)', {"console_lines"}),
         ('sql = "SELECT rid FROM " + "store.run_files"', {"run_files"}),
         ('sql = "SELECT rid FROM " + relation + " JOIN store.run_extras USING (rid)"', {"run_extras"}),
         ('sql = "WITH t AS (SELECT * FROM store.meta) SELECT * FROM t"', {"meta"}),
-        ('sql = "DELETE FROM store.runs WHERE rid = ?"', {"runs"}),
+        ('sql = "DELETE FROM store.run_records WHERE rid = ?"', {"run_records"}),
         ('sql = " JOIN store.segments AS s ON s.segment_id = g.segment_id"', {"segments"}),
         ('sql = f"COPY (SELECT * FROM store.history_tail WHERE {here}) TO {target} ({options})"', {"history_tail"}),
-        ('relation = "store.history_keys"', {"history_keys"}),
-        ("sql = \"SELECT count(*) FROM runs WHERE name = 'FROM store.runs'\"", set()),
+        ('relation = "store.run_keys"', {"run_keys"}),
+        ("sql = \"SELECT count(*) FROM runs WHERE name = 'FROM store.run_records'\"", set()),
         ('sql = "SELECT p.run_id FROM main.runs AS p JOIN history AS store ON store.run_id = p.run_id"', set()),
         ('sql = "the rows that were deleted from the store. Runs stay"', set()),
         ('error = "store.tail_values must be positive"', set()),
-        ('def f():\n    """Reads from store.runs."""', set()),
+        ('def f():\n    """Reads from store.run_records."""', set()),
     ],
 )
 def test_a_table_of_the_store_is_found_in_any_string(statement, named):

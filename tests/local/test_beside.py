@@ -105,7 +105,7 @@ def test_config_and_summary_fill_what_is_missing(home, sql, tmp_path):
     file = run_file(tmp_path).config(lr=0.1, net='{"a": 1}').log(0, loss=1).summary(best=1)
     put(file, config=YAML, summary={"best": 2, "loss": 3, "extra": {"x": 1}, "inf": "Infinity"})
     ingest(home, tmp_path)
-    [(config, summary, meta)] = sql("select config, summary, config_meta from store.runs")
+    [(config, summary, meta)] = sql("select config, summary, config_meta from store.run_records")
     assert config == '{"lr":0.1,"net":{"a":1},"small":1e-05,"layers":[1,{"a":null},NaN],"name":"no"}'
     assert json.loads(meta) == {"cli_version": "0.12.9"}
     found = json.loads(summary)

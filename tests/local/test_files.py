@@ -84,7 +84,7 @@ def test_config_and_summary_follow_their_updates(home, sql, tmp_path):
         ("n.c", "8"),
     ]
     assert json.loads(summary)["best"] == {"x": math.inf}
-    assert sql("select config_meta from store.runs") == [('{"m":[]}',)]
+    assert sql("select config_meta from store.run_records") == [('{"m":[]}',)]
 
 
 def test_a_second_call_reads_only_what_is_new(home, sql, tmp_path):

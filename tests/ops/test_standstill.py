@@ -111,7 +111,7 @@ def test_a_clock_that_was_set_back_is_told_and_stops_nothing(bench, monkeypatch)
     bench.here("sync")
     ((attempts,),) = bench.sql("select attempts from store.run_history where error is not null")
     assert attempts == 2
-    ((reconciled,),) = bench.sql("select reconciled_at from store.projects")
+    ((reconciled,),) = bench.sql("select reconciled_at from store.project_records")
     assert reconciled < utc_now()
     assert problems(bench) == {}
     assert bench.here("status", "--check").exit_code == 0

@@ -27,7 +27,10 @@ def mirrored() -> Iterator[Bench]:
     for rate in (0.1, 0.01):
         for seed in range(3):
             run = world.add_run(
-                "my-team", "sweep", run_id=f"r{rate}-{seed}", name=f"{rate}/{seed}", config={"lr": rate}
+                *("my-team", "sweep"),
+                run_id=f"r{rate}-{seed}",
+                name=f"{rate}/{seed}",
+                config={"lr": rate, "opt": "sgd" if seed else None},
             )
             run.log_many({"loss": 10 * rate + seed + step, "epoch": step // 2} for step in range(5))
             run.finish()
@@ -80,6 +83,34 @@ def test_groups_are_means_with_a_band(cli: Any, mirrored: Bench) -> None:
     assert [line.strip() for line in several.stdout.splitlines() if line.strip() in ("loss", "epoch")] == [
         "loss", "epoch",
     ]  # fmt: skip
+
+
+def test_groups_of_several_keys(cli: Any, tmp_path: Path) -> None:
+    """One curve per combination of values, in the order of the first key, then of the next."""
+    by = ["--project", "my-team/sweep", "--group-by", "config.lr, config.opt"]
+    names = [
+        ("lr=0.01, opt=sgd", "mean of 2 runs, 95% confidence"),
+        ("lr=0.01, opt not set", ""),
+        ("lr=0.1, opt=sgd", "mean of 2 runs, 95% confidence"),
+        ("lr=0.1, opt not set", ""),
+    ]
+    legend = [f"{name}  ({note})" if note else name for name, note in names]
+    drawn = cli("plot", *by)
+    assert [line.strip() for line in drawn.stdout.splitlines()[-4:]] == [
+        f"{letter}  {text}" for letter, text in zip("abcd", legend, strict=True)
+    ]
+    assert drawn.stderr == ""
+    page = tmp_path / "plot.html"
+    assert cli("plot", *by, "-o", str(page)).exit_code == 0
+    [chart] = json.loads(page.read_text().partition('id="charts">')[2].partition("</script>")[0])
+    assert [line["name"] for line in chart["data"] if line.get("name")] == [
+        f"{name} ({note})" if note else name for name, note in names
+    ]
+    picture = tmp_path / "plot.svg"
+    assert cli("plot", *by, "-o", str(picture)).exit_code == 0
+    assert "lr=0.01, opt not set" in picture.read_text()
+    one = cli("plot", *by[:-1], "config.lr,config.optt")
+    assert one.stderr == "warning: config key 'optt' is in no run; did you mean 'opt'?\n"
 
 
 def test_the_mean_and_its_interval() -> None:
@@ -178,6 +209,12 @@ def test_odd_values_do_not_stop_a_plot(cli: Any) -> None:
         (["vision00", "--keys", ","], 2, "--keys is empty"),
         (["vision00", "--smooth", "1"], 2, "--smooth 1: must be at least 0 (as logged) and below 1"),
         (["vision00", "--group-by", "lr"], 2, "--group-by lr: runs have no such field; did you mean config.lr?"),
+        (
+            ["vision00", "--group-by", "config.lr,lr"],
+            2,
+            "--group-by lr: runs have no such field; did you mean config.lr?",
+        ),
+        (["vision00", "--group-by", ","], 2, "--group-by is empty: name config.KEY, summary.KEY, group, ..."),
         (["vision00", "-o", "plot.gif"], 2, "plot.gif has no known extension: use .png"),
         (["vision00", "--size", "wide"], 2, "--size wide: must be WIDTHxHEIGHT, such as 6x4 (inches)"),
         (["vision00", "--size", "6x4"], 2, "--size 6x4: in the terminal it is columns and rows, at least 40x10"),

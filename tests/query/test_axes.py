@@ -183,3 +183,32 @@ def test_axes_are_numbers_in_files(shown: Any, tmp_path: Path) -> None:
     assert [(field.name, str(field.type)) for field in table.schema] == [
         *(("step", "int64"), ("epoch", "double"), ("val/loss", "double")),
     ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--keys", "val/*,loss"],
+        ["--keys", "val/loss", "--samples", "3"],
+        ["--keys", "epoch,val/loss,own"],
+        ["--keys", "loss,note", "--x", "hour"],
+        ["--keys", "loss,note", "--x", "epoch", "--samples", "4"],
+        ["--keys", "loss", "--x", "word"],
+        ["--x", "step"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_runs_below_each_other_have_the_rows_of_each(shown: Any, options: list[str]) -> None:
+    """Read together, with the axes of each run; a column that a run does not have is empty there."""
+    both = [json.loads(line) for line in shown("plain", *options, "--format", "jsonl").splitlines()]
+    for run in ("axes", "plain"):
+        alone = [json.loads(line) for line in shown(*options, "--format", "jsonl", run_id=run).splitlines()]
+        rows = [row for row in both if row["run_id"] == run]
+        if "_step" in rows[0] and "_step" not in alone[0]:
+            # The axis of the other run is a key `step`, which takes the name from the step.
+            alone = [{"_step": row.pop("step"), **row} for row in alone]
+        assert alone
+        assert [{name: row[name] for name in one} for row, one in zip(rows, alone, strict=True)] == alone
+        more = {name for row in rows for name, value in row.items() if value is not None} - set(alone[0])
+        assert more == {"run_id", "name"}

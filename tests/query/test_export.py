@@ -98,7 +98,7 @@ def test_a_database_holds_what_was_asked_for(mirror: Any, tmp_path: Path) -> Non
     [
         ([], 2, "no destination: give -o DIR or FILE, --duckdb FILE or --lake DIR"),
         (["-o", "x", "--format", "xlsx"], 2, 'unknown format "xlsx": known: parquet, csv'),
-        (["team/nope", "-o", "x"], 1, "no project team/nope in the mirror; did you mean team/nlp? mirrored: team/nlp, team/vision"),
+        (["team/nope", "-o", "x"], 1, "no project team/nope in the mirror; mirrored: team/nlp, team/vision"),
         (["team/vision", "team/nlp/twin", "-o", "x"], 2, "export projects or runs, not both: team/vision and team/nlp/twin"),
         (["--duckdb", "/nowhere/x.duckdb"], 1, "/nowhere"),
         (["-o", "/dev/null/x"], 1, "cannot create /dev/null/x: Not a directory"),

@@ -181,13 +181,20 @@ def test_count_counts_what_the_filter_finds(mirror: Any) -> None:
     assert mirror("query", "--filter", '{"state": "running"}', "--count", "--csv").stdout == "count\n1\n"
 
 
-def test_explain_shows_the_sql_its_parameters_and_each_clause(mirror: Any) -> None:
+def test_explain_shows_sql_over_the_relations_and_each_clause(mirror: Any) -> None:
     """The clause that empties the answer is seen at once."""
     arguments = ["query", "--filter", '{"state": "finished", "config.lr": {"$gt": 2}}', "--explain"]
     text = mirror(*arguments).stdout
-    assert text.startswith('-- filter: {"state": "finished", "config.lr": {"$gt": 2}}\nSELECT r.rid')
-    assert '-- parameter 1: "finished"\n' in text
-    assert text.endswith(
+    sql = (
+        "SELECT r.entity, r.project, r.run_id, r.name\n"
+        "FROM runs AS r\n"
+        "WHERE r.deleted_at IS NULL\n"
+        "  AND (coalesce(r.state = 'finished', FALSE) AND (r.run_path IN (SELECT l.run_path FROM config_values AS l"
+        " WHERE l.key = 'lr' AND (l.number > 2 AND l.number <= CAST('infinity' AS DOUBLE)))))\n"
+        "ORDER BY r.created_at DESC NULLS LAST, r.run_path ASC"
+    )
+    assert text == (
+        f'-- filter: {{"state": "finished", "config.lr": {{"$gt": 2}}}}\n{sql};\n\n'
         "clause                runs\n"
         "────────────────────  ────\n"
         'state "finished"         4\n'
@@ -197,7 +204,38 @@ def test_explain_shows_the_sql_its_parameters_and_each_clause(mirror: Any) -> No
     found = json.loads(mirror(*arguments, "--json").stdout)
     assert found["filter"] == {"state": "finished", "config.lr": {"$gt": 2}}
     assert found["clauses"] == [['state "finished"', 4], ['config.lr {"$gt": 2}', 0]]
-    assert (found["runs"], found["params"][0]) == (0, "finished")
+    assert (found["runs"], found["sql"], found["params"]) == (0, sql, [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--where", "state=finished", "--order", "-config.lr"],
+        ["--where", "config.lr<0.30000000000000004", "--project", "team/vision"],
+        ["--where", "config.lr!=null", "--where", "name!=o'neil?", "--deleted"],
+        ["--where", "tags=base", "--where", "created_at>3650d"],
+        ["--filter", '{"tags.0": {"$in": ["é", "base"]}, "config.layers": {"$exists": true}}'],
+    ],
+)
+def test_the_sql_of_explain_finds_the_same_runs(mirror: Any, arguments: list[str]) -> None:
+    """As it is printed, comments and all. The tests of filters compare the SQL of every kind of filter."""
+    explained = mirror("query", *arguments, "--explain").stdout.split("\n\n")[0]
+    assert "store." not in explained
+    columns = ["--select", "entity,project,run_id,name"]
+    found = mirror("query", *arguments, *columns, "--csv").stdout
+    assert found.count("\n") > 1
+    assert mirror("query", explained, "--csv").stdout == found
+
+
+def test_explain_without_sql_says_why(mirror: Any) -> None:
+    """A field that no relation has."""
+    arguments = ["query", "--where", "description=x", "--explain"]
+    assert mirror(*arguments).stdout.splitlines()[:2] == [
+        '-- filter: {"description": "x"}',
+        "-- no SQL over the relations: no relation has the field description",
+    ]
+    found = json.loads(mirror(*arguments, "--json").stdout)
+    assert (found["sql"], found["no_sql"]) == (None, "no relation has the field description")
 
 
 def test_a_key_that_no_run_has_is_warned_of(mirror: Any) -> None:

@@ -50,7 +50,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Ask]
         with duckdb.connect(str(rig.home.published)) as published:
             for table in ("server_facts", "run_facts", "run_exports"):
                 published.execute(f"drop table store.{table}")
-            published.execute("alter table store.projects drop column facts")
+            published.execute("alter table store.project_records drop column facts")
         yield rig, endpoint(rig)
 
 
@@ -87,7 +87,7 @@ def test_it_is_an_error_where_the_server_cannot_be_reached(tmp_path: Path) -> No
     with duckdb.connect(str(rig.home.published)) as published:
         for table in ("server_facts", "run_facts", "run_exports"):
             published.execute(f"delete from store.{table}")
-        published.execute("update store.projects set facts = null")
+        published.execute("update store.project_records set facts = null")
     ask = endpoint(rig)
     for query in queries():
         told = ask(query)

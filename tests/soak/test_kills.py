@@ -87,9 +87,9 @@ def segment(home: Path, draw: random.Random) -> Path:
     with duckdb.connect(str(home / "mirror.duckdb"), read_only=True) as connection:
         listed = connection.execute(
             "select s.path from store.segments s where s.retired_at is null and not exists ("
-            " from store.segment_runs g join store.runs r on r.run_id = g.run_id and r.project = s.project"
+            " from store.segment_runs g join store.run_records r on r.run_id = g.run_id and r.project = s.project"
             " where g.segment_id = s.segment_id and (r.deleted_at is not null or r.rid in"
-            " (select rid from store.local_runs))) order by 1"
+            " (select rid from store.local_states))) order by 1"
         ).fetchall()
     assert listed, "no segment holds only what the server has"
     return home / "history" / draw.choice(listed)[0]

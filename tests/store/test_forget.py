@@ -52,7 +52,7 @@ def held(store, project):
     with duckdb.connect(str(store.home.published), read_only=True) as reader:
         for table, names in tables(reader).items():
             if "rid" in names and "entity" not in names:
-                rows = f"SELECT r.run_id FROM store.{table} JOIN store.runs AS r USING (rid) WHERE "
+                rows = f"SELECT r.run_id FROM store.{table} JOIN store.run_records AS r USING (rid) WHERE "
             elif {"run_id", "entity"} <= names:
                 rows = f"SELECT r.run_id FROM store.{table} AS r WHERE "
             elif "entity" in names and "retired_at" not in names:
@@ -68,7 +68,7 @@ def held(store, project):
 def orphans(store):
     """Tables with rows of no run."""
     store.publish()
-    missing = "WHERE rid NOT IN (SELECT rid FROM store.runs)"
+    missing = "WHERE rid NOT IN (SELECT rid FROM store.run_records)"
     with duckdb.connect(str(store.home.published), read_only=True) as reader:
         return [
             table

@@ -128,7 +128,7 @@ def deep(path, within=1000):
             with duckdb.connect(str(path), read_only=True) as reader:
                 reader.execute("select count(*) from store.meta").fetchall()
                 try:
-                    reader.execute("select bit_xor(hash(columns(*))) from store.runs").fetchall()
+                    reader.execute("select bit_xor(hash(columns(*))) from store.run_records").fetchall()
                 except duckdb.Error:
                     _PLACES[known] = place
                     return

@@ -41,7 +41,7 @@ RUNS = {
 }
 CONTRACT = {
     "runs": RUNS,
-    "run_tags": {**RUN, "tag": TEXT},
+    "run_tags": {**RUN, "tag": TEXT, "position": WHOLE},
     "config_values": LEAF,
     "summary_values": LEAF,
     "history": VALUE,
@@ -125,6 +125,19 @@ def test_schema_main_holds_the_contract_and_one_relation_a_project(store):
     assert [name for (name,) in names] == sorted([*CONTRACT, "team/vision"])
 
 
+def test_no_table_of_the_store_has_the_name_of_a_relation(store):
+    """Tools that ask for the columns of a name, without its schema, get those of the relation alone."""
+    write(store, run(config={"lr": 0.1}), history=[curve("a1", range(10))])
+    tables = "select table_name from information_schema.tables where table_schema = '{}'"
+    inner, shown = ({name for (name,) in read(store, tables.format(schema))} for schema in ("store", "main"))
+    assert len(inner) > 20
+    assert {name.lower() for name in inner} & {name.lower() for name in shown} == set()
+    for relation, columns in CONTRACT.items():
+        path = [] if relation == "projects" else ["run_path"]
+        named = "select column_name from information_schema.columns where table_name = ? order by ordinal_position"
+        assert [name for (name,) in read(store, named, relation)] == [*columns, *path]
+
+
 def test_a_run_is_a_row(store):
     write(
         store,
@@ -156,8 +169,8 @@ def test_a_run_is_a_row(store):
         )
     ]
     assert read(store, "select * exclude (run_path) from run_tags order by tag") == [
-        ("team", "vision", "b2", "best"),
-        ("team", "vision", "b2", "näive,odd"),
+        ("team", "vision", "b2", "best", 0),
+        ("team", "vision", "b2", "näive,odd", 1),
     ]
 
 
@@ -243,12 +256,12 @@ def test_a_project_shows_its_counts_and_how_fresh_it_is(store):
 
 
 def test_names_that_look_like_sql_are_only_names(store):
-    odd = ProjectKey("o'neil", 'a"; drop table store.runs; --')
+    odd = ProjectKey("o'neil", 'a"; drop table store.run_records; --')
     write(store, run(project=odd, config={'"; drop': 1}), history=[curve("a1", [0])], project=odd)
     store.tail_values = 0
     assert store.seal()
     assert read(store, "select entity, project, step from history") == [("o'neil", odd.project, 0)]
-    assert read(store, """select "config.""; drop" from "o'neil/a""; drop table store.runs; --" """) == [(1.0,)]
+    assert read(store, """select "config.""; drop" from "o'neil/a""; drop table store.run_records; --" """) == [(1.0,)]
 
 
 def test_the_published_file_cannot_be_written(store):
@@ -259,7 +272,7 @@ def test_the_published_file_cannot_be_written(store):
         duckdb.connect(str(store.home.published), read_only=True) as reader,
         pytest.raises(duckdb.InvalidInputException),
     ):
-        reader.execute("delete from store.runs").fetchall()
+        reader.execute("delete from store.run_records").fetchall()
 
 
 def test_the_page_of_relations_tells_of_every_relation_and_column():

@@ -27,7 +27,7 @@ def test_a_run_is_written_in_place_of_what_was_mirrored_of_it(store):
         ("a1", "a", "2"),
         ("b2", "a", "5"),
     ]
-    assert read(store, "select rid from store.runs order by run_id") == [(1,), (2,)]
+    assert read(store, "select rid from store.run_records order by run_id") == [(1,), (2,)]
 
 
 def test_of_two_records_of_one_run_the_later_one_holds(store):
@@ -191,7 +191,7 @@ def test_nothing_of_a_failed_transaction_is_kept(store):
     assert read(store, "select run_id, name from runs") == [("a1", "brave-sun-1")]
     assert store.read(lambda db: projects.cursor(db, PROJECT)) == ProjectCursor()
     write(store, run("c3"), history=[curve("c3", [0])])
-    assert read(store, "select run_id, rid from store.runs order by rid") == [("a1", 1), ("c3", 2)]
+    assert read(store, "select run_id, rid from store.run_records order by rid") == [("a1", 1), ("c3", 2)]
     with pytest.raises(StoreError, match="has no run team/vision/b2 to store history for"):
         write(store, history=[curve("b2", range(5))])
 

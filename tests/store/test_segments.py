@@ -60,9 +60,9 @@ def test_small_projects_stay_in_the_tail(store):
     write(store, run(), history=[curve("a1", range(100))])
     store.tail_values = 50
     assert settle(store)
-    assert read(store, "select project, count(*) from store.history_tail join store.runs using (rid) group by 1") == [
-        ("small", 5)
-    ]
+    assert read(
+        store, "select project, count(*) from store.history_tail join store.run_records using (rid) group by 1"
+    ) == [("small", 5)]
     assert read(store, "select project, count(*) from history group by 1 order by 1") == [("small", 5), ("vision", 100)]
 
 

@@ -53,7 +53,7 @@ def test_an_older_mirror_is_put_right_when_it_is_opened(bench, stored, right):
     bench.here("sync", "team/p")
     state(
         bench,
-        f"update store.runs set url = '{stored}/team/p/runs/one'",
+        f"update store.run_records set url = '{stored}/team/p/runs/one'",
         "delete from store.migrations where number = 11",
     )
     (bench.root / "empty").mkdir()

@@ -11,7 +11,7 @@ from tests.sync.rig import rig as make_rig
 
 
 def project(rig):
-    [(text,)] = rig.sql("select facts from store.projects")
+    [(text,)] = rig.sql("select facts from store.project_records")
     return json.loads(text) if text else None
 
 
@@ -103,14 +103,16 @@ def test_a_mirror_of_an_older_program_is_completed_by_the_next_pass(rig):
     rig.sync()
     rig.world.delete_run("team", "p", "run2")
     with duckdb.connect(str(rig.home.state)) as state:
-        state.execute("update store.projects set facts = null")
+        state.execute("update store.project_records set facts = null")
         for table in ("server_facts", "run_facts", "run_exports"):
             state.execute(f"delete from store.{table}")
     rig.sync(reconcile_interval=1e9)
     assert project(rig)["internalId"] is not None
     assert server(rig)["viewer"]["username"] == "ada"
     told = dict(
-        rig.sql("select run_id, f.facts from store.run_facts as f join store.runs as r using (rid) order by run_id")
+        rig.sql(
+            "select run_id, f.facts from store.run_facts as f join store.run_records as r using (rid) order by run_id"
+        )
     )
     assert {run_id: json.loads(text).get("user", {}).get("name") for run_id, text in told.items()} == {
         "run0": "User 0",
@@ -125,7 +127,7 @@ def test_exports_of_nested_histories_are_known(rig):
     """Of runs that this pass took, and of all when every run is listed."""
     early, late = add(rig, "early"), add(rig, "late")
     early.export_history()
-    exported = "select run_id, exported_to from store.run_exports join store.runs using (rid) order by run_id"
+    exported = "select run_id, exported_to from store.run_exports join store.run_records using (rid) order by run_id"
     rig.sync()
     assert rig.sql(exported) == [("early", 0)]
     late.export_history()

@@ -15,7 +15,7 @@ START = datetime(2026, 3, 1, 12)
 
 
 def add(rig, run_id, rows=3, state="finished", **fields):
-    run = rig.world.add_run("team", "p", run_id=run_id, state=state, **fields)
+    run = rig.world.add_run("team", fields.pop("project", "p"), run_id=run_id, state=state, **fields)
     for step in range(rows):
         run.log({"loss": 1.0 / (step + 1)}, step=step)
     if state != "running":
@@ -202,13 +202,22 @@ def test_one_run_alone_can_be_synced_and_an_unknown_one_is_named(rig):
     assert rig.sql("select run_id, history_rows from runs") == [("one", 3)]
     result = rig.sync("team/p/nope")["team/p"]
     assert result.error is not None
-    assert "no run nope in team/p" in result.error
+    assert result.error == f"no run nope in team/p on {rig.sandbox.url}; the last part of a path is a run id"
+    result = rig.sync("team/p/onee")["team/p"]
+    assert result.error == f"no run onee in team/p on {rig.sandbox.url}; did you mean one?"
 
 
 def test_an_unknown_project_is_an_error_that_names_it(rig):
     result = rig.sync("team/none")["team/none"]
     assert result.error == f"team/none is not on {rig.sandbox.url}, or the key may not read it; check the spelling"
     assert result.exit_code == 1
+    add(rig, "one", project="vision")
+    rig.sync("team/vision")
+    result = rig.sync("team/visoin")["team/visoin"]
+    assert (
+        result.error
+        == f"team/visoin is not on {rig.sandbox.url}, or the key may not read it; did you mean team/vision?"
+    )
 
 
 def test_filters_and_globs_narrow_what_is_mirrored(rig):

@@ -16,7 +16,7 @@ from mirror.sandbox import World
 from mirror.store.store import Store
 from tests import reading
 
-RUN = "(select rid from store.runs where run_id = 'aaa')"
+RUN = "(select rid from store.run_records where run_id = 'aaa')"
 """The run that is damaged."""
 
 CONTENT = {
@@ -29,9 +29,9 @@ CONTENT = {
     "system_metrics": "select * from system_metrics order by all",
     "console": "select * from console order by all",
     "projects": "select entity, project, runs, running, history_rows from projects order by all",
-    "leaves": "select r.run_id, l.* exclude (rid) from store.leaves l join store.runs r using (rid) order by all",
+    "leaves": "select r.run_id, l.* exclude (rid) from store.leaves l join store.run_records r using (rid) order by all",
     "leaf_keys": "select * from store.leaf_keys order by all",
-    "cursors": "select r.run_id, h.* exclude (rid) from store.run_history h join store.runs r using (rid) order by all",
+    "cursors": "select r.run_id, h.* exclude (rid) from store.run_history h join store.run_records r using (rid) order by all",
 }
 
 

@@ -90,7 +90,7 @@ DAMAGE = {
         ],
     ),
     "a counted key": (
-        "delete from store.history_keys where rid = {run} and key = 'loss'",
+        "delete from store.run_keys where rid = {run} and key = 'loss'",
         [
             (
                 "differs: team/p/aaa history.loss: mirror has 10 values, should be none counted in history_keys "
@@ -99,7 +99,7 @@ DAMAGE = {
         ],
     ),
     "a key that is only counted": (
-        "insert into store.history_keys values ({run}, 'ghost', 3, 0, 2, 0, 1, 1)",
+        "insert into store.run_keys values ({run}, 'ghost', 3, 0, 2, 0, 1, 1)",
         [
             (
                 "differs: team/p/aaa history.ghost: mirror has no values, should be 3 values counted in history_keys "
@@ -108,7 +108,7 @@ DAMAGE = {
         ],
     ),
     "a smallest value": (
-        "update store.history_keys set min = -5 where rid = {run} and key = 'loss'",
+        "update store.run_keys set min = -5 where rid = {run} and key = 'loss'",
         [
             (
                 "differs: team/p/aaa history.loss.min: mirror has 0.1, should be -5.0 in history_keys "
@@ -117,7 +117,7 @@ DAMAGE = {
         ],
     ),
     "config": (
-        """update store.runs set config = replace(config, '0.1', '0.5') where run_id = 'aaa'""",
+        """update store.run_records set config = replace(config, '0.1', '0.5') where run_id = 'aaa'""",
         [
             (
                 "differs: team/p/aaa config.lr: mirror has 0.1, should be 0.5 in the JSON document "
@@ -130,7 +130,7 @@ DAMAGE = {
         ],
     ),
     "config that is no JSON": (
-        "update store.runs set config = '{\"lr\": ' where run_id = 'aaa'",
+        "update store.run_records set config = '{\"lr\": ' where run_id = 'aaa'",
         [
             'differs: team/p/aaa config: mirror has {"lr": , should be a JSON object (the file was damaged or changed)',
             (
@@ -154,7 +154,7 @@ DAMAGE = {
         ],
     ),
     "tags": (
-        "delete from store.run_tags where rid = {run} and tag = 'x'",
+        "delete from store.tag_positions where rid = {run} and tag = 'x'",
         [
             (
                 "differs: team/p/aaa tags: mirror has 'y' in run_tags, should be 'x,y' "
@@ -163,21 +163,21 @@ DAMAGE = {
         ],
     ),
     "a run": (
-        "delete from store.runs where run_id = 'aaa'",
+        "delete from store.run_records where run_id = 'aaa'",
         [
             "differs: team/p store.leaf_keys: mirror has 2 runs counted with config.layers, the first of ...",
             "differs: team/p store.leaves: mirror has 13 orphaned rows, should be none (a run's row was lost)",
-            "differs: team/p store.run_tags: mirror has 2 orphaned rows, should be none (a run's row was lost)",
+            "differs: team/p store.tag_positions: mirror has 2 orphaned rows, should be none (a run's row was lost)",
             "differs: team/p store.run_history: mirror has 1 orphaned row, should be none (a run's row was lost)",
             "differs: team/p store.history_tail: mirror has 50 orphaned rows, should be none (a run's row was lost)",
-            "differs: team/p store.history_keys: mirror has 5 orphaned rows, should be none (a run's row was lost)",
+            "differs: team/p store.run_keys: mirror has 5 orphaned rows, should be none (a run's row was lost)",
             "differs: team/p/aaa run: mirror has no such run, the server has finished, 10 rows, created ...",
         ],
     ),
     "a run with all that belongs to it": (
         "".join(
             f"delete from store.{table} where rid = {{run}};"
-            for table in ("leaves", "run_tags", "run_history", "history_tail", "history_keys", "runs")
+            for table in ("leaves", "tag_positions", "run_history", "history_tail", "run_keys", "run_records")
         ),
         [
             "differs: team/p store.leaf_keys: mirror has 2 runs counted with config.layers, the first of ...",
@@ -185,7 +185,7 @@ DAMAGE = {
         ],
     ),
     "a run twice": (
-        "insert into store.runs select * from store.runs where run_id = 'aaa'",
+        "insert into store.run_records select * from store.run_records where run_id = 'aaa'",
         [
             "differs: team/p store.leaf_keys: mirror has 2 runs counted with config.layers, the first of ...",
             "differs: team/p/aaa run: mirror has 2 rows, should be one row (the run is stored more than once)",
@@ -233,8 +233,8 @@ DAMAGE = {
     "rows with their counts": (
         (
             "delete from store.history_tail where rid = {run} and step = 18;"
-            "delete from store.history_keys where rid = {run};"
-            "insert into store.history_keys select rid, key, count(*), min(step), max(step), min(value), max(value), "
+            "delete from store.run_keys where rid = {run};"
+            "insert into store.run_keys select rid, key, count(*), min(step), max(step), min(value), max(value), "
             "arg_max(value, step) from store.history_tail where rid = {run} group by rid, key"
         ),
         [
@@ -244,7 +244,7 @@ DAMAGE = {
         ],
     ),
     "a mark of deletion": (
-        "update store.runs set deleted_at = '2026-01-02' where run_id = 'aaa'",
+        "update store.run_records set deleted_at = '2026-01-02' where run_id = 'aaa'",
         [
             (
                 "differs: team/p/aaa deleted_at: mirror has 2026-01-02 00:00:00, the server has the run "
@@ -382,7 +382,7 @@ def test_every_field_of_a_run_is_compared(bench):
     bench.sync()
     columns = {
         name
-        for name, *_ in bench.tables("describe store.runs")
+        for name, *_ in bench.tables("describe store.run_records")
         if name
         not in {"rid", "entity", "project", "run_id", "deleted_at", "synced_at", "revision", "config", "summary"}
     }
@@ -392,7 +392,7 @@ def test_every_field_of_a_run_is_compared(bench):
     columns -= {"asked_at", "unread"}
     assert columns == FIELDS.keys()
     bench.damage(
-        f"update store.runs set {', '.join(f'{name} = {value}' for name, value in FIELDS.items())} where run_id = 'aaa'"
+        f"update store.run_records set {', '.join(f'{name} = {value}' for name, value in FIELDS.items())} where run_id = 'aaa'"
     )
     code, project = bench.found()
     found = {one["field"]: one["cause"] for one in project["differences"] if one["expected_by"] == "server"}
@@ -406,9 +406,9 @@ def test_every_field_of_a_run_is_compared(bench):
 def test_summary_and_config_values_are_named_one_by_one(bench):
     bench.sync()
     leaves = "update store.leaves set text = '4', number = 4 where rid = {run} and key = 'model.depth'"
-    text = "update store.runs set config = replace(config, '\"depth\":3', '\"depth\":4') where run_id = 'aaa'"
+    text = "update store.run_records set config = replace(config, '\"depth\":3', '\"depth\":4') where run_id = 'aaa'"
     gone = "delete from store.leaves where rid = {run} and key = 'acc'"
-    without = "update store.runs set summary = replace(summary, '\"acc\":0.9,', '') where run_id = 'aaa'"
+    without = "update store.run_records set summary = replace(summary, '\"acc\":0.9,', '') where run_id = 'aaa'"
     bench.damage(leaves, text, gone, without)
     _, project = bench.found()
     found = [
@@ -423,7 +423,7 @@ def test_summary_and_config_values_are_named_one_by_one(bench):
 def test_system_metrics_are_compared_when_they_are_mirrored(bench):
     bench.sync(sync="system_metrics = true")
     assert bench.found("--deep")[0] == 0
-    bench.damage("update store.system_metrics set value = 99 where run_id = 'aaa' and step = 1 and key = 'system.cpu'")
+    bench.damage("update store.system_values set value = 99 where run_id = 'aaa' and step = 1 and key = 'system.cpu'")
     code, lines = bench.verify("--deep")
     assert (code, lines) == (
         1,
@@ -444,9 +444,9 @@ def test_the_console_is_compared_when_it_is_mirrored(bench):
     bench.sync(sync="console = true")
     assert bench.found("--deep")[0] == 0
     bench.damage(
-        "update store.console set text = 'other' where rid = {run} and line in (3, 1100)",
-        "delete from store.console where rid = {run} and line = 7",
-        "insert into store.console (rid, line, logged_at, level, text) select rid, 1203, null, null, 'too many' from store.runs where run_id = 'aaa'",
+        "update store.console_lines set text = 'other' where rid = {run} and line in (3, 1100)",
+        "delete from store.console_lines where rid = {run} and line = 7",
+        "insert into store.console_lines (rid, line, logged_at, level, text) select rid, 1203, null, null, 'too many' from store.run_records where run_id = 'aaa'",
     )
     code, lines = bench.verify("--deep")
     assert (code, lines) == (
@@ -473,7 +473,7 @@ def test_damage_of_several_kinds_in_several_runs_is_repaired_at_once(bench):
     bench.sync()
     bench.damage(
         "delete from store.history_tail where rid = {run} and step > 3",
-        "delete from store.run_tags where tag = 'y'",
+        "delete from store.tag_positions where tag = 'y'",
         "delete from store.leaves where key = 'big'",
         "update store.run_history set last_step = 1",
         'drop view main."team/p"',

@@ -28,8 +28,9 @@ def read(file: str, queries: dict[str, str]) -> dict[str, Any]:
             answer = connection.execute(text(query))
             found[relation] = {"columns": list(answer.keys()), "rows": plain(answer.fetchall())}
     names = set(inspector.get_view_names("main")) | set(inspector.get_table_names("main"))
-    columns = {column["name"]: str(column["type"]) for column in inspector.get_columns("runs", schema="main")}
-    return {"names": sorted(names), "runs": columns, "found": found}
+    types = {column["name"]: str(column["type"]) for column in inspector.get_columns("runs", schema="main")}
+    columns = {name: [column["name"] for column in inspector.get_columns(name)] for name in queries if name in names}
+    return {"names": sorted(names), "runs": types, "columns": columns, "found": found}
 
 
 if __name__ == "__main__":
