@@ -52,8 +52,8 @@ COMMANDS = {
     "demo": ("mirror.cli.demo", "demo"),
 }
 
-# Commands that end at once, or hold little memory outside DuckDB. Imports and documents create many objects, and scanning
-# them repeatedly for garbage is a tenth of the time of such a command.
+# Commands that end at once, or hold little memory outside DuckDB. Imports and documents create many objects, and
+# scanning them repeatedly for garbage is a tenth of the time of such a command.
 _BRIEF = {
     *("projects", "runs", "show", "keys", "diff", "query", "history", "table", "status", "log", "env", "open"),
     *("sync", "flush"),
