@@ -6,12 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mirror.errors import CommError, MirrorError
-from mirror.remote.client import Server
 from mirror.store.records import ProjectKey
-from mirror.sync.writer import Writer
+
+if TYPE_CHECKING:
+    # A command asks the server first, and imports the store while it waits.
+    from mirror.remote.client import Server
+    from mirror.sync.early import EarlyRecords
+    from mirror.sync.writer import Writer
 
 
 class Progress(Protocol):
@@ -129,12 +133,13 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Context:
-    """One server, one store, one scope."""
+    """One server, one store, one scope. `early` are records that were requested before the store was open."""
 
     server: Server
     writer: Writer
     scope: Scope
     progress: Progress = field(default_factory=Silent)
+    early: dict[ProjectKey, EarlyRecords] = field(default_factory=dict)
 
 
 def utc_now() -> datetime:

@@ -20,6 +20,7 @@ from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.transaction import Transaction
 from mirror.sync import plan
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.early import EarlyRecords
 from mirror.sync.flaws import bare, is_of_data
 
 PAGES_AT_ONCE = 2
@@ -56,7 +57,7 @@ class Records:
 
     `known` has not all mirrored runs, only those that may need work and those that were looked up. `changed` are the
     runs whose records were pulled; `moved` those that ended with a new heartbeat but no new line, with the time of
-    their last line.
+    their last line. `early` are records that were requested before.
     """
 
     def __init__(self, context: Context, project: ProjectKey, result: PassResult) -> None:
@@ -64,6 +65,7 @@ class Records:
         self.project = project
         self.result = result
         self.scope = dict(context.scope.filters)
+        self.early: EarlyRecords | None = None
         self.size = PageSize()
         self.known: dict[str, KnownRun] = {}
         self.mirrored = 0
@@ -89,7 +91,8 @@ class Records:
         begun = time.monotonic()
         commits = Commits()
         try:
-            async with aclosing(self._records(self.scope, filters, about)) as pages:
+            records = self._records(self.scope, filters, about) if self.early is None else self.early.pages()
+            async with aclosing(records) as pages:
                 async for page in pages:
                     if batch is None:
                         self.context.progress.runs_expected(self.project, page.total)
