@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -93,7 +93,7 @@ async def records(
     wanted = _with_optional(server, project, queries.RUN_FIELDS, scope, filters, size, about)
     async with aclosing(wanted) as pages:
         async for nodes, total, asked_at in pages:
-            runs = [replace(record_of(server, project, node), asked_at=asked_at) for node in nodes]
+            runs = [record_of(server, project, node, asked_at) for node in nodes]
             yield Page(runs, total, asked_at)
 
 
