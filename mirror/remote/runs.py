@@ -28,6 +28,8 @@ MOST_RUNS = 1000
 
 PAGE_BYTES = 4 << 20
 """The target size of an answer; pages of heavy runs shrink towards it."""
+GROWTH = 10
+"""How much larger than the page before a page may be."""
 
 
 Item = TypeVar("Item", RunHead, RunRecord)
@@ -47,7 +49,10 @@ class Page(Generic[Item]):
 
 
 class PageSize:
-    """The number of runs in a page: grows and shrinks so that an answer stays near PAGE_BYTES."""
+    """The number of runs in a page: grows and shrinks so that an answer stays near PAGE_BYTES.
+
+    The first page is a sample: a thousand runs with large documents are too much for one answer.
+    """
 
     def __init__(self, start: int = 100) -> None:
         self.runs = start
@@ -56,7 +61,7 @@ class PageSize:
         """Record an answer of `size` bytes with `runs` runs."""
         if runs:
             fitting = int(PAGE_BYTES / max(1.0, size / runs))
-            self.runs = max(1, min(MOST_RUNS, fitting, self.runs * 4))
+            self.runs = max(1, min(MOST_RUNS, fitting, self.runs * GROWTH))
 
     def shrink(self, parts: int = 4) -> bool:
         """Divide the page size by `parts`; return False if it cannot get smaller."""

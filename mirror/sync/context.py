@@ -14,6 +14,7 @@ from mirror.store.records import ProjectKey
 if TYPE_CHECKING:
     # A command asks the server first, and imports the store while it waits.
     from mirror.remote.client import Server
+    from mirror.remote.runs import PageSize
     from mirror.sync.early import EarlyRecords
     from mirror.sync.writer import Writer
 
@@ -133,13 +134,17 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Context:
-    """One server, one store, one scope. `early` are records that were requested before the store was open."""
+    """One server, one store, one scope.
+
+    `early` are records that were requested before the store was open, `sizes` the pages that fit a project's records.
+    """
 
     server: Server
     writer: Writer
     scope: Scope
     progress: Progress = field(default_factory=Silent)
     early: dict[ProjectKey, EarlyRecords] = field(default_factory=dict)
+    sizes: dict[ProjectKey, PageSize] = field(default_factory=dict)
 
 
 def utc_now() -> datetime:

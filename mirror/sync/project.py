@@ -151,6 +151,7 @@ class _Pass:
             self.about = await facts.due(self.context)
         else:
             self.records.early, self.records.size = early, early.size
+            self.context.sizes[self.project] = early.size
 
     async def _apply_globs(self, former: str | None) -> None:
         """Mark the runs whose history lacks keys of the new globs to be pulled again, and store the new globs."""

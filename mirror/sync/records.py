@@ -66,7 +66,7 @@ class Records:
         self.result = result
         self.scope = dict(context.scope.filters)
         self.early: EarlyRecords | None = None
-        self.size = PageSize()
+        self.size = context.sizes.setdefault(project, PageSize())
         self.known: dict[str, KnownRun] = {}
         self.mirrored = 0
         self.cursor = ProjectCursor()
