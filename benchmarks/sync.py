@@ -51,9 +51,9 @@ HERE = str(Path(__file__).parent)
 SERVER = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import sync
+from importlib import import_module
 from mirror.sandbox import Sandbox
-with Sandbox(eval("sync." + sys.argv[2])) as server:
+with Sandbox(eval("module." + sys.argv[2], {"module": import_module(sys.argv[3])})) as server:
     print(server.url, server.key, flush=True)
     for line in sys.stdin:
         what, _, value = line.strip().partition(" ")
@@ -157,10 +157,10 @@ class SampleServer:
 
 
 @contextmanager
-def server(world: str) -> Iterator[SampleServer]:
-    """Start a sample server in its own process."""
+def server(world: str, module: str = "sync") -> Iterator[SampleServer]:
+    """Start a sample server in its own process; a function of `module` makes its world."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, HERE, world], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVER, HERE, world, module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         yield SampleServer(process)
