@@ -10,6 +10,8 @@ from typing import Any
 MOST_LEVELS = 950
 """Documents and lines with at most this many levels are mirrored; deeper ones are not."""
 
+_WRITER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 TOO_DEEP = f"nested deeper than {MOST_LEVELS} levels"
 
 
@@ -66,7 +68,7 @@ def check_levels(text: str | bytes, value: Any) -> None:
 def text_of(value: Any) -> str:
     """Compact JSON text, with bare NaN and Infinity, integers of any size, and unescaped characters."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _WRITER.encode(value)
     except RecursionError:
         return _iteratively(value)
 

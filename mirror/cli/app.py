@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from mirror.cli import messages
+from mirror.cli import messages, unneeded
 from mirror.cli.guide import PANELS, Panels, epilog
 from mirror.cli.invocation import Invocation
 from mirror.errors import QueryError
@@ -53,9 +53,12 @@ COMMANDS = {
     "demo": ("mirror.cli.demo", "demo"),
 }
 
-# Commands that end at once, or hold little memory outside DuckDB. Imports create many long-lived objects, and scanning
-# them repeatedly for garbage is a tenth of the time of such a command.
-_BRIEF = {"projects", "runs", "show", "keys", "diff", "query", "history", "table", "status", "log", "env", "open"}
+# Commands that end at once, or hold little memory outside DuckDB. Imports and documents create many objects, and
+# scanning them repeatedly for garbage is a tenth of the time of such a command.
+_BRIEF = {
+    *("projects", "runs", "show", "keys", "diff", "query", "history", "table", "status", "log", "env", "open"),
+    *("sync", "flush"),
+}
 _COLLECT_AFTER = 50_000
 
 # The base class of all command line errors, in versions of typer with and without a bundled click.
@@ -100,6 +103,9 @@ class Commands(Panels):
         """Build one command; None if there is no command with this name."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name == "plot":
+            # Matplotlib draws pictures with it.
+            unneeded.allow("numpy")
         if cmd_name in _BRIEF:
             gc.set_threshold(_COLLECT_AFTER)
         module, name = COMMANDS[cmd_name]

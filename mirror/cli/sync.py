@@ -204,12 +204,15 @@ async def _work_here(
     limit: float | None,
 ) -> list[dict[str, Any]]:
     """Sync or flush in this process, without a daemon. Without `wait`, add what is mirrored of them to `marked`."""
-    from mirror.sync import engine, targets
-    from mirror.sync.project import forget
+    from mirror.sync import targets
     from mirror.sync.session import open_context
 
     failed: dict[str, CommError] = {}
-    async with open_context(given.home, settings, given.environ, progress) as opened:
+    first = targets.expected(patterns) if action == "sync" and since is None else ()
+    async with open_context(given.home, settings, given.environ, progress, expected=first) as opened:
+        from mirror.sync import engine
+        from mirror.sync.project import forget
+
         try:
             async with asyncio.timeout(limit):
                 expanded = await targets.expand(opened.server, patterns, failed)

@@ -56,7 +56,9 @@ def _original_values(node: Mapping[str, Any]) -> dict[str, Any]:
 def _beside(text: str) -> dict[str, Any] | None:
     """Return what a config has besides values: descriptions of keys, and the version that old clients wrote."""
     # Counting takes a hundredth of the time of parsing.
-    descriptions = text.count('"desc"') - text.count('"desc": null') - text.count('"desc":null')
+    descriptions = text.count('"desc"')
+    for without in ('"desc":null', '"desc": null'):
+        descriptions -= text.count(without) if descriptions else 0
     if not descriptions and '"wandb_version"' not in text:
         return None
     config = loads(text)

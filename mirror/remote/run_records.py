@@ -35,7 +35,9 @@ def moment(text: Any) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(text)
-        return parsed.astimezone(UTC).replace(tzinfo=None) if parsed.tzinfo else parsed
+        if parsed.tzinfo is not None and parsed.tzinfo is not UTC:
+            parsed = parsed.astimezone(UTC)
+        return parsed.replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
 
@@ -87,16 +89,18 @@ _COLUMNS = {
 """The columns that are read from a field, where their names differ."""
 
 
-def record_of(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
+def record_of(
+    server: Server, project: ProjectKey, node: Mapping[str, Any], asked_at: datetime | None = None
+) -> RunRecord:
     """Return the record of a run; fields that cannot be read are left out and named in `unread` and `flaw`."""
     if (error := node.get(REFUSED)) is not None:
         bare = {**dict.fromkeys(queries.RUN_FIELDS.split()), **node}
         everything = [name for name in bare.keys() - node.keys() if name.isalpha()]
         unread = _columns_of(everything)
-        return replace(_read(server, project, bare), unread=unread, flaw=str(error), facts=None)
+        return replace(_read(server, project, bare, asked_at), unread=unread, flaw=str(error), facts=None)
     try:
         if _has_plain_types(node):
-            return _read(server, project, node)
+            return _read(server, project, node, asked_at)
     except UNREADABLE:
         pass
     bare = {**dict.fromkeys(node), "name": node["name"], "id": str(node["id"])}
@@ -106,14 +110,14 @@ def record_of(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> R
         try:
             if not _has_plain_types(alone):
                 raise TypeError(f"it contains a value of type {type(node[field]).__name__}")
-            _read(server, project, alone)
+            _read(server, project, alone, asked_at)
             sound[field] = node[field]
         except UNREADABLE as error:
             problems[field] = f"{field} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
     what = ", ".join(problems[field] for field in sorted(problems))
     flaw = f"{server.base_url} sent fields of {project}/{node['name']} that cannot be read: {what}"
     readable = facts.of_readable_fields({field: sound[field] for field in sound if field not in problems})
-    return replace(_read(server, project, sound), unread=_columns_of(problems), flaw=flaw, facts=readable)
+    return replace(_read(server, project, sound, asked_at), unread=_columns_of(problems), flaw=flaw, facts=readable)
 
 
 def _columns_of(fields: Iterable[str]) -> tuple[str, ...]:
@@ -122,16 +126,17 @@ def _columns_of(fields: Iterable[str]) -> tuple[str, ...]:
 
 def _has_plain_types(node: Mapping[str, Any]) -> bool:
     """Return True if texts are texts, counts are 64-bit counts, and tags are a list of texts."""
+    for name in _TEXTS:
+        if (text := node[name]) is not None and not isinstance(text, str):
+            return False
+    for name in _COUNTS:
+        if (count := node.get(name)) is not None and _valid_count(count) != count:
+            return False
     tags = node["tags"] or ()
-    return (
-        all(node[name] is None or isinstance(node[name], str) for name in _TEXTS)
-        and all((count := node.get(name)) is None or _valid_count(count) == count for name in _COUNTS)
-        and isinstance(tags, list | tuple)
-        and all(isinstance(tag, str) for tag in tags)
-    )
+    return isinstance(tags, list | tuple) and all(isinstance(tag, str) for tag in tags)
 
 
-def _read(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRecord:
+def _read(server: Server, project: ProjectKey, node: Mapping[str, Any], asked_at: datetime | None) -> RunRecord:
     config = {
         key: entry["value"] if isinstance(entry, dict) and "value" in entry else entry
         for key, entry in _document(node, "config").items()
@@ -175,6 +180,7 @@ def _read(server: Server, project: ProjectKey, node: Mapping[str, Any]) -> RunRe
         server_events=node.get("eventsLineCount"),
         server_log_lines=node.get("logLineCount"),
         info=info,
+        asked_at=asked_at,
         facts=facts.of(node),
     )
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,8 @@ MOST_RUNS = 1000
 
 PAGE_BYTES = 4 << 20
 """The target size of an answer; pages of heavy runs shrink towards it."""
+GROWTH = 10
+"""How much larger than the page before a page may be."""
 
 
 Item = TypeVar("Item", RunHead, RunRecord)
@@ -47,7 +49,10 @@ class Page(Generic[Item]):
 
 
 class PageSize:
-    """The number of runs in a page: grows and shrinks so that an answer stays near PAGE_BYTES."""
+    """The number of runs in a page: grows and shrinks so that an answer stays near PAGE_BYTES.
+
+    The first page is a sample: a thousand runs with large documents are too much for one answer.
+    """
 
     def __init__(self, start: int = 100) -> None:
         self.runs = start
@@ -56,7 +61,7 @@ class PageSize:
         """Record an answer of `size` bytes with `runs` runs."""
         if runs:
             fitting = int(PAGE_BYTES / max(1.0, size / runs))
-            self.runs = max(1, min(MOST_RUNS, fitting, self.runs * 4))
+            self.runs = max(1, min(MOST_RUNS, fitting, self.runs * GROWTH))
 
     def shrink(self, parts: int = 4) -> bool:
         """Divide the page size by `parts`; return False if it cannot get smaller."""
@@ -93,7 +98,7 @@ async def records(
     wanted = _with_optional(server, project, queries.RUN_FIELDS, scope, filters, size, about)
     async with aclosing(wanted) as pages:
         async for nodes, total, asked_at in pages:
-            runs = [replace(record_of(server, project, node), asked_at=asked_at) for node in nodes]
+            runs = [record_of(server, project, node, asked_at) for node in nodes]
             yield Page(runs, total, asked_at)
 
 

@@ -10,6 +10,7 @@ People see the rows that `shown` selects; the others are there for filters.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ ELEMENT_TEXT_LIMIT = 256
 Longer lists (histograms have 65 numbers and more) have only the row of the list, whose text filters read.
 """
 
+WHOLE_LIMIT = 9.223372036854775e18
+"""A whole number below it fits into a BIGINT."""
+
 INTEGER = (
-    "CASE WHEN number = trunc(number) AND abs(number) < 9.223372036854775e18 "
+    f"CASE WHEN number = trunc(number) AND abs(number) < {WHOLE_LIMIT} "
     "THEN NOT contains(text, '.') AND NOT contains(text, 'e') ELSE false END"
 )
 """True for a leaf that is a whole number, is written as one (`1`, not `1.0`), and fits into a BIGINT.
@@ -57,15 +61,18 @@ class LeafColumns:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def add(self, rid: int, doc: str, document: dict[str, Any]) -> None:
-        """Append every node of one run's `document`; `doc` is `config` or `summary`. Depth is not limited."""
+    def add(self, rid: int, doc: str, document: dict[str, Any], *, prefix: str = "") -> None:
+        """Append every node of one run's `document`; `doc` is `config` or `summary`. Depth is not limited.
+
+        Keys begin with `prefix`.
+        """
         keys, kinds, numbers, texts, elements = self.keys, self.kinds, self.numbers, self.texts, self.elements
         before = len(keys)
         # A list of objects still to be walked instead of recursion: documents may be nested deeper than Python's stack.
-        pending = [("", document)]
-        for prefix, members in pending:
+        pending = [(prefix, document)]
+        for before_name, members in pending:
             for name, value in members.items():
-                key = prefix + name
+                key = before_name + name
                 kind = type(value)
                 keys.append(key)
                 if kind is float:
@@ -78,7 +85,7 @@ class LeafColumns:
                     texts.append(value)
                 elif kind is int:
                     kinds.append("number")
-                    numbers.append(_double(value))
+                    numbers.append(double(value))
                     texts.append(str(value))
                 elif kind is bool:
                     kinds.append("bool")
@@ -95,25 +102,43 @@ class LeafColumns:
                     if value:
                         pending.append((key + ".", value))
                 elif isinstance(value, (list, tuple)):
-                    text = dumps(value)
-                    kinds.append("list")
-                    numbers.append(None)
-                    texts.append(text)
-                    if len(text) <= ELEMENT_TEXT_LIMIT:
-                        elements.extend([None] * (len(keys) - len(elements)))
-                        for index, element in enumerate(value):
-                            kind_name, number, element_text = _scalar(element)
-                            keys.append(key)
-                            kinds.append(kind_name)
-                            numbers.append(number)
-                            texts.append(element_text)
-                            elements.append(index)
+                    self._append_list(value)
                 else:
                     raise TypeError(f"{doc} key {key!r} holds a {kind.__name__}, which is not a JSON value")
         count = len(keys) - before
         elements.extend([None] * (len(keys) - len(elements)))
         self.rids.extend([rid] * count)
         self.docs.extend([doc] * count)
+
+    def add_list(self, rid: int, doc: str, key: str, value: Sequence[Any]) -> None:
+        """Append one list of a document, and its elements if it is short."""
+        before = len(self.keys)
+        self.keys.append(key)
+        self._append_list(value)
+        self.elements.extend([None] * (len(self.keys) - len(self.elements)))
+        self.rids.extend([rid] * (len(self.keys) - before))
+        self.docs.extend([doc] * (len(self.keys) - before))
+
+    def _append_list(self, value: Sequence[Any]) -> None:
+        """Append all but the key of a list, and the rows of its elements."""
+        text = dumps(value)
+        self.kinds.append("list")
+        self.numbers.append(None)
+        self.texts.append(text)
+        if len(text) <= ELEMENT_TEXT_LIMIT:
+            self.elements.extend([None] * (len(self.keys) - len(self.elements)))
+            key = self.keys[-1]
+            for index, element in enumerate(value):
+                kind, number, element_text = _scalar(element)
+                self.keys.append(key)
+                self.kinds.append(kind)
+                self.numbers.append(number)
+                self.texts.append(element_text)
+                self.elements.append(index)
+
+    def rows(self) -> Iterable[tuple[str, str, str, float | None, str | None, int | None]]:
+        """Document, key, kind, number, text and element of each row."""
+        return zip(self.docs, self.keys, self.kinds, self.numbers, self.texts, self.elements, strict=True)
 
     def table(self) -> pa.Table:
         """All rows collected until now, with the columns of `store.leaves` in their order. Imports pyarrow."""
@@ -123,10 +148,10 @@ class LeafColumns:
             {
                 "rid": pa.array(self.rids, pa.int64()),
                 "doc": pa.array(self.docs, pa.string()),
-                "key": _strings(self.keys),
+                "key": strings(self.keys),
                 "kind": pa.array(self.kinds, pa.string()),
                 "number": pa.array(self.numbers, pa.float64()),
-                "text": _strings(self.texts),
+                "text": strings(self.texts),
                 "element": pa.array(self.elements, pa.int64()),
             }
         )
@@ -144,7 +169,7 @@ def _scalar(value: Any) -> tuple[str, float | None, str | None]:
     if isinstance(value, bool):
         return "bool", None, "true" if value else "false"
     if isinstance(value, int):
-        return "number", _double(value), str(value)
+        return "number", double(value), str(value)
     if isinstance(value, float):
         return "number", value, repr(value) if isfinite(value) else number_word(value)
     if value is None:
@@ -152,7 +177,7 @@ def _scalar(value: Any) -> tuple[str, float | None, str | None]:
     return "object" if isinstance(value, dict) else "list", None, dumps(value)
 
 
-def _double(value: int) -> float:
+def double(value: int) -> float:
     """The nearest double. An integer beyond all doubles becomes the largest one, since it is not infinite."""
     try:
         return float(value)
@@ -160,7 +185,7 @@ def _double(value: int) -> float:
         return _MAX if value > 0 else -_MAX
 
 
-def _strings(values: list[Any]) -> pa.Array[Any]:
+def strings(values: list[Any]) -> pa.Array[Any]:
     """A string column. A lone surrogate, which UTF-8 cannot encode, becomes a question mark."""
     import pyarrow as pa
 

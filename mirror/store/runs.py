@@ -12,8 +12,9 @@ from mirror.addresses import project_page
 from mirror.protocol import LIVE_STATES
 from mirror.store import columns, facts, metadata, projects, rids
 from mirror.store.database import Database
-from mirror.store.leaves import INTEGER, LeafColumns, shown
+from mirror.store.leaves import INTEGER, shown
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
+from mirror.store.shapes import ShapedLeaves, rows_of
 from mirror.store.transaction import Transaction
 from mirror.wandb_json import dumps
 
@@ -90,10 +91,10 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
             numbers[record.run_id] = next_rid
             next_rid += 1
     records = metadata.fill(db, numbers, _with_former(db, numbers, records))
-    leaves = LeafColumns()
-    for record in records:
-        leaves.add(numbers[record.run_id], "config", record.config)
-        leaves.add(numbers[record.run_id], "summary", record.summary)
+    leaves = ShapedLeaves()
+    of_records = [numbers[record.run_id] for record in records]
+    leaves.add("config", of_records, [record.config for record in records])
+    leaves.add("summary", of_records, [record.summary for record in records])
     rows = [_row(numbers[record.run_id], record, now, revision) for record in records]
     tags = [(numbers[r.run_id], position, tag) for r in records for position, tag in enumerate(r.tags)]
     condition, params = rids.among(known)
@@ -101,19 +102,21 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
         db.table("new_runs", columns.table(_COLUMNS, rows)),
         db.table("new_tags", columns.table({"rid": "BIGINT", "position": "BIGINT", "tag": "VARCHAR"}, tags)),
         db.table("new_leaves", leaves.table()),
+        db.table("new_counts", leaves.counts()),
     ):
         if known:
             shape_of_leaf = "rid, doc, key, kind, number, text, element"
             old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {shown()} AND {condition}", params)
             with db.table("old_leaves", old):
                 _record_changes(tx, project, known, rows, now)
-                _count_keys(tx, number, ("+1", "new_leaves"), ("-1", "old_leaves"))
+                _count_keys(tx, number, "SELECT * FROM new_counts", _uncounted("old_leaves"))
             for table in _NEW_ROWS:
                 db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
         else:
-            _count_keys(tx, number, ("+1", "new_leaves"))
-        for table, rows_of in _NEW_ROWS.items():
-            db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM {rows_of}")
+            _count_keys(tx, number, "SELECT * FROM new_counts")
+        for table, rows_to_add in _NEW_ROWS.items():
+            added = rows_of(rows_to_add) if table == "leaves" else rows_to_add
+            db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM {added}")
         fresh = [(rid, 0, False, 0) for rid in numbers.values() if rid not in set(known)]
         if fresh:
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
@@ -222,7 +225,7 @@ def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) 
     return db.run(
         f"""
         SELECT rid, doc || '.' || key AS field, o.text, n.text
-        FROM ({one.format(source="old_leaves")}) AS o FULL JOIN ({one.format(source="new_leaves")}) AS n
+        FROM ({one.format(source="old_leaves")}) AS o FULL JOIN ({one.format(source=rows_of("new_leaves"))}) AS n
         USING (rid, doc, key)
         WHERE o.text IS DISTINCT FROM n.text OR o.kind IS DISTINCT FROM n.kind
         ORDER BY rid, field
@@ -231,15 +234,18 @@ def _changed_leaves(db: Database, known: Sequence[int], settled: Sequence[int]) 
     )
 
 
-def _count_keys(tx: Transaction, project_number: int, *sources: tuple[str, str]) -> None:
-    """Update the counts of leaf keys: each source is a sign and a table of leaves to add or subtract."""
-    db = tx.db
-    counted = " UNION ALL ".join(
-        f"SELECT doc, key, {sign} AS runs, {sign} * (kind = 'number')::BIGINT AS numbers, "
-        f"{sign} * (kind = 'bool')::BIGINT AS bools, {sign} * (kind = 'null')::BIGINT AS nulls, "
-        f"{sign} * ({INTEGER})::BIGINT AS integers FROM {table} WHERE {shown()}"
-        for sign, table in sources
+def _uncounted(table: str) -> str:
+    """SQL for the counts of the leaves in a table, as they are subtracted."""
+    return (
+        "SELECT doc, key, -1 AS runs, -(kind = 'number')::BIGINT AS numbers, -(kind = 'bool')::BIGINT AS bools, "
+        f"-(kind = 'null')::BIGINT AS nulls, -({INTEGER})::BIGINT AS integers FROM {table} WHERE {shown()}"
     )
+
+
+def _count_keys(tx: Transaction, project_number: int, *sources: str) -> None:
+    """Add what these queries return to the counts of leaf keys."""
+    db = tx.db
+    counted = " UNION ALL ".join(sources)
     sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls", "integers"))
     moved = db.arrow(
         f"SELECT doc, key, {sums} FROM ({counted}) GROUP BY doc, key "
@@ -300,7 +306,7 @@ def uncount(tx: Transaction, project_number: int, rid: int) -> None:
     shape = "rid, doc, key, kind, number, text, element"
     leaves = tx.db.arrow(f"SELECT {shape} FROM store.leaves WHERE {shown()} AND rid = ?", [rid])
     with tx.db.table("old_leaves", leaves):
-        _count_keys(tx, project_number, ("-1", "old_leaves"))
+        _count_keys(tx, project_number, _uncounted("old_leaves"))
 
 
 def _text(value: Any) -> str | None:

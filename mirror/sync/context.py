@@ -6,12 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mirror.errors import CommError, MirrorError
-from mirror.remote.client import Server
 from mirror.store.records import ProjectKey
-from mirror.sync.writer import Writer
+
+if TYPE_CHECKING:
+    # A command asks the server first, and imports the store while it waits.
+    from mirror.remote.client import Server
+    from mirror.remote.runs import PageSize
+    from mirror.sync.early import EarlyRecords
+    from mirror.sync.writer import Writer
 
 
 class Progress(Protocol):
@@ -129,14 +134,19 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Context:
-    """One server, one store, one scope."""
+    """One server, one store, one scope.
+
+    `configured` are the projects that the config names, for messages about others, `early` records that were requested
+    before the store was open, and `sizes` the pages that fit a project's records.
+    """
 
     server: Server
     writer: Writer
     scope: Scope
     progress: Progress = field(default_factory=Silent)
     configured: tuple[str, ...] = ()
-    """The projects that the config names, for messages about others."""
+    early: dict[ProjectKey, EarlyRecords] = field(default_factory=dict)
+    sizes: dict[ProjectKey, PageSize] = field(default_factory=dict)
 
 
 def utc_now() -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -25,6 +26,7 @@ from mirror.store.transaction import Transaction
 from mirror.sync import console_and_files, facts, history, key_scope, plan
 from mirror.sync import heads as listing
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.early import EarlyRecords
 from mirror.sync.flaws import unexpected
 from mirror.sync.heads import Listed
 from mirror.sync.records import Records
@@ -76,7 +78,7 @@ async def sync_project(
         one_pass.result.error = unexpected(project, error)
         one_pass.result.exit_code = MirrorError.exit_code
     result = one_pass.result
-    result.requests = requests.total()
+    result.requests = requests.total() + one_pass.early_requests.total()
     result.seconds = time.monotonic() - started
     await one_pass.end(whole=whole)
     context.progress.finished(result)
@@ -118,11 +120,13 @@ class _Pass:
         self.among: set[str] | None = None
         self.seen: set[str] | None = None
         self.about: About | None = None
+        self.early_requests: Counter[str] = Counter()
         self.listed_all = False
 
     async def begin(self) -> None:
         """Read the mirror's state. A project is added to the store only once the server has shown that it exists."""
-        self.about = await facts.due(self.context)
+        early = self.context.early.pop(self.project, None)
+        self.about = await facts.due(self.context) if early is None else early.about
         self.records.known, (self.records.mirrored, _), self.records.cursor = await self.context.writer.read(
             lambda db: (
                 stored_runs.unsettled(db, self.project),
@@ -130,6 +134,8 @@ class _Pass:
                 projects.cursor(db, self.project),
             )
         )
+        if early is not None:
+            await self._use(early)
         app = self.context.server.app_url
         if await self.context.writer.read(lambda db: db.app_urls.get(self.project)) != app:
             await self.context.writer.write(lambda tx: stored_runs.set_app_url(tx, self.project, app))
@@ -141,6 +147,16 @@ class _Pass:
             )
             if self.records.mirrored:
                 await self._apply_globs(former.history)
+
+    async def _use(self, early: EarlyRecords) -> None:
+        """Use the records that were requested before the store was open, if this pass is to request the same."""
+        self.early_requests = early.requests
+        if self.records.mirrored or self.records.cursor.covered_to is not None:
+            await early.close()
+            self.about = await facts.due(self.context)
+        else:
+            self.records.early, self.records.size = early, early.size
+            self.context.sizes[self.project] = early.size
 
     async def _apply_globs(self, former: str | None) -> None:
         """Mark the runs whose history lacks keys of the new globs to be pulled again, and store the new globs."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from mirror.remote import runs as remote
 from mirror.remote.about import About
@@ -17,7 +20,36 @@ from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.transaction import Transaction
 from mirror.sync import plan
 from mirror.sync.context import Context, PassResult, utc_now
+from mirror.sync.early import EarlyRecords
 from mirror.sync.flaws import bare, is_of_data
+
+PAGES_AT_ONCE = 2
+"""Pages of records in one commit; a page has about `remote.runs.PAGE_BYTES`."""
+
+SECONDS_AT_ONCE = 2.0
+"""Records that arrived this long ago are committed with the next page, however few they are."""
+
+
+class Commits:
+    """Runs one commit at a time, in the order in which they are begun, while its caller goes on."""
+
+    def __init__(self) -> None:
+        self._running: asyncio.Task[None] | None = None
+
+    async def begin(self, commit: Coroutine[Any, Any, None]) -> None:
+        """Wait for the commit before this one, then start it. Raises the error of the one before."""
+        try:
+            await self.end()
+        except BaseException:
+            commit.close()
+            raise
+        self._running = asyncio.create_task(commit)
+
+    async def end(self) -> None:
+        """Wait for the last commit. Raises its error, once."""
+        running, self._running = self._running, None
+        if running is not None:
+            await running
 
 
 class Records:
@@ -25,7 +57,7 @@ class Records:
 
     `known` has not all mirrored runs, only those that may need work and those that were looked up. `changed` are the
     runs whose records were pulled; `moved` those that ended with a new heartbeat but no new line, with the time of
-    their last line.
+    their last line. `early` are records that were requested before.
     """
 
     def __init__(self, context: Context, project: ProjectKey, result: PassResult) -> None:
@@ -33,7 +65,8 @@ class Records:
         self.project = project
         self.result = result
         self.scope = dict(context.scope.filters)
-        self.size = PageSize()
+        self.early: EarlyRecords | None = None
+        self.size = context.sizes.setdefault(project, PageSize())
         self.known: dict[str, KnownRun] = {}
         self.mirrored = 0
         self.cursor = ProjectCursor()
@@ -46,21 +79,40 @@ class Records:
             self.known |= await self.context.writer.read(lambda db: stored_runs.known(db, self.project, wanted))
 
     async def pull_matching(self, filters: dict[str, object], about: About | None) -> int:
-        """Pull every record that matches, page by page; the cursor is committed with the last page."""
-        uncommitted: list[RunRecord] | None = None
+        """Pull every record that matches, page by page; the cursor is committed with the last of them.
+
+        Records are committed some pages at a time, while the next pages arrive. After an error, those that arrived are
+        committed, too.
+        """
         total = 0
         newest = started = None
-        async with aclosing(self._records(self.scope, filters, about)) as pages:
-            async for page in pages:
-                if uncommitted is None:
-                    self.context.progress.runs_expected(self.project, page.total)
-                    started = plan.known_to(page)
-                else:
-                    await self.upsert(uncommitted, None)
-                uncommitted = page.runs
-                total = page.total
-                newest = plan.newest(page.runs, newest)
-        await self.upsert(uncommitted or [], plan.covered([], started, newest))
+        batch: list[RunRecord] | None = None
+        pages_in_batch = 0
+        begun = time.monotonic()
+        commits = Commits()
+        try:
+            records = self._records(self.scope, filters, about) if self.early is None else self.early.pages()
+            async with aclosing(records) as pages:
+                async for page in pages:
+                    if batch is None:
+                        self.context.progress.runs_expected(self.project, page.total)
+                        started = plan.known_to(page)
+                        batch = []
+                    elif pages_in_batch >= PAGES_AT_ONCE or time.monotonic() - begun > SECONDS_AT_ONCE:
+                        await commits.begin(self.upsert(batch, None))
+                        batch, pages_in_batch, begun = [], 0, time.monotonic()
+                    batch += page.runs
+                    pages_in_batch += 1
+                    total = page.total
+                    newest = plan.newest(page.runs, newest)
+        except Exception:
+            await commits.end()
+            if batch:
+                await self.upsert(batch, None)
+            raise
+        finally:
+            await commits.end()
+        await self.upsert(batch or [], plan.covered([], started, newest))
         return total
 
     def _records(

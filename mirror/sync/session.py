@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 from mirror.addresses import app_url
 from mirror.errors import AuthError
@@ -11,10 +13,14 @@ from mirror.remote.client import RetryPolicy, Server
 from mirror.settings import credentials
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings, configured_projects
-from mirror.store.sharing import Sharing
-from mirror.store.store import Store
+from mirror.store.records import ProjectKey
 from mirror.sync.context import Context, Progress, Scope, Silent
-from mirror.sync.writer import Writer
+from mirror.sync.early import EarlyRecords
+
+if TYPE_CHECKING:
+    # The store is imported when it is opened: DuckDB's import takes as long as an answer of the server.
+    from mirror.store.sharing import Sharing
+    from mirror.sync.writer import Writer
 
 TIMES_TIMEOUT = 6
 """Minimum retry time of a request, in `server.timeout`s: enough to identify one bad run by smaller requests."""
@@ -66,22 +72,34 @@ async def open_context(
     progress: Progress | None = None,
     *,
     key_needed: bool = True,
+    expected: Iterable[ProjectKey] = (),
 ) -> AsyncIterator[Context]:
     """Open server and store; publish the commits and close both at the end.
 
-    Raises AuthError, StoreBusy (another process writes to this home) or StoreError.
+    If nothing is mirrored yet, records of the `expected` projects are requested while the store is opened. Raises
+    AuthError, StoreBusy (another process writes to this home) or StoreError.
     """
     server = connect(settings, environ, key_needed=key_needed)
+    scope = scope_of(settings)
+    early: dict[ProjectKey, EarlyRecords] = {}
+    if not home.state.exists():
+        early = {project: EarlyRecords(server, project, scope.filters) for project in expected}
     try:
-        with open_writer(home, settings) as writer:
-            named = tuple(configured_projects(home, environ))
-            yield Context(server, writer, scope_of(settings), progress or Silent(), named)
+        named = tuple(configured_projects(home, environ))
+        with ExitStack() as stack:
+            writer = await asyncio.to_thread(stack.enter_context, open_writer(home, settings))
+            # A pass takes what it uses out of the dictionary.
+            yield Context(server, writer, scope, progress or Silent(), configured=named, early=dict(early))
     finally:
+        for requested in early.values():
+            await requested.close()
         await server.close()
 
 
 def sharing(settings: Settings) -> Sharing | None:
     """Return who else may read what is published; None if the config does not say."""
+    from mirror.store.sharing import Sharing
+
     publish = settings.publish
     return Sharing(publish.mode or 0o640, publish.group) if publish.mode or publish.group is not None else None
 
@@ -89,6 +107,9 @@ def sharing(settings: Settings) -> Sharing | None:
 @contextmanager
 def open_writer(home: Home, settings: Settings) -> Iterator[Writer]:
     """Open only the store, for work that needs no server. Raises StoreBusy or StoreError."""
+    from mirror.store.store import Store
+    from mirror.sync.writer import Writer
+
     store = Store.open(
         home,
         tail_values=settings.store.tail_values,

@@ -45,6 +45,11 @@ class Pattern:
         return self.run_id is None and bool(WILD & set(self.project))
 
 
+def expected(patterns: Sequence[Pattern]) -> list[ProjectKey]:
+    """Return the projects that a sync of these patterns begins with, as far as they are named; it may be none."""
+    return [ProjectKey(one.entity, one.project) for one in patterns[:1] if not one.wild and one.run_id is None]
+
+
 def parse(path: str, entity: str | None = None) -> Pattern:
     """Parse a path; a project without an entity belongs to `entity`. Raises UsageError for anything else."""
     parts = path_of(path).strip("/").split("/")
