@@ -56,6 +56,7 @@ class Gate:
     limit: Limit | None = None
     faults: Faults = field(default_factory=Faults)
     requests: Counter[str] = field(default_factory=Counter)
+    sent: Counter[str] = field(default_factory=Counter)
 
     async def answer(self, request: Request, operation: str, produce: Produce, *, signed: bool = False) -> Response:
         """Return the answer of `produce`, unless a check answers first. A `signed` address needs no key."""
@@ -75,6 +76,8 @@ class Gate:
         broken = next((fault for fault in met if fault.kind != "latency"), None)
         answer = produce() if broken is None else _broken(broken, produce)
         answer.headers.update(headers)
+        if broken is None:
+            self.sent[operation] += len(answer.body)
         return answer
 
     def _authorised(self, request: Request) -> bool:

@@ -73,13 +73,19 @@ class Sandbox:
         return self._gate.requests
 
     @property
+    def sent(self) -> Counter[str]:
+        """Bytes of the bodies of complete answers, by operation."""
+        return self._gate.sent
+
+    @property
     def storage_url(self) -> str:
         """The base of signed addresses: a different host from the API's, as an object store has."""
         return self._context.storage_url
 
     def reset_counts(self) -> None:
-        """Reset the counts of requests and faults."""
+        """Reset the counts of requests, bytes and faults."""
         self._gate.requests.clear()
+        self._gate.sent.clear()
         self._gate.faults.counts.clear()
 
     def start(self) -> Self:
