@@ -5,6 +5,7 @@ CommError
 ├── Refused           this request is not accepted (4xx, GraphQL errors)
 │   ├── Denied          the key may not do this (403)
 │   ├── NotFound        it does not exist, or the key may not see it (404)
+│   ├── AddressRefused  the address of a file is not accepted, as one that has expired
 │   └── FeatureMissing  the query is refused: an older server
 ├── Unreachable       no request would be answered now
 │   ├── NoConnection    DNS, TCP, TLS, a proxy
@@ -31,6 +32,7 @@ import httpx
 from mirror.errors import AuthError, CommError, one_line
 
 __all__ = [
+    "AddressRefused",
     "AuthError",
     "CommError",
     "Denied",
@@ -70,6 +72,10 @@ class NotFound(Refused):
     """The server does not have it, or the key may not see it; the server does not report which."""
 
     exit_code = 1
+
+
+class AddressRefused(Refused):
+    """The storage does not accept the address of a file; one that has expired can be asked for again."""
 
 
 class FeatureMissing(Refused):

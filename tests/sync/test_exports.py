@@ -10,7 +10,7 @@ from mirror.errors import CommError
 from mirror.remote import parquet_history as remote_exports
 from mirror.sandbox import Sandbox, World
 from mirror.sandbox import parquet as sandbox_parquet
-from mirror.sync import history, parquet_history
+from mirror.sync import export_downloads, history, parquet_history
 from tests.sync.rig import Rig
 
 
@@ -184,7 +184,7 @@ def spooled(rig):
 
 def on_disk(monkeypatch):
     """Let every file go through the disk, and be read page by page."""
-    monkeypatch.setattr(parquet_history, "SMALL_BYTES", 0)
+    monkeypatch.setattr(export_downloads, "SMALL_BYTES", 0)
     monkeypatch.setattr(parquet_history, "IN_MEMORY", 0)
     monkeypatch.setattr("mirror.remote.parquet_history.PAGE_VALUES", 50)
 
