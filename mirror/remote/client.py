@@ -19,7 +19,7 @@ import httpx
 import orjson
 
 from mirror.addresses import app_of
-from mirror.remote import errors, notices, retry_policy
+from mirror.remote import errors, notices, retry_policy, stream_transport
 from mirror.remote.answers import Reader, Retry
 from mirror.remote.clock import ServerClock
 from mirror.remote.errors import (
@@ -333,10 +333,11 @@ class Server:
     def _without_key(self) -> httpx.AsyncClient:
         """Return a client without the API key: storage refuses a second credential, and its host may be anybody's."""
         if self._keyless is None:
+            # A connection serves one file after another, and another one is opened only if none is free.
             self._keyless = httpx.AsyncClient(
                 verify=_certificates(),
+                mounts=stream_transport.mounts(_certificates()),
                 timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS), pool=None),
-                # A connection serves one file after another; httpx opens another one only if none is free.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=STORAGE_CONNECTIONS),
                 follow_redirects=True,
                 headers={"User-Agent": f"wandb-mirror/{VERSION}"},

@@ -156,9 +156,7 @@ class Limiter:
             yield
 
     @asynccontextmanager
-    async def _turn(
-        self, queue: _Queue, release: Callable[[], None], serve: Callable[[], None]
-    ) -> AsyncIterator[None]:
+    async def _turn(self, queue: _Queue, release: Callable[[], None], serve: Callable[[], None]) -> AsyncIterator[None]:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.put(asking_for.get(), ticket)
         serve()

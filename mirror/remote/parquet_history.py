@@ -83,9 +83,9 @@ class Part:
 def parts(sources: Sequence[Source], first: int, keys: KeyGlobs, *, at_once: int = 0) -> list[Part] | None:
     """Return the files in the order of their steps, without steps before `first` and without those of an earlier file.
 
-    Files of at most `at_once` values together are read completely. None if the files cannot be used: a key has values
-    other than numbers (an export does not distinguish text from JSON) or integers past 2^53, steps do not rise, or files
-    are interleaved.
+    Files of at most `at_once` values together are read completely. None if they cannot be used: a key has values other
+    than numbers (an export does not distinguish text from JSON) or integers past 2^53, steps do not rise, or files are
+    interleaved.
     """
     import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""Downloads the files of exported histories: addresses are asked for ahead of the downloads, files ahead of their reader."""
+"""Downloads exported histories: addresses are asked for ahead of the downloads, files ahead of their reader."""
 
 from __future__ import annotations
 

@@ -31,16 +31,16 @@ FEWEST_ROWS = 1000
 IN_MEMORY = 250_000
 """A run with at most this many values is read at once; a longer one stays in its files until its turn."""
 
-GROUP_RUNS = 16
+GROUP_RUNS = 8
 GROUP_BYTES = 4_000_000
-GROUP_VALUES = 1_000_000
+GROUP_VALUES = 500_000
 """Runs that are read in one go: a change between threads takes as long as reading a small file.
 
-In a group that has more values than this, the last runs are not read at once. With `GROUPS_AHEAD` this bounds the memory.
+In a group with more values than this, the last runs are not read at once. With `GROUPS_AHEAD` this bounds the memory.
 """
 
 GROUPS_AHEAD = 2
-"""Groups that are read while the runs of an earlier one are used: one for each thread of the parser."""
+"""Groups that are read ahead: one for each thread of the parser."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Exported:
             async with Downloads(self._context, self._project, large, self.left) as downloads:
                 while group := await self._group(downloads):
                     reading.append((group, self._in_parser(group)))
-                    if len(reading) > GROUPS_AHEAD:
+                    if len(reading) >= GROUPS_AHEAD:
                         async with aclosing(self._next_group(reading)) as batches:
                             async for batch in batches:
                                 yield batch
@@ -128,7 +128,9 @@ class Exported:
         read = await future
         reading.popleft()
         try:
-            for files in read:
+            while read:
+                # Values that are committed need no memory any more.
+                files = read.pop(0)
                 if not files.parts:
                     self.left.append(files.downloaded.span)
                     continue
