@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,11 @@ import httpx
 import orjson
 
 from mirror.addresses import app_of
-from mirror.remote import errors, notices, retry_policy
+from mirror.remote import errors, notices, retry_policy, stream_transport
 from mirror.remote.answers import Reader, Retry
 from mirror.remote.clock import ServerClock
 from mirror.remote.errors import (
+    AddressRefused,
     CommError,
     FeatureMissing,
     NoConnection,
@@ -33,7 +34,7 @@ from mirror.remote.errors import (
     Unanswered,
     Unreachable,
 )
-from mirror.remote.limits import Limiter, asking_for, retry_after
+from mirror.remote.limits import STORAGE_CONNECTIONS, Limiter, asking_for, retry_after
 from mirror.remote.retry_policy import Effort, RetryPolicy
 from mirror.remote.sink import Sink, Source
 from mirror.version import VERSION
@@ -115,6 +116,7 @@ class Server:
             limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
             headers={"User-Agent": f"wandb-mirror/{VERSION}", "Accept-Encoding": "gzip"},
         )
+        self._host = urlsplit(self.base_url).netloc
         self._timeout = timeout
         self._notices = notices.Notices(notices.log.warning)
         self._resting: dict[str, tuple[float, NoConnection]] = {}
@@ -175,8 +177,8 @@ class Server:
     async def download(self, url: str, *, most_bytes: int = MOST_BYTES) -> bytes:
         """Return the content of a file at a signed address on any host, fetched without the API key.
 
-        Retries as `graphql` does. Raises NotFound, TooMuch (no complete answer) or CommError (refused, as an expired
-        address is, or larger than `most_bytes`).
+        Retries as `graphql` does. Raises NotFound, TooMuch (no complete answer), AddressRefused (as an expired address
+        is) or CommError (larger than `most_bytes`).
         """
         address = urljoin(f"{self.base_url}/", url)
 
@@ -220,7 +222,7 @@ class Server:
         attempt = 0
         while True:
             try:
-                async with self.limiter.slot(bulk=bulk, file=address is not None):
+                async with self._slot(host, bulk=bulk, file=address is not None):
                     self._check_rest(host)
                     # A file may be of any size; only its speed is checked.
                     most_seconds = min(WHOLE * self._timeout, max(effort.left, self._timeout))
@@ -248,6 +250,12 @@ class Server:
                 if notices.is_reported(failure, attempt, wait):
                     self._report_retry(failure, attempt, most, wait, effort)
                 await asyncio.sleep(wait)
+
+    def _slot(self, host: str, *, bulk: bool, file: bool) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn to send a request to this host. Files of the server's own host use its slots."""
+        if file and host != self._host:
+            return self.limiter.storage_slot()
+        return self.limiter.slot(bulk=bulk, file=file)
 
     def _report_retry(self, failure: CommError, attempt: int, most: int, wait: float, effort: Effort) -> None:
         """Report the failure, and for how long it is retried at most."""
@@ -293,7 +301,7 @@ class Server:
                     failed = TooMuch(f"{shown} could not be downloaded ({status})", failure)
                     raise Retry(failed, retry_after(answer.headers))
                 if status != httpx.codes.OK:
-                    raise CommError(f"{shown} was refused ({status})", failure)
+                    raise AddressRefused(f"{shown} was refused ({status})", failure)
                 await self._receive(answer, receive)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise CommError(f"{shown!r} is not a valid file address", error) from error
@@ -325,9 +333,12 @@ class Server:
     def _without_key(self) -> httpx.AsyncClient:
         """Return a client without the API key: storage refuses a second credential, and its host may be anybody's."""
         if self._keyless is None:
+            # A connection serves one file after another, and another one is opened only if none is free.
             self._keyless = httpx.AsyncClient(
                 verify=_certificates(),
-                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS)),
+                mounts=stream_transport.mounts(_certificates()),
+                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS), pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=STORAGE_CONNECTIONS),
                 follow_redirects=True,
                 headers={"User-Agent": f"wandb-mirror/{VERSION}"},
             )

@@ -6,6 +6,7 @@ CommError
 │   ├── Denied          the key may not do this (403)
 │   ├── NotFound        it does not exist, or the key may not see it (404)
 │   │   └── NoProject     the whole project
+│   ├── AddressRefused  the address of a file is not accepted, as one that has expired
 │   └── FeatureMissing  the query is refused: an older server
 ├── Unreachable       no request would be answered now
 │   ├── NoConnection    DNS, TCP, TLS, a proxy
@@ -33,6 +34,7 @@ from mirror.errors import AuthError, CommError, one_line
 from mirror.patterns import nearest_project
 
 __all__ = [
+    "AddressRefused",
     "AuthError",
     "CommError",
     "Denied",
@@ -88,6 +90,10 @@ class NoProject(NotFound):
     def among(self, known: Iterable[str]) -> NoProject:
         """Return the same error, which names the nearest of these projects."""
         return NoProject(self.project, self.base_url, known)
+
+
+class AddressRefused(Refused):
+    """The storage does not accept the address of a file; one that has expired can be asked for again."""
 
 
 class FeatureMissing(Refused):

@@ -7,7 +7,7 @@ client does (core/internal/api/ratelimittracker.go). Without such headers reques
 
 Waiting requests are served project by project in turn, and small requests before backfills, so that a huge project does
 not starve a live run: pages and files leave one slot to small requests, and small requests leave one turn in `SHARE` to
-the pages.
+the pages. Files of another host, such as an object store, do not use the server's slots; they have their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import asyncio
 import email.utils
 import random
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -43,6 +43,9 @@ LONGEST_INTERVAL = 10.0
 
 SHARE = 5
 """While pages wait, one request in this many is a page, however many small requests there are."""
+
+STORAGE_CONNECTIONS = 32
+"""Downloads from object stores under way at the same time; these are made for many connections."""
 
 _MINUTES = 60
 
@@ -122,6 +125,8 @@ class Limiter:
         self._free_for_large = max(1, concurrency - 1)
         self._small_in_a_row = 0
         self._small, self._bulk, self._files = _Queue(), _Queue(), _Queue()
+        self._free_in_storage = STORAGE_CONNECTIONS
+        self._stored = _Queue()
         self._next_start = 0.0
         self._interval = 0.0
         self._next_slowdown = 0.0
@@ -141,19 +146,30 @@ class Limiter:
         loop = asyncio.get_running_loop()
         large = bulk or file
         queue = self._files if file else self._bulk if bulk else self._small
-        ticket: asyncio.Future[None] = loop.create_future()
+        async with self._turn(queue, lambda: self._release(loop, large), lambda: self._serve(loop)):
+            yield
+
+    @asynccontextmanager
+    async def storage_slot(self) -> AsyncIterator[None]:
+        """Wait for a slot of the object stores, which have no quota and their own bound of connections."""
+        async with self._turn(self._stored, self._release_storage, self._serve_storage):
+            yield
+
+    @asynccontextmanager
+    async def _turn(self, queue: _Queue, release: Callable[[], None], serve: Callable[[], None]) -> AsyncIterator[None]:
+        ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.put(asking_for.get(), ticket)
-        self._serve(loop)
+        serve()
         try:
             await ticket
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled():
-                self._release(loop, large)
+                release()
             raise
         try:
             yield
         finally:
-            self._release(loop, large)
+            release()
 
     def pause(self, seconds: float) -> None:
         """Hold back every request for this many seconds; a longer pause already under way stays."""
@@ -214,7 +230,7 @@ class Limiter:
         now = asyncio.get_running_loop().time()
         minute = int(now // 60)
         waiting: dict[str, int] = {}
-        for queue in (self._small, self._bulk, self._files):
+        for queue in (self._small, self._bulk, self._files, self._stored):
             for project, tickets in queue.projects.items():
                 waiting[project] = waiting.get(project, 0) + sum(not ticket.done() for ticket in tickets)
         known = self._left is not None and now < self._reset_at
@@ -232,6 +248,15 @@ class Limiter:
         self._free += 1
         self._free_for_large += large
         self._serve(loop)
+
+    def _release_storage(self) -> None:
+        self._free_in_storage += 1
+        self._serve_storage()
+
+    def _serve_storage(self) -> None:
+        while self._free_in_storage > 0 and (ticket := self._stored.take()) is not None:
+            self._free_in_storage -= 1
+            ticket.set_result(None)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the requests that may start now, and schedule a call for when the next one may."""

@@ -17,25 +17,27 @@ class Sink:
     def __init__(self, path: Path, in_memory: int) -> None:
         self._path = path
         self._in_memory = in_memory
-        self._content = bytearray()
+        self._pieces: list[bytes] = []
+        self._size = 0
         self._file: BufferedWriter | None = None
 
     def write(self, piece: bytes) -> None:
         """Write the next piece. Raises OSError if the disk fails."""
-        if self._file is None and len(self._content) + len(piece) <= self._in_memory:
-            self._content += piece
+        self._size += len(piece)
+        if self._size <= self._in_memory:
+            self._pieces.append(piece)
             return
         if self._file is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = self._path.open("wb")
-            self._file.write(self._content)
-            self._content.clear()
+            self._file.writelines(self._pieces)
+            self._pieces.clear()
         self._file.write(piece)
 
     def source(self) -> Source:
         """Return what was written: its bytes, or the path of the file."""
         if self._file is None:
-            return bytes(self._content)
+            return b"".join(self._pieces)
         self._file.flush()
         return self._path
 

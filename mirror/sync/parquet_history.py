@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 
-from mirror.errors import AuthError, CommError
+from mirror.errors import CommError
 from mirror.protocol import LIVE_STATES
 from mirror.remote import parquet_history
-from mirror.remote.errors import NoConnection, Unanswered
 from mirror.remote.history import Window
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.parquet_history import Export, Part
-from mirror.remote.sink import Source
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.sync import plan, request_windows
 from mirror.sync.context import Context
+from mirror.sync.export_downloads import Downloaded, Downloads
 from mirror.sync.history_batch import Batch
 from mirror.wandb_json import UNREADABLE
 
@@ -32,25 +28,31 @@ log = logging.getLogger("mirror.sync")
 FEWEST_ROWS = 1000
 """With fewer rows, lines are faster: a file costs a request for its address and one for its content."""
 
-RUNS_AHEAD = 8
-"""Runs whose files are downloaded while those of an earlier run are read."""
-
 IN_MEMORY = 250_000
 """A run with at most this many values is read at once; a longer one stays in its files until its turn."""
 
-SMALL_BYTES = 4_000_000
-"""The files of a run are not written to disk if they are smaller than this in total."""
+GROUP_RUNS = 8
+GROUP_BYTES = 4_000_000
+GROUP_VALUES = 500_000
+"""Runs that are read in one go: a change between threads takes as long as reading a small file.
+
+In a group with more values than this, the last runs are not read at once. With `GROUPS_AHEAD` this bounds the memory.
+"""
+
+GROUPS_AHEAD = 2
+"""Groups that are read ahead: one for each thread of the parser."""
 
 
 @dataclass
 class _Files:
-    """A run's downloaded files: their parts in order, and their pages if they were read at once."""
+    """A run's downloaded files: their parts in order, and their pages if they were read at once.
 
-    span: request_windows.Span
-    folder: Path
-    parts: list[Part]
-    live_steps: tuple[int, ...]
-    pages: list[HistoryPage] | None
+    There are no parts if the files cannot be used.
+    """
+
+    downloaded: Downloaded
+    parts: Sequence[Part] = ()
+    pages: list[HistoryPage] | None = None
 
 
 class Exported:
@@ -80,102 +82,92 @@ class Exported:
         for span in spans:
             wanted = span.rows >= FEWEST_ROWS or self._needs[span.run_id].thorough
             (large if wanted else self.left).append(span)
-        under_way: deque[asyncio.Task[_Files | None]] = deque()
+        reading: deque[tuple[list[Downloaded], asyncio.Future[list[_Files]]]] = deque()
         try:
-            async with aclosing(self._find(large)) as found:
-                async for span, export in found:
-                    under_way.append(asyncio.create_task(self._download(span, export)))
-                    if len(under_way) >= RUNS_AHEAD:
-                        async with aclosing(self._next_run(under_way)) as batches:
+            async with Downloads(self._context, self._project, large, self.left) as downloads:
+                while group := await self._group(downloads):
+                    reading.append((group, self._in_parser(group)))
+                    if len(reading) >= GROUPS_AHEAD:
+                        async with aclosing(self._next_group(reading)) as batches:
                             async for batch in batches:
                                 yield batch
-            while under_way:
-                async with aclosing(self._next_run(under_way)) as batches:
+            while reading:
+                async with aclosing(self._next_group(reading)) as batches:
                     async for batch in batches:
                         yield batch
         finally:
-            for task in under_way:
-                task.cancel()
-            for files in await asyncio.gather(*under_way, return_exceptions=True):
-                if isinstance(files, _Files):
-                    _delete(files.folder)
+            for _, future in reading:
+                future.cancel()
+            await asyncio.gather(*(future for _, future in reading), return_exceptions=True)
+            for group, _ in reading:
+                _delete(group)
 
-    async def _next_run(self, under_way: deque[asyncio.Task[_Files | None]]) -> AsyncGenerator[Batch]:
-        files = await under_way[0]
-        under_way.popleft()
-        if files is not None:
-            async with aclosing(self._read(files)) as batches:
-                async for batch in batches:
-                    yield batch
-
-    async def _find(self, spans: Sequence[request_windows.Span]) -> AsyncGenerator[tuple[request_windows.Span, Export]]:
-        for start in range(0, len(spans), request_windows.REQUEST_RUNS):
-            chunk = spans[start : start + request_windows.REQUEST_RUNS]
-            try:
-                exports = await parquet_history.find(
-                    self._context.server, self._project, [span.run_id for span in chunk]
-                )
-            except Unanswered as error:
-                log.info("%s: exported histories of %d runs are not used: %s", self._project, len(chunk), error)
-                exports = {}
-            for span in chunk:
-                if span.run_id in exports:
-                    yield span, exports[span.run_id]
-                else:
-                    self.left.append(span)
-
-    async def _download(self, span: request_windows.Span, export: Export) -> _Files | None:
-        """Download and check all files of a run; None if the run is pulled as lines instead."""
-        spool = self._context.writer.spool
-        spool.mkdir(mode=0o700, exist_ok=True)
-        folder = spool / uuid.uuid4().hex
-        files = None
+    async def _group(self, downloads: Downloads) -> list[Downloaded]:
+        """Return the next run, and runs after it that need not be waited for; none after the last one."""
+        group: list[Downloaded] = []
+        size = 0
         try:
-            sources = await self._sources(export, folder)
-            loop = asyncio.get_running_loop()
-            files = await loop.run_in_executor(self._parser, self._inspect, span, export, sources, folder)
-        except AuthError:
+            while not group or (downloads.ready and len(group) < GROUP_RUNS and size < GROUP_BYTES):
+                downloaded = await downloads.next()
+                if downloaded is None:
+                    break
+                group.append(downloaded)
+                size += downloaded.size
+        except BaseException:
+            _delete(group)
             raise
-        except (NoConnection, Unanswered) as error:
-            # Storage is another host, which a network may block: one timeout is enough.
-            self._context.server.missing_features.add(parquet_history.FEATURE)
-            log.warning("exported histories are not used any more: %s", error)
-        except (CommError, *UNREADABLE) as error:
-            log.info("%s/%s: its exported history is not used: %s", self._project, span.run_id, error)
-        finally:
-            if files is None:
-                _delete(folder)
-        if files is None:
-            self.left.append(span)
-        return files
+        return group
 
-    async def _sources(self, export: Export, folder: Path) -> list[Source]:
-        """Download all files of a run; once one of them is refused, nothing more is written."""
-        room = SMALL_BYTES // len(export.urls)
-        download = self._context.server.download_to
-        tasks = [
-            asyncio.create_task(download(url, folder / f"{number}.parquet", in_memory=room))
-            for number, url in enumerate(export.urls)
-        ]
+    def _in_parser(self, group: list[Downloaded]) -> asyncio.Future[list[_Files]]:
+        return asyncio.get_running_loop().run_in_executor(self._parser, self._read_group, group)
+
+    async def _next_group(
+        self, reading: deque[tuple[list[Downloaded], asyncio.Future[list[_Files]]]]
+    ) -> AsyncGenerator[Batch]:
+        group, future = reading[0]
+        read = await future
+        reading.popleft()
         try:
-            return list(await asyncio.gather(*tasks))
+            while read:
+                # Values that are committed need no memory any more.
+                files = read.pop(0)
+                if not files.parts:
+                    self.left.append(files.downloaded.span)
+                    continue
+                async with aclosing(self._read(files)) as batches:
+                    async for batch in batches:
+                        yield batch
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            _delete(group)
 
-    def _inspect(
-        self, span: request_windows.Span, export: Export, sources: Sequence[Source], folder: Path
-    ) -> _Files | None:
-        """Return the parts of the files; None if they cannot be used."""
-        parts = parquet_history.parts(sources, span.first, self._keys)
+    def _read_group(self, group: Sequence[Downloaded]) -> list[_Files]:
+        """Check the files of these runs, and read the small ones. A damaged file does not affect the others."""
+        read = []
+        room = GROUP_VALUES
+        for downloaded in group:
+            files = _Files(downloaded)
+            try:
+                files = self._inspect(downloaded, min(IN_MEMORY, room))
+            except (CommError, *UNREADABLE) as error:
+                run_id = downloaded.span.run_id
+                log.info("%s/%s: its exported history is not used: %s", self._project, run_id, error)
+            if files.pages is not None or not files.parts:
+                downloaded.delete()
+            if files.pages is not None:
+                room -= sum(page.values.num_rows for page in files.pages)
+            read.append(files)
+        return read
+
+    def _inspect(self, downloaded: Downloaded, at_once: int) -> _Files:
+        """Return the parts of the files, and their pages if they have at most `at_once` values."""
+        span, export = downloaded.span, downloaded.export
+        parts = parquet_history.parts(downloaded.sources, span.first, self._keys, at_once=at_once)
         if not parts or not self._adds_up(span, parts, export):
-            return None
-        pages = None
-        if sum(part.values for part in parts) <= IN_MEMORY:
-            pages = [page for part in parts for page in parquet_history.pages(span.run_id, part, self._keys)]
-            _delete(folder)
-        return _Files(span, folder, parts, export.live_steps, pages)
+            return _Files(downloaded)
+        if sum(part.values for part in parts) > at_once:
+            return _Files(downloaded, parts)
+        pages = [page for part in parts for page in parquet_history.pages(span.run_id, part, self._keys)]
+        return _Files(downloaded, parts, pages)
 
     def _adds_up(self, span: request_windows.Span, parts: Sequence[Part], export: Export) -> bool:
         """Return True if files and live steps have as many lines as the server counts; a live run may have more."""
@@ -188,8 +180,8 @@ class Exported:
 
         Live steps are left to be pulled as lines, as is the rest of a file that turns out to be unreadable.
         """
-        span, last = files.span, files.parts[-1].last
-        live = [step for step in files.live_steps if step > last]
+        span, last = files.downloaded.span, files.parts[-1].last
+        live = [step for step in files.downloaded.export.live_steps if step > last]
         end = last if live else max(last, span.last)
         reached, rows = span.first - 1, 0
         try:
@@ -212,13 +204,12 @@ class Exported:
             ends = max([span.last, last, *live])
             self.left.append(request_windows.Span(span.run_id, reached + 1, ends, max(span.rows - rows, 1)))
         finally:
-            _delete(files.folder)
+            files.downloaded.delete()
 
     async def _next(self, pages: Iterator[HistoryPage]) -> HistoryPage | None:
         return await asyncio.get_running_loop().run_in_executor(self._parser, next, pages, None)
 
 
-def _delete(folder: Path) -> None:
-    """Delete the folder of a run's files, if one was made."""
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+def _delete(group: Sequence[Downloaded]) -> None:
+    for downloaded in group:
+        downloaded.delete()

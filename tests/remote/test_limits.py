@@ -232,6 +232,31 @@ def test_long_downloads_and_pages_leave_a_place_to_a_question(kind):
     assert run(work()) == (0, 300)
 
 
+def test_storage_has_slots_of_its_own_given_out_project_by_project():
+    async def work():
+        limiter = Limiter(1)
+        limiter.pause(1000)
+        log = []
+
+        async def file(project):
+            asking_for.set(project)
+            async with limiter.storage_slot():
+                await asyncio.sleep(10)
+                log.append((asyncio.get_running_loop().time() - 1000, project))
+
+        tasks = [asyncio.create_task(file(name)) for name in ["big"] * 100 + ["small"] * 2]
+        await asyncio.sleep(1)
+        waiting = limiter.snapshot().waiting
+        tasks[50].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return waiting, log
+
+    waiting, log = run(work())
+    assert waiting == {"big": 68, "small": 2}
+    assert [sum(at == pytest.approx(end) for at, _ in log) for end in (10, 20, 30, 40)] == [32, 32, 32, 5]
+    assert [at for at, project in log if project == "small"] == [pytest.approx(20)] * 2
+
+
 def test_questions_without_end_leave_turns_to_pages():
     async def work():
         limiter = Limiter(2)

@@ -32,13 +32,20 @@ class Rig:
         self.retry = HASTY
         self.tail_values = 10_000_000
         self.timeout = 10.0
+        self.max_concurrency = 8
 
     def sync(self, *paths: str, afresh: bool = False, since=None, **scope):
         """One pass; the results by project."""
         return asyncio.run(self._sync(paths or ("team/p",), afresh, since, replace(self.scope, **scope)))
 
     async def _sync(self, paths, afresh, since, scope):
-        server = Server(self.sandbox.url, self.sandbox.key, timeout=self.timeout, retry=self.retry)
+        server = Server(
+            self.sandbox.url,
+            self.sandbox.key,
+            timeout=self.timeout,
+            retry=self.retry,
+            max_concurrency=self.max_concurrency,
+        )
         store = Store.open(self.home, tail_values=self.tail_values)
         writer = Writer(store, publish_interval=3600)
         try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import pytest
 
 from mirror.errors import CommError
+from mirror.remote import limits
 from mirror.remote import parquet_history as remote_exports
 from mirror.sandbox import Sandbox, World
 from mirror.sandbox import parquet as sandbox_parquet
-from mirror.sync import history, parquet_history
+from mirror.sync import export_downloads, history, parquet_history
 from tests.sync.rig import Rig
 
 
@@ -177,6 +179,122 @@ def test_files_that_cannot_be_had_are_replaced_by_lines(tmp_path, kind):
         assert [step for step, _ in rig.history("r")] == list(range(100))
 
 
+def watch_storage(sandbox, seen):
+    """Call `seen` with each request for an exported file, and wait for what it returns, before the file is sent."""
+    answer = sandbox._gate.answer
+
+    async def watched(request, operation, produce, **options):
+        if operation == "parquet":
+            await seen(request)
+        return await answer(request, operation, produce, **options)
+
+    sandbox._gate.answer = watched
+
+
+def test_files_have_connections_of_their_own_and_share_them(tmp_path):
+    """With one question at a time, sixteen files are under way; no connection is opened beyond the bound."""
+    with Sandbox(World()) as sandbox:
+        for number in range(80):
+            logged(sandbox.world, f"r{number:02}", range(20)).export_history()
+            sandbox.world.run("team", "p", f"r{number:02}").finish()
+        connections = set()
+        under_way = 0
+        sixteen = asyncio.Event()
+
+        async def seen(request):
+            nonlocal under_way
+            connections.add(request.client.port)
+            under_way += 1
+            if under_way == 16:
+                sixteen.set()
+            await asyncio.wait_for(sixteen.wait(), 20)
+
+        watch_storage(sandbox, seen)
+        rig = Rig(tmp_path, sandbox)
+        rig.max_concurrency = 1
+        assert rig.sync()["team/p"].rows == 80 * 20
+        assert (requests(sandbox, "parquet"), requests(sandbox, "MirrorHistory")) == (80, 0)
+        assert 16 <= len(connections) <= limits.STORAGE_CONNECTIONS
+
+
+@pytest.mark.parametrize("damage", ["cut", "bytes", "empty", "missing steps"])
+def test_one_damaged_file_among_many_affects_no_other(tmp_path, monkeypatch, damage):
+    """Runs are read in groups of eight; only the lines of the one with the damaged file are asked for."""
+    monkeypatch.setattr(export_downloads.Downloads, "ready", True)
+    with Sandbox(World()) as sandbox:
+        for number in range(12):
+            logged(sandbox.world, f"r{number:02}", range(300)).export_history()
+            sandbox.world.run("team", "p", f"r{number:02}").finish()
+        expected = mirrored_by_lines(tmp_path, sandbox, monkeypatch)
+        run = sandbox.world.run("team", "p", "r03")
+        content = run.exports[0]
+        run.exports[0] = {
+            "cut": content[: len(content) // 2],
+            "bytes": content[:100] + bytes(400) + content[500:],
+            "empty": b"",
+            "missing steps": sandbox_parquet.file(run.history.page(0, 299, None)),
+        }[damage]
+        sandbox.reset_counts()
+        groups = []
+        read = parquet_history.Exported._read_group
+        monkeypatch.setattr(
+            parquet_history.Exported,
+            "_read_group",
+            lambda exported, group: groups.append([one.span.run_id for one in group]) or read(exported, group),
+        )
+        rig = Rig(tmp_path / "files", sandbox)
+        assert rig.sync()["team/p"].failed == {}
+        assert everything(rig) == expected
+        assert groups == [[f"r{number:02}" for number in range(8)], [f"r{number:02}" for number in range(8, 12)]]
+        assert (requests(sandbox, "parquet"), requests(sandbox, "MirrorHistory")) == (12, 1)
+
+
+def test_runs_of_different_keys_are_read_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_downloads.Downloads, "ready", True)
+    with Sandbox(World()) as sandbox:
+        for number in range(8):
+            more = {f"only/{number}/{key}": number * key for key in range(number)}
+            logged(sandbox.world, f"r{number}", range(100 + number), **more).export_history()
+            sandbox.world.run("team", "p", f"r{number}").finish()
+        expected = mirrored_by_lines(tmp_path, sandbox, monkeypatch)
+        sandbox.reset_counts()
+        rig = Rig(tmp_path / "files", sandbox)
+        assert rig.sync()["team/p"].failed == {}
+        assert everything(rig) == expected
+        assert (requests(sandbox, "parquet"), requests(sandbox, "MirrorHistory")) == (8, 0)
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_an_address_that_expired_while_it_waited_is_asked_for_again_once(tmp_path, renewed):
+    with Sandbox(World(), url_lifetime=-1) as sandbox:
+        run = logged(sandbox.world, "r", range(100))
+        run.export_history()
+        run.finish()
+
+        async def seen(_):
+            if renewed:
+                sandbox._context.signer.lifetime = 3600
+
+        watch_storage(sandbox, seen)
+        rig = Rig(tmp_path, sandbox)
+        assert rig.sync()["team/p"].failed == {}
+        assert rig.history("r") == [(row["_step"], row["loss"]) for row in run.rows()]
+        asked = [requests(sandbox, name) for name in ("MirrorExports", "parquet", "MirrorHistory")]
+        # A third one at the end of the pass, for the facts of runs with nested values.
+        assert asked == [3, 2, 0 if renewed else 1]
+
+
+def test_addresses_that_are_always_refused_are_not_asked_for_again_for_every_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_downloads, "FEWEST_AHEAD", 1)
+    monkeypatch.setattr(export_downloads, "MOST_AHEAD", 1)
+    with Sandbox(World(), url_lifetime=-1) as sandbox:
+        for number in range(12):
+            logged(sandbox.world, f"r{number:02}", range(20)).export_history()
+        rig = Rig(tmp_path, sandbox)
+        assert rig.sync()["team/p"].rows == 12 * 20
+        assert (requests(sandbox, "MirrorExports"), requests(sandbox, "parquet")) == (2, 13)
+
+
 def spooled(rig):
     """What lies in the folder of files that are only needed for a while."""
     return sorted((rig.home.data / ".spool").glob("**/*"))
@@ -184,7 +302,7 @@ def spooled(rig):
 
 def on_disk(monkeypatch):
     """Let every file go through the disk, and be read page by page."""
-    monkeypatch.setattr(parquet_history, "SMALL_BYTES", 0)
+    monkeypatch.setattr(export_downloads, "SMALL_BYTES", 0)
     monkeypatch.setattr(parquet_history, "IN_MEMORY", 0)
     monkeypatch.setattr("mirror.remote.parquet_history.PAGE_VALUES", 50)
 
