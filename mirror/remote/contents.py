@@ -32,9 +32,6 @@ CONNECTIONS = 16
 ATTEMPTS = 5
 """How often in a row a download may fail to receive anything before it is given up for now."""
 
-PIECE = 256 << 10
-"""Bytes that are passed on at a time; this bounds the memory of a download."""
-
 
 class Sink(Protocol):
     """Receives a content. `size` is how many of its bytes are there already, `expected` how many there should be.
@@ -142,7 +139,7 @@ class ContentClient:
             async with self._answer(address, headers) as answer:
                 self._check(answer, shown, sink)
                 began = time.monotonic()
-                async for piece in answer.aiter_raw(PIECE):
+                async for piece in answer.aiter_raw():
                     if sink.size + len(piece) > sink.expected:
                         raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
                     sink.write(piece)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 
-from mirror.store.contents import Selection
 from tests.sync.test_passes import add
 
 
