@@ -21,6 +21,7 @@ from mirror.errors import AuthError, CommError, MirrorError, one_line
 from mirror.remote.client import Server
 from mirror.remote.contents import CONNECTIONS, Address, ContentClient, addresses
 from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
+from mirror.settings.settings import SyncSettings
 from mirror.store import console as stored_console
 from mirror.store import contents
 from mirror.store.contents import Failure, Selection, Wanted
@@ -74,6 +75,11 @@ class Outcome:
             "beyond_budget": self.beyond_budget,
             "error": self.error,
         }
+
+
+def selection_of(settings: SyncSettings) -> Selection:
+    """Return what the config wants."""
+    return Selection(settings.files.globs, settings.files_max, settings.files_budget)
 
 
 async def pull(
