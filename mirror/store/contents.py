@@ -295,13 +295,13 @@ def delete_unnamed(db: Database, blobs: Blobs, grace: timedelta) -> Garbage:
 
 def garbage(db: Database, blobs: Blobs, grace: timedelta) -> Garbage:
     """What a collection would delete now, and keep for later; changes nothing."""
-    before = datetime.now(UTC).replace(tzinfo=None) - grace
+    now = datetime.now(UTC).replace(tzinfo=None)
     deleted, deleted_bytes, kept, kept_bytes = db.run(
         f"""
         SELECT count(*) FILTER (old), coalesce(sum(size) FILTER (old), 0)::BIGINT,
                count(*) FILTER (NOT old), coalesce(sum(size) FILTER (NOT old), 0)::BIGINT
         FROM (
-            SELECT size, coalesce(unnamed_at, now()::TIMESTAMP) <= ? AS old FROM store.contents
+            SELECT size, coalesce(unnamed_at, ?) <= ? AS old FROM store.contents
             WHERE digest NOT IN (
                 SELECT n.digest FROM store.content_names AS n WHERE n.digest IS NOT NULL AND (
                     n.kind <> '{FILE}' OR n.owner IN (SELECT rid FROM store.runs WHERE deleted_at IS NOT NULL)
@@ -310,7 +310,7 @@ def garbage(db: Database, blobs: Blobs, grace: timedelta) -> Garbage:
             )
         )
         """,
-        [before],
+        [now, now - grace],
     )[0]
     loose, parts = leftovers(db, blobs, grace)
     return Garbage(
