@@ -42,6 +42,8 @@ class Part:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if not self.size:
+            self.path.unlink(missing_ok=True)
 
     def _start(self) -> None:
         self._sha256 = hashlib.sha256()

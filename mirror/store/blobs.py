@@ -51,9 +51,8 @@ class Blobs:
 
     def part(self, name: str) -> Path:
         """The path for a download that is under way; makes the folder."""
-        parts = self.folder / ".parts"
-        parts.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return parts / name
+        self._make(self.folder / ".parts", shared=False)
+        return self.folder / ".parts" / name
 
     def place(self, part: Path, digest: str, size: int) -> None:
         """Move a complete download to its place, durably. Its content must have been compared with the digest.
@@ -66,10 +65,7 @@ class Blobs:
             part.unlink()
             return
         if not target.parent.exists():
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.sharing is not None:
-                self.sharing.put_on(self.folder, self.sharing.folder_mode)
-                self.sharing.put_on(target.parent, self.sharing.folder_mode)
+            self._make(target.parent)
             files.sync_folder(self.folder)
         if self.sharing is None:
             part.chmod(_PRIVATE)
@@ -77,6 +73,14 @@ class Blobs:
             self.sharing.put_on(part, self.sharing.file_mode)
         part.replace(target)
         files.sync_folder(target.parent)
+
+    def _make(self, folder: Path, *, shared: bool = True) -> None:
+        """Make a folder below that of the content, and this one first, for those who may read what is published."""
+        for one in (self.folder, folder):
+            if not one.exists():
+                one.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if self.sharing is not None and (shared or one == self.folder):
+                    self.sharing.put_on(one, self.sharing.folder_mode)
 
     def remove(self, digest: str) -> None:
         """Delete a content. Readers that have it open keep it."""

@@ -7,15 +7,16 @@ Content that nothing names any more is deleted after a grace period, by `delete_
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mirror.store import columns, rids
+from mirror.store import columns, files, rids
 from mirror.store.blobs import Blobs
-from mirror.store.database import Database
+from mirror.store.damage import Damage
+from mirror.store.database import Database, reason
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 
@@ -363,6 +364,70 @@ def note_outcome(tx: Transaction, outcome: dict[str, Any]) -> None:
     """Record the outcome of the last round of downloads, for `mirror status`."""
     tx.db.run("DELETE FROM store.meta WHERE key = 'contents'")
     tx.db.run("INSERT INTO store.meta VALUES ('contents', ?)", [json.dumps(outcome)])
+
+
+def named(run: Callable[[str], list[Any]]) -> dict[str, int]:
+    """The bytes of each content that something names, by digest, read with `run`, which runs one statement.
+
+    Empty for a file that an older version published.
+    """
+    there = run(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
+        "AND table_name = 'contents'"
+    )
+    sql = f"SELECT digest, size FROM store.contents WHERE digest IN ({_NAMED}) ORDER BY digest"
+    return dict(run(sql)) if there else {}
+
+
+def damage(db: Database, blobs: Blobs, project: ProjectKey, *, deep: bool) -> dict[str, Damage]:
+    """The contents of a project's files that are missing or have another size, by digest; with `deep`, other bytes.
+
+    A content that several files have is named with the first of them.
+    """
+    sizes = named(db.run)
+    rows = db.run(
+        f"""
+        SELECT n.digest, min(r.run_id || ': ' || n.name), count(*)
+        FROM store.content_names AS n JOIN store.runs AS r ON r.rid = n.owner
+        WHERE n.kind = '{FILE}' AND n.digest IS NOT NULL AND r.entity = ? AND r.project = ? GROUP BY ALL ORDER BY 2
+        """
+        if sizes
+        else "SELECT NULL, NULL, NULL WHERE ? = ? AND false",
+        [project.entity, project.project],
+    )
+    broken: dict[str, Damage] = {}
+    for digest, first, count in rows:
+        path, size = blobs.path(digest), sizes.get(digest, -1)
+        problem = _problem(path, size, digest if deep else None)
+        if problem:
+            more = f" and {count - 1:,} more files" if count > 1 else ""
+            expected = f"the {size:,} bytes of {project}/{first}{more}"
+            broken[digest] = Damage(None, "file", problem, expected, f"{path} is lost or damaged")
+    return broken
+
+
+def _problem(path: Path, size: int, digest: str | None) -> str | None:
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"a file of {found:,} bytes"
+        if digest is not None and files.digest(path) != digest:
+            return "a file that was changed since it was written"
+    except FileNotFoundError:
+        return "no file"
+    except OSError as error:
+        return reason(error)
+    return None
+
+
+def mend(tx: Transaction, blobs: Blobs, project: ProjectKey) -> list[str]:
+    """Forget damaged content of a project, so that it is downloaded again. Returns one line per content."""
+    broken = damage(tx.db, blobs, project, deep=True)
+    for digest in broken:
+        blobs.remove(digest)
+    if broken:
+        drop(tx, broken)
+    return [f"forgot {one.expected}, of which there was {one.found}" for one in broken.values()]
 
 
 def listed(db: Database) -> list[tuple[str, int]]:
