@@ -56,12 +56,12 @@ class Part:
         while piece := os.read(self._descriptor, _PIECE):
             self._add(piece)
 
-    def _add(self, piece: bytes) -> None:
+    def _add(self, piece: bytes | bytearray) -> None:
         self._sha256.update(piece)
         self._md5.update(piece)
         self.size += len(piece)
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | bytearray) -> None:
         """Add the next bytes. Raises OSError if the disk fails."""
         view = memoryview(piece)
         while view:

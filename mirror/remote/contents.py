@@ -32,6 +32,9 @@ CONNECTIONS = 16
 ATTEMPTS = 5
 """How often in a row a download may fail to receive anything before it is given up for now."""
 
+PIECE = 512 << 10
+"""Bytes that are passed on at a time; this bounds the memory of a download."""
+
 
 class Sink(Protocol):
     """Receives a content. `size` is how many of its bytes are there already, `expected` how many there should be.
@@ -43,7 +46,7 @@ class Sink(Protocol):
     expected: int
     resumable: bool
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | bytearray) -> None:
         """Add the next bytes."""
 
     def restart(self) -> None:
@@ -138,19 +141,31 @@ class ContentClient:
         try:
             async with self._answer(address, headers) as answer:
                 self._check(answer, shown, sink)
-                began = time.monotonic()
-                async for piece in answer.aiter_raw():
-                    if sink.size + len(piece) > sink.expected:
-                        raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
-                    sink.write(piece)
-                    self._server.bytes_received += len(piece)
-                    self._server.check_speed(began, answer)
+                await self._pass_on(answer, shown, sink)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise CommError(f"{shown!r} is not a valid file address", error) from error
         except (httpx.HTTPError, TimeoutError) as error:
             host = "://".join(urlsplit(address)[:2])
             failure = error if isinstance(error, httpx.HTTPError) else httpx.ReadTimeout("no answer in time")
             raise _Broken(errors.of_transport(host, urlsplit(address).path, failure)) from error
+
+    async def _pass_on(self, answer: httpx.Response, shown: str, sink: Sink) -> None:
+        """Pass on the body as it arrives. Digests of large contents are taken in threads, beside other downloads."""
+        began = time.monotonic()
+        received = bytearray()
+        try:
+            async for piece in answer.aiter_raw():
+                received += piece
+                if sink.size + len(received) > sink.expected:
+                    raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
+                self._server.bytes_received += len(piece)
+                self._server.check_speed(began, answer)
+                if len(received) >= PIECE:
+                    batch, received = received, bytearray()
+                    await _finished(asyncio.create_task(asyncio.to_thread(sink.write, batch)))
+        finally:
+            if sink.size + len(received) <= sink.expected:
+                sink.write(received)
 
     @asynccontextmanager
     async def _answer(self, address: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
@@ -183,6 +198,15 @@ class ContentClient:
             text = f"{shown} could not be downloaded ({status})"
             raise _Broken(TooMuch(text, failure), retry_after(answer.headers))
         raise Refused(f"{shown} was refused ({status})", failure)
+
+
+async def _finished(work: asyncio.Task[None]) -> None:
+    """Wait for work in a thread to its end, also when this task is cancelled: until then it uses the sink's file."""
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def _exact(address: str) -> str:

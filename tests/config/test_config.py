@@ -133,10 +133,22 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
     [
         ('[sync]\nintervall = "5m"', 'line 2: sync.intervall: unknown key, did you mean "interval"?'),
         ('[sync]\n# timeout\ntimeout = "5s"', 'line 3: sync.timeout: unknown key, did you mean "server.timeout"?'),
-        ('[sync]\nfiles = "all"', 'line 2: sync.files: must be false, "list", "content", or a list of globs such as ["*.json", "media/**"], not "all"'),
-        ("[sync]\nfiles = []", 'line 2: sync.files: must be false, "list", "content", or a list of globs such as ["*.json", "media/**"], not []'),
-        ('[sync]\nfiles_max = "1 gig"', 'line 2: sync.files_max: must be a size such as "500MB" or "1GB", or "" for no limit, not "1 gig"'),
-        ("[sync]\nfiles_budget = 5", 'line 2: sync.files_budget: must be a size such as "500MB" or "1GB", or "" for no limit, not 5'),
+        (
+            '[sync]\nfiles = "all"',
+            'line 2: sync.files: must be false, "list", "content", or a list of globs such as ["*.json", "media/**"], not "all"',
+        ),
+        (
+            "[sync]\nfiles = []",
+            'line 2: sync.files: must be false, "list", "content", or a list of globs such as ["*.json", "media/**"], not []',
+        ),
+        (
+            '[sync]\nfiles_max = "1 gig"',
+            'line 2: sync.files_max: must be a size such as "500MB" or "1GB", or "" for no limit, not "1 gig"',
+        ),
+        (
+            "[sync]\nfiles_budget = 5",
+            'line 2: sync.files_budget: must be a size such as "500MB" or "1GB", or "" for no limit, not 5',
+        ),
         ("\n[synk]\n", 'line 2: synk: unknown key, did you mean "sync"?'),
         ('project = ["a/b"]', 'line 1: project: unknown key, did you mean "projects"?'),
         ("zzz = 1", "line 1: zzz: unknown key, known: projects, server, sync, store, publish, http, local"),

@@ -151,3 +151,42 @@ def test_status_names_what_failed_and_gc_what_is_left(mirrored, cli, monkeypatch
     assert cli("gc", "--grace", "soon").exit_code == 2
     assert {path.read_bytes() for path in mirrored.home.blobs.glob("??/*")} == {b"first", b"third"}
     assert os.listdir(mirrored.home.blobs / ".parts") == []
+
+
+def test_verify_finds_lost_content_and_its_repair_has_it_downloaded_again(mirrored, cli, monkeypatch):
+    monkeypatch.setenv("MIRROR_HOME", str(mirrored.home.data))
+    monkeypatch.setenv("WANDB_BASE_URL", mirrored.sandbox.url)
+    monkeypatch.setenv("WANDB_API_KEY", mirrored.sandbox.key)
+    mirrored.home.config.write_text('projects = ["team/p"]\n[sync]\nfiles = ["*.txt"]\n')
+    assert cli("verify").exit_code == 0
+    spoil(mirrored.home, b"first", missing=True)
+    path = Blobs(mirrored.home.blobs).path(sha256(b"first"))
+    found = cli("verify")
+    assert (found.exit_code, found.stdout) == (
+        1,
+        "differs: team/p file: mirror has no file, should be the 5 bytes of team/p/one: a.txt "
+        f"({path} is lost or damaged)\n",
+    )
+    repaired = cli("verify", "--repair")
+    assert repaired.exit_code == 0, repaired.stderr
+    done = cli("sync")
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (0, "files: 1 file (0.0 MB downloaded)")
+    assert mirrored.files() == CONTENT
+    assert cli("verify", "--deep").exit_code == 0
+
+
+def test_a_sync_whose_downloads_fail_says_so_and_ends_with_1(mirrored, cli, monkeypatch):
+    monkeypatch.setenv("MIRROR_HOME", str(mirrored.home.data))
+    monkeypatch.setenv("WANDB_BASE_URL", mirrored.sandbox.url)
+    monkeypatch.setenv("WANDB_API_KEY", mirrored.sandbox.key)
+    mirrored.home.config.write_text('projects = ["team/p"]\n[sync]\nfiles = "content"\nfiles_max = "1MB"\n')
+    run = mirrored.world.find("team", "p", "one")
+    run.add_file("bad.bin", b"bad")
+    run.add_file("huge.bin", bytes(2_000_000))
+    run.edit(notes="later")
+    mirrored.sandbox.faults.add("403", None, "file", about="bad.bin")
+    done = cli("sync")
+    assert done.exit_code == 1
+    assert "files: 1 file left out by sync.files_max\n" in done.stderr
+    assert "team/p/one: bad.bin failed, will be retried: " in done.stderr
+    assert mirrored.files() == {**CONTENT, "bad.bin": None, "huge.bin": None}
