@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 from pathlib import Path
@@ -150,7 +149,7 @@ def test_status_names_what_failed_and_gc_what_is_left(mirrored, cli, monkeypatch
     assert cli("gc", "--grace", "0s").stderr == "deleted 1 file (0.0 MB)\n"
     assert cli("gc", "--grace", "soon").exit_code == 2
     assert {path.read_bytes() for path in mirrored.home.blobs.glob("??/*")} == {b"first", b"third"}
-    assert os.listdir(mirrored.home.blobs / ".parts") == []
+    assert list((mirrored.home.blobs / ".parts").iterdir()) == []
 
 
 def test_verify_finds_lost_content_and_its_repair_has_it_downloaded_again(mirrored, cli, monkeypatch):
@@ -162,11 +161,8 @@ def test_verify_finds_lost_content_and_its_repair_has_it_downloaded_again(mirror
     spoil(mirrored.home, b"first", missing=True)
     path = Blobs(mirrored.home.blobs).path(sha256(b"first"))
     found = cli("verify")
-    assert (found.exit_code, found.stdout) == (
-        1,
-        "differs: team/p file: mirror has no file, should be the 5 bytes of team/p/one: a.txt "
-        f"({path} is lost or damaged)\n",
-    )
+    expected = "differs: team/p file: mirror has no file, should be the 5 bytes of team/p/one: a.txt "
+    assert (found.exit_code, found.stdout) == (1, f"{expected}({path} is lost or damaged)\n")
     repaired = cli("verify", "--repair")
     assert repaired.exit_code == 0, repaired.stderr
     done = cli("sync")

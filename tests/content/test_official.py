@@ -121,6 +121,6 @@ def test_files_are_listed_and_downloaded_without_the_server(trained, api, tmp_pa
     assert found.file("note.bin").local_path.read_bytes() == bytes(range(256))
     with pytest.raises(ArgumentError, match="exists; use replace=True"):
         found.file("note.bin").download(root=str(tmp_path))
-    (row,) = [row for row in found.scan_history(keys=["one"])]
+    (row,) = found.scan_history(keys=["one"])
     with found.file(row["one"]["path"]).download(root=str(tmp_path)) as opened:
         assert Path(opened.name).read_bytes().startswith(b"\x89PNG")
