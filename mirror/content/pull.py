@@ -139,18 +139,17 @@ class _Round:
         )
         if not numbers:
             return
-        async with ContentClient(self.server) as client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(CONNECTIONS):
-                        group.create_task(self._work(client))
-                    await self._feed(numbers)
-                    for _ in range(CONNECTIONS):
-                        await self._queue.put(None)
-            except* (MirrorError, OSError) as several:
-                raise several.exceptions[0] from None
-            finally:
-                await self._save()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CONNECTIONS):
+                    group.create_task(self._work())
+                await self._feed(numbers)
+                for _ in range(CONNECTIONS):
+                    await self._queue.put(None)
+        except* (MirrorError, OSError) as several:
+            raise several.exceptions[0] from None
+        finally:
+            await self._save()
 
     async def _feed(self, numbers: Sequence[int]) -> None:
         """Put the files of these runs into the queue, with their addresses."""
@@ -213,10 +212,11 @@ class _Round:
             names.setdefault(file.run_id, []).append(file.name)
         return await addresses(self.server, batch[0].project, names)
 
-    async def _work(self, client: ContentClient) -> None:
-        while (item := await self._queue.get()) is not None:
-            await self._download(client, *item)
-            await self._save_if_due()
+    async def _work(self) -> None:
+        async with ContentClient(self.server) as client:
+            while (item := await self._queue.get()) is not None:
+                await self._download(client, *item)
+                await self._save_if_due()
 
     async def _download(self, client: ContentClient, file: Wanted, address: Address) -> None:
         """Download one file; a failure that concerns only this file is recorded."""

@@ -97,11 +97,15 @@ async def addresses(server: Server, project: ProjectKey, names: Names) -> dict[t
 
 
 class ContentClient:
-    """The connections for downloads from one server and its object stores. Use it as an async context manager."""
+    """Downloads one content after the other from a server and its object stores. Use it as an async context manager.
+
+    Each of `CONNECTIONS` downloads at a time has a client of its own: a shared pool looks at all of its connections for
+    each request, which takes as long as the request.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._http = server.keyless(CONNECTIONS)
+        self._http = server.keyless(1)
 
     async def __aenter__(self) -> Self:
         return self

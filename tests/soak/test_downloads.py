@@ -16,6 +16,8 @@ from tests.daemon.conftest import Bench
 
 KILLS = 40
 SMALL, LARGE = 400, 8
+CHANGES = 20
+"""How many files change between two kills."""
 
 CONFIG = """projects = ["team/p"]
 [sync]
@@ -80,7 +82,8 @@ def test_killed_downloads_end_as_undisturbed_ones_do(bench: Bench) -> None:
     killed = 0
     for _ in range(int(os.environ.get("SOAK_KILLS", KILLS))):
         killed += kill_sometime(bench, draw)
-        change(bench, draw)
+        for _ in range(CHANGES):
+            change(bench, draw)
     print(f"killed {killed} times")
     assert killed
     faults.clear()
