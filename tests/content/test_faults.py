@@ -92,7 +92,8 @@ def test_what_an_ended_process_has_left_is_continued(rig, run, ranges, monkeypat
     write = Part.write
 
     def fail(part, piece):
-        if part.expected == len(BIG) and part.size + len(piece) > 300_000:
+        if part.expected == len(BIG):
+            write(part, piece[:200_000])
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         write(part, piece)
 
