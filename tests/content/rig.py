@@ -13,7 +13,10 @@ from mirror.remote.client import Server
 from mirror.sandbox import Sandbox, World
 from mirror.store import contents
 from mirror.store.contents import Selection
+from mirror.store.records import ProjectKey
 from mirror.store.store import Store
+from mirror.sync.context import Context, Scope
+from mirror.sync.project import sync_project
 from mirror.sync.writer import Writer
 from tests.sync.rig import HASTY, Rig
 
@@ -29,15 +32,16 @@ class ContentRig(Rig):
 
     def pull(self, selection: Selection = EVERYTHING, *, listed: bool = True, retry: bool = False) -> Outcome:
         """Pull the lists of files and then what is missing of their content; `retry` does not wait for failed ones."""
-        if listed:
-            self.sync(files=True)
-        return asyncio.run(self._pull(selection, retry))
+        return asyncio.run(self._pull(selection, listed, retry))
 
-    async def _pull(self, selection: Selection, retry: bool) -> Outcome:
+    async def _pull(self, selection: Selection, listed: bool, retry: bool) -> Outcome:
         server = Server(self.sandbox.url, self.sandbox.key, timeout=self.timeout, retry=HASTY)
         store = Store.open(self.home)
         writer = Writer(store, publish_interval=3600)
         try:
+            if listed:
+                # In one process, as `mirror sync` does it: to open the store twice would take most of the time.
+                await sync_project(Context(server, writer, Scope(files=True)), ProjectKey("team", "p"))
             if retry:
                 await writer.write(contents.retry_now)
             outcome = await pull(server, writer, selection)
