@@ -109,6 +109,14 @@ class Control:
                 raise SyncError("the daemon is of an older version that cannot remove anything; restart it")
             self._check(answer)
 
+    def collect(self, grace: float, *, dry_run: bool) -> dict[str, int]:
+        """Delete content that nothing has named for `grace` seconds; a dry run only looks. Returns what it found."""
+        with self._client(None) as client:
+            answer = client.post("/gc", json={"grace": grace, "dry_run": dry_run})
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                raise SyncError("the daemon is of an older version that stores no content; restart it")
+            return dict(self._check(answer))
+
     def check(self) -> str | None:
         """Return the damage of the state file, which only the daemon can read; None if it is sound."""
         with self._client(None) as client:

@@ -1,9 +1,12 @@
-"""Files of a run. Their content is only on the server, and so is their list unless `sync.files` mirrors it."""
+"""Files of a run. Their list and their content come from the mirror if `sync.files` mirrors them, else the server."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,6 +19,7 @@ from mirror.protocol import METADATA
 from mirror.store.records import ProjectKey
 
 if TYPE_CHECKING:
+    from mirror.snapshot.files import Content
     from mirror.snapshot.snapshot import Address
 
 __all__ = ["File", "Files"]
@@ -34,6 +38,8 @@ class FileSource:
     """Returns the official client's run object. Raises CommError and MissingPackage."""
     pull_run: Callable[[], None]
     """Pulls the run into the mirror, after a write to the server."""
+    content: Callable[[str], Content | None] = lambda _: None
+    """Returns where the mirrored content of the file with this name is."""
 
     def on_server(self, names: Sequence[str], pattern: str | None = None, per_page: int = 50) -> list[dict[str, Any]]:
         """Return the server's records of the files with these names or this pattern. Raises CommError."""
@@ -107,8 +113,20 @@ class File:
         return self._node
 
     def read(self) -> bytes:
-        """Return its content. Raises CommError, also for a very large file; use `download` for those."""
+        """Return its content, from the mirror or from the server.
+
+        Raises CommError, also for a very large file that is not mirrored; use `download` for those.
+        """
+        if (mirrored := self._from.content(self.name)) is not None:
+            with suppress(FileNotFoundError):
+                return mirrored.path.read_bytes()
         return self._from.session.ask(lambda server: server.download(self._source))
+
+    @property
+    def local_path(self) -> Path | None:
+        """The mirrored content, a read-only file without an extension; None if only the server has it."""
+        mirrored = self._from.content(self.name)
+        return mirrored.path if mirrored is not None and mirrored.path.exists() else None
 
     @property
     def _source(self) -> str:
@@ -122,30 +140,42 @@ class File:
         exist_ok: bool = False,
         api: Any = None,  # noqa: ARG002
     ) -> TextIO:
-        """Download it into the folder `root` and open it for reading.
+        """Copy it from the mirror, or download it, into the folder `root` and open it for reading.
 
         An existing file is overwritten with `replace`, opened as it is with `exist_ok`, else refused. `api` is only
         accepted for compatibility with the official client. Raises ArgumentError for an existing file and for a name
         that leads out of `root`, CommError, and StoreError.
         """
         folder = Path(root).resolve()
+        if "\0" in self.name:
+            raise ArgumentError(f"{self.name!r} is not a possible file name; it was not downloaded")
         target = (folder / self.name).resolve()
-        if not target.is_relative_to(folder):
+        if not target.is_relative_to(folder) or target == folder:
             raise ArgumentError(f"{self.name!r} leads out of {root}; it was not downloaded")
-        if target.exists() and not replace:
-            if exist_ok:
-                return target.open(encoding="utf-8")
-            raise ArgumentError(f"{target} exists; use replace=True to overwrite it, or exist_ok=True to keep it")
-        scratch = target.with_name(f".{target.name}.part")
         try:
+            if target.exists() and not replace:
+                if exist_ok:
+                    return target.open(encoding="utf-8")
+                raise ArgumentError(f"{target} exists; use replace=True to overwrite it, or exist_ok=True to keep it")
+            # A short name: that of the file may be as long as names can be.
+            scratch = target.with_name(f".{uuid.uuid4().hex}.part")
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._from.session.ask(lambda server: server.download_to(self._source, scratch))
-            scratch.replace(target)
+            try:
+                self._copy_to(scratch)
+                scratch.replace(target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            return target.open(encoding="utf-8")
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
-        finally:
-            scratch.unlink(missing_ok=True)
-        return target.open(encoding="utf-8")
+
+    def _copy_to(self, target: Path) -> None:
+        mirrored = self._from.content(self.name)
+        if mirrored is not None:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(mirrored.path, target)
+                return
+        self._from.session.ask(lambda server: server.download_to(self._source, target))
 
     def delete(self) -> None:
         """Delete it on the server, then from the mirror's list. Raises CommError and MissingPackage."""

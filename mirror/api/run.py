@@ -29,7 +29,7 @@ __all__ = ["Run"]
 class Run(EditableRun, Shown):
     """A mirrored run, with the interface of the official client's `Run`.
 
-    Reading needs no network, except for the content of files and, if they are not mirrored, `files` and `metadata`.
+    Reading needs no network, except for `files`, their content and `metadata` if these are not mirrored.
     `update` sends changes (of `config`, `summary`, `tags`, `notes`, `name`, `group`, `job_type`, `description`) to the
     server, then pulls them into the mirror.
     """
@@ -121,7 +121,7 @@ class Run(EditableRun, Shown):
         return Files(self, self._file_source, mirrored, names or [], pattern, per_page)
 
     def file(self, name: str) -> File:
-        """Return one file on the server. Raises CommError if there is none with this name."""
+        """Return one file of the run. Raises CommError if there is none with this name."""
         found = self.files([name])
         if not len(found):
             raise CommError(f"{self._address} has no file {name}", FileNotFoundError(name))
@@ -167,7 +167,8 @@ class Run(EditableRun, Shown):
 
     @property
     def _file_source(self) -> FileSource:
-        return FileSource(self._api.session, self._address, lambda: self._official, self._pull_written)
+        content = partial(self._page.snapshot.file_content, self._address)
+        return FileSource(self._api.session, self._address, lambda: self._official, self._pull_written, content)
 
     # Writing
 

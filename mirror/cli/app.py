@@ -48,6 +48,7 @@ COMMANDS = {
     "verify": ("mirror.cli.verify", "verify"),
     "backup": ("mirror.cli.backup", "backup"),
     "restore": ("mirror.cli.backup", "restore"),
+    "gc": ("mirror.cli.gc", "gc"),
     "open": ("mirror.cli.open", "open_page"),
     "env": ("mirror.cli.env", "env"),
     "demo": ("mirror.cli.demo", "demo"),

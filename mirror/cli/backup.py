@@ -87,7 +87,7 @@ def _check_free(given: Invocation) -> None:
 def _described(summary: Summary) -> str:
     runs = f"{summary.runs:,} {'run' if summary.runs == 1 else 'runs'}"
     rows = f"{summary.history_rows:,} history {'row' if summary.history_rows == 1 else 'rows'}"
-    return f"{runs}, {rows}, {_megabytes(summary.bytes)} in {_files(summary.segments + 1)}"
+    return f"{runs}, {rows}, {_megabytes(summary.bytes)} in {_files(summary.segments + summary.contents + 1)}"
 
 
 def _megabytes(count: int) -> str:

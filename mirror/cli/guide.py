@@ -16,7 +16,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Look around": ("projects", "runs", "show", "keys", "diff", "open"),
     "Query, draw and export": ("query", "shell", "history", "table", "plot", "export", "env"),
     "Change runs": ("update",),
-    "Health": ("status", "log", "doctor", "verify", "backup", "restore"),
+    "Health": ("status", "log", "doctor", "verify", "backup", "restore", "gc"),
 }
 
 EXAMPLES: Mapping[str, tuple[str, str]] = {
@@ -68,6 +68,7 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "verify": ("mirror verify my-team/vision", "mirror verify my-team/vision --deep --repair"),
     "backup": ("mirror backup /backups/wandb", "MIRROR_HOME=/srv/wandb mirror backup /backups/wandb"),
     "restore": ("mirror restore /backups/wandb", "MIRROR_HOME=/srv/wandb mirror restore /backups/wandb"),
+    "gc": ("mirror gc --dry-run", "mirror gc --grace 0s"),
     "open": ("mirror open", "mirror open --print"),
     "env": ('eval "$(mirror env)"', "mirror env --key"),
     "demo": ("mirror demo", "mirror demo --keep"),

@@ -91,7 +91,7 @@ def status(
 
 def _found(given: Invocation, paths: Sequence[str]) -> dict[str, Any]:
     """Everything that the page shows, as the documented JSON."""
-    from mirror.query.status import project_status, runs_set_aside, wide_faults
+    from mirror.query.status import content_status, project_status, runs_set_aside, wide_faults
 
     settings, config_error = _settings(given)
     daemon, projects = _daemon(given), project_status(given.home.published)
@@ -106,6 +106,7 @@ def _found(given: Invocation, paths: Sequence[str]) -> dict[str, Any]:
         "problems": _problems(daemon, projects),
         "projects": projects,
         "set_aside": [run for run in runs_set_aside(given.home.published) if run["run"].rpartition("/")[0] in chosen],
+        "files": content_status(given.home.published),
         "wide_faults": [fault for fault in wide_faults(given.home.published) if fault["project"] in chosen],
     }
 
@@ -272,12 +273,41 @@ def _page(found: dict[str, Any]) -> str:
         lines += ["", *_table(COLUMNS, [_row(project) for project in found["projects"]])]
     if faults := found["wide_faults"]:
         lines += ["", *(f'relation "{fault["project"]}": {one_line(fault["fault"])}' for fault in faults)]
+    if files := found["files"]:
+        lines += ["", *_files(files)]
     if aside := found["set_aside"]:
         rows = [_aside(run) for run in aside[:MOST_SET_ASIDE]]
         lines += ["", *_table(("to retry", "attempts", "next try", "error"), rows)]
         if len(aside) > MOST_SET_ASIDE:
             lines.append(f"... and {len(aside) - MOST_SET_ASIDE:,} more; --json has all of them")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _files(files: dict[str, Any]) -> list[str]:
+    """Return the lines about the content of files."""
+    last, failed = files["last"] or {}, files["failed"]
+    left = [
+        f"{last[name]:,} left out by sync.{setting}"
+        for name, setting in (("beyond_run", "files_max"), ("beyond_budget", "files_budget"))
+        if last.get(name)
+    ]
+    lines = ["; ".join([f"files    {files['files']:,} stored ({_size(files['bytes'])})", *left])]
+    if last.get("error"):
+        lines.append(f"problem  files are not downloaded: {one_line(last['error'])}")
+    if failed:
+        rows: list[tuple[str, ...]] = [
+            (
+                f"{one['run']}: {one_line(one['file'])}",
+                f"{one['attempts']:,}",
+                f"{one['next_try_at']:%Y-%m-%d %H:%M:%S}" if one["next_try_at"] else "",
+                one_line(one["error"]),
+            )
+            for one in failed[:MOST_SET_ASIDE]
+        ]
+        lines += ["", *_table(("files to retry", "attempts", "next try", "error"), rows)]
+        if len(failed) > MOST_SET_ASIDE:
+            lines.append(f"... and {len(failed) - MOST_SET_ASIDE:,} more; --json has all of them")
+    return lines
 
 
 def _aside(run: dict[str, Any]) -> tuple[str, ...]:

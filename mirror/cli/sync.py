@@ -19,8 +19,9 @@ from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from mirror.content.pull import Outcome
     from mirror.settings.settings import Settings
-    from mirror.sync.context import Progress
+    from mirror.sync.context import Context, Progress
     from mirror.sync.preview import Preview
     from mirror.sync.targets import Pattern, Target
 
@@ -38,6 +39,9 @@ Limit = Annotated[
     str | None,
     typer.Option("--timeout", metavar="TIME", help="Wait at most this long, such as 30s or 10m, then exit with 4."),
 ]
+
+MOST_FAILED = 10
+"""How many files that could not be downloaded are named."""
 
 MOST_NAMED = 3
 """How many projects with the same error are named."""
@@ -175,6 +179,7 @@ def _work(
         return
     results: list[dict[str, Any]] = []
     marked: list[Target] = []
+    downloads: list[Outcome] = []
     with bars() as progress:
         if control is not None:
             for event in control.work(action, paths, since=since, timeout=limit):
@@ -183,12 +188,19 @@ def _work(
                     results = event["results"]
         else:
             results = asyncio.run(
-                _work_here(given, settings, patterns, action, progress, marked, wait=wait, since=since, limit=limit)
+                _work_here(
+                    *(given, settings, patterns, action, progress, marked, downloads),
+                    everything=not paths,
+                    wait=wait,
+                    since=since,
+                    limit=limit,
+                )
             )
     if not wait:
         _report_marked(given, marked, paths)
         return
-    _report(results)
+    worst = _report_downloads(downloads)
+    _report(results, worst)
 
 
 async def _work_here(
@@ -198,12 +210,17 @@ async def _work_here(
     action: str,
     progress: Progress,
     marked: list[Target],
+    downloads: list[Outcome],
     *,
+    everything: bool,
     wait: bool,
     since: datetime | None,
     limit: float | None,
 ) -> list[dict[str, Any]]:
-    """Sync or flush in this process, without a daemon. Without `wait`, add what is mirrored of them to `marked`."""
+    """Sync or flush in this process, without a daemon. Without `wait`, add what is mirrored of them to `marked`.
+
+    The outcome of downloading files is added to `downloads`.
+    """
     from mirror.sync import targets
     from mirror.sync.session import open_context
 
@@ -224,12 +241,45 @@ async def _work_here(
                         raise next(iter(failed.values()))
                     return []
                 results = await engine.sync(opened, expanded, afresh=action == "flush", since=since)
+                downloads.append(await _download(opened, settings, expanded, everything=everything))
         except TimeoutError:
             await opened.writer.publish()
             raise TimedOut(
                 f"not done after {limit:g} s; what was committed stays, the next sync continues the work"
             ) from None
     return [result.as_json() for result in [*results, *targets.not_listed(failed)]]
+
+
+async def _download(opened: Context, settings: Settings, done: Sequence[Target], *, everything: bool) -> Outcome:
+    """Download the content of files that the config selects, of everything or of these projects."""
+    from mirror.content.pull import pull, selection_of
+
+    projects = None if everything else {target.project for target in done}
+    outcome = await pull(opened.server, opened.writer, selection_of(settings.sync), projects=projects)
+    await opened.writer.publish()
+    return outcome
+
+
+def _report_downloads(downloads: Sequence[Outcome]) -> ExitCode:
+    """Print what was downloaded, and what failed; return the exit code for it."""
+    worst = ExitCode.DONE
+    for outcome in downloads:
+        if outcome.stored:
+            say(
+                f"files: {_some(outcome.stored, 'file', 'files')} ({outcome.downloaded_bytes / 1e6:,.1f} MB downloaded)"
+            )
+        for left, setting in ((outcome.beyond_run, "files_max"), (outcome.beyond_budget, "files_budget")):
+            if left:
+                say(f"files: {_some(left, 'file', 'files')} left out by sync.{setting}")
+        for path, error in list(outcome.failed.items())[:MOST_FAILED]:
+            warn(f"{path} failed, will be retried: {error}")
+        if len(outcome.failed) > MOST_FAILED:
+            warn(f"{len(outcome.failed) - MOST_FAILED:,} more files failed; `mirror status` has them")
+        if outcome.error:
+            warn(f"files are not downloaded: {outcome.error}")
+        if outcome.failed or outcome.error:
+            worst = ExitCode.FAILED
+    return worst
 
 
 def _report_marked(given: Invocation, marked: Sequence[Target], paths: Sequence[str]) -> None:
@@ -315,9 +365,8 @@ async def _previews(given: Invocation, paths: Sequence[str], since: datetime | N
     return [*previews, *not_listed]
 
 
-def _report(results: Sequence[dict[str, Any]]) -> None:
-    """Print one line per project, then the errors; the exit code is the highest of theirs."""
-    worst = ExitCode.DONE
+def _report(results: Sequence[dict[str, Any]], worst: ExitCode) -> None:
+    """Print one line per project, then the errors; the exit code is the highest of theirs and `worst`."""
     failed: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         if result["error"]:

@@ -8,6 +8,7 @@
     POST /publish                          publish everything that is committed, now
     POST /mend   {"paths": [...]}          repair inconsistencies in the store
     POST /forget {"paths": [...]}          remove projects and runs from the mirror
+    POST /gc     {"grace", "dry_run"}      delete content that nothing has named for `grace` seconds
     POST /check                            check that the state file on disk can be read
     POST /reload                           read the config again
     POST /stop                             stop as on SIGTERM
@@ -22,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -99,6 +101,7 @@ def application(daemon: Daemon) -> Starlette:
             route("/publish", socket.publish, "POST"),
             route("/mend", socket.mend, "POST"),
             route("/forget", socket.forget, "POST"),
+            route("/gc", socket.collect, "POST"),
             route("/check", socket.check, "POST"),
             route("/reload", socket.reload, "POST"),
             route("/stop", socket.stop, "POST"),
@@ -166,6 +169,19 @@ class _Socket:
             return {"forgotten": paths}
 
         return await _answered(forget())
+
+    async def collect(self, request: Request) -> Response:
+        """POST /gc."""
+        try:
+            body = await request.json()
+            grace, dry_run = float(body["grace"]), bool(body.get("dry_run", False))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return JSONResponse({**_BAD_BODY, "message": 'send a JSON object such as {"grace": 86400}'}, 400)
+
+        async def collect() -> dict[str, Any]:
+            return asdict(await self._daemon.collect(grace, dry_run=dry_run))
+
+        return await _answered(collect())
 
     async def check(self, _: Request) -> Response:
         """POST /check."""

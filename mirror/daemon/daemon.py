@@ -10,13 +10,15 @@ import socket
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror import serve
+from mirror.content.pull import selection_of
 from mirror.daemon import configuration, health, logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
+from mirror.daemon.downloads import Downloads
 from mirror.daemon.notify import Notifier
 from mirror.daemon.outcomes import Ledger, stamp
 from mirror.daemon.passes import Passes
@@ -36,6 +38,7 @@ from mirror.settings import settings as config
 from mirror.settings.home import Home
 from mirror.settings.socket_path import address
 from mirror.store import console
+from mirror.store.contents import Garbage
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync import removal, targets
@@ -91,6 +94,7 @@ class Daemon:
         self._passes = Passes(lambda: self._context, self._clients, self._ledger, self._tasks.crashed)
         self._publishing = Publishing(context.writer, self._tasks.crashed)
         self._sign_in = SignIn(self._clients)
+        self._downloads = Downloads(self._clients, context.writer, lambda: selection_of(self._settings.sync))
         self._local = Watch(context.writer, settings)
         self._page = Listener(
             home,
@@ -120,6 +124,7 @@ class Daemon:
             self._tasks.keep("config watch", self._watch_config)
             self._tasks.keep("publishing", self._publish_regularly)
             self._tasks.keep("local runs", self._local.run)
+            self._tasks.keep("files", self._downloads.run)
             self._tasks.keep("pulse", pulse.run)
             self._notifier.ready()
             self._schedule.start()
@@ -183,6 +188,7 @@ class Daemon:
             *problems.of_writer(writer.failure, writer.busy_seconds, utc_now()),
             *problems.of_schedule(self._schedule.late()),
             *problems.of_jobs(self._ledger.down),
+            *problems.of_downloads(self._downloads.error),
             *problems.of_surroundings(self._local, self._page.status()["error"], logs.problem()),
         ]
 
@@ -206,6 +212,7 @@ class Daemon:
             **self._ledger.as_json(),
             "error": self._search.error,
             "local": self._local.status(),
+            "files": self._downloads.status(),
             "http": self._page.status(),
             "problems": [problem.as_json() for problem in self._problems()],
             "writer_busy_s": round(self._context.writer.busy_seconds, 3),
@@ -277,6 +284,7 @@ class Daemon:
             *(self._passes.run(target, afresh=afresh, since=since, progress=progress) for target in wanted)
         )
         await self._context.writer.publish()
+        self._downloads.wake()
         return [*results, *targets.not_listed(failed)]
 
     async def publish(self) -> None:
@@ -306,6 +314,11 @@ class Daemon:
             log.info("removed from the mirror: %s", ", ".join(target.paths()))
         await self._context.writer.maintain()
         await self._context.writer.publish()
+
+    async def collect(self, grace: float, *, dry_run: bool) -> Garbage:
+        """Delete content that nothing has named for `grace` seconds; a dry run only looks."""
+        self._refuse_when_stopping()
+        return await self._context.writer.collect(timedelta(seconds=grace), dry_run=dry_run)
 
     async def check(self) -> str | None:
         """Return the damage of the state file, or None. Raises SyncError if the writer is busy for too long."""
@@ -367,6 +380,7 @@ class Daemon:
             sharing=sharing(settings),
         )
         await self._page.listen_on(settings.http.listen)
+        self._downloads.wake()
         log.info("config applied: %s", ", ".join(settings.projects) or "local runs only")
         return True
 
@@ -380,6 +394,7 @@ class Daemon:
         """Run one pass; return True if a run of the project is running."""
         result = await self._passes.run(Target(project), afresh=False)
         await self._publishing.if_due()
+        self._downloads.wake()
         return result.live > 0
 
     async def _publish_regularly(self) -> None:

@@ -10,7 +10,7 @@ from mirror.local.watch import Watch
 from mirror.store.records import ProjectKey
 from mirror.sync.writer import Failure
 
-KINDS = ("config", "projects", "publish", "writer", "schedule", "jobs", "local", "page", "log")
+KINDS = ("config", "projects", "publish", "writer", "schedule", "jobs", "local", "files", "page", "log")
 """Every kind of problem. Its message stays the same while the problem lasts."""
 
 STUCK = 600.0
@@ -62,6 +62,12 @@ def of_jobs(down: Mapping[str, str]) -> Iterable[Problem]:
     """Yield the parts of the daemon that crashed and have not recovered."""
     for what, error in down.items():
         yield Problem("jobs", GRAVE, f"{what} keeps crashing ({error}) and is started again each time")
+
+
+def of_downloads(error: str | None) -> Iterable[Problem]:
+    """Yield why the content of files is not downloaded."""
+    if error:
+        yield Problem("files", SLIGHT, f"files are not downloaded: {error}")
 
 
 def of_surroundings(local: Watch, page: str | None, log: str | None) -> Iterable[Problem]:

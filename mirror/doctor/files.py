@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mirror.control import Control
-from mirror.doctor import segments
+from mirror.doctor import contents, segments
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import PUBLISH_AGAIN, MirrorError, StoreBusy, StoreError
 from mirror.settings.home import Home
@@ -36,6 +36,7 @@ def check(home: Home, settings: Settings) -> Iterator[Finding]:
     yield from _state(home)
     yield from _published(home, settings)
     yield from segments.check(home)
+    yield from contents.check(home)
     yield from _aside(home)
     yield _space(home)
 
@@ -73,8 +74,9 @@ def _permissions(home: Home) -> Iterator[Finding]:
 
 
 def _shared(home: Home, wanted: Sharing) -> Finding:
-    """Check that those who may read the mirror by `publish.mode` reach the published file and the segments."""
+    """Check that those who may read the mirror by `publish.mode` reach the published file, segments and contents."""
     paths = [path for path in (home.published, *home.history.rglob("*.parquet")) if path.exists()]
+    paths += home.blobs.glob("??/*")
     wrong = [path for path in paths if _differs(path, wanted)]
     if wrong:
         return fail("sharing", f"{len(wrong)} files, such as {wrong[0]}, do not have publish.mode", "run `mirror sync`")

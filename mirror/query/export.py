@@ -35,6 +35,12 @@ RELATIONS = {
     "metric_definitions": "entity, project, run_id, key",
 }
 
+# Views over history and files, which can be exported by name.
+DERIVED = {
+    "media": "entity, project, run_id, key, step, item",
+    "histograms": "entity, project, run_id, key, step, bin",
+}
+
 Runs = Sequence[tuple[Project, str]]
 Report = Callable[[str, int], None]
 """Called with the name of each written file or table, and its number of rows."""
@@ -63,12 +69,12 @@ def to_file(
     Replaces an older file. Raises UsageError for a relation that there is not, naming the nearest.
     """
     with opened(home) as connection:
-        if relation in RELATIONS:
+        if relation in RELATIONS or relation in DERIVED:
             query = _rows(relation, chosen, runs)
         else:
             known = _wide(connection, chosen)
             if relation not in known:
-                raise UsageError(f"--relation {relation}: {nearest_of(relation, [*RELATIONS, *known])}")
+                raise UsageError(f"--relation {relation}: {nearest_of(relation, [*RELATIONS, *DERIVED, *known])}")
             condition, params = scope((), "w", runs)
             query = f"SELECT * FROM {identifier(relation)} AS w WHERE {condition}", params
         report(file.name, _write(connection, file.resolve(), kind, *query))
@@ -78,7 +84,7 @@ def relation_of(file: Path, relation: str | None) -> str:
     """The relation to write to a file: as given, else the one that the file is called after. Raises UsageError."""
     if relation is not None:
         return relation
-    if file.stem in RELATIONS:
+    if file.stem in RELATIONS or file.stem in DERIVED:
         return file.stem
     raise UsageError(f"{file} holds one relation: add --relation NAME, such as runs, history or summary_values")
 
@@ -131,7 +137,7 @@ def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: S
 def _rows(relation: str, chosen: Sequence[Project], runs: Runs) -> tuple[str, list[str]]:
     """SQL for the rows of a relation to export, in order, and its parameters."""
     condition, params = scope(chosen, "t", () if relation == "projects" else runs)
-    return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {RELATIONS[relation]}", params
+    return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {(RELATIONS | DERIVED)[relation]}", params
 
 
 def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[str]:

@@ -42,8 +42,9 @@ _OURS = re.compile(
 )
 _OPTIONS = "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
 _PARTITION = ("entity", "project")
-# One is relative to now, and would soon be wrong in a file; the other joins three columns, and segments do not have it.
-_LEFT_OUT = ("lag_s", "run_path")
+# The first is relative to now, and would soon be wrong in a file; the second joins three columns, and segments do not
+# have it; the third is a place on this machine.
+_LEFT_OUT = ("lag_s", "run_path", "local_path")
 
 
 @dataclass(frozen=True)

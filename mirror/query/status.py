@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirror.snapshot import files, wide
 from mirror.snapshot import projects as snapshot
-from mirror.snapshot import wide
 from mirror.snapshot.connection import opened
 
 if TYPE_CHECKING:
@@ -42,6 +42,18 @@ def runs_set_aside(published: Path, most: int = 1000) -> list[dict[str, Any]]:
     Ordered by next_try_at. Empty if nothing was mirrored yet. Raises StoreError if the file cannot be read.
     """
     return _read(published, lambda connection: snapshot.runs_set_aside(connection, most))
+
+
+def content_status(published: Path, most: int = 1000) -> dict[str, Any] | None:
+    """What is mirrored of the content of files: files, bytes, last, failed; None if nothing is.
+
+    `last` is the outcome of the last round, `failed` the files that will be retried. Raises StoreError if the file
+    cannot be read.
+    """
+    if not published.exists():
+        return None
+    with opened(published) as connection:
+        return files.content_status(connection, most)
 
 
 def wide_faults(published: Path) -> list[dict[str, Any]]:

@@ -109,9 +109,10 @@ class Server:
         self.clock = ServerClock()
         self._reader = Reader(self.base_url, key_source)
         self._retry = retry or RetryPolicy()
+        self._auth = httpx.BasicAuth("api", key)
         self._http = httpx.AsyncClient(
             verify=_certificates(),
-            auth=httpx.BasicAuth("api", key),
+            auth=self._auth,
             timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS), pool=None),
             limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
             headers={"User-Agent": f"wandb-mirror/{VERSION}", "Accept-Encoding": "gzip"},
@@ -273,13 +274,14 @@ class Server:
                 raise type(failure)(failure.message, failure.exc)
             del self._resting[host]
 
-    def _count(self, operation: str) -> None:
+    def count(self, operation: str) -> None:
+        """Count a request."""
         self.requests[operation] += 1
         if (counted := _counted.get()) is not None:
             counted[operation] += 1
 
     async def _download(self, address: str, sink: Callable[[bytes], object], most_bytes: int | None) -> None:
-        self._count("file")
+        self.count("file")
         # The address without its query: that holds the signature, which is a credential of its own.
         shown = address.partition("?")[0]
         size = 0
@@ -316,7 +318,7 @@ class Server:
         self, client: httpx.AsyncClient, method: str, address: str, **options: Any
     ) -> AsyncIterator[httpx.Response]:
         """Open a response. Connecting, sending and the response head share one timeout, however slowly they drip."""
-        async with asyncio.timeout(CONNECT_SECONDS + 2 * self._timeout) as clock:
+        async with asyncio.timeout(self.patience) as clock:
             async with client.stream(method, address, **options) as answer:
                 clock.reschedule(None)
                 yield answer
@@ -327,25 +329,57 @@ class Server:
         async with aclosing(answer.aiter_bytes()) as pieces:  # type: ignore[type-var]  # httpx gives a generator
             async for piece in pieces:
                 sink(piece)
-                if time.monotonic() - began > self._timeout + answer.num_bytes_downloaded / SLOWEST:
-                    raise httpx.ReadTimeout("the answer comes too slowly", request=answer.request)
+                self.check_speed(began, answer)
+
+    def check_speed(self, began: float, answer: httpx.Response) -> None:
+        """Raise ReadTimeout if a body, which began to arrive at this time, comes too slowly."""
+        if time.monotonic() - began > self._timeout + answer.num_bytes_downloaded / SLOWEST:
+            raise httpx.ReadTimeout("the answer comes too slowly", request=answer.request)
 
     def _without_key(self) -> httpx.AsyncClient:
-        """Return a client without the API key: storage refuses a second credential, and its host may be anybody's."""
         if self._keyless is None:
             # A connection serves one file after another, and another one is opened only if none is free.
-            self._keyless = httpx.AsyncClient(
-                verify=_certificates(),
-                mounts=stream_transport.mounts(_certificates()),
-                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS), pool=None),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=STORAGE_CONNECTIONS),
-                follow_redirects=True,
-                headers={"User-Agent": f"wandb-mirror/{VERSION}"},
-            )
+            mounts = stream_transport.mounts(_certificates())
+            self._keyless = self.keyless(STORAGE_CONNECTIONS, mounts)
         return self._keyless
 
+    def keyless(
+        self, connections: int | None, mounts: Mapping[str, httpx.AsyncBaseTransport] | None = None
+    ) -> httpx.AsyncClient:
+        """Return a new client without the API key: storage refuses a second credential, and its host may be anybody's.
+
+        The caller closes it.
+        """
+        return httpx.AsyncClient(
+            verify=_certificates(),
+            mounts=mounts,
+            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS), pool=None),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            follow_redirects=True,
+            headers={"User-Agent": f"wandb-mirror/{VERSION}"},
+        )
+
+    @property
+    def auth(self) -> httpx.BasicAuth:
+        """The API key, for addresses of this server only."""
+        return self._auth
+
+    def is_own(self, address: str) -> bool:
+        """Return True for an address of this server that carries no signature, and so needs the key."""
+        own, other = urlsplit(self.base_url), urlsplit(address)
+        return (own.scheme, own.netloc) == (other.scheme, other.netloc) and not other.query
+
+    @property
+    def patience(self) -> float:
+        """Seconds for connecting, sending and the head of an answer together."""
+        return CONNECT_SECONDS + 2 * self._timeout
+
+    def retry_wait(self, attempt: int) -> float:
+        """Return the seconds to wait after this many failures."""
+        return self._retry.wait(attempt)
+
     async def _attempt(self, operation: str, body: bytes, path: str = "graphql") -> dict[str, Any]:
-        self._count(operation)
+        self.count(operation)
         address, headers = f"{self.base_url}/{path}", {"Content-Type": "application/json"}
         content = bytearray()
 

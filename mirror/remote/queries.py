@@ -97,6 +97,18 @@ def file_lists(count: int) -> str:
     )
 
 
+def content_addresses(count: int) -> str:
+    """Return the query for the addresses of some files of each of `count` runs, and what the server says of them."""
+    return _aliased(
+        "MirrorContents",
+        count,
+        "$names{i}: [String]",
+        "files(names: $names{i}, first: $first) {{ edges {{ node {{ "
+        "id name directUrl url(upload: false) sizeBytes mimetype updatedAt md5 }} }} }}",
+        "$first: Int",
+    )
+
+
 def log_lines(count: int, fields: str, counted: str, *, heads: bool) -> str:
     """Return the query for a page of the console of each of `count` runs, with `counted` and, with `heads`, line 0."""
     head = f"head: logLines(first: 1, {CONSOLE_PAGES}: true) {{{{ edges {{{{ node {{{{ {fields} }}}} }}}} }}}}"

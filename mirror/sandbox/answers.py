@@ -76,14 +76,19 @@ def file_answer(content: bytes, media_type: str, wanted: str | None) -> Response
 def truncated(answer: Response) -> Response:
     """Return the answer with half of its body, and a matching length."""
     body = bytes(answer.body)
-    return Response(body[: len(body) // 2], answer.status_code, media_type=answer.media_type)
+    return Response(body[: len(body) // 2], answer.status_code, _kept(answer), answer.media_type)
+
+
+def _kept(answer: Response) -> dict[str, str]:
+    """Return the headers of an answer whose body is sent in another way."""
+    return {name: value for name, value in answer.headers.items() if name not in ("content-length", "content-type")}
 
 
 class Dripping(Response):
     """An answer that is sent byte by byte, with `seconds` before each."""
 
     def __init__(self, answer: Response, seconds: float) -> None:
-        super().__init__(bytes(answer.body), answer.status_code, media_type=answer.media_type)
+        super().__init__(bytes(answer.body), answer.status_code, _kept(answer), answer.media_type)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -101,7 +106,7 @@ class Torn(Response):
     """An answer whose connection is reset after half of the body."""
 
     def __init__(self, answer: Response) -> None:
-        super().__init__(bytes(answer.body), answer.status_code, media_type=answer.media_type)
+        super().__init__(bytes(answer.body), answer.status_code, _kept(answer), answer.media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the head and half of the body, then abort."""

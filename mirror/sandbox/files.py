@@ -8,6 +8,7 @@ import mimetypes
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class StoredFile:
         """The MIME type that object stores guess from the name."""
         return mimetypes.guess_type(self.name)[0] or "application/octet-stream"
 
-    @property
+    @cached_property
     def md5(self) -> str:
         """The MD5 digest in Base64."""
         return base64.b64encode(hashlib.md5(self.content, usedforsecurity=False).digest()).decode()

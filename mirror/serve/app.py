@@ -1,7 +1,7 @@
 """The endpoint itself: `POST /graphql` from the mirror, everything else from the real server.
 
 Official clients read the same here as from the server. Changes are forwarded to the real server, or refused; so are
-requests for what the mirror does not hold: the content of files, artifacts, sweeps, console logs, other projects.
+requests for what the mirror does not hold: content of files, artifacts, sweeps, console logs, other projects.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mirror.errors import CommError, MirrorError
-from mirror.protocol import METADATA
 from mirror.serve import documents
 from mirror.serve.context import Context, RunPath
 from mirror.serve.documents import Malformed, NotServed, Operation, ServerKnowsBetter, Write
-from mirror.serve.files import metadata
+from mirror.serve.files import content
 from mirror.serve.guard import KeyGuard
 from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
 from mirror.serve.pages import continues_list
@@ -135,10 +134,13 @@ class Endpoint:
     async def rest(self, request: Request) -> Response:
         """Handle /files/: files of runs, and the streams that runs log to."""
         if request.method in ("GET", "HEAD"):
-            content = await self._in_pool(partial(self._file, request.path_params["path"]))
-            if content is not None:
-                return Response(content, media_type="application/json")
-            return await self._forward(request, b"", "file content is only on the server")
+            content, changed_since = await self._in_pool(partial(self._file, request.path_params["path"]))
+            if content is None:
+                return await self._forward(request, b"", "the content of this file is not mirrored")
+            if changed_since:
+                with suppress(CommError):
+                    return await self._send(request, b"")
+            return content
         return await self._write(request, await _body(request), b"")
 
     async def _answer(
@@ -218,15 +220,15 @@ class Endpoint:
                 raise refusal(error) from error
         return _json({"errors": errors, "data": data} if errors else {"data": data})
 
-    def _file(self, path: str) -> bytes | None:
-        """Return the content of a file; None if the mirror does not hold it."""
+    def _file(self, path: str) -> tuple[Response | None, bool]:
+        """Return a file, None if the mirror does not hold it, and whether files of its run were changed since."""
         entity, _, rest = path.partition("/")
         project, _, rest = rest.partition("/")
         run_id, _, name = rest.partition("/")
-        if name != METADATA:
-            return None
+        run = (entity, project, run_id)
         with self.snapshots.connection(SECONDS) as connection:
-            return metadata(connection, entity, project, run_id)
+            found = content(connection, run, name)
+        return found, found is not None and self.touched.when(run) is not None
 
     async def _exported_to(self, request: Request, body: bytes) -> int | None:
         """Return the last step that the server has exported of a history; None if it has none, or does not answer."""

@@ -1,4 +1,4 @@
-"""The file lists of runs in W&B's form, and the content of `wandb-metadata.json`, the one file that is mirrored."""
+"""The file lists of runs in W&B's form, and the content of files that is mirrored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import orjson
+from starlette.responses import FileResponse, Response
 
 from mirror.protocol import METADATA
 from mirror.serve import runs
@@ -18,6 +19,13 @@ from mirror.snapshot.paths import Project
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+_HARMLESS = {
+    # Files of runs may be pages with scripts, which must not act for the mirror's own page on this port.
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
 
 Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]
@@ -56,7 +64,7 @@ def page(run: Source, context: Context, _field: Field, arguments: Arguments) -> 
         found, more = [node][start : start + most], False
     folder = f"/files/{quote('/'.join(path_of(run)))}"
     for node in found:
-        path = f"{folder}/{quote(node['name'])}"
+        path = f"{folder}/{_quoted(node['name'])}"
         node["url"], node["directUrl"] = f"{context.base_url}{path}", f"{context.base_url}{context.sign(path)}"
     edges = [{"node": node, "cursor": cursor("files", place)} for place, node in enumerate(found, start=start + 1)]
     return connection(edges, start, more=more)
@@ -69,10 +77,19 @@ def url(file: Source, _context: Context, _field: Field, arguments: Arguments) ->
     return file["url"]
 
 
-def metadata(connection: DuckDBPyConnection, entity: str, project: str, run_id: str) -> bytes | None:
-    """Return the content of a run's wandb-metadata.json; None if it is not mirrored."""
-    text = files.metadata_of(connection, Project(entity, project), run_id)
-    return text.encode() if text else None
+def content(connection: DuckDBPyConnection, run: tuple[str, str, str], name: str) -> Response | None:
+    """Return the content of a file, or the part of it that a Range header asks for; None if it is not mirrored."""
+    found = files.content(connection, run, name)
+    if found is not None and found.path.exists():
+        return FileResponse(found.path, headers=_HARMLESS, media_type=found.mimetype or "application/octet-stream")
+    if name == METADATA and (text := files.metadata_of(connection, Project(*run[:2]), run[2])):
+        return Response(text.encode(), media_type="application/json")
+    return None
+
+
+def _quoted(name: str) -> str:
+    """Return a name for an address. Clients resolve the parts `.` and `..` of a path unless they are encoded."""
+    return "/".join(part.replace(".", "%2E") if part in (".", "..") else quote(part) for part in name.split("/"))
 
 
 def _listed(run: Source, context: Context) -> int | None:

@@ -56,6 +56,11 @@ class Home:
         return self.data / "history"
 
     @property
+    def blobs(self) -> Path:
+        """The folder of file content, each stored once by its digest."""
+        return self.data / "blobs"
+
+    @property
     def socket(self) -> Path:
         """The daemon's control socket."""
         return self.data / "mirror.sock"

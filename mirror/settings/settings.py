@@ -14,7 +14,7 @@ from mirror.settings import values
 from mirror.settings.credentials import netrc_path
 from mirror.settings.file import ConfigFile
 from mirror.settings.home import Home
-from mirror.settings.values import DEFAULT_BASE_URL, Impossible, base_url, quoted
+from mirror.settings.values import DEFAULT_BASE_URL, FileChoice, Impossible, base_url, quoted
 
 
 def _about(read: Callable[[object], Any], shown: str, help_text: str) -> dict[str, Any]:
@@ -63,7 +63,20 @@ class SyncSettings:
         False, values.switch, "false", "also pull each run's wandb-metadata.json: host, hardware; one file per run"
     )
     console: bool = _setting(False, values.switch, "false", "also mirror the console output of runs")
-    files: bool = _setting(False, values.switch, "false", "also mirror the list of each run's files, without content")
+    files: FileChoice = field(
+        default_factory=FileChoice,
+        metadata=_about(
+            values.files,
+            "false",
+            'also mirror files of runs: "list", "content", or globs of names such as ["*.json", "media/**"]',
+        ),
+    )
+    files_max: int = _setting(
+        1_000_000_000, values.size, '"1GB"', 'most bytes of files to download per run; "" for no limit'
+    )
+    files_budget: int = _setting(
+        100_000_000_000, values.size, '"100GB"', 'most bytes of file content in the mirror; "" for no limit'
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ DEFAULT_BASE_URL = "https://api.wandb.ai"
 STORAGE_VERSIONS = ("v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 _LONGEST = 3650 * 86400.0
 _NAME = r"[^/\\#?%:*\[\s][^/\\#?%:*\[\x00-\x1f]{0,127}"
@@ -72,6 +74,38 @@ def count(value: object) -> int:
     if result < 1 or result != int(result):
         raise Impossible(f'must be a positive count such as 8, "100k" or "10M", not {shown(value)}')
     return int(result)
+
+
+def size(value: object) -> int:
+    """Read a number of bytes such as "500MB" or "1.5GB"; "" means no limit and returns 0."""
+    if value == "":
+        return 0
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?(kB|MB|GB|TB)", value) if isinstance(value, str) else None
+    result = int(float(match[1]) * _BYTES[match[2]]) if match else 0
+    if not result:
+        raise Impossible(f'must be a size such as "500MB" or "1GB", or "" for no limit, not {shown(value)}')
+    return result
+
+
+@dataclass(frozen=True)
+class FileChoice:
+    """What to mirror of the files of runs: their lists, and the content of those whose name matches a glob."""
+
+    listed: bool = False
+    globs: tuple[str, ...] = ()
+
+
+def files(value: object) -> FileChoice:
+    """Read false, "list" (or true), "content", or a list of globs of the names whose content is wanted, too."""
+    if isinstance(value, bool):
+        return FileChoice(listed=value)
+    if value in ("list", "content"):
+        return FileChoice(listed=True, globs=("*",) if value == "content" else ())
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+        raise Impossible(
+            f'must be false, "list", "content", or a list of globs such as ["*.json", "media/**"], not {shown(value)}'
+        )
+    return FileChoice(listed=True, globs=tuple(dict.fromkeys(value)))
 
 
 def base_url(value: object) -> str:

@@ -1,10 +1,12 @@
-"""The mirrored lists of runs' files. Of their content only that of `wandb-metadata.json` is mirrored."""
+"""The mirrored lists of runs' files, and where their content is, if it is mirrored."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mirror.snapshot.paths import Project
@@ -78,6 +80,66 @@ def page(
         [rid, *params, first + 1, start],
     ).fetchall()
     return [_node(*row) for row in rows[:first]], len(rows) > first
+
+
+@dataclass(frozen=True)
+class Content:
+    """The mirrored content of a file: where it is, its bytes and its MIME type."""
+
+    path: Path
+    size: int
+    mimetype: str | None
+
+
+def content(connection: DuckDBPyConnection, address: tuple[str, str, str], name: str) -> Content | None:
+    """The content of a file of a run, named by entity, project and run id; None if it is not mirrored.
+
+    Of an older snapshot it may have been deleted since; whoever opens it must expect that.
+    """
+    import duckdb
+
+    try:
+        rows = connection.execute(
+            "SELECT local_path, size, mimetype FROM files "
+            "WHERE entity = ? AND project = ? AND run_id = ? AND name = ? AND local_path IS NOT NULL",
+            [*address, name],
+        ).fetchall()
+    except duckdb.BinderException:
+        # The file was published by a version that did not mirror content.
+        return None
+    return Content(Path(rows[0][0]), rows[0][1], rows[0][2]) if rows else None
+
+
+def content_status(connection: DuckDBPyConnection, most: int) -> dict[str, Any] | None:
+    """What is mirrored of the content of files; None if nothing is, and nothing was tried.
+
+    `files` and `bytes` count content, once each; `last` is the outcome of the last round of downloads; `failed` has at
+    most `most` of the files that failed: file, run, error, attempts, next_try_at (naive UTC).
+    """
+    import duckdb
+
+    try:
+        count_stored, size = connection.execute(
+            "SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM store.contents"
+        ).fetchall()[0]
+        rows = connection.execute(
+            "SELECT r.entity || '/' || r.project || '/' || r.run_id, n.name, n.error, n.attempts, n.next_try_at "
+            "FROM store.content_names AS n JOIN store.run_records AS r ON r.rid = n.owner "
+            "WHERE n.kind = 'file' AND n.error IS NOT NULL ORDER BY n.next_try_at, 1, 2 LIMIT ?",
+            [most],
+        ).fetchall()
+        last = connection.execute("SELECT value FROM store.meta WHERE key = 'contents'").fetchall()
+    except (duckdb.CatalogException, duckdb.BinderException):
+        # The file was published by a version that did not mirror content.
+        return None
+    if not count_stored and not rows and not last:
+        return None
+    return {
+        "files": count_stored,
+        "bytes": size,
+        "last": json.loads(last[0][0]) if last else None,
+        "failed": [dict(zip(("run", "file", "error", "attempts", "next_try_at"), row, strict=True)) for row in rows],
+    }
 
 
 def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -263,6 +263,10 @@ class Snapshot:
             for line, at, level, text, label in found
         ]
 
+    def file_content(self, address: Address, name: str) -> files.Content | None:
+        """The mirrored content of a file of a run; None if it is not mirrored."""
+        return files.content(self.cursor, (address.entity, address.project, address.run_id), name)
+
     def files(self, rid: int, names: Sequence[str], pattern: str | None) -> list[dict[str, Any]] | None:
         """The selected files of a run in W&B's format, without URLs; None if the list of files is not mirrored."""
         count = files.count(self.cursor, rid)

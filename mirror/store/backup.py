@@ -1,7 +1,7 @@
-"""Copies a mirror to a folder and back: the published file, the segments that it lists, and the config.
+"""Copies a mirror to a folder and back: the published file, the segments and contents that it lists, and the config.
 
-A backup is a folder with `backup.json`, which has the config in it, a database, and `history/`. The database is the
-published file: a byte copy of the state, whose cursors belong to its data, so a mirror continues from it. Only
+A backup is a folder with `backup.json`, which has the config in it, a database, `history/` and `blobs/`. The database
+is the published file: a byte copy of the state, whose cursors belong to its data, so a mirror continues from it. Only
 `backup.json` is replaced, in one step; until then the folder still has the earlier backup.
 """
 
@@ -21,7 +21,8 @@ import duckdb
 
 from mirror.errors import StoreError, UsageError
 from mirror.settings.home import Home
-from mirror.store import aside, files, identity, segments
+from mirror.store import aside, contents, files, identity, segments
+from mirror.store.blobs import Blobs
 from mirror.store.database import log_files, opening_error, scan
 from mirror.version import VERSION
 
@@ -33,13 +34,17 @@ _COUNTS = "SELECT count(*), coalesce(sum(history_rows), 0)::BIGINT FROM main.run
 
 @dataclass(frozen=True)
 class Summary:
-    """What a backup has: runs, history rows, segments, the bytes of all its files, and those that were copied now."""
+    """What a backup has: runs, history rows, segments, the bytes of all its files, and those that were copied now.
+
+    `contents` counts the contents of files of runs.
+    """
 
     runs: int
     history_rows: int
     segments: int
     bytes: int
     copied_bytes: int
+    contents: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,10 @@ def make(home: Home, target: Path) -> Summary:
                 raise UsageError(f"{target} has a backup of another mirror; name another folder")
             scan(reader, reader.execute("SELECT current_database()").fetchall()[0][0])
             listed = _segments(reader)
+            held = _contents(reader)
             runs, rows = reader.execute(_COUNTS).fetchall()[0]
         copies, copied = _copy_segments(home.history, target / "history", listed, former)
+        copied += _copy_contents(Blobs(home.blobs), Blobs(target / "blobs"), held, "run `mirror verify --repair`")
         config = home.config.read_text(encoding="utf-8", errors="replace") if home.config.exists() else None
         manifest = _Manifest(
             *(_FORMAT, VERSION, datetime.now(UTC).isoformat(timespec="seconds"), born, runs, rows),
@@ -101,9 +108,9 @@ def make(home: Home, target: Path) -> Summary:
         ) from error
     finally:
         scratch.unlink(missing_ok=True)
-    _delete_unlisted(target, manifest)
-    total = size + sum(int(length) for length, _ in copies.values())
-    return Summary(runs, rows, len(copies), total, copied + size)
+    _delete_unlisted(target, manifest, held)
+    total = size + sum(int(length) for length, _ in copies.values()) + sum(held.values())
+    return Summary(runs, rows, len(copies), total, copied + size, len(held))
 
 
 def restore(source: Path, home: Home, *, replace: bool) -> Summary:
@@ -123,6 +130,10 @@ def restore(source: Path, home: Home, *, replace: bool) -> Summary:
             f"{home.data} has a mirror already; --replace replaces it, and keeps its databases in {aside.folder(home)}"
         )
     _check(source, manifest)
+    with _opened(source / manifest.database) as reader:
+        held = _contents(reader)
+    there_already = Blobs(source / "blobs")
+    _check_contents(there_already, held)
     try:
         home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         copied = 0
@@ -130,6 +141,7 @@ def restore(source: Path, home: Home, *, replace: bool) -> Summary:
             # One of this name may be there, and may be what was damaged.
             if not _has(home.history / path, length) or files.digest(home.history / path) != digest:
                 copied += _put(source / "history" / path, home.history / path)
+        copied += _copy_contents(there_already, Blobs(home.blobs), held, "nothing was restored")
         if manifest.config is not None and not home.config.exists():
             home.config.parent.mkdir(parents=True, exist_ok=True)
             home.config.write_text(manifest.config, encoding="utf-8")
@@ -140,7 +152,8 @@ def restore(source: Path, home: Home, *, replace: bool) -> Summary:
     except OSError as error:
         raise StoreError(f"{home.data} was not restored: {error.strerror or error}; restore again") from error
     total = home.state.stat().st_size + sum(int(length) for length, _ in manifest.segments.values())
-    return Summary(manifest.runs, manifest.history_rows, len(manifest.segments), total, copied)
+    counts = (manifest.runs, manifest.history_rows, len(manifest.segments))
+    return Summary(*counts, total + sum(held.values()), copied, len(held))
 
 
 def check_restored(home: Home, expected: Summary) -> None:
@@ -160,7 +173,8 @@ def _former(target: Path) -> _Manifest | None:
         if not target.is_dir():
             raise UsageError(f"{target} is not a folder")
         # A first backup that was interrupted leaves segments and unfinished files.
-        if any(entry.suffix not in (".part", ".duckdb") and entry.name != "history" for entry in target.iterdir()):
+        ours = ("history", "blobs")
+        if any(entry.suffix not in (".part", ".duckdb") and entry.name not in ours for entry in target.iterdir()):
             raise UsageError(f"{target} is not empty, and has no earlier backup; name an empty or a new folder")
     return former
 
@@ -237,6 +251,44 @@ def _copy_segments(
     return entries, copied
 
 
+def _contents(reader: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return the bytes of each content that something names, by digest."""
+    return contents.named(lambda sql: reader.execute(sql).fetchall())
+
+
+def _copy_contents(source: Blobs, target: Blobs, held: Mapping[str, int], advice: str) -> int:
+    """Copy the contents that are not there yet, each checked by its name. Returns how many bytes were copied."""
+    copied = 0
+    for digest, size in held.items():
+        if target.has(digest, size):
+            continue
+        scratch = target.part(digest)
+        scratch.unlink(missing_ok=True)
+        try:
+            files.copy(source.path(digest), scratch)
+            if files.digest(scratch) != digest:
+                raise StoreError(f"{source.path(digest)} is damaged; {advice}")
+            target.place(scratch, digest, size)
+        except FileNotFoundError as error:
+            raise StoreError(f"{source.path(digest)} is missing; {advice}") from error
+        finally:
+            scratch.unlink(missing_ok=True)
+        copied += size
+    return copied
+
+
+def _check_contents(blobs: Blobs, held: Mapping[str, int]) -> None:
+    """Compare each content of a backup with its name. Raises StoreError."""
+    for digest in held:
+        path = blobs.path(digest)
+        try:
+            same = files.digest(path) == digest
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read ({error.strerror}); nothing was restored") from error
+        if not same:
+            raise StoreError(f"{path} is damaged: it differs from its name; nothing was restored")
+
+
 def _write(target: Path, manifest: _Manifest) -> None:
     """Replace the manifest of a backup."""
     note = target / ".backup.json.part"
@@ -246,8 +298,12 @@ def _write(target: Path, manifest: _Manifest) -> None:
     files.sync_folder(target)
 
 
-def _delete_unlisted(target: Path, manifest: _Manifest) -> None:
-    """Delete the databases and segments of earlier backups that this one does not list."""
+def _delete_unlisted(target: Path, manifest: _Manifest, held: Mapping[str, int]) -> None:
+    """Delete the databases, segments and contents of earlier backups that this one does not list."""
+    blobs = Blobs(target / "blobs")
+    for blob in blobs.everything():
+        if blob.digest not in held:
+            blobs.remove(blob.digest)
     kept = {target / manifest.database, *(target / "history" / path for path in manifest.segments)}
     for path in [*target.glob("*.duckdb"), *target.glob(".*.part"), *(target / "history").rglob("*.parquet*")]:
         if path not in kept:

@@ -124,7 +124,7 @@ RELATIONS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "files": (
-        "One row per file of a run; the content stays on the server",
+        "One row per file of a run, and where its content is, if sync.files mirrors that",
         _RUN
         | {
             "name": "Name, including the folders within the run",
@@ -132,6 +132,36 @@ RELATIONS: dict[str, tuple[str, dict[str, str]]] = {
             "mimetype": "MIME type",
             "updated_at": "When it was last uploaded (UTC)",
             "md5": "Base64 of the MD5 digest",
+            "digest": "SHA-256 of the content; null if it is not in the mirror",
+            "local_path": "The content, a read-only file; null if it is not in the mirror",
+        },
+    ),
+    "media": (
+        "One row per image, video, table or other media file that was logged or is in the summary",
+        _RUN
+        | {
+            "key": _LOGGED["key"],
+            "step": "The step that it was logged at; null for a value of the summary",
+            "item": "Its place in a list of media, from 0",
+            "type": "image-file, video-file, audio-file, table-file, html-file, object3D-file, plotly-file or the like",
+            "caption": "Its caption",
+            "width": "Pixels",
+            "height": "Pixels",
+            "path": "Name of the file in the run, as in the relation files",
+            "digest": "SHA-256 of the content; null if it is not known",
+            "local_path": "The content, a read-only file; null if it is not in the mirror",
+        },
+    ),
+    "histograms": (
+        "One row per bin of a logged histogram",
+        _RUN
+        | {
+            "key": _LOGGED["key"],
+            "step": "The step that it was logged at",
+            "bin": "Number of the bin, from 0",
+            "low": "Lower edge of the bin",
+            "high": "Upper edge of the bin",
+            "count": "Number of values in the bin",
         },
     ),
     "run_changes": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from mirror.store import local, projects, rids, staging, wide
+from mirror.store import contents, local, projects, rids, staging, wide
 from mirror.store.database import Database
 from mirror.store.names import folded, identifier
 from mirror.store.records import ProjectKey
@@ -46,6 +46,7 @@ def project(tx: Transaction, key: ProjectKey) -> None:
     if number is None:
         return
     here = [key.entity, key.project]
+    contents.forget(tx, [rid for (rid,) in db.run(f"SELECT rid FROM store.run_records WHERE {_HERE}", here)])
     for table in _OF_RUNS:
         db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT rid FROM store.run_records WHERE {_HERE})", here)
     for table in ("system_values", "change_records", "local_files", "run_records"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mirror.store import columns, history, projects, refresh, rids, runs, staging
+from mirror.store import columns, contents, history, projects, refresh, rids, runs, staging
 from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey, RunRecord
 from mirror.store.transaction import Transaction
@@ -130,6 +130,7 @@ def forget(tx: Transaction, project: ProjectKey, run_id: str) -> None:
     runs.uncount(tx, number, rid)
     db.run("DELETE FROM store.system_values WHERE entity = ? AND project = ? AND run_id = ?", here)
     history.hide_segments(tx, project, run_id)
+    contents.forget(tx, [rid])
     for table in ("history_tail", "run_keys", *staging.TABLES, "run_history", "local_states", *EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     for table in ("leaves", "tag_positions", "run_records"):

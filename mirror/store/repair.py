@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from mirror.store import checks, columns, projects, refresh, rids, salvage, segment_checks, staging, views, wide
+from mirror.store import (
+    checks,
+    columns,
+    contents,
+    projects,
+    refresh,
+    rids,
+    salvage,
+    segment_checks,
+    staging,
+    views,
+    wide,
+)
+from mirror.store.blobs import Blobs
 from mirror.store.database import Database
 from mirror.store.leaves import INTEGER, LeafColumns, shown
 from mirror.store.records import ProjectKey
@@ -27,6 +40,7 @@ def mend(tx: Transaction, project: ProjectKey) -> list[str]:
     # The recorded digest of the views may be true although the views are not, so they are rebuilt in any case.
     db.run("DELETE FROM store.meta WHERE key = 'views'")
     done = _segments(tx, project)
+    done += contents.mend(tx, Blobs(folder.with_name("blobs")), project)
     views.recreate(db, folder)
     done += _single_runs(tx, project)
     done += _owners(tx)

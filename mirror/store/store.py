@@ -22,6 +22,7 @@ from mirror.store import (
     backup,
     blocks,
     compact,
+    contents,
     digests,
     identity,
     migrations,
@@ -34,6 +35,8 @@ from mirror.store import (
     views,
     wide,
 )
+from mirror.store.blobs import Blobs
+from mirror.store.contents import Garbage
 from mirror.store.database import (
     Database,
     disk_full,
@@ -59,6 +62,9 @@ _RECOVERIES = 3
 RETIRED_GRACE = timedelta(hours=24)
 """How long a reader may keep a published file open after its segments were merged."""
 
+UNNAMED_INTERVAL = 3600.0
+"""Seconds between two looks for content that nothing names any more."""
+
 
 class Store:
     """Has the state file open for one writer; readers use the published copy.
@@ -71,6 +77,7 @@ class Store:
         self.tail_values = tail_values
         self.retired_grace = RETIRED_GRACE
         self.sharing: Sharing | None = None
+        self.blobs = Blobs(home.blobs)
         self._storage_version = storage_version
         self._lock = threading.RLock()
         self._changed = True
@@ -78,6 +85,7 @@ class Store:
         self._skipped_wide: set[ProjectKey] = set()
         self._must_reopen = False
         self._upgraded = False
+        self._unnamed_noted = -UNNAMED_INTERVAL
         self._published: tuple[int, int, int] | None = None
         self._db: Database
         self._descriptor: int
@@ -174,8 +182,23 @@ class Store:
                 sorting.sort(self._db)
                 changed = True
             digests.fill(self._db, self.home.history)
+            if time.monotonic() - self._unnamed_noted > UNNAMED_INTERVAL:
+                self._unnamed_noted = time.monotonic()
+                changed |= contents.note_unnamed(self._db)
             self._changed |= changed
             return changed
+
+    def collect(self, grace: timedelta, *, dry_run: bool = False) -> Garbage:
+        """Delete content that nothing has named for `grace`, and publish before. A dry run only looks."""
+        with self._lock, self._guarded():
+            if dry_run:
+                return contents.garbage(self._db, self.blobs, grace)
+            self._changed |= contents.note_unnamed(self._db)
+            self.publish()
+            deleted = contents.delete_unnamed(self._db, self.blobs, grace)
+            self._changed |= deleted.deleted > 0
+            found = contents.added(deleted, contents.delete_leftovers(self._db, self.blobs, grace))
+            return contents.added(found, contents.kept(self._db))
 
     def publish(self) -> Published | None:
         """Publish everything that is committed. Returns None if it is published already.
@@ -197,6 +220,7 @@ class Store:
             self._published = publish.fingerprint(self.home.published)
             self._changed = False
             segments.delete_retired(self._db, self.home.history, self.retired_grace)
+            contents.delete_unnamed(self._db, self.blobs, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
 
     def share(self, sharing: Sharing | None) -> None:
@@ -205,6 +229,7 @@ class Store:
         if sharing is not None:
             try:
                 sharing.apply(self.home)
+                self.blobs.share(sharing)
             except OSError as error:
                 raise StoreError(f"{self.home.data} cannot be shared as publish.mode asks: {reason(error)}") from error
 

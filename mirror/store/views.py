@@ -30,7 +30,9 @@ def recreate(db: Database, history_folder: Path) -> bool:
 
     Call it within a transaction whenever segments changed, and after each migration.
     """
-    texts = sqlfiles.read("views") | {"history": history(db, history_folder)}
+    blobs = literal(f"{history_folder.with_name('blobs')}/")
+    texts = {name: text.replace("{blobs}", blobs) for name, text in sqlfiles.read("views").items()}
+    texts["history"] = history(db, history_folder)
     others = _digest([*(text for name, text in texts.items() if name != "history"), repr(comments.RELATIONS)])
     wanted = f"{others} {_digest([texts['history']])}"
     made = db.run("SELECT value FROM store.meta WHERE key = 'views'")

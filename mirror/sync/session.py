@@ -36,7 +36,7 @@ def scope_of(settings: Settings) -> Scope:
         sync.reconcile_interval,
         sync.metadata,
         sync.console,
-        sync.files,
+        sync.files.listed,
     )
 
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from mirror.errors import MirrorError, StoreError, one_line
 from mirror.store import repair
+from mirror.store.blobs import Blobs
+from mirror.store.contents import Garbage
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey, Published
 from mirror.store.sharing import Sharing
@@ -68,6 +70,15 @@ class Writer:
     def spool(self) -> Path:
         """The folder for temporary files of a pass; emptied when the store is opened."""
         return self._store.spool
+
+    @property
+    def blobs(self) -> Blobs:
+        """The folder of file content."""
+        return self._store.blobs
+
+    async def collect(self, grace: timedelta, *, dry_run: bool = False) -> Garbage:
+        """Delete content that nothing has named for `grace`; a dry run only looks."""
+        return await self._in_thread(lambda store: store.collect(grace, dry_run=dry_run))
 
     async def read(self, question: Callable[[Database], Result]) -> Result:
         """Return what a function that only reads finds in the store."""

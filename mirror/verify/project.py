@@ -15,8 +15,9 @@ from mirror.remote.client import NotFound, Server
 from mirror.remote.errors import NoProject
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.runs import PageSize
-from mirror.store import checks, projects, segment_checks
+from mirror.store import checks, contents, projects, segment_checks
 from mirror.store import reader as store
+from mirror.store.blobs import Blobs
 from mirror.store.damage import Damage
 from mirror.store.reader import Mirrored, Reader
 from mirror.store.records import KnownRun, RunRecord
@@ -124,6 +125,9 @@ class _Verification:
         broken = segment_checks.segment_damage(reader, folder, self.project)
         checks.lay_history(reader, folder, broken)
         damage = list(broken.values())
+        if not self.run_ids:
+            blobs = Blobs(reader.home.blobs)
+            damage += contents.damage(reader, blobs, self.project, deep=self.verdict.deep).values()
         values = keys = 0
         for counted in checks.history(reader, self.project, names):
             values += counted.values

@@ -71,7 +71,9 @@ def test_every_setting_is_read(home: Home) -> None:
         system_metrics = true
         metadata = true
         console = true
-        files = true
+        files = ["*.json", "media/**"]
+        files_max = "1.5MB"
+        files_budget = ""
         [store]
         tail_values = "100k"
         [publish]
@@ -84,7 +86,8 @@ def test_every_setting_is_read(home: Home) -> None:
     settings = load(home, {})
     assert settings.projects == ("team/vision", "team/*", "team/vis-*")
     assert dataclasses.astuple(settings.server) == ("http://localhost:8080", 90.0, 3)
-    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), True, True, True, True)
+    switches = (True, True, True, (True, ("*.json", "media/**")), 1_500_000, 0)
+    assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), *switches)
     assert (settings.store.tail_values, settings.publish.min_interval) == (100_000, 0.0)
     assert (settings.publish.storage_version, settings.http.listen) == ("v1.2.0", "")
 
@@ -130,6 +133,22 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
     [
         ('[sync]\nintervall = "5m"', 'line 2: sync.intervall: unknown key, did you mean "interval"?'),
         ('[sync]\n# timeout\ntimeout = "5s"', 'line 3: sync.timeout: unknown key, did you mean "server.timeout"?'),
+        (
+            '[sync]\nfiles = "all"',
+            'line 2: sync.files: must be false, "list", "content", or a list of globs such as ["*.json", "media/**"], not "all"',
+        ),
+        (
+            "[sync]\nfiles = []",
+            'line 2: sync.files: must be false, "list", "content", or a list of globs such as ["*.json", "media/**"], not []',
+        ),
+        (
+            '[sync]\nfiles_max = "1 gig"',
+            'line 2: sync.files_max: must be a size such as "500MB" or "1GB", or "" for no limit, not "1 gig"',
+        ),
+        (
+            "[sync]\nfiles_budget = 5",
+            'line 2: sync.files_budget: must be a size such as "500MB" or "1GB", or "" for no limit, not 5',
+        ),
         ("\n[synk]\n", 'line 2: synk: unknown key, did you mean "sync"?'),
         ('project = ["a/b"]', 'line 1: project: unknown key, did you mean "projects"?'),
         ("zzz = 1", "line 1: zzz: unknown key, known: projects, server, sync, store, publish, http, local"),

@@ -88,7 +88,20 @@ def events(answer):
 
 
 def test_the_page_lists_every_object():
-    status = {"status", "budget", "publications", "project", "count", "crash", "local", "http", "pass", "problem"}
+    status = {
+        "status",
+        "budget",
+        "publications",
+        "project",
+        "count",
+        "crash",
+        "local",
+        "files",
+        "round",
+        "http",
+        "pass",
+        "problem",
+    }
     assert set(TABLES) == status | {"result", "file", "refusal"}
     assert len(EVENTS) == 9
 

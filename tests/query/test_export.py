@@ -137,7 +137,10 @@ def test_one_relation_goes_to_one_file(mirror: Any, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["-o", "x.csv"], "x.csv holds one relation: add --relation NAME, such as runs, history or summary_values"),
-        (["-o", "x.csv", "--relation", "histry"], "--relation histry: did you mean history or history_keys?"),
+        (
+            ["-o", "x.csv", "--relation", "histry"],
+            "--relation histry: did you mean history or history_keys or histograms?",
+        ),
         (["-o", "x", "--relation", "runs"], "--relation goes with -o FILE.parquet or FILE.csv"),
         (["-o", "x.csv", "--format", "parquet"], "x.csv is called .csv, and --format says parquet: give one of them"),
     ],

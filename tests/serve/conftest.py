@@ -33,9 +33,9 @@ class Address:
 class Served(Bench):
     """A home whose daemon serves the mirror."""
 
-    def configure_http(self, projects: str, writes: str = "pass", sync: str = "") -> None:
+    def configure_http(self, projects: str, writes: str = "pass", sync: str = "", files: str = "true") -> None:
         http = f'[http]\nlisten = "127.0.0.1:0"\nwrites = "{writes}"\n'
-        often = '[sync]\ninterval = "1s"\nlive_interval = "300ms"\nsystem_metrics = true\nfiles = true\n'
+        often = f'[sync]\ninterval = "1s"\nlive_interval = "300ms"\nsystem_metrics = true\nfiles = {files}\n'
         self.configure(text=f'projects = {projects}\n{often}{sync}[publish]\nmin_interval = "200ms"\n{http}')
 
     @property

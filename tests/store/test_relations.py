@@ -88,7 +88,30 @@ CONTRACT = {
         "hidden": "BOOLEAN",
     },
     "history_x": {**RUN, "key": TEXT, "x_key": TEXT, "x": REAL, "step": WHOLE, "value": REAL},
-    "files": {**RUN, "name": TEXT, "size": WHOLE, "mimetype": TEXT, "updated_at": TIME, "md5": TEXT},
+    "files": {
+        **RUN,
+        "name": TEXT,
+        "size": WHOLE,
+        "mimetype": TEXT,
+        "updated_at": TIME,
+        "md5": TEXT,
+        "digest": TEXT,
+        "local_path": TEXT,
+    },
+    "media": {
+        **RUN,
+        "key": TEXT,
+        "step": WHOLE,
+        "item": WHOLE,
+        "type": TEXT,
+        "caption": TEXT,
+        "width": WHOLE,
+        "height": WHOLE,
+        "path": TEXT,
+        "digest": TEXT,
+        "local_path": TEXT,
+    },
+    "histograms": {**RUN, "key": TEXT, "step": WHOLE, "bin": WHOLE, "low": REAL, "high": REAL, "count": REAL},
 }
 
 

@@ -18,7 +18,7 @@ export const FIELDS = [
 export const DOCUMENTS = ["config", "summary", "metadata"];
 const MISSING = {
   metadata: "No metadata is mirrored.",
-  files: "No list of files is mirrored. `files = true` in section [sync] of config.toml mirrors the lists, without the content.",
+  files: "No list of files is mirrored. `files = \"list\"` in section [sync] of config.toml mirrors the lists, `files = \"content\"` the content, too.",
   console: "No console is mirrored. `console = true` in section [sync] of config.toml mirrors it, if the run wrote any.",
   system: "No system metrics are mirrored. `system_metrics = true` in section [sync] of config.toml mirrors them.",
 };

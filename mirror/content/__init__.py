@@ -1,0 +1,1 @@
+"""Downloads the content of files beside the passes, each content once."""

@@ -1,0 +1,346 @@
+"""One round of downloads: everything that is wanted, listed and not here, with what failed before and is due again.
+
+For each file, its address is asked for with others of its project; then its content is received into a part, checked,
+moved to its place, and recorded. A process that is killed at any point leaves a part, which the next round continues,
+or content that the store does not list, which a collection deletes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mirror.content.part import Part, checkable
+from mirror.errors import AuthError, CommError, MirrorError, one_line
+from mirror.remote.client import Server
+from mirror.remote.contents import CONNECTIONS, Address, ContentClient, addresses
+from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
+from mirror.settings.settings import SyncSettings
+from mirror.store import console as stored_console
+from mirror.store import contents
+from mirror.store.contents import Failure, Selection, Wanted
+from mirror.store.database import disk_full
+from mirror.store.records import ProjectKey
+from mirror.store.transaction import Transaction
+from mirror.sync import plan
+from mirror.sync.context import utc_now
+from mirror.sync.writer import Writer
+
+log = logging.getLogger("mirror.content")
+
+RUNS_AT_ONCE = 100
+"""Runs whose missing files are looked up together."""
+
+FILES_AT_ONCE = 200
+"""Files whose addresses are asked for together: addresses expire, so not too early."""
+
+RUNS_OF_REQUEST = 25
+
+COMMIT_SECONDS = 2.0
+COMMIT_FILES = 500
+"""Finished files are recorded after this time, or when there are this many."""
+
+FINISHED = 10_000
+"""How many contents of this round are remembered, for equal ones that are looked up before they are recorded."""
+
+UNANSWERED = 2 * CONNECTIONS
+"""When this many downloads in a row get no answer, the server or its object store is failing, and the round ends."""
+
+
+@dataclass
+class Outcome:
+    """What a round did. `beyond_run` and `beyond_budget` count files that `files_max` and `files_budget` leave out."""
+
+    stored: int = 0
+    downloaded_bytes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    beyond_run: int = 0
+    beyond_budget: int = 0
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What is recorded for `mirror status`."""
+        return {
+            "at": utc_now().isoformat(timespec="seconds"),
+            "stored": self.stored,
+            "downloaded_bytes": self.downloaded_bytes,
+            "failed": len(self.failed),
+            "beyond_run": self.beyond_run,
+            "beyond_budget": self.beyond_budget,
+            "error": self.error,
+        }
+
+
+def selection_of(settings: SyncSettings) -> Selection:
+    """Return what the config wants."""
+    return Selection(settings.files.globs, settings.files_max, settings.files_budget)
+
+
+async def pull(
+    server: Server,
+    writer: Writer,
+    selection: Selection,
+    *,
+    projects: Collection[ProjectKey] | None = None,
+    on_stored: Callable[[Wanted], object] = lambda _: None,
+) -> Outcome:
+    """Download what is missing, of these projects or of all. A failure is recorded and in the outcome, never raised.
+
+    `on_stored` is called with each file that is here now.
+    """
+    one = _Round(server, writer, selection, on_stored)
+    if selection.globs:
+        try:
+            await one.run(projects)
+        except (MirrorError, OSError) as error:
+            one.outcome.error = one_line(str(error))
+    if projects is None:
+        with suppress(MirrorError):
+            # The same fault has ended the round.
+            await writer.write(lambda tx: contents.note_outcome(tx, one.outcome.as_json()))
+    return one.outcome
+
+
+class _Ended(MirrorError):
+    """Nothing more can be downloaded now."""
+
+
+class _Round:
+    def __init__(
+        self, server: Server, writer: Writer, selection: Selection, on_stored: Callable[[Wanted], object]
+    ) -> None:
+        self.server = server
+        self.writer = writer
+        self.blobs = writer.blobs
+        self.selection = selection
+        self.outcome = Outcome()
+        self._on_stored = on_stored
+        self._queue: asyncio.Queue[tuple[Wanted, Address] | None] = asyncio.Queue(2 * CONNECTIONS)
+        self._under_way: dict[tuple[str, int], list[Wanted]] = {}
+        self._finished: dict[tuple[str, int], str] = {}
+        self._held: list[tuple[Wanted, str]] = []
+        self._failed: list[Failure] = []
+        self._changed_lists: set[tuple[ProjectKey, str]] = set()
+        self._saved_at = time.monotonic()
+        self._saving = asyncio.Lock()
+        self._bytes = 0
+        self._unanswered = 0
+
+    async def run(self, projects: Collection[ProjectKey] | None) -> None:
+        now = utc_now()
+        numbers, self._bytes = await self.writer.read(
+            lambda db: (contents.wanting(db, self.selection, now, projects), contents.stored_bytes(db))
+        )
+        if not numbers:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CONNECTIONS):
+                    group.create_task(self._work())
+                await self._feed(numbers)
+                for _ in range(CONNECTIONS):
+                    await self._queue.put(None)
+        except* (MirrorError, OSError) as several:
+            raise several.exceptions[0] from None
+        finally:
+            await self._save()
+
+    async def _feed(self, numbers: Sequence[int]) -> None:
+        """Put the files of these runs into the queue, with their addresses."""
+        now = utc_now()
+        for first in range(0, len(numbers), RUNS_AT_ONCE):
+            some = numbers[first : first + RUNS_AT_ONCE]
+            files, (beyond, _) = await self.writer.read(
+                lambda db, some=some: contents.wanted(db, self.selection, now, some)  # type: ignore[misc]
+            )
+            self.outcome.beyond_run += beyond
+            missing = [file for file in files if not self._is_here(file)]
+            await self._save_if_due()
+            for batch in _batches(missing):
+                await self._feed_batch(batch)
+
+    def _is_here(self, file: Wanted) -> bool:
+        """Return True if equal content is stored already, under another name."""
+        digest = file.stored or self._finished.get((file.md5 or "", file.size))
+        if digest is None or not self.blobs.has(digest, file.size):
+            return False
+        self._note_held(file, digest)
+        return True
+
+    async def _feed_batch(self, batch: Sequence[Wanted]) -> None:
+        try:
+            found = await self._addresses(batch)
+        except (Unreachable, AuthError):
+            raise
+        except CommError as error:
+            for file in batch:
+                self._note_failure(file, f"its address could not be asked for: {error}")
+            return
+        for file in batch:
+            address = found.get((file.run_id, file.name))
+            if address is None:
+                self._changed_lists.add((file.project, file.run_id))
+                self._note_failure(file, "the server does not have it any more")
+                continue
+            # The server's word of this moment: the file may have changed since the list was pulled.
+            now = replace(file, size=address.size, md5=address.md5, updated_at=address.updated_at)
+            if self.selection.budget and self._bytes + now.size > self.selection.budget:
+                self.outcome.beyond_budget += 1
+            elif not self._is_here(now) and not self._joins(now):
+                self._bytes += now.size
+                await self._queue.put((now, address))
+        await self._save_if_due()
+
+    def _joins(self, file: Wanted) -> bool:
+        """Return True if equal content is being downloaded, which this file then has, too."""
+        if checkable(file.md5) is None:
+            return False
+        assert file.md5 is not None
+        same = self._under_way.setdefault((file.md5, file.size), [])
+        same.append(file)
+        return len(same) > 1
+
+    async def _addresses(self, batch: Sequence[Wanted]) -> dict[tuple[str, str], Address]:
+        names: dict[str, list[str]] = {}
+        for file in batch:
+            names.setdefault(file.run_id, []).append(file.name)
+        return await addresses(self.server, batch[0].project, names)
+
+    async def _work(self) -> None:
+        async with ContentClient(self.server) as client:
+            while (item := await self._queue.get()) is not None:
+                await self._download(client, *item)
+                await self._save_if_due()
+
+    async def _download(self, client: ContentClient, file: Wanted, address: Address) -> None:
+        """Download one file; a failure that concerns only this file is recorded."""
+        key = (file.md5 or "", file.size)
+        try:
+            done, digest = await self._fetch(client, file, address)
+        except (CommError, OSError) as error:
+            self._bytes -= file.size
+            same = self._under_way.pop(key, [file])
+            if isinstance(error, AuthError):
+                raise
+            if isinstance(error, OSError) and disk_full(error):
+                raise _Ended(f"no space left on the disk of {self.blobs.folder}; free some") from error
+            for one in same:
+                self._note_failure(one, str(error) if isinstance(error, CommError) else f"not written: {error}")
+            self._unanswered = self._unanswered + 1 if isinstance(error, Unreachable | Unanswered) else 0
+            if self._unanswered >= UNANSWERED:
+                raise _Ended(f"{self._unanswered} downloads in a row failed: {error}") from error
+            return
+        same = self._under_way.pop(key, [file])
+        self._unanswered = 0
+        self.outcome.downloaded_bytes += done.size
+        self._note_held(done, digest)
+        # If the file changed meanwhile, the others are not what it is now; the next round pulls them.
+        if (done.md5 or "", done.size) == key:
+            self._remember(key, digest)
+            for one in same[1:]:
+                self._note_held(one, digest)
+
+    def _remember(self, key: tuple[str, int], digest: str) -> None:
+        """Remember a content that is stored, until it is found in the store."""
+        if len(self._finished) >= FINISHED:
+            self._finished.clear()
+        if key[0]:
+            self._finished[key] = digest
+
+    async def _fetch(self, client: ContentClient, file: Wanted, address: Address) -> tuple[Wanted, str]:
+        """Put the content into its place; return what it is the content of, and its digest.
+
+        Once, an address that is refused, or a content that differs from what the server lists, is asked for again: the
+        address may have expired, the file may have changed.
+        """
+        for last in (False, True):
+            with Part(self.blobs.part(_part_name(file)), file.size, resumable=checkable(file.md5) is not None) as part:
+                try:
+                    await client.fetch(address.url, part)
+                    fault = part.fault(file.md5)
+                except NotFound:
+                    raise
+                except CommError as error:
+                    # Refused by the object store, or more bytes than listed.
+                    if last or isinstance(error, Unreachable | Unanswered):
+                        raise
+                    fault = str(error)
+                    if not isinstance(error, Refused):
+                        part.restart()
+                except OSError as error:
+                    if disk_full(error):
+                        # What is needed is space, and a part is no use without it.
+                        part.path.unlink(missing_ok=True)
+                    raise
+                else:
+                    if fault is None:
+                        await asyncio.to_thread(self.blobs.place, part.path, part.digest, part.size)
+                        return file, part.digest
+                    part.path.unlink(missing_ok=True)
+                    if last:
+                        raise CommError(f"the downloaded content {fault}; it may have changed meanwhile")
+            found = (await self._addresses([file])).get((file.run_id, file.name))
+            if found is None:
+                raise NotFound("the server does not have it any more")
+            address = found
+            file = replace(file, size=found.size, md5=found.md5, updated_at=found.updated_at)
+        raise AssertionError("unreachable")
+
+    def _note_held(self, file: Wanted, digest: str) -> None:
+        self.outcome.stored += 1
+        self._held.append((file, digest))
+        self._on_stored(file)
+
+    def _note_failure(self, file: Wanted, error: str) -> None:
+        reason = one_line(error)
+        self.outcome.failed[file.path] = reason
+        self._failed.append(Failure(file, reason, plan.retry_at(file.attempts, utc_now())))
+
+    async def _save_if_due(self) -> None:
+        due = len(self._held) + len(self._failed) >= COMMIT_FILES
+        if due or time.monotonic() - self._saved_at > COMMIT_SECONDS:
+            await self._save()
+
+    async def _save(self) -> None:
+        """Record the files that are done."""
+        async with self._saving:
+            held, self._held = self._held, []
+            failed, self._failed = self._failed, []
+            lists, self._changed_lists = self._changed_lists, set()
+            self._saved_at = time.monotonic()
+            if not held and not failed:
+                return
+
+            def write(tx: Transaction) -> None:
+                contents.save(tx, self.blobs, held, failed)
+                for project, run_id in sorted(lists, key=str):
+                    stored_console.forget_lists(tx, project, [run_id])
+
+            # A round that is cancelled must not lose what it has downloaded.
+            await asyncio.shield(self.writer.write(write))
+
+
+def _part_name(file: Wanted) -> str:
+    """A name for the part that only the same content of the same file gets."""
+    text = "\0".join((str(file.project), file.run_id, file.name, file.md5 or "", str(file.size)))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _batches(files: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    """Yield files of one project and of few runs, whose addresses are asked for together."""
+    batch: list[Wanted] = []
+    for file in files:
+        runs = {one.rid for one in batch}
+        full = len(batch) >= FILES_AT_ONCE or (file.rid not in runs and len(runs) >= RUNS_OF_REQUEST)
+        if batch and (full or batch[0].project != file.project):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch

@@ -1,0 +1,228 @@
+"""Downloads the content of files at signed addresses, through connections of its own, from any byte on.
+
+Passes and downloads do not wait for each other: these requests neither count against the server's quota nor take a
+place of `server.max_concurrency`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, Self
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from mirror.errors import CommError
+from mirror.remote import errors, queries
+from mirror.remote.client import Server
+from mirror.remote.errors import NotFound, Refused, TooMuch
+from mirror.remote.limits import retry_after
+from mirror.remote.run_records import moment
+from mirror.store.records import ProjectKey
+
+CONNECTIONS = 16
+"""Downloads at a time."""
+
+ATTEMPTS = 5
+"""How often in a row a download may fail to receive anything before it is given up for now."""
+
+PIECE = 512 << 10
+"""Bytes that are passed on at a time; this bounds the memory of a download."""
+
+
+class Sink(Protocol):
+    """Receives a content. `size` is how many of its bytes are there already, `expected` how many there should be.
+
+    One that is not `resumable` is restarted when a connection breaks off.
+    """
+
+    size: int
+    expected: int
+    resumable: bool
+
+    def write(self, piece: bytes | bytearray) -> None:
+        """Add the next bytes."""
+
+    def restart(self) -> None:
+        """Drop everything that was received: the server sends the content from its start."""
+
+
+class Outgrown(CommError):
+    """The server sends more bytes than it lists."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a content is, and what the server says of it now."""
+
+    url: str
+    size: int
+    mimetype: str | None
+    md5: str | None
+    updated_at: datetime | None
+
+
+Names = Mapping[str, Sequence[str]]
+
+
+async def addresses(server: Server, project: ProjectKey, names: Names) -> dict[tuple[str, str], Address]:
+    """Return the address of each of these files, named by run; files that do not exist any more are left out."""
+    variables: dict[str, Any] = {
+        "entity": project.entity,
+        "project": project.project,
+        "first": max(map(len, names.values()), default=0),
+    }
+    for index, (run_id, wanted) in enumerate(names.items()):
+        variables |= {f"run{index}": run_id, f"names{index}": list(wanted)}
+    document = queries.content_addresses(len(names))
+    data = await server.graphql("MirrorContents", document, variables, bulk=True)
+    found: dict[tuple[str, str], Address] = {}
+    for index, run_id in enumerate(names):
+        run = (data.get("project") or {}).get(f"r{index}") or {}
+        for edge in (run.get("files") or {}).get("edges") or ():
+            node = edge["node"]
+            url = node["directUrl"] or node["url"]
+            if url:
+                size = int(node["sizeBytes"] or 0)
+                found[run_id, node["name"]] = Address(
+                    url, size, node["mimetype"], node["md5"] or None, moment(node["updatedAt"])
+                )
+    return found
+
+
+class ContentClient:
+    """Downloads one content after the other from a server and its object stores. Use it as an async context manager.
+
+    Each of `CONNECTIONS` downloads at a time has a client of its own: a shared pool looks at all of its connections for
+    each request, which takes as long as the request.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._http = server.keyless(1)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def fetch(self, url: str, sink: Sink) -> None:
+        """Receive the rest of a content into the sink.
+
+        A connection that breaks off is opened again where it ended, as long as something arrives. Raises NotFound,
+        Refused (also for an address that has expired), Outgrown, another CommError, or OSError of the sink.
+        """
+        failed = 0
+        while True:
+            before = sink.size
+            try:
+                await self._receive(urljoin(f"{self._server.base_url}/", url), sink)
+            except _Broken as broken:
+                failed = 1 if sink.size > before else failed + 1
+                if not sink.resumable:
+                    sink.restart()
+                if failed >= ATTEMPTS:
+                    raise broken.failure from broken
+                await asyncio.sleep(max(self._server.retry_wait(failed - 1), broken.after or 0.0))
+            else:
+                return
+
+    async def _receive(self, address: str, sink: Sink) -> None:
+        # Without the query, which holds the signature: a credential of its own.
+        shown = address.partition("?")[0]
+        address = _exact(address)
+        start = sink.size
+        # The bytes as they are stored: their MD5 is what the server lists.
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        self._server.count("content")
+        try:
+            async with self._answer(address, headers) as answer:
+                self._check(answer, shown, sink)
+                await self._pass_on(answer, shown, sink)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise CommError(f"{shown!r} is not a valid file address", error) from error
+        except (httpx.HTTPError, TimeoutError) as error:
+            host = "://".join(urlsplit(address)[:2])
+            failure = error if isinstance(error, httpx.HTTPError) else httpx.ReadTimeout("no answer in time")
+            raise _Broken(errors.of_transport(host, urlsplit(address).path, failure)) from error
+
+    async def _pass_on(self, answer: httpx.Response, shown: str, sink: Sink) -> None:
+        """Pass on the body as it arrives. Digests of large contents are taken in threads, beside other downloads."""
+        began = time.monotonic()
+        received = bytearray()
+        try:
+            async for piece in answer.aiter_raw():
+                received += piece
+                if sink.size + len(received) > sink.expected:
+                    raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
+                self._server.bytes_received += len(piece)
+                self._server.check_speed(began, answer)
+                if len(received) >= PIECE:
+                    batch, received = received, bytearray()
+                    await _finished(asyncio.create_task(asyncio.to_thread(sink.write, batch)))
+        finally:
+            if sink.size + len(received) <= sink.expected:
+                sink.write(received)
+
+    @asynccontextmanager
+    async def _answer(self, address: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+        async with asyncio.timeout(self._server.patience) as clock:
+            # An address of the server itself, as it gives where it has no object store, needs the key.
+            auth = self._server.auth if self._server.is_own(address) else None
+            async with self._http.stream("GET", address, headers=headers, auth=auth) as answer:
+                clock.reschedule(None)
+                yield answer
+
+    def _check(self, answer: httpx.Response, shown: str, sink: Sink) -> None:
+        """Raise for an answer that is not the rest of the content, and restart the sink for all of it."""
+        status = answer.status_code
+        failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
+        if status == httpx.codes.PARTIAL_CONTENT and sink.size:
+            if answer.headers.get("content-range", "").startswith(f"bytes {sink.size}-"):
+                return
+            sink.restart()
+            raise _Broken(CommError(f"{shown}: the server sent another part than requested", failure))
+        if status == httpx.codes.OK:
+            if sink.size:
+                sink.restart()
+            return
+        if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and sink.size:
+            sink.restart()
+            raise _Broken(CommError(f"{shown} is shorter than before", failure))
+        if status == httpx.codes.NOT_FOUND:
+            raise NotFound(f"{shown} does not exist", failure)
+        if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            text = f"{shown} could not be downloaded ({status})"
+            raise _Broken(TooMuch(text, failure), retry_after(answer.headers))
+        raise Refused(f"{shown} was refused ({status})", failure)
+
+
+async def _finished(work: asyncio.Task[None]) -> None:
+    """Wait for work in a thread to its end, also when this task is cancelled: until then it uses the sink's file."""
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+def _exact(address: str) -> str:
+    """Return the address with `.` and `..` in its path encoded: they are parts of a name, and not to be resolved."""
+    path, mark, query = address.partition("?")
+    return re.sub(r"(?<=/)\.{1,2}(?=/|$)", lambda dots: "%2E" * len(dots[0]), path) + mark + query
+
+
+class _Broken(Exception):
+    """A download broke off; it may go on where it ended."""
+
+    def __init__(self, failure: CommError, after: float | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.after = after

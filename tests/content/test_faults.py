@@ -1,0 +1,271 @@
+"""What goes wrong with one file stops no other; it is named with its error, and tried again later."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from mirror.content import pull as pulling
+from mirror.content.part import Part
+from mirror.sandbox import app
+from mirror.sandbox.files import StoredFile
+from mirror.store.contents import Selection
+from tests.sync.test_passes import add
+
+GOOD = b"good" * 100
+BIG = os.urandom(600_000)
+
+
+@pytest.fixture
+def run(rig):
+    """A run with two files, of which `bad.bin` meets the fault."""
+    made = add(rig, "one")
+    made.add_file("good.txt", GOOD)
+    made.add_file("bad.bin", BIG)
+    return made
+
+
+@pytest.fixture
+def ranges(monkeypatch):
+    """The ranges of bytes that were asked for, in their order."""
+    asked = []
+    answer = app.file_answer
+
+    def record(content, media_type, wanted):
+        asked.append(wanted)
+        return answer(content, media_type, wanted)
+
+    monkeypatch.setattr(app, "file_answer", record)
+    return asked
+
+
+def failures(rig):
+    return rig.sql(
+        "select name, error, attempts, next_try_at > now()::timestamp from store.content_names where error is not null"
+    )
+
+
+@pytest.mark.parametrize("kind", ["expired", "truncated", "500", "503", "reset", "html"])
+def test_a_fault_that_passes_is_not_seen(rig, run, kind):
+    rig.sandbox.faults.add(kind, 1, "file", about="bad.bin", retry_after=0)
+    outcome = rig.pull()
+    assert (outcome.stored, outcome.failed, outcome.error) == (2, {}, None)
+    assert rig.files() == {"bad.bin": BIG, "good.txt": GOOD}
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("expired", "bad.bin was refused (403)"),
+        ("404", "bad.bin does not exist"),
+        ("truncated", "the downloaded content has 300,000 bytes instead of 600,000; it may have changed meanwhile"),
+        ("500", "bad.bin could not be downloaded (500)"),
+    ],
+)
+def test_a_fault_that_stays_is_named_and_tried_again_later(rig, run, kind, error):
+    rig.sandbox.faults.add(kind, None, "file", about="bad.bin", retry_after=0)
+    outcome = rig.pull()
+    assert outcome.failed.keys() == {"team/p/one: bad.bin"}
+    assert outcome.failed["team/p/one: bad.bin"].endswith(error)
+    assert rig.files() == {"bad.bin": None, "good.txt": GOOD}
+    assert failures(rig) == [("bad.bin", outcome.failed["team/p/one: bad.bin"], 1, True)]
+    rig.sandbox.faults.clear()
+    assert rig.pull().stored == 0, "not before its time"
+    assert rig.pull(retry=True).stored == 1
+    assert rig.files() == {"bad.bin": BIG, "good.txt": GOOD}
+    assert failures(rig) == []
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_ended(rig, run, ranges):
+    rig.sandbox.faults.add("reset", 2, "file", about="bad.bin")
+    assert rig.pull().failed == {}
+    assert rig.files()["bad.bin"] == BIG
+    starts = [int(wanted.removeprefix("bytes=").rstrip("-")) for wanted in ranges if wanted]
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1] < len(BIG)
+
+
+def test_what_an_ended_process_has_left_is_continued(rig, run, ranges, monkeypatch):
+    write = Part.write
+
+    def fail(part, piece):
+        if part.expected == len(BIG):
+            write(part, piece[:200_000])
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        write(part, piece)
+
+    monkeypatch.setattr(Part, "write", fail)
+    assert rig.pull().failed == {"team/p/one: bad.bin": "not written: [Errno 5] Input/output error"}
+    monkeypatch.setattr(Part, "write", write)
+    (part,) = rig.home.blobs.glob(".parts/*")
+    held = part.stat().st_size
+    assert 0 < held < len(BIG)
+    ranges.clear()
+    assert rig.pull(retry=True).failed == {}
+    assert ranges == [f"bytes={held}-"]
+    assert rig.files()["bad.bin"] == BIG
+
+
+def test_a_part_of_another_content_is_dropped(rig, run, monkeypatch):
+    write = Part.write
+
+    def fail(part, piece):
+        if part.expected == len(BIG):
+            write(part, b"x" * 1000)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        write(part, piece)
+
+    monkeypatch.setattr(Part, "write", fail)
+    assert len(rig.pull().failed) == 1
+    monkeypatch.setattr(Part, "write", write)
+    assert rig.pull(retry=True).failed == {}
+    assert rig.files()["bad.bin"] == BIG
+
+
+def test_a_server_without_ranges_sends_all_of_it_again(rig, run, monkeypatch):
+    answer = app.file_answer
+    monkeypatch.setattr(app, "file_answer", lambda content, media_type, _: answer(content, media_type, None))
+    rig.sandbox.faults.add("reset", 1, "file", about="bad.bin")
+    assert rig.pull().failed == {}
+    assert rig.files()["bad.bin"] == BIG
+
+
+def test_a_file_that_changed_since_it_was_listed_is_what_it_is_now(rig, run):
+    rig.sync(files=True)
+    run.add_file("bad.bin", b"another, and shorter")
+    run.add_file("good.txt", b"another, and longer" * 100)
+    assert rig.pull(listed=False).failed == {}
+    assert rig.files() == {"bad.bin": b"another, and shorter", "good.txt": b"another, and longer" * 100}
+    assert rig.pull().stored == 0
+
+
+@dataclass(frozen=True)
+class Mislabelled(StoredFile):
+    """A file whose content is not what the server lists."""
+
+    wrong: str = ""
+
+    @property
+    def md5(self) -> str:
+        return self.wrong
+
+
+def test_a_digest_that_does_not_fit_is_a_failure_and_nothing_is_stored(rig, run):
+    run.files["bad.bin"] = Mislabelled("bad.bin", BIG, run.clock.moment(), "1B2M2Y8AsgTpgAmY7PhCfg==")
+    outcome = rig.pull()
+    assert outcome.failed == {
+        "team/p/one: bad.bin": "the downloaded content has another MD5 digest than the server lists; it may have changed meanwhile"
+    }
+    assert rig.blobs() == [GOOD]
+    assert list(rig.home.blobs.glob(".parts/*")) == []
+
+
+@pytest.mark.parametrize("md5", ["", "d41d8cd98f00b204e9800998ecf8427e-3"])
+def test_a_file_without_a_digest_that_can_be_checked_is_stored_by_its_size(rig, run, md5):
+    run.files["bad.bin"] = Mislabelled("bad.bin", BIG, run.clock.moment(), md5)
+    rig.sandbox.faults.add("reset", 1, "file", about="bad.bin")
+    assert rig.pull().failed == {}
+    assert rig.files()["bad.bin"] == BIG
+    assert rig.pull().stored == 0
+
+
+def test_a_file_that_is_gone_has_its_list_pulled_again(rig, run):
+    rig.sync(files=True)
+    del run.files["bad.bin"]
+    assert rig.pull(listed=False).failed == {"team/p/one: bad.bin": "the server does not have it any more"}
+    assert rig.pull().failed == {}
+    assert rig.files() == {"good.txt": GOOD}
+
+
+def test_a_full_disk_ends_the_round_and_the_next_one_goes_on(rig, run, monkeypatch):
+    write = Part.write
+
+    def fail(part, piece):
+        if part.expected == len(BIG):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(part, piece)
+
+    monkeypatch.setattr(Part, "write", fail)
+    outcome = rig.pull()
+    assert outcome.error == f"no space left on the disk of {rig.home.blobs}; free some"
+    assert list(rig.home.blobs.glob(".parts/*")) == []
+    monkeypatch.setattr(Part, "write", write)
+    outcome = rig.pull()
+    assert (outcome.error, outcome.failed) == (None, {})
+    assert rig.files() == {"bad.bin": BIG, "good.txt": GOOD}
+
+
+HOSTILE = (
+    "../x",
+    "../../../../x",
+    "/etc/x",
+    "a\0b",
+    "n" * 300,
+    "Case.txt",
+    "case.txt",
+    "a//b",
+    ".",
+    "sp ace?#%.txt",
+    "ünï/☃.txt",
+)
+
+
+def test_no_name_leaves_the_folder(rig, tmp_path):
+    run = add(rig, "one")
+    wanted = {name: f"content of {name!r}".encode() for name in HOSTILE}
+    for name, content in wanted.items():
+        run.add_file(name, content)
+    outcome = rig.pull()
+    assert (outcome.failed, outcome.error) == ({}, None)
+    assert rig.files() == wanted
+    assert {path.name for path in tmp_path.iterdir()} == {"mirror"}
+    assert {path.name for path in (tmp_path / "mirror").iterdir()} == {
+        "state.duckdb",
+        "mirror.duckdb",
+        "history",
+        "blobs",
+    }
+
+
+def test_a_server_that_fails_ends_the_round_after_some_downloads(rig, monkeypatch):
+    monkeypatch.setattr(pulling, "UNANSWERED", 3)
+    run = add(rig, "one")
+    for number in range(40):
+        run.add_file(f"{number}.txt", str(number))
+    rig.sandbox.faults.add("503", None, "file", retry_after=0)
+    outcome = rig.pull()
+    assert outcome.error is not None
+    assert outcome.error.startswith("3 downloads in a row failed: ")
+    assert len(outcome.failed) < 40
+    rig.sandbox.faults.clear()
+    assert rig.pull(retry=True).failed == {}
+    assert len(rig.blobs()) == 40
+
+
+def test_a_run_gets_its_smallest_files_and_the_mirror_no_more_than_its_budget(rig):
+    for run_id, sizes in (("one", (10, 20, 30)), ("two", (11, 500))):
+        run = add(rig, run_id)
+        for size in sizes:
+            run.add_file(f"{size:03}.bin", bytes([size % 251]) * size)
+    outcome = rig.pull(Selection(("*",), most_of_run=30))
+    assert (outcome.stored, outcome.beyond_run, outcome.beyond_budget) == (3, 2, 0)
+    assert sorted(map(len, rig.blobs())) == [10, 11, 20]
+    outcome = rig.pull(Selection(("*",), budget=100))
+    assert (outcome.stored, outcome.beyond_run, outcome.beyond_budget) == (1, 0, 1)
+    assert sorted(map(len, rig.blobs())) == [10, 11, 20, 30]
+    assert rig.sql("select value from store.meta where key = 'contents'")[0][0].count('"beyond_budget": 1') == 1
+
+
+def test_globs_select_files_by_their_whole_names(rig):
+    run = add(rig, "one")
+    for name in ("a.json", "media/table/b.json", "media/images/c.png", "output.log"):
+        run.add_file(name, name)
+    assert rig.pull(Selection(("*.json", "media/images/**"))).stored == 3
+    assert {name for name, content in rig.files().items() if content} == {
+        "a.json",
+        "media/table/b.json",
+        "media/images/c.png",
+    }
