@@ -115,7 +115,8 @@ def wanting(
     condition, params = selection.condition
     rows = db.run(
         f"""
-        SELECT DISTINCT r.rid, r.entity, r.project FROM store.run_files AS f JOIN store.run_records AS r ON r.rid = f.rid
+        SELECT DISTINCT r.rid, r.entity, r.project
+        FROM store.run_files AS f JOIN store.run_records AS r ON r.rid = f.rid
         LEFT JOIN store.content_names AS n ON n.kind = '{FILE}' AND n.owner = f.rid AND n.name = f.name
         WHERE r.deleted_at IS NULL AND {condition} AND {CURRENT} IS NOT TRUE
         AND (n.next_try_at IS NULL OR n.next_try_at <= ?) ORDER BY r.rid
@@ -194,7 +195,8 @@ def save(tx: Transaction, blobs: Blobs, held: Sequence[tuple[Wanted, str]], fail
         )
         # Runs may have been removed from the mirror meanwhile.
         db.run(
-            "INSERT INTO store.content_names BY NAME SELECT * FROM named WHERE owner IN (SELECT rid FROM store.run_records)"
+            "INSERT INTO store.content_names BY NAME SELECT * FROM named "
+            "WHERE owner IN (SELECT rid FROM store.run_records)"
         )
         db.run(
             "INSERT INTO store.contents BY NAME SELECT * FROM found "
