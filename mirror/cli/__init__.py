@@ -13,6 +13,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         unneeded.keep_out()
         arguments = sys.argv[1:]
-    from mirror.cli.app import run
+    try:
+        from mirror.cli.app import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:
+        # While the modules are imported, or a second Ctrl-C during the end of the first.
+        sys.stderr.write("interrupted\n")
+        return 130

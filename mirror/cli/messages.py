@@ -86,7 +86,7 @@ def show_logged_warnings() -> None:
 
 def fail(error: BaseException) -> ExitCode:
     """Print an error on one line and return its exit code. With -v the traceback comes first."""
-    if isinstance(error, KeyboardInterrupt):
+    if _is_interrupt(error):
         _write("interrupted")
         return ExitCode.INTERRUPTED
     if _Verbosity.level > 0:
@@ -101,6 +101,15 @@ def fail(error: BaseException) -> ExitCode:
         text, code = f"unexpected {reason}{hint}", ExitCode.FAILED
     _write(f"{_coloured('error:', _RED)} {one_line(text)}")
     return code
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return True for Ctrl-C, also where a library that was being imported turned it into an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def usage_error(text: str) -> ExitCode:
