@@ -316,7 +316,7 @@ def test_keys_that_are_no_list_of_texts_are_answered_alike(both: Any, keys: Any)
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_what_the_server_told_of_runs_is_told_alike(both: Any, project: str) -> None:
+def test_facts_of_runs_from_the_server_are_the_same_on_both_sides(both: Any, project: str) -> None:
     """Both ways to write a name."""
     for theirs, ours in pairs(both, project, every=7):
         for name in ("system_metrics", "systemMetrics", "read_only", "readOnly", "project_id", "historyKeys"):

@@ -48,7 +48,7 @@ def test_as_of_is_when_the_project_was_last_synced(small: Bench, api: Any) -> No
     assert api.as_of == vision.replace(tzinfo=UTC) > first.replace(tzinfo=UTC)
 
 
-def test_flush_takes_opened_runs_afresh(small: Bench, api: Any) -> None:
+def test_flush_pulls_opened_runs_again(small: Bench, api: Any) -> None:
     """Also an edit that moved no time, which no other pass could see."""
     run = api.run(LIVE)
     there = small.world.run("my-team", "vision", "vision03")
@@ -123,7 +123,7 @@ def test_a_server_that_cannot_be_had_is_a_comm_error(small: Bench, api: Any) -> 
     assert len(api.run(LIVE).history()) == 100
 
 
-def test_a_run_that_was_set_aside_is_warned_of(small: Bench, api: Any) -> None:
+def test_a_run_that_failed_and_will_be_retried_is_warned_of(small: Bench, api: Any) -> None:
     """The others come."""
     from tests.sync.rig import spoil
 

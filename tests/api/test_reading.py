@@ -208,7 +208,7 @@ def test_threads_share_an_api(api: Any) -> None:
     assert found == {f"vision0{n}": 100 for n in range(5)}
 
 
-def test_history_that_lies_in_segments(mirrored: Bench) -> None:
+def test_history_that_is_stored_in_segments(mirrored: Bench) -> None:
     """Part of it in Parquet, part in the file: the same rows."""
     world = sample.small()
     with bench(world) as made:

@@ -73,7 +73,7 @@ def test_what_the_mirror_holds_it_tells_without_the_server(cut_off: tuple[dict[s
     assert [line[2:] for line in ours["console"]] == [("", "", "started"), ("error", "rank1", "broken")]
 
 
-def test_an_attribute_that_was_not_told_is_none(cut_off: tuple[dict[str, Any], Bench]) -> None:
+def test_an_attribute_that_the_server_did_not_report_is_none(cut_off: tuple[dict[str, Any], Bench]) -> None:
     """An AttributeError, also while an object is copied."""
     api = mirror.Api(timeout=1)
     run, project = api.run("my-team/vision/measured"), api.project("vision", "my-team")

@@ -82,7 +82,7 @@ def test_what_cannot_be_shown_is_one_line(look: Any, arguments: list[str], code:
     assert (done.exit_code, done.stdout, done.stderr.splitlines()[-1]) == (code, "", f"error: {message}")
 
 
-def test_an_unknown_key_beside_known_ones_is_told_once(look: Any) -> None:
+def test_an_unknown_key_beside_known_ones_is_named_once(look: Any) -> None:
     """Not once per run."""
     done = look("history", "aaa", "bbb", "--keys", "loss,los", "--wide", "--csv")
     assert (done.exit_code, done.stderr) == (0, "warning: none of the runs logged los; did you mean loss?\n")

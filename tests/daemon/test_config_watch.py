@@ -104,7 +104,7 @@ def test_a_config_is_followed_through_links_and_folders_that_are_replaced(bench,
         assert control.status()["config_error"] is None
 
 
-def test_a_new_key_is_taken_from_netrc_without_a_restart(bench):
+def test_a_new_key_is_read_from_netrc_without_a_restart(bench):
     add(bench, "one")
     netrc = bench.root / ".netrc"
     host = bench.server.url.removeprefix("http://")

@@ -72,7 +72,7 @@ def test_the_config_and_all_that_follows_it_mean_the_exact_project(named):
     assert told == [f"team/{name} can be read: 1 run in scope" for name in ("exp[1]", "a*b")]
 
 
-def test_a_project_that_is_gone_from_the_server_is_told_by_its_own_name(named):
+def test_a_project_that_is_gone_from_the_server_is_reported_by_its_own_name(named):
     """And not the one that its name would fit as a glob."""
     synced(named, "team/*")
     del named.world.projects["team", "exp[1]"]

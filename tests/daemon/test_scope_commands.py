@@ -72,7 +72,7 @@ def test_what_makes_no_sense_is_one_line_and_exit_code_2(bench, arguments, reaso
     assert reason in line
 
 
-def test_a_dry_run_tells_what_a_sync_then_brings_and_writes_nothing(bench):
+def test_a_dry_run_reports_what_a_sync_then_pulls_and_writes_nothing(bench):
     old(bench, "first", 60)
     old(bench, "second", 3)
     told = preview(bench, "team/p")

@@ -158,7 +158,7 @@ def test_a_config_with_a_typo_names_file_line_and_key(bench):
         assert part in line
 
 
-def test_a_store_from_a_newer_version_is_left_alone(bench):
+def test_a_store_from_a_newer_version_is_not_changed(bench):
     add(bench, "one")
     bench.mirror("sync", "team/p")
     state = bench.home / "state.duckdb"
@@ -171,7 +171,7 @@ def test_a_store_from_a_newer_version_is_left_alone(bench):
     assert state.read_bytes() == before
 
 
-def test_a_corrupt_store_is_named_and_made_anew_from_what_was_published(bench):
+def test_a_corrupt_store_is_named_and_rebuilt_from_what_was_published(bench):
     add(bench, "one")
     bench.mirror("sync", "team/p")
     add(bench, "two")

@@ -13,7 +13,7 @@ from tests.daemon.test_daemon import add
 LOGIN = "answers MirrorRuns with HTML, not as the W&B API: 'Sign in \N{MIDDLE DOT} Example University'"
 
 
-def test_html_in_place_of_an_answer_is_told_at_once_with_the_time_that_it_is_tried(bench):
+def test_html_in_place_of_an_answer_is_reported_at_once_with_the_time_that_it_is_tried(bench):
     add(bench, "one")
     bench.server.faults.add("html", times=2)
     done = bench.here("sync", "team/p")
@@ -104,7 +104,7 @@ def test_a_403_or_404_among_several_projects_names_the_project(bench):
     assert f"error: team/q: {bench.server.url} denies MirrorRuns: permission denied" in dry.stderr
 
 
-def test_what_stops_all_projects_alike_is_told_once(bench):
+def test_what_stops_all_projects_is_reported_once(bench):
     for name in ("p", "q", "r", "s", "t"):
         add(bench, "one", project=name)
     bench.server.faults.add("403", times=None)

@@ -82,7 +82,7 @@ def test_json_text_is_exact(value, text):
     assert str(json.loads(text)) == str(value)
 
 
-def test_the_hardest_values_are_taken():
+def test_the_hardest_values_become_rows():
     """Integers past every double, half of a surrogate pair, and documents nested deeper than Python's stack."""
     deep: dict = {"x": 1}
     for _ in range(3000):

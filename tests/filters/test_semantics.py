@@ -233,7 +233,7 @@ def test_the_servers_value_wrapper_is_optional(runs, value, rest):
 
 
 @pytest.mark.parametrize("prefix", ["summary_metrics", "summary", "summaryMetrics"])
-def test_every_spelling_of_the_summary_is_taken(prefix):
+def test_every_spelling_of_the_summary_is_accepted(prefix):
     """summary_metrics, summary and summaryMetrics are the same document."""
     con = database()
     fill(con, [{"summary": {"train/loss": 0.5}}, {"summary": {"train/loss": 2}}, {"config": {"train/loss": 0.1}}])

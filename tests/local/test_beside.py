@@ -121,7 +121,7 @@ def test_what_comes_beside_a_file_later_is_read_then(home, sql, tmp_path):
     assert sql("select git_commit, history_rows, config->>'lr' from runs") == [("abc", 2, "0.5")]
 
 
-def test_documents_that_no_reader_takes_are_told_and_the_run_is_mirrored(home, cli, sql, tmp_path):
+def test_documents_that_no_reader_accepts_are_reported_and_the_run_is_mirrored(home, cli, sql, tmp_path):
     bomb = "a: &a [x, x]\n" + "".join(
         f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghijklm", "bcdefghijklmn", strict=True)
     )

@@ -103,7 +103,7 @@ def test_the_command_acts_through_the_daemon(bench):
         assert (refused.returncode, "does not exist" in refused.stderr) == (2, True)
 
 
-def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
+def test_a_bad_file_is_reported_in_the_log_and_the_daemon_goes_on(bench):
     folder = bench.root / "train"
     (folder / "x").mkdir(parents=True)
     (folder / "x" / "run-x.wandb").write_bytes(b"something else")
@@ -118,7 +118,7 @@ def test_a_bad_file_is_told_in_the_log_and_the_daemon_goes_on(bench):
         assert "missing not found" in log
 
 
-def test_a_value_that_no_reader_takes_is_told_once(bench):
+def test_a_value_that_no_reader_accepts_is_reported_once(bench):
     folder = bench.root / "train"
     file = run_file(folder, start=now()).summary(bad="{").lines(0, 1)
     configure(bench, folder)

@@ -211,7 +211,7 @@ def test_links_copies_and_moved_files_are_read_once(home, sql, tmp_path):
     assert sql("select history_rows, count(*) over () from runs") == [(5, 1)]
 
 
-def test_a_file_that_was_replaced_is_read_afresh(home, sql, tmp_path):
+def test_a_file_that_was_replaced_is_read_again(home, sql, tmp_path):
     run_file(tmp_path).config(a=1).lines(0, 9)
     ingest(home, tmp_path)
     run_file(tmp_path, start=1_700_000_777).config(b=1).lines(0, 3)
@@ -244,7 +244,7 @@ def test_files_of_an_early_wandb_core_are_read_whole(home, sql, tmp_path):
     )
 
 
-def test_damage_is_skipped_and_told_on_one_line(home, cli, sql, tmp_path):
+def test_damage_is_skipped_and_reported_on_one_line(home, cli, sql, tmp_path):
     file = run_file(tmp_path, start=now()).lines(0, 100).exit()
     with damaged(file.path) as content:
         content[len(content) // 2] ^= 0xFF

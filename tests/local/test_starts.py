@@ -44,7 +44,7 @@ def test_a_start_that_resumes_goes_on_behind_the_former_steps(home, sql, tmp_pat
     assert json.loads(summary) == {"_step": 6, "loss": 1 / 3, "best": 1}
 
 
-def test_a_start_whose_steps_begin_again_takes_the_place_of_the_former(home, cli, sql, tmp_path):
+def test_a_start_whose_steps_begin_again_replaces_the_former(home, cli, sql, tmp_path):
     first = start(tmp_path, 0).config(a=1).lines(0, 9).stats(1, cpu=1).summary(loss=9, old=1).exit(1)
     second = start(tmp_path, 1).config(b=2).lines(0, 3).stats(2, cpu=2).summary(loss=1 / 3)
     (home.config.parent).mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def test_a_start_whose_steps_begin_again_takes_the_place_of_the_former(home, cli
     assert losses(sql) == curve((0, 0), (1, 1), (2, 2), (3, 3))
 
 
-def test_a_start_that_says_nothing_is_judged_by_its_steps_and_that_is_told(home, sql, tmp_path):
+def test_a_start_without_a_mode_is_judged_by_its_steps_and_that_is_reported(home, sql, tmp_path):
     start(tmp_path, 0).lines(0, 4)
     start(tmp_path, 1).lines(10, 12)
     start(tmp_path, 2).lines(11, 13)

@@ -79,7 +79,7 @@ ODD = {
 }
 
 
-def test_values_that_no_reader_takes_are_named_and_all_else_is_mirrored(home, cli, sql, tmp_path):
+def test_values_that_no_reader_accepts_are_named_and_all_else_is_mirrored(home, cli, sql, tmp_path):
     for name, text in ODD.items():
         file = run_file(tmp_path, name).config(lr=0.5, **{name: text})
         file.log(0, loss=1).log(1, loss=2, **{name: text}).log(2, loss=3)
@@ -133,7 +133,7 @@ def test_values_that_are_odd_and_readable_are_mirrored(home, cli, sql, tmp_path)
     assert sql('select count(*) from "local/p"') == [(1,)]
 
 
-def test_a_name_that_no_column_can_have_is_told(home, cli, sql, tmp_path):
+def test_a_name_that_no_column_can_have_is_reported(home, cli, sql, tmp_path):
     file = run_file(tmp_path).config(a=1, **{"k\0k": 1, "inner": '{"b\\u0000": 1}'})
     file.log(0, loss=1).summary(loss=2, **{"k\0k": 1}).exit()
     run_file(tmp_path, "r2").config(a=2).exit()

@@ -205,7 +205,7 @@ def test_time_limits_that_mean_nothing_are_usage_errors(bench):
         assert "--timeout" in done.stderr
 
 
-def test_a_daemon_that_does_not_answer_is_told_of_and_not_waited_for(bench, monkeypatch):
+def test_a_daemon_that_does_not_answer_is_reported_and_not_waited_for(bench, monkeypatch):
     monkeypatch.setattr("mirror.control.PATIENCE", 0.5)
     monkeypatch.setattr("mirror.control.RELOAD_PATIENCE", 0.5)
     bench.configure(interval="1h")

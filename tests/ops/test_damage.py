@@ -79,7 +79,7 @@ def files(bench: Bench):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_told_by_doctor_and_verify_and_the_next_sync_goes_on(mirrored, caplog, damage):
+def test_a_damaged_state_is_reported_by_doctor_and_verify_and_the_next_sync_goes_on(mirrored, caplog, damage):
     DAMAGES[damage](mirrored.home / "state.duckdb")
     before = files(mirrored)
     assert failing(mirrored) == (1, ["state"])
@@ -145,7 +145,7 @@ def test_a_state_that_another_process_holds_is_not_said_to_be_whole(mirrored):
 
 
 @pytest.mark.parametrize("damage", ["headers", "deep", "cut", "empty"])
-def test_a_damaged_published_file_is_told_and_the_next_sync_publishes_it_anew(mirrored, damage):
+def test_a_damaged_published_file_is_reported_and_the_next_sync_publishes_it_again(mirrored, damage):
     published = mirrored.home / "mirror.duckdb"
     published.chmod(0o600)
     DAMAGES[damage](published)
@@ -167,7 +167,7 @@ SEGMENTS = {
 
 
 @pytest.mark.parametrize("damage", SEGMENTS)
-def test_a_damaged_segment_is_told_and_repaired(mirrored, damage):
+def test_a_damaged_segment_is_reported_and_repaired(mirrored, damage):
     path = min((mirrored.home / "history").rglob("*.parquet"))
     SEGMENTS[damage](path)
     assert failing(mirrored) == (1, ["segments"])

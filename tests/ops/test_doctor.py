@@ -134,7 +134,7 @@ def test_keys_and_servers_that_do_not_work(mirrored):
     assert "projects" not in found
 
 
-def test_a_clock_that_is_wrong_is_told(mirrored):
+def test_a_clock_that_is_wrong_is_reported(mirrored):
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
             assert "Authorization" not in self.headers
@@ -156,7 +156,7 @@ def test_a_clock_that_is_wrong_is_told(mirrored):
     assert advice.startswith("set it (NTP)")
 
 
-def test_an_older_server_is_told_by_what_it_lacks(tmp_path):
+def test_an_older_server_is_recognised_by_what_it_lacks(tmp_path):
     with Sandbox(World(), features={"parquet": False, "updated_at_filter": False}) as server:
         bench = Bench(tmp_path, server)
         add(bench, "one")
@@ -170,7 +170,7 @@ def test_an_older_server_is_told_by_what_it_lacks(tmp_path):
     assert message == f"the server lacks features: {lacking}"
 
 
-def test_a_home_whose_socket_would_have_too_long_a_path_is_told_where_no_other_way_leads_there(bench, monkeypatch):
+def test_a_home_whose_socket_would_have_too_long_a_path_is_reported_where_no_other_way_leads_there(bench, monkeypatch):
     home = bench.root / ("x" * 100)
     found = findings(bench, code=0, MIRROR_HOME=str(home))
     assert "socket" not in found
@@ -183,7 +183,7 @@ def test_a_home_whose_socket_would_have_too_long_a_path_is_told_where_no_other_w
     assert not home.exists()
 
 
-def test_a_daemon_with_problems_is_told(mirrored):
+def test_a_daemon_with_problems_is_reported(mirrored):
     mirrored.configure(interval="1h")
     with mirrored.daemon():
         mirrored.until(lambda: mirrored.log() != [])

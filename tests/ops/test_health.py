@@ -83,7 +83,7 @@ def test_what_cannot_be_checked_is_a_usage_error(bench):
         assert said in done.stderr
 
 
-def test_runs_that_are_set_aside_are_listed_with_error_and_next_try(bench):
+def test_runs_that_failed_are_listed_with_error_and_next_try(bench):
     add(bench, "good")
     for index in range(22):
         spoil(add(bench, f"bad{index:02}"))
@@ -165,7 +165,7 @@ def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
     }
 
 
-def test_the_daemons_port_serves_metrics_to_who_brings_its_token(bench):
+def test_the_daemons_port_serves_metrics_to_whoever_sends_its_token(bench):
     add(bench, "one")
     bench.configure(interval="1h", listen="127.0.0.1:0")
     with bench.daemon():
@@ -193,7 +193,7 @@ def test_a_file_that_cannot_be_written_is_named(bench):
     assert done.stderr.startswith("error: cannot write ")
 
 
-def test_an_invalid_config_is_told_and_everything_else_is_shown(bench):
+def test_an_invalid_config_is_reported_and_everything_else_is_shown(bench):
     """What reads the mirror alone works on as if nothing were wrong."""
     add(bench, "one")
     bench.configure(interval="5m")

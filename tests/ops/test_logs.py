@@ -115,7 +115,7 @@ def test_passes_that_find_nothing_new_are_not_logged(bench):
     assert (len(logged) <= 4 < total, min(line["runs"] for line in logged)) == (True, 1)
 
 
-def test_the_file_is_begun_anew_at_its_size_and_the_newest_are_kept(bench):
+def test_the_file_is_rotated_at_its_size_and_the_newest_are_kept(bench):
     add(bench, "one", state="running")
     bench.configure(interval="1h", text='projects = ["team/p"]\n[sync]\nlive_interval = "30ms"\n')
     prelude = "import mirror.daemon.logs as logs\nlogs.LOG_BYTES = 700"
@@ -217,7 +217,7 @@ daemon.sources.changes = failing
         bench.until(lambda: any(line["message"] == "config applied: team/p, team/q" for line in bench.log()))
 
 
-def test_a_log_that_cannot_be_written_is_told_once(bench):
+def test_a_log_that_cannot_be_written_is_reported_once(bench):
     (bench.home / "mirror.log").mkdir()
     add(bench, "one")
     bench.configure(interval="300ms")

@@ -71,7 +71,7 @@ def test_it_tells_when_it_is_ready_what_it_does_and_when_it_ends(bench):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the abstract namespace is Linux' own")
-def test_a_socket_in_the_abstract_namespace_is_told_too(bench):
+def test_a_socket_in_the_abstract_namespace_is_notified_too(bench):
     bench.configure(interval="1h")
     name = f"mirror-{uuid.uuid4().hex}"
     with manager(f"\0{name}") as ear, bench.daemon(NOTIFY_SOCKET=f"@{name}"):

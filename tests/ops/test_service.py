@@ -115,7 +115,7 @@ def test_it_installs_starts_tells_and_removes(machine):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has launchd")
-def test_a_service_that_does_not_start_is_told_with_where_to_look(machine):
+def test_a_service_that_does_not_start_is_reported_with_where_to_look(machine):
     failing = "  *restart*) echo 'Job for wandb-mirror.service failed.' >&2; exit 1;;\n"
     state = "ActiveState=failed\nSubState=failed\nUnitFileState=enabled\nResult=exit-code"
     machine.put("systemctl", f'{failing}  *show\\ wandb-mirror.service*) printf "{state}\n";;')
@@ -230,7 +230,7 @@ def test_a_system_unit_is_printed_for_the_administrator(machine, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has launchd")
-def test_a_key_that_the_service_would_not_see_is_told_before_anything_is_written(machine):
+def test_a_key_that_the_service_would_not_see_is_reported_before_anything_is_written(machine):
     machine.put("systemctl")
     (machine.bench.root / ".netrc").unlink()
     done = machine("install", WANDB_API_KEY=KEY)

@@ -38,7 +38,7 @@ def told(bench, kind):
     return shown, (check.exit_code, doctor.exit_code), findings, metrics["mirror_problem", ("kind", kind)]
 
 
-def test_publishing_that_fails_is_told_while_passes_go_on(bench):
+def test_publishing_that_fails_is_reported_while_passes_go_on(bench):
     """Whatever the reason is, a disk or a bug."""
     add(bench, "one")
     bench.configure(interval="300ms")
@@ -87,7 +87,7 @@ def clock(monkeypatch, ahead):
         yield
 
 
-def test_a_clock_that_was_set_back_is_told_and_stops_nothing(bench, monkeypatch):
+def test_a_clock_that_was_set_back_is_reported_and_stops_nothing(bench, monkeypatch):
     """Nothing is 40 days away: no lag, no full listing, no next try of a run that failed."""
     add(bench, "one")
     spoil(add(bench, "bad"))

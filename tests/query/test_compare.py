@@ -39,7 +39,7 @@ def test_a_mirror_that_agrees_says_so(synced, cli):
     assert compare(cli, FILTER) == (0, [], "the server and the mirror find the same runs: 3\n")
 
 
-def test_runs_that_came_went_or_changed_since_the_last_pass_are_told_as_such(synced, cli):
+def test_runs_that_came_went_or_changed_since_the_last_pass_are_reported_as_such(synced, cli):
     synced.add_run("team", "p", run_id="fresh", config={"lr": 1.0}, state="finished")
     synced.delete_run("team", "p", "r3")
     synced.run("team", "p", "r0").edit(config={"lr": 0.5})
@@ -92,7 +92,7 @@ def test_what_the_config_leaves_out_is_no_gap(sandbox, cli, home):
     assert compare(cli, FILTER)[:2] == (1, [("team/p/r3", "server", "outside of sync.filters")])
 
 
-def test_a_filter_that_the_server_refuses_is_told_in_its_words(synced, cli):
+def test_a_filter_that_the_server_refuses_is_reported_in_its_words(synced, cli):
     code, rows, stderr = compare(cli, '{"config.lr": {"$mod": [2, 0]}}')
     assert (code, rows) == (3, [])
     assert stderr.startswith("error: there is nothing to compare with: http://")

@@ -160,7 +160,7 @@ def test_a_format_that_cannot_be_is_refused(mirror: Any, options: list[str], mes
     assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (2, "", message)
 
 
-def test_a_limit_that_cut_the_answer_is_told_on_stderr(mirror: Any) -> None:
+def test_a_limit_that_cut_the_answer_is_reported_on_stderr(mirror: Any) -> None:
     """How many rows there were; silent when nothing was cut."""
     cut = mirror("query", "select i from range(1234) t(i) order by i", "--limit", "2")
     assert (cut.stdout, cut.stderr) == ("i\n0\n1\n", "2 of 1,234 rows; --limit N shows more, -o FILE keeps them all\n")

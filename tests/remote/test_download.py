@@ -50,7 +50,7 @@ def test_a_fault_that_stays_is_too_much(sandbox):
         fetch(sandbox, retry=replace(HASTY, attempts=2))
 
 
-def test_an_expired_address_is_refused_at_once_and_its_signature_is_not_told(sandbox):
+def test_an_expired_address_is_refused_at_once_and_its_signature_is_not_shown(sandbox):
     sandbox.faults.add("expired", operation="file")
     with pytest.raises(CommError, match=r"notes\.txt was refused \(403\)$"):
         fetch(sandbox)

@@ -86,7 +86,7 @@ def test_a_key_that_is_not_accepted_is_an_error_of_the_key(sandbox):
     assert (type(error), sent) == (AuthError, 1)
 
 
-def test_a_server_that_drops_packets_cannot_be_connected_to_and_is_soon_left_alone():
+def test_a_server_that_drops_packets_cannot_be_connected_to_and_is_soon_given_up():
     with dropping() as url:
         error, seconds, sent = asked(url)
     assert type(error) is NoConnection
@@ -224,7 +224,7 @@ def test_the_tree_says_what_a_smaller_question_may_help():
     assert [issubclass(kind, Unreachable) for kind in (NoConnection, RateLimited, Malformed)] == [True] * 3
 
 
-def test_what_is_wrong_is_told_at_the_first_failure_once_and_for_how_long_it_is_tried(sandbox, caplog):
+def test_what_is_wrong_is_reported_at_the_first_failure_once_and_for_how_long_it_is_tried(sandbox, caplog):
     sandbox.faults.add("html", times=3)
     with caplog.at_level(logging.WARNING, "mirror.remote"):
 

@@ -97,7 +97,7 @@ def test_a_server_without_limits_is_never_waited_for():
 
 
 @pytest.mark.parametrize("scale", [1000.0, 50.0, 7.0])
-def test_a_told_quota_is_used_up_and_never_overdrawn_whatever_its_units(scale):
+def test_a_reported_quota_is_used_up_and_never_overdrawn_whatever_its_units(scale):
     async def work():
         upstream, limiter = Upstream(50, 60, scale=scale), Limiter(8)
         await backfill(upstream, limiter, "big", 200)

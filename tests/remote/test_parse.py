@@ -90,7 +90,7 @@ def test_globs_choose_the_keys():
     assert (page.values.num_rows, page.rows) == (0, 1)
 
 
-def test_raw_control_characters_and_lone_surrogates_are_taken():
+def test_raw_control_characters_and_lone_surrogates_are_accepted():
     page = parse("r", ['{"_step":0,"s":"a\x01b"}', '{"_step":1,"s":"\\ud800"}'], EVERYTHING)
     assert rows(page) == [(0, "s", None, '"a\\u0001b"'), (1, "s", None, '"\ufffd"')]
 

@@ -29,7 +29,7 @@ def test_a_file_can_be_named_itself(verify, pair):
     assert verify(folder=pair.file.path) == (0, [], [EQUAL])
 
 
-def test_rows_that_the_server_lost_are_told_by_their_place(verify, pair):
+def test_rows_that_the_server_lost_are_reported_by_their_place(verify, pair):
     pair.lose_behind(6)
     rows = "history rows: the file has 3 rows between steps 7 and 9, the server has "
     assert verify()[:2] == (1, [f"differs: team/p/r1 {rows}{TAIL}"])
@@ -269,7 +269,7 @@ def test_the_starts_of_one_run_are_joined(verify, tmp_path, server):
     assert told(verify()[1]) == [f"history rows: the file has 2 rows between steps 5 and 6, the server has {TAIL}"]
 
 
-def test_a_damaged_file_is_told_of_and_what_is_left_of_it_compared(verify, pair):
+def test_a_damaged_file_is_reported_and_what_is_left_of_it_compared(verify, pair):
     with damaged(pair.file.path) as raw:
         raw[raw.index(b"0.16666")] ^= 0xFF
     code, lines, errors = verify()

@@ -206,7 +206,7 @@ def test_nothing_is_sent_where_the_server_miscounts(verify, pair, server, count)
     )
 
 
-def test_a_run_that_changed_meanwhile_is_left_alone(verify, pair, server, monkeypatch):
+def test_a_run_that_changed_meanwhile_is_not_written(verify, pair, server, monkeypatch):
     from mirror.rescue import upload as module
 
     pair.lose_behind(6)

@@ -157,7 +157,7 @@ def test_pages_of_a_history_hold_each_row_once(live: Served) -> None:
         ("{ viewer {", {}, "Syntax Error"),
     ],
 )
-def test_what_means_nothing_is_told_in_one_line(live: Served, query: str, variables: dict, message: str) -> None:
+def test_what_means_nothing_is_reported_in_one_line(live: Served, query: str, variables: dict, message: str) -> None:
     errors = live.ask(query, **variables)["errors"]
     assert errors
     for error in errors:
@@ -190,7 +190,7 @@ print(json.dumps(api.run("team/elsewhere/far").config))
         assert client.get("/files/team/p/run1/notes.txt").text == "notes of 1"
 
 
-def test_files_are_told_by_the_mirror_and_fetched_from_the_server(live: Served) -> None:
+def test_files_are_listed_by_the_mirror_and_fetched_from_the_server(live: Served) -> None:
     live.server.world.run("team", "p", "run1").add_file("media/images/a_1.png", "x" * 10)
     before = live.server.requests["RunFiles"]
     query = """query Q($names: [String], $pattern: String, $after: String, $first: Int) {

@@ -122,7 +122,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_it_is_told_as_by_the_server(told: tuple[Served, Any], name: str) -> None:
+def test_it_is_answered_as_by_the_server(told: tuple[Served, Any], name: str) -> None:
     site, expected = told
     found = ask(site.address.url, site.server.key, QUERIES[name])
     assert "errors" not in expected[QUERIES[name]]

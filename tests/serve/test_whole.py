@@ -79,7 +79,7 @@ HISTORIES = (
 
 
 @pytest.mark.parametrize("globs", [(), ("loss",)])
-def test_history_that_is_not_mirrored_is_never_told_as_empty(site: Site, globs: tuple[str, ...]) -> None:
+def test_history_that_is_not_mirrored_is_never_reported_as_empty(site: Site, globs: tuple[str, ...]) -> None:
     """Neither the keys that `sync.history` leaves out, nor what is yet to come."""
     run = site.world.add_run("team", "p", run_id="one")
     run.log_many({"loss": step, "acc": step} for step in range(3))
@@ -172,7 +172,7 @@ def test_console_lines_that_came_since_are_the_servers(site: Site) -> None:
     assert "not all console lines of team/p/one are mirrored" in site.refused(lines)
 
 
-def test_a_record_is_told_as_the_server_tells_it(site: Site) -> None:
+def test_a_record_is_answered_as_by_the_server(site: Site) -> None:
     """Where the mirror holds what serves its readers better: a duration, a commit, plain values."""
     world = site.world
     described = world.add_run("team", "p", run_id="described", created_at=NOON, metadata={"git": {"commit": "abc"}})
@@ -248,7 +248,7 @@ def test_an_answer_has_bounds(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
         'sampledHistory(specs: ["{\\"keys\\": [\\"a\\"], \\"minStep\\": 1e400}"])',
     ],
 )
-def test_steps_that_mean_nothing_are_told_in_one_line(site: Site, fields: str) -> None:
+def test_steps_that_mean_nothing_are_reported_in_one_line(site: Site, fields: str) -> None:
     site.world.add_run("team", "p", run_id="one").finish()
     site.sync()
     [error] = site.ask(of("one", fields))["errors"]
@@ -339,7 +339,7 @@ def test_a_long_document_is_passed_on(site: Site) -> None:
     assert site.refused(change).startswith("changes go to the server")
 
 
-def test_a_run_with_long_documents_is_told_when_no_list_was_asked_for(site: Site) -> None:
+def test_a_run_with_long_documents_is_answered_when_no_list_was_asked_for(site: Site) -> None:
     """Runs of a list with such documents are read one at a time; a run that is asked for by name is in no list."""
     config = {f"key{index}": "x" * 1000 for index in range(200)}
     site.world.add_run("team", "p", run_id="one", config=config).finish()

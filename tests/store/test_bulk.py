@@ -102,7 +102,7 @@ def test_a_project_whose_name_is_no_folder_stays_in_the_tail(tmp_path):
         assert read(store, "SELECT count(*) FROM store.history_tail") == [(23,)]
 
 
-def test_old_readers_open_a_segment_that_came_straight(tmp_path):
+def test_old_readers_open_a_segment_that_bypassed_the_tail(tmp_path):
     with opened(tmp_path, tail_values=0) as store:
         write(store, run(), history=[mixed("a1", 0)])
         store.publish()

@@ -18,7 +18,7 @@ def test_values_behind_the_last_step_are_appended(store):
     assert store.read(lambda db: runs.known(db, PROJECT))["a1"].last_step == 7
 
 
-def test_lines_that_are_mirrored_already_are_not_taken_again(store):
+def test_lines_that_are_mirrored_already_are_not_stored_again(store):
     write(store, run(), history=[curve("a1", range(5), keys=["loss", "acc"])])
     write(store, history=[curve("a1", range(5), keys=["loss", "acc"], scale=9)])
     write(store, history=[curve("a1", range(3, 8), scale=9)])
@@ -78,7 +78,7 @@ def test_success_forgets_failures_but_a_failure_after_it_counts_on(store):
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_a_run_that_is_pulled_afresh_is_replaced_at_once(store, sealed):
+def test_a_run_that_is_pulled_again_is_replaced_at_once(store, sealed):
     write(store, run(), run("b2"), history=[curve("a1", range(6)), curve("b2", range(3))])
     if sealed:
         store.tail_values = 4

@@ -133,7 +133,7 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(tmp_path, monkeypatch
         assert list(store.read(lambda db: runs.known(db, PROJECT))) == ["a1"]
 
 
-def test_a_store_from_a_newer_program_is_refused_and_left_alone(tmp_path):
+def test_a_store_from_a_newer_program_is_refused_and_not_changed(tmp_path):
     with opened(tmp_path) as store:
         write(store, run())
     db = Database(tmp_path / "state.duckdb", "v1.4.0")

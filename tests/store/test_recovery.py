@@ -164,7 +164,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_state_that_is_damaged_is_made_anew_from_the_published_file(tmp_path, filled, caplog, damage):
+def test_a_state_that_is_damaged_is_rebuilt_from_the_published_file(tmp_path, filled, caplog, damage):
     before = filled(tmp_path)
     segments = sorted((tmp_path / "history").rglob("*.parquet"))
     state, published = tmp_path / "state.duckdb", tmp_path / "mirror.duckdb"
@@ -213,7 +213,7 @@ def test_damage_of_the_state_that_is_open_is_never_published(tmp_path, filled, c
 
 
 @pytest.mark.parametrize("damage", ["missing", "junk", "deep"])
-def test_damage_of_both_files_is_told_and_nothing_is_touched(tmp_path, filled, damage):
+def test_damage_of_both_files_is_reported_and_nothing_is_touched(tmp_path, filled, damage):
     filled(tmp_path)
     state, published = tmp_path / "state.duckdb", tmp_path / "mirror.duckdb"
     DAMAGES[damage](state)
@@ -229,7 +229,7 @@ def test_damage_of_both_files_is_told_and_nothing_is_touched(tmp_path, filled, d
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_damaged_state_without_a_published_file_is_told_and_left_alone(tmp_path, filled):
+def test_a_damaged_state_without_a_published_file_is_reported_and_not_changed(tmp_path, filled):
     filled(tmp_path)
     state = tmp_path / "state.duckdb"
     (tmp_path / "mirror.duckdb").unlink()
@@ -255,7 +255,7 @@ def test_segments_outlive_the_loss_of_both_databases(tmp_path, filled):
         assert sorted((tmp_path / "history").rglob("*.parquet")) == segments
 
 
-def test_a_damaged_published_file_is_kept_and_published_anew(tmp_path, filled, caplog):
+def test_a_damaged_published_file_is_kept_and_published_again(tmp_path, filled, caplog):
     before = filled(tmp_path)
     published = tmp_path / "mirror.duckdb"
     flipped(published, [100])
@@ -271,7 +271,7 @@ def test_a_damaged_published_file_is_kept_and_published_anew(tmp_path, filled, c
     assert content(tmp_path) == before
 
 
-def test_a_published_file_that_is_changed_while_the_store_is_open_is_published_anew(tmp_path, filled):
+def test_a_published_file_that_is_changed_while_the_store_is_open_is_published_again(tmp_path, filled):
     before = filled(tmp_path)
     published = tmp_path / "mirror.duckdb"
     with opened(tmp_path) as store:

@@ -159,7 +159,7 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
     assert store.read(lambda db: runs.known(db, ProjectKey("no", "such"))) == {}
 
 
-def test_status_tells_how_each_project_stands(store):
+def test_status_reports_each_project(store):
     write(store, run(state="running"), run("b2"), history=[curve("b2", range(4))])
     with store.transaction() as tx:
         projects.record_attempt(tx, PROJECT, EARLIER)

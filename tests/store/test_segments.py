@@ -116,7 +116,7 @@ def test_a_reader_of_an_old_snapshot_still_finds_its_segments(store):
     assert read(store, "select count(*) from history") == [(160,)]
 
 
-def test_a_segment_is_written_anew_when_a_quarter_of_it_is_replaced(store):
+def test_a_segment_is_rewritten_when_a_quarter_of_it_is_replaced(store):
     store.tail_values = 0
     runs = [f"r{number}" for number in range(8)]
     write(store, *map(run, runs), history=[curve(run_id, range(10)) for run_id in runs])
@@ -180,7 +180,7 @@ def test_a_home_can_be_moved(tmp_path):
         assert read(store, "select count(*) from history") == [(10,)]
 
 
-def test_views_of_another_version_are_all_made_anew(tmp_path):
+def test_views_of_another_version_are_all_recreated(tmp_path):
     """A digest as it was kept before the view of the history had one of its own, and a view that it does not fit."""
     with opened(tmp_path) as store:
         write(store, run(tags=("base",)))

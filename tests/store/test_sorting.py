@@ -36,7 +36,7 @@ def test_sorting_orders_by_document_key_and_run_and_loses_nothing(tmp_path):
     assert [key for doc, key, _ in places if doc == "config"][:3] == ["id", "id", "id"]
 
 
-def test_what_is_in_order_is_left_alone_until_a_tenth_is_not(tmp_path):
+def test_what_is_in_order_is_not_sorted_until_a_tenth_is_not(tmp_path):
     with opened(tmp_path) as store:
         write(store, *(run(f"r{number:03}", config=CONFIG) for number in range(100)))
         assert store.tend()

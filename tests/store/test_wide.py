@@ -280,7 +280,7 @@ def test_odd_keys_have_columns(store):
 
 
 @pytest.mark.parametrize("error", [duckdb.BinderException("no such thing"), ValueError("odd"), MemoryError()])
-def test_a_wide_relation_that_cannot_be_made_is_left_out_and_told(store, monkeypatch, error):
+def test_a_wide_relation_that_cannot_be_made_is_left_out_and_reported(store, monkeypatch, error):
     other = ProjectKey("team", "audio")
     write(store, run(config={"lr": 1}))
     write(store, run(project=other, config={"x": 1}), project=other)

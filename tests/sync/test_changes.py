@@ -70,7 +70,7 @@ def notes(rig):
 
 @pytest.mark.parametrize("tells_date", [True, False])
 @pytest.mark.parametrize("how", ["first", "flush", "continued", "changed"])
-def test_an_edit_while_a_list_is_paged_is_taken_by_the_next_pass(rig, monkeypatch, how, tells_date):
+def test_an_edit_while_a_list_is_paged_is_pulled_by_the_next_pass(rig, monkeypatch, how, tells_date):
     """However much later the runs on the pages that follow changed."""
     rig.world.tells_date = tells_date
     clock = Clock(rig)
@@ -148,7 +148,7 @@ def test_a_cursor_that_is_ahead_of_the_servers_clock_comes_back(rig):
     assert rig.sync()["team/p"].requests == 1
 
 
-def test_an_edit_in_the_second_of_the_pass_is_taken_once_it_is_over(rig):
+def test_an_edit_in_the_second_of_the_pass_is_pulled_once_it_is_over(rig):
     """Both edits have the same time, and nothing else tells that there were two."""
     clock = Clock(rig)
     run = add(rig, "one", config={"lr": 1})
@@ -166,7 +166,7 @@ def test_an_edit_in_the_second_of_the_pass_is_taken_once_it_is_over(rig):
     assert (rig.sync()["team/p"].runs, dict(rig.sandbox.requests)) == (0, {"MirrorRuns": 1})
 
 
-def test_a_run_that_changed_before_the_pass_or_tells_fractions_is_taken_once(rig):
+def test_a_run_that_changed_before_the_pass_or_has_fractions_is_pulled_once(rig):
     clock = Clock(rig)
     add(rig, "before")
     clock.on(seconds=10, milliseconds=3)
@@ -196,7 +196,7 @@ def test_a_run_that_is_gone_or_left_out_is_not_asked_for_again(rig):
 
 
 @pytest.mark.parametrize("rows", [2, 5, 9])
-def test_a_run_that_was_made_anew_under_its_id_is_taken_as_a_whole(rig, rows):
+def test_a_run_that_was_created_again_under_its_id_is_pulled_as_a_whole(rig, rows):
     """Shorter than the one before, as long, or longer; the mirror tells that it is another run."""
     clock = Clock(rig)
     add(rig, "again", rows=5)

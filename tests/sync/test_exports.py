@@ -145,7 +145,7 @@ def test_exports_with_known_faults_lose_and_double_nothing(tmp_path, monkeypatch
         assert rig.sql("select history_rows from runs") == [(100,)]
 
 
-def test_globs_narrow_what_is_taken_from_files(tmp_path):
+def test_globs_narrow_what_is_read_from_files(tmp_path):
     with Sandbox(World()) as sandbox:
         run = logged(sandbox.world, "r", range(100), note="text")
         run.export_history()

@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_no_failure_and_keeps_no_other_away(rig, c
     assert rig.sql("select attempts, next_try_at is not null from store.run_extras where attempts > 0") == [(1, True)]
 
 
-def test_a_flush_takes_the_file_again_and_forgets_one_that_is_gone(rig):
+def test_a_flush_pulls_the_file_again_and_forgets_one_that_is_gone(rig):
     run = add(rig, "one", metadata=FILE)
     rig.sync(metadata=True)
     run.add_file("wandb-metadata.json", json.dumps({**FILE, "host": "node-8"}))
@@ -280,14 +280,14 @@ def test_a_server_before_0_77_gives_the_end_of_a_console_and_that_is_said_once(t
         assert held == list(range(max(0, count - 1000), count + 1))
 
 
-def test_the_old_way_to_page_is_never_taken(rig):
+def test_the_old_way_to_page_is_never_used(rig):
     """It repeats the last 500 lines for ever, which is what a console of 501 lines showed."""
     add(rig, "one").write_console(0, [f"line {number}" for number in range(501)])
     rig.sync(console=True)
     assert lines(rig) == [(number, f"line {number}") for number in range(501)]
 
 
-def test_a_resumed_run_that_wrote_over_its_console_has_it_taken_as_a_whole(rig, monkeypatch):
+def test_a_resumed_run_that_wrote_over_its_console_has_it_pulled_as_a_whole(rig, monkeypatch):
     monkeypatch.setattr(console, "PAGE_LINES", 10)
     run = add(rig, "one")
     run.write_console(0, [stamped(number, f"first {number}") for number in range(35)])
@@ -341,7 +341,7 @@ def test_consoles_of_many_runs_share_a_request(rig):
     assert rig.sql("select count(*), count(distinct run_id) from console") == [(30, 30)]
 
 
-def test_system_metrics_are_not_taken_again_while_nothing_was_added(rig):
+def test_system_metrics_are_not_pulled_again_while_nothing_was_added(rig):
     run = add(rig, "one", state="running")
     run.log_system({"system.cpu": 1.0})
     rig.sync(system_metrics=True)
@@ -351,7 +351,7 @@ def test_system_metrics_are_not_taken_again_while_nothing_was_added(rig):
     assert rig.sandbox.requests["MirrorEvents"] == 0
 
 
-def test_system_metrics_of_a_live_run_are_taken_as_they_grow_by_a_twentieth_and_whole_at_its_end(rig):
+def test_system_metrics_of_a_live_run_are_pulled_as_they_grow_by_a_twentieth_and_whole_at_its_end(rig):
     run = add(rig, "one", state="running")
     for value in range(100):
         run.log_system({"system.cpu": float(value)})

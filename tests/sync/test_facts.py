@@ -29,7 +29,7 @@ def add(rig, run_id="one", **what):
     return run
 
 
-def test_what_is_told_is_kept(rig):
+def test_facts_are_kept(rig):
     add(rig, user="bob-builder")
     rig.sync()
     told = project(rig)
@@ -55,7 +55,7 @@ def test_what_changed_comes_with_the_one_request_of_a_pass(rig):
     assert project(rig)["description"] == "About p"
 
 
-def test_a_project_without_runs_is_told_of_too(rig):
+def test_facts_of_a_project_without_runs_are_kept_too(rig):
     rig.world.add_project("team", "p")
     assert rig.sync()["team/p"].error is None
     assert project(rig)["createdAt"] is not None

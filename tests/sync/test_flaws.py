@@ -89,7 +89,7 @@ def three(rig):
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_record_of_which_a_part_cannot_be_read_is_set_aside_by_name(rig, monkeypatch, mirrored):
+def test_a_record_of_which_a_part_cannot_be_read_is_named_and_retried_later(rig, monkeypatch, mirrored):
     """What was mirrored of that part stays; once it can be read it is mirrored."""
     for name in ("aaa", "zzz", *FIELDS):
         add(rig, name, config={"lr": 0.1}, tags=["x"])
@@ -141,7 +141,7 @@ def test_a_date_that_is_none_is_no_date(rig):
 
 
 @pytest.mark.parametrize("rows", [3, 80])
-def test_a_history_line_that_cannot_be_read_sets_its_run_aside(rig, rows):
+def test_a_run_with_a_history_line_that_cannot_be_read_is_retried_later(rig, rows):
     for name in ("aaa", "zzz", *LINES):
         add(rig, name, rows)
     for name, line in LINES.items():
@@ -155,7 +155,7 @@ def test_a_history_line_that_cannot_be_read_sets_its_run_aside(rig, rows):
     assert len(status.runs_set_aside(rig.home.published)) == len(LINES)
 
 
-def test_a_system_metric_that_cannot_be_read_sets_its_run_aside(rig):
+def test_a_run_with_a_system_metric_that_cannot_be_read_is_retried_later(rig):
     bad = {name: line for name, line in LINES.items() if "step" not in name and name != "no object"}
     for name in ("aaa", "zzz", *bad):
         add(rig, name).log_system({"system.cpu": 1.0})
@@ -181,7 +181,7 @@ def test_a_metadata_file_that_cannot_be_read_keeps_no_other_away(rig):
 
 
 @pytest.mark.parametrize("what", ["lines", "number"])
-def test_a_console_that_cannot_be_read_sets_its_run_aside(three, monkeypatch, what):
+def test_a_run_with_a_console_that_cannot_be_read_is_retried_later(three, monkeypatch, what):
     for name in ("aaa", "bad", "zzz"):
         three.world.run("team", "p", name).write_console(0, ["hello"])
     fetch = console_and_files.console.fetch
@@ -216,7 +216,7 @@ def test_odd_texts_are_mirrored_wherever_they_are(rig):
     assert rig.sql("select count(*), sum(history_rows)::int from runs where config <> '{}'") == [(len(ODD), len(ODD))]
 
 
-def test_a_run_of_which_the_server_gives_no_record_is_set_aside(three, monkeypatch):
+def test_a_run_of_which_the_server_returns_no_record_is_retried_later(three, monkeypatch):
     """As one whose record is too much for it, or spoils every answer that it is in."""
     three.retry = type(HASTY)(attempts=2, seconds=20, first_wait=0.01, longest_wait=0.02)
     read = answers.Reader.read

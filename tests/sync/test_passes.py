@@ -23,7 +23,7 @@ def add(rig, run_id, rows=3, state="finished", **fields):
     return run
 
 
-def test_a_first_pass_brings_runs_and_their_whole_history(rig):
+def test_a_first_pass_pulls_runs_and_their_whole_history(rig):
     add(rig, "aaa", rows=5, name="first", config={"lr": 0.1}, tags=["x", "y"], notes="hello", group="g")
     add(rig, "bbb", rows=0, state="crashed")
     result = rig.sync()["team/p"]
@@ -122,7 +122,7 @@ def test_a_server_without_the_duration_field_is_mirrored_too(rig, monkeypatch):
     assert rig.sql("select run_id, history_rows, duration_s is not null from runs") == [("one", 3, True)]
 
 
-def test_a_rewound_run_is_taken_again_as_a_whole(rig):
+def test_a_rewound_run_is_pulled_again_as_a_whole(rig):
     run = add(rig, "fork", rows=6)
     rig.sync()
     run.rewind(2)
@@ -175,7 +175,7 @@ def test_faults_that_pass_change_nothing(rig, kind):
     assert rig.sql("select count(*) from history where key = 'loss'") == [(80,)]
 
 
-def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_come(rig):
+def test_a_run_that_cannot_be_read_is_retried_later_and_the_others_are_pulled(rig):
     for index in range(4):
         add(rig, f"run{index}")
     spoil(rig.world.run("team", "p", "run2"))
@@ -282,7 +282,7 @@ def test_an_interrupted_flush_is_finished_by_the_next_pass(rig):
     assert rig.sql("select count(*) from history where key = 'loss'") == [(150,)]
 
 
-def test_a_server_that_gives_no_history_for_now_is_soon_left_alone(rig):
+def test_a_server_that_returns_no_history_for_now_is_soon_given_up(rig):
     for index in range(12):
         add(rig, f"run{index}", rows=50)
     rig.retry = replace(HASTY, attempts=1)

@@ -35,7 +35,7 @@ def rewind(run, step, upto, state="finished"):
 
 @pytest.mark.parametrize("upto", [6, 9, 10, 25])
 @pytest.mark.parametrize("states", [("finished", "finished"), ("running", "running"), ("running", "finished")])
-def test_a_run_that_was_rewound_is_taken_again_however_far_it_went_on(rig, upto, states):
+def test_a_run_that_was_rewound_is_pulled_again_however_far_it_went_on(rig, upto, states):
     """Shorter than before, as long, and longer; also where no count tells of it."""
     run = add(rig, state=states[0])
     rig.sync()
@@ -54,7 +54,7 @@ def test_a_run_that_was_rewound_is_taken_again_however_far_it_went_on(rig, upto,
     assert dict(rig.sandbox.requests) == {"MirrorRuns": 1}
 
 
-def test_a_long_rewound_run_is_taken_again_though_it_is_exported(rig):
+def test_a_long_rewound_run_is_pulled_again_though_it_is_exported(rig):
     run = add(rig, rows=1500)
     run.export_history()
     rig.sync()
@@ -91,7 +91,7 @@ def test_text_and_special_numbers_in_the_last_line_are_no_change(rig):
     assert rig.sync()["team/p"].rows == 1
 
 
-def test_a_line_that_got_more_keys_after_it_was_mirrored_is_taken_with_them(rig):
+def test_a_line_that_got_more_keys_after_it_was_mirrored_is_pulled_with_them(rig):
     run = add(rig, state="running")
     rig.sync()
     run.log({"acc": 0.5}, step=9)

@@ -27,7 +27,7 @@ def hasty(rig):
     return rig
 
 
-def test_one_run_that_answers_too_slowly_is_set_aside_and_costs_each_size_one_wait(hasty):
+def test_one_run_that_answers_too_slowly_is_retried_later_and_costs_each_size_one_wait(hasty):
     """Fifty runs in a question, then a group of seven, the run alone, its pieces, one step."""
     for index in range(50):
         add(hasty, f"run{index:02}", rows=40)
@@ -92,7 +92,7 @@ def test_answers_come_as_they_are_ready_but_those_of_one_run_in_order():
     assert order == [("a", 0), *((f"other{n}", 0) for n in range(9)), ("slow", 0), ("slow", 1), ("slow", 2)]
 
 
-def test_runs_that_there_was_no_time_to_ask_for_are_set_aside_for_later(hasty):
+def test_runs_that_there_was_no_time_to_ask_for_are_retried_later(hasty):
     hasty.retry = replace(HASTY, seconds=0.5)
     for index in range(30):
         add(hasty, f"run{index:02}", rows=5)

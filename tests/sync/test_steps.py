@@ -136,7 +136,7 @@ def test_live_runs_go_on_beside_a_run_of_a_clocks_steps(rig):
     assert rig.history("live")[-1] == (3, 3.0)
 
 
-def test_exports_are_taken_before_lines_where_lines_did_not_add_up(rig, monkeypatch):
+def test_exports_are_used_before_lines_where_lines_did_not_add_up(rig, monkeypatch):
     """Whatever the count of the rows."""
     at = steps("nanoseconds", ROWS)
     run = add(rig, "run", at)

@@ -119,7 +119,7 @@ def test_flipped_bytes_anywhere_in_a_segment_are_found_by_a_plain_verify(bench):
     bench.repaired()
 
 
-def test_a_lost_segment_of_another_project_is_told_too(bench):
+def test_a_lost_segment_of_another_project_is_reported_too(bench):
     path = segments(bench)
     bench.sync("team/q")
     path.unlink()

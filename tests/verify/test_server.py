@@ -47,7 +47,7 @@ def test_a_clean_mirror_is_equal_and_says_what_was_compared(own):
     assert dict(own.server.requests) == {"MirrorRuns": 1, "MirrorHistory": 1}
 
 
-def test_silent_edits_are_told_value_by_value(own):
+def test_silent_edits_are_reported_value_by_value(own):
     own.sync()
     run = run_of(own)
     run.set_config({**wrapped({"lr": 0.2, "model": {"depth": 3, "name": "net"}, "new": None}), "_wandb": {"value": {}}})
@@ -142,7 +142,7 @@ def test_a_flush_that_no_pass_followed_is_behind(own):
     ]
 
 
-def test_a_run_that_is_gone_on_the_server_is_told_and_marked(own):
+def test_a_run_that_is_gone_on_the_server_is_reported_and_marked(own):
     own.sync()
     own.world.delete_run("team", "p", "aaa")
     code, project = own.found()
@@ -378,7 +378,7 @@ def test_while_another_process_syncs_what_was_published_is_verified(own):
         store.close()
 
 
-def test_a_project_that_is_gone_is_told_where_a_pattern_of_the_config_takes_it_in(own):
+def test_a_project_that_is_gone_is_reported_where_a_pattern_of_the_config_selects_it(own):
     own.sync("team/p", "team/q")
     del own.world.projects["team", "q"]
     code, lines = own.verify("team/*")

@@ -53,7 +53,7 @@ def test_keys_and_how_runs_are_ordered_by_them(site):
     assert keys["summary.acc"]["order"] == "summary_metrics.acc"
 
 
-def test_what_is_unknown_is_told_beside_what_is_not(site):
+def test_what_is_unknown_is_reported_beside_what_is_not(site):
     """In filter, order, columns, metrics and the x axis; with the nearest name."""
     found = site.get(
         "/api/runs",
@@ -212,7 +212,7 @@ def test_sql_reads_and_nothing_else(site):
     assert site.sql_rows("select 1", limit="many").status_code == 400
 
 
-def test_sql_rows_are_limited_and_that_is_told(site):
+def test_sql_rows_are_limited_and_that_is_reported(site):
     found = site.sql_rows("select range as n from range(5000)", limit=10).json()
     assert (len(found["rows"]), found["more"]) == (10, True)
     assert site.sql_rows("select range as n from range(10)", limit=10).json()["more"] is False

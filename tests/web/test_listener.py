@@ -42,7 +42,7 @@ def test_open_without_a_daemon_says_what_to_start(bench):
     assert done.stderr == "error: no daemon runs in this home; start `mirror daemon`, which serves the page\n"
 
 
-def test_a_busy_port_is_told_and_a_changed_address_is_applied(bench):
+def test_a_busy_port_is_reported_and_a_changed_address_is_applied(bench):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

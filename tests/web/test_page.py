@@ -80,7 +80,7 @@ def test_it_opens_with_projects_their_freshness_and_the_newest_runs(page):
     assert "project=team/language" in page.url
 
 
-def test_a_filter_is_typed_and_its_errors_are_told_beside_it(page):
+def test_a_filter_is_typed_and_its_errors_are_shown_beside_it(page):
     box = page.get_by_label("Find runs")
     box.fill('{"config.opt.name": "adam", "config.lr": {"$lt": 0.01}}')
     box.press("Enter")
@@ -299,7 +299,7 @@ def test_an_error_stands_alone_and_is_no_dead_daemon(page, site):
     page.unroute_all()
 
 
-def test_unknown_names_in_a_link_are_told_with_the_nearest(page):
+def test_unknown_names_in_a_link_are_answered_with_the_nearest(page):
     base = page.url.split("#")[0]
 
     def open_(view):

@@ -94,7 +94,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at the process
         "select format('{:>1500000000}', 1)",
     ],
 )
-def test_who_asks_for_too_much_memory_is_told_so(asked, text):
+def test_a_statement_that_needs_too_much_memory_is_refused(asked, text):
     with pytest.raises(QueryError) as refused:
         asked.rows(text, 100)
     assert str(refused.value) == TOO_MUCH
@@ -192,7 +192,7 @@ def test_the_time_of_who_takes_a_stream_does_not_count(asked, monkeypatch):
 
 
 @linux
-def test_a_worker_that_dies_is_told_and_replaced(asked):
+def test_a_worker_that_dies_is_reported_and_replaced(asked):
     assert asked.rows("select 1") == [["1"]]
     (worker,) = workers(asked._home.data)
     with ThreadPoolExecutor(1) as threads:
