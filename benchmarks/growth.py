@@ -40,7 +40,7 @@ from mirror.sandbox import World
 from mirror.settings.home import Home
 from mirror.store import projects, sorting
 from mirror.store import runs as stored_runs
-from mirror.store.records import ProjectCursor, ProjectKey
+from mirror.store.records import ProjectCursor, ProjectKey, RunFacts
 from mirror.store.store import Store
 from mirror.sync import engine
 from mirror.sync.context import Context, Scope, utc_now
@@ -85,7 +85,7 @@ def build(home: Home, runs: int) -> None:
             for number in range(first, min(first + BATCH, runs)):
                 config, summary = document(rng, number)
                 made = record(number, config, summary, "finished", (), at(number))
-                records.append(replace(made, server_events=0, server_log_lines=0))
+                records.append(replace(made, server_events=0, server_log_lines=0, facts=RunFacts()))
             with store.transaction() as tx:
                 projects.add(tx, PROJECT)
                 stored_runs.upsert(tx, records, now=START)

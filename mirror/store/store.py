@@ -26,7 +26,6 @@ from mirror.store import (
     digests,
     identity,
     migrations,
-    projects,
     publish,
     recovery,
     segment_checks,
@@ -34,6 +33,7 @@ from mirror.store import (
     sorting,
     views,
     wide,
+    wide_marks,
 )
 from mirror.store.blobs import Blobs
 from mirror.store.contents import Garbage
@@ -152,6 +152,7 @@ class Store:
                 tx = Transaction(self._db, self.home.history, self.tail_values)
                 yield tx
                 tx.finish()
+                wide_marks.note(self._db, tx.outdated - self._outdated)
             segments.delete_uncommitted(self._db, self.home.history)
             self._changed = True
             self._outdated |= tx.outdated
@@ -235,14 +236,19 @@ class Store:
 
     def _refresh_wide(self) -> None:
         """Bring the wide relations up to date; one that causes a fatal error in DuckDB is left out from then on."""
+        if not self._outdated:
+            return
         while True:
+            refreshed = self._outdated - self._skipped_wide
             try:
-                wide.refresh(self._db, sorted(self._outdated - self._skipped_wide, key=str))
+                wide.refresh(self._db, sorted(refreshed, key=str))
             except wide.Broken as broken:
                 self._skipped_wide.add(broken.project)
                 self._reopen()
                 wide.leave_out(self._db, broken.project, str(broken))
             else:
+                with self._db.transaction():
+                    wide_marks.done(self._db, refreshed, self._skipped_wide)
                 self._outdated.clear()
                 return
 
@@ -291,7 +297,7 @@ class Store:
                 compact.delete_leftover(path)
                 shutil.rmtree(spill_folder(path), ignore_errors=True)
                 shutil.rmtree(self.spool, ignore_errors=True)
-                self._outdated.update(projects.everything(self._db))
+                self._outdated.update(wide_marks.outdated(self._db))
             except BaseException:
                 self.close()
                 raise

@@ -45,6 +45,9 @@ _NO_NUL = "position(chr(0) IN k.key) = 0"
 
 logger = logging.getLogger(__name__)
 
+Names = dict[ProjectKey, str]
+"""The name of each project's relation."""
+
 
 class Broken(Exception):
     """A fatal error of DuckDB while it built the wide relation of `project`; the file must be reopened."""
@@ -92,11 +95,12 @@ def _refresh_all(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, al
     project = None
     try:
         with db.transaction():
+            names, shared = _view_names(db), db.run("DESCRIBE main.runs")
             for project, number in numbered:
-                _refresh(db, project, number)
+                _refresh(db, project, number, names, shared)
                 _note_fault(db, number, _left_out(db, number))
-            for project, number in _renamed(db):
-                _keep_view(db, project, f"store.wide_{number}", _columns(db, number))
+            for project, number in _renamed(db, names):
+                _keep_view(db, project, f"store.wide_{number}", _columns(db, number), names, shared)
     except Exception as error:
         if project is not None and isinstance(error, duckdb.Error) and must_reopen(error) and not _file_at_fault(error):
             raise Broken(project, error) from error
@@ -155,7 +159,7 @@ def _note_fault(db: Database, number: int, fault: str | None) -> None:
         db.run("INSERT INTO store.meta VALUES (?, ?)", [key, fault])
 
 
-def _refresh(db: Database, project: ProjectKey, number: int) -> None:
+def _refresh(db: Database, project: ProjectKey, number: int, names: Names, shared: Sequence[Any]) -> None:
     table = f"store.wide_{number}"
     present = _exists(db, f"wide_{number}")
     before = _columns(db, number)
@@ -177,7 +181,7 @@ def _refresh(db: Database, project: ProjectKey, number: int) -> None:
     if set(columns) != set(before):
         _save_columns(db, number, columns)
         before = columns
-    _keep_view(db, project, table, before)
+    _keep_view(db, project, table, before, names, shared)
     _fill(db, table, columns, stale)
 
 
@@ -298,22 +302,26 @@ def _save_columns(db: Database, number: int, columns: Sequence[_Column]) -> None
         db.run("INSERT INTO store.wide_columns BY NAME SELECT * FROM chosen")
 
 
-def _keep_view(db: Database, project: ProjectKey, table: str, columns: Sequence[_Column]) -> None:
-    """Recreate the view if its columns or their types, which DuckDB stores with it, have changed."""
-    shared = [(name, kind) for name, kind, *_ in db.run("DESCRIBE main.runs")]
-    selected = [f"r.{identifier(name)}" for name, _ in shared] + [f"w.{identifier(c.name)}" for c in columns]
-    name = identifier(view_name(db, project))
+def _keep_view(
+    db: Database, project: ProjectKey, table: str, columns: Sequence[_Column], names: Names, shared: Sequence[Any]
+) -> None:
+    """Recreate the view if its columns or their types, which DuckDB stores with it, have changed.
+
+    `names` are those of all views, `shared` describes the columns of `runs`.
+    """
+    selected = [f"r.{identifier(name)}" for name, *_ in shared] + [f"w.{identifier(c.name)}" for c in columns]
+    name = identifier(names[project])
     text = (
         f"CREATE OR REPLACE VIEW main.{name} AS SELECT {', '.join(selected)} "
         f"FROM store.run_rows AS r JOIN {table} AS w ON w.rid = r.rid"
     )
-    types = [kind for _, kind in shared] + [column.type for column in columns]
+    types = [kind for _, kind, *_ in shared] + [column.type for column in columns]
     digest = hashlib.sha256(" ".join([text, *types]).encode()).hexdigest()
     if db.run("SELECT value FROM store.meta WHERE key = ?", [table]) != [(digest,)]:
         db.run(text)
         db.run("DELETE FROM store.meta WHERE key = ?", [table])
         db.run("INSERT INTO store.meta VALUES (?, ?)", [table, digest])
-    _note_name(db, project, table)
+    _note_name(db, project, table, names)
 
 
 def _comment(db: Database, project: ProjectKey, number: int) -> None:
@@ -342,25 +350,24 @@ def view_name(db: Database, project: ProjectKey) -> str:
     return _view_names(db)[project]
 
 
-def _view_names(db: Database) -> dict[ProjectKey, str]:
+def _view_names(db: Database) -> Names:
     keys = [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.project_records ORDER BY number")]
     return dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
 
 
-def _renamed(db: Database) -> list[tuple[ProjectKey, int]]:
+def _renamed(db: Database, names: Names) -> list[tuple[ProjectKey, int]]:
     """Projects whose relation must get another name, because its current name is now another project's address."""
-    numbered = [key for key, name in _view_names(db).items() if name != str(key)]
+    numbered = [key for key, name in names.items() if name != str(key)]
     found = []
     for project in numbered:
         number = known_projects.find(db, project)
-        if number is not None and _noted_name(db, number) not in (None, view_name(db, project)):
+        if number is not None and _noted_name(db, number) not in (None, names[project]):
             found.append((project, number))
     return found
 
 
-def _note_name(db: Database, project: ProjectKey, table: str) -> None:
+def _note_name(db: Database, project: ProjectKey, table: str, names: Names) -> None:
     """Record the name of the relation over a table, and drop the view with its former name unless another uses it."""
-    names = _view_names(db)
     key = f"name of {table}"
     former = db.run("SELECT value FROM store.meta WHERE key = ?", [key])
     if former == [(names[project],)]:

@@ -21,7 +21,7 @@ from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, projects, refresh
 from mirror.store import runs as stored_runs
-from mirror.store.records import ProjectCursor, ProjectKey
+from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync import console_and_files, facts, history, key_scope, plan
 from mirror.sync import heads as listing
@@ -122,18 +122,22 @@ class _Pass:
         self.about: About | None = None
         self.early_requests: Counter[str] = Counter()
         self.listed_all = False
+        self.on_server = 0
+        self.unsettled: dict[str, KnownRun] = {}
+        self.unchanged = False
 
     async def begin(self) -> None:
         """Read the mirror's state. A project is added to the store only once the server has shown that it exists."""
         early = self.context.early.pop(self.project, None)
         self.about = await facts.due(self.context) if early is None else early.about
-        self.records.known, (self.records.mirrored, _), self.records.cursor = await self.context.writer.read(
+        self.unsettled, (self.records.mirrored, self.on_server), self.records.cursor = await self.context.writer.read(
             lambda db: (
                 stored_runs.unsettled(db, self.project),
                 stored_runs.count(db, self.project),
                 projects.cursor(db, self.project),
             )
         )
+        self.records.known = dict(self.unsettled)
         if early is not None:
             await self._use(early)
         app = self.context.server.app_url
@@ -201,8 +205,11 @@ class _Pass:
             covered_to = plan.covered(listed.runs, listed.known_to, covered_to)
             if wanted := plan.decide(self.records.known, listed.runs, server_now=listed.known_to, now=utc_now()).pull:
                 await self.records.pull_by_name(wanted, covered_to)
-            elif covered_to != self.records.cursor.covered_to:
-                await self.records.move_cursor(covered_to)
+            else:
+                # What was read at the start is still true, and reading it again is a fifth of a pass over nothing new.
+                self.unchanged = not self.records.reread
+                if covered_to != self.records.cursor.covered_to:
+                    await self.records.move_cursor(covered_to)
         await self._reconcile_if_due(total)
 
     async def pull_recent(self, since: datetime) -> None:
@@ -251,7 +258,7 @@ class _Pass:
             self.records.cursor,
             filters=scope.filters_text,
             interval=scope.reconcile_interval,
-            on_server=await self._on_server(),
+            on_server=self.on_server if self.unchanged else await self._on_server(),
             total=total,
             now=utc_now(),
         ):
@@ -265,7 +272,7 @@ class _Pass:
 
     async def _reconcile(self) -> None:
         """List every run: pull those with silent edits, mark the deleted ones."""
-        self.listed_all = True
+        self.listed_all, self.unchanged = True, False
         await self.records.read_known()
         listed = await self._heads(self.records.scope)
         ids = self.seen = {head.run_id for head in listed.runs}
@@ -305,9 +312,15 @@ class _Pass:
         """Pull what is missing of the history, console, files and system metrics of the runs of this pass."""
         now = utc_now()
         among = self.among
-        selected = await self.context.writer.read(
-            lambda db: (
-                stored_runs.unsettled(db, self.project) if among is None else stored_runs.known(db, self.project, among)
+        selected = (
+            self.unsettled
+            if self.unchanged
+            else await self.context.writer.read(
+                lambda db: (
+                    stored_runs.unsettled(db, self.project)
+                    if among is None
+                    else stored_runs.known(db, self.project, among)
+                )
             )
         )
         runs = list(selected.values())

@@ -57,7 +57,8 @@ class Records:
 
     `known` has not all mirrored runs, only those that may need work and those that were looked up. `changed` are the
     runs whose records were pulled; `moved` those that ended with a new heartbeat but no new line, with the time of
-    their last line. `early` are records that were requested before.
+    their last line. `early` are records that were requested before. `reread`
+    is set once `known` was read again.
     """
 
     def __init__(self, context: Context, project: ProjectKey, result: PassResult) -> None:
@@ -69,6 +70,7 @@ class Records:
         self.size = context.sizes.setdefault(project, PageSize())
         self.known: dict[str, KnownRun] = {}
         self.mirrored = 0
+        self.reread = False
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
         self.moved: dict[str, object] = {}
@@ -206,6 +208,7 @@ class Records:
 
     async def read_known(self) -> None:
         """Read the mirror's state of all runs."""
+        self.reread = True
         self.known = await self.context.writer.read(lambda db: stored_runs.known(db, self.project))
 
     async def mark_deleted(self, run_ids: Sequence[str]) -> None:

@@ -47,6 +47,25 @@ def test_integers_past_2_to_the_53_keep_their_digits_as_text(number):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":0.1234567890123456789012,"b":1}', {"a": 0.1234567890123456789012, "b": 1}),
+        (
+            '{"a":0.1234567890123456789012,"b":12345678901234567890123}',
+            {"a": 0.1234567890123456789012, "b": 12345678901234567890123},
+        ),
+        ('{"a":0.' + "7" * 500 + ',"b":-9223372036854775809}', {"a": 7 / 9, "b": -9223372036854775809}),
+        ('{"a":"x.1234567890123456789","b":18446744073709551617}', {"a": "x.1234567890123456789", "b": 2**64 + 1}),
+        ("[1.5e-10,10000000000000000000000]", [1.5e-10, 10**22]),
+    ],
+)
+def test_long_integers_are_exact_beside_long_fractions(text, value):
+    """A fraction of many digits does not hide an integer of many digits, nor the other way round."""
+    found = wandb_json.loads(text)
+    assert found == json.loads(text) == value
+
+
 def test_an_integer_too_large_for_a_double_is_infinite_and_keeps_its_digits():
     number = 10**400
     assert rows(parse("r", [json.dumps({"_step": 0, "n": number})], EVERYTHING)) == [(0, "n", math.inf, str(number))]

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from mirror.query.status import wide_faults
-from mirror.store import projects, wide
+from mirror.store import projects, wide, wide_marks
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, opened, read, run, write
 
@@ -287,10 +287,10 @@ def test_a_wide_relation_that_cannot_be_made_is_left_out_and_reported(store, mon
     store.publish()
     keep_view = wide._keep_view
 
-    def fail(db, project, table, columns):
+    def fail(db, project, *more):
         if project == PROJECT:
             raise error
-        keep_view(db, project, table, columns)
+        keep_view(db, project, *more)
 
     monkeypatch.setattr(wide, "_keep_view", fail)
     write(store, run(config={"lr": 2}))
@@ -329,3 +329,58 @@ def test_a_wide_relation_over_which_duckdb_gives_up_is_left_out_until_the_store_
         write(store, run(config={"bad": 2}))
         assert read(store, 'select "config.bad" from "team/vision"') == [(2.0,)]
         assert faults(store) == []
+
+
+@pytest.fixture
+def refreshed(monkeypatch) -> list[ProjectKey]:
+    """The projects whose relation is brought up to date from now on."""
+    found: list[ProjectKey] = []
+    refresh = wide._refresh
+
+    def noted(db, project, *more):
+        found.append(project)
+        refresh(db, project, *more)
+
+    monkeypatch.setattr(wide, "_refresh", noted)
+    return found
+
+
+def test_a_start_looks_only_at_relations_that_changed_and_were_not_published(tmp_path, refreshed):
+    """With 1,000 projects, looking at each of them takes 20 seconds."""
+    other = ProjectKey("team", "audio")
+    with opened(tmp_path / "mirror") as store:
+        write(store, run(config={"lr": 1}))
+        write(store, run(project=other, config={"x": 1}), project=other)
+        store.publish()
+        write(store, run(config={"lr": 2}))
+    refreshed.clear()
+    with opened(tmp_path / "mirror") as store:
+        assert read(store, 'select "config.lr" from "team/vision"') == [(2,)]
+        assert read(store, 'select "config.x" from "team/audio"') == [(1,)]
+    assert refreshed == [PROJECT]
+    with opened(tmp_path / "mirror") as store:
+        store._changed = True
+        store.publish()
+    assert refreshed == [PROJECT]
+
+
+def test_another_version_makes_every_relation_again(tmp_path, refreshed, monkeypatch):
+    with opened(tmp_path / "mirror") as store:
+        write(store, run(config={"lr": 1}))
+        store.publish()
+    refreshed.clear()
+    monkeypatch.setattr(wide_marks, "VERSION", "another")
+    with opened(tmp_path / "mirror") as store:
+        store._changed = True
+        store.publish()
+    assert refreshed == [PROJECT]
+
+
+def test_a_relation_whose_table_is_gone_is_made_again(tmp_path):
+    with opened(tmp_path / "mirror") as store:
+        write(store, run(config={"lr": 1}))
+        store.publish()
+        with store.transaction() as tx:
+            wide.forget(tx.db, 1)
+    with opened(tmp_path / "mirror") as store:
+        assert read(store, 'select "config.lr" from "team/vision"') == [(1,)]

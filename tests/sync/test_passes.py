@@ -7,7 +7,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from mirror.errors import CommError
+from mirror.remote import runs as remote
+from mirror.remote.runs import PageSize
 from mirror.sandbox.run import wrapped
+from mirror.store import runs as stored_runs
+from mirror.sync import records
 from tests.sync.rig import HASTY, silence, spoil
 from tests.sync.rig import rig as make_rig
 
@@ -323,3 +328,55 @@ def test_the_tail_moves_to_segments_while_a_run_grows_and_nothing_changes(rig):
     run.rewind(150)
     rig.sync()
     assert rig.history("grow") == [(step, 0.5) for step in range(151)]
+
+
+class FixedSize(PageSize):
+    """Pages of five runs."""
+
+    def __init__(self) -> None:
+        super().__init__(5)
+
+    def learn(self, runs: int, size: int) -> None:
+        """Learn nothing."""
+
+
+@pytest.fixture
+def commits(rig, monkeypatch) -> list[list[str]]:
+    """The runs of each commit of records, of a project with 23 runs in pages of five."""
+    for number in range(23):
+        rig.world.add_run("team", "p", run_id=f"r{number:02}", config={"lr": number}, state="finished")
+    found: list[list[str]] = []
+    upsert = stored_runs.upsert
+
+    def noted(tx, records, *, now):
+        found.append([record.run_id for record in records])
+        upsert(tx, records, now=now)
+
+    monkeypatch.setattr(stored_runs, "upsert", noted)
+    monkeypatch.setattr(records, "PageSize", FixedSize)
+    return found
+
+
+def test_a_first_pass_commits_two_pages_at_a_time(rig, commits):
+    """So a pass over any number of runs has bounded memory, and its progress is seen and kept."""
+    assert rig.sync()["team/p"].runs == 23
+    assert [len(runs) for runs in commits] == [10, 10, 3]
+    assert rig.sql('select "config.lr" from "team/p" order by 1') == [(number,) for number in range(23)]
+
+
+def test_records_that_arrived_before_an_error_are_kept(rig, commits, monkeypatch):
+    """The next pass pulls the others, and nothing is there twice."""
+    record_of = remote.record_of
+
+    def failing(server, project, node, *more):
+        if node["name"] == "r17":
+            raise CommError("the server went away")
+        return record_of(server, project, node, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "record_of", failing)
+        assert rig.sync()["team/p"].error == "the server went away"
+    assert [len(runs) for runs in commits] == [10, 5]
+    assert rig.sql("select count(*) from runs") == [(15,)]
+    assert rig.sync()["team/p"].error is None
+    assert rig.sql("select count(*), count(distinct run_id) from runs") == [(23, 23)]
