@@ -19,7 +19,7 @@ import httpx
 import orjson
 
 from mirror.addresses import app_of
-from mirror.remote import errors, notices, retry_policy, stream_transport
+from mirror.remote import errors, notices, retry_policy
 from mirror.remote.answers import Reader, Retry
 from mirror.remote.clock import ServerClock
 from mirror.remote.errors import (
@@ -339,7 +339,10 @@ class Server:
     def _without_key(self) -> httpx.AsyncClient:
         if self._keyless is None:
             # A connection serves one file after another, and another one is opened only if none is free.
-            mounts = stream_transport.mounts(_certificates())
+            # Imported here: a pass over nothing new downloads nothing, and aiohttp takes 0.1 s.
+            from mirror.remote import storage_transport
+
+            mounts = storage_transport.mounts(_certificates())
             self._keyless = self.keyless(STORAGE_CONNECTIONS, mounts)
         return self._keyless
 

@@ -15,7 +15,19 @@ import pytest
 from mirror.cli.app import COMMANDS
 from mirror.settings.home import Home
 
-HEAVY = ["duckdb", "_duckdb", "httpx", "rich", "pyarrow", "starlette", "apscheduler", "graphql", "pandas", "orjson"]
+HEAVY = [
+    "duckdb",
+    "_duckdb",
+    "httpx",
+    "aiohttp",
+    "rich",
+    "pyarrow",
+    "starlette",
+    "apscheduler",
+    "graphql",
+    "pandas",
+    "orjson",
+]
 
 
 def imported(*code: str) -> list[str]:

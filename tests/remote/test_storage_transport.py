@@ -1,4 +1,4 @@
-"""Downloads over asyncio's streams: bodies of every framing, connections that are used again, and broken ones."""
+"""Downloads from storage: bodies of every framing, connections that are used again, and broken ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from mirror.remote import stream_transport
+from mirror.remote import storage_transport
 from mirror.sandbox import Sandbox, World
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
@@ -59,7 +59,7 @@ async def answering(*answers, closes=()):
 
 
 def client(**options):
-    mounts = stream_transport.mounts(ssl.create_default_context())
+    mounts = storage_transport.mounts(ssl.create_default_context())
     return httpx.AsyncClient(mounts=mounts, timeout=5, follow_redirects=True, **options)
 
 
@@ -90,7 +90,8 @@ def test_a_connection_that_the_server_closes_is_not_used_again():
 
 
 def test_more_than_was_announced_is_not_taken_for_the_next_answer():
-    assert fetched(sized(b"a") + b"nonsense", sized(b"b")) == ([b"a", b"b"], [1, 2])
+    with pytest.raises(httpx.RemoteProtocolError, match="nonsense"):
+        fetched(sized(b"a") + b"nonsense", sized(b"b"))
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,28 @@ def test_more_than_was_announced_is_not_taken_for_the_next_answer():
     ids=["nothing", "another protocol", "half a head", "half a body", "no length", "half of the chunks"],
 )
 def test_an_answer_that_is_not_whole_is_an_error(answer):
+    """A connection that ends before the answer begins is tried once more."""
     with pytest.raises(httpx.RemoteProtocolError):
-        fetched(answer, closes=(0,))
+        fetched(answer, answer, closes=(0, 1))
+
+
+def test_a_signed_address_is_requested_as_it_is_quoted():
+    asked = []
+
+    async def serve(reader, writer):
+        asked.append(await reader.readline())
+        writer.write(sized(b"a"))
+        await writer.drain()
+        writer.close()
+
+    async def work():
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, client() as http:
+            port = server.sockets[0].getsockname()[1]
+            return (await http.get(f"http://127.0.0.1:{port}/a%2Fb%7E+c%20d?X-Sig=%2B%2f%3D%20a~b&e=a%26b")).content
+
+    assert asyncio.run(work()) == b"a"
+    assert asked == [b"GET /a%2Fb%7E+c%20d?X-Sig=%2B%2f%3D%20a~b&e=a%26b HTTP/1.1\r\n"]
 
 
 def test_a_server_that_says_nothing_is_given_up_in_time():
@@ -147,11 +168,11 @@ def test_a_scheme_with_a_proxy_is_left_to_httpx(monkeypatch):
     context = ssl.create_default_context()
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    assert list(stream_transport.mounts(context)) == ["http://", "https://"]
+    assert list(storage_transport.mounts(context)) == ["http://", "https://"]
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.com:3128")
-    assert list(stream_transport.mounts(context)) == ["http://"]
+    assert list(storage_transport.mounts(context)) == ["http://"]
     monkeypatch.setenv("ALL_PROXY", "http://proxy.example.com:3128")
-    assert list(stream_transport.mounts(context)) == []
+    assert list(storage_transport.mounts(context)) == []
 
 
 def test_a_body_that_is_left_unread_closes_its_connection():
