@@ -8,6 +8,7 @@ or content that the store does not list, which a collection deletes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import time
@@ -48,6 +49,8 @@ COMMIT_FILES = 500
 
 FINISHED = 10_000
 """How many contents of this round are remembered, for equal ones that are looked up before they are recorded."""
+
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 UNANSWERED = 2 * CONNECTIONS
 """When this many downloads in a row get no answer, the server or its object store is failing, and the round ends."""
@@ -168,7 +171,7 @@ class _Round:
     def _is_here(self, file: Wanted) -> bool:
         """Return True if equal content is stored already, under another name."""
         digest = file.stored or self._finished.get((file.md5 or "", file.size))
-        if digest is None or not self.blobs.has(digest, file.size):
+        if digest is None or checkable(file.md5) is None or not self.blobs.has(digest, file.size):
             return False
         self._note_held(file, digest)
         return True
@@ -179,7 +182,11 @@ class _Round:
         except (Unreachable, AuthError):
             raise
         except CommError as error:
-            for file in batch:
+            # One run that the server cannot answer for must not keep the files of others away.
+            runs = dict.fromkeys(file.rid for file in batch)
+            for rid in runs if len(runs) > 1 else ():
+                await self._feed_batch([file for file in batch if file.rid == rid])
+            for file in batch if len(runs) == 1 else ():
                 self._note_failure(file, f"its address could not be asked for: {error}")
             return
         for file in batch:
@@ -228,8 +235,11 @@ class _Round:
             same = self._under_way.pop(key, [file])
             if isinstance(error, AuthError):
                 raise
-            if isinstance(error, OSError) and disk_full(error):
-                raise _Ended(f"no space left on the disk of {self.blobs.folder}; free some") from error
+            if isinstance(error, OSError):
+                if disk_full(error):
+                    raise _Ended(f"no space left on the disk of {self.blobs.folder}; free some") from error
+                if error.errno in _FORBIDDEN:
+                    raise _Ended(f"{self.blobs.folder} cannot be written: {error.strerror}") from error
             for one in same:
                 self._note_failure(one, str(error) if isinstance(error, CommError) else f"not written: {error}")
             self._unanswered = self._unanswered + 1 if isinstance(error, Unreachable | Unanswered) else 0

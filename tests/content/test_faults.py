@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -228,6 +228,38 @@ def test_no_name_leaves_the_folder(rig, tmp_path):
         "history",
         "blobs",
     }
+
+
+def test_a_run_whose_files_the_server_cannot_address_keeps_no_other_away(rig, run):
+    add(rig, "two").add_file("two.txt", b"two")
+    rig.sandbox.faults.add("graphql", None, "MirrorContents", about='"one"')
+    outcome = rig.pull()
+    assert outcome.failed.keys() == {"team/p/one: bad.bin", "team/p/one: good.txt"}
+    assert rig.files("two") == {"two.txt": b"two"}
+    rig.sandbox.faults.clear()
+    assert rig.pull(retry=True).failed == {}
+    assert rig.files("one") == {"bad.bin": BIG, "good.txt": GOOD}
+
+
+@pytest.mark.parametrize("url", ["http://[bad/x", "ftp://host/x", "http://ho st/x"])
+def test_an_address_that_is_none_is_a_failure_of_its_file(rig, run, url, monkeypatch):
+    ask = pulling.addresses
+
+    async def spoilt(*given):
+        found = await ask(*given)
+        return {key: replace(one, url=url) if key[1] == "bad.bin" else one for key, one in found.items()}
+
+    monkeypatch.setattr(pulling, "addresses", spoilt)
+    assert rig.pull().failed.keys() == {"team/p/one: bad.bin"}
+    assert rig.files() == {"bad.bin": None, "good.txt": GOOD}
+
+
+def test_a_folder_that_cannot_be_written_ends_the_round(rig, run, monkeypatch):
+    def forbid(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Part, "write", forbid)
+    assert rig.pull().error == f"{rig.home.blobs} cannot be written: Permission denied"
 
 
 def test_a_server_that_fails_ends_the_round_after_some_downloads(rig, monkeypatch):
