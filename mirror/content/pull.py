@@ -272,7 +272,8 @@ class _Round:
         for last in (False, True):
             with Part(self.blobs.part(_part_name(file)), file.size, resumable=checkable(file.md5) is not None) as part:
                 try:
-                    await client.fetch(address.url, part)
+                    if not part.size or part.size < part.expected:
+                        await client.fetch(address.url, part)
                     fault = part.fault(file.md5)
                 except NotFound:
                     raise

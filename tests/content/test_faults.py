@@ -12,6 +12,7 @@ from mirror.content import pull as pulling
 from mirror.content.part import Part
 from mirror.sandbox import app
 from mirror.sandbox.files import StoredFile
+from mirror.store.blobs import Blobs
 from mirror.store.contents import Selection
 from tests.sync.test_passes import add
 
@@ -107,6 +108,18 @@ def test_what_an_ended_process_has_left_is_continued(rig, run, ranges, monkeypat
     assert rig.pull(retry=True).failed == {}
     assert ranges == [f"bytes={held}-"]
     assert rig.files()["bad.bin"] == BIG
+
+
+def test_a_download_that_was_complete_when_its_process_ended_is_not_asked_for_again(rig, run, ranges, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Blobs, "place", fail)
+        assert len(rig.pull().failed) == 2
+    ranges.clear()
+    assert rig.pull(retry=True).failed == {}
+    assert (ranges, rig.files()) == ([], {"bad.bin": BIG, "good.txt": GOOD})
 
 
 def test_a_part_of_another_content_is_dropped(rig, run, monkeypatch):
