@@ -12,10 +12,11 @@ import errno
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from mirror.content.part import Part, checkable
 from mirror.errors import AuthError, CommError, MirrorError, one_line
@@ -56,6 +57,26 @@ UNANSWERED = 2 * CONNECTIONS
 """When this many downloads in a row get no answer, the server or its object store is failing, and the round ends."""
 
 
+class Progress(Protocol):
+    """Receives progress events of a round."""
+
+    def files_expected(self, project: ProjectKey, files: int) -> None:
+        """This many more files will be downloaded."""
+
+    def files_done(self, project: ProjectKey, files: int) -> None:
+        """This many more files are here, failed or are left out."""
+
+
+class Silent:
+    """A no-op Progress."""
+
+    def files_expected(self, project: ProjectKey, files: int) -> None:
+        """Do nothing."""
+
+    def files_done(self, project: ProjectKey, files: int) -> None:
+        """Do nothing."""
+
+
 @dataclass
 class Outcome:
     """What a round did. `beyond_run` and `beyond_budget` count files that `files_max` and `files_budget` leave out."""
@@ -91,13 +112,10 @@ async def pull(
     selection: Selection,
     *,
     projects: Collection[ProjectKey] | None = None,
-    on_stored: Callable[[Wanted], object] = lambda _: None,
+    progress: Progress | None = None,
 ) -> Outcome:
-    """Download what is missing, of these projects or of all. A failure is recorded and in the outcome, never raised.
-
-    `on_stored` is called with each file that is here now.
-    """
-    one = _Round(server, writer, selection, on_stored)
+    """Download what is missing, of these projects or of all. A failure is recorded and in the outcome, never raised."""
+    one = _Round(server, writer, selection, progress or Silent())
     if selection.globs:
         try:
             await one.run(projects)
@@ -115,15 +133,13 @@ class _Ended(MirrorError):
 
 
 class _Round:
-    def __init__(
-        self, server: Server, writer: Writer, selection: Selection, on_stored: Callable[[Wanted], object]
-    ) -> None:
+    def __init__(self, server: Server, writer: Writer, selection: Selection, progress: Progress) -> None:
         self.server = server
         self.writer = writer
         self.blobs = writer.blobs
         self.selection = selection
         self.outcome = Outcome()
-        self._on_stored = on_stored
+        self.progress = progress
         self._queue: asyncio.Queue[tuple[Wanted, Address] | None] = asyncio.Queue(2 * CONNECTIONS)
         self._under_way: dict[tuple[str, int], list[Wanted]] = {}
         self._finished: dict[tuple[str, int], str] = {}
@@ -163,6 +179,8 @@ class _Round:
                 lambda db, some=some: contents.wanted(db, self.selection, now, some)  # type: ignore[misc]
             )
             self.outcome.beyond_run += beyond
+            for project, count in Counter(file.project for file in files).items():
+                self.progress.files_expected(project, count)
             missing = [file for file in files if not self._is_here(file)]
             await self._save_if_due()
             for batch in _batches(missing):
@@ -199,6 +217,7 @@ class _Round:
             now = replace(file, size=address.size, md5=address.md5, updated_at=address.updated_at)
             if self.selection.budget and self._bytes + now.size > self.selection.budget:
                 self.outcome.beyond_budget += 1
+                self.progress.files_done(file.project, 1)
             elif not self._is_here(now) and not self._joins(now):
                 self._bytes += now.size
                 await self._queue.put((now, address))
@@ -306,11 +325,12 @@ class _Round:
     def _note_held(self, file: Wanted, digest: str) -> None:
         self.outcome.stored += 1
         self._held.append((file, digest))
-        self._on_stored(file)
+        self.progress.files_done(file.project, 1)
 
     def _note_failure(self, file: Wanted, error: str) -> None:
         reason = one_line(error)
         self.outcome.failed[file.path] = reason
+        self.progress.files_done(file.project, 1)
         self._failed.append(Failure(file, reason, plan.retry_at(file.attempts, utc_now())))
 
     async def _save_if_due(self) -> None:

@@ -300,6 +300,7 @@ def test_a_run_gets_its_smallest_files_and_the_mirror_no_more_than_its_budget(ri
     assert sorted(map(len, rig.blobs())) == [10, 11, 20]
     outcome = rig.pull(Selection(("*",), budget=100))
     assert (outcome.stored, outcome.beyond_run, outcome.beyond_budget) == (1, 0, 1)
+    assert (rig.progress.expected, rig.progress.done) == (2, 2)
     assert sorted(map(len, rig.blobs())) == [10, 11, 20, 30]
     assert rig.sql("select value from store.meta where key = 'contents'")[0][0].count('"beyond_budget": 1') == 1
 
