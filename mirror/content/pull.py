@@ -116,11 +116,12 @@ async def pull(
 ) -> Outcome:
     """Download what is missing, of these projects or of all. A failure is recorded and in the outcome, never raised."""
     one = _Round(server, writer, selection, progress or Silent())
-    if selection.globs:
-        try:
-            await one.run(projects)
-        except (MirrorError, OSError) as error:
-            one.outcome.error = one_line(str(error))
+    if not selection.globs:
+        return one.outcome
+    try:
+        await one.run(projects)
+    except (MirrorError, OSError) as error:
+        one.outcome.error = one_line(str(error))
     if projects is None:
         with suppress(MirrorError):
             # The same fault has ended the round.
