@@ -55,6 +55,14 @@ class Bars:
         """Advance the bar of history rows."""
         self._grow(project, "rows", done=rows)
 
+    def files_expected(self, project: ProjectKey, files: int) -> None:
+        """Add to the total number of files to download."""
+        self._grow(project, "files", total=files)
+
+    def files_done(self, project: ProjectKey, files: int) -> None:
+        """Advance the bar of files."""
+        self._grow(project, "files", done=files)
+
     def finished(self, result: PassResult) -> None:
         """Complete the bars of the project."""
         for (project, _), task in self._tasks.items():
@@ -76,9 +84,18 @@ class _NoticesOnly(Silent):
         """Print a warning."""
         warn(text)
 
+    def files_expected(self, project: ProjectKey, files: int) -> None:
+        """Do nothing."""
+
+    def files_done(self, project: ProjectKey, files: int) -> None:
+        """Do nothing."""
+
+
+Shown = Bars | _NoticesOnly
+
 
 @contextmanager
-def bars() -> Iterator[Progress]:
+def bars() -> Iterator[Shown]:
     """Show progress bars while the block runs, if stderr is a terminal."""
     if not progress_wanted():
         yield _NoticesOnly()

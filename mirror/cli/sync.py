@@ -19,9 +19,10 @@ from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from mirror.cli.progress import Shown
     from mirror.content.pull import Outcome
     from mirror.settings.settings import Settings
-    from mirror.sync.context import Context, Progress
+    from mirror.sync.context import Context
     from mirror.sync.preview import Preview
     from mirror.sync.targets import Pattern, Target
 
@@ -208,7 +209,7 @@ async def _work_here(
     settings: Settings,
     patterns: Sequence[Pattern],
     action: str,
-    progress: Progress,
+    progress: Shown,
     marked: list[Target],
     downloads: list[Outcome],
     *,
@@ -241,7 +242,7 @@ async def _work_here(
                         raise next(iter(failed.values()))
                     return []
                 results = await engine.sync(opened, expanded, afresh=action == "flush", since=since)
-                downloads.append(await _download(opened, settings, expanded, everything=everything))
+                downloads.append(await _download(opened, settings, expanded, progress, everything=everything))
         except TimeoutError:
             await opened.writer.publish()
             raise TimedOut(
@@ -250,12 +251,15 @@ async def _work_here(
     return [result.as_json() for result in [*results, *targets.not_listed(failed)]]
 
 
-async def _download(opened: Context, settings: Settings, done: Sequence[Target], *, everything: bool) -> Outcome:
+async def _download(
+    opened: Context, settings: Settings, done: Sequence[Target], progress: Shown, *, everything: bool
+) -> Outcome:
     """Download the content of files that the config selects, of everything or of these projects."""
     from mirror.content.pull import pull, selection_of
 
     projects = None if everything else {target.project for target in done}
-    outcome = await pull(opened.server, opened.writer, selection_of(settings.sync), projects=projects)
+    wanted = selection_of(settings.sync)
+    outcome = await pull(opened.server, opened.writer, wanted, projects=projects, progress=progress)
     await opened.writer.publish()
     return outcome
 

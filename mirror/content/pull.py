@@ -8,13 +8,15 @@ or content that the store does not list, which a collection deletes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from mirror.content.part import Part, checkable
 from mirror.errors import AuthError, CommError, MirrorError, one_line
@@ -49,8 +51,30 @@ COMMIT_FILES = 500
 FINISHED = 10_000
 """How many contents of this round are remembered, for equal ones that are looked up before they are recorded."""
 
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
 UNANSWERED = 2 * CONNECTIONS
 """When this many downloads in a row get no answer, the server or its object store is failing, and the round ends."""
+
+
+class Progress(Protocol):
+    """Receives progress events of a round."""
+
+    def files_expected(self, project: ProjectKey, files: int) -> None:
+        """This many more files will be downloaded."""
+
+    def files_done(self, project: ProjectKey, files: int) -> None:
+        """This many more files are here, failed or are left out."""
+
+
+class Silent:
+    """A no-op Progress."""
+
+    def files_expected(self, project: ProjectKey, files: int) -> None:
+        """Do nothing."""
+
+    def files_done(self, project: ProjectKey, files: int) -> None:
+        """Do nothing."""
 
 
 @dataclass
@@ -88,18 +112,16 @@ async def pull(
     selection: Selection,
     *,
     projects: Collection[ProjectKey] | None = None,
-    on_stored: Callable[[Wanted], object] = lambda _: None,
+    progress: Progress | None = None,
 ) -> Outcome:
-    """Download what is missing, of these projects or of all. A failure is recorded and in the outcome, never raised.
-
-    `on_stored` is called with each file that is here now.
-    """
-    one = _Round(server, writer, selection, on_stored)
-    if selection.globs:
-        try:
-            await one.run(projects)
-        except (MirrorError, OSError) as error:
-            one.outcome.error = one_line(str(error))
+    """Download what is missing, of these projects or of all. A failure is recorded and in the outcome, never raised."""
+    one = _Round(server, writer, selection, progress or Silent())
+    if not selection.globs:
+        return one.outcome
+    try:
+        await one.run(projects)
+    except (MirrorError, OSError) as error:
+        one.outcome.error = one_line(str(error))
     if projects is None:
         with suppress(MirrorError):
             # The same fault has ended the round.
@@ -112,15 +134,13 @@ class _Ended(MirrorError):
 
 
 class _Round:
-    def __init__(
-        self, server: Server, writer: Writer, selection: Selection, on_stored: Callable[[Wanted], object]
-    ) -> None:
+    def __init__(self, server: Server, writer: Writer, selection: Selection, progress: Progress) -> None:
         self.server = server
         self.writer = writer
         self.blobs = writer.blobs
         self.selection = selection
         self.outcome = Outcome()
-        self._on_stored = on_stored
+        self.progress = progress
         self._queue: asyncio.Queue[tuple[Wanted, Address] | None] = asyncio.Queue(2 * CONNECTIONS)
         self._under_way: dict[tuple[str, int], list[Wanted]] = {}
         self._finished: dict[tuple[str, int], str] = {}
@@ -160,6 +180,8 @@ class _Round:
                 lambda db, some=some: contents.wanted(db, self.selection, now, some)  # type: ignore[misc]
             )
             self.outcome.beyond_run += beyond
+            for project, count in Counter(file.project for file in files).items():
+                self.progress.files_expected(project, count)
             missing = [file for file in files if not self._is_here(file)]
             await self._save_if_due()
             for batch in _batches(missing):
@@ -168,7 +190,7 @@ class _Round:
     def _is_here(self, file: Wanted) -> bool:
         """Return True if equal content is stored already, under another name."""
         digest = file.stored or self._finished.get((file.md5 or "", file.size))
-        if digest is None or not self.blobs.has(digest, file.size):
+        if digest is None or checkable(file.md5) is None or not self.blobs.has(digest, file.size):
             return False
         self._note_held(file, digest)
         return True
@@ -179,7 +201,11 @@ class _Round:
         except (Unreachable, AuthError):
             raise
         except CommError as error:
-            for file in batch:
+            # One run that the server cannot answer for must not keep the files of others away.
+            runs = dict.fromkeys(file.rid for file in batch)
+            for rid in runs if len(runs) > 1 else ():
+                await self._feed_batch([file for file in batch if file.rid == rid])
+            for file in batch if len(runs) == 1 else ():
                 self._note_failure(file, f"its address could not be asked for: {error}")
             return
         for file in batch:
@@ -192,6 +218,7 @@ class _Round:
             now = replace(file, size=address.size, md5=address.md5, updated_at=address.updated_at)
             if self.selection.budget and self._bytes + now.size > self.selection.budget:
                 self.outcome.beyond_budget += 1
+                self.progress.files_done(file.project, 1)
             elif not self._is_here(now) and not self._joins(now):
                 self._bytes += now.size
                 await self._queue.put((now, address))
@@ -228,8 +255,11 @@ class _Round:
             same = self._under_way.pop(key, [file])
             if isinstance(error, AuthError):
                 raise
-            if isinstance(error, OSError) and disk_full(error):
-                raise _Ended(f"no space left on the disk of {self.blobs.folder}; free some") from error
+            if isinstance(error, OSError):
+                if disk_full(error):
+                    raise _Ended(f"no space left on the disk of {self.blobs.folder}; free some") from error
+                if error.errno in _FORBIDDEN:
+                    raise _Ended(f"{self.blobs.folder} cannot be written: {error.strerror}") from error
             for one in same:
                 self._note_failure(one, str(error) if isinstance(error, CommError) else f"not written: {error}")
             self._unanswered = self._unanswered + 1 if isinstance(error, Unreachable | Unanswered) else 0
@@ -262,7 +292,8 @@ class _Round:
         for last in (False, True):
             with Part(self.blobs.part(_part_name(file)), file.size, resumable=checkable(file.md5) is not None) as part:
                 try:
-                    await client.fetch(address.url, part)
+                    if not part.size or part.size < part.expected:
+                        await client.fetch(address.url, part)
                     fault = part.fault(file.md5)
                 except NotFound:
                     raise
@@ -295,11 +326,12 @@ class _Round:
     def _note_held(self, file: Wanted, digest: str) -> None:
         self.outcome.stored += 1
         self._held.append((file, digest))
-        self._on_stored(file)
+        self.progress.files_done(file.project, 1)
 
     def _note_failure(self, file: Wanted, error: str) -> None:
         reason = one_line(error)
         self.outcome.failed[file.path] = reason
+        self.progress.files_done(file.project, 1)
         self._failed.append(Failure(file, reason, plan.retry_at(file.attempts, utc_now())))
 
     async def _save_if_due(self) -> None:

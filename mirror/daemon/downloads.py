@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from mirror.content.pull import Outcome, pull
@@ -35,7 +36,7 @@ class Downloads:
         self._writer = writer
         self._selection = selection
         self._wake = asyncio.Event()
-        self._seen: tuple[object, Selection] | None = None
+        self._seen: tuple[Selection, datetime | None, int] | None = None
         self._collected = time.monotonic()
         self._running = False
         self._last: Outcome | None = None
@@ -58,9 +59,11 @@ class Downloads:
 
     async def _round_if_due(self) -> None:
         selection = self._selection()
-        newest, next_try = await self._writer.read(lambda db: (contents.newest_list(db), contents.next_try(db)))
+        newest, held, next_try = await self._writer.read(
+            lambda db: (contents.newest_list(db), contents.count_held(db), contents.next_try(db))
+        )
         due = next_try is not None and next_try <= utc_now()
-        if not due and self._seen == (newest, selection):
+        if not due and self._seen == (selection, newest, held):
             return
         self._running = True
         try:
@@ -68,8 +71,8 @@ class Downloads:
                 outcome = await pull(server, self._writer, selection)
         finally:
             self._running = False
-        # A round that ended early is repeated at the next look.
-        self._seen = None if outcome.error else (newest, selection)
+        # A round that ended early is repeated at the next look; so it is when content was lost and forgotten since.
+        self._seen = None if outcome.error else (selection, newest, await self._writer.read(contents.count_held))
         self._log(outcome)
         self._last = outcome
         with suppress(MirrorError):

@@ -25,6 +25,7 @@ from mirror.remote.errors import NotFound, Refused, TooMuch
 from mirror.remote.limits import retry_after
 from mirror.remote.run_records import moment
 from mirror.store.records import ProjectKey
+from mirror.wandb_json import UNREADABLE, unreadable
 
 CONNECTIONS = 16
 """Downloads at a time."""
@@ -81,19 +82,23 @@ async def addresses(server: Server, project: ProjectKey, names: Names) -> dict[t
     for index, (run_id, wanted) in enumerate(names.items()):
         variables |= {f"run{index}": run_id, f"names{index}": list(wanted)}
     document = queries.content_addresses(len(names))
-    data = await server.graphql("MirrorContents", document, variables, bulk=True)
+    data = await server.graphql("MirrorContents", document, variables, bulk=True, divisible=len(names) > 1)
     found: dict[tuple[str, str], Address] = {}
-    for index, run_id in enumerate(names):
-        run = (data.get("project") or {}).get(f"r{index}") or {}
-        for edge in (run.get("files") or {}).get("edges") or ():
-            node = edge["node"]
-            url = node["directUrl"] or node["url"]
-            if url:
-                size = int(node["sizeBytes"] or 0)
-                found[run_id, node["name"]] = Address(
-                    url, size, node["mimetype"], node["md5"] or None, moment(node["updatedAt"])
-                )
+    try:
+        for index, run_id in enumerate(names):
+            run = (data.get("project") or {}).get(f"r{index}") or {}
+            for edge in (run.get("files") or {}).get("edges") or ():
+                if (address := _address(edge["node"])) is not None:
+                    found[run_id, edge["node"]["name"]] = address
+    except UNREADABLE as error:
+        raise unreadable("the address of a file", error) from error
     return found
+
+
+def _address(node: Mapping[str, Any]) -> Address | None:
+    url = node["directUrl"] or node["url"]
+    size = int(node["sizeBytes"] or 0)
+    return Address(url, size, node["mimetype"], node["md5"] or None, moment(node["updatedAt"])) if url else None
 
 
 class ContentClient:
@@ -119,11 +124,16 @@ class ContentClient:
         A connection that breaks off is opened again where it ended, as long as something arrives. Raises NotFound,
         Refused (also for an address that has expired), Outgrown, another CommError, or OSError of the sink.
         """
+        try:
+            address = urljoin(f"{self._server.base_url}/", url)
+            urlsplit(address)
+        except ValueError as error:
+            raise CommError(f"{url.partition('?')[0]!r} is not a valid file address", error) from error
         failed = 0
         while True:
             before = sink.size
             try:
-                await self._receive(urljoin(f"{self._server.base_url}/", url), sink)
+                await self._receive(address, sink)
             except _Broken as broken:
                 failed = 1 if sink.size > before else failed + 1
                 if not sink.resumable:

@@ -162,6 +162,11 @@ def stored_bytes(db: Database) -> int:
     return int(db.value("SELECT coalesce(sum(size), 0)::BIGINT FROM store.contents"))
 
 
+def count_held(db: Database) -> int:
+    """How many names have content."""
+    return int(db.value("SELECT count(digest) FROM store.content_names"))
+
+
 def next_try(db: Database) -> datetime | None:
     """When the next failed download is due; None if nothing failed."""
     found: datetime | None = db.value("SELECT min(next_try_at) FROM store.content_names")

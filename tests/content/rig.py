@@ -27,8 +27,21 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class Counting:
+    """How many files a round expected and has done."""
+
+    def __init__(self) -> None:
+        self.expected = self.done = 0
+
+    def files_expected(self, project: ProjectKey, files: int) -> None:
+        self.expected += files
+
+    def files_done(self, project: ProjectKey, files: int) -> None:
+        self.done += files
+
+
 class ContentRig(Rig):
-    """Runs passes, then rounds of downloads."""
+    """Runs passes, then rounds of downloads; `progress` counts the files of the last round."""
 
     def pull(self, selection: Selection = EVERYTHING, *, listed: bool = True, retry: bool = False) -> Outcome:
         """Pull the lists of files and then what is missing of their content; `retry` does not wait for failed ones."""
@@ -44,7 +57,8 @@ class ContentRig(Rig):
                 await sync_project(Context(server, writer, Scope(files=True)), ProjectKey("team", "p"))
             if retry:
                 await writer.write(contents.retry_now)
-            outcome = await pull(server, writer, selection)
+            self.progress = Counting()
+            outcome = await pull(server, writer, selection, progress=self.progress)
             await writer.publish()
         finally:
             writer.close()

@@ -33,19 +33,22 @@ def site():
     run.add_file("large.bin", LARGE)
     run.add_file("bad.bin", b"bad")
     run.finish()
+    world.add_run("team", "p", run_id="two").add_file("../up.txt", b"up")
+    world.run("team", "p", "two").finish()
     with served(world, '["team/p"]', files='"content"') as made:
-        made.until(lambda: made.sql("select count(*) from files where local_path is not null") == [(3,)], 90)
+        made.until(lambda: made.sql("select count(*) from files where local_path is not null") == [(4,)], 90)
         made.server.faults.add("403", None, "file")
         yield made
 
 
 def test_the_daemon_has_downloaded_everything_and_says_so(site):
-    found = {name: Path(path).read_bytes() for name, path in site.sql("select name, local_path from files")}
+    query = "select name, local_path from files where run_id = 'one'"
+    found = {name: Path(path).read_bytes() for name, path in site.sql(query)}
     assert found == {"media/html/page.html": PAGE, "large.bin": LARGE, "bad.bin": b"bad"}
     ((path,),) = site.sql("select local_path from media where step is not null")
     assert Path(path).read_bytes() == PAGE
     status = Control(site.home / "mirror.sock").status()
-    assert (status["files"]["last"]["stored"], status["files"]["last"]["failed"]) == (3, 0)
+    assert (status["files"]["last"]["error"], status["files"]["last"]["failed"]) == (None, 0)
 
 
 def test_the_official_client_downloads_from_the_mirror(site):
@@ -71,9 +74,13 @@ def test_content_is_served_in_parts_and_never_acts_as_a_page(site):
     query = """query ($name: [String]) { project(name: "p", entityName: "team") { run(name: "one") {
         files(names: $name) { edges { node { directUrl md5 } } } } } }"""
     (edge,) = site.ask(query, name=["large.bin"])["data"]["project"]["run"]["files"]["edges"]
+    (hostile,) = site.ask(query.replace('"one"', '"two"'), name=["../up.txt"])["data"]["project"]["run"]["files"][
+        "edges"
+    ]
     with site.client(key="") as client:
         client.auth = None
         assert client.get(edge["node"]["directUrl"]).content == LARGE
+        assert client.get(hostile["node"]["directUrl"]).content == b"up"
 
 
 def test_a_failure_is_in_the_status_and_garbage_goes_through_the_daemon(site):
@@ -90,4 +97,14 @@ def test_a_failure_is_in_the_status_and_garbage_goes_through_the_daemon(site):
     assert json.loads(site.mirror("gc", "--dry-run", "--json").stdout)[0]["files"] == 0
     site.mirror("forget", "team/p/one", "--yes")
     assert site.mirror("gc", "--grace", "0s").stderr.startswith("deleted 3 files (1.0 MB)")
-    assert list((site.home / "blobs").glob("??/*")) == []
+    assert [path.read_bytes() for path in (site.home / "blobs").glob("??/*")] == [b"up"]
+
+
+def test_lost_content_is_downloaded_again_once_it_is_forgotten(site):
+    site.server.faults.clear()
+    (path,) = (site.home / "blobs").glob("??/*")
+    path.unlink()
+    assert "of which there was no file" in str(Control(site.home / "mirror.sock").mend(["team/p"]))
+    site.mirror("sync", "team/p/two")
+    site.until(path.exists, 90)
+    assert path.read_bytes() == b"up"

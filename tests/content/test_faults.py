@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,6 +12,7 @@ from mirror.content import pull as pulling
 from mirror.content.part import Part
 from mirror.sandbox import app
 from mirror.sandbox.files import StoredFile
+from mirror.store.blobs import Blobs
 from mirror.store.contents import Selection
 from tests.sync.test_passes import add
 
@@ -107,6 +108,18 @@ def test_what_an_ended_process_has_left_is_continued(rig, run, ranges, monkeypat
     assert rig.pull(retry=True).failed == {}
     assert ranges == [f"bytes={held}-"]
     assert rig.files()["bad.bin"] == BIG
+
+
+def test_a_download_that_was_complete_when_its_process_ended_is_not_asked_for_again(rig, run, ranges, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Blobs, "place", fail)
+        assert len(rig.pull().failed) == 2
+    ranges.clear()
+    assert rig.pull(retry=True).failed == {}
+    assert (ranges, rig.files()) == ([], {"bad.bin": BIG, "good.txt": GOOD})
 
 
 def test_a_part_of_another_content_is_dropped(rig, run, monkeypatch):
@@ -230,6 +243,38 @@ def test_no_name_leaves_the_folder(rig, tmp_path):
     }
 
 
+def test_a_run_whose_files_the_server_cannot_address_keeps_no_other_away(rig, run):
+    add(rig, "two").add_file("two.txt", b"two")
+    rig.sandbox.faults.add("graphql", None, "MirrorContents", about='"one"')
+    outcome = rig.pull()
+    assert outcome.failed.keys() == {"team/p/one: bad.bin", "team/p/one: good.txt"}
+    assert rig.files("two") == {"two.txt": b"two"}
+    rig.sandbox.faults.clear()
+    assert rig.pull(retry=True).failed == {}
+    assert rig.files("one") == {"bad.bin": BIG, "good.txt": GOOD}
+
+
+@pytest.mark.parametrize("url", ["http://[bad/x", "ftp://host/x", "http://ho st/x"])
+def test_an_address_that_is_none_is_a_failure_of_its_file(rig, run, url, monkeypatch):
+    ask = pulling.addresses
+
+    async def spoilt(*given):
+        found = await ask(*given)
+        return {key: replace(one, url=url) if key[1] == "bad.bin" else one for key, one in found.items()}
+
+    monkeypatch.setattr(pulling, "addresses", spoilt)
+    assert rig.pull().failed.keys() == {"team/p/one: bad.bin"}
+    assert rig.files() == {"bad.bin": None, "good.txt": GOOD}
+
+
+def test_a_folder_that_cannot_be_written_ends_the_round(rig, run, monkeypatch):
+    def forbid(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Part, "write", forbid)
+    assert rig.pull().error == f"{rig.home.blobs} cannot be written: Permission denied"
+
+
 def test_a_server_that_fails_ends_the_round_after_some_downloads(rig, monkeypatch):
     monkeypatch.setattr(pulling, "UNANSWERED", 3)
     run = add(rig, "one")
@@ -255,6 +300,7 @@ def test_a_run_gets_its_smallest_files_and_the_mirror_no_more_than_its_budget(ri
     assert sorted(map(len, rig.blobs())) == [10, 11, 20]
     outcome = rig.pull(Selection(("*",), budget=100))
     assert (outcome.stored, outcome.beyond_run, outcome.beyond_budget) == (1, 0, 1)
+    assert (rig.progress.expected, rig.progress.done) == (2, 2)
     assert sorted(map(len, rig.blobs())) == [10, 11, 20, 30]
     assert rig.sql("select value from store.meta where key = 'contents'")[0][0].count('"beyond_budget": 1') == 1
 

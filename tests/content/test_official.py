@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mirror
-from mirror.errors import ArgumentError
+from mirror.errors import ArgumentError, StoreError
 from mirror.sandbox import Sandbox, World
 from tests.content.rig import ContentRig
 from tests.sandbox.official import environment, run
@@ -36,6 +36,10 @@ run.save("note.bin")
 run.finish()
 """
 
+LEADS_OUT = ("../x", "/etc/x", "a/../../x", ".", "a\0b")
+TOO_LONG = "n" * 300
+POSSIBLE = ("m" * 255, "Case.txt", "case.txt", "sp ace/ünï.txt")
+
 LOGGED = """
 select step, key, item, type, caption, width, height, split_part(path, '/', 2), digest is not null, local_path is not null
 from media where step is not null order by step, key, item
@@ -49,6 +53,10 @@ def trained(tmp_path_factory):
     with Sandbox(World(entity="team")) as server:
         done = run(server, folder, TRAIN)
         assert done.returncode == 0, done.stderr
+        hostile = server.world.add_run("team", "p", run_id="hostile")
+        for name in (*LEADS_OUT, TOO_LONG, *POSSIBLE):
+            hostile.add_file(name, f"content of {name!r}")
+        hostile.finish()
         rig = ContentRig(folder / "mirror", server)
         outcome = rig.pull()
         assert (outcome.failed, outcome.error) == ({}, None)
@@ -124,3 +132,17 @@ def test_files_are_listed_and_downloaded_without_the_server(trained, api, tmp_pa
     (row,) = found.scan_history(keys=["one"])
     with found.file(row["one"]["path"]).download(root=str(tmp_path)) as opened:
         assert Path(opened.name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_name_leads_out_of_the_folder_of_a_download(trained, api, tmp_path):
+    run = api.run("team/p/hostile")
+    for name in LEADS_OUT:
+        with pytest.raises(ArgumentError, match="it was not downloaded"):
+            run.file(name).download(root=str(tmp_path))
+    with pytest.raises(StoreError, match="File name too long"):
+        run.file(TOO_LONG).download(root=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    for name in POSSIBLE:
+        with run.file(name).download(root=str(tmp_path)) as opened:
+            assert opened.read() == f"content of {name!r}"
+    assert run.file("../x").read() == b"content of '../x'"

@@ -14,6 +14,7 @@ def test_content_is_stored_once_read_only_whatever_number_of_runs_have_it(rig):
         run.add_file(f"media/{run_id}.bin", run_id.encode() * 1000)
     outcome = rig.pull()
     assert (outcome.stored, outcome.failed, outcome.error) == (4, {}, None)
+    assert (rig.progress.expected, rig.progress.done) == (4, 4)
     assert rig.files("one") == {"requirements.txt": b"torch==2.0\n", "media/one.bin": b"one" * 1000}
     assert rig.files("two") == {"requirements.txt": b"torch==2.0\n", "media/two.bin": b"two" * 1000}
     assert rig.blobs() == sorted([b"torch==2.0\n", b"one" * 1000, b"two" * 1000])

@@ -22,6 +22,7 @@ CONTENT = {
     "runs": "select run_id, name, deleted_at is not null, history_rows from runs order by 1",
     "history": "select run_id, step, key, value from history order by all",
     "run_changes": "select * from run_changes order by all",
+    "files": "select run_id, name, digest from files order by all",
 }
 
 
@@ -36,14 +37,15 @@ def made():
         with Sandbox(World()) as server:
             (root / "p").mkdir()
             bench = Bench(root / "p", server)
-            add(bench, "one")
+            add(bench, "one").add_file("notes.txt", "notes of a run")
             add(bench, "gone")
-            bench.configure(text='projects = ["team/p"]\n[store]\ntail_values = 1\n')
+            bench.configure(text='projects = ["team/p"]\n[sync]\nfiles = "content"\n[store]\ntail_values = 1\n')
             assert bench.here("sync").exit_code == 0
             bench.world.delete_run("team", "p", "gone")
             assert bench.here("sync").exit_code == 0
             bench.home.chmod(0o700)
             before = content(bench)
+            assert len(list((bench.home / "blobs").glob("??/*"))) == len(before["files"]) == 1
             assert [row[:3] for row in before["runs"]] == [("gone", "gone", True), ("one", "one", False)]
             bench.root.rename(root / "copy")
             yield bench, root / "copy", before
@@ -225,6 +227,10 @@ def harmed(bench: Bench, what: str) -> None:
     elif what == "`history/`":
         path = min((home / "history").rglob("*.parquet"))
         flipped(path, [path.read_bytes().index(b"DuckDB")])
+    elif what == "`blobs/`":
+        (path,) = (home / "blobs").glob("??/*")
+        path.chmod(0o600)
+        flipped(path, [3])
     elif what == "Both databases":
         deep(home / "state.duckdb")
         deep(home / "mirror.duckdb", within=2000)
