@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -26,42 +27,48 @@ _NULL_NAMES = re.compile(r"=(null|__hive_default_partition__)(/|$)", re.IGNORECA
 
 
 def recreate(db: Database, history_folder: Path) -> bool:
-    """Recreate the views if their text has changed. Returns True if it has.
+    """Recreate the views whose text has changed. Returns True if there are any.
 
     Call it within a transaction whenever segments changed, and after each migration.
     """
     blobs = literal(f"{history_folder.with_name('blobs')}/")
     texts = {name: text.replace("{blobs}", blobs) for name, text in sqlfiles.read("views").items()}
     texts["history"] = history(db, history_folder)
-    others = _digest([*(text for name, text in texts.items() if name != "history"), repr(comments.RELATIONS)])
-    wanted = f"{others} {_digest([texts['history']])}"
-    made = db.run("SELECT value FROM store.meta WHERE key = 'views'")
-    if made == [(wanted,)]:
+    wanted = {name: _digest(text + repr(comments.RELATIONS.get(name))) for name, text in texts.items()}
+    kept = db.run("SELECT value FROM store.meta WHERE key = 'views'")
+    made = json.loads(kept[0][0]) if kept and kept[0][0].startswith("{") else {}
+    changed = {name for name, digest in wanted.items() if made.get(name) != digest}
+    if not changed:
         return False
-    # Segments come and go all the time, and change nothing but the one view that lists them.
-    same = any(digests.split(" ")[0] == others for (digests,) in made)
-    recreated = ["history"] if same else _in_order(texts)
+    recreated = _in_order(texts, changed)
     for name in recreated:
         db.run(texts[name])
     comments.apply(db, recreated)
     db.run("DELETE FROM store.meta WHERE key = 'views'")
-    db.run("INSERT INTO store.meta VALUES ('views', ?)", [wanted])
+    db.run("INSERT INTO store.meta VALUES ('views', ?)", [json.dumps(wanted)])
     return True
 
 
-def _digest(texts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _in_order(texts: Mapping[str, str]) -> list[str]:
-    """The names of the views, each after the views that it reads."""
+def _in_order(texts: Mapping[str, str], changed: Collection[str]) -> list[str]:
+    """The names of the changed views and of those that read them, each after the views that it reads.
+
+    Segments come and go all the time, and change nothing for the readers of the view that lists them.
+    """
     made = {name: re.search(r"VIEW (\w+\.\w+) AS", text) for name, text in texts.items()}
-    views = {name: found[1] for name, found in made.items() if found}
+    views = {name: matched[1] for name, matched in made.items() if matched}
     reads = {
         name: {other for other, view in views.items() if other != name and re.search(rf"\b{view}\b", text)}
         for name, text in texts.items()
     }
-    return list(TopologicalSorter(reads).static_order())
+    found: dict[str, None] = {}
+    for name in TopologicalSorter(reads).static_order():
+        if name in changed or (found.keys() - {"history"}) & reads[name]:
+            found[name] = None
+    return list(found)
 
 
 def without_replaced(folder: Path) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 from mirror.settings.home import Home
 from mirror.store import history as stored_history
-from mirror.store import projects
+from mirror.store import projects, sqlfiles
 from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryPage, ProjectKey, RunRecord
 from mirror.store.store import Store
@@ -113,3 +115,36 @@ def read(store: Store, sql: str, *params):
     """Rows of what a reader sees after a publish."""
     store.publish()
     return rows(store.home.published, sql, *params)
+
+
+_RENAMED = {
+    new: old
+    for old, new in re.findall(
+        r"ALTER TABLE store\.(\w+) RENAME TO (\w+);", sqlfiles.read("migrations")["0014_own_names"]
+    )
+}
+
+
+def downgrade(state):
+    """Make a file as the program wrote it before tables had names of their own: the same by their former names."""
+    state.chmod(0o600)
+    with duckdb.connect(str(state)) as db:
+        views = db.execute(
+            "select schema_name || '.\"' || view_name || '\"', sql from duckdb_views() "
+            "where schema_name in ('main', 'store') and not internal"
+        ).fetchall()
+        for name, _ in views:
+            db.execute(f"drop view {name}")
+        for later in ("contents", "content_names"):
+            db.execute(f"drop table store.{later}")
+        for new, old in _RENAMED.items():
+            db.execute(f"alter table store.{new} rename to {old}")
+        views = [view for view in views if "store.content_names" not in view[1]]
+        while views:
+            _, text = view = views.pop(0)
+            try:
+                db.execute(re.sub(r"\bstore\.(\w+)", lambda found: f"store.{_RENAMED.get(found[1], found[1])}", text))
+            except duckdb.CatalogException:
+                views.append(view)
+        db.execute("delete from store.migrations where number >= 14")
+        db.execute("delete from store.meta where key in ('readable_from', 'views')")

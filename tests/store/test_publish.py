@@ -67,7 +67,7 @@ def test_the_state_file_is_still_locked_after_a_publish(store):
     assert read(store, "select count(*) from runs") == [(2,)]
 
 
-def test_nothing_is_published_twice(tmp_path):
+def test_nothing_is_published_twice(tmp_path, first_opening):
     with opened(tmp_path) as store:
         assert not store.changed
         assert store.publish() is None
@@ -165,7 +165,7 @@ def test_files_are_private_but_for_the_snapshot(tmp_path):
         }
 
 
-def test_a_new_home_has_an_empty_snapshot_at_once(tmp_path):
+def test_a_new_home_has_an_empty_snapshot_at_once(tmp_path, first_opening):
     home = home_at(tmp_path / "a" / "b")
     Store.open(home).close()
     with duckdb.connect(str(home.published), read_only=True) as reader:

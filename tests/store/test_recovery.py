@@ -17,7 +17,7 @@ from mirror.errors import StoreDamaged, StoreError
 from mirror.store import local, projects, runs
 from mirror.store.database import Database
 from mirror.store.records import ProjectCursor, ProjectKey
-from tests.store.kit import NOW, PROJECT, curve, home_at, opened, read, run, settle, write
+from tests.store.kit import NOW, PROJECT, curve, downgrade, home_at, opened, read, run, settle, write
 
 OTHER = ProjectKey("team", "not synced now")
 CONTENT = ("runs", "history", "history_keys", "config_values", "run_changes", "local_runs", "projects")
@@ -469,7 +469,7 @@ def test_a_restored_state_does_not_take_the_place_of_what_is_newer(tmp_path, fil
 
 def as_of_before(path):
     """Make a file what it was before mirrors had an identity."""
-    path.chmod(0o600)
+    downgrade(path)
     with duckdb.connect(str(path)) as db:
         db.execute("DELETE FROM store.meta WHERE key IN ('mirror', 'generation')")
         db.execute("ALTER TABLE store.segments DROP COLUMN digest")
