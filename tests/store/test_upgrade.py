@@ -62,7 +62,7 @@ def test_a_mirror_of_before_is_upgraded_and_published_with_everything_in_it(form
     with kit.opened(home.data, tail_values=5) as store:
         copy = home.data / "before-upgrade" / "state-before-0014_own_names.duckdb"
         assert [record.getMessage() for record in caplog.records] == [
-            f"upgrading {home.data} (0014_own_names); the mirror before the upgrade is kept as {copy}"
+            f"upgrading {home.data} (0014_own_names, 0015_contents); the mirror before the upgrade is kept as {copy}"
         ]
         # The path of the segments in the view is the only thing that moved with the home.
         assert content(home.published) == former[1]
