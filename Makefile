@@ -130,6 +130,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/api.py
 	$(BIN)/python benchmarks/publish.py
+	$(BIN)/python benchmarks/growth.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
