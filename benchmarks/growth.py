@@ -3,7 +3,7 @@
     python benchmarks/growth.py [--runs 1000,100000] [--projects 100,1000] [--daemon SECONDS]
 
 - runs: a project with that many mirrored runs of 80 values, all settled. In a new process: opening the store (after a
-  first sync its file may be compacted), a pass over nothing new (requests, wall and CPU time), the publish after one run
+  first sync its file may be compacted), a pass over nothing new (requests, wall and CPU time), the publish after a run
   changed, `known_runs`, memory.
 - projects: that many projects of one run. The first sync of all, opening the store, a pass over nothing new in all of
   them, the publish after it, memory.
