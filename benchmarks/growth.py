@@ -268,11 +268,12 @@ def daemon(folder: str, at_server: SampleServer, count: int, seconds: float) -> 
         time.sleep(seconds)
         cpu, took, requests = cpu_of(process.pid) - cpu, time.monotonic() - started, at_server.counts()[0]
         status = Control(socket).status()
-        late = [problem for problem in status["problems"] if "due since" in str(problem)]
+        late = [problem["message"] for problem in status["problems"] if problem["kind"] == "schedule"]
+        published = status["published"]
         print(
             f"\na daemon with {count:,} projects, each polled every 60 s: {requests:,} requests in {took:.0f} s, "
-            f"planned {count * took / 60:,.0f}; {len(late)} late; {cpu / took * 100:.0f}% of a core, "
-            f"{status['publications']['count']} publications of {status['publications']['last_seconds']} s",
+            f"planned {count * took / 60:,.0f}; late: {', '.join(late) or 'none'}; {cpu / took * 100:.0f}% of a core, "
+            f"{published['count']} publications, the last one took {published['last_seconds']} s",
             flush=True,
         )
     finally:
