@@ -131,6 +131,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/api.py
 	$(BIN)/python benchmarks/publish.py
 	$(BIN)/python benchmarks/files.py
+	$(BIN)/python benchmarks/growth.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -2,8 +2,9 @@
 
     python benchmarks/growth.py [--runs 1000,100000] [--projects 100,1000] [--daemon SECONDS]
 
-- runs: a project with that many mirrored runs of 80 values, all settled. In a new process: opening the store,
-  `known_runs`, a pass over nothing new (requests, wall and CPU time), the publish after one run changed, memory.
+- runs: a project with that many mirrored runs of 80 values, all settled. In a new process: opening the store (after a
+  first sync its file may be compacted), a pass over nothing new (requests, wall and CPU time), the publish after a run
+  changed, `known_runs`, memory.
 - projects: that many projects of one run. The first sync of all, opening the store, a pass over nothing new in all of
   them, the publish after it, memory.
 - daemon: with the larger number of projects, all polled every 60 s, for this long after the first sync: how often each
@@ -169,6 +170,8 @@ def passes(meter: Meter, store: Store, url: str, key: str, targets: list[Target]
 def child_runs(folder: str, url: str, key: str) -> Meter:
     """Measure a home with many runs."""
     meter = Meter()
+    store = meter.time("opening, after a first sync", lambda: Store.open(home_in(folder)))
+    store.close()
     store = meter.time("opening the store", lambda: Store.open(home_in(folder)))
     meter.memory("memory, store opened")
     passes(meter, store, url, key, [Target(PROJECT)], TIMES)
@@ -265,11 +268,12 @@ def daemon(folder: str, at_server: SampleServer, count: int, seconds: float) -> 
         time.sleep(seconds)
         cpu, took, requests = cpu_of(process.pid) - cpu, time.monotonic() - started, at_server.counts()[0]
         status = Control(socket).status()
-        late = [problem for problem in status["problems"] if "due since" in str(problem)]
+        late = [problem["message"] for problem in status["problems"] if problem["kind"] == "schedule"]
+        published = status["published"]
         print(
             f"\na daemon with {count:,} projects, each polled every 60 s: {requests:,} requests in {took:.0f} s, "
-            f"planned {count * took / 60:,.0f}; {len(late)} late; {cpu / took * 100:.0f}% of a core, "
-            f"{status['publications']['count']} publications of {status['publications']['last_seconds']} s",
+            f"planned {count * took / 60:,.0f}; late: {', '.join(late) or 'none'}; {cpu / took * 100:.0f}% of a core, "
+            f"{published['count']} publications, the last one took {published['last_seconds']} s",
             flush=True,
         )
     finally:

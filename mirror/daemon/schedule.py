@@ -79,7 +79,7 @@ class Schedule:
 
     def set_projects(self, projects: Iterable[ProjectKey], intervals: SyncSettings) -> None:
         """Schedule these projects: new ones at once, the others at their planned time."""
-        wanted = list(projects)
+        wanted = dict.fromkeys(projects)
         changed = intervals != self._intervals
         self._intervals = intervals
         for project in [known for known in self._live if known not in wanted]:

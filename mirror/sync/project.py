@@ -385,8 +385,8 @@ class _Pass:
                 projects.record_failure(tx, self.project, error, now)
 
         try:
-            known = await self.context.writer.read(lambda db: self.project in projects.everything(db))
-            if known:
+            known = await self.context.writer.read(lambda db: projects.find(db, self.project))
+            if known is not None:
                 await self.context.writer.write(write)
         except MirrorError as problem:
             if result.error is None:
