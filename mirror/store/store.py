@@ -29,6 +29,7 @@ from mirror.store import (
     publish,
     recovery,
     segment_checks,
+    segment_files,
     segments,
     sorting,
     views,
@@ -153,7 +154,7 @@ class Store:
                 yield tx
                 tx.finish()
                 wide_marks.note(self._db, tx.outdated - self._outdated)
-            segments.delete_uncommitted(self._db, self.home.history)
+            segment_files.delete_uncommitted(self._db, self.home.history)
             self._changed = True
             self._outdated |= tx.outdated
 
@@ -166,7 +167,7 @@ class Store:
         """Move the tail to segments if it exceeds its limit. Returns True if it did. Readers see no difference."""
         with self._lock, self._guarded():
             changed = segments.seal(self._db, self.home.history, self.tail_values)
-            segments.delete_uncommitted(self._db, self.home.history)
+            segment_files.delete_uncommitted(self._db, self.home.history)
             self._changed |= changed
             return changed
 
@@ -178,7 +179,7 @@ class Store:
         """
         with self._lock, self._guarded():
             changed = segments.tend(self._db, self.home.history)
-            segments.delete_uncommitted(self._db, self.home.history)
+            segment_files.delete_uncommitted(self._db, self.home.history)
             if sorting.is_due(self._db):
                 sorting.sort(self._db)
                 changed = True
@@ -220,7 +221,7 @@ class Store:
             size = publish.publish(self._db, self._descriptor, self.home.published, self.sharing)
             self._published = publish.fingerprint(self.home.published)
             self._changed = False
-            segments.delete_retired(self._db, self.home.history, self.retired_grace)
+            segment_files.delete_retired(self._db, self.home.history, self.retired_grace)
             contents.delete_unnamed(self._db, self.blobs, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
 
@@ -291,7 +292,7 @@ class Store:
                 with self._db.transaction():
                     compact.note_version(self._db, self._storage_version)
                 recreated = self._recreate_views()
-                segments.delete_leftovers(self._db, self.home.history)
+                segment_files.delete_leftovers(self._db, self.home.history)
                 publish.delete_leftovers(self.home.published)
                 recovery.delete_leftovers(self.home)
                 compact.delete_leftover(path)
