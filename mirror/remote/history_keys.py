@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from mirror.metrics import STEP
 from mirror.wandb_json import loads
 
 
@@ -45,7 +46,7 @@ class HistoryKeys:
         """
         if self.keys is None:
             return None
-        counts = {key: _type_counts(entry) for key, entry in self.keys.items() if key != "_step"}
+        counts = {key: _type_counts(entry) for key, entry in self.keys.items() if key != STEP}
         if any("map" in types for types in counts.values()):
             return None
         return {

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.addresses import run_page
+from mirror.metrics import STEP
 from mirror.remote import facts, queries
 from mirror.remote.client import Server
 from mirror.remote.history_keys import HistoryKeys, valid_count
@@ -198,7 +199,7 @@ def _info(node: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _last_step(keys: HistoryKeys, summary: Mapping[str, Any], rows: int) -> int | None:
     """Return the highest logged step that the server reports: `historyKeys.lastStep`, or the summary's `_step`."""
-    reported = [keys.last_step, summary.get("_step")]
+    reported = [keys.last_step, summary.get(STEP)]
     steps = [int(step) for step in reported if isinstance(step, int | float) and step >= 0]
     last = max(steps, default=None)
     if last is not None and last >= 2**63:
