@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+STEP = "_step"
+"""The key under which W&B logs the step of a row."""
+
 COLUMNS = ("step", "key", "value", "text")
 
 

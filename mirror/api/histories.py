@@ -8,13 +8,12 @@ from itertools import chain
 from typing import Any
 
 from mirror.errors import ArgumentError, KeysError, QueryError
+from mirror.metrics import STEP
 from mirror.snapshot.paths import nearest_of
 from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import Aligned, align, chunks
 from mirror.snapshot.series import Scope, Series
 from mirror.snapshot.snapshot import Address, Snapshot
-
-STEP = "_step"
 
 WINDOW_VALUES = 2_000_000
 """How many values of a run a scan holds in memory at most."""

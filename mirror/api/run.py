@@ -19,6 +19,7 @@ from mirror.api.official import call_server, official_method
 from mirror.api.people import camel
 from mirror.api.run_edits import EditableRun
 from mirror.errors import CommError, UsageError
+from mirror.metrics import STEP
 from mirror.protocol import ENDED_STATES
 from mirror.snapshot.described import described, latest_events, line_count
 from mirror.wandb_json import loads
@@ -42,7 +43,7 @@ class Run(EditableRun, Shown):
         self,
         samples: int | None = 500,
         keys: list[str] | None = None,
-        x_axis: str = "_step",
+        x_axis: str = STEP,
         pandas: bool = True,
         stream: Literal["default", "system"] = "default",
         *,

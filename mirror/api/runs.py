@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from mirror.api import frames
 from mirror.api.client import Client
 from mirror.api.display import rows
-from mirror.api.histories import STEP, sampled, warn_unknown, wrong_keys
+from mirror.api.histories import sampled, warn_unknown, wrong_keys
 from mirror.api.run import Run
 from mirror.errors import ArgumentError, UsageError
+from mirror.metrics import STEP
 from mirror.snapshot.paths import Project
 from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import table
@@ -161,7 +162,7 @@ class Runs(Sequence[Run]):
         self,
         samples: int | None = 500,
         keys: list[str] | None = None,
-        x_axis: str = "_step",
+        x_axis: str = STEP,
         format: Literal["default", "pandas", "polars", "arrow"] = "default",  # noqa: A002
         stream: Literal["default", "system"] = "default",
     ) -> Any:

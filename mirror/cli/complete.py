@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from mirror.metrics import STEP
 from mirror.settings.home import Home
 
 MOST = 200
@@ -115,7 +116,7 @@ def keys(ctx: Any, incomplete: str) -> Iterable[str]:
 @_quietly
 def axis(ctx: Any, _incomplete: str) -> Iterable[str]:
     """One history key."""
-    return ["_step", *_history(ctx)]
+    return [STEP, *_history(ctx)]
 
 
 def _history(ctx: Any) -> list[str]:

@@ -10,10 +10,12 @@ import typer
 
 from mirror.cli import complete
 from mirror.cli.asking import confirm, on_terminal
+from mirror.cli.findings import some
 from mirror.cli.invocation import Invocation, invocation
-from mirror.cli.messages import ExitCode, fail, leave, say, warn
-from mirror.cli.names import nearest_project, with_ids
+from mirror.cli.messages import ExitCode, fail, leave, say
+from mirror.cli.names import with_ids
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
+from mirror.cli.sync_report import report, report_downloads, report_marked, several
 from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 
 if TYPE_CHECKING:
@@ -41,11 +43,6 @@ Limit = Annotated[
     typer.Option("--timeout", metavar="TIME", help="Wait at most this long, such as 30s or 10m, then exit with 4."),
 ]
 
-MOST_FAILED = 10
-"""How many files that could not be downloaded are named."""
-
-MOST_NAMED = 3
-"""How many projects with the same error are named."""
 
 PREVIEW_COLUMNS = (
     "project",
@@ -143,7 +140,7 @@ def _confirm_flush(given: Invocation) -> None:
     """Ask whether everything is to be pulled again; end the command if not."""
     settings, _ = _patterns(given, "flush", ())
     confirm(
-        f"Pull everything of {_several(settings.projects)} again? It takes as long as the first sync did.",
+        f"Pull everything of {several(settings.projects)} again? It takes as long as the first sync did.",
         otherwise="nothing was flushed: name a PATH, or give --all for every project in the config",
     )
 
@@ -198,10 +195,10 @@ def _work(
                 )
             )
     if not wait:
-        _report_marked(given, marked, paths)
+        report_marked(given, marked, paths)
         return
-    worst = _report_downloads(downloads)
-    _report(results, worst)
+    worst = report_downloads(downloads)
+    report(results, worst)
 
 
 async def _work_here(
@@ -264,49 +261,6 @@ async def _download(
     return outcome
 
 
-def _report_downloads(downloads: Sequence[Outcome]) -> ExitCode:
-    """Print what was downloaded, and what failed; return the exit code for it."""
-    worst = ExitCode.DONE
-    for outcome in downloads:
-        if outcome.stored:
-            say(
-                f"files: {_some(outcome.stored, 'file', 'files')} ({outcome.downloaded_bytes / 1e6:,.1f} MB downloaded)"
-            )
-        for left, setting in ((outcome.beyond_run, "files_max"), (outcome.beyond_budget, "files_budget")):
-            if left:
-                say(f"files: {_some(left, 'file', 'files')} left out by sync.{setting}")
-        for path, error in list(outcome.failed.items())[:MOST_FAILED]:
-            warn(f"{path} failed, will be retried: {error}")
-        if len(outcome.failed) > MOST_FAILED:
-            warn(f"{len(outcome.failed) - MOST_FAILED:,} more files failed; `mirror status` has them")
-        if outcome.error:
-            warn(f"files are not downloaded: {outcome.error}")
-        if outcome.failed or outcome.error:
-            worst = ExitCode.FAILED
-    return worst
-
-
-def _report_marked(given: Invocation, marked: Sequence[Target], paths: Sequence[str]) -> None:
-    """Print what will be pulled again, and by what: a pass only pulls what the config selects or what is named."""
-    from mirror.sync import targets
-
-    if not marked:
-        near = [project for path in paths if (project := nearest_project(given, path))]
-        if near:
-            say(f"nothing is mirrored of it, so there is nothing to pull again; did you mean {near[0]}?")
-            return
-        say("nothing is mirrored of it, so there is nothing to pull again; `mirror sync PATH` pulls it")
-        return
-    settings = given.settings()
-    patterns = [targets.parse(path, settings.entity) for path in settings.projects]
-    by_config = [target for target in marked if any(targets.selects(pattern, target) for pattern in patterns)]
-    if by_config:
-        say("marked; `mirror sync` or a daemon pulls it again, until then readers see the old values")
-    others = [path for target in marked if target not in by_config for path in target.paths()]
-    if others:
-        say(f"{_several(others)}: marked, but not in the config; `mirror sync {' '.join(others)}` pulls it again")
-
-
 def _patterns(given: Invocation, action: str, paths: Sequence[str]) -> tuple[Settings, list[Pattern]]:
     """Return the settings and the patterns of the projects and runs to work on."""
     from mirror.sync import targets
@@ -340,7 +294,7 @@ def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, ou
             worst = max(worst, fail(failure))
     if good:
         size = sum(one.bytes for one in good) / 1e6
-        requests = _some(sum(one.requests for one in good), "request", "requests")
+        requests = some(sum(one.requests for one in good), "request", "requests")
         say(f"dry run: nothing was pulled; a sync would pull about {size:,.1f} MB uncompressed in {requests}")
     if worst:
         leave(worst)
@@ -367,48 +321,3 @@ async def _previews(given: Invocation, paths: Sequence[str], since: datetime | N
         previews = await asyncio.gather(*(one(target) for target in expanded))
     not_listed = [Preview(one.project, error=one.error, exit_code=one.exit_code) for one in targets.not_listed(failed)]
     return [*previews, *not_listed]
-
-
-def _report(results: Sequence[dict[str, Any]], worst: ExitCode) -> None:
-    """Print one line per project, then the errors; the exit code is the highest of theirs and `worst`."""
-    failed: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        if result["error"]:
-            failed.setdefault(result["error"], []).append(result)
-            continue
-        say(f"{result['project']}: {_summary(result)}")
-        for run_id, error in result["failed_runs"].items():
-            warn(f"{result['project']}/{run_id} failed, will be retried: {error}")
-            worst = max(worst, ExitCode.FAILED)
-    for error, same_error in failed.items():
-        # One cause that stops many projects, such as a server that is down, is reported once.
-        projects = _several([result["project"] for result in same_error])
-        failure = SyncError(named(projects, error) if len(results) > 1 else error)
-        failure.exit_code = same_error[0]["exit_code"]
-        worst = max(worst, fail(failure))
-    if worst:
-        leave(worst)
-
-
-def _summary(result: dict[str, Any]) -> str:
-    cost = f"{_some(result['requests'], 'request', 'requests')}, {result['seconds']:.1f} s"
-    older = f"; {_some(result['older_runs'], 'older run', 'older runs')} left to a sync without --since"
-    left = older if result.get("older_runs") else ""
-    if not result["runs"] and not result["history_rows"] and not result["deleted"]:
-        return f"nothing new ({cost}){left}"
-    parts = [
-        _some(result["runs"], "run", "runs") + (f" ({result['new_runs']:,} new)" if result["new_runs"] else ""),
-        _some(result["history_rows"], "history row", "history rows"),
-    ]
-    if result["deleted"]:
-        parts.append(_some(result["deleted"], "run deleted", "runs deleted") + " on the server")
-    return f"{', '.join(parts)} ({cost}){left}"
-
-
-def _several(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return f"{', '.join(names[:MOST_NAMED])}{more}"
-
-
-def _some(count: int, one: str, more: str) -> str:
-    return f"{count:,} {one if count == 1 else more}"

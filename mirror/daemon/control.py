@@ -123,24 +123,24 @@ class _Socket:
         """POST /sync."""
         return await self._work(
             request,
-            lambda paths, since, lines: self._daemon.sync_now(paths, afresh=False, progress=lines, since=since),
+            lambda paths, since, lines: self._daemon.commands.sync(paths, afresh=False, progress=lines, since=since),
         )
 
     async def flush(self, request: Request) -> Response:
         """POST /flush."""
         return await self._work(
-            request, lambda paths, _, lines: self._daemon.sync_now(paths, afresh=True, progress=lines)
+            request, lambda paths, _, lines: self._daemon.commands.sync(paths, afresh=True, progress=lines)
         )
 
     async def ingest(self, request: Request) -> Response:
         """POST /ingest."""
-        return await self._work(request, lambda paths, _, __: self._daemon.ingest_now(paths))
+        return await self._work(request, lambda paths, _, __: self._daemon.commands.ingest(paths))
 
     async def publish(self, _: Request) -> Response:
         """POST /publish."""
 
         async def publish() -> dict[str, Any]:
-            await self._daemon.publish()
+            await self._daemon.commands.publish()
             return {"published": True}
 
         return await _answered(publish())
@@ -153,7 +153,7 @@ class _Socket:
             return JSONResponse(_BAD_BODY, 400)
 
         async def mend() -> dict[str, Any]:
-            return {"mended": await self._daemon.mend(paths)}
+            return {"mended": await self._daemon.commands.mend(paths)}
 
         return await _answered(mend())
 
@@ -165,7 +165,7 @@ class _Socket:
             return JSONResponse(_BAD_BODY, 400)
 
         async def forget() -> dict[str, Any]:
-            await self._daemon.forget(paths)
+            await self._daemon.commands.forget(paths)
             return {"forgotten": paths}
 
         return await _answered(forget())
@@ -179,7 +179,7 @@ class _Socket:
             return JSONResponse({**_BAD_BODY, "message": 'send a JSON object such as {"grace": 86400}'}, 400)
 
         async def collect() -> dict[str, Any]:
-            return asdict(await self._daemon.collect(grace, dry_run=dry_run))
+            return asdict(await self._daemon.commands.collect(grace, dry_run=dry_run))
 
         return await _answered(collect())
 
@@ -187,7 +187,7 @@ class _Socket:
         """POST /check."""
 
         async def check() -> dict[str, Any]:
-            return {"problem": await self._daemon.check()}
+            return {"problem": await self._daemon.commands.check()}
 
         return await _answered(check())
 

@@ -7,17 +7,17 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mirror import serve
 from mirror.content.pull import selection_of
 from mirror.daemon import configuration, health, logs, metrics, problems, sources
 from mirror.daemon.clients import Clients
+from mirror.daemon.commands import Commands, Stopped, unless_stopped
 from mirror.daemon.downloads import Downloads
 from mirror.daemon.notify import Notifier
 from mirror.daemon.outcomes import Ledger, stamp
@@ -29,20 +29,16 @@ from mirror.daemon.schedule import Schedule
 from mirror.daemon.search import ProjectSearch
 from mirror.daemon.signing_in import SignIn
 from mirror.daemon.tasks import Tasks
-from mirror.errors import AuthError, CommError, ConfigError, MirrorError, SyncError, UsageError
-from mirror.local.commits import FileResult
-from mirror.local.watch import Watch, report
-from mirror.remote import notices
+from mirror.errors import AuthError, ConfigError, MirrorError
+from mirror.local.watch import Watch
 from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
 from mirror.settings.socket_path import address
 from mirror.store import console
-from mirror.store.contents import Garbage
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
-from mirror.sync import removal, targets
-from mirror.sync.context import Context, PassResult, Progress, utc_now
+from mirror.sync.context import Context, utc_now
 from mirror.sync.session import connect, scope_of, sharing
 from mirror.sync.targets import Target
 from mirror.version import VERSION
@@ -53,12 +49,7 @@ from mirror.web.snapshots import Snapshots
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-Result = TypeVar("Result")
-
 log = logging.getLogger("mirror.daemon")
-
-CHECK_PATIENCE = 120.0
-"""Seconds that a check of the state file waits for other work of the writer; the check itself takes seconds."""
 
 
 class Daemon:
@@ -96,6 +87,16 @@ class Daemon:
         self._sign_in = SignIn(self._clients)
         self._downloads = Downloads(self._clients, context.writer, lambda: selection_of(self._settings.sync))
         self._local = Watch(context.writer, settings)
+        self.commands = Commands(
+            lambda: self._context,
+            lambda: self._settings,
+            home.config,
+            self._search,
+            self._passes,
+            self._local,
+            self._downloads,
+            stopping,
+        )
         self._page = Listener(
             home,
             self._describe_for_page,
@@ -117,7 +118,7 @@ class Daemon:
             # Before the first answer on the control socket, so that who asks for the page's address gets it.
             await self._page.listen_on(self._settings.http.listen)
             if self._settings.projects:
-                await self._unless_stopped(self._sign_in.check())
+                await unless_stopped(self._stopping, self._sign_in.check())
             asyncio.get_running_loop().add_signal_handler(
                 signal.SIGHUP, lambda: self._tasks.start(self._reload_or_log(), "reload")
             )
@@ -131,7 +132,7 @@ class Daemon:
             self._tasks.keep("looking for projects", self._search.find)
             await self._stopping.wait()
             log.info("stopping")
-        except _Stopped:
+        except Stopped:
             log.info("stopping")
         finally:
             self._notifier.stopping()
@@ -144,19 +145,6 @@ class Daemon:
             self._home.socket.unlink(missing_ok=True)
             await self._context.writer.publish()
             log.info("stopped")
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return the result of the work. Raises _Stopped, and cancels the work, if the daemon must stop first."""
-        task, stopped = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise _Stopped
-            return await task
-        finally:
-            task.cancel()
-            stopped.cancel()
-            await asyncio.gather(task, stopped, return_exceptions=True)
 
     def stop(self) -> None:
         """Start the shutdown."""
@@ -259,85 +247,12 @@ class Daemon:
 
         self._tasks.start(self._context.writer.write(write), f"noting changed files of {'/'.join(run)}")
 
-    async def ingest_now(self, paths: Sequence[str]) -> list[FileResult]:
-        """Mirror local runs below these folders; none: those of the config."""
-        self._refuse_when_stopping()
-        results = await self._local.read_now(paths)
-        report(results)
-        return results
-
-    async def sync_now(
-        self, paths: Sequence[str], *, afresh: bool, progress: Progress, since: datetime | None = None
-    ) -> list[PassResult]:
-        """Run one pass over the paths; none: everything in the config. Waits for a pass under way."""
-        self._refuse_when_stopping()
-        failed: dict[str, CommError] = {}
-        notices.listener.set(notices.Notices(progress.notice))
-        if not paths and not self._settings.projects:
-            raise UsageError(f"nothing to sync: name a PATH, or add projects to {self._home.config}")
-        wanted = await self._search.targets(paths or self._settings.projects, failed)
-        if not wanted and not failed:
-            patterns = ", ".join(paths or self._settings.projects)
-            raise UsageError(f"no project on {self._context.server.base_url} matches {patterns}")
-        progress.projects_expected(len(wanted))
-        results = await asyncio.gather(
-            *(self._passes.run(target, afresh=afresh, since=since, progress=progress) for target in wanted)
-        )
-        await self._context.writer.publish()
-        self._downloads.wake()
-        return [*results, *targets.not_listed(failed)]
-
-    async def publish(self) -> None:
-        """Publish everything that is committed."""
-        await self._context.writer.publish()
-
-    async def mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        """Repair inconsistencies in the store of these projects, between their passes; return what was repaired."""
-        return await self._unless_stopped(self._mend(paths))
-
-    async def _mend(self, paths: Sequence[str]) -> dict[str, list[str]]:
-        done = {}
-        for project in [target.project for target in await self._search.targets(paths)]:
-            async with self._passes.lock(project):
-                done[str(project)] = await self._context.writer.mend(project)
-        return done
-
-    async def forget(self, paths: Sequence[str]) -> None:
-        """Remove these projects and runs from the mirror, and publish. Waits for passes over them."""
-        await self._unless_stopped(self._forget(paths))
-
-    async def _forget(self, paths: Sequence[str]) -> None:
-        patterns = [targets.parse(path, self._settings.entity) for path in paths]
-        for target in await self._context.writer.read(lambda db: removal.find(db, patterns)):
-            async with self._passes.lock(target.project):
-                await self._local.ingest.forget(target)
-            log.info("removed from the mirror: %s", ", ".join(target.paths()))
-        await self._context.writer.maintain()
-        await self._context.writer.publish()
-
-    async def collect(self, grace: float, *, dry_run: bool) -> Garbage:
-        """Delete content that nothing has named for `grace` seconds; a dry run only looks."""
-        self._refuse_when_stopping()
-        return await self._context.writer.collect(timedelta(seconds=grace), dry_run=dry_run)
-
-    async def check(self) -> str | None:
-        """Return the damage of the state file, or None. Raises SyncError if the writer is busy for too long."""
-        writer = self._context.writer
-        checking = asyncio.create_task(writer.check())
-        try:
-            while not (await asyncio.wait([checking], timeout=0.5))[0]:
-                if writer.busy_seconds > min(problems.STUCK, CHECK_PATIENCE):
-                    raise SyncError("the state file was not checked: the writer is busy; try again later")
-        finally:
-            checking.cancel()
-        return checking.result()
-
     async def reload(self) -> None:
         """Read the config and the key again and apply them; passes under way keep those that they started with.
 
         Raises ConfigError or AuthError, and keeps the running settings, if the new ones are not valid.
         """
-        await self._unless_stopped(self._reload())
+        await unless_stopped(self._stopping, self._reload())
 
     async def _reload(self) -> None:
         self._notifier.reloading()
@@ -408,10 +323,6 @@ class Daemon:
             async for self._known in changes:
                 await self._reload_or_log()
 
-    def _refuse_when_stopping(self) -> None:
-        if self._stopping.is_set():
-            raise _Stopped
-
 
 def _listen(path: Path) -> socket.socket:
     """Open the control socket, replacing one that a killed daemon left: this process has the store's lock."""
@@ -424,10 +335,3 @@ def _listen(path: Path) -> socket.socket:
     finally:
         os.umask(old)
     return listener
-
-
-class _Stopped(SyncError):
-    """A request came during the shutdown, or was not done before it."""
-
-    def __init__(self) -> None:
-        super().__init__("the daemon is stopping")

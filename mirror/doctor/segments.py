@@ -9,7 +9,7 @@ from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import StoreError
 from mirror.settings.home import Home
 from mirror.store import reader, segment_checks
-from mirror.store import segments as store
+from mirror.store import segment_files as store
 
 MOST = 20
 """The number of segments that are read, chosen at random each time."""

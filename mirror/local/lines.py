@@ -23,8 +23,9 @@ from mirror.local.reading import (
 )
 from mirror.local.values import LONG, Unreadable, shown
 from mirror.local.values import value as value_of
+from mirror.metrics import STEP
 
-_STEP = b'"_step":'
+_STEP = f'"{STEP}":'.encode()
 NO_VALUE = b"{}"
 """An empty object has no leaves, so the client sends nothing of it."""
 
@@ -77,7 +78,7 @@ def history(reading: Reading, body: bytes, lines: Lines, shift: int | None, *, o
     text = b",".join([name + members[name] for name in sorted(members)])
     lines.history.append((b"{" + text + b"}").decode("utf-8", "replace"))
     if lines.sent is not None and step > lines.behind:
-        line = _json({**_tree(found), "_step": str(step).encode()})
+        line = _json({**_tree(found), STEP: str(step).encode()})
         lines.sent.append((step, line.decode("utf-8", "replace")))
     return shift
 
@@ -88,7 +89,7 @@ def _readable(found: dict[bytes, bytes], lines: Lines) -> dict[bytes, bytes]:
         try:
             value_of(text)
         except Unreadable as error:
-            if path(raw) == ("_step",):
+            if path(raw) == (STEP,):
                 raise Unreadable(f"history step {shown(text)}: it is not a step number") from error
             lines.errors.append(f"history {shown('.'.join(path(raw)))}: {error}")
             del found[raw]

@@ -31,6 +31,7 @@ from mirror.local.reading import (
 from mirror.local.tree import Tree, flat
 from mirror.local.values import Unreadable, check_name, shown
 from mirror.local.values import value as value_of
+from mirror.metrics import STEP
 from mirror.store.records import RunRecord
 from mirror.wandb_json import dumps, numbers
 
@@ -101,8 +102,8 @@ def record(reading: Reading, entity: str, project: str, state: str, errors: list
     if errors is not None:
         errors += unreadable
     fill(summary, numbers(beside.get("summary", {})))
-    if reading.moved and "_step" in summary:
-        summary["_step"] = reading.last_step
+    if reading.moved and STEP in summary:
+        summary[STEP] = reading.last_step
     created = moment(reading.first_started_at)
     heartbeat = datetime.fromtimestamp(reading.last_time, UTC).replace(tzinfo=None) if reading.last_time else created
     duration = reading.runtime or leaf(reading.summary, "_wandb", "runtime") or leaf(reading.summary, "_runtime")

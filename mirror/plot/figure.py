@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mirror.errors import MissingPackage, UsageError
+from mirror.metrics import STEP
 from mirror.plot.groups import Chart
 from mirror.plot.look import DPI, PLAIN, Look, palette, shortened
 
@@ -113,4 +114,4 @@ def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
 def _plain(text: str) -> str:
     """Text in which matplotlib finds neither formulas nor a label to hide."""
     escaped = text.replace("$", r"\$")
-    return f" {escaped}" if escaped.startswith("_") and escaped != "_step" else escaped
+    return f" {escaped}" if escaped.startswith("_") and escaped != STEP else escaped

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from mirror.errors import QueryError, UsageError
+from mirror.metrics import STEP
 from mirror.plot import groups
 from mirror.plot.groups import Chart, Curve, Points
 from mirror.query.unknown import FIELDS
-from mirror.snapshot.downsample import STEP, axis_of, placed
+from mirror.snapshot.downsample import axis_of, placed
 from mirror.snapshot.paths import nearest_of
 from mirror.snapshot.prefetch import Reader
 from mirror.snapshot.rows import align, rows

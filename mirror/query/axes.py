@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mirror.metrics import STEP
 from mirror.snapshot import series
 from mirror.snapshot.paths import Project
 from mirror.snapshot.series import HistorySource, Scope, Series
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-STEP = "_step"
 
 Run = tuple[Project, str]
 """A run's project and id."""

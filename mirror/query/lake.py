@@ -23,7 +23,7 @@ from mirror.query.lake_target import LakeTarget
 from mirror.settings.home import Home
 from mirror.snapshot.paths import Project
 from mirror.snapshot.segments import TAIL, of_project
-from mirror.store import files, segments, views
+from mirror.store import files, segment_files, views
 from mirror.store.names import identifier, literal, pattern
 from mirror.store.records import ProjectKey
 
@@ -125,9 +125,9 @@ def _files(
 ) -> Iterator[tuple[File, Path]]:
     """The files of a relation and project, each with the local file to copy, which is valid until the next one."""
     project = ProjectKey(*key)
-    if not segments.fits(project):
+    if not segment_files.fits(project):
         raise StoreError(f"the name of {key} is too long for a folder of a lake; export the other projects by name")
-    folder = f"{relation}/{segments.partition(project)}"
+    folder = f"{relation}/{segment_files.partition(project)}"
     if relation == "history":
         yield from _segments(connection, home.history, key, folder, scratch, present)
         query = TAIL
@@ -151,7 +151,7 @@ def _segments(
     present: dict[str, int],
 ) -> Iterator[tuple[File, Path]]:
     """The segments, unchanged. From one with values of replaced runs these are left out, and its name shows that."""
-    digests = segments.digests(lambda sql: connection.execute(sql).fetchall())
+    digests = segment_files.digests(lambda sql: connection.execute(sql).fetchall())
     for path, count, replaced, hidden in of_project(connection, project):
         source = folder / path
         if f"{target}/{source.name}" not in present and path in digests and files.digest(source) != digests[path]:

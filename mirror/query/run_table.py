@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError, UsageError
+from mirror.metrics import STEP
 from mirror.query import axes
 from mirror.query.batches import Batches, written
 from mirror.snapshot import history_keys, run_rows, series
@@ -118,7 +119,7 @@ def prepared(
     over = _axes(source.connection, known, chosen, warn if keys else None) if x is None else []
     columns = [key for key in chosen if key != x_key and key not in over]
     # If the run logged a key `step`, the column of the step gets W&B's own name for it.
-    step = "_step" if "step" in {x_key, *over, *columns} else "step"
+    step = STEP if "step" in {x_key, *over, *columns} else "step"
     # An axis that is not among the keys is numeric: only its numbers are used.
     texts = known.textual.intersection(chosen if x_key is None else [*chosen, x_key])
     names = [x_key, step, *columns] if x_key else [step, *over, *columns]
@@ -343,7 +344,7 @@ def _typed(connection: DuckDBPyConnection, schema: pa.Schema, found: Sequence[Se
 
 def _is_step(x: str, logged: Sequence[str]) -> bool:
     """Return True if `--x` means only the step. A key that the run logged under such a name takes precedence."""
-    return x == "_step" or (x in ("step", "none") and x not in logged)
+    return x == STEP or (x in ("step", "none") and x not in logged)
 
 
 def _axes(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mirror.errors import QueryError, UsageError
+from mirror.metrics import STEP
 from mirror.query import run_table
 from mirror.query.batches import Batches, written
 from mirror.query.run_table import AS_TEXT, CELLS_AT_ONCE, VALUES_AT_ONCE, RunTable, chosen_keys, stretches
@@ -58,7 +59,7 @@ def below(
     told = run_table.logged(source, {run.rid: (run.project, run.run_id) for run in runs}, ())
     known = sorted({key for run in told.values() for key in run.keys})
     chosen = chosen_keys(keys, known, "none of the runs logged", warn) if keys else known
-    axis = None if x is None or (x in ("_step", "step", "none") and x not in known) else x
+    axis = None if x is None or (x in (STEP, "step", "none") and x not in known) else x
     if axis is not None:
         axis = chosen_keys([axis], known, "none of the runs logged", warn)[0]
     parts: list[tuple[Named, RunTable]] = []
@@ -205,7 +206,7 @@ class _Names(NamedTuple):
             steps |= (whole := {name for name, kind in zip(one.names, one.types, strict=True) if str(kind) == "int64"})
             leading |= dict.fromkeys(name for name in one.names if name not in logged | whole)
         # A run whose axis is a key `step` has another name for the step, too.
-        step = "_step" if "step" in chosen or "_step" in steps else "step"
+        step = STEP if "step" in chosen or STEP in steps else "step"
         first = parts[0][1]
         # With --x, that axis is the first column of each table.
         x = [first.names[0]] if str(first.types[0]) != "int64" else []

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError, UsageError
 from mirror.filters import missing, nearest
+from mirror.metrics import STEP
 from mirror.snapshot import document_keys
-from mirror.snapshot.downsample import STEP, Run, logged_keys
+from mirror.snapshot.downsample import Run, logged_keys
 from mirror.snapshot.paths import nearest_of
 
 if TYPE_CHECKING:

@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from mirror.remote import queries
+from mirror.remote.history_keys import HistoryKeys
 from mirror.store.records import RunFacts
 from mirror.wandb_json import UNREADABLE, dumps, loads
 
 _PLAIN = (*(name for name in queries.FACT_FIELDS if name != "systemMetrics"), "user", "runInfo")
 
 
-def of(node: Mapping[str, Any]) -> RunFacts:
-    """Return the facts in a run's node."""
+def of(node: Mapping[str, Any], keys: HistoryKeys | None = None) -> RunFacts:
+    """Return the facts in a run's node; `keys` is its `historyKeys` if they were read already."""
+    keys = keys or HistoryKeys.read(node.get("historyKeys"))
     fields = {name: node[name] for name in _PLAIN if name in node} | _original_values(node)
     return RunFacts(
         fields,
         _text(node["systemMetrics"]) if "systemMetrics" in node else None,
-        _keys(node.get("historyKeys")),
+        keys.facts(),
     )
 
 
@@ -86,24 +88,3 @@ def _is_readable(node: Mapping[str, Any]) -> bool:
 def _text(value: Any) -> str:
     """Return a JSON text unchanged, and any other value as JSON text."""
     return value if isinstance(value, str) and value else dumps(value or None)
-
-
-def _keys(value: Any) -> dict[str, Any] | None:
-    """Return which keys are monotonic, and the entries of keys with other values than numbers."""
-    described = loads(value) if isinstance(value, str) else value
-    keys = described.get("keys") if isinstance(described, dict) else None
-    if not isinstance(keys, dict):
-        return None
-    entries = {key: entry for key, entry in keys.items() if isinstance(entry, dict)}
-    others = {key: entry for key, entry in entries.items() if not _are_numbers(entry.get("typeCounts"))}
-    monotonic = {key: bool(entry.get("monotonic")) for key, entry in entries.items() if key not in others}
-    return {
-        "monotonic": [key for key, rises in monotonic.items() if rises],
-        "falling": [key for key, rises in monotonic.items() if not rises],
-        "others": others,
-    }
-
-
-def _are_numbers(counts: Any) -> bool:
-    one = counts[0] if isinstance(counts, list) and len(counts) == 1 else None
-    return isinstance(one, dict) and one.get("type") == "number"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mirror.errors import AuthError, CommError
+from mirror.metrics import STEP
 from mirror.remote import queries
 from mirror.remote.client import Server
 from mirror.remote.errors import SlowAnswer, Unanswered, Unreachable
@@ -242,7 +243,7 @@ def _cuts(window: Window, steps: Sequence[int]) -> list[Window]:
 def steps_of(run_id: str, texts: Sequence[str]) -> list[int]:
     """Return the steps of history lines, sorted. Raises CommError for a line without a step."""
     try:
-        return sorted(int(loads(text)["_step"]) for text in texts)
+        return sorted(int(loads(text)[STEP]) for text in texts)
     except UNREADABLE as error:
         raise unreadable(f"a history line of {run_id}", error) from error
 

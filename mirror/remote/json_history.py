@@ -8,7 +8,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, Any
 
 from mirror import nested
-from mirror.metrics import arrange, summarise
+from mirror.metrics import STEP, arrange, summarise
 from mirror.remote.json_history_fast import EXACT, parse_plain
 from mirror.store.records import HistoryPage
 from mirror.wandb_json import NUMBER_WORDS, UNREADABLE, dumps, lines, unreadable
@@ -50,12 +50,12 @@ def parse(run_id: str, texts: list[str], keys: KeyGlobs, *, complete_to: int | N
         if (plain := parse_plain(run_id, texts, keys, complete_to=complete_to)) is not None:
             return plain
         rows = lines(texts)
-        steps = [int(row["_step"]) for row in rows]
+        steps = [int(row[STEP]) for row in rows]
         table = _columns(rows, steps, keys)
         if _may_have_lost_digits(table):
             rows = lines(texts, exact=True)
             # The fast parser read a step past 64 bits as a float.
-            table = _columns(rows, [int(row["_step"]) for row in rows], keys)
+            table = _columns(rows, [int(row[STEP]) for row in rows], keys)
     except UNREADABLE as error:
         raise unreadable(f"a history line of {run_id}", error) from error
     last = max(steps, default=None)
@@ -97,7 +97,7 @@ def _columns(rows: list[dict[str, Any]], steps: list[int], keys: KeyGlobs) -> pa
         group_steps = pa.array([steps[index] for index in members], pa.int64())
         columns = zip(*(rows[index].values() for index in members), strict=True)
         for name, column in zip(names, columns, strict=True):
-            if name == "_step":
+            if name == STEP:
                 continue
             plain = name in keys and set(map(type, column)) <= {float, int}
             if plain and (numbers := _numbers(pa, column)) is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
-from mirror.metrics import stretched
+from mirror.metrics import STEP, stretched
 from mirror.store.records import HistoryPage
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ def parse_plain(run_id: str, texts: list[str], keys: Container[str], *, complete
         wide = reader(pa.BufferReader(content), read_options=whole)
     except pa.ArrowInvalid:
         return None
-    if wide.num_rows != len(texts) or "_step" not in wide.column_names:
+    if wide.num_rows != len(texts) or STEP not in wide.column_names:
         return None
     if not all(pa.types.is_int64(kind) or pa.types.is_float64(kind) for kind in wide.schema.types):
         return None
-    steps: Any = wide["_step"].combine_chunks()
+    steps: Any = wide[STEP].combine_chunks()
     if not pa.types.is_int64(steps.type) or steps.null_count:
         return None
     if len(steps) > 1 and not pc.all(pc.greater(steps[1:], steps[:-1])).as_py():
         return None
     series = []
     for name in wide.column_names:
-        if name != "_step" and name in keys:
+        if name != STEP and name in keys:
             one = series_of(name, steps, wide[name].combine_chunks())
             # A number this large may have been an integer whose last digits are lost by now.
             if one is None or not -EXACT <= one.low <= one.high <= EXACT:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mirror.errors import CommError
+from mirror.metrics import STEP
 from mirror.protocol import ENDED_STATES
 from mirror.remote.client import NotFound, Server
 from mirror.remote.runs import PageSize, records
@@ -192,9 +193,9 @@ def numbered(rows: Sequence[Mapping[str, Any]], last: int | None, now: float) ->
     step = -1 if last is None else last
     complete = []
     for row in rows:
-        given = row.get("_step", step + 1)
+        given = row.get(STEP, step + 1)
         if isinstance(given, bool) or not isinstance(given, int) or given <= step:
             raise ValueError(f"step {given!r} does not come after step {step}")
         step = given
-        complete.append({**row, "_step": step, "_timestamp": row.get("_timestamp", now)})
+        complete.append({**row, STEP: step, "_timestamp": row.get("_timestamp", now)})
     return complete

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from mirror.errors import CommError
+from mirror.metrics import STEP
 from mirror.remote import queries
 from mirror.remote.client import FeatureMissing, Server
 from mirror.remote.json_history import KeyGlobs
@@ -60,7 +61,7 @@ async def find(server: Server, project: ProjectKey, run_ids: Sequence[str]) -> d
 
 def _step(row: Any) -> int:
     try:
-        return int((loads(row) if isinstance(row, str) else row)["_step"])
+        return int((loads(row) if isinstance(row, str) else row)[STEP])
     except UNREADABLE as error:
         raise unreadable("a live step of an export", error) from error
 
@@ -100,7 +101,7 @@ def parts(sources: Sequence[Source], first: int, keys: KeyGlobs, *, at_once: int
                     return None
                 room -= file.metadata.num_rows * columns
                 table = file.read(columns=_wanted(names, keys), use_threads=False) if room >= 0 else None
-                extent = _extent(_steps(file) if table is None else table.select(["_step"]).to_batches(), first)
+                extent = _extent(_steps(file) if table is None else table.select([STEP]).to_batches(), first)
         except (pa.ArrowException, OSError):
             return None
         if extent is None:
@@ -120,11 +121,11 @@ def _opened(source: Source) -> Any:
 
 
 def _wanted(names: Sequence[str], keys: KeyGlobs) -> list[str]:
-    return [name for name in names if name == "_step" or name in keys]
+    return [name for name in names if name == STEP or name in keys]
 
 
 def _steps(file: Any) -> Iterator[Any]:
-    return iter(file.iter_batches(batch_size=STEPS_AT_ONCE, columns=["_step"], use_threads=False))
+    return iter(file.iter_batches(batch_size=STEPS_AT_ONCE, columns=[STEP], use_threads=False))
 
 
 def _extent(batches: Iterable[Any], first: int) -> tuple[int, int, int] | None:
@@ -134,7 +135,7 @@ def _extent(batches: Iterable[Any], first: int) -> tuple[int, int, int] | None:
 
     begin, last, rows = first, -1, 0
     for batch in batches:
-        steps: Any = batch.column("_step").cast(pa.int64())
+        steps: Any = batch.column(STEP).cast(pa.int64())
         if not len(steps):
             continue
         if (
@@ -162,8 +163,8 @@ def _deduplicated(overlapping: Sequence[Part]) -> list[Part] | None:
         table = part.table
         if table is None:
             with _opened(part.source) as file:
-                table = file.read(columns=["_step"], use_threads=False)
-        steps: Any = table["_step"].combine_chunks().cast(pa.int64())
+                table = file.read(columns=[STEP], use_threads=False)
+        steps: Any = table[STEP].combine_chunks().cast(pa.int64())
         seen.append(steps.filter(_from(part.first, steps)))
         new = steps.filter(_from(kept[-1].last + 1 if kept else part.first, steps))
         if len(new):
@@ -189,16 +190,16 @@ def _is_plain(file: Any, keys: KeyGlobs) -> bool:
     for index, field in enumerate(file.schema_arrow):
         if pa.types.is_nested(field.type):
             return False
-        if field.name not in keys and field.name != "_step":
+        if field.name not in keys and field.name != STEP:
             continue
         if pa.types.is_integer(field.type):
-            if field.name != "_step" and not all(
+            if field.name != STEP and not all(
                 _is_exact(file.metadata.row_group(group).column(index)) for group in range(file.num_row_groups)
             ):
                 return False
         elif not pa.types.is_floating(field.type):
             return False
-    return "_step" in names
+    return STEP in names
 
 
 def _is_exact(chunk: Any) -> bool:
@@ -230,16 +231,16 @@ def _pages(run_id: str, first: int, batches: Iterable[Any]) -> Iterator[HistoryP
     import pyarrow as pa
 
     for whole in batches:
-        batch, steps = whole, whole.column("_step").cast(pa.int64())
+        batch, steps = whole, whole.column(STEP).cast(pa.int64())
         if not len(steps) or steps[-1].as_py() < first:
             continue
         if steps[0].as_py() < first:
             batch = whole.filter(_from(first, steps))
-            steps = batch.column("_step").cast(pa.int64())
+            steps = batch.column(STEP).cast(pa.int64())
         series = []
         for name in batch.schema.names:
             column = batch.column(name)
-            if name != "_step" and column.null_count < len(column):
+            if name != STEP and column.null_count < len(column):
                 one = series_of(name, steps, column)
                 assert one is not None, "parts() has checked the integers"
                 series.append(one)

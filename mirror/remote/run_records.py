@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.addresses import run_page
+from mirror.metrics import STEP
 from mirror.remote import facts, queries
 from mirror.remote.client import Server
+from mirror.remote.history_keys import HistoryKeys, valid_count
 from mirror.store.records import ProjectKey, RunRecord
 from mirror.wandb_json import UNREADABLE, loads, numbers, spells_numbers
 
@@ -50,13 +52,8 @@ def head_of(node: Mapping[str, Any]) -> RunHead:
         created_at=moment(node["createdAt"]),
         heartbeat_at=moment(node["heartbeatAt"]),
         updated_at=moment(node["updatedAt"]),
-        server_rows=_valid_count(node["historyLineCount"]),
+        server_rows=valid_count(node["historyLineCount"]),
     )
-
-
-def _valid_count(count: Any) -> int:
-    """Return a count of lines; 0 for what is not a count, which the record reports as a flaw."""
-    return count if isinstance(count, int) and 0 <= count < 2**63 else 0
 
 
 def _document(node: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def _has_plain_types(node: Mapping[str, Any]) -> bool:
         if (text := node[name]) is not None and not isinstance(text, str):
             return False
     for name in _COUNTS:
-        if (count := node.get(name)) is not None and _valid_count(count) != count:
+        if (count := node.get(name)) is not None and valid_count(count) != count:
             return False
     tags = node["tags"] or ()
     return isinstance(tags, list | tuple) and all(isinstance(tag, str) for tag in tags)
@@ -146,6 +143,7 @@ def _read(server: Server, project: ProjectKey, node: Mapping[str, Any], asked_at
     summary = _document(node, "summaryMetrics")
     if summary and spells_numbers(node["summaryMetrics"]):
         summary = numbers(summary)
+    keys = HistoryKeys.read(node["historyKeys"])
     head = head_of(node)
     seconds = node.get(queries.DURATION_FIELD)
     info = _info(node)
@@ -175,13 +173,13 @@ def _read(server: Server, project: ProjectKey, node: Mapping[str, Any], asked_at
         config_meta=config_meta,
         summary=summary,
         server_rows=head.server_rows,
-        server_last_step=_last_step(node, summary, head.server_rows),
-        server_keys=_key_counts(node),
+        server_last_step=_last_step(keys, summary, head.server_rows),
+        server_keys=keys.counts(),
         server_events=node.get("eventsLineCount"),
         server_log_lines=node.get("logLineCount"),
         info=info,
         asked_at=asked_at,
-        facts=facts.of(node),
+        facts=facts.of(node, keys),
     )
 
 
@@ -199,32 +197,11 @@ def _info(node: Mapping[str, Any]) -> dict[str, Any] | None:
     return {key: value for key, value in info.items() if value not in (None, {}, [])}
 
 
-def _last_step(node: Mapping[str, Any], summary: Mapping[str, Any], rows: int) -> int | None:
+def _last_step(keys: HistoryKeys, summary: Mapping[str, Any], rows: int) -> int | None:
     """Return the highest logged step that the server reports: `historyKeys.lastStep`, or the summary's `_step`."""
-    keys = _history_keys(node)
-    reported = [keys.get("lastStep"), summary.get("_step")]
+    reported = [keys.last_step, summary.get(STEP)]
     steps = [int(step) for step in reported if isinstance(step, int | float) and step >= 0]
     last = max(steps, default=None)
     if last is not None and last >= 2**63:
         raise OverflowError("a step of more than 64 bits")
     return last if rows else None
-
-
-def _history_keys(node: Mapping[str, Any]) -> dict[str, Any]:
-    keys = node["historyKeys"]
-    if isinstance(keys, str):
-        keys = loads(keys)
-    return keys if isinstance(keys, dict) else {}
-
-
-def _key_counts(node: Mapping[str, Any]) -> dict[str, int] | None:
-    """Return the number of values of each key: the sum of `historyKeys.keys.K.typeCounts`. Others are left out."""
-    keys = _history_keys(node).get("keys")
-    if not isinstance(keys, dict):
-        return None
-    counts = {}
-    for key, entry in keys.items():
-        types = entry.get("typeCounts") if isinstance(entry, dict) else None
-        if isinstance(types, list):
-            counts[key] = sum(_valid_count(kind.get("count")) for kind in types if isinstance(kind, dict))
-    return counts

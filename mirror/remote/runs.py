@@ -16,9 +16,9 @@ from mirror.remote import facts, queries
 from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing, NotFound, Server
 from mirror.remote.errors import NoProject, SlowAnswer, Unanswered, Unreachable
+from mirror.remote.history_keys import HistoryKeys
 from mirror.remote.run_records import REFUSED, RunHead, head_of, record_of
 from mirror.store.records import ProjectKey, RunFacts, RunRecord
-from mirror.wandb_json import loads
 
 GIVE_UP_AFTER = 4
 """After this many runs in a row without a record, the server, not the runs, is at fault."""
@@ -146,31 +146,14 @@ async def history_keys(server: Server, project: ProjectKey) -> AsyncGenerator[di
     """
     async with aclosing(_pages(server, project, queries.KEYS_FIELDS, {}, {}, PageSize())) as pages:
         async for nodes, _, _ in pages:
-            yield {node["name"]: _keys(node.get("historyKeys")) for node in nodes}
+            yield {node["name"]: _logged(node.get("historyKeys")) for node in nodes}
 
 
-def _keys(history_keys: Any) -> dict[str, int | None] | None:
+def _logged(history_keys: Any) -> dict[str, int | None] | None:
     try:
-        described = loads(history_keys) if isinstance(history_keys, str) else history_keys
+        return HistoryKeys.read(history_keys).logged()
     except ValueError:
         return None
-    keys = described.get("keys") if isinstance(described, dict) else None
-    if not isinstance(keys, dict):
-        return None
-    counts = {key: _type_counts(about) for key, about in keys.items() if key != "_step"}
-    # An object is mirrored as its inner keys, which this list does not contain.
-    if any("map" in types for types in counts.values()):
-        return None
-    return {
-        key: sum(types.values()) if all(isinstance(count, int) for count in types.values()) and types else None
-        for key, types in counts.items()
-    }
-
-
-def _type_counts(about: Any) -> dict[str, Any]:
-    counts = about.get("typeCounts") if isinstance(about, dict) else None
-    listed = counts if isinstance(counts, list) else []
-    return {str(entry.get("type")): entry.get("count") for entry in listed if isinstance(entry, dict)}
 
 
 async def _pages(

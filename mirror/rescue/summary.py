@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from mirror.metrics import STEP
 from mirror.store.checks import HISTORY
 from mirror.store.reader import Reader
 from mirror.store.records import ProjectKey, RunRecord
 
-OWN = ("_step", "_timestamp", "_runtime")
+OWN = (STEP, "_timestamp", "_runtime")
 """Values that nobody edits: they show how far the run's process had got."""
 
 _AFTERWARDS = timedelta(seconds=1)
@@ -46,7 +47,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _is_newer(file: Mapping[str, Any], server: Mapping[str, Any]) -> bool:
-    for key in ("_timestamp", "_step"):
+    for key in ("_timestamp", STEP):
         here, there = file.get(key), server.get(key)
         if isinstance(here, int | float):
             return not isinstance(there, int | float) or here > there

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 from mirror.sandbox import jsontext
 
+STEP = "_step"
+"""The key of a row's step."""
+
 T = TypeVar("T")
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "map", type(None): "nil"}
 
@@ -89,12 +92,12 @@ class Lines:
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row, which must have `_step`."""
-        self._add(int(row["_step"]), jsontext.write(row), row)
+        self._add(int(row[STEP]), jsontext.write(row), row)
 
     def append_text(self, line: str) -> None:
         """Add one row with its text unchanged; a row without `_step` gets the next step."""
         row = jsontext.read(line)
-        step = row.get("_step")
+        step = row.get(STEP)
         self._add(int(step) if isinstance(step, int | float) else self.last_step + 1, line, row)
 
     def _add(self, step: int, line: str, row: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from mirror.sandbox import jsontext
 from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Resolver
 from mirror.sandbox.errors import Refused
+from mirror.sandbox.history import STEP
 from mirror.sandbox.run import Run
 from mirror.sandbox.sweep import Sweep, search
 from mirror.sandbox.world import new_run_id
@@ -101,7 +102,7 @@ def _stop_run(context: Context, given: Input) -> dict[str, Any]:
 
 
 def _rewind_run(context: Context, given: Input) -> dict[str, Any]:
-    if given["metricName"] != "_step":
+    if given["metricName"] != STEP:
         raise Refused("a run can only be rewound to a _step", 400)
     run = context.run_at(given)
     run.rewind(int(given["metricValue"]))

@@ -15,6 +15,7 @@ from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Resolver
 from mirror.sandbox.errors import Refused
 from mirror.sandbox.files import StoredFile, like
+from mirror.sandbox.history import STEP
 from mirror.sandbox.listing import connection
 from mirror.sandbox.mutations import MUTATIONS
 from mirror.sandbox.run import Project, Run, unwrapped
@@ -147,9 +148,9 @@ def _parquet(run: Run, context: Context, arguments: Arguments) -> dict[str, Any]
     # As on the server, the order of the files is not that of the steps, and differs between runs.
     paths.sort(key=lambda path: zlib.crc32(path.encode()))
     steps = run.live_steps()
-    live: list[Any] = [{"_step": step} for step in steps]
+    live: list[Any] = [{STEP: step} for step in steps]
     keys = arguments["liveKeys"]
-    if steps and keys != ["_step"]:
+    if steps and keys != [STEP]:
         live = run.history.sampled(keys, min(steps), None, len(run.history))
     return {"parquetUrls": [context.signed("GET", path) for path in paths], "liveData": live}
 

@@ -11,10 +11,10 @@ from typing import Any
 from mirror.sandbox import instants, jsontext
 from mirror.sandbox.clock import Clock
 from mirror.sandbox.files import LogLine, StoredFile, log_line
-from mirror.sandbox.history import Lines, merged
+from mirror.sandbox.history import STEP, Lines, merged
 from mirror.sandbox.sweep import Sweep
 
-SUMMARY_OWN = ("_step", "_runtime", "_timestamp", "_wandb")
+SUMMARY_OWN = (STEP, "_runtime", "_timestamp", "_wandb")
 TELEMETRY = {"t": {"1": [1], "3": [13, 16], "4": "3.11.9", "5": "0.21.0", "12": "0.21.0"}}
 
 
@@ -159,7 +159,7 @@ class Run:
             stamp = instants.epoch(now)
             step = self.history.last_step
             for row in rows:
-                at = int(row.get("_step", step + 1))
+                at = int(row.get(STEP, step + 1))
                 if at <= step:
                     raise ValueError(f"{self.path}: step {at} does not come after step {step}; sort the rows by _step")
                 self._append(row, at, row.get("_timestamp", stamp))
@@ -168,7 +168,7 @@ class Run:
 
     def _append(self, row: Mapping[str, Any], step: int, timestamp: float) -> None:
         runtime = row.get("_runtime", round(timestamp - instants.epoch(self.created_at), 6))
-        full = {**row, "_step": step, "_timestamp": timestamp, "_runtime": runtime}
+        full = {**row, STEP: step, "_timestamp": timestamp, "_runtime": runtime}
         self.history.append(full)
         self.summary_document = merged(self.summary_document, full)
         self._summary_text = None

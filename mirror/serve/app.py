@@ -29,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mirror.errors import CommError, MirrorError
+from mirror.metrics import STEP
 from mirror.serve import documents
 from mirror.serve.context import Context, RunPath
 from mirror.serve.documents import Malformed, NotServed, Operation, ServerKnowsBetter, Write
@@ -235,7 +236,7 @@ class Endpoint:
         try:
             answer = orjson.loads(bytes((await self._send(request, body)).body))
             exports = answer["data"]["project"]["run"]["parquetHistory"]
-            steps = [int((loads(row) if isinstance(row, str) else row)["_step"]) for row in exports["liveData"]]
+            steps = [int((loads(row) if isinstance(row, str) else row)[STEP]) for row in exports["liveData"]]
         except (CommError, *UNREADABLE):
             return None
         if not exports["parquetUrls"]:

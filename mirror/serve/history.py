@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mirror.metrics import STEP
 from mirror.snapshot import run_rows
 from mirror.snapshot.paths import Project
 from mirror.snapshot.rows import align, chunks
@@ -65,10 +66,10 @@ def sampled(source: HistorySource, run: Logged, keys: Sequence[str], wanted: Win
 
     The key of a nested object selects the whole object.
     """
-    asked = [key for key in dict.fromkeys(keys) if key != "_step"]
+    asked = [key for key in dict.fromkeys(keys) if key != STEP]
     if not asked:
         steps = () if wanted.most == 0 else _steps(source, run, wanted)
-        return [{"_step": step} if "_step" in keys else {} for step in steps]
+        return [{STEP: step} if STEP in keys else {} for step in steps]
     inside = {key: [name for name in run.counts if name.startswith(f"{key}.")] for key in asked}
     nested = _summary(source.connection, run.rid) if any(inside.values()) else {}
     below = {
@@ -80,7 +81,7 @@ def sampled(source: HistorySource, run: Logged, keys: Sequence[str], wanted: Win
         return []
     paths = {name: (key, *path) for key, found in below.items() for name, path in found.items()}
     found = _held_by_all(source, run, groups, wanted)
-    pieces = [orjson.dumps(chunk)[1:-1] for chunk in _chunks(found, paths, "_step" if "_step" in keys else None)]
+    pieces = [orjson.dumps(chunk)[1:-1] for chunk in _chunks(found, paths, STEP if STEP in keys else None)]
     text = b"[" + b",".join(pieces) + b"]"
     # Lists and objects are stored as the text that was logged, which may contain bare tokens, too.
     return list(strict(loads(text))) if b"NaN" in text or b"Infinity" in text else orjson.Fragment(text)
@@ -141,7 +142,7 @@ def _located(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
     return None
 
 
-def _texts(series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None = "_step") -> list[str]:
+def _texts(series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None = STEP) -> list[str]:
     """Return each row as JSON text."""
     return [orjson.dumps(row).decode() for chunk in _chunks(series, paths, step_key) for row in chunk]
 

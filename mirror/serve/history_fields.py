@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError
+from mirror.metrics import STEP
 from mirror.protocol import LIVE_STATES
 from mirror.remote.json_history import KeyGlobs
 from mirror.serve import history
@@ -70,7 +71,7 @@ def _require_history(run: Source, context: Context, keys: Sequence[str] | None =
     globs = run["project"]["globs"]
     if globs and (mirrored := KeyGlobs(loads(globs))).everything is False:
         wanted = _server_keys(run, context) if keys is None else keys
-        if left_out := next((key for key in wanted if key != "_step" and key not in mirrored), None):
+        if left_out := next((key for key in wanted if key != STEP and key not in mirrored), None):
             raise NotServed(f"the key {left_out} of {'/'.join(path_of(run))} is not mirrored (sync.history)")
 
 
@@ -211,7 +212,7 @@ def exported(run: Source, context: Context, *_: Any) -> dict[str, Any]:
     if context.scans and not context.without_server and _may_be_exported(run, context):
         raise ExportsUnknown(run["rid"], run["last_step"])
     first = history_keys.first_step(context.connection, run["rid"])
-    return {"parquetUrls": [], "liveData": [] if first is None else [{"_step": first}]}
+    return {"parquetUrls": [], "liveData": [] if first is None else [{STEP: first}]}
 
 
 def _may_be_exported(run: Source, context: Context) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mirror.metrics import STEP
 from mirror.snapshot import facts, history_keys
 from mirror.snapshot.paths import Project
 from mirror.snapshot.series import json_value
@@ -38,7 +39,7 @@ def described(
     unknown: dict[int, list[str]] = {}
     for rid, key, count, last in rows:
         if rid not in found:
-            found[rid] = {"keys": {"_step": None}, "lastStep": runs[rid]["last_step"], "sets": []}
+            found[rid] = {"keys": {STEP: None}, "lastStep": runs[rid]["last_step"], "sets": []}
         about = found[rid]["keys"]
         if rid in of_server and key in of_server[rid]["others"]:
             about[key] = of_server[rid]["others"][key]
@@ -49,7 +50,7 @@ def described(
     for rid, names in unknown.items():
         found[rid]["keys"] |= _described_from_values(connection, project, runs[rid]["name"], names)
     for rid, entry in found.items():
-        entry["keys"]["_step"] = _number_entry(runs[rid]["historyLineCount"], entry["lastStep"], monotonic=True)
+        entry["keys"][STEP] = _number_entry(runs[rid]["historyLineCount"], entry["lastStep"], monotonic=True)
     return found
 
 

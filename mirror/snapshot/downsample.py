@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mirror.errors import QueryError
+from mirror.metrics import STEP
 from mirror.snapshot.paths import Project, nearest_of
 from mirror.snapshot.spread import spread_sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-STEP = "_step"
 
 Run = tuple[Project, str]
 RunKey = tuple[Project, str, str]

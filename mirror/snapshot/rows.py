@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from mirror.metrics import STEP
 from mirror.snapshot.series import Numbers, Series, whole
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _places(one: Series, steps: Any) -> Any:
     return None if len(one.steps) == len(steps) else pc.index_in(one.steps, value_set=steps)
 
 
-def rows(aligned: Aligned, step_key: str | None = "_step") -> Iterator[dict[str, Any]]:
+def rows(aligned: Aligned, step_key: str | None = STEP) -> Iterator[dict[str, Any]]:
     """One dictionary per step with what was logged there; first the keys logged at all steps, then the others."""
     return chain.from_iterable(chunks(aligned, step_key))
 
@@ -72,9 +73,7 @@ def plain_cells(one: Series) -> Numbers | list[Any]:
     return one.python() if numbers is None else Numbers.of(numbers)
 
 
-def chunks(
-    aligned: Aligned, step_key: str | None = "_step", cells: Cells = plain_cells
-) -> Iterator[list[dict[str, Any]]]:
+def chunks(aligned: Aligned, step_key: str | None = STEP, cells: Cells = plain_cells) -> Iterator[list[dict[str, Any]]]:
     """The rows in lists of at most CHUNK_ROWS."""
     everywhere = [(one.key, cells(one)) for one, places in aligned.series if places is None]
     if step_key is not None:
@@ -109,7 +108,7 @@ def _maker(names: tuple[str, ...]) -> Callable[[Iterable[tuple[Any, ...]]], list
     return make
 
 
-def table(aligned: Aligned, step_key: str | None = "_step") -> pa.Table:
+def table(aligned: Aligned, step_key: str | None = STEP) -> pa.Table:
     """One column per key: int64 or double for numbers, string or boolean for keys with only those, else JSON text."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -21,7 +21,7 @@ import duckdb
 
 from mirror.errors import StoreError, UsageError
 from mirror.settings.home import Home
-from mirror.store import aside, contents, files, identity, segments
+from mirror.store import aside, contents, files, identity, segment_files
 from mirror.store.blobs import Blobs
 from mirror.store.database import log_files, opening_error, scan
 from mirror.version import VERSION
@@ -219,7 +219,7 @@ def _name(reader: duckdb.DuckDBPyConnection) -> str:
 
 def _segments(reader: duckdb.DuckDBPyConnection) -> dict[str, str | None]:
     """Return the digest, if it was recorded, of each segment in use, by path."""
-    noted = segments.digests(lambda sql: reader.execute(sql).fetchall())
+    noted = segment_files.digests(lambda sql: reader.execute(sql).fetchall())
     rows = reader.execute("SELECT path FROM store.segments WHERE retired_at IS NULL ORDER BY path").fetchall()
     return {path: noted.get(path) for (path,) in rows}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 
-from mirror.store import segments
+from mirror.store import segment_files
 from mirror.store.history_blocks import Block
 from mirror.store.records import ProjectKey
 from mirror.store.segment_writer import Stretch, write
@@ -45,8 +45,8 @@ def move_staged(tx: Transaction, project: ProjectKey, run_id: str, rid: int) -> 
     if not _worth_it(tx, project, count):
         return False
     query = "SELECT ? AS run_id, key, step, value, text FROM store.history_staging WHERE rid = ?"
-    path = segments.copy_from(tx.db, tx.folder, project, 0, query, [run_id, rid], order="key, step")
-    segments.register(tx.db, tx.folder, project, path, 0, {run_id: count})
+    path = segment_files.copy_from(tx.db, tx.folder, project, 0, query, [run_id, rid], order="key, step")
+    segment_files.register(tx.db, tx.folder, project, path, 0, {run_id: count})
     tx.views_outdated = True
     return True
 
@@ -56,16 +56,16 @@ def _count(blocks: Sequence[Block]) -> int:
 
 
 def _worth_it(tx: Transaction, project: ProjectKey, count: int, to_come: int = 0) -> bool:
-    return count >= FEWEST and segments.fits(project) and _exceeds_tail(tx, count + to_come)
+    return count >= FEWEST and segment_files.fits(project) and _exceeds_tail(tx, count + to_come)
 
 
 def _write_segment(tx: Transaction, project: ProjectKey, blocks: Sequence[Block], *, replaced: bool) -> int:
     stretches = sorted(_stretches(blocks), key=attrgetter("sort_key"))
-    path = segments.create(tx.db, tx.folder, project, 0, lambda target: write(target, stretches))
+    path = segment_files.create(tx.db, tx.folder, project, 0, lambda target: write(target, stretches))
     counts: dict[str, int] = {}
     for block in blocks:
         counts[block.run_id] = counts.get(block.run_id, 0) + block.values.num_rows
-    return segments.register(tx.db, tx.folder, project, path, 0, counts, replaced=replaced)
+    return segment_files.register(tx.db, tx.folder, project, path, 0, counts, replaced=replaced)
 
 
 def _exceeds_tail(tx: Transaction, count: int) -> bool:

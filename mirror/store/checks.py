@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from mirror import nested
-from mirror.store import projects, rids, staging, views, wide
+from mirror.store import projects, rids, staging, views, wide, wide_names
 from mirror.store.damage import Damage
 from mirror.store.database import Database, reason
 from mirror.store.leaves import INTEGER, LeafColumns, shown
@@ -286,7 +286,7 @@ def wide_relation(db: Database, project: ProjectKey) -> list[Damage]:
         found += f", the first of {len(moved):,} keys" if len(moved) > 1 else ""
         damage.append(Damage(None, "store.leaf_keys", found, _some(there, "run"), cause))
     try:
-        shown = db.value(f"SELECT count(*) FROM main.{identifier(wide.view_name(db, project))}")
+        shown = db.value(f"SELECT count(*) FROM main.{identifier(wide_names.view_name(db, project))}")
         stale = wide.differing(db, project)
     except duckdb.Error as error:
         return [*damage, Damage(None, field, f"no relation ({reason(error)})", "one row per run", cause)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from mirror.store import contents, local, projects, rids, staging, wide
+from mirror.store import contents, local, projects, rids, staging, wide, wide_names
 from mirror.store.database import Database
 from mirror.store.names import folded, identifier
 from mirror.store.records import ProjectKey
@@ -64,7 +64,7 @@ def project(tx: Transaction, key: ProjectKey) -> None:
 
 def _drop_relation(db: Database, key: ProjectKey, number: int) -> None:
     """Drop the wide relation, with everything that is recorded under its number: a new project may get that number."""
-    name = wide.view_name(db, key)
+    name = wide_names.view_name(db, key)
     if db.run("SELECT 1 FROM duckdb_views() WHERE schema_name = 'main' AND view_name = ?", [name]):
         db.run(f"DROP VIEW main.{identifier(name)}")
     wide.forget(db, number)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
 
-from mirror.store import files, segments
+from mirror.errors import StoreError
+from mirror.store import files, segment_files
 from mirror.store.damage import Damage
 from mirror.store.database import MEMORY_LIMIT, Database, reason
 from mirror.store.names import literal, pattern
@@ -24,7 +26,7 @@ def segment_damage(db: Database, folder: Path, project: ProjectKey, *, others: b
         "WHERE retired_at IS NULL AND (? OR (entity = ? AND project = ?)) ORDER BY segment_id",
         [others, project.entity, project.project],
     )
-    digests = segments.digests(db.run)
+    digests = segment_files.digests(db.run)
     broken: dict[str, Damage] = {}
     for number, path, entity, name, values, size in listed:
         of_project = ProjectKey(entity, name) == project
@@ -107,3 +109,24 @@ def content_problem(path: Path, values: int, noted: dict[str, int]) -> str | Non
     if total != values:
         return f"a file of {total:,} values"
     return None if noted == {run_id: count for run_id, count, _ in found} else "a file with the values of other runs"
+
+
+def check(db: Database, folder: Path, paths: Iterable[str]) -> None:
+    """Compare segments with their digests before their values are copied, since a copy of damage gets a valid digest.
+
+    Raises StoreError for the first damaged segment.
+    """
+    noted = segment_files.digests(db.run)
+    for path in paths:
+        if path in noted and files.digest(folder / path) != noted[path]:
+            raise StoreError(f"{folder / path} is damaged and is not copied; run `mirror verify --repair`")
+
+
+def check_run(db: Database, folder: Path, project: ProjectKey, run_id: str) -> None:
+    """Like `check`, for all segments that have values of a run."""
+    found = db.run(
+        "SELECT path FROM store.segments JOIN store.segment_runs AS g USING (segment_id) "
+        "WHERE entity = ? AND project = ? AND g.run_id = ? AND NOT g.replaced AND retired_at IS NULL",
+        [project.entity, project.project, run_id],
+    )
+    check(db, folder, [path for (path,) in found])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mirror.store import bulk, rids, segments
+from mirror.store import bulk, rids, segment_checks
 from mirror.store.database import Database
 from mirror.store.history import hide_segments
 from mirror.store.history_blocks import add_to_keys, as_table, new_blocks
@@ -102,7 +102,7 @@ def swap(tx: Transaction, project: ProjectKey, run_id: str, *, rows: int, last_s
 def cut(tx: Transaction, project: ProjectKey, run_id: str, *, last_step: int) -> None:
     """Delete the run's mirrored values after a step. Raises StoreError if a segment of the run is damaged."""
     if last_step >= 0:
-        segments.check_run(tx.db, tx.folder, project, run_id)
+        segment_checks.check_run(tx.db, tx.folder, project, run_id)
     cursor = find(tx.db, project, {run_id})[run_id]
     if cursor.last_step is None or cursor.last_step <= last_step:
         return

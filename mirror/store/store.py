@@ -18,20 +18,18 @@ import duckdb
 from mirror.errors import StoreDamaged, StoreError
 from mirror.settings.home import Home
 from mirror.store import (
-    aside,
-    backup,
     blocks,
     compact,
     contents,
     digests,
     identity,
     migrations,
+    opening,
     publish,
     recovery,
-    segment_checks,
+    segment_files,
     segments,
     sorting,
-    views,
     wide,
     wide_marks,
 )
@@ -45,7 +43,6 @@ from mirror.store.database import (
     must_reopen,
     opening_error,
     reason,
-    spill_folder,
     working_error,
 )
 from mirror.store.records import ProjectKey, Published
@@ -153,7 +150,7 @@ class Store:
                 yield tx
                 tx.finish()
                 wide_marks.note(self._db, tx.outdated - self._outdated)
-            segments.delete_uncommitted(self._db, self.home.history)
+            segment_files.delete_uncommitted(self._db, self.home.history)
             self._changed = True
             self._outdated |= tx.outdated
 
@@ -166,7 +163,7 @@ class Store:
         """Move the tail to segments if it exceeds its limit. Returns True if it did. Readers see no difference."""
         with self._lock, self._guarded():
             changed = segments.seal(self._db, self.home.history, self.tail_values)
-            segments.delete_uncommitted(self._db, self.home.history)
+            segment_files.delete_uncommitted(self._db, self.home.history)
             self._changed |= changed
             return changed
 
@@ -178,7 +175,7 @@ class Store:
         """
         with self._lock, self._guarded():
             changed = segments.tend(self._db, self.home.history)
-            segments.delete_uncommitted(self._db, self.home.history)
+            segment_files.delete_uncommitted(self._db, self.home.history)
             if sorting.is_due(self._db):
                 sorting.sort(self._db)
                 changed = True
@@ -211,7 +208,7 @@ class Store:
             if not self._changed and current is not None and current == self._published:
                 return None
             if current is not None and current != self._published:
-                self._check_published()
+                opening.check_published(self._db, self.home)
             started = time.monotonic()
             self._refresh_wide()
             self.share(self.sharing)
@@ -220,7 +217,7 @@ class Store:
             size = publish.publish(self._db, self._descriptor, self.home.published, self.sharing)
             self._published = publish.fingerprint(self.home.published)
             self._changed = False
-            segments.delete_retired(self._db, self.home.history, self.retired_grace)
+            segment_files.delete_retired(self._db, self.home.history, self.retired_grace)
             contents.delete_unnamed(self._db, self.blobs, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
 
@@ -262,21 +259,6 @@ class Store:
                 if inode != os.fstat(self._descriptor).st_ino:
                     raise self._rebuilt("found by reading it")
 
-    def _check_published(self) -> None:
-        """Check that the store may replace the published file. A damaged one is copied to the folder `aside`."""
-        published = self.home.published
-        state_id = identity.of(self._db.run)
-        assert state_id is not None
-        try:
-            published_id = identity.read(published)
-        except FileNotFoundError:
-            return
-        except StoreDamaged as error:
-            kept = aside.put(self.home, [published], keep=True)
-            logger.warning("%s; it is published again, and the damaged one is kept in %s", error, kept)
-            return
-        identity.check_may_replace(self.home.state, state_id, published, published_id)
-
     def _open(self) -> None:
         """Open the file, bring it up to date, and delete what a killed process left."""
         path = self.home.state
@@ -284,18 +266,16 @@ class Store:
         try:
             self._open_or_recover()
             try:
-                self._compare_published()
-                self._prepare_upgrade()
+                if self._published is not None and self._changed and not opening.compare_published(self._db, self.home):
+                    # The next publish moves it to the folder `aside`.
+                    self._published = None
+                opening.prepare_upgrade(self._db, self.home)
                 migrated = migrations.migrate(self._db)
                 compacted = compact.is_due(self._db, self._storage_version) and self._compact()
                 with self._db.transaction():
                     compact.note_version(self._db, self._storage_version)
-                recreated = self._recreate_views()
-                segments.delete_leftovers(self._db, self.home.history)
-                publish.delete_leftovers(self.home.published)
-                recovery.delete_leftovers(self.home)
-                compact.delete_leftover(path)
-                shutil.rmtree(spill_folder(path), ignore_errors=True)
+                recreated = opening.recreate_views(self._db, self.home)
+                opening.delete_leftovers(self._db, self.home)
                 shutil.rmtree(self.spool, ignore_errors=True)
                 self._outdated.update(wide_marks.outdated(self._db))
             except BaseException:
@@ -305,16 +285,6 @@ class Store:
             raise opening_error(path, error) from error
         self._upgraded = bool(migrated)
         self._changed = self._changed or self._upgraded or compacted or recreated
-
-    def _prepare_upgrade(self) -> None:
-        """Announce an upgrade of an existing mirror, and keep its published file as it is before."""
-        pending = migrations.pending(self._db)
-        if pending and migrations.applied(self._db) and self.home.published.exists():
-            copy = backup.before_upgrade(self.home, pending)
-            names = ", ".join(name.removesuffix(".sql") for name in pending)
-            logger.warning(
-                "upgrading %s (%s); the mirror before the upgrade is kept as %s", self.home.data, names, copy
-            )
 
     def _publish_upgraded(self) -> None:
         """Publish at once, since this program cannot read what an older one published. A full disk can wait."""
@@ -351,35 +321,6 @@ class Store:
         if empty and self._published is not None:
             raise StoreDamaged(f"{self.home.state} holds no mirror", "no tables")
         self._changed = has_log or not comparison.equal
-
-    def _compare_published(self) -> None:
-        """Raise StoreError if the published file belongs to another mirror, or is newer than the store."""
-        if self._published is None or not self._changed:
-            return
-        state_id = identity.of(self._db.run)
-        assert state_id is not None
-        try:
-            published_id = identity.read(self.home.published)
-        except StoreDamaged:
-            # The next publish moves it to the folder `aside`.
-            self._published = None
-            return
-        identity.check_may_replace(self.home.state, state_id, self.home.published, published_id)
-
-    def _recreate_views(self) -> bool:
-        """Recreate the views if they changed. An unreadable segment does not keep the store from opening."""
-        try:
-            with self._db.transaction():
-                return views.recreate(self._db, self.home.history)
-        except duckdb.Error as error:
-            if not segment_checks.unreadable(self._db, self.home.history):
-                raise
-            logger.warning(
-                "the views of %s could not be created again (%s); run `mirror verify --repair`",
-                self.home.state,
-                str(error).splitlines()[0],
-            )
-            return False
 
     def _compact(self) -> bool:
         """Rewrite the file. A disk that is too full for that does not keep the store from opening."""

@@ -23,7 +23,7 @@ _HIVE = "hive_partitioning = true, hive_types_autocast = false"
 _PLAIN = "hive_partitioning = false"
 
 _NULL_NAMES = re.compile(r"=(null|__hive_default_partition__)(/|$)", re.IGNORECASE)
-"""Project folders that some DuckDB versions read as NULL. `segments.partition` does not create such names any more."""
+"""Project folders that some DuckDB versions read as NULL; `segment_files.partition` does not create such names."""
 
 
 def recreate(db: Database, history_folder: Path) -> bool:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mirror.store import comments
+from mirror.store import comments, wide_names
 from mirror.store import projects as known_projects
 from mirror.store.database import Database, disk_full, is_damage, must_reopen, reason
 from mirror.store.leaves import shown
-from mirror.store.names import folded, identifier, unique_names
+from mirror.store.names import identifier
 from mirror.store.records import ProjectKey
+from mirror.store.wide_names import Names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,9 +45,6 @@ _NO_NUL = "position(chr(0) IN k.key) = 0"
 """DuckDB ends a name at its first NUL character, so no column can be named like such a key."""
 
 logger = logging.getLogger(__name__)
-
-Names = dict[ProjectKey, str]
-"""The name of each project's relation."""
 
 
 class Broken(Exception):
@@ -95,11 +93,11 @@ def _refresh_all(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, al
     project = None
     try:
         with db.transaction():
-            names, shared = _view_names(db), db.run("DESCRIBE main.runs")
+            names, shared = wide_names.view_names(db), db.run("DESCRIBE main.runs")
             for project, number in numbered:
                 _refresh(db, project, number, names, shared)
                 _note_fault(db, number, _left_out(db, number))
-            for project, number in _renamed(db, names):
+            for project, number in wide_names.renamed(db, names):
                 _keep_view(db, project, f"store.wide_{number}", _columns(db, number), names, shared)
     except Exception as error:
         if project is not None and isinstance(error, duckdb.Error) and must_reopen(error) and not _file_at_fault(error):
@@ -121,7 +119,7 @@ def leave_out(db: Database, project: ProjectKey, fault: str) -> None:
     number = known_projects.find(db, project)
     assert number is not None
     with db.transaction():
-        name = _noted_name(db, number) or view_name(db, project)
+        name = wide_names.noted_name(db, number) or wide_names.view_name(db, project)
         if db.run("SELECT 1 FROM duckdb_views() WHERE schema_name = 'main' AND view_name = ?", [name]):
             db.run(f"DROP VIEW main.{identifier(name)}")
         forget(db, number)
@@ -247,18 +245,8 @@ def _choose(db: Database, number: int, before: Sequence[_Column]) -> list[_Colum
         [number, _STAY_FACTOR, MOST_COLUMNS],
     )
     had = {column.name for column in before if column.name == f"{column.doc}.{column.key}"}
-    names = _column_names({f"{doc}.{key}": runs for doc, key, _, runs in rows}, had)
+    names = wide_names.column_names({f"{doc}.{key}": runs for doc, key, _, runs in rows}, had)
     return [_Column(doc, key, kind, names[f"{doc}.{key}"]) for doc, key, kind, _ in rows]
-
-
-def _column_names(runs: Mapping[str, int], had: Collection[str]) -> dict[str, str]:
-    """The column name of each key; `runs` is the number of runs that have the key.
-
-    The column has the key's own name. Of keys that differ only in case, the one that most runs have gets the plain name
-    (on a tie, the one in `had`, which had it before); the others get a number at the end.
-    """
-    preferred = sorted(runs, key=lambda key: (-runs[key], key not in had, key))
-    return dict(zip(preferred, unique_names(preferred), strict=True))
 
 
 def _stale(db: Database, project: ProjectKey, table: str | None) -> list[int]:
@@ -321,7 +309,7 @@ def _keep_view(
         db.run(text)
         db.run("DELETE FROM store.meta WHERE key = ?", [table])
         db.run("INSERT INTO store.meta VALUES (?, ?)", [table, digest])
-    _note_name(db, project, table, names)
+    wide_names.note_name(db, project, table, names)
 
 
 def _comment(db: Database, project: ProjectKey, number: int) -> None:
@@ -339,50 +327,6 @@ def _comment(db: Database, project: ProjectKey, number: int) -> None:
     with db.transaction():
         db.run("DELETE FROM store.meta WHERE key = ?", [f"{_COMMENTED}store.wide_{number}"])
         db.run("INSERT INTO store.meta VALUES (?, ?)", [f"{_COMMENTED}store.wide_{number}", f"{view} {name}"])
-
-
-def view_name(db: Database, project: ProjectKey) -> str:
-    """The name of the wide relation: the project's address.
-
-    Of projects that differ only in case, the one that was mirrored first has the plain name, so that existing queries
-    still read the same project; later ones get a number at the end.
-    """
-    return _view_names(db)[project]
-
-
-def _view_names(db: Database) -> Names:
-    keys = [ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.project_records ORDER BY number")]
-    return dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
-
-
-def _renamed(db: Database, names: Names) -> list[tuple[ProjectKey, int]]:
-    """Projects whose relation must get another name, because its current name is now another project's address."""
-    numbered = [key for key, name in names.items() if name != str(key)]
-    found = []
-    for project in numbered:
-        number = known_projects.find(db, project)
-        if number is not None and _noted_name(db, number) not in (None, names[project]):
-            found.append((project, number))
-    return found
-
-
-def _note_name(db: Database, project: ProjectKey, table: str, names: Names) -> None:
-    """Record the name of the relation over a table, and drop the view with its former name unless another uses it."""
-    key = f"name of {table}"
-    former = db.run("SELECT value FROM store.meta WHERE key = ?", [key])
-    if former == [(names[project],)]:
-        return
-    for (name,) in former:
-        if folded(name) not in {folded(one) for one in names.values()}:
-            db.run(f"DROP VIEW IF EXISTS main.{identifier(name)}")
-    db.run("DELETE FROM store.meta WHERE key = ?", [key])
-    db.run("INSERT INTO store.meta VALUES (?, ?)", [key, names[project]])
-
-
-def _noted_name(db: Database, number: int) -> str | None:
-    """The name of a project's relation when it was last built; None if it was not recorded."""
-    noted = db.run("SELECT value FROM store.meta WHERE key = ?", [f"name of store.wide_{number}"])
-    return str(noted[0][0]) if noted else None
 
 
 def _fill(db: Database, table: str, columns: Sequence[_Column], rids: Sequence[int]) -> None:

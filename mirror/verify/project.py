@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from mirror.errors import MirrorError
+from mirror.metrics import STEP
 from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
 from mirror.remote.errors import NoProject
@@ -245,7 +246,7 @@ class _Verification:
             return
         for key in sorted(served.keys() | counts.keys()):
             # Servers differ in whether they list their own keys: _step, _runtime, _timestamp.
-            if key == "_step" or key not in self.keys or (key.startswith("_") and key not in served):
+            if key == STEP or key not in self.keys or (key.startswith("_") and key not in served):
                 continue
             if served.get(key, 0) != counts.get(key, 0):
                 yield f"the server counts {served.get(key, 0):,} values of {key}"

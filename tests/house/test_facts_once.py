@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import duckdb
@@ -22,6 +23,22 @@ def test_the_leaves_that_people_see_are_those_of_the_views():
 def test_one_module_words_this_condition():
     words = "kind <> 'object'"
     assert [path.name for path in (ROOT / "mirror").rglob("*.py") if words in path.read_text()] == ["leaves.py"]
+
+
+def test_the_key_of_the_step_is_named_once_on_each_side_of_the_wall():
+    """Longer texts in which it stands, such as GraphQL documents, are not constants of their own."""
+    named = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "mirror").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value == "_step"
+    ]
+    assert named == ["mirror/metrics.py", "mirror/sandbox/history.py"]
+
+
+def test_one_module_reads_the_type_counts_of_history_keys_from_the_server():
+    remote = (ROOT / "mirror" / "remote").rglob("*.py")
+    assert [path.name for path in remote if '"typeCounts"' in path.read_text()] == ["history_keys.py"]
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 7, 10, 499, 500, 501])

@@ -8,7 +8,7 @@ from datetime import timedelta
 from random import Random
 
 from mirror.sandbox import instants
-from mirror.sandbox.history import KeyStats
+from mirror.sandbox.history import STEP, KeyStats
 from mirror.sandbox.run import Run
 from mirror.sandbox.sample.clock import START, past
 from mirror.sandbox.world import World
@@ -68,7 +68,7 @@ def _fill(run: Run, names: list[str], steps: int, noise: list[float], fall: list
         name: KeyStats(Counter(number=steps), False, column[-1]) for name, column in zip(names, columns, strict=True)
     }
     keys |= {
-        "_step": KeyStats(Counter(number=steps), True, steps - 1),
+        STEP: KeyStats(Counter(number=steps), True, steps - 1),
         "_runtime": KeyStats(Counter(number=steps), True, steps),
         "_timestamp": KeyStats(Counter(number=steps), True, stamps[-1]),
     }

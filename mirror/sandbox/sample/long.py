@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mirror.sandbox import instants
-from mirror.sandbox.history import KeyStats, Lines
+from mirror.sandbox.history import STEP, KeyStats, Lines
 from mirror.sandbox.sample.clock import START, past
 from mirror.sandbox.world import World
 
@@ -29,7 +29,7 @@ class _ComputedLines(Lines):
         self._names = names
         self._start = start
         self.keys = {name: KeyStats(Counter(number=rows), False, 0.0) for name in (*names, "_runtime", "_timestamp")}
-        self.keys["_step"] = KeyStats(Counter(number=rows), True, rows - 1)
+        self.keys[STEP] = KeyStats(Counter(number=rows), True, rows - 1)
 
     def __len__(self) -> int:
         return self._rows
@@ -42,7 +42,7 @@ class _ComputedLines(Lines):
         return [], []
 
     def last_row(self) -> dict[str, Any]:
-        return {"_step": self.last_step}
+        return {STEP: self.last_step}
 
     def page(self, min_step: int | None, max_step: int | None, samples: int | None) -> list[str]:
         del samples
@@ -59,7 +59,7 @@ class _ComputedLines(Lines):
             for number, name in enumerate(self._names)
         }
         runtime = pc.cast(steps, pa.float64())
-        return pa.table({**columns, "_step": steps, "_runtime": runtime, "_timestamp": pc.add(runtime, self._start)})
+        return pa.table({**columns, STEP: steps, "_runtime": runtime, "_timestamp": pc.add(runtime, self._start)})
 
 
 def long_run(rows: int, metrics: int = 10, *, exported: bool = True) -> World:

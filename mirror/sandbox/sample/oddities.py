@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from mirror.sandbox import instants
+from mirror.sandbox.history import STEP
 from mirror.sandbox.run import Run
 from mirror.sandbox.sample import curves
 from mirror.sandbox.sample.clock import START, past
@@ -128,7 +129,7 @@ def add(world: World, entity: str, begin: datetime = START) -> None:
     _end(run, "finished")
 
     run = _begin(world, entity, "oddities", "gaps0001", day + timedelta(minutes=2), name="gaps", config={"every": 1000})
-    _log(run, [{"_step": step, "loss": 1.0 / (index + 1)} for index, step in enumerate((0, 5, 1000, 1001, 250_000))])
+    _log(run, [{STEP: step, "loss": 1.0 / (index + 1)} for index, step in enumerate((0, 5, 1000, 1001, 250_000))])
     _end(run, "finished")
 
     run = _begin(

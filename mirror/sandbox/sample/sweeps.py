@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from mirror.sandbox import instants
+from mirror.sandbox.history import STEP
 from mirror.sandbox.run import Run
 from mirror.sandbox.sample import curves, oddities
 from mirror.sandbox.sample.clock import START, past
@@ -201,7 +202,7 @@ def _language_rows(draw: Random, run_id: str, config: dict[str, Any]) -> Rows:
         value = 1.5 + curves.loss(draw, index, 100, rate)
         tokens += 2**46 + draw.randrange(2**20)
         row: dict[str, Any] = {
-            "_step": index * 50,
+            STEP: index * 50,
             "loss": value,
             "perplexity": round(math.exp(value), 4),
             "tokens_seen": tokens,
