@@ -285,8 +285,16 @@ def wide_relation(db: Database, project: ProjectKey) -> list[Damage]:
         found = f"{_some(counted, 'run')} counted with {doc}.{key}"
         found += f", the first of {len(moved):,} keys" if len(moved) > 1 else ""
         damage.append(Damage(None, "store.leaf_keys", found, _some(there, "run"), cause))
+    name = wide_names.view_name(db, project)
+    # A query that fails would end the transaction that repairs.
+    if not db.run(
+        "SELECT 1 FROM duckdb_views() WHERE database_name = current_database() AND schema_name = 'main' "
+        "AND view_name = ?",
+        [name],
+    ):
+        return [*damage, Damage(None, field, "no relation", "one row per run", cause)]
     try:
-        shown = db.value(f"SELECT count(*) FROM main.{identifier(wide_names.view_name(db, project))}")
+        shown = db.value(f"SELECT count(*) FROM main.{identifier(name)}")
         stale = wide.differing(db, project)
     except duckdb.Error as error:
         return [*damage, Damage(None, field, f"no relation ({reason(error)})", "one row per run", cause)]

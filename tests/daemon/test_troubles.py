@@ -75,7 +75,7 @@ def test_the_daemon_logs_it_and_tells_the_command_that_waits(bench):
     add(bench, "one")
     bench.configure(interval="1h")
     with bench.daemon():
-        bench.until(lambda: bench.sql("select count(*) from runs") == [(1,)])
+        bench.until(lambda: bench.sql("select count(last_success_at) from projects") == [(1,)])
         add(bench, "two")
         # Of the pass: the daemon may still be asking whom the key belongs to.
         bench.server.faults.add("html", times=1, about='"project":"p"')

@@ -7,6 +7,7 @@ import pytest
 
 from tests.daemon.conftest import bench
 from tests.daemon.test_daemon import add
+from tests.store.kit import downgrade
 
 __all__ = ["bench"]
 
@@ -51,13 +52,14 @@ def test_an_older_mirror_is_put_right_when_it_is_opened(bench, stored, right):
     """Also of projects that are not synced any more."""
     add(bench, "one")
     bench.here("sync", "team/p")
+    downgrade(bench.home / "state.duckdb")
     state(
         bench,
-        f"update store.run_records set url = '{stored}/team/p/runs/one'",
+        f"update store.runs set url = '{stored}/team/p/runs/one'",
         "delete from store.migrations where number = 11",
     )
     (bench.root / "empty").mkdir()
-    bench.here("ingest", str(bench.root / "empty"))
+    assert bench.here("ingest", str(bench.root / "empty")).exit_code == 0
     assert bench.sql(URLS) == [("one", f"{right}/team/p/runs/one")]
 
 

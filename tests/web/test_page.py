@@ -264,7 +264,7 @@ def test_a_chart_is_enlarged_and_downloaded(page):
     expect(dialog.locator(".scatterlayer .trace")).to_have_count(4)
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
-    assert "chart=" not in page.url
+    expect(page).not_to_have_url(re.compile("chart="))
 
 
 def test_an_error_stands_alone_and_is_no_dead_daemon(page, site):
