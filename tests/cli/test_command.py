@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -202,17 +203,25 @@ def test_a_full_disk_is_named(tiny: Home) -> None:
     assert (done.returncode, done.stderr) == (1, "error: cannot write to stdout: No space left on device\n")
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has this file open."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            if descriptor.readlink() == path:
+                return True
+    return False
+
+
 def test_ctrl_c_ends_a_query_with_130(tiny: Home) -> None:
     """At once, with one line."""
     slow = "select sum(hash(a.n + b.n * c.n)) from numbers a, numbers b, numbers c"
     process = subprocess.Popen(
         [sys.executable, "-m", "mirror.cli", "query", slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    opened = Path(f"/proc/{process.pid}/fd")
-    while str(tiny.published) not in {os.path.realpath(each) for each in opened.iterdir()}:
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
     try:
+        while not has_open(process.pid, tiny.published):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
         shown, errors = process.communicate(timeout=20)
     finally:
         process.kill()
