@@ -57,7 +57,8 @@ def gc(
         say("dry run: nothing was deleted")
         return
     later = f"; {_count(found.kept, found.kept_bytes)} named by nothing since less than {grace}" if found.kept else ""
-    say(f"deleted {_count(found.deleted, found.deleted_bytes)}{later}")
+    done = f"deleted {_count(found.deleted, found.deleted_bytes)}" if found.deleted else "nothing to delete"
+    say(f"{done}{later}")
 
 
 def _count(files: int, size: int) -> str:
@@ -79,4 +80,6 @@ async def _collect_here(given: Invocation, grace: float, *, dry_run: bool) -> Ga
     from mirror.sync.session import open_writer
 
     with open_writer(given.home, given.settings()) as writer:
-        return await writer.collect(timedelta(seconds=grace), dry_run=dry_run)
+        found = await writer.collect(timedelta(seconds=grace), dry_run=dry_run)
+        await writer.publish()
+        return found

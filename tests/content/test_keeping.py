@@ -145,8 +145,11 @@ def test_status_names_what_failed_and_gc_what_is_left(mirrored, cli, monkeypatch
     ]
     kept = cli("gc")
     assert (kept.exit_code, kept.stdout) == (0, "")
-    assert kept.stderr == "deleted 0 files (0.0 MB); 1 file (0.0 MB) named by nothing since less than 24h\n"
+    assert kept.stderr == "nothing to delete; 1 file (0.0 MB) named by nothing since less than 24h\n"
+    stored = json.loads(cli("status", "--json").stdout)["files"]["files"]
     assert cli("gc", "--grace", "0s").stderr == "deleted 1 file (0.0 MB)\n"
+    assert json.loads(cli("status", "--json").stdout)["files"]["files"] == stored - 1
+    assert cli("gc").stderr == "nothing to delete\n"
     assert cli("gc", "--grace", "soon").exit_code == 2
     assert {path.read_bytes() for path in mirrored.home.blobs.glob("??/*")} == {b"first", b"third"}
     assert list((mirrored.home.blobs / ".parts").iterdir()) == []
