@@ -15,7 +15,7 @@ from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, c
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirror.store.contents import Garbage
+    from mirror.store.garbage import Garbage
 
 DEFAULT_GRACE = "24h"
 
@@ -67,7 +67,7 @@ def _count(files: int, size: int) -> str:
 
 def _collect(given: Invocation, grace: float, *, dry_run: bool) -> Garbage:
     from mirror.control import Control
-    from mirror.store.contents import Garbage
+    from mirror.store.garbage import Garbage
 
     control = Control.find(given.home.socket)
     if control is not None:

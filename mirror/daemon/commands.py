@@ -19,7 +19,7 @@ from mirror.local.commits import FileResult
 from mirror.local.watch import Watch, report
 from mirror.remote import notices
 from mirror.settings import settings as config
-from mirror.store.contents import Garbage
+from mirror.store.garbage import Garbage
 from mirror.sync import removal, targets
 from mirror.sync.context import Context, PassResult, Progress
 

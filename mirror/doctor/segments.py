@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mirror.doctor.findings import Finding, fail, ok, warn
 from mirror.errors import StoreError
 from mirror.settings.home import Home
-from mirror.store import reader, segment_checks
+from mirror.store import files, reader, segment_checks
 from mirror.store import segment_files as store
 
 MOST = 20
@@ -34,7 +34,7 @@ def check(home: Home) -> Iterator[Finding]:
     damaged = 0
     for path, size in listed:
         file = home.history / path
-        problem = segment_checks.file_problem(file, size, digests.get(path) if path in sample else None)
+        problem = files.problem(file, size, digests.get(path) if path in sample else None)
         if problem or (path in sample and (problem := segment_checks.footer_problem(file))):
             damaged += 1
             yield fail("segments", f"{file} is {problem}" if problem != "no file" else f"{file} is missing", _ADVICE)

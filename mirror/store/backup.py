@@ -197,12 +197,17 @@ def _check(source: Path, manifest: _Manifest) -> None:
     wanted = {source / manifest.database: manifest.database.removesuffix(".duckdb")}
     wanted |= {source / "history" / path: digest for path, (_, digest) in manifest.segments.items()}
     for path, digest in wanted.items():
-        try:
-            same = files.digest(path) == digest
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error.strerror}); nothing was restored") from error
-        if not same:
-            raise StoreError(f"{path} is damaged: it differs from its digest in backup.json; nothing was restored")
+        _check_file(path, digest, "its digest in backup.json")
+
+
+def _check_file(path: Path, digest: str, where: str) -> None:
+    """Raise StoreError if the file cannot be read, or its digest is another one than is found `where`."""
+    try:
+        same = files.digest(path) == digest
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); nothing was restored") from error
+    if not same:
+        raise StoreError(f"{path} is damaged: it differs from {where}; nothing was restored")
 
 
 def _opened(path: Path) -> duckdb.DuckDBPyConnection:
@@ -280,13 +285,7 @@ def _copy_contents(source: Blobs, target: Blobs, held: Mapping[str, int], advice
 def _check_contents(blobs: Blobs, held: Mapping[str, int]) -> None:
     """Compare each content of a backup with its name. Raises StoreError."""
     for digest in held:
-        path = blobs.path(digest)
-        try:
-            same = files.digest(path) == digest
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error.strerror}); nothing was restored") from error
-        if not same:
-            raise StoreError(f"{path} is damaged: it differs from its name; nothing was restored")
+        _check_file(blobs.path(digest), digest, "its name")
 
 
 def _write(target: Path, manifest: _Manifest) -> None:

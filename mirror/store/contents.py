@@ -1,22 +1,21 @@
 """Which content is stored, what names it, and what is still to be downloaded of the files of runs.
 
 Content is stored by digest, whatever names it. A name is a row of `store.content_names`: a kind, its owner and a name.
-Content that nothing names any more is deleted after a grace period, by `delete_unnamed`.
+Content that nothing names any more is deleted after a grace period (`mirror.store.garbage`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from mirror.store import columns, files, rids
 from mirror.store.blobs import Blobs
 from mirror.store.damage import Damage
-from mirror.store.database import Database, reason
+from mirror.store.database import Database
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 
@@ -29,7 +28,9 @@ CURRENT = (
 )
 """True if the content that name `n` holds is what the list has for file `f`."""
 
-_NAMED = "SELECT digest FROM store.content_names WHERE digest IS NOT NULL"
+NAMED = "SELECT digest FROM store.content_names WHERE digest IS NOT NULL"
+"""The content that something names."""
+
 _NAME = {
     "kind": "VARCHAR",
     "owner": "BIGINT",
@@ -90,22 +91,6 @@ class Failure:
     file: Wanted
     error: str
     next_try_at: datetime
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """Content that nothing names, in files and bytes: deleted (or to be deleted), and kept until its grace is over.
-
-    `unlisted` are files in the folder that the store does not list, which count as deleted; `parts` are unfinished
-    downloads, which do not.
-    """
-
-    deleted: int = 0
-    deleted_bytes: int = 0
-    kept: int = 0
-    kept_bytes: int = 0
-    unlisted: int = 0
-    parts: int = 0
 
 
 def wanting(
@@ -259,114 +244,6 @@ def forget(tx: Transaction, numbers: Iterable[int]) -> None:
     )
 
 
-def note_unnamed(db: Database) -> bool:
-    """Note since when content is named by nothing. Returns True if that changed.
-
-    A file that its run's list no longer has names nothing; lists of runs that were deleted on the server stay.
-    """
-    if not db.value("SELECT count(*) FROM store.contents") and not db.value("SELECT count(*) FROM store.content_names"):
-        return False
-    with db.transaction():
-        gone = db.value(
-            f"""
-            DELETE FROM store.content_names AS n WHERE n.kind = '{FILE}'
-            AND NOT EXISTS (SELECT 1 FROM store.run_files AS f WHERE f.rid = n.owner AND f.name = n.name)
-            AND n.owner NOT IN (SELECT rid FROM store.run_records WHERE deleted_at IS NOT NULL)
-            """
-        )
-        now = datetime.now(UTC).replace(tzinfo=None)
-        unnamed = db.value(
-            f"UPDATE store.contents SET unnamed_at = ? WHERE unnamed_at IS NULL AND digest NOT IN ({_NAMED})", [now]
-        )
-        named = db.value(
-            f"UPDATE store.contents SET unnamed_at = NULL WHERE unnamed_at IS NOT NULL AND digest IN ({_NAMED})"
-        )
-    return bool(gone or unnamed or named)
-
-
-def delete_unnamed(db: Database, blobs: Blobs, grace: timedelta) -> Garbage:
-    """Delete content that nothing has named for `grace`. Call it only when the published file does not name it, either.
-
-    Readers of older files had the grace period, and what they have open stays readable.
-    """
-    before = datetime.now(UTC).replace(tzinfo=None) - grace
-    old = db.run("SELECT digest, size FROM store.contents WHERE unnamed_at <= ?", [before])
-    if old:
-        with db.transaction():
-            db.run(
-                "DELETE FROM store.contents WHERE digest IN (SELECT unnest(?::VARCHAR[]))", [[one[0] for one in old]]
-            )
-        for digest, _ in old:
-            blobs.remove(digest)
-    return Garbage(deleted=len(old), deleted_bytes=sum(size for _, size in old))
-
-
-def garbage(db: Database, blobs: Blobs, grace: timedelta) -> Garbage:
-    """What a collection would delete now, and keep for later; changes nothing."""
-    now = datetime.now(UTC).replace(tzinfo=None)
-    deleted, deleted_bytes, kept, kept_bytes = db.run(
-        f"""
-        SELECT count(*) FILTER (old), coalesce(sum(size) FILTER (old), 0)::BIGINT,
-               count(*) FILTER (NOT old), coalesce(sum(size) FILTER (NOT old), 0)::BIGINT
-        FROM (
-            SELECT size, coalesce(unnamed_at, ?) <= ? AS old FROM store.contents
-            WHERE digest NOT IN (
-                SELECT n.digest FROM store.content_names AS n WHERE n.digest IS NOT NULL AND (
-                    n.kind <> '{FILE}' OR n.owner IN (SELECT rid FROM store.run_records WHERE deleted_at IS NOT NULL)
-                    OR EXISTS (SELECT 1 FROM store.run_files AS f WHERE f.rid = n.owner AND f.name = n.name)
-                )
-            )
-        )
-        """,
-        [now, now - grace],
-    )[0]
-    loose, parts = leftovers(db, blobs, grace)
-    return Garbage(
-        deleted + len(loose), deleted_bytes + sum(size for _, size in loose), kept, kept_bytes, len(loose), len(parts)
-    )
-
-
-def leftovers(db: Database, blobs: Blobs, grace: timedelta) -> tuple[list[tuple[str, int]], list[Path]]:
-    """Content on the disk that the store does not list, as a killed process leaves it, and unfinished downloads.
-
-    Only what was written more than `grace` ago; as (digest, size) and as paths. Downloads get at least an hour.
-    """
-    now = datetime.now(UTC)
-    before, unfinished_before = (now - grace).timestamp(), (now - max(grace, timedelta(hours=1))).timestamp()
-    listed = {digest for (digest,) in db.run("SELECT digest FROM store.contents")}
-    loose = [
-        (blob.digest, blob.size)
-        for blob in blobs.everything()
-        if blob.digest not in listed and blob.written_at <= before
-    ]
-    return loose, [part for part in blobs.parts() if part.stat().st_mtime <= unfinished_before]
-
-
-def delete_leftovers(db: Database, blobs: Blobs, grace: timedelta) -> Garbage:
-    """Delete what `leftovers` finds."""
-    loose, parts = leftovers(db, blobs, grace)
-    for digest, _ in loose:
-        blobs.remove(digest)
-    for part in parts:
-        part.unlink(missing_ok=True)
-    size = sum(size for _, size in loose)
-    return Garbage(deleted=len(loose), deleted_bytes=size, unlisted=len(loose), parts=len(parts))
-
-
-def kept(db: Database) -> Garbage:
-    """The content that nothing names and whose grace is not over."""
-    count, size = db.run(
-        "SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM store.contents WHERE unnamed_at IS NOT NULL"
-    )[0]
-    return Garbage(kept=count, kept_bytes=size)
-
-
-def added(first: Garbage, second: Garbage) -> Garbage:
-    """The sum of two."""
-    other = asdict(second)
-    return replace(first, **{name: value + other[name] for name, value in asdict(first).items()})
-
-
 def note_outcome(tx: Transaction, outcome: dict[str, Any]) -> None:
     """Record the outcome of the last round of downloads, for `mirror status`."""
     tx.db.run("DELETE FROM store.meta WHERE key = 'contents'")
@@ -382,7 +259,7 @@ def named(run: Callable[[str], list[Any]]) -> dict[str, int]:
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
         "AND table_name = 'contents'"
     )
-    sql = f"SELECT digest, size FROM store.contents WHERE digest IN ({_NAMED}) ORDER BY digest"
+    sql = f"SELECT digest, size FROM store.contents WHERE digest IN ({NAMED}) ORDER BY digest"
     return dict(run(sql)) if there else {}
 
 
@@ -405,26 +282,12 @@ def damage(db: Database, blobs: Blobs, project: ProjectKey, *, deep: bool) -> di
     broken: dict[str, Damage] = {}
     for digest, first, count in rows:
         path, size = blobs.path(digest), sizes.get(digest, -1)
-        problem = _problem(path, size, digest if deep else None)
+        problem = files.problem(path, size, digest if deep else None)
         if problem:
             more = f" and {count - 1:,} more files" if count > 1 else ""
             expected = f"the {size:,} bytes of {project}/{first}{more}"
             broken[digest] = Damage(None, "file", problem, expected, f"{path} is lost or damaged")
     return broken
-
-
-def _problem(path: Path, size: int, digest: str | None) -> str | None:
-    try:
-        found = path.stat().st_size
-        if found != size:
-            return f"a file of {found:,} bytes"
-        if digest is not None and files.digest(path) != digest:
-            return "a file that was changed since it was written"
-    except FileNotFoundError:
-        return "no file"
-    except OSError as error:
-        return reason(error)
-    return None
 
 
 def mend(tx: Transaction, blobs: Blobs, project: ProjectKey) -> list[str]:

@@ -23,9 +23,7 @@ def fill(db: Database, folder: Path) -> None:
             return
         noted = dict(db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number]))
         # A damaged segment gets no digest, so that `verify` reports it.
-        if segment_checks.file_problem(folder / path, size) or segment_checks.content_problem(
-            folder / path, values, noted
-        ):
+        if files.problem(folder / path, size) or segment_checks.content_problem(folder / path, values, noted):
             continue
         digest = files.digest(folder / path)
         with db.transaction():

@@ -60,3 +60,18 @@ def digest(path: Path) -> str:
     """The SHA-256 of a file, at about a gigabyte per second."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def problem(path: Path, size: int, recorded: str | None = None) -> str | None:
+    """What is wrong with a file: its size or, if its digest is given, its content. None if nothing is wrong."""
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"a file of {found:,} bytes"
+        if recorded is not None and digest(path) != recorded:
+            return "a file that was changed since it was written"
+    except FileNotFoundError:
+        return "no file"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None

@@ -30,7 +30,7 @@ def segment_damage(db: Database, folder: Path, project: ProjectKey, *, others: b
     broken: dict[str, Damage] = {}
     for number, path, entity, name, values, size in listed:
         of_project = ProjectKey(entity, name) == project
-        problem = file_problem(folder / path, size, digests.get(path) if of_project else None)
+        problem = files.problem(folder / path, size, digests.get(path) if of_project else None)
         if problem is None and of_project:
             noted = db.run("SELECT run_id, value_count FROM store.segment_runs WHERE segment_id = ?", [number])
             problem = content_problem(folder / path, values, dict(noted))
@@ -60,22 +60,7 @@ def held(db: Database, segment: int) -> tuple[str, ...]:
 def unreadable(db: Database, folder: Path) -> bool:
     """Return True if the file of any segment in use is missing or is not a Parquet file."""
     listed = db.run("SELECT path, bytes FROM store.segments WHERE retired_at IS NULL")
-    return any(file_problem(folder / path, size) or footer_problem(folder / path) for path, size in listed)
-
-
-def file_problem(path: Path, size: int, digest: str | None = None) -> str | None:
-    """What is wrong with a segment's file: its size or, if a digest is given, its content. None if nothing is wrong."""
-    try:
-        found = path.stat().st_size
-        if found != size:
-            return f"a file of {found:,} bytes"
-        if digest is not None and files.digest(path) != digest:
-            return "a file that was changed since it was written"
-    except FileNotFoundError:
-        return "no file"
-    except OSError as error:
-        return reason(error)
-    return None
+    return any(files.problem(folder / path, size) or footer_problem(folder / path) for path, size in listed)
 
 
 def footer_problem(path: Path) -> str | None:

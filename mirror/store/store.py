@@ -20,8 +20,8 @@ from mirror.settings.home import Home
 from mirror.store import (
     blocks,
     compact,
-    contents,
     digests,
+    garbage,
     identity,
     migrations,
     opening,
@@ -34,7 +34,6 @@ from mirror.store import (
     wide_marks,
 )
 from mirror.store.blobs import Blobs
-from mirror.store.contents import Garbage
 from mirror.store.database import (
     Database,
     disk_full,
@@ -45,6 +44,7 @@ from mirror.store.database import (
     reason,
     working_error,
 )
+from mirror.store.garbage import Garbage
 from mirror.store.records import ProjectKey, Published
 from mirror.store.sharing import Sharing
 from mirror.store.transaction import Transaction
@@ -182,7 +182,7 @@ class Store:
             digests.fill(self._db, self.home.history)
             if time.monotonic() - self._unnamed_noted > UNNAMED_INTERVAL:
                 self._unnamed_noted = time.monotonic()
-                changed |= contents.note_unnamed(self._db)
+                changed |= garbage.note_unnamed(self._db)
             self._changed |= changed
             return changed
 
@@ -190,13 +190,13 @@ class Store:
         """Delete content that nothing has named for `grace`, and publish before. A dry run only looks."""
         with self._lock, self._guarded():
             if dry_run:
-                return contents.garbage(self._db, self.blobs, grace)
-            self._changed |= contents.note_unnamed(self._db)
+                return garbage.garbage(self._db, self.blobs, grace)
+            self._changed |= garbage.note_unnamed(self._db)
             self.publish()
-            deleted = contents.delete_unnamed(self._db, self.blobs, grace)
+            deleted = garbage.delete_unnamed(self._db, self.blobs, grace)
             self._changed |= deleted.deleted > 0
-            found = contents.added(deleted, contents.delete_leftovers(self._db, self.blobs, grace))
-            return contents.added(found, contents.kept(self._db))
+            found = garbage.added(deleted, garbage.delete_leftovers(self._db, self.blobs, grace))
+            return garbage.added(found, garbage.kept(self._db))
 
     def publish(self) -> Published | None:
         """Publish everything that is committed. Returns None if it is published already.
@@ -218,7 +218,7 @@ class Store:
             self._published = publish.fingerprint(self.home.published)
             self._changed = False
             segment_files.delete_retired(self._db, self.home.history, self.retired_grace)
-            contents.delete_unnamed(self._db, self.blobs, self.retired_grace)
+            garbage.delete_unnamed(self._db, self.blobs, self.retired_grace)
             return Published(self.home.published, time.monotonic() - started, size)
 
     def share(self, sharing: Sharing | None) -> None:

@@ -46,7 +46,7 @@ class Pattern:
 
 
 def expected(patterns: Sequence[Pattern]) -> list[ProjectKey]:
-    """Return the projects that a sync of these patterns begins with, as far as they are named; it may be none."""
+    """Return the project that a sync of these patterns begins with: the first, unless it is a glob or a run."""
     return [ProjectKey(one.entity, one.project) for one in patterns[:1] if not one.wild and one.run_id is None]
 
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 from mirror.errors import MirrorError, StoreError, one_line
 from mirror.store import repair
 from mirror.store.blobs import Blobs
-from mirror.store.contents import Garbage
 from mirror.store.database import Database
+from mirror.store.garbage import Garbage
 from mirror.store.records import ProjectKey, Published
 from mirror.store.sharing import Sharing
 from mirror.store.store import Store

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from mirror.store import contents, forget
-from mirror.store.contents import Garbage
+from mirror.store.garbage import Garbage
 from mirror.store.records import ProjectKey
 from tests.sync.test_passes import add
 

@@ -86,11 +86,14 @@ print(json.dumps(wandb.Api().run("team/p/run").file("notes.txt").direct_url))
     )
 
 
+# The script ends itself: the client's own end, after a scan by its background process, may wait for that for minutes.
 SCAN = """
-import json, wandb
+import json, os, sys, wandb
 run = wandb.Api().run("team/p/%s")
 for rows in (run.scan_history(use_cache=False), run.beta_scan_history(use_cache=False), run.history(pandas=False)):
     print(json.dumps([sorted(key for key, value in row.items() if key[0] != "_" and value is not None) for row in rows]))
+sys.stdout.flush()
+os._exit(0)
 """
 
 
