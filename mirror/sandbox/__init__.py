@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mirror.sandbox import sample
+from mirror.sandbox.artifacts import Artifact
 from mirror.sandbox.run import Project, Run
 from mirror.sandbox.server import Sandbox
 from mirror.sandbox.world import World
 
-__all__ = ["Project", "Run", "Sandbox", "World", "sample"]
+__all__ = ["Artifact", "Project", "Run", "Sandbox", "World", "sample"]

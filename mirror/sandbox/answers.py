@@ -85,20 +85,24 @@ def _kept(answer: Response) -> dict[str, str]:
 
 
 class Dripping(Response):
-    """An answer that is sent byte by byte, with `seconds` before each."""
+    """An answer that is sent in pieces of `piece` bytes, one every `seconds`."""
 
-    def __init__(self, answer: Response, seconds: float) -> None:
+    def __init__(self, answer: Response, seconds: float, piece: int) -> None:
         super().__init__(bytes(answer.body), answer.status_code, _kept(answer), answer.media_type)
         self._seconds = seconds
+        self._piece = piece
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the head, then byte after byte until the client disconnects."""
+        """Send the head, then piece after piece until the client disconnects."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for place in range(len(self.body)):
-            await asyncio.sleep(self._seconds)
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        for number, place in enumerate(range(0, len(self.body), self._piece), 1):
+            await asyncio.sleep(started + number * self._seconds - clock())
             if scope[TRANSPORT].is_closing():
                 return
-            await send({"type": "http.response.body", "body": bytes(self.body[place : place + 1]), "more_body": True})
+            body = bytes(self.body[place : place + self._piece])
+            await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -35,6 +35,7 @@ from mirror.sandbox.answers import (
     storage_refusal,
     truncated,
 )
+from mirror.sandbox.artifact_storage import ArtifactStorage
 from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Documents, InvalidDocument, Operation, execute
 from mirror.sandbox.errors import Refused
@@ -104,7 +105,7 @@ def _broken(fault: Fault, produce: Produce) -> Response:
         case "redirect":
             return Response(status_code=302, headers={"Location": "https://login.example.com/sso?token=abc"})
         case "drip":
-            return Dripping(produce(), fault.seconds)
+            return Dripping(produce(), fault.seconds, fault.piece)
         case "500" | "502" | "503" | "504":
             headers = {"Retry-After": f"{fault.retry_after:g}"} if fault.kind == "503" else {}
             return gateway_answer(int(fault.kind), headers)
@@ -135,6 +136,7 @@ class Api:
             Route(f"/files/{path}/{{name:path}}", self.file, methods=["GET"]),
             Route(f"/storage/parquet/{path}/{{index:int}}", self.stored_parquet, methods=["GET"]),
             Route(f"/storage/files/{path}/{{name:path}}", self.stored_file, methods=["GET", "PUT"]),
+            *ArtifactStorage(self.context.world.artifacts, self.gate.answer, self._storage_error).routes(),
         ]
         return _with_transport(_dated(Starlette(routes=routes), self.context.world))
 

@@ -12,13 +12,17 @@ from graphql import (
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
+    GraphQLCompositeType,
     GraphQLError,
     GraphQLObjectType,
     GraphQLSchema,
     InlineFragmentNode,
+    NamedTypeNode,
     OperationDefinitionNode,
     SelectionSetNode,
     get_named_type,
+    is_abstract_type,
+    is_composite_type,
     parse,
     validate,
 )
@@ -31,6 +35,8 @@ from mirror.sandbox.errors import Refused
 Variables = Mapping[str, Any]
 Resolver = Callable[[Any, Any, Mapping[str, Any]], Any]
 Resolvers = Mapping[str, Mapping[str, Resolver]]
+Kinds = Mapping[str, Callable[[Any], str]]
+"""For each interface and union, how to tell the type of a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,8 @@ class Step:
     resolve: Resolver
     arguments: Callable[[Any], Mapping[str, Any]]
     wanted: Callable[[Any], bool] | None
-    plan: tuple[Step, ...] | None
+    plan: Callable[[Any], tuple[Step, ...]] | None
+    """The plan for a value below, which depends on its type where the field's type is an interface or a union."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,10 @@ class InvalidDocument(Exception):
 class Documents:
     """Plans by query text; the latest few hundred are cached."""
 
-    def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, keep: int = 256) -> None:
+    def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, kinds: Kinds, keep: int = 256) -> None:
         self.schema = schema
         self.resolvers = resolvers
+        self.kinds = kinds
         self._keep = keep
         self._known: dict[str, dict[str, Operation]] = {}
 
@@ -100,8 +108,9 @@ class Documents:
 
     def _compile(self, query: str) -> dict[str, Operation]:
         document = _valid(self.schema, query)
+        compiler = _Compiler(self.schema, self.resolvers, self.kinds, document)
         return {
-            _name(node): Operation(_name(node), node, _Compiler(self.schema, self.resolvers, document).operation(node))
+            _name(node): Operation(_name(node), node, compiler.operation(node))
             for node in document.definitions
             if isinstance(node, OperationDefinitionNode)
         }
@@ -134,9 +143,10 @@ Asked = tuple[FieldNode, When]
 
 
 class _Compiler:
-    def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, document: DocumentNode) -> None:
+    def __init__(self, schema: GraphQLSchema, resolvers: Resolvers, kinds: Kinds, document: DocumentNode) -> None:
         self.schema = schema
         self.resolvers = resolvers
+        self.kinds = kinds
         self.fragments = {
             node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
         }
@@ -150,18 +160,29 @@ class _Compiler:
     def _plan(self, kind: GraphQLObjectType, selections: list[tuple[SelectionSetNode, When]]) -> tuple[Step, ...]:
         fields: dict[str, list[Asked]] = {}
         for selection, when in selections:
-            self._collect(selection, when, fields)
+            self._collect(kind, selection, when, fields)
         return tuple(self._step(kind, key, nodes) for key, nodes in fields.items())
 
-    def _collect(self, selection: SelectionSetNode, above: When, fields: dict[str, list[Asked]]) -> None:
+    def _collect(
+        self, kind: GraphQLObjectType, selection: SelectionSetNode, above: When, fields: dict[str, list[Asked]]
+    ) -> None:
         for node in selection.selections:
             when = (*above, node) if node.directives else above
             if isinstance(node, FieldNode):
                 fields.setdefault(node.alias.value if node.alias else node.name.value, []).append((node, when))
             elif isinstance(node, FragmentSpreadNode):
-                self._collect(self.fragments[node.name.value].selection_set, when, fields)
-            elif isinstance(node, InlineFragmentNode):
-                self._collect(node.selection_set, when, fields)
+                fragment = self.fragments[node.name.value]
+                if self._fits(kind, fragment.type_condition):
+                    self._collect(kind, fragment.selection_set, when, fields)
+            elif isinstance(node, InlineFragmentNode) and self._fits(kind, node.type_condition):
+                self._collect(kind, node.selection_set, when, fields)
+
+    def _fits(self, kind: GraphQLObjectType, condition: NamedTypeNode | None) -> bool:
+        """Return True if a fragment on this type applies to values of `kind`."""
+        if condition is None or condition.name.value == kind.name:
+            return True
+        wanted = self.schema.type_map[condition.name.value]
+        return is_abstract_type(wanted) and self.schema.is_sub_type(wanted, kind)
 
     def _step(self, kind: GraphQLObjectType, key: str, nodes: list[Asked]) -> Step:
         node = nodes[0][0]
@@ -179,11 +200,7 @@ class _Compiler:
         field = kind.fields[name]
         resolve = self.resolvers.get(kind.name, {}).get(name) or _from_mapping(name)
         below = get_named_type(field.type)
-        subplan = None
-        if isinstance(below, GraphQLObjectType):
-            # Fields that occur in only one selection are returned if that selection is included.
-            sets = [(item.selection_set, when if len(nodes) > 1 else ()) for item, when in nodes if item.selection_set]
-            subplan = self._plan(below, sets)
+        subplan = self._subplan(below, nodes) if is_composite_type(below) else None
         arguments: Callable[[Any], Mapping[str, Any]]
         if not field.args:
             arguments = _no_arguments
@@ -193,6 +210,16 @@ class _Compiler:
         else:
             arguments = lambda variables: get_argument_values(field, node, variables)  # noqa: E731
         return Step(key, resolve, arguments, wanted, subplan)
+
+    def _subplan(self, below: GraphQLCompositeType, nodes: list[Asked]) -> Callable[[Any], tuple[Step, ...]]:
+        # Fields that occur in only one selection are returned if that selection is included.
+        sets = [(item.selection_set, when if len(nodes) > 1 else ()) for item, when in nodes if item.selection_set]
+        if isinstance(below, GraphQLObjectType):
+            plan = self._plan(below, sets)
+            return lambda _value: plan
+        plans = {kind.name: self._plan(kind, sets) for kind in self.schema.get_possible_types(below)}
+        name = self.kinds[below.name]
+        return lambda value: plans[name(value)]
 
 
 def _no_arguments(_variables: Any) -> Mapping[str, Any]:
@@ -243,9 +270,9 @@ def execute(operation: Operation, context: Any, variables: Any) -> tuple[dict[st
             if step.plan is not None and value is not None:
                 below = (*path, step.key)
                 if type(value) is list:
-                    value = [walk(step.plan, item, (*below, index)) for index, item in enumerate(value)]
+                    value = [walk(step.plan(item), item, (*below, index)) for index, item in enumerate(value)]
                 else:
-                    value = walk(step.plan, value, below)
+                    value = walk(step.plan(value), value, below)
             out[step.key] = value
         return out
 

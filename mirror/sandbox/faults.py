@@ -11,7 +11,7 @@ KINDS = (
     "403", "404", "429", "500", "502", "503", "504", "reset", "truncated", "graphql", "latency", "expired",
     "html", "redirect", "drip",
 )  # fmt: skip
-STORAGE = ("parquet", "file")
+STORAGE = ("parquet", "file", "artifact", "manifest")
 HTTP_ONLY = ("file_stream", "upload", *STORAGE)
 
 
@@ -26,6 +26,7 @@ class Fault:
     retry_after: float
     seconds: float
     about: str = ""
+    piece: int = 1
 
     def fits(self, operation: str, text: str = "") -> bool:
         """Return True if the fault applies to a request of this operation, with `text` as its path and body."""
@@ -55,17 +56,18 @@ class Faults:
         seconds: float = 0.2,
         probability: float = 1.0,
         about: str = "",
+        piece: int = 1,
     ) -> None:
         """Inject the fault into the next `times` matching requests; None: into all of them.
 
-        `retry_after` applies to 429 and 503, `seconds` to latency and, for each byte, to drip. With `probability`, a
-        seeded random choice decides for each matching request. Only requests with `about` in their path or body match,
-        such as those for one run. Raises ValueError for an unknown kind.
+        `retry_after` applies to 429 and 503, `seconds` to latency and, for each `piece` of that many bytes, to drip.
+        With `probability`, a seeded random choice decides for each matching request. Only requests with `about` in
+        their path or body match, such as those for one run. Raises ValueError for an unknown kind.
         """
         if kind not in KINDS:
             raise ValueError(f"unknown fault {kind!r}; there are {', '.join(KINDS)}")
         with self._lock:
-            self._waiting.append(Fault(kind, times, operation, probability, retry_after, seconds, about))
+            self._waiting.append(Fault(kind, times, operation, probability, retry_after, seconds, about, piece))
 
     def clear(self) -> None:
         """Remove all faults; the counts stay."""

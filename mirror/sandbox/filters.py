@@ -15,6 +15,7 @@ from mirror.sandbox.fields import MISSING, Getter, Many, column, getter
 from mirror.sandbox.run import Run
 
 Check = Callable[[Run], bool]
+Find = Callable[[str], Getter]
 Test = Callable[[Any], bool]
 
 _BOOLEANS = {"$and", "$or", "$nor"}
@@ -31,10 +32,11 @@ _KINDS: dict[type, str] = {
 }
 
 
-def compile_filter(text: str | None, refused: Collection[str] = ()) -> Check | None:
+def compile_filter(text: str | None, refused: Collection[str] = (), find: Find | None = None) -> Check | None:
     """Compile a filter's JSON text to a predicate; None if every run matches.
 
-    Refuses text that is not a JSON object, unknown operators, bad operands, and the columns in `refused`.
+    Refuses text that is not a JSON object, unknown operators, bad operands, and the columns in `refused`. For a filter
+    on something else than runs, `find` returns how a key is read.
     """
     if text is None or text.strip() in ("", "{}", "null"):
         return None
@@ -42,17 +44,26 @@ def compile_filter(text: str | None, refused: Collection[str] = ()) -> Check | N
         value = jsontext.read(text)
     except ValueError:
         raise Refused(f"invalid filters: not JSON: {text[:80]!r}", 400) from None
-    return _filter(value, refused)
+    return _filter(value, find or _of_runs(refused))
+
+
+def _of_runs(refused: Collection[str]) -> Find:
+    def find(key: str) -> Getter:
+        if column(key) in refused:
+            raise _bad(f"unknown field: {key}")
+        return getter(key) or (lambda _run: MISSING)
+
+    return find
 
 
 def _bad(message: str) -> Refused:
     return Refused(f"invalid filters: {message}", 400)
 
 
-def _filter(value: Any, refused: Collection[str]) -> Check:
+def _filter(value: Any, find: Find) -> Check:
     if not isinstance(value, dict):
         raise _bad(f"a filter is an object, not {_kind(value)}")
-    checks = [_member(key, item, refused) for key, item in value.items()]
+    checks = [_member(key, item, find) for key, item in value.items()]
     return checks[0] if len(checks) == 1 else _all(checks)
 
 
@@ -84,21 +95,19 @@ def _some(checks: list[Check]) -> Check:
     return check
 
 
-def _member(key: str, value: Any, refused: Collection[str]) -> Check:
+def _member(key: str, value: Any, find: Find) -> Check:
     if key in _BOOLEANS:
         if not isinstance(value, list):
             raise _bad(f"{key} takes a list of filters")
         # W&B's own pages send an empty $and for "everything".
-        parts = [_filter(part, refused) for part in value]
+        parts = [_filter(part, find) for part in value]
         if key == "$and":
             return _all(parts)
         some = _some(parts)
         return some if key == "$or" else lambda run: not some(run)
     if key.startswith("$"):
         raise _bad(f"unknown operator: {key}")
-    if column(key) in refused:
-        raise _bad(f"unknown field: {key}")
-    return _condition(getter(key) or (lambda _run: MISSING), value)
+    return _condition(find(key), value)
 
 
 def _condition(get: Getter, value: Any) -> Check:

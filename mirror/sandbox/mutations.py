@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from mirror.sandbox import jsontext
+from mirror.sandbox.agents import AGENTS, needed_sweep
 from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Resolver
 from mirror.sandbox.errors import Refused
 from mirror.sandbox.history import STEP
 from mirror.sandbox.run import Run
 from mirror.sandbox.sweep import Sweep, search
+from mirror.sandbox.views import VIEWS
 from mirror.sandbox.world import new_run_id
 
 Input = Mapping[str, Any]
@@ -37,6 +38,8 @@ _MOVES = {
 
 def _upsert_bucket(context: Context, given: Input) -> dict[str, Any]:
     """Find the run by storage id or by name, create it if there is none, and write the fields that are not null."""
+    if given.get("sweep") and not _has_sweep(context, given):
+        raise Refused(f"sweep {given['sweep']} not found", 404)
     run, inserted = _find_or_create(context, given)
     for field, label in _LABELS.items():
         if given.get(field) is not None:
@@ -52,6 +55,15 @@ def _upsert_bucket(context: Context, given: Input) -> dict[str, Any]:
     # Only the process of a run sends its host; any other request is an edit.
     run.touch(heartbeat=inserted or given.get("host") is not None)
     return {"bucket": run, "inserted": inserted}
+
+
+def _has_sweep(context: Context, given: Input) -> bool:
+    """Return True if the sweep of a run is in the run's project."""
+    if given.get("id"):
+        project = context.needed_run(given["id"]).project
+        return given["sweep"] in project.sweeps or given["sweep"] == context.needed_run(given["id"]).labels.sweep
+    found = context.world.find_project(given.get("entityName") or context.world.entity, given.get("modelName"))
+    return found is not None and given["sweep"] in found.sweeps
 
 
 def _find_or_create(context: Context, given: Input) -> tuple[Run, bool]:
@@ -91,6 +103,9 @@ def _upsert_model(context: Context, given: Input) -> dict[str, Any]:
 
 def _delete_run(context: Context, given: Input) -> dict[str, Any]:
     run = context.needed_run(given["id"])
+    if given.get("deleteArtifacts"):
+        for artifact in run.outputs:
+            context.world.artifacts.delete(artifact)
     context.world.delete_run(run.project.entity, run.project.name, run.run_id)
     return {"clientMutationId": given.get("clientMutationId")}
 
@@ -121,7 +136,7 @@ def _upsert_sweep(context: Context, given: Input) -> dict[str, Any]:
     """Create a sweep, which waits for agents, or change the one with this `id`; null keeps a value."""
     world = context.world
     if given.get("id"):
-        sweep = _needed_sweep(context, given["id"])
+        sweep = needed_sweep(context, given["id"])
         project = world.add_project(sweep.entity, sweep.project)
     else:
         project = world.add_project(
@@ -139,27 +154,17 @@ def _upsert_sweep(context: Context, given: Input) -> dict[str, Any]:
     if given.get("priorRunsFilters") is not None:
         runs = context.listing.runs(project, given["priorRunsFilters"], None)
         changes["prior_runs"] = tuple(run.run_id for run in runs)
-    sweep = project.sweeps[sweep.name] = replace(sweep, **changes)
-    world.changed()
-    return {"sweep": sweep, "configValidationWarnings": []}
+    return {"sweep": world.change_sweep(sweep, **changes), "configValidationWarnings": []}
 
 
 def _enqueue_sweep_run(context: Context, given: Input) -> dict[str, Any]:
     """Create a run of the sweep that waits for an agent."""
-    sweep = _needed_sweep(context, given["id"])
+    sweep = needed_sweep(context, given["id"])
     run = context.world.add_run(
         sweep.entity, sweep.project, name=given.get("displayName"), sweep=sweep.name, state="pending"
     )
     run.set_config(_document(given["config"], "config"))
     return {"id": run.storage_id, "runQueueItemId": None}
-
-
-def _needed_sweep(context: Context, storage_id: str) -> Sweep:
-    found = (sweep for project in context.world.projects.values() for sweep in project.sweeps.values())
-    sweep = next((sweep for sweep in found if sweep.storage_id == storage_id), None)
-    if sweep is None:
-        raise Refused(f"sweep not found: {storage_id}", 404)
-    return sweep
 
 
 def _create_run_files(context: Context, given: Input) -> dict[str, Any]:
@@ -203,5 +208,7 @@ MUTATIONS: dict[str, Resolver] = {
     "enqueueSweepRun": lambda _, context, arguments: _enqueue_sweep_run(context, arguments["input"]),
     "createRunFiles": lambda _, context, arguments: _create_run_files(context, arguments["input"]),
     "markRunFilesUploaded": lambda _, context, arguments: _mark_uploaded(context, arguments["input"]),
+    **AGENTS,
+    **VIEWS,
     "deleteFiles": lambda _, context, arguments: _delete_files(context, arguments["input"]),
 }

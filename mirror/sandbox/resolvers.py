@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from mirror.sandbox import console, instants, jsontext
+from mirror.sandbox import agents, artifact_fields, artifact_mutations, console, instants, jsontext, views
 from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Resolver
 from mirror.sandbox.errors import Refused
@@ -37,6 +37,7 @@ def _user(world: World, username: str | None = None) -> dict[str, Any]:
         "name": " ".join(part.capitalize() for part in name.replace("_", "-").split("-")),
         "username": name,
         "email": f"{name}@example.com",
+        "photoUrl": None,
         "admin": False,
         "flags": "{}",
         "entity": world.entity,
@@ -214,8 +215,10 @@ def _prior_runs(sweep: Sweep, context: Context, _arguments: Arguments) -> dict[s
 
 
 def _best_loss(sweep: Sweep, context: Context, _arguments: Arguments) -> float | None:
-    losses = [run.summary_document.get("loss") for run in _sweep_runs(sweep, context)]
-    return min((loss for loss in losses if isinstance(loss, int | float) and loss == loss), default=None)  # noqa: PLR0124
+    key, largest = sweep.metric
+    values = [run.summary_document.get(key) for run in _sweep_runs(sweep, context)]
+    numbers = [value for value in values if isinstance(value, int | float) and value == value]  # noqa: PLR0124
+    return (max if largest else min)(numbers, default=None)
 
 
 def _organization(context: Context, entity: str) -> dict[str, Any] | None:
@@ -234,8 +237,10 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
             name if (name := arguments.get("name") or context.world.entity) in context.world.entities() else None
         ),
         "organization": lambda _, context, arguments: _organization(context, arguments["name"]),
+        **artifact_fields.QUERY,
+        "view": lambda _, context, arguments: context.world.find_report(arguments["id"]),
     },
-    "Mutation": MUTATIONS,
+    "Mutation": {**MUTATIONS, **artifact_mutations.MUTATIONS},
     "Entity": {
         "id": lambda name, _, __: _storage_id("Entity", name),
         "name": lambda name, _, __: name,
@@ -269,6 +274,8 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "totalSweeps": lambda project, _, __: len(project.sweeps),
         "sweep": lambda project, _, arguments: project.sweeps.get(arguments["sweepName"]),
         "sweeps": _sweeps,
+        **artifact_fields.PROJECT,
+        "allViews": views.listed,
     },
     "Run": {
         "id": lambda run, _, __: run.storage_id,
@@ -278,6 +285,9 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "project": lambda run, _, __: run.project,
         "state": lambda run, _, __: run.state,
         "stopped": lambda run, _, __: run.stop_requested,
+        "shouldStop": lambda run, _, __: run.stop_requested,
+        "failed": lambda run, _, __: run.state == "failed",
+        "running": lambda run, _, __: run.state == "running",
         "exitcode": lambda run, _, __: run.exitcode,
         "tags": lambda run, _, __: run.tags,
         "group": lambda run, _, __: run.labels.group,
@@ -314,8 +324,10 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "parquetHistory": _parquet,
         "logLines": _log_lines,
         "files": _files,
+        **artifact_fields.RUN,
     },
     "File": {"url": _file_url},
+    **artifact_fields.RESOLVERS,
     "Sweep": {
         "id": lambda sweep, _, __: sweep.storage_id,
         "name": lambda sweep, _, __: sweep.name,
@@ -326,13 +338,21 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "bestLoss": _best_loss,
         "config": lambda sweep, _, __: sweep.config,
         "createdAt": lambda sweep, _, __: instants.text(sweep.created_at),
-        "updatedAt": lambda sweep, _, __: instants.text(sweep.created_at),
+        "updatedAt": lambda sweep, _, __: instants.text(sweep.updated_at or sweep.created_at),
         "runCount": lambda sweep, context, __: len(_sweep_runs(sweep, context)),
         "runCountExpected": lambda sweep, _, __: sweep.expected_runs,
+        "heartbeatAt": lambda sweep, _, __: instants.text(sweep.updated_at or sweep.created_at),
+        "earlyStopJobRunning": lambda _, __, ___: False,
+        "controller": lambda _, __, ___: None,
+        "scheduler": lambda _, __, ___: None,
         "project": lambda sweep, context, __: context.world.find_project(sweep.entity, sweep.project),
         "runs": lambda sweep, context, __: connection(_sweep_runs(sweep, context), None, None),
         "priorRuns": _prior_runs,
+        "agents": lambda sweep, context, _: connection(agents.of_sweep(context, sweep), None, None),
+        "agent": agents.find,
     },
+    "Agent": agents.AGENT,
+    "View": {**views.VIEW, "user": lambda report, context, __: _user(context.world, report.user)},
 }
 
 

@@ -9,9 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from mirror.sandbox import instants, jsontext
+from mirror.sandbox.artifacts import Artifact
 from mirror.sandbox.clock import Clock
 from mirror.sandbox.files import LogLine, StoredFile, log_line
 from mirror.sandbox.history import STEP, Lines, merged
+from mirror.sandbox.report import Report
 from mirror.sandbox.sweep import Sweep
 
 SUMMARY_OWN = (STEP, "_runtime", "_timestamp", "_wandb")
@@ -45,6 +47,7 @@ class Project:
     description: str | None = None
     runs: dict[str, Run] = field(default_factory=dict)
     sweeps: dict[str, Sweep] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)
 
     @property
     def storage_id(self) -> str:
@@ -84,6 +87,8 @@ class Run:
         self.console: list[LogLine] = []
         self.console_kept = 100_000
         self.files: dict[str, StoredFile] = {}
+        self.inputs: list[Artifact] = []
+        self.outputs: list[Artifact] = []
         self.exports: list[bytes] = []
         self.exported_to = -1
         self.spoilt: dict[str, Any] = {}
@@ -304,6 +309,20 @@ class Run:
         with self.clock.lock:
             data = content.encode() if isinstance(content, str) else content
             self.files[name] = StoredFile(name, data, self.clock.moment())
+            self.clock.changed()
+
+    def log_artifact(self, artifact: Artifact) -> None:
+        """Record an artifact as an output of the run; a second time changes nothing."""
+        with self.clock.lock:
+            if artifact not in self.outputs:
+                self.outputs.append(artifact)
+            self.clock.changed()
+
+    def use_artifact(self, artifact: Artifact) -> None:
+        """Record an artifact as an input of the run; a second time changes nothing."""
+        with self.clock.lock:
+            if artifact not in self.inputs:
+                self.inputs.append(artifact)
             self.clock.changed()
 
     def metadata(self) -> dict[str, Any]:

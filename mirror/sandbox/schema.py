@@ -24,14 +24,28 @@ FEATURE_FIELDS: dict[str, tuple[str, ...]] = {
     "run_control": ("Run.stopped", "Run.exitcode"),
     "default_entity": ("User.defaultEntity",),
     "organizations": ("Query.organization", "Entity.organization", "Entity.projects", "Query.entity"),
+    "artifact_facts": (
+        *(f"Artifact.{name}" for name in ("ttlDurationSeconds", "updatedAt", "createdBy", "tags")),
+        *(f"{kind}.updatedAt" for kind in ("ArtifactCollection", "ArtifactSequence")),
+    ),
+    "artifact_collections": ("Project.artifactCollections",),
+    "artifact_usage": ("Run.inputArtifacts", "Run.outputArtifacts"),
+    "ARTIFACT_COLLECTIONS_FILTERING_SORTING": ("ArtifactCollectionConnection.totalCount",),
     "SWEEPS_QUERY_FILTERING": ("Project.sweeps(filters)",),
     "SWEEPS_LOCAL_SCHEDULER": ("Mutation.enqueueSweepRun",),
+    "sweeps": ("Project.sweeps", "Project.sweep", "Project.totalSweeps"),
+    "reports": ("Project.allViews", "Query.view"),
+    "views_by_id": ("Query.view",),
     "UPDATE_RUN_STATE": ("Mutation.updateRunState",),
 }
 FILTER_COLUMNS = {"updated_at_filter": "updatedAt", "heartbeat_at_filter": "heartbeatAt"}
 SERVER_FEATURES = (
     *("MARK_RUN_FILES_UPLOADED", "FILESTREAM_GZIP", "SWEEPS_QUERY_FILTERING", "SWEEPS_LOCAL_SCHEDULER"),
-    "UPDATE_RUN_STATE",
+    *("UPDATE_RUN_STATE", "ARTIFACT_TAGS", "CLIENT_IDS", "ARTIFACT_COLLECTION_MEMBERSHIP_FILES"),
+    *("PROJECT_ARTIFACT_COLLECTION_MEMBERSHIP", "ARTIFACT_COLLECTIONS_FILTERING_SORTING", "ARTIFACT_DIGEST_ALGORITHM"),
+    *("ARTIFACT_COLLECTION_MEMBERSHIP_FILE_DOWNLOAD_HANDLER", "ARTIFACT_V2_DOWNLOAD_HANDLER_SUPPORTS_ARTIFACT_ID"),
+    *("USE_ARTIFACT_WITH_ENTITY_AND_PROJECT_INFORMATION", "TOTAL_COUNT_IN_FILE_CONNECTION"),
+    "ARTIFACT_MEMBERSHIP_IN_LINK_ARTIFACT_RESPONSE",
 )
 
 

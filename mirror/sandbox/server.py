@@ -15,6 +15,7 @@ import uvicorn
 
 from mirror.sandbox import schema
 from mirror.sandbox.app import Api, Gate
+from mirror.sandbox.artifact_fields import KINDS
 from mirror.sandbox.context import Context
 from mirror.sandbox.documents import Documents
 from mirror.sandbox.faults import Faults
@@ -52,7 +53,7 @@ class Sandbox:
         refused = {column for name, column in schema.FILTER_COLUMNS.items() if not chosen.get(name, True)}
         self._context = Context(world, Listing(refused), Signer(url_lifetime), chosen, console_bytes=console_bytes)
         self._gate = Gate(self.key, Limit(rate_limit) if rate_limit else None, Faults(seed))
-        self._app = Api(self._context, Documents(schema.load(absent), RESOLVERS), self._gate).app()
+        self._app = Api(self._context, Documents(schema.load(absent), RESOLVERS, KINDS), self._gate).app()
         self._port = port
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None

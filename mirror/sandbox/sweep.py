@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
+import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -44,11 +46,61 @@ class Sweep:
     expected_runs: int | None = None
     prior_runs: tuple[str, ...] = ()
     """The ids of earlier runs that the search considers."""
+    updated_at: datetime | None = None
 
     @property
     def storage_id(self) -> str:
         """The id in the API."""
         return base64.b64encode(f"Sweep:v1:{self.name}:{self.project}:{self.entity}".encode()).decode()
+
+    @property
+    def metric(self) -> tuple[str, bool]:
+        """The summary key that it optimises, and True if a larger value is better; "loss" without one."""
+        import yaml
+
+        parsed = yaml.safe_load(self.config)
+        metric = (parsed if isinstance(parsed, dict) else {}).get("metric") or {}
+        return metric.get("name", "loss"), metric.get("goal") == "maximize"
+
+
+@dataclass
+class Agent:
+    """A process that asks for runs of a sweep and executes them."""
+
+    agent_id: str
+    sweep: Sweep
+    host: str
+    created_at: datetime
+    heartbeat_at: datetime
+    runs: list[str] = field(default_factory=list)
+    """The ids of the runs that it was given."""
+
+    @property
+    def storage_id(self) -> str:
+        """The id in the API."""
+        return base64.b64encode(f"Agent:v1:{self.agent_id}:{self.sweep.name}".encode()).decode()
+
+
+def next_config(sweep: Sweep, number: int) -> dict[str, Any] | None:
+    """Return the values of the run with this number in the search, from 0; None if the search is over."""
+    import yaml
+
+    parameters = (yaml.safe_load(sweep.config) or {}).get("parameters") or {}
+    if sweep.method == "grid":
+        lists = [given.get("values", [given.get("value")]) for given in parameters.values()]
+        chosen = next(itertools.islice(itertools.product(*lists), number, None), None)
+        return None if chosen is None else dict(zip(parameters, chosen, strict=True))
+    draw = random.Random(f"{sweep.name}/{number}")
+    return {name: _drawn(given, draw) for name, given in parameters.items()}
+
+
+def _drawn(given: Mapping[str, Any], draw: random.Random) -> Any:
+    if "values" in given:
+        return draw.choice(given["values"])
+    if "min" in given and "max" in given:
+        whole = isinstance(given["min"], int) and isinstance(given["max"], int)
+        return draw.randint(given["min"], given["max"]) if whole else draw.uniform(given["min"], given["max"])
+    return given.get("value")
 
 
 def search(config: str | None) -> tuple[str, int | None]:

@@ -29,6 +29,10 @@ OTHER_CLIENTS = {
     "PageInfo.hasPreviousPage", "PageInfo.startCursor", "Project.buckets", "Project.lastActive",
     "Run.history.maxKeyLimit", "Run.summaryMetrics.packVersion", "User.defaultEntity",
     "Sweep.priorRuns",
+    # wandb-workspaces, which writes reports and saved views.
+    "Query.view", "Mutation.upsertView", "Mutation.deleteView",
+    "DeleteViewInput.deleteDrafts", "DeleteViewPayload.pendingDrafts", "UpsertViewInput.createdUsing",
+    "UpsertViewPayload.view", "Project.allViews.userName",
 }  # fmt: skip
 
 
@@ -73,14 +77,24 @@ def client_names() -> frozenset[str]:
     return frozenset(names)
 
 
+@cache
+def client_inputs() -> frozenset[str]:
+    """The names of the fields of the inputs that the client writes: in its core program, and in Python."""
+    root = Path(wandb.__file__).parent
+    core = re.findall(rb'json:"(\w+)[",]', (root / "bin" / "wandb-core").read_bytes())
+    python = re.findall(r'alias="(\w+)"', (root / "sdk/artifacts/_generated/input_types.py").read_text())
+    return frozenset({name.decode() for name in core} | set(python))
+
+
 def test_every_field_and_argument_is_one_that_a_client_uses() -> None:
     kinds = schema.load().type_map.values()
     unknown = set()
     for kind in kinds:
         if kind.name.startswith("__") or not isinstance(kind, GraphQLObjectType | GraphQLInputObjectType):
             continue
+        names = client_names() | (client_inputs() if isinstance(kind, GraphQLInputObjectType) else set())
         for name, field in kind.fields.items():
-            if name not in client_names():
+            if name not in names:
                 unknown.add(f"{kind.name}.{name}")
             for argument in getattr(field, "args", {}):
                 if argument not in client_names():
@@ -92,10 +106,18 @@ def test_every_field_and_argument_is_one_that_a_client_uses() -> None:
     "name",
     [
         "CreateProject", "CreateRunFiles", "DeleteRun", "EnqueueSweepRun", "GetDefaultEntity", "GetProject", "GetProjects", "GetSweep",
-        "GetSweepLegacy", "GetSweeps", "GetViewer", "HistoryPage", "MarkRunFilesUploaded", "QueryRunInfo", "RewindRun",
+        "CreateAgent", "GetAgentRuns", "GetSweepAgent", "GetSweepAgents", "GetSweepLegacy", "GetSweepState", "GetSweeps", "Heartbeat", "ProjectViews", "SweepWithRuns", "GetViewer", "HistoryPage", "MarkRunFilesUploaded", "QueryRunInfo", "RewindRun",
         "RunConsoleLogPage", "RunConsoleLogTail", "RunHistoryKeys", "RunParquetHistory", "RunResumeStatus",
         "RunSampledHistory", "RunState", "SampledHistoryPage", "ServerFeaturesQuery", "StopRun", "UpdateRunState",
         "Viewer",
+        "AddAliases", "ArtifactByID", "ArtifactCollectionAliases", "ArtifactCreatedBy", "ArtifactFileURLsByManifestEntries",
+        "ArtifactManifest", "ArtifactMembershipByName", "ArtifactMembershipFiles", "ArtifactType",
+        "ArtifactTypeArtifactCollections", "ArtifactUsedBy", "ClientIDMapping", "CommitArtifact", "CreateArtifactFiles",
+        "CreateArtifactManifest", "DeleteAliases", "DeleteArtifact", "FetchArtifactDigestAlgorithm",
+        "FetchArtifactManifest", "FetchLinkedArtifacts", "LinkArtifact", "GetArtifactMembershipFileUrls", "ProjectArtifactCollection",
+        "ProjectArtifactCollections", "ProjectArtifactType", "ProjectArtifactTypes", "ProjectArtifacts",
+        "RunInputArtifacts", "RunOutputArtifacts", "UpdateArtifact", "UpdateArtifactManifest", "UpdateArtifactSequence", "UseArtifact",
+        "AddArtifactCollectionTags", "DeleteArtifactCollectionTags",
     ],
 )  # fmt: skip
 def test_the_clients_own_documents_are_valid(name: str) -> None:
@@ -114,7 +136,7 @@ def test_every_field_is_answered() -> None:
     for name, resolvers in RESOLVERS.items():
         fields = schema.load().type_map[name].fields  # type: ignore[attr-defined]
         assert set(resolvers) <= set(fields)
-        if name in ("Query", "Mutation", "Project", "Run", "Sweep", "Entity"):
+        if name in ("Query", "Mutation", "Project", "Run", "Sweep", "Entity") or name.startswith("Artifact"):
             assert set(resolvers) == set(fields)
 
 

@@ -48,6 +48,15 @@ def test_upsert_refuses_what_it_cannot_store(client: Client, world: World) -> No
     assert client.post(UPSERT, i={"id": "nothing"}).status_code == 404
 
 
+def test_upsert_refuses_a_sweep_that_the_project_does_not_have(client: Client, world: World) -> None:
+    """As the real server does (github:wandb/wandb#8115); no run is made."""
+    given = {"entityName": "my-team", "modelName": "fresh", "name": "r1", "sweep": "6obsuqtj"}
+    answer = client.post(UPSERT, i=given)
+    assert answer.status_code == 404
+    assert answer.json()["errors"] == [{"message": "sweep 6obsuqtj not found", "path": ["upsertBucket"]}]
+    assert world.find("my-team", "fresh", "r1") is None
+
+
 def test_delete_removes_the_run_once(client: Client, world: World) -> None:
     delete = "mutation DeleteRun($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }"
     run = world.run("my-team", "vision", "vision00")

@@ -13,7 +13,7 @@ from typing import Any
 from mirror.sandbox import instants
 from mirror.sandbox.history import STEP
 from mirror.sandbox.run import Run
-from mirror.sandbox.sample import curves, oddities
+from mirror.sandbox.sample import curves, oddities, reports
 from mirror.sandbox.sample.clock import START, past
 from mirror.sandbox.sweep import Sweep
 from mirror.sandbox.world import World
@@ -58,6 +58,7 @@ def full(seed: int = 0, *, until: datetime | None = None) -> World:
         Kind("rl-control", 120, 2, 12.0, _control_config, _control_rows),
     ):
         _project(world, kind, Random(f"{seed}/{kind.project}"), until)
+    reports.add(world, ENTITY, "vision", world.projects[ENTITY, "vision"].created_at)
     oddities.add(world, ENTITY, START if until is None else until - oddities.SPAN)
     return world
 
@@ -69,7 +70,11 @@ def _project(world: World, kind: Kind, draw: Random, until: datetime | None) -> 
     for number in range(kind.sweeps):
         name = f"{kind.project[:4]}swp{number}"
         text = json.dumps(
-            {"method": "random", "metric": {"name": "loss", "goal": "minimize"}, "parameters": {"lr": {}}}
+            {
+                "method": "random",
+                "metric": {"name": "loss", "goal": "minimize"},
+                "parameters": {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-2}},
+            }
         )
         home.sweeps[name] = Sweep(name, ENTITY, kind.project, begin, text, expected_runs=kind.runs // kind.sweeps)
     sweeps = list(home.sweeps)
