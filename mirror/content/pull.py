@@ -15,18 +15,20 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
+from mirror.content import tables
+from mirror.content.outcome import Outcome, Progress, Silent
 from mirror.content.part import Part, checkable
 from mirror.errors import AuthError, CommError, MirrorError, one_line
+from mirror.remote import artifacts as remote_artifacts
 from mirror.remote.client import Server
 from mirror.remote.contents import CONNECTIONS, Address, ContentClient, addresses
 from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
 from mirror.settings.settings import SyncSettings
+from mirror.store import artifact_contents, contents
 from mirror.store import console as stored_console
-from mirror.store import contents
-from mirror.store.contents import Failure, Selection, Wanted
+from mirror.store.contents import ARTIFACT, FILE, Failure, Selection, Wanted
 from mirror.store.database import disk_full
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
@@ -42,7 +44,11 @@ RUNS_AT_ONCE = 100
 FILES_AT_ONCE = 200
 """Files whose addresses are asked for together: addresses expire, so not too early."""
 
-RUNS_OF_REQUEST = 25
+HOLDERS_OF_REQUEST = 25
+"""Runs or artifacts whose files share a request."""
+
+ENTRIES_AT_ONCE = 5_000
+"""Missing files of an artifact that are looked up together."""
 
 COMMIT_SECONDS = 2.0
 COMMIT_FILES = 500
@@ -57,53 +63,9 @@ UNANSWERED = 2 * CONNECTIONS
 """When this many downloads in a row get no answer, the server or its object store is failing, and the round ends."""
 
 
-class Progress(Protocol):
-    """Receives progress events of a round."""
-
-    def files_expected(self, project: ProjectKey, files: int) -> None:
-        """This many more files will be downloaded."""
-
-    def files_done(self, project: ProjectKey, files: int) -> None:
-        """This many more files are here, failed or are left out."""
-
-
-class Silent:
-    """A no-op Progress."""
-
-    def files_expected(self, project: ProjectKey, files: int) -> None:
-        """Do nothing."""
-
-    def files_done(self, project: ProjectKey, files: int) -> None:
-        """Do nothing."""
-
-
-@dataclass
-class Outcome:
-    """What a round did. `beyond_run` and `beyond_budget` count files that `files_max` and `files_budget` leave out."""
-
-    stored: int = 0
-    downloaded_bytes: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    beyond_run: int = 0
-    beyond_budget: int = 0
-    error: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """What is recorded for `mirror status`."""
-        return {
-            "at": utc_now().isoformat(timespec="seconds"),
-            "stored": self.stored,
-            "downloaded_bytes": self.downloaded_bytes,
-            "failed": len(self.failed),
-            "beyond_run": self.beyond_run,
-            "beyond_budget": self.beyond_budget,
-            "error": self.error,
-        }
-
-
 def selection_of(settings: SyncSettings) -> Selection:
     """Return what the config wants."""
-    return Selection(settings.files.globs, settings.files_max, settings.files_budget)
+    return Selection(settings.files.globs, settings.files_max, settings.files_budget, settings.artifacts.patterns)
 
 
 async def pull(
@@ -116,10 +78,13 @@ async def pull(
 ) -> Outcome:
     """Download what is missing, of these projects or of all. A failure is recorded and in the outcome, never raised."""
     one = _Round(server, writer, selection, progress or Silent())
-    if not selection.globs:
+    if not selection:
         return one.outcome
     try:
         await one.run(projects)
+        if selection.artifacts:
+            await tables.name_artifacts(server, writer)
+        one.outcome.tables = await tables.convert_pending(writer)
     except (MirrorError, OSError) as error:
         one.outcome.error = one_line(str(error))
     if projects is None:
@@ -154,16 +119,21 @@ class _Round:
 
     async def run(self, projects: Collection[ProjectKey] | None) -> None:
         now = utc_now()
-        numbers, self._bytes = await self.writer.read(
-            lambda db: (contents.wanting(db, self.selection, now, projects), contents.stored_bytes(db))
+        numbers, aids, self._bytes = await self.writer.read(
+            lambda db: (
+                contents.wanting(db, self.selection, now, projects) if self.selection.globs else [],
+                artifact_contents.wanting(db, self.selection, now, projects),
+                contents.stored_bytes(db),
+            )
         )
-        if not numbers:
+        if not numbers and not aids:
             return
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(CONNECTIONS):
                     group.create_task(self._work())
-                await self._feed(numbers)
+                await self._feed_runs(numbers)
+                await self._feed_artifacts(aids)
                 for _ in range(CONNECTIONS):
                     await self._queue.put(None)
         except* (MirrorError, OSError) as several:
@@ -171,7 +141,7 @@ class _Round:
         finally:
             await self._save()
 
-    async def _feed(self, numbers: Sequence[int]) -> None:
+    async def _feed_runs(self, numbers: Sequence[int]) -> None:
         """Put the files of these runs into the queue, with their addresses."""
         now = utc_now()
         for first in range(0, len(numbers), RUNS_AT_ONCE):
@@ -180,12 +150,37 @@ class _Round:
                 lambda db, some=some: contents.wanted(db, self.selection, now, some)  # type: ignore[misc]
             )
             self.outcome.beyond_run += beyond
-            for project, count in Counter(file.project for file in files).items():
-                self.progress.files_expected(project, count)
-            missing = [file for file in files if not self._is_here(file)]
-            await self._save_if_due()
-            for batch in _batches(missing):
-                await self._feed_batch(batch)
+            await self._feed(files)
+
+    async def _feed_artifacts(self, aids: Sequence[int]) -> None:
+        """Put the files of these artifact versions into the queue, with their addresses; some of a large one at a time.
+
+        Those of small ones are collected, so that they share requests.
+        """
+        now = utc_now()
+        collected: list[Wanted] = []
+        for aid in aids:
+            after: str | None = None
+            while True:
+                files = await self.writer.read(
+                    lambda db, aid=aid, after=after: artifact_contents.wanted(db, aid, now, after, ENTRIES_AT_ONCE)  # type: ignore[misc]
+                )
+                collected += files
+                if len(collected) >= FILES_AT_ONCE:
+                    await self._feed(collected)
+                    collected = []
+                if len(files) < ENTRIES_AT_ONCE:
+                    break
+                after = files[-1].name
+        await self._feed(collected)
+
+    async def _feed(self, files: Sequence[Wanted]) -> None:
+        for project, count in Counter(file.project for file in files).items():
+            self.progress.files_expected(project, count)
+        missing = [file for file in files if not self._is_here(file)]
+        await self._save_if_due()
+        for batch in _batches(missing):
+            await self._feed_batch(batch)
 
     def _is_here(self, file: Wanted) -> bool:
         """Return True if equal content is stored already, under another name."""
@@ -202,20 +197,20 @@ class _Round:
             raise
         except CommError as error:
             # One run that the server cannot answer for must not keep the files of others away.
-            runs = dict.fromkeys(file.rid for file in batch)
-            for rid in runs if len(runs) > 1 else ():
-                await self._feed_batch([file for file in batch if file.rid == rid])
-            for file in batch if len(runs) == 1 else ():
+            owners = dict.fromkeys(file.owner for file in batch)
+            for owner in owners if len(owners) > 1 else ():
+                await self._feed_batch([file for file in batch if file.owner == owner])
+            for file in batch if len(owners) == 1 else ():
                 self._note_failure(file, f"its address could not be asked for: {error}")
             return
         for file in batch:
-            address = found.get((file.run_id, file.name))
+            address = found.get((file.holder, file.name))
             if address is None:
-                self._changed_lists.add((file.project, file.run_id))
+                if file.kind == FILE:
+                    self._changed_lists.add((file.project, file.holder))
                 self._note_failure(file, "the server does not have it any more")
                 continue
-            # The server's word of this moment: the file may have changed since the list was pulled.
-            now = replace(file, size=address.size, md5=address.md5, updated_at=address.updated_at)
+            now = _as_it_is_now(file, address)
             if self.selection.budget and self._bytes + now.size > self.selection.budget:
                 self.outcome.beyond_budget += 1
                 self.progress.files_done(file.project, 1)
@@ -236,14 +231,16 @@ class _Round:
     async def _addresses(self, batch: Sequence[Wanted]) -> dict[tuple[str, str], Address]:
         names: dict[str, list[str]] = {}
         for file in batch:
-            names.setdefault(file.run_id, []).append(file.name)
+            names.setdefault(file.holder, []).append(file.name)
+        if batch[0].kind == ARTIFACT:
+            return await remote_artifacts.addresses(self.server, names)
         return await addresses(self.server, batch[0].project, names)
 
     async def _work(self) -> None:
-        async with ContentClient(self.server) as client:
-            while (item := await self._queue.get()) is not None:
-                await self._download(client, *item)
-                await self._save_if_due()
+        client = ContentClient(self.server)
+        while (item := await self._queue.get()) is not None:
+            await self._download(client, *item)
+            await self._save_if_due()
 
     async def _download(self, client: ContentClient, file: Wanted, address: Address) -> None:
         """Download one file; a failure that concerns only this file is recorded."""
@@ -316,11 +313,11 @@ class _Round:
                     part.path.unlink(missing_ok=True)
                     if last:
                         raise CommError(f"the downloaded content {fault}; it may have changed meanwhile")
-            found = (await self._addresses([file])).get((file.run_id, file.name))
+            found = (await self._addresses([file])).get((file.holder, file.name))
             if found is None:
                 raise NotFound("the server does not have it any more")
             address = found
-            file = replace(file, size=found.size, md5=found.md5, updated_at=found.updated_at)
+            file = _as_it_is_now(file, found)
         raise AssertionError("unreachable")
 
     def _note_held(self, file: Wanted, digest: str) -> None:
@@ -358,18 +355,28 @@ class _Round:
             await asyncio.shield(self.writer.write(write))
 
 
+def _as_it_is_now(file: Wanted, address: Address) -> Wanted:
+    """Return the file with what the server says of it now: it may have changed since the list of its run was pulled.
+
+    The files of an artifact do not change: their size and digest are those of the manifest, if it has them.
+    """
+    if file.kind == ARTIFACT:
+        return file if file.size >= 0 else replace(file, size=address.size)
+    return replace(file, size=address.size, md5=address.md5, updated_at=address.updated_at)
+
+
 def _part_name(file: Wanted) -> str:
     """A name for the part that only the same content of the same file gets."""
-    text = "\0".join((str(file.project), file.run_id, file.name, file.md5 or "", str(file.size)))
+    text = "\0".join((str(file.project), file.holder, file.name, file.md5 or "", str(file.size)))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 def _batches(files: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-    """Yield files of one project and of few runs, whose addresses are asked for together."""
+    """Yield files of one project and of few runs or artifacts, whose addresses are asked for together."""
     batch: list[Wanted] = []
     for file in files:
-        runs = {one.rid for one in batch}
-        full = len(batch) >= FILES_AT_ONCE or (file.rid not in runs and len(runs) >= RUNS_OF_REQUEST)
+        owners = {one.owner for one in batch}
+        full = len(batch) >= FILES_AT_ONCE or (file.owner not in owners and len(owners) >= HOLDERS_OF_REQUEST)
         if batch and (full or batch[0].project != file.project):
             yield batch
             batch = []

@@ -1,22 +1,25 @@
 """Extra fields in a request for runs: facts about the project, the server and the owner of the key.
 
-They come with the first page of runs, so that a pass without changes stays one request. Each field is in the official
-SDK's own queries, or was seen in other clients; a server that lacks one refuses it once.
+Also the number of the project's sweeps, and what may change of those that may get runs. All of it comes with the first
+page of runs, so that a pass without changes stays one request. Each field is in the official SDK's own queries, or was
+seen in other clients; a server that lacks one refuses it once.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mirror.remote.client import Server
 from mirror.remote.errors import Denied, FeatureMissing, Refused
+from mirror.store.records import OpenSweeps
 
 _FIELDS: dict[str, dict[str, str | None]] = {
     "Project": {
         **dict.fromkeys(("id", "internalId", "createdAt", "updatedAt", "description", "access", "isBenchmark")),
-        **dict.fromkeys(("readOnly", "lastActive", "totalRuns")),
+        **dict.fromkeys(("readOnly", "lastActive", "totalRuns", "totalSweeps")),
         "entity": "Entity",
         "user": "User",
     },
@@ -39,6 +42,9 @@ _FIELDS: dict[str, dict[str, str | None]] = {
     },
     "LocalVersionInfo": dict.fromkeys(("outOfDate", "latestVersionString", "versionOnThisInstanceString")),
     "ServerFeature": dict.fromkeys(("name", "isEnabled")),
+    "Sweep": dict.fromkeys(
+        ("name", "state", "displayName", "description", "updatedAt", "bestLoss", "runCount", "runCountExpected")
+    ),
 }
 """The requested fields by type; the value is the type of a field that is an object."""
 
@@ -56,6 +62,10 @@ class About:
     server_too: bool
     project: dict[str, Any] | None = None
     server: dict[str, Any] | None = None
+    open_sweeps: OpenSweeps = field(default_factory=OpenSweeps)
+    """What is mirrored of the project's sweeps; the facts of the open ones are requested again."""
+    sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the server returned of them, by name."""
     _off: bool = False
     _unnamed: bool = False
 
@@ -71,7 +81,18 @@ class About:
                 info := _selected("ServerInfo", server.missing_features)
             ):
                 root += f" serverInfo {{ {info} }}"
-        return root, _selected("Project", server.missing_features)
+        return root, f"{_selected('Project', server.missing_features)} {self._sweeps(server)}"
+
+    def _sweeps(self, server: Server) -> str:
+        """Return the selections for the open sweeps."""
+        if "Project.sweep" in server.missing_features:
+            return ""
+        fields = _selected("Sweep", server.missing_features)
+        # JSON's texts are GraphQL's, too.
+        return " ".join(
+            f"sweep{index}: sweep(sweepName: {json.dumps(name, ensure_ascii=False)}) {{ {fields} }}"
+            for index, name in enumerate(self.open_sweeps.facts)
+        )
 
     def refused(self, server: Server, error: Exception) -> bool:
         """Record a refusal. Returns True if the request may succeed without the fields that were refused."""
@@ -107,6 +128,10 @@ class About:
         server.missing_features.discard(_SUSPECT)
         project = {name: data["project"][name] for name in _FIELDS["Project"] if name in (data.get("project") or {})}
         self.project = _without_keys(project) or None
+        answers = data.get("project") or {}
+        for index, name in enumerate(self.open_sweeps.facts):
+            if found := answers.get(f"sweep{index}"):
+                self.sweeps[name] = found
         if self.server_too:
             viewer = data.get("viewer")
             self.server = {"viewer": viewer and _user(viewer)}
@@ -117,7 +142,8 @@ class About:
         """Return the name of a refused field in `missing_features`; empty if it was not requested here."""
         if kind == "User" and field in _FIELDS["Viewer"]:
             kind = "Viewer"
-        asked_here = field in _FIELDS.get(kind, {}) or (kind, field) == ("Query", "serverInfo")
+        alone = (("Query", "serverInfo"), ("Project", "sweep"))
+        asked_here = field in _FIELDS.get(kind, {}) or (kind, field) in alone
         return f"{kind}.{field}" if asked_here else ""
 
 

@@ -294,7 +294,7 @@ class Server:
                 raise CommError(f"{shown} is larger than {most_bytes:,} bytes", ValueError(size))
 
         try:
-            async with self._answer(self._without_key(), "GET", address) as answer:
+            async with self._answer(self.keyless, "GET", address) as answer:
                 status = answer.status_code
                 failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
                 if status == httpx.codes.NOT_FOUND:
@@ -329,38 +329,32 @@ class Server:
         async with aclosing(answer.aiter_bytes()) as pieces:  # type: ignore[type-var]  # httpx gives a generator
             async for piece in pieces:
                 sink(piece)
-                self.check_speed(began, answer)
+                self.check_speed(began, answer, answer.num_bytes_downloaded)
 
-    def check_speed(self, began: float, answer: httpx.Response) -> None:
-        """Raise ReadTimeout if a body, which began to arrive at this time, comes too slowly."""
-        if time.monotonic() - began > self._timeout + answer.num_bytes_downloaded / SLOWEST:
+    def check_speed(self, began: float, answer: httpx.Response, received: int) -> None:
+        """Raise ReadTimeout if a body, of which so much has been received since it began, comes too slowly."""
+        if time.monotonic() - began > self._timeout + received / SLOWEST:
             raise httpx.ReadTimeout("the answer comes too slowly", request=answer.request)
 
-    def _without_key(self) -> httpx.AsyncClient:
-        if self._keyless is None:
-            # A connection serves one file after another, and another one is opened only if none is free.
-            # Imported here: a pass over nothing new downloads nothing, and aiohttp takes 0.1 s.
-            from mirror.remote import storage_transport
+    @property
+    def keyless(self) -> httpx.AsyncClient:
+        """The client for storage, without the API key: storage refuses a second credential, and may be anybody's.
 
-            mounts = storage_transport.mounts(_certificates())
-            self._keyless = self.keyless(STORAGE_CONNECTIONS, mounts)
-        return self._keyless
-
-    def keyless(
-        self, connections: int | None, mounts: Mapping[str, httpx.AsyncBaseTransport] | None = None
-    ) -> httpx.AsyncClient:
-        """Return a new client without the API key: storage refuses a second credential, and its host may be anybody's.
-
-        The caller closes it.
+        A connection serves one file after another, and another one is opened only if none is free.
         """
-        return httpx.AsyncClient(
-            verify=_certificates(),
-            mounts=mounts,
-            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS), pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=True,
-            headers={"User-Agent": f"wandb-mirror/{VERSION}"},
-        )
+        if self._keyless is None:
+            # Imported here: a pass over nothing new downloads nothing.
+            from mirror.remote import storage
+
+            self._keyless = httpx.AsyncClient(
+                verify=_certificates(),
+                mounts=storage.mounts(_certificates()),
+                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_SECONDS), pool=None),
+                limits=httpx.Limits(max_connections=STORAGE_CONNECTIONS, max_keepalive_connections=STORAGE_CONNECTIONS),
+                follow_redirects=True,
+                headers={"User-Agent": f"wandb-mirror/{VERSION}"},
+            )
+        return self._keyless
 
     @property
     def auth(self) -> httpx.BasicAuth:

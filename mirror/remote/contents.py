@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -24,6 +24,8 @@ from mirror.remote.client import Server
 from mirror.remote.errors import NotFound, Refused, TooMuch
 from mirror.remote.limits import retry_after
 from mirror.remote.run_records import moment
+from mirror.remote.storage import LARGE
+from mirror.remote.thread_transport import RECEIVE, Receive
 from mirror.store.records import ProjectKey
 from mirror.wandb_json import UNREADABLE, unreadable
 
@@ -35,6 +37,12 @@ ATTEMPTS = 5
 
 PIECE = 512 << 10
 """Bytes that are passed on at a time; this bounds the memory of a download."""
+
+LARGE_BYTES = 2_000_000
+"""A download of this many bytes gets a thread of its own, if no proxy is between."""
+
+COUNTED_BYTES = 8 << 20
+"""After this many bytes a download in a thread reports what it has received."""
 
 
 class Sink(Protocol):
@@ -102,21 +110,10 @@ def _address(node: Mapping[str, Any]) -> Address | None:
 
 
 class ContentClient:
-    """Downloads one content after the other from a server and its object stores. Use it as an async context manager.
-
-    Each of `CONNECTIONS` downloads at a time has a client of its own: a shared pool looks at all of its connections for
-    each request, which takes as long as the request.
-    """
+    """Downloads contents from a server and its object stores."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._http = server.keyless(1)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
 
     async def fetch(self, url: str, sink: Sink) -> None:
         """Receive the rest of a content into the sink.
@@ -153,7 +150,7 @@ class ContentClient:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         self._server.count("content")
         try:
-            async with self._answer(address, headers) as answer:
+            async with self._answer(address, headers, large=sink.expected - start >= LARGE_BYTES) as answer:
                 self._check(answer, shown, sink)
                 await self._pass_on(answer, shown, sink)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -166,6 +163,10 @@ class ContentClient:
     async def _pass_on(self, answer: httpx.Response, shown: str, sink: Sink) -> None:
         """Pass on the body as it arrives. Digests of large contents are taken in threads, beside other downloads."""
         began = time.monotonic()
+        receive: Receive | None = answer.extensions.get(RECEIVE)
+        if receive is not None:
+            await self._pass_on_in_thread(receive, began, answer, shown, sink)
+            return
         received = bytearray()
         try:
             async for piece in answer.aiter_raw():
@@ -173,7 +174,7 @@ class ContentClient:
                 if sink.size + len(received) > sink.expected:
                     raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
                 self._server.bytes_received += len(piece)
-                self._server.check_speed(began, answer)
+                self._server.check_speed(began, answer, answer.num_bytes_downloaded)
                 if len(received) >= PIECE:
                     batch, received = received, bytearray()
                     await _finished(asyncio.create_task(asyncio.to_thread(sink.write, batch)))
@@ -181,12 +182,38 @@ class ContentClient:
             if sink.size + len(received) <= sink.expected:
                 sink.write(received)
 
+    async def _pass_on_in_thread(
+        self, receive: Receive, began: float, answer: httpx.Response, shown: str, sink: Sink
+    ) -> None:
+        start = counted = sink.size
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            nonlocal counted
+            self._server.bytes_received += sink.size - counted
+            counted = sink.size
+
+        def take(piece: bytes | bytearray) -> None:
+            if sink.size + len(piece) > sink.expected:
+                raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
+            sink.write(piece)
+            if sink.size - counted >= COUNTED_BYTES:
+                loop.call_soon_threadsafe(count)
+            self._server.check_speed(began, answer, sink.size - start)
+
+        try:
+            await receive(take)
+        finally:
+            count()
+
     @asynccontextmanager
-    async def _answer(self, address: str, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    async def _answer(self, address: str, headers: Mapping[str, str], *, large: bool) -> AsyncIterator[httpx.Response]:
         async with asyncio.timeout(self._server.patience) as clock:
             # An address of the server itself, as it gives where it has no object store, needs the key.
             auth = self._server.auth if self._server.is_own(address) else None
-            async with self._http.stream("GET", address, headers=headers, auth=auth) as answer:
+            async with self._server.keyless.stream(
+                "GET", address, headers=headers, auth=auth, extensions={LARGE: large}
+            ) as answer:
                 clock.reschedule(None)
                 yield answer
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from mirror.store import kernels
 
 HEADERS = 3 * 4096
 BLOCK = 262_144
@@ -85,13 +87,11 @@ def compare(descriptor: int, copy: Path) -> Comparison:
 def _checksum_matches(block: bytes) -> bool:
     """Return True if the first word is DuckDB's checksum of the others. Blocks of zeros are unused, and match."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    kernels: Any = pc
     words = pa.Array.from_buffers(pa.uint64(), BLOCK // 8, [None, pa.py_buffer(block)])
-    mixed = kernels.multiply(words, pa.scalar(_FACTOR, pa.uint64()))
+    mixed = kernels.call("multiply", words, pa.scalar(_FACTOR, pa.uint64()))
     while len(mixed) > 1:
         half = len(mixed) // 2
-        mixed = kernels.bit_wise_xor(mixed.slice(0, half), mixed.slice(half))
+        mixed = kernels.call("bit_wise_xor", mixed.slice(0, half), mixed.slice(half))
     first: int = words[0].as_py()
     return bool(mixed[0].as_py() ^ (first * _FACTOR & _MASK) ^ _START == first) or not any(block)

@@ -50,6 +50,16 @@ _RUNS = {
     "synced_at": "When the mirror last wrote this record (UTC)",
 }
 
+_VIEW = {
+    "name": "The server's own short name of it",
+    "title": "Its title",
+    "description": "Its description",
+    "author": "Who created it",
+    "created_at": "When it was created (UTC)",
+    "updated_at": "When it was last changed (UTC)",
+    "spec": "Its content as JSON text",
+}
+
 RELATIONS: dict[str, tuple[str, dict[str, str]]] = {
     "projects": (
         "One row per mirrored project",
@@ -152,6 +162,37 @@ RELATIONS: dict[str, tuple[str, dict[str, str]]] = {
             "local_path": "The content, a read-only file; null if it is not in the mirror",
         },
     ),
+    "storage": (
+        "What takes space, one row per run, kind and type, and per version of an artifact",
+        _RUN
+        | {
+            "run_id": "The run that has the files or logged the artifact; null if there is no such run",
+            "kind": "file, artifact, table (as Parquet) or history",
+            "type": "Of files media/KIND or the extension, of artifacts their type",
+            "artifact": "collection:version; null for files of runs and for history",
+            "files": "Number of files, of history of segments that have values of the run",
+            "server_bytes": "Bytes that the server lists; null where it lists none",
+            "mirrored_bytes": "Bytes that are here, each file counted; of history the share of segments",
+            "stored_bytes": "The same without content that an earlier row has: what it takes on the disk",
+        },
+    ),
+    "tables": (
+        "One row per W&B Table that was logged or is in the summary",
+        _RUN
+        | {
+            "key": _LOGGED["key"],
+            "step": "The step that it was logged at; null for a value of the summary",
+            "type": "table-file, incremental-table-file, joined-table or partitioned-table",
+            "columns": "JSON list of its columns; null until its file is here",
+            "rows": "Rows in its file; until that is here, rows that were logged",
+            "logged_rows": "Rows that were logged; clients may upload fewer of them",
+            "path": "Name of its file in the run, as in the relation files, or in an artifact",
+            "digest": "SHA-256 of its file; null if it is not known",
+            "local_path": "Its file, read-only JSON; null if it is not in the mirror",
+            "parquet_path": "The same table as Parquet with typed columns; null if it is not in the mirror",
+            "error": "Why it is not here, or cannot be read",
+        },
+    ),
     "histograms": (
         "One row per bin of a logged histogram",
         _RUN
@@ -162,6 +203,107 @@ RELATIONS: dict[str, tuple[str, dict[str, str]]] = {
             "low": "Lower edge of the bin",
             "high": "Upper edge of the bin",
             "count": "Number of values in the bin",
+        },
+    ),
+    "artifacts": (
+        "One row per version of an artifact collection, if sync.artifacts mirrors them. Deleted versions stay",
+        {
+            "entity": _RUN["entity"],
+            "project": _RUN["project"],
+            "type": "The artifact's type, such as model or dataset",
+            "collection": "Name of the collection, without a version",
+            "version": "The version, such as v3",
+            "version_number": "The version as a number",
+            "aliases": "Aliases such as latest, joined by commas; null for none",
+            "digest": "The server's digest of all files together",
+            "size": "Bytes of all files, as the server counts them",
+            "file_count": "Number of files, as the server counts them",
+            "state": "PENDING until it is complete, then COMMITTED; DELETED",
+            "created_at": "When it was created (UTC)",
+            "updated_at": "When it was last changed (UTC)",
+            "run_id": "The run that logged it; null if none did",
+            "description": "Its description",
+            "metadata": "Its metadata as JSON text",
+            "ttl_s": "Seconds that the server keeps it; null for no limit",
+            "artifact_id": "The server's id; a version that is linked to another collection has the same there",
+            "deleted_at": "When the mirror noticed that it was deleted on the server (UTC); null for all others",
+            "run_path": "entity/project/run_id of the run that logged it",
+        },
+    ),
+    "artifact_files": (
+        "One row per file of an artifact version, and where its content is, if sync.artifacts mirrors that",
+        {
+            "entity": _RUN["entity"],
+            "project": _RUN["project"],
+            "collection": "Name of the collection, without a version",
+            "version": "The version, such as v3",
+            "path": "Name, including the folders within the artifact",
+            "size": "Bytes; null for a reference whose size is not known",
+            "md5": "Base64 of the MD5 digest; of a reference what the manifest lists, such as an ETag",
+            "reference": "Address of a file outside of W&B; null for a file of the artifact's own",
+            "digest": "SHA-256 of the content; null if it is not in the mirror",
+            "local_path": "The content, a read-only file; null if it is not in the mirror",
+        },
+    ),
+    "artifact_usage": (
+        "One row per artifact version that a run used or logged",
+        {
+            "entity": _RUN["entity"],
+            "project": "Project of the run",
+            "run_id": _RUN["run_id"],
+            "artifact_entity": "The user or team that owns the artifact's project",
+            "artifact_project": "Project of the artifact, which may be another one than the run's",
+            "collection": "Name of the collection, without a version",
+            "version": "The version, such as v3",
+            "relation": "input: the run used it; output: the run logged it",
+            "run_path": _RUN["run_path"],
+        },
+    ),
+    "sweeps": (
+        "One row per sweep of a project. Deleted sweeps stay, with deleted_at set",
+        {
+            "entity": _RUN["entity"],
+            "project": _RUN["project"],
+            "sweep_id": "The sweep's id, as in the column sweep of runs",
+            "name": "Display name, else the name in its config, else its id",
+            "state": "RUNNING, PENDING, PAUSED, FINISHED or CANCELED, as the server says it",
+            "method": "grid, random, bayes or custom",
+            "description": "Its description",
+            "config": "Its configuration as JSON text; null if it cannot be read",
+            "config_yaml": "Its configuration as it was written",
+            "metric": "The summary key that the sweep optimises; null if it has none",
+            "goal": "minimize or maximize",
+            "best_run": "Id of the mirrored run with the best finite value of the metric in its summary",
+            "best_loss": "The best value of the metric, as the server reports it",
+            "runs": "Number of its mirrored runs that exist on the server",
+            "runs_expected": "How many runs it will have in total; null if that is not known, as for a random search",
+            "prior_runs": "JSON list of the ids of earlier runs that the search considers; null if not reported",
+            "created_at": "When the sweep was created (UTC)",
+            "updated_at": "When the sweep was last changed (UTC)",
+            "url": "Address of the sweep's page",
+            "deleted_at": "When the mirror noticed that the sweep does not exist on the server (UTC); null for others",
+        },
+    ),
+    "reports": (
+        "One row per report of a project, if sync.reports mirrors them. Deleted ones stay, with deleted_at set",
+        {
+            "entity": _RUN["entity"],
+            "project": _RUN["project"],
+            "report_id": "The server's id of the report, which ends the address of its page",
+            **_VIEW,
+            "url": "Address of the report's page",
+            "deleted_at": "When the mirror noticed that it was deleted on the server (UTC); null for all others",
+        },
+    ),
+    "saved_views": (
+        "One row per saved view of a project's page, if sync.reports mirrors them",
+        {
+            "entity": _RUN["entity"],
+            "project": _RUN["project"],
+            "view_id": "The server's id of the view",
+            "view_type": "The server's type of the view, such as project-view",
+            **_VIEW,
+            "deleted_at": "When the mirror noticed that it was deleted on the server (UTC); null for all others",
         },
     ),
     "run_changes": (
@@ -213,6 +355,12 @@ def wide(db: Database, relation: str, project: str, leaves: Iterable[tuple[str, 
     for start in range(0, len(statements), _AT_ONCE):
         with db.transaction():
             db.run(";".join(statements[start : start + _AT_ONCE]))
+
+
+def key_table(db: Database, relation: str, comment: str) -> None:
+    """Set the comments of the relation of a key under which runs logged W&B Tables."""
+    step = {"step": "The step that the table was logged at"}
+    db.run(";".join(_statements(relation, comment, _RUN | step)))
 
 
 def _statements(relation: str, comment: str, columns: dict[str, str]) -> list[str]:

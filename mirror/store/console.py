@@ -21,6 +21,7 @@ _SHAPE = {
     "attempts": "BIGINT",
     "next_try_at": "TIMESTAMP",
     "listed_at": "TIMESTAMP",
+    "artifacts_at": "TIMESTAMP",
 }
 _FILE = {
     "rid": "BIGINT",
@@ -40,7 +41,14 @@ _COVERED = {"rid": "BIGINT", "first": "BIGINT", "beyond": "BIGINT", "last": "BOO
 
 
 def find(
-    db: Database, project: ProjectKey, *, events: bool, console: bool, metadata_file: bool, file_list: bool
+    db: Database,
+    project: ProjectKey,
+    *,
+    events: bool = False,
+    console: bool = False,
+    metadata_file: bool = False,
+    file_list: bool = False,
+    artifacts: bool = False,
 ) -> list[RunExtras]:
     """The runs that may lack some of the selected parts, in the order in which they were first mirrored.
 
@@ -50,7 +58,7 @@ def find(
         """
         SELECT r.rid, r.run_id, r.state, r.server_events, r.server_log_lines, x.events, x.log_lines, x.log_cursor,
                coalesce(x.log_from, 0), coalesce(x.log_live, false), x.file, coalesce(x.attempts, 0), x.next_try_at,
-               x.listed_at
+               x.listed_at, x.artifacts_at
         FROM store.run_records AS r LEFT JOIN store.run_extras AS x ON x.rid = r.rid
         WHERE r.entity = $entity AND r.project = $project AND r.deleted_at IS NULL
         AND r.rid NOT IN (SELECT l.rid FROM store.local_states AS l) AND (
@@ -60,6 +68,7 @@ def find(
             ))
             OR ($metadata_file AND coalesce(x.file, 'not yet') = 'not yet')
             OR ($file_list AND (x.listed_at IS NULL OR x.listed_at < r.synced_at))
+            OR ($artifacts AND (x.artifacts_at IS NULL OR x.artifacts_at < r.synced_at))
         )
         ORDER BY r.rid
         """,
@@ -70,6 +79,7 @@ def find(
             "console": console,
             "metadata_file": metadata_file,
             "file_list": file_list,
+            "artifacts": artifacts,
         },
     )
     return [RunExtras(*row) for row in rows]

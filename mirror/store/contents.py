@@ -1,4 +1,4 @@
-"""Which content is stored, what names it, and what is still to be downloaded of the files of runs.
+"""Which content is stored, what names it, and what is still to be downloaded of the files of runs and artifacts.
 
 Content is stored by digest, whatever names it. A name is a row of `store.content_names`: a kind, its owner and a name.
 Content that nothing names any more is deleted after a grace period (`mirror.store.garbage`).
@@ -12,15 +12,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from mirror.settings.values import ArtifactPattern
 from mirror.store import columns, files, rids
 from mirror.store.blobs import Blobs
 from mirror.store.damage import Damage
-from mirror.store.database import Database
+from mirror.store.database import Database, has
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 
 FILE = "file"
 """The kind of a name that is a file of a run; its owner is the run's rid."""
+
+TABLE = "table"
+"""The kind of a name that is the digest of the file of a W&B Table, or `SOURCE`, and names its Parquet."""
+
+ARTIFACT = "artifact"
+"""The kind of a name that is a file of an artifact version; its owner is the version's aid."""
+
+OF_PIECES = "(n.name GLOB '*.joined-table.json' OR n.name GLOB '*.partitioned-table.json')"
+"""True if name `n` is the file of a W&B Table that consists of others (`mirror.store.table_pieces`)."""
+
+SOURCE = "(n.kind || '/' || n.owner || '/' || n.name)"
+"""What names the Parquet of such a table, the file `n`: equal files in two artifacts name different tables."""
+
+_OWNED = (
+    f"((kind = '{FILE}' AND owner IN (SELECT rid FROM store.run_records)) "
+    f"OR (kind = '{ARTIFACT}' AND owner IN (SELECT aid FROM store.artifact_records)))"
+)
+"""True for a name whose run or artifact is still mirrored."""
 
 CURRENT = (
     "(n.digest IS NOT NULL AND n.size = f.size AND n.md5 IS NOT DISTINCT FROM f.md5 "
@@ -49,12 +68,18 @@ _CONTENT = {"digest": "VARCHAR", "size": "BIGINT", "md5": "VARCHAR", "stored_at"
 class Selection:
     """The files whose content is wanted: of each run those that match a glob, the smallest first, up to some bytes.
 
-    `most_of_run` and `budget`, the bytes of all content in the mirror, are 0 for no limit.
+    Of artifacts, all files of the versions that match a pattern. `most_of_run` and `budget`, the bytes of all content
+    in the mirror, are 0 for no limit.
     """
 
     globs: tuple[str, ...] = ()
     most_of_run: int = 0
     budget: int = 0
+    artifacts: tuple[ArtifactPattern, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Return True if the content of anything is wanted."""
+        return bool(self.globs or self.artifacts)
 
     @property
     def condition(self) -> tuple[str, list[Any]]:
@@ -66,22 +91,28 @@ class Selection:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file of a run whose content is to be downloaded. `stored` is the digest of equal content, if there is some."""
+    """A file whose content is to be downloaded, of a run or of an artifact version.
 
-    rid: int
+    `owner` is the rid or the aid, `holder` the server's id of the run or artifact, and `shown` what people call it in
+    its project. `size` is -1 if it is not known. `stored` is the digest of equal content, if there is some.
+    """
+
+    owner: int
     project: ProjectKey
-    run_id: str
+    holder: str
     name: str
     size: int
     md5: str | None
     updated_at: datetime | None
     attempts: int = 0
     stored: str | None = None
+    kind: str = FILE
+    shown: str = ""
 
     @property
     def path(self) -> str:
         """The file as people write it."""
-        return f"{self.project}/{self.run_id}: {self.name}"
+        return f"{self.project}/{self.shown or self.holder}: {self.name}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +134,7 @@ def wanting(
         SELECT DISTINCT r.rid, r.entity, r.project
         FROM store.run_files AS f JOIN store.run_records AS r ON r.rid = f.rid
         LEFT JOIN store.content_names AS n ON n.kind = '{FILE}' AND n.owner = f.rid AND n.name = f.name
-        WHERE r.deleted_at IS NULL AND {condition} AND {CURRENT} IS NOT TRUE
+        WHERE r.deleted_at IS NULL AND r.storage_id <> '' AND {condition} AND {CURRENT} IS NOT TRUE
         AND (n.next_try_at IS NULL OR n.next_try_at <= ?) ORDER BY r.rid
         """,
         [*params, now],
@@ -127,7 +158,8 @@ def wanted(
         ) AS f
         JOIN store.run_records AS r ON r.rid = f.rid
         LEFT JOIN store.content_names AS n ON n.kind = '{FILE}' AND n.owner = f.rid AND n.name = f.name
-        WHERE r.deleted_at IS NULL AND {CURRENT} IS NOT TRUE AND (n.next_try_at IS NULL OR n.next_try_at <= ?)
+        WHERE r.deleted_at IS NULL AND r.storage_id <> '' AND {CURRENT} IS NOT TRUE
+        AND (n.next_try_at IS NULL OR n.next_try_at <= ?)
         ORDER BY f.rid, f.size, f.name
         """,
         [*more, *params, now],
@@ -158,10 +190,10 @@ def next_try(db: Database) -> datetime | None:
     return found
 
 
-def newest_list(db: Database) -> datetime | None:
-    """When a list of files was last pulled."""
-    found: datetime | None = db.value("SELECT max(listed_at) FROM store.run_extras")
-    return found
+def lists(db: Database) -> tuple[Any, ...]:
+    """What changes when a list of files, a manifest or a list of artifacts was pulled."""
+    of_artifacts = "SELECT max(seen_at), count(entries_of) FROM store.artifact_records"
+    return db.value("SELECT max(listed_at) FROM store.run_extras"), *db.run(of_artifacts)[0]
 
 
 def save(tx: Transaction, blobs: Blobs, held: Sequence[tuple[Wanted, str]], failed: Sequence[Failure]) -> None:
@@ -174,7 +206,7 @@ def save(tx: Transaction, blobs: Blobs, held: Sequence[tuple[Wanted, str]], fail
     present = [(file, digest) for file, digest in held if blobs.has(digest, file.size)]
     now = datetime.now(UTC).replace(tzinfo=None)
     rows = [
-        (FILE, file.rid, file.name, digest, file.size, file.md5, file.updated_at, 0, None, None)
+        (file.kind, file.owner, file.name, digest, file.size, file.md5, file.updated_at, 0, None, None)
         for file, digest in present
     ]
     contents = {digest: (digest, file.size, file.md5, now) for file, digest in present}
@@ -184,10 +216,7 @@ def save(tx: Transaction, blobs: Blobs, held: Sequence[tuple[Wanted, str]], fail
             "WHERE n.kind = m.kind AND n.owner = m.owner AND n.name = m.name"
         )
         # Runs may have been removed from the mirror meanwhile.
-        db.run(
-            "INSERT INTO store.content_names BY NAME SELECT * FROM named "
-            "WHERE owner IN (SELECT rid FROM store.run_records)"
-        )
+        db.run(f"INSERT INTO store.content_names BY NAME SELECT * FROM named WHERE {_OWNED}")
         db.run(
             "INSERT INTO store.contents BY NAME SELECT * FROM found "
             "WHERE digest NOT IN (SELECT digest FROM store.contents)"
@@ -198,8 +227,12 @@ def save(tx: Transaction, blobs: Blobs, held: Sequence[tuple[Wanted, str]], fail
         )
         db.run(
             "UPDATE store.run_files AS f SET size = m.size, md5 = m.md5, updated_at = m.updated_at FROM named AS m "
-            "WHERE f.rid = m.owner AND f.name = m.name AND (f.size <> m.size OR f.md5 IS DISTINCT FROM m.md5 "
-            "OR f.updated_at IS DISTINCT FROM m.updated_at)"
+            f"WHERE m.kind = '{FILE}' AND f.rid = m.owner AND f.name = m.name "
+            "AND (f.size <> m.size OR f.md5 IS DISTINCT FROM m.md5 OR f.updated_at IS DISTINCT FROM m.updated_at)"
+        )
+        db.run(
+            "UPDATE store.artifact_entries AS f SET size = m.size FROM named AS m "
+            f"WHERE m.kind = '{ARTIFACT}' AND f.aid = m.owner AND f.path = m.name AND f.size IS NULL"
         )
     _save_failures(db, failed)
 
@@ -207,7 +240,7 @@ def save(tx: Transaction, blobs: Blobs, held: Sequence[tuple[Wanted, str]], fail
 def _save_failures(db: Database, failed: Sequence[Failure]) -> None:
     """Record failures; content that is held of an earlier version of a file stays named."""
     rows = [
-        (FILE, one.file.rid, one.file.name, None, None, None, None, one.file.attempts + 1, one.next_try_at, one.error)
+        (one.file.kind, one.file.owner, one.file.name, *[None] * 4, one.file.attempts + 1, one.next_try_at, one.error)
         for one in failed
     ]
     if not rows:
@@ -220,13 +253,14 @@ def _save_failures(db: Database, failed: Sequence[Failure]) -> None:
         db.run(
             "INSERT INTO store.content_names BY NAME SELECT * FROM failures AS m WHERE NOT EXISTS ("
             "SELECT 1 FROM store.content_names AS n WHERE n.kind = m.kind AND n.owner = m.owner AND n.name = m.name) "
-            "AND owner IN (SELECT rid FROM store.run_records)"
+            f"AND {_OWNED}"
         )
 
 
 def retry_now(tx: Transaction) -> None:
-    """Have every failed download tried again now."""
-    tx.db.run("UPDATE store.content_names SET next_try_at = NULL WHERE next_try_at IS NOT NULL")
+    """Have every failed download, also of manifests, tried again now."""
+    for table in ("content_names", "artifact_records"):
+        tx.db.run(f"UPDATE store.{table} SET next_try_at = NULL WHERE next_try_at IS NOT NULL")
 
 
 def drop(tx: Transaction, digests: Iterable[str]) -> None:
@@ -236,12 +270,19 @@ def drop(tx: Transaction, digests: Iterable[str]) -> None:
         tx.db.run(f"DELETE FROM store.{table} WHERE digest IN (SELECT unnest(?::VARCHAR[]))", wanted)
 
 
-def forget(tx: Transaction, numbers: Iterable[int]) -> None:
-    """Let go of the content of these runs' files."""
-    tx.db.run(
-        f"DELETE FROM store.content_names WHERE kind = '{FILE}' AND owner IN (SELECT unnest(?::BIGINT[]))",
-        [list(numbers)],
-    )
+def forget(tx: Transaction, numbers: Iterable[int], kind: str = FILE) -> None:
+    """Let go of the content of these runs' files, or of what else has this kind."""
+    owned: list[Any] = [kind, list(numbers)]
+    here = "n.kind = ? AND n.owner IN (SELECT unnest(?::BIGINT[]))"
+    # Numbers of artifacts may be used again, so what they name goes at once.
+    sources = tx.db.run(f"SELECT {SOURCE} FROM store.content_names AS n WHERE {here} AND {OF_PIECES}", owned)
+    if sources:
+        named = [[source for (source,) in sources]]
+        tx.db.run(
+            f"DELETE FROM store.content_names WHERE kind = '{TABLE}' AND name IN (SELECT unnest(?::VARCHAR[]))", named
+        )
+        tx.db.run("DELETE FROM store.converted_tables WHERE source IN (SELECT unnest(?::VARCHAR[]))", named)
+    tx.db.run(f"DELETE FROM store.content_names AS n WHERE {here}", owned)
 
 
 def note_outcome(tx: Transaction, outcome: dict[str, Any]) -> None:
@@ -255,12 +296,9 @@ def named(run: Callable[[str], list[Any]]) -> dict[str, int]:
 
     Empty for a file that an older version published.
     """
-    there = run(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
-        "AND table_name = 'contents'"
-    )
-    sql = f"SELECT digest, size FROM store.contents WHERE digest IN ({NAMED}) ORDER BY digest"
-    return dict(run(sql)) if there else {}
+    if not has(run, "contents"):
+        return {}
+    return dict(run(f"SELECT digest, size FROM store.contents WHERE digest IN ({NAMED}) ORDER BY digest"))
 
 
 def damage(db: Database, blobs: Blobs, project: ProjectKey, *, deep: bool) -> dict[str, Damage]:
@@ -269,16 +307,7 @@ def damage(db: Database, blobs: Blobs, project: ProjectKey, *, deep: bool) -> di
     A content that several files have is named with the first of them.
     """
     sizes = named(db.run)
-    rows = db.run(
-        f"""
-        SELECT n.digest, min(r.run_id || ': ' || n.name), count(*)
-        FROM store.content_names AS n JOIN store.run_records AS r ON r.rid = n.owner
-        WHERE n.kind = '{FILE}' AND n.digest IS NOT NULL AND r.entity = ? AND r.project = ? GROUP BY ALL ORDER BY 2
-        """
-        if sizes
-        else "SELECT NULL, NULL, NULL WHERE ? = ? AND false",
-        [project.entity, project.project],
-    )
+    rows = _named_by(db, project) if sizes else []
     broken: dict[str, Damage] = {}
     for digest, first, count in rows:
         path, size = blobs.path(digest), sizes.get(digest, -1)
@@ -288,6 +317,38 @@ def damage(db: Database, blobs: Blobs, project: ProjectKey, *, deep: bool) -> di
             expected = f"the {size:,} bytes of {project}/{first}{more}"
             broken[digest] = Damage(None, "file", problem, expected, f"{path} is lost or damaged")
     return broken
+
+
+def _named_by(db: Database, project: ProjectKey) -> list[tuple[str, str, int]]:
+    """Each content that files of a project name: its digest, the first of these files, and their number."""
+    of_artifacts = f"""
+        UNION ALL
+        SELECT n.digest, a.collection || ':v' || a.version_number || ': ' || n.name,
+               CASE WHEN {OF_PIECES} THEN {SOURCE} END
+        FROM store.content_names AS n JOIN store.artifact_records AS a ON a.aid = n.owner
+        WHERE n.kind = '{ARTIFACT}' AND a.entity = $entity AND a.project = $project
+    """
+    # The published file of an older version has no artifacts.
+    there = has(db.run, "artifact_records")
+    return db.run(
+        f"""
+        WITH named AS (
+            SELECT n.digest, r.run_id || ': ' || n.name AS file, CASE WHEN {OF_PIECES} THEN {SOURCE} END AS source
+            FROM store.content_names AS n JOIN store.run_records AS r ON r.rid = n.owner
+            WHERE n.kind = '{FILE}' AND r.entity = $entity AND r.project = $project
+            {of_artifacts if there else ""}
+        )
+        SELECT digest, min(file), count(*) FROM (
+            SELECT digest, file FROM named UNION ALL
+            SELECT p.digest, named.file || ' as Parquet' FROM named
+            JOIN store.content_names AS p ON p.kind = '{TABLE}' AND p.name = named.digest
+            UNION ALL
+            SELECT p.digest, named.file || ' as Parquet' FROM named
+            JOIN store.content_names AS p ON p.kind = '{TABLE}' AND p.name = named.source
+        ) WHERE digest IS NOT NULL GROUP BY ALL ORDER BY 2
+        """,
+        {"entity": project.entity, "project": project.project},
+    )
 
 
 def mend(tx: Transaction, blobs: Blobs, project: ProjectKey) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,8 +18,8 @@ _EXPORTED = {"rid": "BIGINT", "exported_to": "BIGINT"}
 _HERE = "WHERE entity = ? AND project = ?"
 
 
-def keep_runs(tx: Transaction, run_facts: Mapping[int, RunFacts]) -> None:
-    """Replace the facts of these runs, given by `rid`."""
+def keep_runs(tx: Transaction, run_facts: Mapping[int, RunFacts], known: Collection[int]) -> None:
+    """Replace the facts of these runs, given by `rid`; none are stored of those that are not `known`."""
     if not run_facts:
         return
     rows = [
@@ -31,8 +31,9 @@ def keep_runs(tx: Transaction, run_facts: Mapping[int, RunFacts]) -> None:
         )
         for rid, facts in run_facts.items()
     ]
-    condition, params = rids.among(run_facts)
-    tx.db.run(f"DELETE FROM store.run_facts WHERE {condition}", params)
+    if known:
+        condition, params = rids.among(known)
+        tx.db.run(f"DELETE FROM store.run_facts WHERE {condition}", params)
     with tx.db.table("new_facts", columns.table(_SHAPE, rows)):
         tx.db.run("INSERT INTO store.run_facts BY NAME SELECT * FROM new_facts")
 
@@ -40,7 +41,7 @@ def keep_runs(tx: Transaction, run_facts: Mapping[int, RunFacts]) -> None:
 def keep_runs_by_id(tx: Transaction, project: ProjectKey, run_facts: Mapping[str, RunFacts]) -> None:
     """Like `keep_runs`, with the runs given by id. Runs that are not mirrored are left out."""
     numbers = rids.find(tx.db, project, run_facts)
-    keep_runs(tx, {rid: run_facts[run_id] for run_id, rid in numbers.items()})
+    keep_runs(tx, {rid: run_facts[run_id] for run_id, rid in numbers.items()}, numbers.values())
 
 
 def runs_without(db: Database, project: ProjectKey) -> list[str]:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from mirror.store import contents, local, projects, rids, staging, wide, wide_names
+from mirror.store import (
+    artifacts,
+    contents,
+    listings,
+    local,
+    projects,
+    reports,
+    rids,
+    staging,
+    sweeps,
+    table_views,
+    wide,
+    wide_names,
+)
 from mirror.store.database import Database
 from mirror.store.names import folded, identifier
 from mirror.store.records import ProjectKey
@@ -47,10 +60,15 @@ def project(tx: Transaction, key: ProjectKey) -> None:
         return
     here = [key.entity, key.project]
     contents.forget(tx, [rid for (rid,) in db.run(f"SELECT rid FROM store.run_records WHERE {_HERE}", here)])
+    aids = [aid for (aid,) in db.run(f"SELECT aid FROM store.artifact_records WHERE {_HERE}", here)]
+    contents.forget(tx, aids, contents.ARTIFACT)
+    artifacts.forget(tx, key)
     for table in _OF_RUNS:
         db.run(f"DELETE FROM store.{table} WHERE rid IN (SELECT rid FROM store.run_records WHERE {_HERE})", here)
     for table in ("system_values", "change_records", "local_files", "run_records"):
         db.run(f"DELETE FROM store.{table} WHERE {_HERE}", here)
+    for beside in (sweeps, reports, listings):
+        beside.forget(db, key)
     now = datetime.now(UTC).replace(tzinfo=None)
     db.run(f"UPDATE store.segments SET retired_at = ? WHERE {_HERE} AND retired_at IS NULL", [now, *here])
     _drop_relation(db, key, number)
@@ -68,5 +86,6 @@ def _drop_relation(db: Database, key: ProjectKey, number: int) -> None:
     if db.run("SELECT 1 FROM duckdb_views() WHERE schema_name = 'main' AND view_name = ?", [name]):
         db.run(f"DROP VIEW main.{identifier(name)}")
     wide.forget(db, number)
+    table_views.forget(db, number)
     noted = [f"name of store.wide_{number}", f"{wide.FAULT}{number}"]
     db.run("DELETE FROM store.meta WHERE key IN (SELECT unnest(?::VARCHAR[]))", [noted])

@@ -6,9 +6,25 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from mirror.store import tables
 from mirror.store.blobs import Blobs
-from mirror.store.contents import FILE, NAMED
+from mirror.store.contents import ARTIFACT, FILE, NAMED, OF_PIECES, SOURCE, TABLE
 from mirror.store.database import Database
+
+_LISTED = f"""
+    CASE n.kind
+        WHEN '{FILE}' THEN n.owner IN (SELECT rid FROM store.run_records WHERE deleted_at IS NOT NULL)
+            OR EXISTS (SELECT 1 FROM store.run_files AS f WHERE f.rid = n.owner AND f.name = n.name)
+        WHEN '{ARTIFACT}' THEN n.owner IN (SELECT aid FROM store.artifact_records WHERE entries_of IS NULL)
+            OR EXISTS (SELECT 1 FROM store.artifact_entries AS e WHERE e.aid = n.owner AND e.path = n.name)
+        ELSE true
+    END
+"""
+"""True if the run's list or the artifact's manifest still has what name `n` is of.
+
+Lists of runs and manifests of artifacts that were deleted on the server stay. A manifest that is to be pulled again may
+have the file.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,13 +51,8 @@ def note_unnamed(db: Database) -> bool:
     if not db.value("SELECT count(*) FROM store.contents") and not db.value("SELECT count(*) FROM store.content_names"):
         return False
     with db.transaction():
-        gone = db.value(
-            f"""
-            DELETE FROM store.content_names AS n WHERE n.kind = '{FILE}'
-            AND NOT EXISTS (SELECT 1 FROM store.run_files AS f WHERE f.rid = n.owner AND f.name = n.name)
-            AND n.owner NOT IN (SELECT rid FROM store.run_records WHERE deleted_at IS NOT NULL)
-            """
-        )
+        gone = db.value(f"DELETE FROM store.content_names AS n WHERE NOT {_LISTED}")
+        gone += tables.forget_unnamed(db)
         now = datetime.now(UTC).replace(tzinfo=None)
         unnamed = db.value(
             f"UPDATE store.contents SET unnamed_at = ? WHERE unnamed_at IS NULL AND digest NOT IN ({NAMED})", [now]
@@ -74,15 +85,19 @@ def garbage(db: Database, blobs: Blobs, grace: timedelta) -> Garbage:
     now = datetime.now(UTC).replace(tzinfo=None)
     deleted, deleted_bytes, kept, kept_bytes = db.run(
         f"""
+        WITH named AS (
+            SELECT n.digest, CASE WHEN {OF_PIECES} THEN {SOURCE} END AS source FROM store.content_names AS n
+            WHERE n.digest IS NOT NULL AND n.kind <> '{TABLE}' AND {_LISTED}
+        )
         SELECT count(*) FILTER (old), coalesce(sum(size) FILTER (old), 0)::BIGINT,
                count(*) FILTER (NOT old), coalesce(sum(size) FILTER (NOT old), 0)::BIGINT
         FROM (
             SELECT size, coalesce(unnamed_at, ?) <= ? AS old FROM store.contents
             WHERE digest NOT IN (
-                SELECT n.digest FROM store.content_names AS n WHERE n.digest IS NOT NULL AND (
-                    n.kind <> '{FILE}' OR n.owner IN (SELECT rid FROM store.run_records WHERE deleted_at IS NOT NULL)
-                    OR EXISTS (SELECT 1 FROM store.run_files AS f WHERE f.rid = n.owner AND f.name = n.name)
-                )
+                SELECT digest FROM named UNION ALL
+                SELECT p.digest FROM store.content_names AS p
+                WHERE p.kind = '{TABLE}' AND p.digest IS NOT NULL
+                AND p.name IN (SELECT unnest([digest, source]) FROM named)
             )
         )
         """,

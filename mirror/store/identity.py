@@ -15,7 +15,7 @@ import duckdb
 
 from mirror.errors import StoreBusy, StoreError
 from mirror.store import files
-from mirror.store.database import Database, opening_error
+from mirror.store.database import Database, has, opening_error
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ class Identity:
 
 def of(run: Callable[[str], list[Any]]) -> Identity | None:
     """The identity of a database, read with `run`, which runs one statement. None if it has no tables of a mirror."""
-    if not run(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
-        "AND table_name = 'migrations'"
-    ):
+    if not has(run, "migrations"):
         return None
     born = run("SELECT applied_at FROM store.migrations WHERE number = 1")
     if not born:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -11,8 +11,21 @@ from mirror.errors import StoreBusy, StoreDamaged, StoreError
 from mirror.settings.home import Home
 from mirror.store import migrations
 from mirror.store.database import MEMORY_LIMIT, opening_error, reason, scan
-from mirror.store.identity import Identity, check_may_replace, look, of
+from mirror.store.identity import Identity, check_may_replace, of
 from mirror.store.names import literal
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What is wrong with the two databases of a home; None for a file with which nothing is wrong.
+
+    `state` is why the next command could not open or publish the state. If another process has it open, only that
+    process can check it: then `busy` says so, and `state` is None.
+    """
+
+    state: str | None = None
+    published: str | None = None
+    busy: StoreBusy | None = None
 
 
 def check(path: Path) -> Identity | None:
@@ -21,14 +34,56 @@ def check(path: Path) -> Identity | None:
     Raises StoreBusy if another process has it open for writing, StoreDamaged, or StoreError if it cannot be read for
     another reason or was written by a newer program.
     """
+    with duckdb.connect() as connection:
+        return _check(connection, path)
+
+
+def problems(home: Home, *, state: bool = True) -> Problems:
+    """Read both databases of a home completely, or the published one alone."""
+    identity, damage = None, None
+    connection = duckdb.connect()
     try:
-        with duckdb.connect() as connection:
-            connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}").fetchall()
-            connection.execute(f"ATTACH {literal(path)} AS checked (READ_ONLY)").fetchall()
-            connection.execute("USE checked").fetchall()
-            scan(connection, "checked")
-            newest = connection.execute("SELECT max(number) FROM store.migrations").fetchall()[0][0] or 0
-            identity = of(lambda sql: connection.execute(sql).fetchall())
+        if home.published.exists():
+            try:
+                identity = _check(connection, home.published)
+            except StoreError as error:
+                damage = str(error)
+                # An instance that met damage may accept no further statement.
+                connection.close()
+                connection = duckdb.connect()
+        try:
+            return Problems(_of_state(connection, home, identity) if state else None, damage)
+        except StoreBusy as error:
+            return Problems(None, damage, error)
+    finally:
+        connection.close()
+
+
+def _of_state(connection: duckdb.DuckDBPyConnection, home: Home, published: Identity | None) -> str | None:
+    """Return what is wrong with the state; `published` is the identity of the published file. Raises StoreBusy."""
+    if not home.state.exists():
+        return f"{home.state} is missing" if home.published.exists() else None
+    try:
+        identity = _check(connection, home.state)
+        if identity is not None and published is not None:
+            check_may_replace(home.state, identity, home.published, published)
+    except StoreBusy:
+        raise
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> Identity | None:
+    try:
+        connection.execute(f"SET memory_limit = {literal(MEMORY_LIMIT)}").fetchall()
+        connection.execute(f"ATTACH {literal(path)} AS checked (READ_ONLY)").fetchall()
+        connection.execute("USE checked").fetchall()
+        scan(connection, "checked")
+        newest = connection.execute("SELECT max(number) FROM store.migrations").fetchall()[0][0] or 0
+        identity = of(lambda sql: connection.execute(sql).fetchall())
+        connection.execute("USE memory").fetchall()
+        connection.execute("DETACH checked").fetchall()
     except duckdb.CatalogException as error:
         raise StoreDamaged(f"{path} holds no mirror", reason(error)) from error
     except (duckdb.Error, OSError) as error:
@@ -36,23 +91,3 @@ def check(path: Path) -> Identity | None:
     if newest > migrations.latest():
         raise migrations.newer(path, newest)
     return identity
-
-
-def problem(home: Home) -> str | None:
-    """Why the next command could not open or publish the state; None if it can.
-
-    Raises StoreBusy if another process has the state open, since then only that process can check it.
-    """
-    is_published = home.published.exists()
-    if not home.state.exists():
-        return f"{home.state} is missing" if is_published else None
-    try:
-        identity = check(home.state)
-        if is_published and identity is not None:
-            with suppress(StoreDamaged):
-                check_may_replace(home.state, identity, home.published, look(home.published))
-    except StoreBusy:
-        raise
-    except StoreError as error:
-        return str(error)
-    return None

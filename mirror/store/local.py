@@ -44,6 +44,7 @@ EXTRAS = (
     "run_files",
     "run_facts",
     "run_exports",
+    "artifact_uses",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,19 +22,23 @@ Texts = dict[int, tuple[str | None, str | None]]
 _NOTHING = (None, None)
 
 
-def fill(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records with host and commit from the run's file where the server returned none."""
-    bare = [numbers[record.run_id] for record in records if not (record.host and record.git_commit)]
-    held = _held(db, bare)
+def fill(db: Database, known: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records with host and commit from the run's file where the server returned none; `known` has the rids."""
+    bare = {
+        record.run_id: known[record.run_id]
+        for record in records
+        if not (record.host and record.git_commit) and record.run_id in known
+    }
+    held = _held(db, bare.values())
     return [
-        _filled(record, file) if (file := held.get(numbers[record.run_id], _NOTHING)[1]) else record
+        _filled(record, file) if (file := held.get(bare.get(record.run_id, -1), _NOTHING)[1]) else record
         for record in records
     ]
 
 
-def keep_info(tx: Transaction, infos: Mapping[int, dict[str, Any]]) -> None:
-    """Store what the server's fields say about these runs, where it differs from what is stored."""
-    held = _held(tx.db, infos)
+def keep_info(tx: Transaction, infos: Mapping[int, dict[str, Any]], known: Container[int]) -> None:
+    """Store what the server's fields say about these runs, where it differs from what is stored of the known ones."""
+    held = _held(tx.db, [rid for rid in infos if rid in known])
     texts = {rid: dumps(info) if info else None for rid, info in infos.items()}
     _write(
         tx,
@@ -83,7 +87,9 @@ def _put_nodes(tx: Transaction, project: ProjectKey, nodes: Mapping[str, dict[st
 
 
 def _held(db: Database, numbers: Iterable[int]) -> Texts:
-    condition, params = rids.among(numbers)
+    if not (wanted := list(numbers)):
+        return {}
+    condition, params = rids.among(wanted)
     rows = db.run(f"SELECT rid, info, file FROM store.metadata_documents WHERE {condition}", params)
     return {rid: (info, file) for rid, info, file in rows}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from mirror.store import listings
 from mirror.store.database import Database
 from mirror.store.records import ProjectCursor, ProjectKey, ProjectStatus
 from mirror.store.transaction import Transaction
@@ -56,6 +57,12 @@ def set_cursor(tx: Transaction, project: ProjectKey, cursor: ProjectCursor) -> N
         f"SET covered_to = ?, reconciled_at = ?, unexplained_runs = ?, filters = ?, history = ? {_HERE}",
         [*values, project.entity, project.project],
     )
+
+
+def pull_again(tx: Transaction, project: ProjectKey) -> None:
+    """Have the next pass list everything of the project: its runs, its sweeps and its reports."""
+    set_cursor(tx, project, ProjectCursor())
+    listings.forget(tx.db, project)
 
 
 def record_attempt(tx: Transaction, project: ProjectKey, at: datetime) -> None:

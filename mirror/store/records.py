@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -141,7 +141,8 @@ class RunExtras:
     `server_events` and `server_log_lines` are the counts in the run's record; `events` and `log_lines` are what these
     counts were when each part was last pulled, None for never. The console continues after `log_cursor`, at line
     `log_from`; `log_live` is True if the run was live then. `file` is None until the metadata file was asked for, then
-    "taken", "none" or "not yet". `listed_at` is when the list of files was last pulled.
+    "taken", "none" or "not yet". `listed_at` is when the list of files was last pulled, `artifacts_at`
+    when what the run used and logged was.
     """
 
     rid: int
@@ -158,6 +159,7 @@ class RunExtras:
     attempts: int = 0
     next_try_at: datetime | None = None
     listed_at: datetime | None = None
+    artifacts_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,76 @@ class ProjectStatus:
     last_success_at: datetime | None
     last_error: str | None
     set_aside: int
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep. `facts` is what the server returned, as JSON text; of a sweep that it lacks, only the id is known."""
+
+    sweep_id: str
+    facts: str
+    name: str | None = None
+    state: str | None = None
+    method: str | None = None
+    description: str | None = None
+    config: str | None = None
+    config_yaml: str | None = None
+    metric: str | None = None
+    goal: str | None = None
+    best_loss: float | None = None
+    runs_expected: int | None = None
+    prior_runs: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    url: str | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ProjectListing:
+    """When a list of a project was pulled, the server's count if the list did not explain it, and failures since."""
+
+    listed_at: datetime | None = None
+    total: int | None = None
+    attempts: int = 0
+    next_try_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class OpenSweeps:
+    """How a project's sweeps were listed, how many there are, and the facts of those that may get runs, by id."""
+
+    listing: ProjectListing = field(default_factory=ProjectListing)
+    count: int = 0
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ViewRecord:
+    """A report or another saved view. `facts` is what the server returned except the spec, as JSON text."""
+
+    view_id: str
+    view_type: str
+    name: str | None
+    title: str | None
+    description: str | None
+    author: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    spec: str | None
+    url: str | None
+    facts: str
+    asked_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class KnownView:
+    """What is stored of a saved view: its facts, and the server's time when its spec was requested."""
+
+    facts: str
+    asked_at: datetime | None
+    deleted: bool
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirror import nested
 from mirror.addresses import project_page
@@ -17,6 +17,9 @@ from mirror.store.records import KnownRun, ProjectKey, RunRecord
 from mirror.store.shapes import ShapedLeaves, rows_of
 from mirror.store.transaction import Transaction
 from mirror.wandb_json import dumps
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _COLUMNS = {
     "rid": "BIGINT",
@@ -46,6 +49,8 @@ _CHANGE = {
     "seen_at": "TIMESTAMP",
     **dict.fromkeys(("field", "old", "new"), "VARCHAR"),
 }
+
+_SUMS = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls", "integers"))
 
 _NEVER = datetime(1970, 1, 1)
 
@@ -86,34 +91,36 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
         "SELECT coalesce(max(rid), 0) + 1, coalesce(max(revision), 0) + 1 FROM store.run_records"
     )[0]
     known = list(numbers.values())
+    records = metadata.fill(db, numbers, _with_former(db, numbers, records))
     for record in records:
         if record.run_id not in numbers:
             numbers[record.run_id] = next_rid
             next_rid += 1
-    records = metadata.fill(db, numbers, _with_former(db, numbers, records))
     leaves = ShapedLeaves()
     of_records = [numbers[record.run_id] for record in records]
     leaves.add("config", of_records, [record.config for record in records])
     leaves.add("summary", of_records, [record.summary for record in records])
     rows = [_row(numbers[record.run_id], record, now, revision) for record in records]
     tags = [(numbers[r.run_id], position, tag) for r in records for position, tag in enumerate(r.tags)]
+    counts = leaves.counts()
     condition, params = rids.among(known)
     with (
         db.table("new_runs", columns.table(_COLUMNS, rows)),
         db.table("new_tags", columns.table({"rid": "BIGINT", "position": "BIGINT", "tag": "VARCHAR"}, tags)),
         db.table("new_leaves", leaves.table()),
-        db.table("new_counts", leaves.counts()),
+        db.table("new_counts", counts),
     ):
         if known:
             shape_of_leaf = "rid, doc, key, kind, number, text, element"
             old = db.arrow(f"SELECT {shape_of_leaf} FROM store.leaves WHERE {shown()} AND {condition}", params)
             with db.table("old_leaves", old):
                 _record_changes(tx, project, known, rows, now)
-                _count_keys(tx, number, "SELECT * FROM new_counts", _uncounted("old_leaves"))
+                changed = _sums(db, "SELECT * FROM new_counts", _uncounted("old_leaves"))
+                _count_keys(tx, number, changed)
             for table in _NEW_ROWS:
                 db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
         else:
-            _count_keys(tx, number, "SELECT * FROM new_counts")
+            _count_keys(tx, number, counts)
         for table, rows_to_add in _NEW_ROWS.items():
             added = rows_of(rows_to_add) if table == "leaves" else rows_to_add
             db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM {added}")
@@ -122,22 +129,24 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
             with db.table("fresh", columns.table(shape, fresh)):
                 db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
-    metadata.keep_info(tx, {numbers[record.run_id]: record.info for record in records if record.info is not None})
-    facts.keep_runs(tx, {numbers[record.run_id]: record.facts for record in records if record.facts is not None})
+    infos = {numbers[record.run_id]: record.info for record in records if record.info is not None}
+    metadata.keep_info(tx, infos, set(known))
+    of_runs = {numbers[record.run_id]: record.facts for record in records if record.facts is not None}
+    facts.keep_runs(tx, of_runs, [rid for rid in known if rid in of_runs])
 
 
-def _with_former(db: Database, numbers: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
+def _with_former(db: Database, known: Mapping[str, int], records: Sequence[RunRecord]) -> list[RunRecord]:
     """The records, with the mirrored values of fields that could not be read."""
-    flawed = [record for record in records if record.unread]
+    flawed = [record for record in records if record.unread and record.run_id in known]
     if not flawed:
         return list(records)
-    condition, params = rids.among(numbers[record.run_id] for record in flawed)
+    condition, params = rids.among(known[record.run_id] for record in flawed)
     former = {
         row["rid"]: row for row in db.arrow(f"SELECT * FROM store.run_records WHERE {condition}", params).to_pylist()
     }
     return [
-        replace(record, **_former(record, former[numbers[record.run_id]]))
-        if record.unread and numbers[record.run_id] in former
+        replace(record, **_former(record, former[known[record.run_id]]))
+        if record.unread and known.get(record.run_id) in former
         else record
         for record in records
     ]
@@ -242,21 +251,24 @@ def _uncounted(table: str) -> str:
     )
 
 
-def _count_keys(tx: Transaction, project_number: int, *sources: str) -> None:
-    """Add what these queries return to the counts of leaf keys."""
-    db = tx.db
+def _sums(db: Database, *sources: str) -> pa.Table:
+    """Return the sums of what these queries return, without keys of which nothing changes."""
     counted = " UNION ALL ".join(sources)
-    sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in ("runs", "numbers", "bools", "nulls", "integers"))
-    moved = db.arrow(
-        f"SELECT doc, key, {sums} FROM ({counted}) GROUP BY doc, key "
+    return db.arrow(
+        f"SELECT doc, key, {_SUMS} FROM ({counted}) GROUP BY doc, key "
         "HAVING sum(runs) <> 0 OR sum(numbers) <> 0 OR sum(bools) <> 0 OR sum(nulls) <> 0 OR sum(integers) <> 0"
     )
-    if not moved.num_rows:
+
+
+def _count_keys(tx: Transaction, project_number: int, changes: pa.Table) -> None:
+    """Add these to the counts of leaf keys."""
+    if not changes.num_rows:
         return
+    db = tx.db
     same = "k.project_number = ? AND k.doc = m.doc AND k.key = m.key"
-    with db.table("moved", moved):
+    with db.table("moved", changes):
         totals = db.arrow(
-            f"SELECT doc, key, {sums} FROM (SELECT * FROM moved UNION ALL "
+            f"SELECT doc, key, {_SUMS} FROM (SELECT * FROM moved UNION ALL "
             f"SELECT k.* EXCLUDE (project_number) FROM store.leaf_keys AS k JOIN moved AS m ON {same}) "
             "GROUP BY doc, key HAVING sum(runs) > 0 ORDER BY doc, key",
             [project_number],
@@ -280,6 +292,12 @@ def set_app_url(tx: Transaction, project: ProjectKey, app_url: str) -> None:
         "WHERE entity = ? AND project = ? AND contains(url, '/runs/') AND NOT starts_with(url, ? || '/runs/')",
         [page, project.entity, project.project, page],
     )
+    for table, kind in (("sweep_records", "sweeps"), ("view_records", "reports")):
+        tx.db.run(
+            f"UPDATE store.{table} SET url = ? || regexp_extract(url, '/{kind}/[^/]*$') "
+            f"WHERE entity = ? AND project = ? AND contains(url, '/{kind}/') AND NOT starts_with(url, ? || '/{kind}/')",
+            [page, project.entity, project.project, page],
+        )
     tx.db.app_urls[project] = app_url
 
 
@@ -306,7 +324,7 @@ def uncount(tx: Transaction, project_number: int, rid: int) -> None:
     shape = "rid, doc, key, kind, number, text, element"
     leaves = tx.db.arrow(f"SELECT {shape} FROM store.leaves WHERE {shown()} AND rid = ?", [rid])
     with tx.db.table("old_leaves", leaves):
-        _count_keys(tx, project_number, _uncounted("old_leaves"))
+        _count_keys(tx, project_number, _sums(tx.db, _uncounted("old_leaves")))
 
 
 def _text(value: Any) -> str | None:

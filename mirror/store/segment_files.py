@@ -15,7 +15,7 @@ from typing import Any
 
 from mirror.errors import StoreError
 from mirror.store import columns, files
-from mirror.store.database import Database
+from mirror.store.database import Database, has
 from mirror.store.names import literal, pattern
 from mirror.store.records import ProjectKey
 
@@ -177,10 +177,7 @@ def digests(run: Callable[[str], list[Any]]) -> dict[str, str]:
 
     Segments written before digests were recorded are missing. Empty for a file that an older version published.
     """
-    if not run(
-        "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = 'store' "
-        "AND table_name = 'segments' AND column_name = 'digest'"
-    ):
+    if not has(run, "segments", "digest"):
         return {}
     return dict(run("SELECT path, digest FROM store.segments WHERE digest IS NOT NULL"))
 

@@ -30,6 +30,7 @@ from mirror.store import (
     segment_files,
     segments,
     sorting,
+    table_views,
     wide,
     wide_marks,
 )
@@ -182,7 +183,7 @@ class Store:
             digests.fill(self._db, self.home.history)
             if time.monotonic() - self._unnamed_noted > UNNAMED_INTERVAL:
                 self._unnamed_noted = time.monotonic()
-                changed |= garbage.note_unnamed(self._db)
+                changed |= self._note_unnamed()
             self._changed |= changed
             return changed
 
@@ -191,12 +192,18 @@ class Store:
         with self._lock, self._guarded():
             if dry_run:
                 return garbage.garbage(self._db, self.blobs, grace)
-            self._changed |= garbage.note_unnamed(self._db)
+            self._changed |= self._note_unnamed()
             self.publish()
             deleted = garbage.delete_unnamed(self._db, self.blobs, grace)
             self._changed |= deleted.deleted > 0
             found = garbage.added(deleted, garbage.delete_leftovers(self._db, self.blobs, grace))
             return garbage.added(found, garbage.kept(self._db))
+
+    def _note_unnamed(self) -> bool:
+        changed = garbage.note_unnamed(self._db)
+        if changed:
+            self._outdated |= table_views.outdated(self._db)
+        return changed
 
     def publish(self) -> Published | None:
         """Publish everything that is committed. Returns None if it is published already.
@@ -244,6 +251,7 @@ class Store:
                 self._reopen()
                 wide.leave_out(self._db, broken.project, str(broken))
             else:
+                table_views.refresh(self._db, sorted(refreshed, key=str))
                 with self._db.transaction():
                     wide_marks.done(self._db, refreshed, self._skipped_wide)
                 self._outdated.clear()
@@ -277,7 +285,7 @@ class Store:
                 recreated = opening.recreate_views(self._db, self.home)
                 opening.delete_leftovers(self._db, self.home)
                 shutil.rmtree(self.spool, ignore_errors=True)
-                self._outdated.update(wide_marks.outdated(self._db))
+                self._outdated.update(wide_marks.outdated(self._db), table_views.outdated(self._db))
             except BaseException:
                 self.close()
                 raise

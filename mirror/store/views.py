@@ -22,30 +22,40 @@ FROM read_parquet([{paths}], {options}) AS p
 _HIVE = "hive_partitioning = true, hive_types_autocast = false"
 _PLAIN = "hive_partitioning = false"
 
+_QUALIFIED = re.compile(r"\b(?:main|store)\.\w+")
+
 _NULL_NAMES = re.compile(r"=(null|__hive_default_partition__)(/|$)", re.IGNORECASE)
 """Project folders that some DuckDB versions read as NULL; `segment_files.partition` does not create such names."""
 
 
 def recreate(db: Database, history_folder: Path) -> bool:
-    """Recreate the views whose text has changed. Returns True if there are any.
+    """Recreate the views whose text has changed, and note where contents are. Returns True if anything changed.
 
     Call it within a transaction whenever segments changed, and after each migration.
     """
-    blobs = literal(f"{history_folder.with_name('blobs')}/")
-    texts = {name: text.replace("{blobs}", blobs) for name, text in sqlfiles.read("views").items()}
-    texts["history"] = history(db, history_folder)
+    moved = _note_blobs(db, f"{history_folder.with_name('blobs')}/")
+    texts = {**sqlfiles.read("views"), "history": history(db, history_folder)}
     wanted = {name: _digest(text + repr(comments.RELATIONS.get(name))) for name, text in texts.items()}
     kept = db.run("SELECT value FROM store.meta WHERE key = 'views'")
     made = json.loads(kept[0][0]) if kept and kept[0][0].startswith("{") else {}
     changed = {name for name, digest in wanted.items() if made.get(name) != digest}
     if not changed:
-        return False
+        return moved
     recreated = _in_order(texts, changed)
     for name in recreated:
         db.run(texts[name])
     comments.apply(db, recreated)
     db.run("DELETE FROM store.meta WHERE key = 'views'")
     db.run("INSERT INTO store.meta VALUES ('views', ?)", [json.dumps(wanted)])
+    return True
+
+
+def _note_blobs(db: Database, folder: str) -> bool:
+    """Note the folder of contents, which views put before their paths. Returns True if it was another one."""
+    if db.run("SELECT value FROM store.meta WHERE key = 'blobs'") == [(folder,)]:
+        return False
+    db.run("DELETE FROM store.meta WHERE key = 'blobs'")
+    db.run("INSERT INTO store.meta VALUES ('blobs', ?)", [folder])
     return True
 
 
@@ -59,9 +69,9 @@ def _in_order(texts: Mapping[str, str], changed: Collection[str]) -> list[str]:
     Segments come and go all the time, and change nothing for the readers of the view that lists them.
     """
     made = {name: re.search(r"VIEW (\w+\.\w+) AS", text) for name, text in texts.items()}
-    views = {name: matched[1] for name, matched in made.items() if matched}
+    views = {matched[1]: name for name, matched in made.items() if matched}
     reads = {
-        name: {other for other, view in views.items() if other != name and re.search(rf"\b{view}\b", text)}
+        name: {views[named] for named in _QUALIFIED.findall(text) if named in views} - {name}
         for name, text in texts.items()
     }
     found: dict[str, None] = {}

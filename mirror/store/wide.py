@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mirror.store import comments, wide_names
+from mirror.store import comments, kernels, wide_names
 from mirror.store import projects as known_projects
 from mirror.store.database import Database, disk_full, is_damage, must_reopen, reason
 from mirror.store.leaves import shown
@@ -159,7 +159,7 @@ def _note_fault(db: Database, number: int, fault: str | None) -> None:
 
 def _refresh(db: Database, project: ProjectKey, number: int, names: Names, shared: Sequence[Any]) -> None:
     table = f"store.wide_{number}"
-    present = _exists(db, f"wide_{number}")
+    present = bool(db.run("SELECT 1 FROM store.meta WHERE key = ?", [table]))
     before = _columns(db, number)
     columns = _choose(db, number, before)
     stale = _stale(db, project, table if present else None)
@@ -209,16 +209,6 @@ def differing(db: Database, project: ProjectKey) -> list[str]:
             )
         found.update(rid for (rid,) in rows)
     return sorted(runs[rid] for rid in found)
-
-
-def _exists(db: Database, table: str) -> bool:
-    return bool(
-        db.run(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "
-            "AND table_name = ?",
-            [table],
-        )
-    )
 
 
 def _columns(db: Database, number: int) -> list[_Column]:
@@ -340,7 +330,6 @@ def _fill(db: Database, table: str, columns: Sequence[_Column], rids: Sequence[i
 def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.Table:
     """The wide rows of these runs, built column by column: all leaves of a column are put into their rows at once."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from mirror.store import columns as arrow
 
@@ -362,7 +351,7 @@ def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.T
             "SELECT rid, revision FROM store.run_records WHERE rid IN (SELECT unnest(?::BIGINT[])) ORDER BY rid",
             [list(rids)],
         ).combine_chunks()
-    tally: Any = pc.value_counts(leaves["position"])
+    tally: Any = kernels.call("value_counts", leaves["position"])
     counts = {entry["values"]: entry["counts"] for entry in tally.to_pylist()}
     arrays: list[Any] = [revisions["rid"], revisions["revision"]]
     start = 0
@@ -370,9 +359,9 @@ def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.T
         count = counts.get(position, 0)
         of_column = leaves.slice(start, count)
         start += count
-        at = pc.index_in(revisions["rid"], value_set=of_column["rid"])
+        at = kernels.index_in(revisions["rid"], of_column["rid"])
         values: Any = of_column[{"BIGINT": "whole", "DOUBLE": "number"}.get(column.type, "text")]
         if column.type == "BOOLEAN":
-            values = pc.equal(values, pa.scalar("true"))
-        arrays.append(values.take(at))
+            values = kernels.call("equal", values, pa.scalar("true"))
+        arrays.append(kernels.call("take", values, at))
     return pa.table(arrays, names=["rid", "revision", *(column.name for column in columns)])

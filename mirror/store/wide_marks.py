@@ -46,8 +46,8 @@ def outdated(db: Database) -> set[ProjectKey]:
         return set(known)
     marks = db.run("SELECT key FROM store.meta WHERE starts_with(key, ?)", [_MARK])
     missing = db.run(
-        "SELECT entity, project FROM store.project_records WHERE 'wide_' || number NOT IN (SELECT table_name "
-        "FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store')"
+        "SELECT entity, project FROM store.project_records WHERE 'store.wide_' || number NOT IN "
+        "(SELECT key FROM store.meta)"
     )
     marked = {ProjectKey(*key.removeprefix(_MARK).split("/", 1)) for (key,) in marks}
     return (marked | {ProjectKey(*row) for row in missing}) & set(known)

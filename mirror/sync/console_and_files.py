@@ -1,4 +1,4 @@
-"""Pulls system metrics, console, metadata file and list of files of runs, if the config selects them."""
+"""Pulls system metrics, console, metadata file and lists of files and artifacts of runs, if the config selects them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from mirror.errors import AuthError, CommError
 from mirror.protocol import LIVE_STATES
-from mirror.remote import console, files, json_history
+from mirror.remote import artifacts, console, files, json_history
 from mirror.remote import history as remote_history
 from mirror.remote.console import PAGE_LINES, Answer, Position
-from mirror.remote.errors import Unreachable
+from mirror.remote.errors import FeatureMissing, Unreachable
 from mirror.remote.history import PIECES
 from mirror.remote.retry_policy import Effort
+from mirror.store import artifacts as stored_artifacts
 from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import metadata as stored_metadata
@@ -29,6 +30,12 @@ REQUEST_LINES = 10_000
 
 FEW_FILES = 200
 """The assumed number of files of a run; it bounds how many runs share a request."""
+
+FEW_ARTIFACTS = 100
+"""The same for artifacts."""
+
+USES = "artifacts of runs"
+"""In `Server.missing_features`: the server does not list what runs used and logged."""
 
 EVENT_SAMPLES = 10_000
 """System metric lines to request of one run; W&B itself keeps fewer."""
@@ -63,6 +70,9 @@ async def pull(
     if scope.files:
         due = [run for run in await job.runs(among, file_list=True) if plan.file_list_due(run, utc_now())]
         await job.pull(_batches(due, lambda _: FEW_FILES), job.pull_file_lists, "list of files")
+    if scope.artifacts and USES not in context.server.missing_features:
+        due = [run for run in await job.runs(among, artifacts=True) if plan.uses_due(run, utc_now())]
+        await job.pull(_batches(due, lambda _: FEW_ARTIFACTS), job.pull_uses, "list of artifacts")
     if scope.console:
         due = [run for run in await job.runs(among, console=True) if plan.console_due(run, utc_now(), changed)]
         await job.pull(_batches(due, lambda _: PAGE_LINES), job.pull_console, "console")
@@ -102,11 +112,18 @@ class _Job:
         console: bool = False,
         metadata_file: bool = False,
         file_list: bool = False,
+        artifacts: bool = False,
     ) -> list[RunExtras]:
         """Return the runs for which something of these kinds may be missing."""
         candidates = await self.context.writer.read(
             lambda db: stored_console.find(
-                db, self.project, events=events, console=console, metadata_file=metadata_file, file_list=file_list
+                db,
+                self.project,
+                events=events,
+                console=console,
+                metadata_file=metadata_file,
+                file_list=file_list,
+                artifacts=artifacts,
             )
         )
         return [run for run in candidates if among is None or run.run_id in among]
@@ -191,6 +208,22 @@ class _Job:
 
         def write(tx: Transaction) -> None:
             stored_console.put_file_lists(tx, self.project, lists)
+            stored_console.save(tx, pulled)
+
+        await self.context.writer.write(write)
+
+    async def pull_uses(self, batch: list[RunExtras]) -> None:
+        """Pull what these runs used and logged, replacing what is mirrored; nothing if the server has no such lists."""
+        now = utc_now()
+        try:
+            uses = await artifacts.uses(self.context.server, self.project, [run.run_id for run in batch])
+        except FeatureMissing:
+            self.context.server.missing_features.add(USES)
+            return
+        pulled = [replace(run, artifacts_at=now, attempts=0, next_try_at=None) for run in batch if run.run_id in uses]
+
+        def write(tx: Transaction) -> None:
+            stored_artifacts.put_uses(tx, self.project, uses)
             stored_console.save(tx, pulled)
 
         await self.context.writer.write(write)

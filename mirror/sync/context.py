@@ -80,6 +80,8 @@ class Scope:
     metadata: bool = False
     console: bool = False
     files: bool = False
+    artifacts: bool = False
+    reports: bool = False
 
     @property
     def filters_text(self) -> str:
@@ -94,8 +96,10 @@ class Scope:
 
 @dataclass
 class PassResult:
-    """The result of one pass over one project. `failed` has the runs that could not be mirrored completely, and why.
+    """The result of one pass over one project.
 
+    `failed` has the runs that could not be mirrored completely, and why, and `failed_artifacts` versions as
+    "entity/project/name:v3", or the project if its artifacts could not be listed.
     `older` counts the runs that `since` left for a later pass.
     """
 
@@ -109,6 +113,7 @@ class PassResult:
     live: int = 0
     older: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    failed_artifacts: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     exit_code: int = 0
     failure: MirrorError | None = None
@@ -126,6 +131,7 @@ class PassResult:
             "live_runs": self.live,
             "older_runs": self.older,
             "failed_runs": self.failed,
+            "failed_artifacts": self.failed_artifacts,
             "error": self.error,
             "exit_code": self.exit_code,
             "server_error": isinstance(self.failure, CommError),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from mirror.remote import runs as remote
@@ -14,36 +14,43 @@ from mirror.remote.client import Server
 from mirror.remote.runs import Page, PageSize
 from mirror.store.records import ProjectKey, RunRecord
 
+AHEAD = 2
+"""Pages that wait to be used at most, so that a store that is slow to open does not fill the memory."""
+
 
 class EarlyRecords:
-    """The records of a project that nothing is mirrored of, requested from the moment on when this is created.
+    """The records of a project that nothing is mirrored of, requested and read from the moment on when this is created.
 
-    Two pages at most are pulled before `pages` is read. An error of the request is raised by `pages`. `requests` counts
-    what was sent before that.
+    An error of a request is raised by `pages`. `requests` counts what was sent.
     """
 
     def __init__(self, server: Server, project: ProjectKey, scope: Mapping[str, Any]) -> None:
         self.about = About(server_too=True)
         self.size = PageSize()
         self.requests: Counter[str] = Counter()
+        self._arrived: asyncio.Queue[Page[RunRecord] | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(AHEAD)
         self._pages = remote.records(server, project, scope=scope, filters=scope, size=self.size, about=self.about)
-        self._first = asyncio.create_task(self._ask(server, project))
+        self._reading = asyncio.create_task(self._read(server, project))
 
-    async def _ask(self, server: Server, project: ProjectKey) -> Page[RunRecord] | None:
+    async def _read(self, server: Server, project: ProjectKey) -> None:
         self.requests = server.count_requests(str(project))
-        return await anext(self._pages, None)
+        try:
+            async with aclosing(self._pages) as pages:
+                async for page in pages:
+                    await self._room.acquire()
+                    self._arrived.put_nowait(page)
+        finally:
+            self._arrived.put_nowait(None)
 
     async def pages(self) -> AsyncGenerator[Page[RunRecord]]:
         """Yield all pages, oldest runs first. Call it once."""
-        async with aclosing(self._pages) as pages:
-            if (first := await self._first) is not None:
-                yield first
-            async for page in pages:
-                yield page
+        while (page := await self._arrived.get()) is not None:
+            self._room.release()
+            yield page
+        await self._reading
 
     async def close(self) -> None:
-        """End the request, unless `pages` was read to its end."""
-        self._first.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await self._first
-        await self._pages.aclose()
+        """End the requests, unless `pages` was read to its end."""
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)

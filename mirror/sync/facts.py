@@ -5,27 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from mirror.protocol import LIVE_STATES
+from mirror.protocol import LIVE_STATES, OPEN_SWEEPS
 from mirror.remote import parquet_history
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import PageSize
 from mirror.store import facts as stored_facts
 from mirror.store import runs as stored_runs
+from mirror.store import sweeps as stored_sweeps
 from mirror.store.records import ProjectKey, RunFacts
 from mirror.store.transaction import Transaction
 from mirror.sync import request_windows
 from mirror.sync.context import Context, utc_now
 
+SWEEPS_ASKED = 10
+"""How many open sweeps a request for runs includes, the newest first. Many a sweep is never ended by its user."""
+
 SERVER_AGAIN = timedelta(hours=6)
 """How old server information may be before the next request for runs includes it again."""
 
 
-async def due(context: Context) -> About:
+async def due(context: Context, project: ProjectKey) -> About:
     """Return the facts to request with the next page of runs."""
     base_url = context.server.base_url
-    pulled_at = await context.writer.read(lambda db: stored_facts.server_facts_at(db, base_url))
-    return About(server_too=pulled_at is None or utc_now() - pulled_at >= SERVER_AGAIN)
+    pulled_at, sweeps = await context.writer.read(
+        lambda db: (
+            stored_facts.server_facts_at(db, base_url),
+            stored_sweeps.open_sweeps(db, project, OPEN_SWEEPS, SWEEPS_ASKED),
+        )
+    )
+    return About(server_too=pulled_at is None or utc_now() - pulled_at >= SERVER_AGAIN, open_sweeps=sweeps)
 
 
 async def keep(context: Context, project: ProjectKey, about: About) -> None:

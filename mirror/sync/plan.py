@@ -18,7 +18,7 @@ OVERLAP = timedelta(minutes=2)
 """A poll starts this long before the newest change: late writes and the clocks of several servers differ by less."""
 
 LIST_AGAIN = timedelta(minutes=10)
-"""How often the files of a live run are listed."""
+"""How often the files and artifacts of a live run are listed."""
 
 FIRST_RETRY = timedelta(minutes=1)
 LAST_RETRY = timedelta(hours=6)
@@ -309,13 +309,19 @@ def metadata_file_due(run: RunExtras, now: datetime) -> bool:
 
 def file_list_due(run: RunExtras, now: datetime) -> bool:
     """Return True if the list of the run's files is due; for a live run, which keeps changing, every LIST_AGAIN."""
+    return _list_due(run, run.listed_at, now)
+
+
+def uses_due(run: RunExtras, now: datetime) -> bool:
+    """Return True if the artifacts that the run used and logged are due; for a live run every LIST_AGAIN."""
+    return _list_due(run, run.artifacts_at, now)
+
+
+def _list_due(run: RunExtras, pulled_at: datetime | None, now: datetime) -> bool:
     if waits(run, now):
         return False
-    return (
-        run.listed_at is None
-        or run.state not in LIVE_STATES
-        or has_passed(run.listed_at, LIST_AGAIN.total_seconds(), now)
-    )
+    again = LIST_AGAIN.total_seconds()
+    return pulled_at is None or run.state not in LIVE_STATES or has_passed(pulled_at, again, now)
 
 
 def retry_at(attempts: int, now: datetime) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +14,9 @@ from mirror.remote.errors import NoProject
 from mirror.remote.run_records import RunHead
 from mirror.remote.runs import MOST_RUNS, PageSize
 from mirror.settings.home import Home
-from mirror.store import projects
+from mirror.store import completeness, projects
 from mirror.store import reader as store
+from mirror.store.contents import Selection
 from mirror.store.reader import Mirrored, Sizes
 from mirror.store.records import KnownRun, ProjectKey
 from mirror.sync import heads as listing
@@ -37,7 +38,8 @@ VALUE_BYTES = 22.0
 class Preview:
     """What a pass over one project would pull. `bytes` (before compression) and `requests` are estimates.
 
-    They cover records, history and metadata files, not system metrics, console and lists of files.
+    They cover records, history and metadata files, not system metrics, console and lists of files. `files` and
+    `file_bytes` are the contents to download of files that are listed already.
     """
 
     project: ProjectKey
@@ -47,12 +49,21 @@ class Preview:
     history_rows: int = 0
     bytes: int = 0
     requests: int = 0
+    files: int = 0
+    file_bytes: int = 0
     error: str | None = None
     exit_code: int = 0
 
 
-async def preview(server: Server, scope: Scope, home: Home, target: Target, since: datetime | None = None) -> Preview:
-    """Send the requests of a pass, except those for records and history.
+async def preview(
+    server: Server,
+    scope: Scope,
+    home: Home,
+    target: Target,
+    since: datetime | None = None,
+    selection: Selection | None = None,
+) -> Preview:
+    """Send the requests of a pass, except those for records and history; `selection` is the content that is wanted.
 
     A failure of the project is returned in the preview's `error`, never raised.
     """
@@ -66,7 +77,12 @@ async def preview(server: Server, scope: Scope, home: Home, target: Target, sinc
             with store.opened(home) as reader:
                 error = error.among(map(str, projects.everything(reader)))
         return Preview(target.project, error=str(error), exit_code=error.exit_code)
-    return _estimate(look, heads, again, requests.total())
+    estimate = _estimate(look, heads, again, requests.total())
+    if selection and home.published.exists():
+        with store.opened(home) as reader:
+            files, size = completeness.missing(reader, selection, utc_now(), target.project)
+        return replace(estimate, files=files, file_bytes=size)
+    return estimate
 
 
 def _published(home: Home, project: ProjectKey) -> tuple[Mirrored, Sizes]:

@@ -17,13 +17,14 @@ from mirror.remote.about import About
 from mirror.remote.client import NotFound
 from mirror.remote.errors import NoProject
 from mirror.remote.run_records import RunHead
+from mirror.store import artifacts as stored_artifacts
 from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, projects, refresh
 from mirror.store import runs as stored_runs
-from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
+from mirror.store.records import KnownRun, ProjectKey
 from mirror.store.transaction import Transaction
-from mirror.sync import console_and_files, facts, history, key_scope, plan
+from mirror.sync import artifacts, console_and_files, facts, history, key_scope, plan, reports, sweeps
 from mirror.sync import heads as listing
 from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.early import EarlyRecords
@@ -100,10 +101,11 @@ async def forget(context: Context, project: ProjectKey, run_ids: Sequence[str] =
         ]
         refresh.request(tx, project, wanted)
         if not run_ids:
-            projects.set_cursor(tx, project, ProjectCursor())
+            projects.pull_again(tx, project)
+            stored_artifacts.request(tx, project)
 
-    known = await context.writer.read(lambda db: stored_runs.known(db, project))
-    if not known or (run_ids and not known.keys() & set(run_ids)):
+    known, number = await context.writer.read(lambda db: (stored_runs.known(db, project), projects.find(db, project)))
+    if number is None or (run_ids and not known.keys() & set(run_ids)):
         return False
     await context.writer.write(write)
     return True
@@ -129,7 +131,7 @@ class _Pass:
     async def begin(self) -> None:
         """Read the mirror's state. A project is added to the store only once the server has shown that it exists."""
         early = self.context.early.pop(self.project, None)
-        self.about = await facts.due(self.context) if early is None else early.about
+        self.about = await facts.due(self.context, self.project) if early is None else early.about
         self.unsettled, (self.records.mirrored, self.on_server), self.records.cursor = await self.context.writer.read(
             lambda db: (
                 stored_runs.unsettled(db, self.project),
@@ -157,7 +159,7 @@ class _Pass:
         self.early_requests = early.requests
         if self.records.mirrored or self.records.cursor.covered_to is not None:
             await early.close()
-            self.about = await facts.due(self.context)
+            self.about = await facts.due(self.context, self.project)
         else:
             self.records.early, self.records.size = early, early.size
             self.context.sizes[self.project] = early.size
@@ -304,9 +306,11 @@ class _Pass:
 
     async def store_facts(self) -> None:
         """Store the facts of project and server that came with the runs, and pull those that an older version lacks."""
-        if self.about is not None:
-            await facts.keep(self.context, self.project, self.about)
+        assert self.about is not None
+        await facts.keep(self.context, self.project, self.about)
         await facts.complete(self.context, self.project)
+        await sweeps.pull(self.context, self.project, self.about, self.records.changed, listed_all=self.listed_all)
+        await reports.pull(self.context, self.project, listed_all=self.listed_all)
 
     async def pull_the_rest(self) -> None:
         """Pull what is missing of the history, console, files and system metrics of the runs of this pass."""
@@ -349,6 +353,7 @@ class _Pass:
         await console_and_files.pull(
             self.context, self.project, changed=self.records.changed, among=among, result=self.result
         )
+        await artifacts.pull(self.context, self.project, among=among, began=now, result=self.result)
 
     async def _doubtful(self, excluded: Collection[str]) -> list[plan.Need]:
         """Return the runs that ended with a new heartbeat, but with the same line count and last step as before.

@@ -37,6 +37,8 @@ def scope_of(settings: Settings) -> Scope:
         sync.metadata,
         sync.console,
         sync.files.listed,
+        sync.artifacts.listed,
+        sync.reports,
     )
 
 

@@ -1,8 +1,8 @@
--- The run of each sweep with the lowest loss that it reached.
-SELECT r.entity, r.project, r.sweep, arg_min(r.run_id, k.min) AS run_id, arg_min(r.name, k.min) AS name,
-    min(k.min) AS best_loss, count(*) AS runs
-FROM runs AS r
-JOIN history_keys AS k ON k.entity = r.entity AND k.project = r.project AND k.run_id = r.run_id AND k.key = 'loss'
-WHERE r.sweep IS NOT NULL AND r.deleted_at IS NULL AND isfinite(k.min)
-GROUP BY r.entity, r.project, r.sweep
-ORDER BY r.entity, r.project, r.sweep;
+-- The best run of each sweep, by the sweep's own metric in the summaries of its runs.
+SELECT s.entity, s.project, s.sweep_id AS sweep, s.metric, r.run_id, r.name, v.number AS best, s.runs
+FROM sweeps AS s
+JOIN runs AS r ON r.entity = s.entity AND r.project = s.project AND r.run_id = s.best_run
+JOIN summary_values AS v
+    ON v.entity = s.entity AND v.project = s.project AND v.run_id = s.best_run AND v.key = s.metric
+WHERE s.deleted_at IS NULL
+ORDER BY s.entity, s.project, s.sweep_id;

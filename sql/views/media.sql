@@ -119,7 +119,7 @@ held AS (
 )
 SELECT d.entity, d.project, d.run_id, d.key, d.step, d.item, d.type, d.caption, d.width, d.height, d.path,
        coalesce(h.digest, d.sha256) AS digest,
-       {blobs} || substr(c.digest, 1, 2) || '/' || substr(c.digest, 3) AS local_path,
+       (SELECT value FROM store.meta WHERE key = 'blobs') || substr(c.digest, 1, 2) || '/' || substr(c.digest, 3) AS local_path,
        d.entity || '/' || d.project || '/' || d.run_id AS run_path
 FROM described AS d
 LEFT JOIN held AS h ON h.entity = d.entity AND h.project = d.project AND h.run_id = d.run_id AND h.name = d.path

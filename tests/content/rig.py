@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from mirror.content.pull import Outcome, pull
+from mirror.content.outcome import Outcome
+from mirror.content.pull import pull
 from mirror.remote.client import Server
 from mirror.sandbox import Sandbox, World
 from mirror.store import contents
@@ -41,7 +42,9 @@ class Counting:
 
 
 class ContentRig(Rig):
-    """Runs passes, then rounds of downloads; `progress` counts the files of the last round."""
+    """Runs passes, then rounds of downloads; `progress` counts the files of the last round, `result` is of its pass."""
+
+    lists = Scope(files=True)
 
     def pull(self, selection: Selection = EVERYTHING, *, listed: bool = True, retry: bool = False) -> Outcome:
         """Pull the lists of files and then what is missing of their content; `retry` does not wait for failed ones."""
@@ -54,7 +57,7 @@ class ContentRig(Rig):
         try:
             if listed:
                 # In one process, as `mirror sync` does it: to open the store twice would take most of the time.
-                await sync_project(Context(server, writer, Scope(files=True)), ProjectKey("team", "p"))
+                self.result = await sync_project(Context(server, writer, self.lists), ProjectKey("team", "p"))
             if retry:
                 await writer.write(contents.retry_now)
             self.progress = Counting()

@@ -23,9 +23,15 @@ for file in run.files():
 """
 
 
+def weights(site):
+    """The content of the artifact's versions, oldest first."""
+    held = "select local_path from artifact_files where local_path is not null order by version"
+    return [Path(path).read_bytes() for (path,) in site.sql(held)]
+
+
 @pytest.fixture(scope="module")
 def site():
-    """A daemon that has mirrored all files, whose server does not give any file away any more."""
+    """A daemon that has mirrored all files and artifacts, whose server does not give any file away any more."""
     world = World(username="ada", entity="team")
     run = world.add_run("team", "p", run_id="one")
     run.log({"loss": 0.5, "page": {"_type": "html-file", "path": "media/html/page.html", "size": len(PAGE)}})
@@ -35,8 +41,10 @@ def site():
     run.finish()
     world.add_run("team", "p", run_id="two").add_file("../up.txt", b"up")
     world.run("team", "p", "two").finish()
-    with served(world, '["team/p"]', files='"content"') as made:
+    world.add_artifact("team", "p", "model", "net", {"weights.bin": b"weights"})
+    with served(world, '["team/p"]', files='"content"', sync='artifacts = "content"\n') as made:
         made.until(lambda: made.sql("select count(*) from files where local_path is not null") == [(4,)], 90)
+        made.until(lambda: weights(made) == [b"weights"], 90)
         made.server.faults.add("403", None, "file")
         yield made
 
@@ -49,6 +57,12 @@ def test_the_daemon_has_downloaded_everything_and_says_so(site):
     assert Path(path).read_bytes() == PAGE
     status = Control(site.home / "mirror.sock").status()
     assert (status["files"]["last"]["error"], status["files"]["last"]["failed"]) == (None, 0)
+
+
+def test_a_new_version_of_an_artifact_is_downloaded_after_the_pass_that_finds_it(site):
+    site.server.world.add_artifact("team", "p", "model", "net", {"weights.bin": b"better"})
+    site.mirror("sync", "team/p")
+    site.until(lambda: weights(site) == [b"weights", b"better"], 90)
 
 
 def test_the_official_client_downloads_from_the_mirror(site):
@@ -99,7 +113,8 @@ def test_a_failure_is_in_the_status_and_garbage_goes_through_the_daemon(site):
     site.server.world.delete_run("team", "p", "one")
     site.mirror("forget", "team/p/one", "--yes")
     assert site.mirror("gc", "--grace", "0s").stderr.startswith("deleted 3 files (1.0 MB)")
-    assert [path.read_bytes() for path in (site.home / "blobs").glob("??/*")] == [b"up"]
+    left = {path.read_bytes() for path in (site.home / "blobs").glob("??/*")}
+    assert left == {b"up", *weights(site)}
 
 
 def test_lost_content_is_downloaded_again_once_it_is_forgotten(site):

@@ -10,6 +10,7 @@ import pytest
 
 from mirror.content import pull as pulling
 from mirror.content.part import Part
+from mirror.remote import contents as remote_contents
 from mirror.sandbox import app
 from mirror.sandbox.files import StoredFile
 from mirror.store.blobs import Blobs
@@ -49,8 +50,21 @@ def failures(rig):
     )
 
 
-@pytest.mark.parametrize("kind", ["expired", "truncated", "500", "503", "reset", "html"])
-def test_a_fault_that_passes_is_not_seen(rig, run, kind):
+@pytest.fixture
+def way(request, monkeypatch):
+    """How the files of a test are downloaded: as tasks, or as large ones, in threads."""
+    monkeypatch.setattr(remote_contents, "LARGE_BYTES", 0 if request.param == "thread" else 1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        *(("task", kind) for kind in ("expired", "truncated", "500", "503", "reset", "html")),
+        *(("thread", kind) for kind in ("expired", "truncated", "503", "html")),
+    ],
+    indirect=["way"],
+)
+def test_a_fault_that_passes_is_not_seen(rig, run, way, kind):
     rig.sandbox.faults.add(kind, 1, "file", about="bad.bin", retry_after=0)
     outcome = rig.pull()
     assert (outcome.stored, outcome.failed, outcome.error) == (2, {}, None)
@@ -80,7 +94,8 @@ def test_a_fault_that_stays_is_named_and_tried_again_later(rig, run, kind, error
     assert failures(rig) == []
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_ended(rig, run, ranges):
+@pytest.mark.parametrize("way", ["task", "thread"], indirect=True)
+def test_a_download_that_breaks_off_goes_on_where_it_ended(rig, run, way, ranges):
     rig.sandbox.faults.add("reset", 2, "file", about="bad.bin")
     assert rig.pull().failed == {}
     assert rig.files()["bad.bin"] == BIG
@@ -89,7 +104,8 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(rig, run, ranges):
     assert 0 < starts[0] < starts[1] < len(BIG)
 
 
-def test_what_an_ended_process_has_left_is_continued(rig, run, ranges, monkeypatch):
+@pytest.mark.parametrize("way", ["task", "thread"], indirect=True)
+def test_what_an_ended_process_has_left_is_continued(rig, run, way, ranges, monkeypatch):
     write = Part.write
 
     def fail(part, piece):

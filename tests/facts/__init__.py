@@ -14,11 +14,12 @@ are held against each other and against the right one; where they differ by inte
 | unit_tests/test_public_api/test_console_logs.py | console: reading.py |
 | unit_tests/test_public_api/test_history.py | `scan_across_gaps` |
 | unit_tests/test_public_api/test_public_api.py | paths, projects: reading.py |
+| unit_tests/test_public_api/test_reports.py | reports: reading.py |
 | unit_tests/test_public_api/test_runs.py | documents of runs, metadata, addresses: reading.py; stop, upload: changes.py |
 | unit_tests/test_public_api/test_summary.py | `a_nested_summary`, `a_summary_is_updated` |
 | unit_tests/test_public_api/test_sweeps.py | `a_run_of_a_sweep_is_enqueued` |
 
-Left out, since they are about something else than what is mirrored: reports, artifacts, registries, automations, custom
+Left out, since they are about something else than what is mirrored: artifacts, registries, automations, custom
 charts, run queues, teams, and users with their API keys. Left out, since they are about how the client is built and the
 same on every server: how keys are found and checked (tty, explicit, federated), the User-Agent, what its requests to its
 own core process look like, what its constructors make of attributes that no server sends (numbers as config, projects

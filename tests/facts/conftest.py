@@ -16,7 +16,7 @@ from tests.serve.conftest import Served
 HERE = Path(__file__).parent
 
 PROJECTS = '["team/*", "lab/*"]'
-SYNC = "console = true\nmetadata = true\n"
+SYNC = "console = true\nmetadata = true\nreports = true\n"
 
 Answers = dict[str, dict[str, Any]]
 
@@ -58,12 +58,6 @@ def asked(site: Served, script: str, **more: str) -> Answers:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-
-
-def rests(site: Served) -> None:
-    """Have the daemon look at the server no more: nothing changes, and passes cost time."""
-    config = (site.home / "config.toml").read_text()
-    site.configure(text=config.replace('interval = "1s"', 'interval = "1h"'))
 
 
 def of_old_server(old: Served) -> dict[str, str]:

@@ -616,6 +616,38 @@ def a_project_in_a_notebook(way: Way) -> Any:
     return [project.display(), "/team/p/workspace?jupyter=true" in project.to_html()]
 
 
+# Reports
+
+
+@fact
+def reports_of_a_project(way: Way) -> Any:
+    names = ("id", "name", "display_name", "description", "created_at", "updated_at", "spec")
+    reports = way.default.reports("team/p")
+    return [[getattr(report, name) for name in names] + [report.user["username"]] for report in reports]
+
+
+@fact
+def a_report_by_its_name(way: Way) -> Any:
+    (report,) = way.default.reports("team/p", name="one")
+    assert report.url.startswith(f"{os.environ['FACTS_PAGES']}/team/p/reports/Which-rate--")
+    return [report.url.rpartition("/")[2], "?jupyter=true" in report.to_html(), report.displayName]
+
+
+@fact
+def runs_of_a_section_of_an_old_report(way: Way) -> Any:
+    (report,) = way.default.reports("team/p", name="two")
+    section = report.sections[0]
+    return [
+        [run.id for run in report.runs(section)],
+        sorted(run.id for run in report.runs(section, only_selected=False)),
+    ]
+
+
+@fact
+def a_project_without_reports(way: Way) -> Any:
+    return [list(way.default.reports("team/hollow")), way.caught(lambda: list(way.default.reports("team/none")))]
+
+
 # Sweeps
 
 

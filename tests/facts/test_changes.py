@@ -64,9 +64,7 @@ RIGHT: dict[str, Any] = {
 def site() -> Iterator[Served]:
     with served(changeable(), PROJECTS, sync=SYNC) as site:
         config = (site.home / "config.toml").read_text()
-        site.configure(
-            text=config.replace('interval = "1s"\nlive_interval = "300ms"', 'interval = "4s"\nlive_interval = "4s"')
-        )
+        site.configure(text=config.replace('interval = "1h"', 'interval = "4s"'))
         yield site
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mirror.sandbox import instants
 from mirror.sandbox.run import TELEMETRY
-from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, of_old_server, rests, told
+from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, of_old_server, told
 from tests.facts.world import OLD, WAYS, on_old_server, readable
 from tests.serve.conftest import Served, served
 
@@ -22,6 +22,33 @@ SUMMARY = {"acc": 100, "loss": 0, "a": {"b": {"c": 0.9}}, "_step": 3}
 RUN0 = ["team", "p", "run0"]
 GRID0 = ["team", "swept", "grid0"]
 NO_RUNS = [[0, [], "IndexError", [], False], [[0, 0], [0, 0]]]
+SECTION = {
+    "runSets": [
+        {
+            "filters": {
+                "op": "OR",
+                "filters": [
+                    {
+                        "op": "AND",
+                        "filters": [{"key": {"section": "run", "name": "name"}, "op": "IN", "value": ["run1", "run2"]}],
+                    }
+                ],
+            },
+            "sort": {"key": {"section": "run", "name": "createdAt"}, "ascending": True},
+            "selections": {"root": 0, "tree": ["run1"]},
+        }
+    ]
+}
+REPORTS = [
+    [
+        *("Vmlldzo1OTc5MjI=", "two", "Old", "", "2026-03-01T13:00:00Z", "2026-03-01T13:00:00Z"),
+        *({"panelGroups": [SECTION]}, "grace"),
+    ],
+    [
+        *("Vmlldzo1OTc5MjE=", "one", "Which: rate?", "d", "2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z"),
+        *({"blocks": [{"type": "paragraph", "children": [{"text": "first"}]}]}, "ada"),
+    ],
+]
 NO_SWEEPS = [0, [], False, "IndexError"]
 FILES = ["a.json", "media/ü %.png", "notes.txt", "wandb-metadata.json"]
 
@@ -195,6 +222,11 @@ RIGHT: dict[str, Any] = {
     "the_owner_of_a_project": ["Ada", "ada"],
     "a_project_that_is_not_there": "ValueError",
     "a_project_in_a_notebook": [False, True],
+    # Reports
+    "reports_of_a_project": REPORTS,
+    "a_report_by_its_name": ["Which-rate--Vmlldzo1OTc5MjE", True, "Which: rate?"],
+    "runs_of_a_section_of_an_old_report": [["run1"], ["run1", "run2"]],
+    "a_project_without_reports": [[], "ValueError"],
     # Sweeps
     "sweeps_of_a_project": [3, ["grid0", "nameless", "waiting"], "Sweep"],
     "sweeps_page_by_page": [3, ["grid0", "nameless", "waiting"], "IndexError"],
@@ -316,7 +348,6 @@ TIMES = ("when_a_run_was_last_heard_of", "when_a_file_was_uploaded")
 @pytest.fixture(scope="module")
 def site() -> Iterator[Served]:
     with served(readable(), PROJECTS, sync=SYNC) as site:
-        rests(site)
         yield site
 
 
@@ -324,7 +355,6 @@ def site() -> Iterator[Served]:
 def answers(site: Served) -> Answers:
     setting = {"features": OLD, "key": site.server.key}
     with served(on_old_server(), PROJECTS, setting) as old:
-        rests(old)
         return asked(site, "reading.py", **of_old_server(old))
 
 

@@ -99,6 +99,29 @@ def readable() -> World:
     sweeps["waiting"] = Sweep(
         *("waiting", "team", "swept", NOON, WAITING), method="bayes", state="PENDING", display_name="as renamed"
     )
+    blocks = [{"type": "paragraph", "children": [{"text": "first"}]}]
+    section = {
+        "runSets": [
+            {
+                "filters": {
+                    "op": "OR",
+                    "filters": [
+                        {
+                            "op": "AND",
+                            "filters": [
+                                {"key": {"section": "run", "name": "name"}, "op": "IN", "value": ["run1", "run2"]}
+                            ],
+                        }
+                    ],
+                },
+                "sort": {"key": {"section": "run", "name": "createdAt"}, "ascending": True},
+                "selections": {"root": 0, "tree": ["run1"]},
+            }
+        ]
+    }
+    made.add_report("team", "p", "Which: rate?", {"blocks": blocks}, name="one", description="d", created_at=NOON)
+    old = {"panelGroups": [section]}
+    made.add_report("team", "p", "Old", old, name="two", created_at=NOON.replace(hour=13), user="grace")
     return made
 
 

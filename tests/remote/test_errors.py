@@ -183,7 +183,9 @@ def test_a_file_that_drips_is_given_up_too(sandbox):
     query = 'query F { project(name: "p", entityName: "team") { run(name: "one") { files { edges { node { directUrl } } } } } }'
 
     async def download(server):
-        data = await server.graphql("F", query, {})
+        # A server that is busy may need longer for this than a piece of the file may take.
+        async with Server(sandbox.url, sandbox.key) as patient:
+            data = await patient.graphql("F", query, {})
         await server.download(data["project"]["run"]["files"]["edges"][0]["node"]["directUrl"])
 
     try:
@@ -192,7 +194,7 @@ def test_a_file_that_drips_is_given_up_too(sandbox):
         sandbox.faults.clear()
     assert type(error) is SlowAnswer
     assert str(error).endswith("did not answer /storage/files/team/p/one/notes.txt in time")
-    assert sent == 3
+    assert sent == 2
     assert seconds < 30
 
 

@@ -125,6 +125,9 @@ _RENAMED = {
 }
 
 
+_ARTIFACTS = re.findall(r"CREATE TABLE store\.(\w+)", sqlfiles.read("migrations")["0016_artifacts"])
+
+
 def downgrade(state):
     """Make a file as the program wrote it before tables had names of their own: the same by their former names."""
     state.chmod(0o600)
@@ -135,11 +138,24 @@ def downgrade(state):
         ).fetchall()
         for name, _ in views:
             db.execute(f"drop view {name}")
-        for later in ("contents", "content_names"):
+        for later in (
+            "contents",
+            "content_names",
+            *_ARTIFACTS,
+            "converted_tables",
+            "newest_tables",
+            "table_views",
+            "artifact_clients",
+            "sweep_records",
+            "view_records",
+            "listings",
+        ):
             db.execute(f"drop table store.{later}")
+        db.execute("alter table store.run_extras drop column artifacts_at")
         for new, old in _RENAMED.items():
             db.execute(f"alter table store.{new} rename to {old}")
-        views = [view for view in views if "store.content_names" not in view[1]]
+        later = re.compile(r"store\.(content_names|artifact_|sweep_records|view_records|listings)")
+        views = [view for view in views if not later.search(view[1])]
         while views:
             _, text = view = views.pop(0)
             try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from mirror.store import console, projects, sqlfiles
+from mirror.store import console, projects, sqlfiles, sweeps
 from mirror.store import history as history_store
 from mirror.store import runs as runs_store
-from mirror.store.records import ConsolePage
+from mirror.store.records import ConsolePage, SweepRecord
 from tests.store.kit import NOW, PROJECT, curve, page, read, run, write
 
 HERE = ("team", "vision")
@@ -41,7 +41,7 @@ def test_no_example_shows_a_deleted_run(store):
     config = {"lr": 0.1, "optimizer.name": "adam", "seed": 1}
     points = [(0, "loss", 0.5, None), (1, "loss", 0.7, None), (0, "_runtime", 1.0, None), (1, "_runtime", 2.0, None)]
     points += [(0, "_timestamp", 1.0, None), (1, "_timestamp", 9.0, None)]
-    summary = {"val/acc": 0.9}
+    summary = {"val/acc": 0.9, "loss": 0.7}
     runs = [
         run("a", config={**config, "lr": 0.2}, summary=summary, sweep="s", info={"gpu": "H100", "gpu_count": 2}),
         run("b", config=config, summary=summary, sweep="s"),
@@ -56,6 +56,7 @@ def test_no_example_shows_a_deleted_run(store):
     with store.transaction() as tx:
         console.put_console(tx, PROJECT, [ConsolePage("c", 0, [(0, None, None, "line")], last=True)])
         projects.record_success(tx, PROJECT, NOW)
+        sweeps.keep(tx, PROJECT, [SweepRecord("s", "{}", metric="loss", goal="minimize")])
     assert [name for name in sqlfiles.read("examples") if not example(store, name)] == []
     with store.transaction() as tx:
         runs_store.mark_deleted(tx, PROJECT, names, at=NOW)
@@ -73,11 +74,20 @@ def losses(store, **curves):
 
 
 def test_best_run_per_sweep(store):
-    write(store, run("a", sweep="s1"), run("b", sweep="s1", name="best"), run("c", sweep="s2"), run("alone"))
-    losses(store, a=[3.0, 2.0], b=[1.0, 9.0], c=[float("nan"), 5.0], alone=[0.0])
+    nan = float("nan")
+    runs = {"a": ("s1", 3.0), "b": ("s1", 1.0), "c": ("s2", nan), "d": ("s2", 5.0), "e": ("s2", 4.0), "f": ("s3", 1.0)}
+    write(store, *(run(run_id, sweep=sweep, summary={"loss": loss}) for run_id, (sweep, loss) in runs.items()))
+    kept = [
+        SweepRecord("s1", "{}", metric="loss", goal="minimize"),
+        SweepRecord("s2", "{}", metric="loss", goal="maximize"),
+        SweepRecord("s3", "{}", metric="loss", goal="minimize", deleted_at=NOW),
+        SweepRecord("s4", "{}", metric="loss", goal="minimize"),
+    ]
+    with store.transaction() as tx:
+        sweeps.keep(tx, PROJECT, kept)
     assert example(store, "best_run_per_sweep") == [
-        (*HERE, "s1", "b", "best", 1.0, 2),
-        (*HERE, "s2", "c", "brave-sun-1", 5.0, 1),
+        (*HERE, "s1", "loss", "b", "brave-sun-1", 1.0, 2),
+        (*HERE, "s2", "loss", "d", "brave-sun-1", 5.0, 3),
     ]
 
 
@@ -267,8 +277,8 @@ def test_sweep_leaderboard(store):
     ]
     write(store, run("a", sweep="s1", config={"lr": 0.1, "opt": "adam"}), run("b", sweep="s1"), run("c"), history=pages)
     assert example(store, "sweep_leaderboard") == [
-        (*HERE, "s1", 1, "b", "brave-sun-1", "finished", 2.0, None),
-        (*HERE, "s1", 2, "a", "brave-sun-1", "finished", 3.0, "lr=0.1, opt=adam"),
+        (*HERE, "s1", 1, "b", "brave-sun-1", "finished", "loss", 2.0, None),
+        (*HERE, "s1", 2, "a", "brave-sun-1", "finished", "loss", 3.0, "lr=0.1, opt=adam"),
     ]
 
 

@@ -13,7 +13,9 @@ from mirror.store.records import ProjectKey
 from tests.store.kit import EARLIER, NOW, PROJECT, curve, page, read, run, write
 
 TEXT, WHOLE, REAL, TIME = "VARCHAR", "BIGINT", "DOUBLE", "TIMESTAMP"
-RUN = {"entity": TEXT, "project": TEXT, "run_id": TEXT}
+PROJECT_ROW = {"entity": TEXT, "project": TEXT}
+RUN = {**PROJECT_ROW, "run_id": TEXT}
+OF_PROJECTS = ("projects", "sweeps", "reports", "saved_views", "artifact_files")
 VALUE = {**RUN, "step": WHOLE, "key": TEXT, "value": REAL, "text": TEXT}
 LEAF = {**RUN, "key": TEXT, "value": TEXT, "number": REAL, "kind": TEXT}
 RUNS = {
@@ -111,7 +113,77 @@ CONTRACT = {
         "digest": TEXT,
         "local_path": TEXT,
     },
+    "tables": {
+        **RUN,
+        "key": TEXT,
+        "step": WHOLE,
+        "type": TEXT,
+        "columns": TEXT,
+        "rows": WHOLE,
+        "logged_rows": WHOLE,
+        "path": TEXT,
+        "digest": TEXT,
+        "local_path": TEXT,
+        "parquet_path": TEXT,
+        "error": TEXT,
+    },
+    "sweeps": {
+        **PROJECT_ROW,
+        **dict.fromkeys(("sweep_id", "name", "state", "method", "description", "config", "config_yaml"), TEXT),
+        **dict.fromkeys(("metric", "goal", "best_run"), TEXT),
+        "best_loss": REAL,
+        **dict.fromkeys(("runs", "runs_expected"), WHOLE),
+        "prior_runs": TEXT,
+        **dict.fromkeys(("created_at", "updated_at"), TIME),
+        "url": TEXT,
+        "deleted_at": TIME,
+    },
+    "reports": {
+        **PROJECT_ROW,
+        **dict.fromkeys(("report_id", "name", "title", "description", "author"), TEXT),
+        **dict.fromkeys(("created_at", "updated_at"), TIME),
+        **dict.fromkeys(("spec", "url"), TEXT),
+        "deleted_at": TIME,
+    },
+    "saved_views": {
+        **PROJECT_ROW,
+        **dict.fromkeys(("view_id", "view_type", "name", "title", "description", "author"), TEXT),
+        **dict.fromkeys(("created_at", "updated_at"), TIME),
+        "spec": TEXT,
+        "deleted_at": TIME,
+    },
     "histograms": {**RUN, "key": TEXT, "step": WHOLE, "bin": WHOLE, "low": REAL, "high": REAL, "count": REAL},
+    "storage": {
+        **RUN,
+        **dict.fromkeys(("kind", "type", "artifact"), TEXT),
+        **dict.fromkeys(("files", "server_bytes", "mirrored_bytes", "stored_bytes"), WHOLE),
+    },
+    "artifacts": {
+        **dict.fromkeys(("entity", "project", "type", "collection", "version"), TEXT),
+        "version_number": WHOLE,
+        "aliases": TEXT,
+        "digest": TEXT,
+        "size": WHOLE,
+        "file_count": WHOLE,
+        "state": TEXT,
+        "created_at": TIME,
+        "updated_at": TIME,
+        "run_id": TEXT,
+        "description": TEXT,
+        "metadata": TEXT,
+        "ttl_s": WHOLE,
+        "artifact_id": TEXT,
+        "deleted_at": TIME,
+    },
+    "artifact_files": {
+        **dict.fromkeys(("entity", "project", "collection", "version", "path"), TEXT),
+        "size": WHOLE,
+        **dict.fromkeys(("md5", "reference", "digest", "local_path"), TEXT),
+    },
+    "artifact_usage": {
+        **RUN,
+        **dict.fromkeys(("artifact_entity", "artifact_project", "collection", "version", "relation"), TEXT),
+    },
 }
 
 
@@ -122,9 +194,10 @@ def test_every_relation_has_the_columns_and_types_of_the_contract(store, sealed)
         store.tail_values = 5
         assert store.seal()
     for relation, columns in CONTRACT.items():
-        path = {} if relation == "projects" else {"run_path": TEXT}
-        assert [row[:2] for row in read(store, f"describe {relation}")] == [*columns.items(), *path.items()]
-        if relation not in ("projects", "history_x"):
+        path = {} if relation in OF_PROJECTS else {"run_path": TEXT}
+        described = read(store, f"describe select * from {relation}")
+        assert [row[:2] for row in described] == [*columns.items(), *path.items()]
+        if relation not in (*OF_PROJECTS, "history_x"):
             differs = "run_path is distinct from entity || '/' || project || '/' || run_id"
             assert read(store, f"select count(*) from {relation} where {differs}") == [(0,)] if path else True
 
@@ -156,7 +229,7 @@ def test_no_table_of_the_store_has_the_name_of_a_relation(store):
     assert len(inner) > 20
     assert {name.lower() for name in inner} & {name.lower() for name in shown} == set()
     for relation, columns in CONTRACT.items():
-        path = [] if relation == "projects" else ["run_path"]
+        path = [] if relation in OF_PROJECTS else ["run_path"]
         named = "select column_name from information_schema.columns where table_name = ? order by ordinal_position"
         assert [name for (name,) in read(store, named, relation)] == [*columns, *path]
 

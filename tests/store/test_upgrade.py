@@ -20,8 +20,21 @@ from tests.store.test_relations import CONTRACT
 OLDER = "was published by an older wandb-mirror: restart the daemon, or run `mirror sync` if none is running; either upgrades it"
 
 
-LATER = {"files", "media"}
-"""Relations that have read the content of files since."""
+LATER = {
+    "files",
+    "media",
+    "artifacts",
+    "artifact_files",
+    "artifact_usage",
+    "tables",
+    "storage",
+    "sweeps",
+    "reports",
+    "saved_views",
+}
+"""Relations that have read the content of files since, or are new."""
+
+SINCE = ", ".join(name for name in sorted(sqlfiles.read("migrations")) if name >= "0014")
 
 
 def content(published, without=()):
@@ -62,7 +75,7 @@ def test_a_mirror_of_before_is_upgraded_and_published_with_everything_in_it(form
     with kit.opened(home.data, tail_values=5) as store:
         copy = home.data / "before-upgrade" / "state-before-0014_own_names.duckdb"
         assert [record.getMessage() for record in caplog.records] == [
-            f"upgrading {home.data} (0014_own_names, 0015_contents); the mirror before the upgrade is kept as {copy}"
+            f"upgrading {home.data} ({SINCE}); the mirror before the upgrade is kept as {copy}"
         ]
         # The path of the segments in the view is the only thing that moved with the home.
         assert content(home.published) == former[1]

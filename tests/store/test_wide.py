@@ -7,7 +7,7 @@ import math
 import duckdb
 import pytest
 
-from mirror.query.status import wide_faults
+from mirror.query.status import mirror_status
 from mirror.store import projects, wide, wide_marks
 from mirror.store.records import ProjectKey
 from tests.store.kit import NOW, PROJECT, curve, opened, read, run, write
@@ -232,7 +232,7 @@ def test_what_a_killed_process_did_not_refresh_is_refreshed_later(tmp_path):
 
 def faults(store):
     store.publish()
-    return wide_faults(store.home.published)
+    return mirror_status(store.home.published)["wide_faults"]
 
 
 def test_a_key_with_a_nul_character_has_no_column_and_stops_no_other(store):

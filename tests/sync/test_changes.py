@@ -84,7 +84,7 @@ def test_an_edit_while_a_list_is_paged_is_pulled_by_the_next_pass(rig, monkeypat
     if how == "continued":
         # As a first pass leaves it that was killed after its first page.
         with rig.store() as store, store.transaction() as tx:
-            projects.set_cursor(tx, passes.ProjectKey("team", "p"), passes.ProjectCursor())
+            projects.pull_again(tx, passes.ProjectKey("team", "p"))
     if how == "changed":
         for run in rig.world.runs("team", "p"):
             run.edit(notes="seen")

@@ -11,8 +11,10 @@ import pytest
 import mirror
 from mirror import nested
 from mirror.query import status
+from mirror.query.run_page import page
 from mirror.remote import answers, errors
 from mirror.sandbox.run import wrapped
+from mirror.snapshot.snapshot import Snapshot
 from mirror.sync import console_and_files
 from mirror.sync import project as passes
 from mirror.sync.context import utc_now
@@ -109,6 +111,12 @@ def test_a_record_of_which_a_part_cannot_be_read_is_named_and_retried_later(rig,
     assert sorted((one["run"], one["error"], one["attempts"]) for one in told) == [
         (f"team/p/{name}", result.failed[name], 1) for name in bad
     ]
+    snapshot = Snapshot(rig.home)
+    shown = {
+        name: page(snapshot, snapshot.address(f"team/p/{name}", None, deleted=False))["complete"]["error"]
+        for name in ("aaa", *bad)
+    }
+    assert shown == {"aaa": None, **result.failed}
     if mirrored:
         kept = rig.sql("select run_id, config, tags, name, state, history_rows from runs order by 1")
         assert kept == [(name, '{"lr":0.1}', "x", name, "finished", 3) for name in sorted(["aaa", "zzz", *bad])]

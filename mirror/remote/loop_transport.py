@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from ssl import SSLContext
-from urllib.request import getproxies
 
 import aiohttp
 import httpx
@@ -34,14 +33,7 @@ _ERRORS: dict[type[Exception], type[httpx.TransportError]] = {
 }
 
 
-def mounts(ssl_context: SSLContext) -> dict[str, httpx.AsyncBaseTransport]:
-    """Return the transports of a client by scheme; a scheme with a proxy is left to httpx."""
-    transport = StorageTransport(ssl_context)
-    proxied = getproxies().keys()
-    return {f"{scheme}://": transport for scheme in ("http", "https") if not proxied & {scheme, "all"}}
-
-
-class StorageTransport(httpx.AsyncBaseTransport):
+class LoopTransport(httpx.AsyncBaseTransport):
     """Sends requests without a body over HTTP/1.1. As many connections are open as requests are under way, or were."""
 
     def __init__(self, ssl_context: SSLContext) -> None:
