@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mirror.local import files
+from mirror.local import files, run_files
 from mirror.local.blocks import NotReadable
 from mirror.local.commits import FileResult, RunKey, key_of
 from mirror.local.known import COPY, REPLACED, Known, copied_path, is_replaced
@@ -19,6 +20,7 @@ from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
 from mirror.protocol import LIVE_STATES
 from mirror.settings.settings import Settings
 from mirror.store import local
+from mirror.store.contents import Selection
 from mirror.store.database import Database
 from mirror.store.records import LocalFile, LocalRun, ProjectKey
 from mirror.store.transaction import Transaction
@@ -26,6 +28,8 @@ from mirror.sync import removal
 from mirror.sync.context import utc_now
 from mirror.sync.targets import Target
 from mirror.sync.writer import Writer
+
+log = logging.getLogger("mirror.local")
 
 
 class Ingest:
@@ -50,6 +54,9 @@ class Ingest:
                 await one.pending.commit()
             finally:
                 await one.pending.end()
+            if self.options.files:
+                for problem in await run_files.store(self._writer, self.options.contents):
+                    log.warning("%s", problem)
         return one.results
 
     async def forget(self, target: Target) -> None:
@@ -379,4 +386,13 @@ def options_of(settings: Settings) -> Options:
     """Return the options that the settings set for reading files."""
     entity = settings.entity or settings.local.entity or None
     scope = settings.sync
-    return Options(entity, tuple(scope.history), scope.system_metrics, scope.console, scope.metadata)
+    wanted = Selection(scope.files.globs, scope.files_max, scope.files_budget)
+    return Options(
+        entity,
+        tuple(scope.history),
+        scope.system_metrics,
+        scope.console,
+        scope.metadata,
+        scope.files.listed,
+        wanted,
+    )

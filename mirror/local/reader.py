@@ -16,6 +16,7 @@ from mirror.local.reading import Lines, Reading
 from mirror.local.run import apply
 from mirror.local.values import Unreadable, shown, value
 from mirror.remote.json_history import KeyGlobs, parse, parse_events
+from mirror.store.contents import Selection
 from mirror.store.records import ConsolePage, HistoryPage, LocalFile
 
 if TYPE_CHECKING:
@@ -26,12 +27,16 @@ PIECE_BYTES = 16 << 20
 
 _HEAD = 4096
 
+NO_CONTENT = Selection()
+"""Selects no file."""
+
 
 @dataclass(frozen=True)
 class Options:
     """What is read from files. `entity` is used for runs without one, `history` are globs of keys.
 
-    `metadata` includes the whole `wandb-metadata.json`.
+    `metadata` includes the whole `wandb-metadata.json`, `files` what is in the folder `files/` beside a file, of which
+    `contents` are stored.
     """
 
     entity: str | None = None
@@ -39,6 +44,8 @@ class Options:
     system_metrics: bool = False
     console: bool = False
     metadata: bool = False
+    files: bool = False
+    contents: Selection = NO_CONTENT
 
     def scope(self) -> str:
         """Return the options that affect what is read, as a text without spaces."""
@@ -102,7 +109,8 @@ def identify(path: Path) -> Identity | None:
 
 def around(path: Path, options: Options) -> str:
     """Return a text that changes with the options and with the documents beside the file."""
-    return f"{options.scope()} {beside.signature(path, console=options.console)}"
+    wanted = f"{crc32(repr(options.contents).encode()):08x} " if options.files else ""
+    return f"{options.scope()} {wanted}{beside.signature(path, console=options.console)}"
 
 
 def head(path: Path, read_to: int) -> str:
