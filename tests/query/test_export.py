@@ -18,11 +18,14 @@ FILES = [
     "history_keys",
     "metric_definitions",
     "projects",
+    "reports",
     "run_changes",
     "run_metadata",
     "run_tags",
     "runs",
+    "saved_views",
     "summary_values",
+    "sweeps",
     "system_metrics",
 ]
 
@@ -96,7 +99,7 @@ def test_a_database_holds_what_was_asked_for(mirror: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "no destination: give -o DIR or FILE, --duckdb FILE or --lake DIR"),
+        ([], 2, "no destination: give -o DIR or FILE, --duckdb FILE, --lake DIR, --wandb DIR or --mlflow URI"),
         (["-o", "x", "--format", "xlsx"], 2, 'unknown format "xlsx": known: parquet, csv'),
         (["team/nope", "-o", "x"], 1, "no project team/nope in the mirror; mirrored: team/nlp, team/vision"),
         (["team/vision", "team/nlp/twin", "-o", "x"], 2, "export projects or runs, not both: team/vision and team/nlp/twin"),

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -132,7 +133,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(mirror: Any, tmp_path: Path) -> 
     file.write_text("older", encoding="utf-8")
     failing = "select case when i = 90000 then error('late') else i end as i from range(100000) t(i)"
     outcome = mirror("query", failing, "-o", str(file))
-    assert (outcome.exit_code, outcome.stderr) == (1, "error: Invalid Input Error: late\n")
+    # DuckDB 1.5 now and then reports how it stopped its other thread, in place of the error.
+    causes = ["error: Invalid Input Error: late\n"]
+    causes += ["error: INTERRUPT Error: Interrupted!\n"] * (duckdb.__version__ < "2")
+    assert outcome.exit_code == 1
+    assert outcome.stderr in causes
     assert (file.read_text(encoding="utf-8"), [path.name for path in tmp_path.glob("*x.csv*")]) == ("older", ["x.csv"])
     assert mirror("query", "select 1 as a", "-o", str(file)).exit_code == 0
     assert file.read_text(encoding="utf-8") == "a\n1\n"

@@ -1,0 +1,1 @@
+"""Exports the mirror as Delta Lake tables, one for each relation, for engines that do not read DuckDB."""
