@@ -14,10 +14,14 @@ _MISREAD = frozenset("?\\")
 
 @dataclass(frozen=True)
 class Home:
-    """The folders and files of one mirror. Reading a path creates nothing."""
+    """The folders and files of one mirror. Reading a path creates nothing.
+
+    `scope` is the folder of a copy of the published file for readers of some projects, which is read instead of it.
+    """
 
     data: Path
     config: Path
+    scope: Path | None = None
 
     @classmethod
     def find(cls, environ: Mapping[str, str], config: Path | None = None) -> Home:
@@ -48,7 +52,7 @@ class Home:
     @property
     def published(self) -> Path:
         """The published file for readers, replaced atomically."""
-        return self.data / "mirror.duckdb"
+        return (self.scope or self.data) / "mirror.duckdb"
 
     @property
     def history(self) -> Path:
@@ -74,3 +78,13 @@ class Home:
     def web_token(self) -> Path:
         """The access token of the daemon's local HTTP port."""
         return self.data / "web.token"
+
+    @property
+    def tokens(self) -> Path:
+        """The tokens of readers of that port, as hashes."""
+        return self.data / "tokens.json"
+
+    @property
+    def scopes(self) -> Path:
+        """The folder of temporary copies for readers that are limited to some projects."""
+        return self.data / ".scopes"

@@ -14,7 +14,7 @@ from mirror.settings import values
 from mirror.settings.credentials import netrc_path
 from mirror.settings.file import ConfigFile
 from mirror.settings.home import Home
-from mirror.settings.values import DEFAULT_BASE_URL, FileChoice, Impossible, base_url, quoted
+from mirror.settings.values import DEFAULT_BASE_URL, ArtifactChoice, FileChoice, Impossible, base_url, quoted
 
 
 def _about(read: Callable[[object], Any], shown: str, help_text: str) -> dict[str, Any]:
@@ -63,6 +63,7 @@ class SyncSettings:
         False, values.switch, "false", "also pull each run's wandb-metadata.json: host, hardware; one file per run"
     )
     console: bool = _setting(False, values.switch, "false", "also mirror the console output of runs")
+    reports: bool = _setting(False, values.switch, "false", "also mirror reports and saved views of projects")
     files: FileChoice = field(
         default_factory=FileChoice,
         metadata=_about(
@@ -76,6 +77,14 @@ class SyncSettings:
     )
     files_budget: int = _setting(
         100_000_000_000, values.size, '"100GB"', 'most bytes of file content in the mirror; "" for no limit'
+    )
+    artifacts: ArtifactChoice = field(
+        default_factory=ArtifactChoice,
+        metadata=_about(
+            values.artifacts,
+            "false",
+            'also mirror artifacts: "list", "content", or patterns TYPE:ALIAS or TYPE/NAME:ALIAS such as ["model:*"]',
+        ),
     )
 
 
@@ -118,7 +127,7 @@ class HttpSettings:
         "127.0.0.1:8642",
         values.listen,
         '"127.0.0.1:8642"',
-        'address of the daemon\'s page, see `mirror open`; "" turns the page off',
+        'address of the daemon\'s page and query API, see docs/api.md; "" turns both off',
     )
     writes: str = _setting(
         "pass",
@@ -126,6 +135,9 @@ class HttpSettings:
         '"pass"',
         'forward writes by the official client to the server, or "refuse" them',
     )
+    cert: str = _setting("", values.file, '""', "TLS certificate (PEM), for readers on other machines")
+    key: str = _setting("", values.file, '""', "its private key, if that is in a file of its own")
+    rate: int = _setting(1200, values.count, "1200", "how many queries a token may send in a minute")
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,20 @@ class LocalSettings:
 
 
 @dataclass(frozen=True)
+class LakeSettings:
+    """The Delta tables that the daemon keeps up to date. Times are seconds."""
+
+    url: str = _setting(
+        "",
+        values.lake_url,
+        '""',
+        'folder, s3://, gs:// or az:// where the daemon keeps Delta tables up to date; "" for none',
+    )
+    interval: float = _setting(900.0, values.interval, '"15m"', "time between two exports to the lake")
+    keep: float = _setting(604800.0, values.kept, '"7d"', "how long old versions of its tables stay readable")
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a mirror. `file` is the config file, None if there was none."""
 
@@ -152,6 +178,7 @@ class Settings:
     publish: PublishSettings = field(default_factory=PublishSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     local: LocalSettings = field(default_factory=LocalSettings)
+    lake: LakeSettings = field(default_factory=LakeSettings)
     file: Path | None = None
 
 
@@ -162,6 +189,7 @@ SECTIONS: dict[str, Any] = {
     "publish": PublishSettings,
     "http": HttpSettings,
     "local": LocalSettings,
+    "lake": LakeSettings,
 }
 
 
@@ -178,7 +206,7 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
     if not document.has("server", "base_url") and (url := _official_base_url(environ)):
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
     # `mirror env` points other programs to the mirror by this variable; the mirror itself uses the real server.
-    if (url := environ.get("WANDB_BASE_URL")) and url.rstrip("/") != f"http://{sections['http'].listen}":
+    if (url := environ.get("WANDB_BASE_URL")) and url.rstrip("/") not in _own_addresses(sections["http"].listen):
         url = _checked(base_url, url, "WANDB_BASE_URL")
         sections["server"] = dataclasses.replace(sections["server"], base_url=url)
     patterns = [_checked(values.path, given, "PATH", entity) for given in projects]
@@ -188,6 +216,15 @@ def load(home: Home, environ: Mapping[str, str], projects: Sequence[str] = ()) -
         file=home.config if document.exists else None,
         **sections,
     )
+
+
+def _own_addresses(listen: str) -> set[str]:
+    """The addresses of the daemon's port on this machine."""
+    host, _, port = listen.rpartition(":")
+    own = {f"http://{listen}"}
+    if host in ("0.0.0.0", "[::]"):  # noqa: S104 - the page of such a port is at these
+        own |= {f"http://127.0.0.1:{port}", f"http://[::1]:{port}"}
+    return own
 
 
 def configured_projects(home: Home, environ: Mapping[str, str]) -> list[str]:

@@ -19,6 +19,8 @@ STORAGE_VERSIONS = ("v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+LAKE_SCHEMES = ("s3", "gs", "az")
+LEAST_KEPT = 3600.0
 _LONGEST = 3650 * 86400.0
 _NAME = r"[^/\\#?%:*\[\s][^/\\#?%:*\[\x00-\x1f]{0,127}"
 _PART = r"[^/\\#?%:\s][^/\\#?%:\x00-\x1f]{0,127}"
@@ -108,6 +110,50 @@ def files(value: object) -> FileChoice:
     return FileChoice(listed=True, globs=tuple(dict.fromkeys(value)))
 
 
+@dataclass(frozen=True)
+class ArtifactPattern:
+    """Versions of artifacts, as globs of their type, their collection, and their aliases or version."""
+
+    type: str
+    collection: str
+    alias: str
+
+    def __str__(self) -> str:
+        """Return it as in the config."""
+        return f"{self.type}:{self.alias}" if self.collection == "*" else f"{self.type}/{self.collection}:{self.alias}"
+
+
+@dataclass(frozen=True)
+class ArtifactChoice:
+    """What to mirror of artifacts: their lists, and the content of versions that match a pattern."""
+
+    listed: bool = False
+    patterns: tuple[ArtifactPattern, ...] = ()
+
+
+def artifacts(value: object) -> ArtifactChoice:
+    """Read false, "list" (or true), "content", or a list of patterns of the artifacts whose content is wanted, too."""
+    if isinstance(value, bool):
+        return ArtifactChoice(listed=value)
+    if value in ("list", "content"):
+        return ArtifactChoice(listed=True, patterns=(ArtifactPattern("*", "*", "*"),) if value == "content" else ())
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
+        raise Impossible(
+            'must be false, "list", "content", or a list of patterns such as ["model:*", "dataset/mnist:latest"], '
+            f"not {shown(value)}"
+        )
+    return ArtifactChoice(listed=True, patterns=tuple(dict.fromkeys(_artifact_pattern(item) for item in value)))
+
+
+def _artifact_pattern(text: str) -> ArtifactPattern:
+    """Read "TYPE:ALIAS" or "TYPE/NAME:ALIAS", each part a glob; an alias may be a version such as v3."""
+    match = re.fullmatch(r"([^/:]+)(?:/([^/:]+))?:([^/:]+)", text)
+    if match is None:
+        hint = f'write "{text}:*" for all versions' if text and not set("/:") & set(text) else "each part may be a glob"
+        raise Impossible(f'must contain patterns "TYPE:ALIAS" or "TYPE/NAME:ALIAS", not {shown(text)}; {hint}')
+    return ArtifactPattern(match[1], match[2] or "*", match[3])
+
+
 def base_url(value: object) -> str:
     """Read the address of a W&B server, normalised as in the official client; it must not contain credentials."""
     url = _text(value).rstrip("/")
@@ -135,26 +181,31 @@ def base_url(value: object) -> str:
 
 
 def listen(value: object) -> str:
-    """Read "host:port" on a loopback address, or "" for not listening; port 0 chooses a free one."""
+    """Read "host:port", or "" for not listening; port 0 chooses a free one."""
     text = _text(value)
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", text)
     if text and (not match or int(match[2]) > 65535):
         raise Impossible(f'must be an address such as "127.0.0.1:8642", or "" to turn it off, not {shown(value)}')
-    if match and not _is_loopback(match[1]):
-        raise Impossible(
-            "must be a loopback address such as 127.0.0.1: the page is plain HTTP with a secret in it; "
-            f"from elsewhere use `ssh -L {match[2]}:127.0.0.1:{match[2]} HOST`, not {shown(value)}"
-        )
     return text
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Return True if only this machine reaches "host:port"."""
     import ipaddress
 
+    host = address.rpartition(":")[0].strip("[]")
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def file(value: object) -> str:
+    """Read the full path of a file, or "" for none."""
+    text = _text(value)
+    if text and not re.match(r"/|~[^/\x00]*/", text):
+        raise Impossible(f"must be a full path, from / or ~, not {shown(value)}")
+    return text
 
 
 def writes(value: object) -> str:
@@ -226,6 +277,45 @@ def folders(value: object) -> tuple[str, ...]:
         if not re.match(r"/|~[^/\x00]*(/|$)", item) or "\x00" in item:
             raise Impossible(f"must contain full paths, from / or ~, not {shown(item)}")
     return tuple(value)
+
+
+def lake_address(value: object) -> str:
+    """Read the folder or the address of a lake. No address has a key in it: it would be shown and logged."""
+    text = _text(value)
+    if "\x00" in text or (text and not text.strip()):
+        raise Impossible(f"must be a folder, s3://, gs:// or az://, not {shown(value)}")
+    if "://" not in text:
+        if "%" in text:
+            raise Impossible(f"must have no % in its path, which readers of Delta tables decode: {text}")
+        return text
+    address = urlsplit(text)
+    if address.scheme not in LAKE_SCHEMES:
+        raise Impossible(f"must be a folder, s3://, gs:// or az://, not {address.scheme}://")
+    if "@" in address.netloc:
+        raise Impossible("must have no key in the address: it is read from the environment, see docs/scale.md")
+    if address.query or address.fragment:
+        raise Impossible(
+            f"must have no ? and # in the address {text.partition('?')[0]}: settings are read from the environment"
+        )
+    if not address.netloc or not address.path.strip("/"):
+        raise Impossible(f"must be {address.scheme}://bucket/prefix, not {shown(value)}")
+    return f"{address.scheme}://{address.netloc}/{address.path.strip('/')}"
+
+
+def lake_url(value: object) -> str:
+    """Read the address of the daemon's lake, or "" for none; a folder has a path from / or ~."""
+    text = lake_address(value)
+    if text and "://" not in text and not re.match(r"/|~[^/]*(/|$)", text):
+        raise Impossible(f"must be a full path, from / or ~, or an address, not {shown(value)}")
+    return text
+
+
+def kept(value: object) -> float:
+    """Read how long old versions of a lake stay: at least an hour, so that readers can finish."""
+    result = seconds(value)
+    if result < LEAST_KEPT:
+        raise Impossible(f'must be at least "1h", so that readers can finish, not {shown(value)}')
+    return result
 
 
 def entity(value: object) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
+import ssl
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mirror.web.certificates import Certificate, wants_tls
+from mirror.web.peers import is_this_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,12 +67,23 @@ class Gate:
     served. If all connections have requests, further ones wait in the kernel. A flood is logged as one line.
     """
 
-    def __init__(self, name: str, app: ASGIApp, limits: Limits, *, graceful_seconds: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        app: ASGIApp,
+        limits: Limits,
+        *,
+        graceful_seconds: int = 1,
+        certificate: Certificate | None = None,
+    ) -> None:
+        """With a `certificate` clients use TLS; those on this machine may do without."""
         self._name = name
+        self._certificate = certificate
         self._limits = limits
         self._open: set[_Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._listener: socket.socket | None = None
+        self._waiting: dict[_Connection, asyncio.Task[Any]] = {}
+        self._listeners: tuple[socket.socket, ...] = ()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._next_check: asyncio.TimerHandle | None = None
@@ -94,12 +109,13 @@ class Gate:
         """Make `serve` end soon; responses in progress get a moment."""
         self._server.end()
 
-    async def serve(self, listener: socket.socket) -> None:
+    async def serve(self, *listeners: socket.socket) -> None:
         """Accept connections until `stop` is called, then close everything."""
         self._config.load()
-        listener.setblocking(False)
-        listener.listen(BACKLOG)
-        self._listener = listener
+        for listener in listeners:
+            listener.setblocking(False)
+            listener.listen(BACKLOG)
+        self._listeners = listeners
         self._resume()
         try:
             await self._server.serve(sockets=[])
@@ -108,7 +124,7 @@ class Gate:
 
     def _close(self) -> None:
         self._pause()
-        self._listener = None
+        self._listeners = ()
         for timer in (self._retry, self._next_check):
             if timer is not None:
                 timer.cancel()
@@ -118,18 +134,19 @@ class Gate:
             if connection.made:
                 connection.transport.abort()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         """Accept waiting connections.
 
         asyncio's own server is not used, since it logs and retries for each connection that gets no descriptor.
         """
         loop = asyncio.get_running_loop()
+        spare: list[_Connection] | None = None
         for _ in range(_AT_ONCE):
-            if self._listener is None or self._server.should_exit:
+            if not self._listeners or self._server.should_exit:
                 self._pause()
                 return
             try:
-                accepted, _ = self._listener.accept()
+                accepted, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -142,30 +159,61 @@ class Gate:
             self._open.add(connection)
             task = loop.create_task(self._connect(connection, accepted))
             self._tasks.add(task)
+            self._waiting[connection] = task
             task.add_done_callback(self._tasks.discard)
             if len(self._open) > self._limits.connections:
                 self._log_flood(
                     f"{self._name} has more than {self._limits.connections} connections at once; idle ones are closed"
                 )
-                if not self._make_room():
+                # Once for all of this turn: the connections that it accepts are not made before it ends.
+                spare = self._spare() if spare is None else spare
+                if not self._make_room(spare):
                     self._pause()
                     return
 
     async def _connect(self, connection: _Connection, accepted: socket.socket) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
-        except OSError:
-            # The client has closed it already.
+            context = await self._tls(accepted) if self._certificate is not None else None
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else self._limits.head,
+            )
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            # The client has closed it already, said nothing, or was closed to make room.
             accepted.close()
             self.forget(connection)
+        finally:
+            self._waiting.pop(connection, None)
 
-    def _make_room(self) -> bool:
-        """Close one connection: an unused one, else the oldest idle one. Returns False if all are in use."""
+    async def _tls(self, accepted: socket.socket) -> ssl.SSLContext | None:
+        """The certificate for a client that uses TLS. Raises ConnectionError if one of another machine does not."""
+        assert self._certificate is not None
+        if await wants_tls(accepted, self._limits.head):
+            return self._certificate.context()
+        if not is_this_machine(accepted.getpeername()[0]):
+            raise ConnectionAbortedError("a request of another machine without TLS")
+        return None
+
+    def _spare(self) -> list[_Connection]:
+        """The connections that may be closed, the ones to close first at the end: unused ones, then the oldest."""
         now = asyncio.get_running_loop().time()
         spare = [one for one in self._open if one.made and one.can_be_spared(now)]
+        return sorted(spare, key=lambda one: (one.requests > 0, one.since), reverse=True)
+
+    def _make_room(self, spare: list[_Connection]) -> bool:
+        """Close one connection: one that has not begun, else one of `spare`. Returns False if all are in use."""
+        if self._certificate is not None and len(self._waiting) > 1:
+            oldest, task = next(iter(self._waiting.items()))
+            if not oldest.made:
+                task.cancel()
+                del self._waiting[oldest]
+                self._open.discard(oldest)
+                return True
         if not spare:
             return False
-        victim = min(spare, key=lambda one: (one.requests > 0, one.since))
+        victim = spare.pop()
         self._open.discard(victim)
         victim.transport.abort()
         return True
@@ -192,14 +240,16 @@ class Gate:
 
     def _resume(self) -> None:
         self._retry = None
-        if self._listener is not None and not self._accepting:
+        if self._listeners and not self._accepting:
             self._accepting = True
-            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+            for listener in self._listeners:
+                asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _pause(self) -> None:
-        if self._listener is not None and self._accepting:
+        if self._listeners and self._accepting:
             self._accepting = False
-            asyncio.get_running_loop().remove_reader(self._listener)
+            for listener in self._listeners:
+                asyncio.get_running_loop().remove_reader(listener)
 
     def _log_flood(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -263,6 +313,8 @@ def _watched(app: ASGIApp) -> ASGIApp:
 
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         connection: _Connection = scope["state"].pop(_KEY)
+        # For answers that fail half-way: without their end, no client takes them for complete.
+        scope["mirror.cut"] = connection.transport.abort
         now = asyncio.get_running_loop().time
         connection.requests += 1
         connection.busy += 1
@@ -311,7 +363,8 @@ class _Quiet(uvicorn.Server):
         # The tick once a second updates the date in the headers.
         while not await self.on_tick(0):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), 1)
+                async with asyncio.timeout(1):
+                    await self._ending.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
         state = self.server_state

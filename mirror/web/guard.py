@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import re
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -14,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mirror.web.peers import is_this_machine
 from mirror.web.token import Tickets, matches
 
 SAFE_HEADERS: Mapping[str, str] = {
@@ -87,7 +87,7 @@ class Guard:
 
     def _known(self, headers: Headers) -> bool:
         if sent := headers.get("authorization"):
-            return matches(_authorized(sent), self._token)
+            return matches(password(sent), self._token)
         try:
             cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
@@ -105,11 +105,10 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::(\d{1,5}))?")
 
 def foreign(scope: Scope, headers: Headers) -> Response | None:
     """The response that refuses a request without a loopback Host header or from another origin; None to allow it."""
-    hosts = headers.getlist("host")
-    if len(hosts) != 1 or not _is_local(hosts[0]):
+    client = scope.get("client")
+    if not is_local(headers) or (client and not is_this_machine(client[0])):
         return _message("this port only answers to localhost, 127.0.0.1 and [::1]", 421)
-    origin = headers.get("origin")
-    if origin is not None and origin not in (f"http://{hosts[0]}", f"https://{hosts[0]}"):
+    if is_elsewhere(headers):
         return _message("requests from other origins are refused", 403)
     # To a browser other ports of this machine are the same site, so their pages' requests have the cookie, too.
     elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
@@ -119,15 +118,24 @@ def foreign(scope: Scope, headers: Headers) -> Response | None:
     return None
 
 
-def _is_local(host: str) -> bool:
+def is_local(headers: Headers) -> bool:
+    """Return True for a loopback Host header."""
+    hosts = headers.getlist("host")
+    return len(hosts) == 1 and _is_loopback(hosts[0])
+
+
+def is_elsewhere(headers: Headers) -> bool:
+    """Return True for a request that a page of another origin has sent."""
+    origin, host = headers.get("origin"), headers.get("host", "")
+    return origin is not None and origin not in (f"http://{host}", f"https://{host}")
+
+
+def _is_loopback(host: str) -> bool:
     name = _HOST.fullmatch(host)
     if not name:
         return False
     text = name[1].strip("[]").lower()
-    try:
-        return ipaddress.ip_address(text).is_loopback
-    except ValueError:
-        return text == "localhost"
+    return text == "localhost" or is_this_machine(text)
 
 
 def _says_its_origin(headers: Headers) -> bool:
@@ -135,8 +143,9 @@ def _says_its_origin(headers: Headers) -> bool:
     return "origin" in headers or "authorization" in headers
 
 
-def _authorized(sent: str) -> str:
-    kind, _, text = sent.partition(" ")
+def password(authorization: str) -> str:
+    """The token in an Authorization header, sent as Bearer or as the password of Basic; "" if there is none."""
+    kind, _, text = authorization.partition(" ")
     if kind.lower() == "basic":
         try:
             return base64.b64decode(text, validate=True).decode("latin-1").partition(":")[2]

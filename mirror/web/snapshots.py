@@ -10,9 +10,10 @@ from mirror.web.statements import Statements
 class Snapshots(SnapshotPool):
     """This process's pool of snapshots, and `statements`, which runs users' SQL and filters in separate processes."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, nice: int = 0) -> None:
+        """`nice` is how much the workers give way to other processes."""
         super().__init__(home)
-        self.statements = Statements(home)
+        self.statements = Statements(home, nice=nice)
 
     def close(self) -> None:
         """End the workers, then close the snapshot."""

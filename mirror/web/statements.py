@@ -43,8 +43,10 @@ class Answer:
 class Statements:
     """A few workers that answer questions. They are started when needed and kept for a while."""
 
-    def __init__(self, home: Home, *, workers: int = WORKERS) -> None:
+    def __init__(self, home: Home, *, workers: int = WORKERS, nice: int = 0) -> None:
+        """`workers` is how many questions are answered at once, `nice` by how much they give way to other processes."""
         self._home = home
+        self._nice = nice
         self._most = workers
         self._changed = threading.Condition()
         self._idle: list[Worker] = []
@@ -184,7 +186,7 @@ class Statements:
     def _start(self) -> None:
         made: Worker | None = None
         try:
-            made = Worker(self._home, self._closing)
+            made = Worker(self._home, self._closing, self._nice)
         except OSError as error:
             failure = f"no process for statements can be started: {error.strerror or error}"
         with self._changed:

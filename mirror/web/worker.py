@@ -5,6 +5,8 @@ The worker's side and the protocol are in `mirror/query/worker.py`. Everything h
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import select
@@ -70,27 +72,29 @@ class _Wait:
         return None
 
 
+def harmless_environment() -> dict[str, str]:
+    """The variables that other processes inherit, without secrets."""
+    return {
+        name: value for name, value in os.environ.items() if name in _KEPT_NAMES or name.startswith(_KEPT_BEGINNINGS)
+    }
+
+
 class Worker:
     """One worker process. It answers one question at a time."""
 
-    def __init__(self, home: Home, closing: threading.Event) -> None:
+    def __init__(self, home: Home, closing: threading.Event, nice: int = 0) -> None:
         """Start the process. Raises OSError."""
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from mirror.query.worker import main;"
-            f" main({str(home.data)!r}, {os.getpid()})"
+            f" main({str(home.data)!r}, {os.getpid()}, {str(home.scope or '')!r}, {nice})"
         )
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _KEPT_NAMES or name.startswith(_KEPT_BEGINNINGS)
-        }
         # Not forked, and with three pipes only: it must not inherit any of the daemon's files.
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=kept,
+            env=harmless_environment(),
             bufsize=0,
             close_fds=True,
         )
@@ -98,6 +102,10 @@ class Worker:
         self._input, self._output, self._errors = (
             stream.fileno() for stream in (self._process.stdin, self._process.stdout, self._process.stderr) if stream
         )
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            # As much as a piece of an answer, else a dozen switches between the processes for each.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIECE)
         os.set_blocking(self._input, False)
         os.set_blocking(self._errors, False)
         self._answers, self._room = select.poll(), select.poll()
@@ -190,7 +198,8 @@ class Worker:
             if len(self._buffer) >= _HEAD:
                 end = _HEAD + int.from_bytes(self._buffer[1:_HEAD], "big")
                 if len(self._buffer) >= end:
-                    kind, content = bytes(self._buffer[:1]), bytes(self._buffer[_HEAD:end])
+                    with memoryview(self._buffer) as buffer:
+                        kind, content = bytes(buffer[:1]), bytes(buffer[_HEAD:end])
                     del self._buffer[:end]
                     return kind, content
             if self._answers.poll(LOOK_MS):

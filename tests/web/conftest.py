@@ -18,8 +18,8 @@ __all__ = ["bench"]
 
 SETTINGS = """projects = ["team/vision", "team/language"]
 [sync]
-interval = "2s"
-live_interval = "1s"
+interval = "1h"
+live_interval = "1h"
 system_metrics = true
 metadata = true
 console = true

@@ -232,6 +232,7 @@ def test_a_growing_run_is_seen_and_what_did_not_change_is_not_sent_again(site):
 
         before, etag = rows()
         log_curve(site.live, 3, start=before)
+        site.pull()
         site.until(lambda: rows()[0] == before + 3)
         assert rows()[1] != etag
 

@@ -72,6 +72,15 @@ def test_clients_send_the_token_as_a_bearer_or_as_the_password(site):
             assert client.post("/api/sql", json={"sql": "select 1 as one"}).json()["rows"] == [["1"]]
 
 
+def test_agents_call_tools_with_the_token(site):
+    call = {"name": "find_runs", "arguments": {"project": "team/vision", "limit": 0}}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    headers = {"Accept": "application/json, text/event-stream", "Authorization": f"Bearer {site.token}"}
+    with site.client(**headers) as client:
+        answer = client.post("/mcp", json=asked).json()
+    assert answer["result"]["content"][0]["text"].splitlines()[0] == "13 runs match"
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]", "a b"]
 )

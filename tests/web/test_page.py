@@ -182,6 +182,7 @@ def test_a_growing_run_grows_on_the_page_and_what_was_chosen_stays(page, site):
     rows = page.locator("#table tbody tr", has_text="still training").locator("td:not(.rest)").last
     before = int(rows.text_content())
     log_curve(site.live, 7, start=before)
+    site.pull()
     expect(rows).to_have_text(str(before + 7))
     expect(box).to_be_focused()
     expect(lines(page, "loss")).to_have_count(4)
@@ -283,7 +284,7 @@ def test_an_error_stands_alone_and_is_no_dead_daemon(page, site):
     # The mirror moves meanwhile; the second answer comes after all that the first one led to.
     log_curve(site.live, 2, start=60)
     with page.expect_response(lambda answer: "/api/state" in answer.url and answer.status == 200):
-        pass
+        site.pull()
     with page.expect_response(lambda answer: "/api/state" in answer.url):
         pass
     expect(page.locator("#connection")).to_be_empty()
@@ -439,6 +440,7 @@ def test_charts_over_different_axes_name_theirs(page, site):
     for step in range(20):
         run.log({"loss": 1 / (step + 1), **({"epoch": step // 4, "val/loss": 2 / (step + 1)} if step % 4 == 0 else {})})
     run.finish()
+    site.pull()
     page.get_by_role("navigation").get_by_role("button").nth(0).click()
 
     def titles(key):

@@ -1,0 +1,9 @@
+"""In place of what copies the published file: does not end by itself."""
+
+from __future__ import annotations
+
+import threading
+
+
+def main() -> None:
+    threading.Event().wait()
