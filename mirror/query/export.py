@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirror.errors import StoreError, UsageError, names_segment, unreadable
 from mirror.settings.home import Home
+from mirror.snapshot import logged_tables
 from mirror.snapshot.connection import open_plain, quiet
 from mirror.snapshot.paths import Project, nearest_of, scope
 from mirror.snapshot.projects import registered
@@ -33,12 +34,24 @@ RELATIONS = {
     "console": "entity, project, run_id, line",
     "files": "entity, project, run_id, name",
     "metric_definitions": "entity, project, run_id, key",
+    "sweeps": "entity, project, created_at, sweep_id",
+    "reports": "entity, project, created_at, report_id",
+    "saved_views": "entity, project, created_at, view_id",
 }
 
-# Views over history and files, which can be exported by name.
+OF_PROJECTS = ("projects", "sweeps", "reports", "saved_views", "artifact_files")
+"""The relations without a run: all of a project's rows are exported, even if only some of its runs are."""
+
+
+# Views over history and files, and the relations of artifacts, which can be exported by name.
 DERIVED = {
     "media": "entity, project, run_id, key, step, item",
     "histograms": "entity, project, run_id, key, step, bin",
+    "tables": "entity, project, run_id, key, step",
+    "storage": "entity, project, run_id, kind, type, artifact",
+    "artifacts": "entity, project, collection, version_number",
+    "artifact_files": "entity, project, collection, version, path",
+    "artifact_usage": "entity, project, run_id, relation, artifact_entity, artifact_project, collection, version",
 }
 
 Runs = Sequence[tuple[Project, str]]
@@ -64,7 +77,7 @@ def to_folder(home: Home, chosen: Sequence[Project], runs: Runs, folder: Path, k
 def to_file(
     home: Home, chosen: Sequence[Project], runs: Runs, relation: str, file: Path, kind: str, report: Report
 ) -> None:
-    """Write the rows of one relation, or of the wide relation of one of the projects, which is named as it is.
+    """Write the rows of one relation, or of a relation of one of the projects, which is named as it is.
 
     Replaces an older file. Raises UsageError for a relation that there is not, naming the nearest.
     """
@@ -72,7 +85,7 @@ def to_file(
         if relation in RELATIONS or relation in DERIVED:
             query = _rows(relation, chosen, runs)
         else:
-            known = _wide(connection, chosen)
+            known = _wide(connection, chosen) + _key_tables(connection, chosen)
             if relation not in known:
                 raise UsageError(f"--relation {relation}: {nearest_of(relation, [*RELATIONS, *DERIVED, *known])}")
             condition, params = scope((), "w", runs)
@@ -136,7 +149,7 @@ def _copy_table(connection: DuckDBPyConnection, name: str, query: str, params: S
 
 def _rows(relation: str, chosen: Sequence[Project], runs: Runs) -> tuple[str, list[str]]:
     """SQL for the rows of a relation to export, in order, and its parameters."""
-    condition, params = scope(chosen, "t", () if relation == "projects" else runs)
+    condition, params = scope(chosen, "t", () if relation in OF_PROJECTS else runs)
     return f"SELECT * FROM main.{relation} AS t WHERE {condition} ORDER BY {(RELATIONS | DERIVED)[relation]}", params
 
 
@@ -148,6 +161,12 @@ def _wide(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[str
     keys = registered(connection)
     names = dict(zip(keys, unique_names([str(key) for key in keys]), strict=True))
     return [names[key] for key in chosen if names[key] in existing]
+
+
+def _key_tables(connection: DuckDBPyConnection, chosen: Sequence[Project]) -> list[str]:
+    """The relations of keys with W&B Tables of the chosen projects, by name."""
+    known = logged_tables.relations(connection)
+    return [name for path, name in known.items() if any(path.startswith(f"{project}/tables/") for project in chosen)]
 
 
 @contextmanager

@@ -1,19 +1,20 @@
 """Questions that contain SQL, filters or orders written by users.
 
 These may need any amount of time and memory, so the daemon runs them in workers (`mirror/query/worker.py`). Each
-question reads one snapshot and returns bytes: strict JSON unless its docstring says otherwise.
+question reads one snapshot and returns bytes, at once or in pieces: strict JSON unless its docstring says otherwise.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mirror.query import box, run_groups
+from mirror.query import answers, box, run_groups, schema, sent_statements
 from mirror.query.sql import select
 from mirror.snapshot.paths import Project
 from mirror.snapshot.result import Result, Rows
@@ -43,7 +44,7 @@ Arguments = Mapping[str, Any]
 Lists = dict[tuple[str, str], bool]
 """A cache for one snapshot: whether any run has a list at a key of a document."""
 
-Question = Callable[["DuckDBPyConnection", Arguments, Lists], bytes]
+Question = Callable[["DuckDBPyConnection", Arguments, Lists], bytes | Iterator[bytes]]
 
 
 def sql(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> bytes:
@@ -108,7 +109,39 @@ def rids(connection: DuckDBPyConnection, asked: Arguments, lists: Lists) -> byte
     return array("q", query.rids()).tobytes()
 
 
-QUESTIONS: Mapping[str, Question] = {"sql": sql, "runs": runs, "groups": groups, "rids": rids}
+def answer(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> Iterator[bytes]:
+    """The answer to a question of the query API, in pieces: see `mirror.query.answers`."""
+    return answers.answer(connection, asked)
+
+
+def described(connection: DuckDBPyConnection, _asked: Arguments, _lists: Lists) -> bytes:
+    """The published relations, with columns and comments."""
+    return orjson.dumps(schema.relations(connection))
+
+
+def statement(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> Iterator[bytes]:
+    """The answer to a statement of a client on another machine, in pieces: see `mirror.query.sent_statements`."""
+    return sent_statements.answer(connection, asked)
+
+
+QUESTIONS: Mapping[str, Question] = {
+    "sql": sql,
+    "runs": runs,
+    "groups": groups,
+    "rids": rids,
+    "answer": answer,
+    "schema": described,
+    "statement": statement,
+}
+
+
+def find(name: str) -> Question:
+    """The question of this name: one of QUESTIONS, or `module:function` for one of a room above this one."""
+    if name in QUESTIONS:
+        return QUESTIONS[name]
+    module, _, function = name.partition(":")
+    found: Question = getattr(import_module(module), function)
+    return found
 
 
 def _table(result: Result | Rows) -> dict[str, Any]:

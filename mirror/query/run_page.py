@@ -6,7 +6,6 @@ import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mirror.query.status import runs_set_aside
 from mirror.snapshot.snapshot import Snapshot
 from mirror.wandb_json import loads
 
@@ -55,7 +54,6 @@ def _fields(snapshot: Snapshot, address: Address) -> dict[str, Any]:
 
 def _complete(snapshot: Snapshot, address: Address, fields: dict[str, Any]) -> dict[str, Any]:
     """How much of the run is mirrored: rows here and on the server, and which parts are not mirrored at all."""
-    aside = [one for one in runs_set_aside(snapshot.home.published) if one["run"] == str(address)]
     on_server = snapshot.column("server_rows", [address.rid])[address.rid]
     console = None
     if snapshot.console(address.rid, 1) is not None:
@@ -68,7 +66,7 @@ def _complete(snapshot: Snapshot, address: Address, fields: dict[str, Any]) -> d
         "history_rows": fields["history_rows"],
         "server_rows": on_server,
         "last_step": max((one.last_step for one in snapshot.extents([address.rid]).values()), default=-1),
-        "error": aside[0]["error"] if aside else None,
+        "error": snapshot.history_error(address.rid),
         "console_lines": console,
         "system_metric_lines": metrics,
         "last_success_at": at and at.astimezone(UTC).replace(tzinfo=None),

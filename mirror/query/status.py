@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mirror.snapshot import artifact_status as of_artifacts
 from mirror.snapshot import files, wide
 from mirror.snapshot import projects as snapshot
 from mirror.snapshot.connection import opened
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from mirror.settings.values import ArtifactPattern
 
 CLOCKS_DIFFER = 60.0
 """Seconds that a time may be ahead of this machine's clock without being an error."""
@@ -56,12 +59,32 @@ def content_status(published: Path, most: int = 1000) -> dict[str, Any] | None:
         return files.content_status(connection, most)
 
 
-def wide_faults(published: Path) -> list[dict[str, Any]]:
-    """One entry for each project whose wide relation is incomplete: project and fault, a sentence.
+def mirror_status(published: Path, patterns: Sequence[ArtifactPattern] = (), most: int = 1000) -> dict[str, Any]:
+    """How fresh and how complete everything is, read from one snapshot.
 
-    Empty if nothing was mirrored yet. Raises StoreError if the file cannot be read.
+    - projects: as in `project_status`
+    - set_aside: as in `runs_set_aside`
+    - lists_set_aside: one entry per list of a project, of sweeps or reports, that could not be pulled and is retried
+    - files: as in `content_status`
+    - artifacts: versions, unmatched, errors, failed; None if none are mirrored. `unmatched` are those of the `patterns`
+      that match nothing, `errors` the projects whose artifacts could not be listed, `failed` the versions that will be
+      retried
+    - wide_faults: one entry per project whose wide relation is incomplete: project and fault, a sentence
+
+    Lists are empty if nothing was mirrored yet. Raises StoreError if the file cannot be read.
     """
-    return _read(published, lambda connection: [fault._asdict() for fault in wide.faults(connection)])
+    if not published.exists():
+        lists: dict[str, Any] = {name: [] for name in ("projects", "set_aside", "lists_set_aside", "wide_faults")}
+        return {**lists, "files": None, "artifacts": None}
+    with opened(published) as connection:
+        return {
+            "projects": projects(connection),
+            "set_aside": snapshot.runs_set_aside(connection, most),
+            "lists_set_aside": snapshot.lists_set_aside(connection),
+            "files": files.content_status(connection, most),
+            "artifacts": of_artifacts.status(connection, most, patterns),
+            "wide_faults": [fault._asdict() for fault in wide.faults(connection)],
+        }
 
 
 def _read(published: Path, fetch: Callable[[DuckDBPyConnection], list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mirror.errors import QueryError
-from mirror.snapshot import wide
+from mirror.snapshot import logged_tables, wide
 from mirror.store.names import folded, identifier
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ def refuse(connection: DuckDBPyConnection, names: Collection[str]) -> None:
     if not any("/" in name for name in names):
         return
     relations = wide.relations(connection)
+    of_keys = logged_tables.relations(connection)
     for name in names:
         if relations.get(name, name) != name:
             raise _misread(name, relations[name], "the relation of this project")
+        if of_keys.get(name, name) != name:
+            raise _misread(name, of_keys[name], "the relation of the tables under this key")
     named = {folded(name) for name in names}
     used = [relation for relation in relations.values() if folded(relation) in named]
     for key, column in wide.renamed_columns(connection, names, used):

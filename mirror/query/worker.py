@@ -30,6 +30,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ import duckdb
 
 from mirror import errors
 from mirror.errors import NEXT_PUBLISHES, MirrorError, QueryError, unreadable
-from mirror.query.questions import MEMORY, NEEDED_TOO_MUCH, OUT_OF_MEMORY, QUESTIONS, Lists
+from mirror.query.questions import MEMORY, NEEDED_TOO_MUCH, OUT_OF_MEMORY, Lists, find
 from mirror.settings.home import Home
 from mirror.snapshot.connection import Watched, open_restricted, refusal, version_of
 
@@ -64,8 +65,8 @@ _CHECK_INTERVAL = 0.05
 """Seconds between two checks of memory and cancellation while a question is answered."""
 
 
-def main(home: str, parent: int) -> None:
-    """Answer questions until the input ends."""
+def main(home: str, parent: int, scope: str = "", nice: int = 0) -> None:
+    """Answer questions until the input ends; about the copy in the folder `scope`, if it is named."""
     answers = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -73,7 +74,8 @@ def main(home: str, parent: int) -> None:
     os.set_blocking(2, False)
     _die_with(parent)
     _limit()
-    Worker(Home(Path(home), Path(home) / "config.toml"), answers).run()
+    os.nice(nice)
+    Worker(Home(Path(home), Path(home) / "config.toml", Path(scope) if scope else None), answers).run()
 
 
 @dataclass
@@ -114,10 +116,11 @@ class Worker:
 
     def _answer(self, job: _Job) -> None:
         try:
-            with self._newest().cursor() as cursor:
+            with self._opened(job.arguments.get("file")).cursor() as cursor:
                 job.connection = watched = Watched(cursor)
                 try:
-                    content = QUESTIONS[job.question](watched.as_connection(), job.arguments, self._lists)
+                    found = find(job.question)(watched.as_connection(), job.arguments, self._lists)
+                    content = found if isinstance(found, bytes) else self._send_pieces(found)
                 finally:
                     job.connection = None
                     for opened in watched.open[1:]:
@@ -139,6 +142,15 @@ class Worker:
             with self._lock:
                 self._job = None
 
+    def _send_pieces(self, pieces: Iterator[bytes]) -> bytes:
+        """Send all pieces as they are made, but the last one, which is returned: after it nothing can fail."""
+        last = b""
+        for piece in pieces:
+            if last:
+                self._send(b"P", last)
+            last = piece
+        return last
+
     def _refuse(self, error: MirrorError) -> None:
         cause = error.__cause__
         if isinstance(cause, MemoryError | duckdb.OutOfMemoryException):
@@ -149,14 +161,21 @@ class Worker:
         kind = next(one for one in type(error).__mro__ if one.__module__ == errors.__name__)
         self._send_json(b"X", error=kind.__name__, message=str(error), spent=spent)
 
-    def _newest(self) -> DuckDBPyConnection:
-        path = self._home.published
+    def _opened(self, kept: str | None) -> DuckDBPyConnection:
+        """The newest snapshot, or one that is kept in a file of its own."""
+        path = Path(kept) if kept else self._home.published
         try:
             while self._connection is None or version_of(path) != self._version:
                 # Closed before the new one is opened: for the same path DuckDB would return the database that is open.
                 self._close()
                 self._version = version_of(path)
-                self._connection = open_restricted(path, self._home.history, memory=_MEMORY_LIMIT, threads=THREADS)
+                self._connection = open_restricted(
+                    path,
+                    self._home.history,
+                    memory=_MEMORY_LIMIT,
+                    threads=THREADS,
+                    limited=self._home.scope is not None,
+                )
         except FileNotFoundError:
             raise QueryError("nothing is mirrored yet") from None
         except duckdb.OutOfMemoryException:
@@ -197,9 +216,10 @@ class Worker:
         self._send(kind, json.dumps(content).encode())
 
     def _send(self, kind: bytes, content: bytes = b"") -> None:
-        data = memoryview(kind + len(content).to_bytes(4, "big") + content)
-        while data:
-            data = data[os.write(self._answers, data) :]
+        for part in (kind + len(content).to_bytes(4, "big"), content):
+            data = memoryview(part)
+            while data:
+                data = data[os.write(self._answers, data) :]
 
 
 def _read() -> tuple[bytes, bytes]:

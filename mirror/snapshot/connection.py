@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mirror.errors import SEGMENT_ADVICE, QueryError, names_segment, nothing_mirrored, unreadable
+from mirror.errors import SEGMENT_ADVICE, Forbidden, QueryError, names_segment, nothing_mirrored, unreadable
 from mirror.settings.home import Home
 from mirror.store.names import escaped, literal
 
@@ -84,9 +84,9 @@ def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
 def connected(home: Home) -> Iterator[DuckDBPyConnection]:
     """Open the published file read-only, for SQL that users write, and close it after the block.
 
-    The connection can read the file and its history segments, but no other files, network, extensions, settings or
-    Python variables. Times are UTC. Raises StoreError if nothing was published yet, or if the file is unreadable or
-    damaged. `mirror.query.sql` is what keeps statements from writing to the history folder.
+    The connection can read the file, its history segments and the content of files, but no other files, network,
+    extensions, settings or Python variables. Times are UTC. Raises StoreError if nothing was published yet, or if the
+    file is unreadable or damaged. `mirror.query.sql` is what keeps statements from writing to these folders.
     """
     if not home.published.exists():
         raise nothing_mirrored(home.published)
@@ -109,10 +109,12 @@ def open_restricted(
     memory: str | None = None,
     threads: int | None = None,
     published: Path | None = None,
+    limited: bool = False,
 ) -> DuckDBPyConnection:
-    """Open a published file read-only, with access to its segments and to no other files; the caller closes it.
+    """Open a published file read-only, with access to its segments and the content of files; the caller closes it.
 
-    `published` is the name for messages, if `path` is a temporary one.
+    `published` is the name for messages, if `path` is a temporary one. With `limited`, only the segments and contents
+    can be read that the file itself lists.
 
     What does not fit in memory goes to the folder `spill`; without a folder such a query fails. Raises duckdb.Error,
     and StoreError for a file whose tables have other names, as those of an older program have.
@@ -123,11 +125,14 @@ def open_restricted(
     try:
         quiet(connection)
         _check_tables(connection, published or path)
+        folders, files = _own_files(connection, history) if limited else ([history, history.with_name("blobs")], [])
+        allowed = [text for folder in folders for text in (str(folder), escaped(folder))]
         for statement in (
             f"SET temp_directory = {literal(spill)}",
             *([f"SET memory_limit = {literal(memory)}"] if memory else []),
             *([f"SET threads = {threads:d}"] if threads else []),
-            f"SET allowed_directories = [{literal(history)}, {literal(escaped(history))}]",
+            f"SET allowed_directories = [{', '.join(literal(one) for one in allowed)}]",
+            *([f"SET allowed_paths = [{', '.join(literal(one) for one in files)}]"] if files else []),
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET lock_configuration = true",
@@ -137,6 +142,20 @@ def open_restricted(
         connection.close()
         raise
     return connection
+
+
+def _own_files(connection: DuckDBPyConnection, history: Path) -> tuple[list[Path], list[str]]:
+    """The folders of the segments of the file's projects, and the contents that it names."""
+    from mirror.store.records import ProjectKey
+    from mirror.store.segment_files import partition
+
+    projects = connection.execute("SELECT entity, project FROM store.project_records").fetchall()
+    blobs = history.with_name("blobs")
+    contents = connection.execute("SELECT digest FROM store.contents").fetchall()
+    files = [blobs / digest[:2] / digest[2:] for (digest,) in contents]
+    return [history / partition(ProjectKey(*row)) for row in projects], [
+        text for file in files for text in dict.fromkeys((str(file), escaped(file)))
+    ]
 
 
 def _check_tables(connection: DuckDBPyConnection, path: Path, catalog: str = "") -> None:
@@ -216,7 +235,9 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
         text = f"{text} ({where})"
     elif names_segment(text):
         text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"
-    return QueryError(text)
+    import duckdb
+
+    return Forbidden(text) if isinstance(error, duckdb.PermissionException) else QueryError(text)
 
 
 def _published_only(text: str) -> str:
@@ -224,15 +245,18 @@ def _published_only(text: str) -> str:
     offer = re.search(r' Did you mean "(.+)"\?', text)
     if offer is None:
         return text
+    from mirror.filters import nearest
+    from mirror.store.comments import RELATIONS
+
     names = offer[1].split(" or ")
     published = [name for name in names if not _INNER.fullmatch(name)]
+    wrong = re.search(r"Table with name (.+) does not exist", text)
+    # `tags` means run_tags, although tables is spelled more like it.
+    if wrong and (ending := [name for name in RELATIONS if name.endswith(f"_{wrong[1]}")]):
+        published = ending
     if published == names:
         return text
     if not published:
-        from mirror.filters import nearest
-        from mirror.store.comments import RELATIONS
-
-        wrong = re.search(r"Table with name (.+) does not exist", text)
         near = nearest(wrong[1], list(RELATIONS)) if wrong else None
         published = [near] if near else []
     advice = f' Did you mean "{" or ".join(published)}"?' if published else " SHOW TABLES lists the relations"

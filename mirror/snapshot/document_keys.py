@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mirror.snapshot.paths import Project
 
@@ -43,3 +43,14 @@ def of_runs(connection: DuckDBPyConnection, rids: Sequence[int]) -> list[tuple[s
         " GROUP BY ALL ORDER BY doc, count(*) DESC, key",
         [list(rids)],
     ).fetchall()
+
+
+def located(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
+    """The path in a document of a key with dots, each of which may be part of a name; None if it is not there."""
+    if key in document:
+        return (key,)
+    for place, letter in enumerate(key):
+        below = document.get(key[:place]) if letter == "." else None
+        if isinstance(below, dict) and "_type" not in below and (found := located(below, key[place + 1 :])):
+            return (key[:place], *found)
+    return None

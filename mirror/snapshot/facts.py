@@ -115,6 +115,12 @@ def server(connection: DuckDBPyConnection, base_url: str) -> tuple[Facts, timede
     return orjson.loads(rows[0][0]), datetime.now(UTC).replace(tzinfo=None) - rows[0][1]
 
 
+def latest_server(connection: DuckDBPyConnection) -> str | None:
+    """The address of the server that was asked about itself last; None if none was."""
+    rows = _rows(connection, "SELECT base_url FROM store.server_facts ORDER BY told_at DESC LIMIT 1", ())
+    return rows[0][0] if rows else None
+
+
 def of_runs(connection: DuckDBPyConnection, rids: Sequence[int]) -> dict[int, Facts]:
     """What the server returned about these runs, by rid. The result may contain other runs, too."""
     here, params = among(rids)

@@ -110,11 +110,23 @@ def content(connection: DuckDBPyConnection, address: tuple[str, str, str], name:
     return Content(Path(rows[0][0]), rows[0][1], rows[0][2]) if rows else None
 
 
+def is_stored(connection: DuckDBPyConnection, digest: str) -> bool:
+    """Return True if the content with this SHA-256 is mirrored."""
+    import duckdb
+
+    try:
+        rows = connection.execute("SELECT 1 FROM store.contents WHERE digest = ?", [digest]).fetchall()
+    except duckdb.CatalogException:
+        # The file was published by a version that did not mirror content.
+        return False
+    return bool(rows)
+
+
 def content_status(connection: DuckDBPyConnection, most: int) -> dict[str, Any] | None:
     """What is mirrored of the content of files; None if nothing is, and nothing was tried.
 
     `files` and `bytes` count content, once each; `last` is the outcome of the last round of downloads; `failed` has at
-    most `most` of the files that failed: file, run, error, attempts, next_try_at (naive UTC).
+    most `most` of the files that failed: file, run or artifact, error, attempts, next_try_at (naive UTC).
     """
     import duckdb
 
@@ -122,24 +134,76 @@ def content_status(connection: DuckDBPyConnection, most: int) -> dict[str, Any] 
         count_stored, size = connection.execute(
             "SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM store.contents"
         ).fetchall()[0]
-        rows = connection.execute(
-            "SELECT r.entity || '/' || r.project || '/' || r.run_id, n.name, n.error, n.attempts, n.next_try_at "
-            "FROM store.content_names AS n JOIN store.run_records AS r ON r.rid = n.owner "
-            "WHERE n.kind = 'file' AND n.error IS NOT NULL ORDER BY n.next_try_at, 1, 2 LIMIT ?",
-            [most],
-        ).fetchall()
+        rows = _failed(connection, most)
         last = connection.execute("SELECT value FROM store.meta WHERE key = 'contents'").fetchall()
     except (duckdb.CatalogException, duckdb.BinderException):
         # The file was published by a version that did not mirror content.
         return None
+    rows += _bad_tables(connection, most - len(rows))
     if not count_stored and not rows and not last:
         return None
     return {
         "files": count_stored,
         "bytes": size,
         "last": json.loads(last[0][0]) if last else None,
-        "failed": [dict(zip(("run", "file", "error", "attempts", "next_try_at"), row, strict=True)) for row in rows],
+        "failed": [
+            dict(zip(("run", "artifact", "file", "error", "attempts", "next_try_at"), row, strict=True)) for row in rows
+        ],
     }
+
+
+def _bad_tables(connection: DuckDBPyConnection, most: int) -> list[tuple[Any, ...]]:
+    """At most `most` of the files of W&B Tables that cannot be read, as `content_status` lists failed files."""
+    import duckdb
+
+    try:
+        return connection.execute(
+            """
+            WITH bad AS (SELECT source, error FROM store.converted_tables WHERE error IS NOT NULL),
+            named AS (
+                SELECT n.kind, n.owner, n.name, b.error FROM bad AS b
+                JOIN store.content_names AS n ON n.digest = b.source
+                UNION ALL
+                -- Joined and partitioned tables are named by the place of their file.
+                SELECT n.kind, n.owner, n.name, b.error FROM bad AS b
+                JOIN store.content_names AS n ON n.kind || '/' || n.owner || '/' || n.name = b.source
+            )
+            SELECT r.entity || '/' || r.project || '/' || r.run_id,
+                   a.entity || '/' || a.project || '/' || a.collection || ':v' || a.version_number,
+                   n.name, n.error, 1, NULL
+            FROM named AS n
+            LEFT JOIN store.run_records AS r ON n.kind = 'file' AND r.rid = n.owner
+            LEFT JOIN store.artifact_records AS a ON n.kind = 'artifact' AND a.aid = n.owner
+            WHERE r.rid IS NOT NULL OR a.aid IS NOT NULL ORDER BY 1, 2, 3 LIMIT ?
+            """,
+            [max(0, most)],
+        ).fetchall()
+    except duckdb.CatalogException:
+        # The file was published by a version that did not know tables.
+        return []
+
+
+def _failed(connection: DuckDBPyConnection, most: int) -> list[tuple[Any, ...]]:
+    """The first of the files that could not be downloaded: run, artifact, file, error, attempts, next_try_at."""
+    import duckdb
+
+    of_runs = (
+        "SELECT r.entity || '/' || r.project || '/' || r.run_id AS run, NULL AS artifact, n.name, n.error, n.attempts, "
+        "n.next_try_at FROM store.content_names AS n JOIN store.run_records AS r ON r.rid = n.owner "
+        "WHERE n.kind = 'file' AND n.error IS NOT NULL"
+    )
+    of_artifacts = (
+        "SELECT NULL, a.entity || '/' || a.project || '/' || a.collection || ':v' || a.version_number, n.name, "
+        "n.error, n.attempts, n.next_try_at "
+        "FROM store.content_names AS n JOIN store.artifact_records AS a ON a.aid = n.owner "
+        "WHERE n.kind = 'artifact' AND n.error IS NOT NULL"
+    )
+    order = "ORDER BY next_try_at, run, artifact, name LIMIT ?"
+    try:
+        return connection.execute(f"{of_runs} UNION ALL {of_artifacts} {order}", [most]).fetchall()
+    except duckdb.CatalogException:
+        # The file was published by a version that did not mirror artifacts.
+        return connection.execute(f"{of_runs} {order}", [most]).fetchall()
 
 
 def runs_of(connection: DuckDBPyConnection, file_ids: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -138,7 +138,7 @@ def half_width(values: Sequence[float], middle: float) -> float:
     """Half of the width of the 95% confidence interval of the mean `middle`; 0 for a single value."""
     if len(values) < 2:
         return 0.0
-    return _quantile(len(values) - 1) * deviation(values, middle) / math.sqrt(len(values))
+    return quantile(len(values) - 1) * deviation(values, middle) / math.sqrt(len(values))
 
 
 def deviation(values: Sequence[float], middle: float) -> float:
@@ -147,7 +147,7 @@ def deviation(values: Sequence[float], middle: float) -> float:
     return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
 
 
-def _quantile(freedom: int) -> float:
+def quantile(freedom: int) -> float:
     """The two-sided 95% quantile of Student's t; above the table by its expansion, with an error below 0.0001."""
     if freedom <= len(_T):
         return _T[freedom - 1]

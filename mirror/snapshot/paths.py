@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mirror.addresses import path_of
-from mirror.errors import QueryError
+from mirror.errors import QueryError, Unknown
 from mirror.patterns import fitting, nearest_project
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class NotARun(QueryError):
     """The text names a project where a run is wanted."""
 
 
-class UnknownProject(QueryError):
+class UnknownProject(Unknown):
     """No mirrored project has this name. The message names the nearest one of the mirror and of the config."""
 
     def __init__(self, text: str, mirrored: Sequence[str], configured: Sequence[str] = ()) -> None:
@@ -49,7 +49,7 @@ class UnknownProject(QueryError):
         return f"no project {self.text} in the mirror{near}{listed}"
 
 
-class UnknownRun(QueryError):
+class UnknownRun(Unknown):
     """No mirrored run has this id or name; `hint` names the nearest ones, if any are like it."""
 
     def __init__(self, text: str, hint: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from mirror.errors import NEXT_PUBLISHES, MirrorError, QueryError, StoreError, TimedOut, unreadable
 from mirror.settings.home import Home
 from mirror.snapshot.connection import Watched, open_restricted, version_of
+from mirror.snapshot.pins import Pins, link
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,6 +53,7 @@ class SnapshotPool:
         self._closing = threading.Event()
         self._limits = _Limits(self._closing)
         self._current: _Open | None = None
+        self._pins = Pins(home.published)
 
     def version(self) -> str:
         """The version of the published file, without opening it; "" if nothing was published yet."""
@@ -75,8 +76,16 @@ class SnapshotPool:
         finally:
             self._release(snapshot)
 
+    def kept(self, version: str | None) -> tuple[str, Path] | None:
+        """Return the version and the file of a snapshot that is kept for a while: the newest one without a version.
+
+        None if that version is no longer kept. Raises QueryError if nothing was published yet.
+        """
+        return self._pins.newest() if version is None else self._pins.find(version)
+
     def close_idle(self) -> None:
-        """Close the snapshot if no request has used it for IDLE_SECONDS."""
+        """Close the snapshot if no request has used it for IDLE_SECONDS, and delete kept ones that are not used."""
+        self._pins.close_idle()
         with self._lock:
             idle = self._current
             if idle is None or idle.users or time.monotonic() - idle.idle_since < IDLE_SECONDS:
@@ -87,6 +96,7 @@ class SnapshotPool:
     def close(self) -> None:
         """Interrupt all queries and close the snapshot once no request uses it, so that the process can end."""
         self._closing.set()
+        self._pins.close()
         with self._lock:
             last, self._current = self._current, None
             unused = last is not None and not last.users
@@ -126,8 +136,15 @@ class SnapshotPool:
         published = self._home.published
         name = published.with_name(f".{published.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
         try:
-            _link(published, name)
-            connection = open_restricted(name, self._home.history, memory=MEMORY, threads=THREADS, published=published)
+            link(published, name)
+            connection = open_restricted(
+                name,
+                self._home.history,
+                memory=MEMORY,
+                threads=THREADS,
+                published=published,
+                limited=self._home.scope is not None,
+            )
             return _Open(version, connection)
         except FileNotFoundError:
             raise QueryError("nothing is mirrored yet") from None
@@ -203,13 +220,3 @@ class _Limits:
                 if idle >= _IDLE_CHECKS or (idle and self._closing.is_set()):
                     self._thread = None
                     return
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make a hard link to the file, or a copy of it on a file system without hard links."""
-    try:
-        target.hardlink_to(source)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, target)

@@ -29,6 +29,14 @@ where h.error is not null and r.deleted_at is null
 order by h.next_try_at, 1 limit ?
 """
 
+_LISTS_SET_ASIDE = """
+select entity || '/' || project as project, case kind when 'views' then 'reports' else kind end as list,
+       error, attempts, next_try_at
+from store.listings
+where error is not null
+order by 1, 2
+"""
+
 
 def registered(connection: DuckDBPyConnection) -> list[Project]:
     """Every mirrored project, in the order in which they were registered."""
@@ -50,6 +58,17 @@ def last_successes(connection: DuckDBPyConnection) -> dict[Project, datetime | N
     return {Project(entity, project): at for entity, project, at in rows}
 
 
+def limits(connection: DuckDBPyConnection) -> dict[Project, tuple[str, str]]:
+    """What the config lets be mirrored of each project: the run filter and the globs of history keys, as JSON texts.
+
+    Without a pass they are those that let everything be mirrored.
+    """
+    rows = connection.execute(
+        "SELECT entity, project, coalesce(filters, '{}'), coalesce(history, '[\"*\"]') FROM store.project_records"
+    ).fetchall()
+    return {Project(entity, project): (filters, history) for entity, project, filters, history in rows}
+
+
 def status(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
     """One entry per project: project, runs, running, history_rows, last_success_at, lag_s, last_error, set_aside."""
     return _dictionaries(connection, _STATUS)
@@ -58,6 +77,27 @@ def status(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
 def runs_set_aside(connection: DuckDBPyConnection, most: int) -> list[dict[str, Any]]:
     """One entry per run whose history could not be pulled: run, error, attempts, next_try_at; by the last of these."""
     return _dictionaries(connection, _RUNS_SET_ASIDE, [most])
+
+
+def history_error(connection: DuckDBPyConnection, rid: int) -> str | None:
+    """Why the history of a run could not be pulled; None if it could, or if the run is deleted and not retried."""
+    found = connection.execute(
+        "SELECT h.error FROM store.run_history AS h JOIN store.run_records AS r ON r.rid = h.rid "
+        "WHERE h.rid = ? AND r.deleted_at IS NULL",
+        [rid],
+    ).fetchall()
+    return found[0][0] if found else None
+
+
+def lists_set_aside(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
+    """One entry per list of a project that could not be pulled: project, list, error, attempts, next_try_at."""
+    import duckdb
+
+    try:
+        return _dictionaries(connection, _LISTS_SET_ASIDE)
+    except duckdb.CatalogException:
+        # The file was published by an older program.
+        return []
 
 
 def storage_version(connection: DuckDBPyConnection) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +36,7 @@ class Result:
 
     connection: DuckDBPyConnection
     sql: str
-    params: Sequence[Any] = ()
+    params: Sequence[Any] | Mapping[str, Any] = ()
     labels: Sequence[str] = ()
     documents: frozenset[int] = frozenset()
     limit: int | None = None
@@ -76,9 +76,16 @@ class Result:
                 value = f"CAST({identifier(name)} AS JSON)" if index in self.documents else identifier(name)
                 pairs.append(f"?, {value}")
             rows = self._rows(f"CAST(json_object({', '.join(pairs)}) AS VARCHAR)", "", self.columns)
-        return (
-            _BARE.sub(_quote_bare, text) if "NaN" in text or "nf" in text or "nan" in text else text for (text,) in rows
-        )
+        return (_BARE.sub(_quote_bare, text) if _has_bare(text) else text for (text,) in rows)
+
+    def json_lists(self) -> Iterator[str]:
+        """Every row as a JSON array, in the order of the columns; otherwise as `json_texts`."""
+        values = [
+            f"CAST({identifier(name)} AS JSON)" if index in self.documents else identifier(name)
+            for index, (name, _) in enumerate(self.header())
+        ]
+        rows = self._rows(f"CAST(json_array({', '.join(values)}) AS VARCHAR)")
+        return (_BARE.sub(_quote_bare, text) if _has_bare(text) else text for (text,) in rows)
 
     def count(self) -> int:
         """How many rows there are without the limit."""
@@ -94,7 +101,7 @@ class Result:
         limit = "" if self.limit is None else f" LIMIT {self.limit}"
         statement = f"SELECT * FROM (\n{self.sql}\n){limit}"
         cursor = self.connection.cursor()
-        relation = guarded(cursor, lambda: cursor.sql(statement, params=list(self.params) or None))
+        relation = guarded(cursor, lambda: cursor.sql(statement, params=self._values() or None))
         reader: pa.RecordBatchReader = guarded(cursor, lambda: relation.to_arrow_reader(100_000))
         labels = self.labels or reader.schema.names
         schema = pa.schema([field.with_name(label) for field, label in zip(reader.schema, labels, strict=True)])
@@ -120,7 +127,11 @@ class Result:
     def _run(self, statement: str, first: Sequence[Any] = ()) -> DuckDBPyConnection:
         # A new cursor each time: in DuckDB 2.0 a cursor with unread rows blocks the connection.
         cursor = self.connection.cursor()
-        return guarded(cursor, lambda: cursor.execute(statement, [*first, *self.params]))
+        return guarded(cursor, lambda: cursor.execute(statement, self._values(first)))
+
+    def _values(self, first: Sequence[Any] = ()) -> Sequence[Any] | Mapping[str, Any]:
+        """The parameters of a statement with `first` before the query itself."""
+        return self.params if isinstance(self.params, Mapping) else [*first, *self.params]
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,14 @@ class Rows:
             text = json.dumps(
                 dict(zip(self.columns, row, strict=True)), ensure_ascii=False, separators=(",", ":"), default=str
             )
+            yield _BARE.sub(_quote_bare, text)
+
+    def json_lists(self) -> Iterator[str]:
+        """Every row as a JSON array."""
+        import json
+
+        for row in self.rows[: self.limit]:
+            text = json.dumps(list(row), ensure_ascii=False, separators=(",", ":"), default=str)
             yield _BARE.sub(_quote_bare, text)
 
     def count(self) -> int:
@@ -211,6 +230,11 @@ def guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
     if isinstance(error, duckdb.Error):
         raise refusal(error, first_line=2) from error
     raise error
+
+
+def _has_bare(text: str) -> bool:
+    """Return True if the text may hold NaN or an infinity, which JSON lacks."""
+    return "NaN" in text or "nf" in text or "nan" in text
 
 
 def _quote_bare(match: re.Match[str]) -> str:

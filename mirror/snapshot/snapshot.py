@@ -14,7 +14,8 @@ from mirror.addresses import path_of
 from mirror.errors import NotMirrored, QueryError
 from mirror.settings.home import Home
 from mirror.settings.settings import configured_projects
-from mirror.snapshot import console, document_keys, facts, files, history_keys, paths, projects, run_rows
+from mirror.snapshot import console, document_keys, facts, files, history_keys, paths, projects, run_rows, sweeps
+from mirror.snapshot import reports as mirrored_reports
 from mirror.snapshot.connection import open_attached
 from mirror.snapshot.history_keys import Extent
 from mirror.snapshot.paths import Project
@@ -62,14 +63,17 @@ class ConsoleLine(NamedTuple):
 class Snapshot:
     """The published file as it was when this was opened; files published later do not change it.
 
-    Safe for use from several threads. Raises StoreError if nothing was published or the file cannot be read.
+    `connection` reads the snapshot of a mirror on another machine instead. Safe for use from several threads. Raises
+    StoreError if nothing was published or the file cannot be read.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, connection: DuckDBPyConnection | None = None) -> None:
         self.home = home
+        self._elsewhere = connection is not None
         # Two readers that spill to the same folder overwrite each other's files.
-        spill = f"{home.published}.tmp-{os.getpid()}-{next(_numbers)}" if os.access(home.data, os.W_OK) else ""
-        self._connection = open_attached(home.published, spill=spill)
+        own_folder = connection is None and os.access(home.data, os.W_OK)
+        spill = f"{home.published}.tmp-{os.getpid()}-{next(_numbers)}" if own_folder else ""
+        self._connection = connection or open_attached(home.published, spill=spill)
         self._local = threading.local()
         self._lists: dict[tuple[str, str], bool] = {}
         self._names: dict[int, Named] = {}
@@ -81,8 +85,9 @@ class Snapshot:
         cursor: DuckDBPyConnection | None = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connection.cursor()
-            cursor.execute("USE mirror").fetchall()
-            cursor.execute("SET TimeZone = 'UTC'").fetchall()
+            if not self._elsewhere:
+                cursor.execute("USE mirror").fetchall()
+                cursor.execute("SET TimeZone = 'UTC'").fetchall()
         return cursor
 
     @property
@@ -113,6 +118,9 @@ class Snapshot:
 
     def _not_mirrored(self, error: QueryError, text: str) -> NotMirrored:
         """The error for a path of which nothing is mirrored. A sync is offered only if no known name is like it."""
+        if self._elsewhere:
+            # Only the mirror's own machine can pull it.
+            return NotMirrored(str(error), error)
         meant = False
         if isinstance(error, paths.UnknownProject):
             error = error.with_configured(configured_projects(self.home, os.environ))
@@ -225,6 +233,20 @@ class Snapshot:
         found = facts.projects(self.cursor, entity, project)
         return found[0] if found else {}
 
+    def sweeps(self, project: Project) -> list[dict[str, Any]] | None:
+        """The sweeps of a project, by the field names of the server's API; None if they were never listed."""
+        return sweeps.listed(self.cursor, project)
+
+    def sweep(self, project: Project, name: str) -> dict[str, Any] | None:
+        """One sweep in the same form; None if it is not mirrored."""
+        return sweeps.one(self.cursor, project, name)
+
+    def reports(self, project: Project) -> list[dict[str, Any]] | None:
+        """The reports of a project, by the field names of the server's API; None if they are not mirrored."""
+        if not mirrored_reports.are_listed(self.cursor, project):
+            return None
+        return mirrored_reports.views(self.cursor, project, "runs")
+
     def server(self, base_url: str) -> dict[str, Any]:
         """What the server returned about itself and the API key's user; empty if it never did."""
         return facts.server(self.cursor, base_url)[0]
@@ -240,6 +262,10 @@ class Snapshot:
     def extents(self, rids: Sequence[int]) -> dict[int, Extent]:
         """How much history each of these runs has."""
         return history_keys.extents(self.cursor, rids)
+
+    def history_error(self, rid: int) -> str | None:
+        """Why the history of a run could not be pulled; None if it could."""
+        return projects.history_error(self.cursor, rid)
 
     def history_rows(self, rids: Sequence[int]) -> dict[int, int | None]:
         """The number of mirrored history lines of these and possibly of other runs, by rid."""

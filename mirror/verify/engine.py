@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from mirror.errors import MirrorError
 from mirror.patterns import fitting
 from mirror.remote.client import Server
 from mirror.settings.home import Home
+from mirror.settings.settings import SyncSettings
 from mirror.store import projects, segment_checks
 from mirror.store import reader as store
 from mirror.store.reader import Reader
@@ -14,6 +16,7 @@ from mirror.store.records import ProjectKey
 from mirror.sync.context import Context, PassResult, Progress, Scope
 from mirror.sync.project import sync_project
 from mirror.sync.targets import Pattern, Target
+from mirror.verify.complete import judge
 from mirror.verify.findings import Finding, Level, Verdict, of_damage
 from mirror.verify.project import verify_project
 
@@ -31,6 +34,7 @@ async def verify(
     deep: bool,
     patterns: Sequence[Pattern] = (),
     all_segments: bool = False,
+    complete: SyncSettings | None = None,
 ) -> list[Verdict]:
     """Compare each target with the server, over one snapshot of the published file. Writes nothing.
 
@@ -38,11 +42,18 @@ async def verify(
     targets. With `all_segments`, the segments of all other projects are read completely, too, and there is a verdict
     on each project with damaged segments.
 
+    With `complete`, what the config mirrors, each verdict also says of each run whether the mirror has everything.
+
     Raises StoreError if there is no published file, or if it cannot be read.
     """
     progress.projects_expected(len(targets))
     with store.opened(home) as reader:
-        verdicts = [await verify_project(server, reader, scope, target, progress, deep=deep) for target in targets]
+        verdicts = []
+        for target in targets:
+            verdict = await verify_project(server, reader, scope, target, progress, deep=deep)
+            if complete is not None:
+                await _judge(server, reader, complete, target, verdict)
+            verdicts.append(verdict)
         wanted = {target.project for target in targets}
         known = wanted | set(projects.everything(reader))
         matching = {project for pattern in patterns if pattern.wild for project in _matching(pattern, known)}
@@ -51,6 +62,16 @@ async def verify(
             for project in sorted(known - wanted - matching, key=str):
                 verdicts += _damaged(reader, project, deep)
         return verdicts
+
+
+async def _judge(server: Server, reader: Reader, sync: SyncSettings, target: Target, verdict: Verdict) -> None:
+    """Add the verdict on each run. Errors are reported, not raised: what was not looked at is not complete."""
+    try:
+        verdict.complete = await judge(server, reader, sync, target, verdict)
+    except MirrorError as error:
+        verdict.complete = []
+        verdict.error = verdict.error or str(error)
+        verdict.exit_code = max(verdict.exit_code, error.exit_code)
 
 
 def _damaged(reader: Reader, project: ProjectKey, deep: bool) -> list[Verdict]:

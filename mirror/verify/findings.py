@@ -27,7 +27,7 @@ class Level(StrEnum):
 class Finding:
     """One difference. `by` is where `expected` comes from: the server, or another place in the mirror.
 
-    `flush` names the runs that must be pulled again to repair it.
+    `flush` names the runs that must be pulled again to repair it. Not `proven`: a part of the run was not compared.
     """
 
     level: Level
@@ -38,6 +38,7 @@ class Finding:
     cause: str
     by: str = "server"
     flush: tuple[str, ...] = ()
+    proven: bool = True
 
     def as_json(self, project: ProjectKey) -> dict[str, Any]:
         """The documented JSON form."""
@@ -66,12 +67,55 @@ def of_damage(damage: Damage) -> Finding:
     )
 
 
+@dataclass(frozen=True)
+class Missing:
+    """What the mirror lacks of a run, or what is not proven, and what brings it."""
+
+    what: str
+    detail: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail} ({self.advice})"
+
+
+@dataclass
+class Completeness:
+    """Whether everything that the server holds of a run is in the mirror, and proven.
+
+    `size` is the bytes of its files and of the artifacts that it logged. `by_size` counts those of which the server
+    lists no digest, so that they were only compared by size.
+    """
+
+    run_id: str
+    rows: int = 0
+    files: int = 0
+    artifacts: int = 0
+    size: int = 0
+    by_size: int = 0
+    missing: list[Missing] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented JSON form."""
+        return {
+            "run_id": self.run_id,
+            "safe_to_delete": not self.missing,
+            "history_rows": self.rows,
+            "files": self.files,
+            "artifacts": self.artifacts,
+            "bytes": self.size,
+            "compared_by_size": self.by_size,
+            "missing": [{"what": one.what, "detail": one.detail, "advice": one.advice} for one in self.missing],
+        }
+
+
 @dataclass
 class Verdict:
     """The verification of one project: how much was compared, and the findings.
 
     `values` counts the mirrored history values, `compared` those that were read again and compared one by one.
     `alone` names the runs that only the mirror has, because they were deleted on the server or came from local files.
+    `complete` says of each run whether the mirror has everything, if that was asked.
     """
 
     project: ProjectKey
@@ -87,6 +131,7 @@ class Verdict:
     alone: frozenset[str] = frozenset()
     error: str | None = None
     exit_code: int = 0
+    complete: list[Completeness] | None = None
 
     def of(self, level: Level) -> list[Finding]:
         """The findings of one level."""
@@ -124,4 +169,4 @@ class Verdict:
             "notes": [finding.as_json(self.project) for finding in self.of(Level.NOTE)],
             "error": self.error,
             "exit_code": self.exit_code,
-        }
+        } | ({} if self.complete is None else {"complete": [run.as_json() for run in self.complete]})

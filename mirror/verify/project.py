@@ -33,6 +33,9 @@ from mirror.verify.look import Look
 
 Result = TypeVar("Result")
 
+DISAGREES = "the server's own counts disagree with the rows it returns, all of which are mirrored"
+"""The one note about a run that is compared completely."""
+
 
 async def verify_project(
     server: Server, reader: Reader, scope: Scope, target: Target, progress: Progress, *, deep: bool
@@ -97,7 +100,16 @@ class _Verification:
     def _note(self, level: Level, run_id: str | None, field: str, mirror: str, server: str, cause: str) -> None:
         """Add a finding. A run that differs must be pulled again."""
         flush = (run_id,) if run_id and level is Level.DIFFERS else ()
-        finding = Finding(level, run_id, field, mirror, server, cause, flush=flush)
+        finding = Finding(
+            level,
+            run_id,
+            field,
+            mirror,
+            server,
+            cause,
+            flush=flush,
+            proven=level is not Level.NOTE or cause == DISAGREES,
+        )
         if run_id is None:
             self.verdict.findings.append(finding)
         else:
@@ -345,9 +357,8 @@ class _Verification:
                 self._note(Level.DIFFERS, run_id, "last_step", f"{run.last_step}", f"{last}", cause)
         if look.suspicions and not damaged and len(self.of_run.get(run_id, [])) == before and not look.moved:
             server = "; ".join(look.suspicions[:3])
-            cause = "the server's own counts disagree with the rows it returns, all of which are mirrored"
             self._note(
-                Level.NOTE, run_id, "history", f"{compared.lines:,} rows, each equal to the server's", server, cause
+                Level.NOTE, run_id, "history", f"{compared.lines:,} rows, each equal to the server's", server, DISAGREES
             )
 
     def _drop_explained(self, run_id: str, compared: Compared) -> None:
