@@ -9,19 +9,25 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from mirror.addresses import path_of
+from mirror.api.artifact_calls import ArtifactCalls
 from mirror.api.official import call_server, official_method
+from mirror.api.peer_session import PeerSession
 from mirror.api.people import User
 from mirror.api.projects import Project, Projects
+from mirror.api.reports import Report, Reports
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.api.session import Session
 from mirror.api.sweeps import Sweep
 from mirror.api.view import View, span
 from mirror.errors import ArgumentError, CommError, NotMirrored, StoreError
+from mirror.peer import Peer
 from mirror.settings.home import Home
 from mirror.snapshot.paths import Ambiguous
+from mirror.snapshot.paths import Project as MirroredProject
 from mirror.snapshot.runs import RunPage
 from mirror.snapshot.snapshot import Snapshot
 from mirror.version import VERSION
@@ -33,7 +39,7 @@ _OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": 
 Found = TypeVar("Found")
 
 
-class Api:
+class Api(ArtifactCalls):
     """Reads runs from the mirror, and writes them to the server and the mirror; has the official `Api`'s interface.
 
     Shows one consistent snapshot of the mirror, until `refresh`, `flush` or one of its own writes moves to a newer one.
@@ -41,6 +47,9 @@ class Api:
     `overrides` may set `entity`, `project` and `base_url`; `timeout` (seconds) and `api_key` are for the server.
     `home` selects another mirror than MIRROR_HOME. `max_age` ("5m", or seconds): a project whose last sync is older is
     pulled when it is first used. `allow_delete` enables `Run.delete`.
+
+    `url` reads a mirror on another machine, with a `token` of it, else that of MIRROR_TOKEN: everything that is
+    mirrored there, and nothing else. Such an Api writes nothing, and asks no W&B server; see docs/api.md.
     """
 
     def __init__(
@@ -52,8 +61,10 @@ class Api:
         home: str | os.PathLike[str] | None = None,
         max_age: str | float | None = None,
         allow_delete: bool = False,
+        url: str | None = None,
+        token: str | None = None,
     ) -> None:
-        """Check the arguments; opens nothing yet. Raises ArgumentError for invalid ones."""
+        """Check the arguments; opens nothing yet. Raises ArgumentError for invalid ones, AuthError without a token."""
         environ = dict(os.environ)
         if unknown := [name for name in overrides or {} if name not in _OVERRIDES]:
             raise ArgumentError(f"overrides: unknown {unknown[0]!r}; known: {', '.join(_OVERRIDES)}")
@@ -62,8 +73,15 @@ class Api:
             environ["WANDB_API_KEY"] = api_key
         if home is not None:
             environ["MIRROR_HOME"] = str(Path(home).expanduser().absolute())
-        self.session = Session(Home.find(environ), environ, timeout)
-        self.allow_delete = allow_delete
+        if url is None:
+            if token is not None:
+                raise ArgumentError("token= is for a mirror on another machine: give its url=, too")
+            self.session = Session(Home.find(environ), environ, timeout)
+        else:
+            given = {"home": home, "max_age": max_age, "allow_delete": allow_delete or None, "api_key": api_key}
+            self.session = PeerSession(Peer.of(url, token, environ), environ, given)
+        # With a mirror elsewhere the session refuses, and says why.
+        self.allow_delete = allow_delete or url is not None
         self.settings = {name: environ.get(variable) for name, variable in _OVERRIDES.items()}
         if self.settings["base_url"]:
             self.settings["base_url"] = self.settings["base_url"].rstrip("/")
@@ -104,6 +122,13 @@ class Api:
         view.use(address)
         snapshot = view.snapshot
         return Run(self, RunPage(snapshot, [address.rid], address.key), snapshot.named([address.rid])[0])
+
+    def run_or(self, path: str, otherwise: Callable[[], Any]) -> Any:
+        """Return the mirrored run with this complete path, else the result of `otherwise`."""
+        try:
+            return self.run(path)
+        except NotMirrored:
+            return otherwise()
 
     def runs(
         self,
@@ -153,7 +178,7 @@ class Api:
     def sweep(self, path: str) -> Sweep:
         """Return a sweep, by "entity/project/sweep_id"; entity and project may be omitted if they are set.
 
-        A sweep without mirrored runs is looked up on the server. Returns the same object each time, until the snapshot
+        A sweep that is not mirrored is looked up on the server. Returns the same object each time, until the snapshot
         changes. Raises NotMirrored.
         """
         text = self._run_path(path, "sweep")
@@ -165,6 +190,29 @@ class Api:
     def sweep_of(self, entity: str, project: str, name: str) -> Sweep:
         """Return the sweep of a run, without looking it up."""
         return Sweep(entity, project, name, self)
+
+    def sweep_facts(self, entity: str, project: str, name: str) -> Mapping[str, Any] | None:
+        """Return what the server reported about a sweep, by the field names of its API; None if it is not mirrored."""
+        return self._view.snapshot.sweep(MirroredProject(entity, project), name)
+
+    def all_sweep_facts(self, entity: str, project: str) -> list[dict[str, Any]] | None:
+        """Return the same of all sweeps of a project; None if they are not mirrored."""
+        return self._view.snapshot.sweeps(MirroredProject(entity, project))
+
+    def reports(self, path: str = "", name: str | None = None, per_page: int = 50) -> Any:
+        """Return the reports of a project, or only those with this name.
+
+        From the mirror if `sync.reports` mirrors them, else the official client asks the server. `per_page` only
+        matters for the server. Raises CommError, MissingPackage.
+        """
+        text = path or self.settings["project"] or ""
+        with suppress(NotMirrored):
+            project = self._resolve(lambda entity: self._view.snapshot.project(text, entity))
+            if (found := self._view.snapshot.reports(project)) is not None:
+                wanted = unquote(name) if name else None
+                chosen = [Report(*project, one, self) for one in found if wanted in (None, one.get("name"))]
+                return Reports(*project, chosen)
+        return call_server(lambda: self._official.reports(path, name, per_page))
 
     def _open_sweep(self, text: str) -> Sweep:
         project_path, _, name = text.rpartition("/")
@@ -262,7 +310,7 @@ class Api:
         return self.run(path)
 
     def from_path(self, path: str) -> Any:
-        """Return the run, sweep or project at a path such as "team/project/sweeps/id"; reports come from the server."""
+        """Return the run, sweep, report or project at a path such as "team/project/sweeps/id"."""
         parts = path.strip("/ ").split("/")
         kind = parts[2] if len(parts) == 4 else "run" if len(parts) == 3 else ""
         if len(parts) <= 2:
@@ -272,18 +320,13 @@ class Api:
         if kind.startswith("sweep"):
             return self.sweep(path)
         if kind.startswith("report"):
+            view_id = parts[3].rpartition("--")[2].rstrip("=")
+            for report in self.reports("/".join(parts[:2])):
+                if report.id.rstrip("=") == view_id:
+                    return report
             return call_server(lambda: self._official.from_path(path))
         raise ArgumentError(f"{path!r}: use entity/project/runs/id, or sweeps or reports instead of runs")
 
-    artifact = official_method("artifact")
-    artifact_collection = official_method("artifact_collection")
-    artifact_collection_exists = official_method("artifact_collection_exists")
-    artifact_collections = official_method("artifact_collections")
-    artifact_exists = official_method("artifact_exists")
-    artifact_type = official_method("artifact_type")
-    artifact_types = official_method("artifact_types")
-    artifact_versions = official_method("artifact_versions")
-    artifacts = official_method("artifacts")
     automation = official_method("automation")
     automations = official_method("automations")
     create_automation = official_method("create_automation")
@@ -301,7 +344,6 @@ class Api:
     queued_run = official_method("queued_run")
     registries = official_method("registries")
     registry = official_method("registry")
-    reports = official_method("reports")
     run_queue = official_method("run_queue")
     slack_integrations = official_method("slack_integrations")
     team = official_method("team")
@@ -370,4 +412,4 @@ class Api:
         return "/".join(parts)
 
     def __repr__(self) -> str:
-        return f"<Api of the mirror in {self.session.home.data}>"
+        return f"<Api of {self.session}>"

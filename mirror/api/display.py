@@ -11,7 +11,7 @@ class Shown:
     """An object that has a page in the W&B app, and is shown as this page in a notebook."""
 
     _page_of: ClassVar[str]
-    """What the page shows: "run", "project" or "sweep"."""
+    """What the page shows: "run", "project", "sweep" or "report"."""
 
     @property
     def url(self) -> str | None:

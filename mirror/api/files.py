@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -48,6 +49,30 @@ class FileSource:
         project = ProjectKey(self.address.entity, self.address.project)
         run_id = self.address.run_id
         return self.session.ask(lambda server: listed(server, project, run_id, names, pattern, per_page))
+
+
+def target_in(root: str | os.PathLike[str], name: str) -> Path:
+    """Return where a file of this name is in the folder `root`. Raises ArgumentError if it leads out of it."""
+    folder = Path(root).resolve()
+    if "\0" in name:
+        raise ArgumentError(f"{name!r} is not a possible file name; it was not downloaded")
+    target = (folder / name).resolve()
+    if not target.is_relative_to(folder) or target == folder:
+        raise ArgumentError(f"{name!r} leads out of {root}; it was not downloaded")
+    return target
+
+
+@contextmanager
+def written(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target` to write to; what is there at the end replaces it. Raises OSError."""
+    # A short name: that of the file may be as long as names can be.
+    scratch = target.with_name(f".{uuid.uuid4().hex}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield scratch
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 class File:
@@ -117,16 +142,16 @@ class File:
 
         Raises CommError, also for a very large file that is not mirrored; use `download` for those.
         """
-        if (mirrored := self._from.content(self.name)) is not None:
+        if (mirrored := self.local_path) is not None:
             with suppress(FileNotFoundError):
-                return mirrored.path.read_bytes()
+                return mirrored.read_bytes()
         return self._from.session.ask(lambda server: server.download(self._source))
 
     @property
     def local_path(self) -> Path | None:
         """The mirrored content, a read-only file without an extension; None if only the server has it."""
         mirrored = self._from.content(self.name)
-        return mirrored.path if mirrored is not None and mirrored.path.exists() else None
+        return None if mirrored is None else self._from.session.local(mirrored.path)
 
     @property
     def _source(self) -> str:
@@ -146,34 +171,22 @@ class File:
         accepted for compatibility with the official client. Raises ArgumentError for an existing file and for a name
         that leads out of `root`, CommError, and StoreError.
         """
-        folder = Path(root).resolve()
-        if "\0" in self.name:
-            raise ArgumentError(f"{self.name!r} is not a possible file name; it was not downloaded")
-        target = (folder / self.name).resolve()
-        if not target.is_relative_to(folder) or target == folder:
-            raise ArgumentError(f"{self.name!r} leads out of {root}; it was not downloaded")
+        target = target_in(root, self.name)
         try:
             if target.exists() and not replace:
                 if exist_ok:
                     return target.open(encoding="utf-8")
                 raise ArgumentError(f"{target} exists; use replace=True to overwrite it, or exist_ok=True to keep it")
-            # A short name: that of the file may be as long as names can be.
-            scratch = target.with_name(f".{uuid.uuid4().hex}.part")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with written(target) as scratch:
                 self._copy_to(scratch)
-                scratch.replace(target)
-            finally:
-                scratch.unlink(missing_ok=True)
             return target.open(encoding="utf-8")
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
 
     def _copy_to(self, target: Path) -> None:
-        mirrored = self._from.content(self.name)
-        if mirrored is not None:
+        if (mirrored := self.local_path) is not None:
             with suppress(FileNotFoundError):
-                shutil.copyfile(mirrored.path, target)
+                shutil.copyfile(mirrored, target)
                 return
         self._from.session.ask(lambda server: server.download_to(self._source, target))
 

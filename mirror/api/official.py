@@ -1,6 +1,6 @@
 """Asks the server for what the mirror does not hold, with the official client if it is installed.
 
-Artifacts, reports, registries and everything else that only the server has are the official client's own objects: a
+Artifacts, registries and everything else that only the server has are the official client's own objects: a
 script gets the same as without the mirror.
 """
 

@@ -20,6 +20,9 @@ _OF_PROJECT = ("createdAt", "isBenchmark")
 """Fields of a project that the official client also has by the server's names."""
 
 
+_collections = official_method("collections")
+
+
 @dataclass(frozen=True, repr=False)
 class Project(Shown):
     """A mirrored project."""
@@ -66,8 +69,17 @@ class Project(Shown):
         """The project's page on the server."""
         return f"{self._api.session.page(self.entity, self.name)}/workspace"
 
-    artifacts_types = official_method("artifacts_types")
-    collections = official_method("collections")
+    def artifacts_types(self, per_page: int = 50) -> Any:  # noqa: ARG002
+        """Return the types of its artifacts, as `Api.artifact_types` does."""
+        return self._api.artifact_types(f"{self.entity}/{self.name}")
+
+    def collections(self, filters: Any = None, order: str | None = None, per_page: int = 50) -> Any:
+        """Return the collections of its artifacts, the newest first.
+
+        From the mirror if it holds their list; with filters, and in other orders than by name or time, from the server.
+        """
+        found = None if filters else self._api.mirrored_collections(f"{self.entity}/{self.name}", None, order)
+        return _collections(self, filters, order, per_page) if found is None else found
 
     def runs(self, filters: dict[str, Any] | None = None, order: str = "-created_at") -> Runs:
         """Return its runs, as `Api.runs` does."""
@@ -75,9 +87,9 @@ class Project(Shown):
         return runs
 
     def sweeps(self, per_page: int = 50, filters: dict[str, Any] | None = None, order: str | None = None) -> Any:
-        """Return its sweeps from the server; with `filters`, the official client asks for them.
+        """Return its sweeps; with `filters`, the official client asks the server for them.
 
-        If the server cannot be reached, those of mirrored runs. `order` has no effect, as in the official client.
+        `order` has no effect, as in the official client.
         """
         if filters:
             return call_server(lambda: self._official.sweeps(per_page, filters, order))

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any, Literal
 
 from mirror.api import edits
+from mirror.api.artifact_lists import RunArtifacts
+from mirror.api.artifacts import official_artifact
 from mirror.api.client import Client
 from mirror.api.display import Shown
 from mirror.api.fields import FIELDS, STORED_AS_REPORTED
@@ -18,13 +20,20 @@ from mirror.api.histories import HistoryScan, sampled, wrong_keys
 from mirror.api.official import call_server, official_method
 from mirror.api.people import camel
 from mirror.api.run_edits import EditableRun
-from mirror.errors import CommError, UsageError
+from mirror.errors import ArgumentError, CommError, QueryError, UsageError
 from mirror.metrics import STEP
 from mirror.protocol import ENDED_STATES
+from mirror.snapshot import artifact_versions
 from mirror.snapshot.described import described, latest_events, line_count
 from mirror.wandb_json import loads
 
 __all__ = ["Run"]
+
+
+_log_artifact = official_method("log_artifact", changes=True)
+_use_artifact = official_method("use_artifact", changes=True)
+_logged_artifacts = official_method("logged_artifacts")
+_used_artifacts = official_method("used_artifacts")
 
 
 class Run(EditableRun, Shown):
@@ -82,6 +91,29 @@ class Run(EditableRun, Shown):
 
     beta_scan_history = scan_history
     download_history_exports = official_method("download_history_exports")
+
+    def table(
+        self,
+        key: str,
+        step: int | None = None,
+        *,
+        format: Literal["pandas", "dicts", "polars", "arrow"] = "pandas",  # noqa: A002
+    ) -> Any:
+        """Return a W&B Table that was logged under `key`, at `step` or by default the newest, with typed columns.
+
+        It comes from the mirror, else from the server. Returns a pandas DataFrame, or what `format` names. Raises
+        ArgumentError if there is no such table, StoreError if its file is not a table, and CommError.
+        """
+        from mirror.api import tables
+        from mirror.snapshot import logged_tables
+
+        form, address = checked(format), self._address
+        run = (address.entity, address.project, address.run_id)
+        try:
+            found = logged_tables.find(self._page.snapshot.cursor, run, key, step)
+        except QueryError as error:
+            raise ArgumentError(str(error)) from None
+        return tables.shown(tables.read(address, found, self.file, self._api.session.local), form)
 
     @property
     def history_keys(self) -> dict[str, Any] | None:
@@ -171,6 +203,25 @@ class Run(EditableRun, Shown):
         content = partial(self._page.snapshot.file_content, self._address)
         return FileSource(self._api.session, self._address, lambda: self._official, self._pull_written, content)
 
+    # Artifacts
+
+    def logged_artifacts(self, per_page: int = 100) -> Any:
+        """Return the artifacts that the run logged: from the mirror if it holds them all, else the official client's.
+
+        Raises CommError and MissingPackage.
+        """
+        found = self._artifacts("output")
+        return _logged_artifacts(self, per_page) if found is None else found
+
+    def used_artifacts(self, per_page: int = 100) -> Any:
+        """Return the artifacts that the run used; as `logged_artifacts`."""
+        found = self._artifacts("input")
+        return _used_artifacts(self, per_page) if found is None else found
+
+    def _artifacts(self, relation: str) -> RunArtifacts | None:
+        found = artifact_versions.of_run(self._page.snapshot.cursor, self._row[0], relation)
+        return None if found is None else RunArtifacts(self._api, self._page.snapshot, self, found)
+
     # Writing
 
     def append_history(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -255,10 +306,14 @@ class Run(EditableRun, Shown):
 
     stop = official_method("stop", changes=True)
     update_state = official_method("update_state", changes=True)
-    log_artifact = official_method("log_artifact")
-    use_artifact = official_method("use_artifact")
-    logged_artifacts = official_method("logged_artifacts")
-    used_artifacts = official_method("used_artifacts")
+
+    def log_artifact(self, artifact: Any, aliases: Any = None, tags: Any = None) -> Any:
+        """As the official client's `log_artifact`; then pulls the run. Raises CommError and MissingPackage."""
+        return _log_artifact(self, official_artifact(artifact), aliases, tags)
+
+    def use_artifact(self, artifact: Any, use_as: str | None = None) -> Any:
+        """As the official client's `use_artifact`; then pulls the run. Raises CommError and MissingPackage."""
+        return _use_artifact(self, official_artifact(artifact), use_as)
 
     @classmethod
     def create(

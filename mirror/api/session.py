@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mirror.api import official
 from mirror.errors import AuthError, CommError, MirrorError, SyncError, UsageError, named
 from mirror.settings.home import Home
+from mirror.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mirror.remote.client import Server
     from mirror.settings.settings import Settings
     from mirror.sync.context import PassResult
@@ -49,6 +52,17 @@ class Session:
             return settings
         return replace(settings, server=replace(settings.server, timeout=float(self._timeout)))
 
+    def __str__(self) -> str:
+        return f"the mirror in {self.home.data}"
+
+    def open_snapshot(self) -> Snapshot:
+        """Open the newest snapshot. Raises StoreError."""
+        return Snapshot(self.home)
+
+    def local(self, content: Path | None) -> Path | None:
+        """Return where mirrored content can be read; None if it was deleted since the snapshot was published."""
+        return content if content is not None and content.exists() else None
+
     def ask(self, work: Callable[[Server], Awaitable[Result]]) -> Result:
         """Run `work` with a connection to the server and return its result. Raises CommError."""
         from mirror.sync.session import connect
@@ -66,9 +80,16 @@ class Session:
 
     def page(self, entity: str, project: str) -> str:
         """Return the address of a project's page. Raises ConfigError."""
-        from mirror.addresses import app_url, project_page
+        from mirror.addresses import project_page
 
-        return project_page(app_url(self.settings.server.base_url, self.environ), entity, project)
+        return project_page(self.app_url, entity, project)
+
+    @property
+    def app_url(self) -> str:
+        """The address of the server's web pages. Raises ConfigError."""
+        from mirror.addresses import app_url
+
+        return app_url(self.settings.server.base_url, self.environ)
 
     def pull(self, paths: Sequence[str], *, afresh: bool = False) -> None:
         """Pull these paths, or everything in the config, in one pass, and publish.
@@ -119,6 +140,8 @@ class Session:
 def _raise_failure(result: Mapping[str, Any], failure: BaseException | None, *, alone: bool) -> None:
     for run_id, reason in result["failed_runs"].items():
         warnings.warn(f"{result['project']}/{run_id} failed, will be retried: {reason}", stacklevel=5)
+    for path, reason in result.get("failed_artifacts", {}).items():
+        warnings.warn(f"{path} failed, will be retried: {reason}", stacklevel=5)
     if result["error"]:
         if isinstance(failure, CommError) and (alone or isinstance(failure, AuthError)):
             raise failure

@@ -1,4 +1,4 @@
-"""Sweeps: their runs are mirrored, their settings come from the server."""
+"""Sweeps: their runs and settings are mirrored; the server is asked for a sweep that the mirror does not hold."""
 
 from __future__ import annotations
 
@@ -87,12 +87,20 @@ class Sweep(Shown):
     enqueue_run = official_method("enqueue_run")
 
     def load(self, force: bool = False) -> dict[str, Any]:
-        """Return the server's record of it, by the server's names; asked once, or again with `force`."""
-        if force or not self._attrs:
-            from mirror.remote import sweeps
+        """Return its record, by the server's names, from the mirror or else from the server.
 
-            key = ProjectKey(self.entity, self.project)
-            self._attrs.update(self._api.session.ask(lambda server: sweeps.one(server, key, self.id)))
+        Read once, or again with `force`, from the newest snapshot.
+        """
+        if force:
+            self._api.newest()
+        if force or not self._attrs:
+            record = self._api.sweep_facts(self.entity, self.project, self.id)
+            if record is None:
+                from mirror.remote import sweeps
+
+                key = ProjectKey(self.entity, self.project)
+                record = self._api.session.ask(lambda server: sweeps.one(server, key, self.id))
+            self._attrs.update(record)
         return self._attrs
 
     @property
@@ -158,9 +166,9 @@ class Sweep(Shown):
 
 
 class Sweeps(WholeList[Sweep]):
-    """The sweeps of a project, as the server lists them.
+    """The mirrored sweeps of a project, oldest first; if they are not mirrored, those that the server lists.
 
-    If the server cannot be reached, those of mirrored runs, sorted by id.
+    If the server cannot be reached either, those of mirrored runs, sorted by id.
     """
 
     def __init__(self, api: Client, entity: str, project: str, per_page: int) -> None:
@@ -172,11 +180,8 @@ class Sweeps(WholeList[Sweep]):
 
     def _all(self) -> list[Sweep]:
         if self._found is None:
-            from mirror.remote import sweeps
-
-            key = ProjectKey(self.entity, self.project)
             try:
-                records = self._api.session.ask(lambda server: sweeps.listed(server, key, self._per_page))
+                records = self._records()
             except CommError:
                 runs = self._api.runs(f"{self.entity}/{self.project}", {"sweep": {"$ne": None}})
                 names = sorted({name for run in runs if (name := run.sweep_name)})
@@ -184,6 +189,15 @@ class Sweeps(WholeList[Sweep]):
             else:
                 self._found = [Sweep(self.entity, self.project, one["name"], self._api, one) for one in records]
         return self._found
+
+    def _records(self) -> list[dict[str, Any]]:
+        mirrored = self._api.all_sweep_facts(self.entity, self.project)
+        if mirrored is not None:
+            return mirrored
+        from mirror.remote import sweeps
+
+        key = ProjectKey(self.entity, self.project)
+        return self._api.session.ask(lambda server: sweeps.listed(server, key, self._per_page))
 
     @property
     def length(self) -> int:

@@ -31,7 +31,7 @@ class View:
     def snapshot(self) -> Snapshot:
         """The snapshot, opened when it is first used."""
         if self._snapshot is None:
-            self._snapshot = Snapshot(self._session.home)
+            self._snapshot = self._session.open_snapshot()
         return self._snapshot
 
     def forget(self) -> None:

@@ -2,5 +2,8 @@
 
 from __future__ import annotations
 
-PATHS = ("/graphql", "/files/")
+ARTIFACTS = ("/artifacts/", "/artifactsV2/", "/artifact-manifests/")
+"""Files of artifacts in the server's layouts V1 and V2, and their manifests, which the server has elsewhere."""
+
+PATHS = ("/graphql", "/files/", *ARTIFACTS)
 """The paths of the endpoint; everything else on the port belongs to the page."""

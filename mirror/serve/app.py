@@ -1,14 +1,12 @@
 """The endpoint itself: `POST /graphql` from the mirror, everything else from the real server.
 
 Official clients read the same here as from the server. Changes are forwarded to the real server, or refused; so are
-requests for what the mirror does not hold: content of files, artifacts, sweeps, console logs, other projects.
+requests for what the mirror does not hold: content that is not mirrored, artifacts, other projects.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import io
 import logging
 import sys
 import threading
@@ -24,37 +22,39 @@ from typing import Any, TypeVar
 import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from mirror.errors import CommError, MirrorError
 from mirror.metrics import STEP
-from mirror.serve import documents
+from mirror.serve import ARTIFACTS, documents, touched
+from mirror.serve.artifact_files import MANIFESTS
+from mirror.serve.artifact_files import content as artifact_content
+from mirror.serve.bodies import parsed, text_of, whole_body
 from mirror.serve.context import Context, RunPath
-from mirror.serve.documents import Malformed, NotServed, Operation, ServerKnowsBetter, Write
+from mirror.serve.documents import NotServed, Operation, ServerKnowsBetter, Write
 from mirror.serve.files import content
-from mirror.serve.guard import KeyGuard
+from mirror.serve.guard import KeyGuard, raw_path
 from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
 from mirror.serve.pages import continues_list
+from mirror.serve.readers import Readers
 from mirror.serve.resolvers import RESOLVERS
 from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed
-from mirror.serve.upstream import FORWARDED, Upstream
+from mirror.serve.upstream import FORWARDED, MirrorOnly, Upstream
+from mirror.snapshot.artifact_versions import projects_of
 from mirror.snapshot.connection import refusal
 from mirror.snapshot.files import runs_of
 from mirror.wandb_json import UNREADABLE, loads
+from mirror.web.access import Access
 from mirror.web.snapshots import Snapshots
 from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")
 
 SECONDS = 60.0
-MOST_BYTES = 256 << 20
-"""The largest request body in bytes; a chunk of a run's log may be large."""
-
-_TOO_LONG = f"a request holds at most {MOST_BYTES >> 20} MiB"
 _THREADS = 4
 _CLIENTS = ("W&B Public Client", "wandb-core")
 _SCANS = frozenset({"RunParquetHistory", "HistoryPage"})
@@ -73,12 +73,16 @@ _FRESH_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Policy:
-    """The mirrored server, whether writes are forwarded to it, the default entity, and the user of the key."""
+    """The mirrored server, whether writes are forwarded to it, the default entity, and the user of the key.
+
+    `of_token` is True for callers with a token of the mirror, which only reads what is mirrored.
+    """
 
     base_url: str
     writes: bool = True
     entity: str | None = None
     username: str | None = None
+    of_token: bool = False
 
 
 class _NewerSnapshot(Exception):
@@ -111,13 +115,13 @@ class Endpoint:
 
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
-        body = await _body(request)
+        body = await whole_body(request)
         # A script first asks for the viewer, then for runs.
         self.snapshots.statements.warm()
         text = body
         try:
-            text = _text_of(body, request.headers.get("content-encoding", ""))
-            operation, variables = _parse_request(text)
+            text = text_of(body, request.headers.get("content-encoding", ""))
+            operation, variables = parsed(text)
             if operation.roots & _SERVER_KNOWS_BETTER:
                 return await self._server_first(request, body, operation, variables)
             if operation.schema_question is not None:
@@ -132,6 +136,20 @@ class Endpoint:
         except MirrorError as error:
             return _error(str(error), 400)
 
+    async def artifact(self, request: Request) -> Response:
+        """Handle the addresses of files of artifacts."""
+        path = raw_path(request.scope)
+        found = await self._in_pool(partial(self._artifact_content, path))
+        if found is not None:
+            return found
+        if path.startswith(MANIFESTS):
+            return _error("the files of this artifact are not mirrored any more; ask for it again", 404)
+        return await self._forward(request, b"", "the content of this file is not mirrored")
+
+    def _artifact_content(self, path: str) -> Response | None:
+        with self.snapshots.connection(SECONDS) as connection:
+            return artifact_content(connection, path)
+
     async def rest(self, request: Request) -> Response:
         """Handle /files/: files of runs, and the streams that runs log to."""
         if request.method in ("GET", "HEAD"):
@@ -142,7 +160,7 @@ class Endpoint:
                 with suppress(CommError):
                     return await self._send(request, b"")
             return content
-        return await self._write(request, await _body(request), b"")
+        return await self._write(request, await whole_body(request), b"")
 
     async def _answer(
         self, request: Request, body: bytes, operation: Operation, variables: Any, *, continues: bool
@@ -214,6 +232,7 @@ class Endpoint:
                 sign=self.signer.sign,
                 touched=self.touched.when,
                 refresh_files=self.refresh_files,
+                of_token=policy.of_token,
             )
             try:
                 data, errors = documents.execute(operation, context, variables, RESOLVERS)
@@ -279,6 +298,8 @@ class Endpoint:
 
     async def _write(self, request: Request, body: bytes, text: bytes) -> Response:
         """Forward a change and return the server's answer. `text` is the decompressed body of a GraphQL request."""
+        if self.policy().of_token:
+            return _error("a token of the mirror only reads; unset WANDB_BASE_URL and use your own key to write", 403)
         if not self.policy().writes:
             return _error(
                 'the mirror accepts no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
@@ -292,14 +313,17 @@ class Endpoint:
         return answer
 
     def _note_files(self, body: bytes) -> None:
-        """Request that the file lists that a change affects are pulled again."""
-        runs, files = changed(body, self.policy().entity)
-        if files:
+        """Request that the file lists that a change affects are pulled again, and note what else it changes."""
+        found = changed(body, self.policy().entity)
+        if found.files or found.artifact_ids:
             with self.snapshots.connection(SECONDS) as connection:
-                runs += runs_of(connection, files)
-        for run in runs:
+                found.runs += runs_of(connection, found.files)
+                found.artifacts += [(touched.ARTIFACTS, *key) for key in projects_of(connection, found.artifact_ids)]
+        for run in found.runs:
             self.touched.note(run)
             self.refresh_files(run)
+        for key in (*found.artifacts, *found.lists):
+            self.touched.note(key)
 
     async def _forward(self, request: Request, body: bytes, missing: str) -> Response:
         try:
@@ -317,66 +341,37 @@ def application(
     key: Callable[[], str],
     policy: Callable[[], Policy],
     refresh_files: Callable[[RunPath], None],
+    access: Access | None = None,
 ) -> Starlette:
     """Return the endpoint over these snapshots. `key` and `policy` are called for each request.
 
-    `refresh_files` is called, from any thread, with a run whose list of files the next pass should pull again.
+    `refresh_files` is called, from any thread, with a run whose list of files the next pass should pull again. With
+    `access`, tokens of the mirror are accepted in place of the key, for reading what is mirrored.
     """
+
+    def of_tokens(snapshots: Snapshots, signer: Signer) -> Starlette:
+        def reading() -> Policy:
+            return replace(policy(), writes=False, of_token=True)
+
+        nobody = MirrorOnly(lambda: policy().base_url, lambda: "")
+        return Starlette(routes=_routes(Endpoint(snapshots, nobody, reading, signer)), exception_handlers=_HANDLERS)
+
     signer = Signer()
     endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, refresh_files)
+    readers = None if access is None else Readers(access, of_tokens)
     return Starlette(
-        routes=[
-            Route("/graphql", endpoint.graphql, methods=["POST"]),
-            Route("/files/{path:path}", endpoint.rest, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
-        ],
-        middleware=[Middleware(KeyGuard, key=key, signer=signer)],
-        exception_handlers={MirrorError: _mirror_error, Exception: _unexpected},
+        routes=_routes(endpoint),
+        middleware=[Middleware(KeyGuard, key=key, signer=signer, readers=readers)],
+        exception_handlers=_HANDLERS,
     )
 
 
-def _text_of(body: bytes, encoding: str) -> bytes:
-    """Return the decompressed body, or the body itself if it cannot be decompressed."""
-    try:
-        return _decompress(body) if encoding == "gzip" else body
-    except (OSError, EOFError):
-        return body
-
-
-def _parse_request(body: bytes) -> tuple[Operation, Any]:
-    """Parse a request body and return its operation and variables. Raises Malformed."""
-    try:
-        sent = orjson.loads(body)
-        query, name, variables = sent["query"], sent.get("operationName"), sent.get("variables") or {}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        query, name, variables = None, None, None
-    if not isinstance(query, str) or not isinstance(variables, dict) or not isinstance(name, str | None):
-        raise Malformed('send JSON such as {"query": "{ viewer { entity } }", "variables": {}}')
-    operation = replace(documents.operation(query, name), named=name or "")
-    return operation, operation.variables(variables)
-
-
-def _decompress(body: bytes) -> bytes:
-    """Decompress a gzipped body. Raises MirrorError if the content is too long, OSError if it is not gzip."""
-    with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
-        content = packed.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise MirrorError(_TOO_LONG)
-    return content
-
-
-async def _body(request: Request) -> bytes:
-    parts: list[bytes] = []
-    length = 0
-    try:
-        async for piece in request.stream():
-            parts.append(piece)
-            length += len(piece)
-            if length > MOST_BYTES:
-                raise MirrorError(_TOO_LONG)
-    except ClientDisconnect as error:
-        # Half of a write must not reach the server.
-        raise MirrorError("the client disconnected before its request was complete") from error
-    return b"".join(parts)
+def _routes(endpoint: Endpoint) -> list[Route]:
+    return [
+        Route("/graphql", endpoint.graphql, methods=["POST"]),
+        *(Route(f"{prefix}{{path:path}}", endpoint.artifact, methods=["GET", "HEAD"]) for prefix in ARTIFACTS),
+        Route("/files/{path:path}", endpoint.rest, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
+    ]
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -396,3 +391,6 @@ async def _mirror_error(request: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _error(f"unexpected {type(error).__name__}; see the daemon's log", 500)
+
+
+_HANDLERS: Mapping[Any, Any] = {MirrorError: _mirror_error, Exception: _unexpected}

@@ -28,8 +28,9 @@ class Context:
 
     `base_url` is the endpoint's own address, `server_url` the server's. `without_server` means that the server cannot
     be asked, `scans` that the client reads exported files of a history and pages of the rest. `sign` returns an address
-    for a path that works for a while without the key. `touched` returns when files of a run were last changed through
-    this endpoint, and `refresh_files` has the next pass pull the list of a run's files.
+    for a path that works for a while without the key. `touched` returns when files of a run, or artifacts, were last
+    changed through this endpoint, and `refresh_files` has the next pass pull the list of a run's files.
+    `of_token` means that the caller has a token of the mirror.
     """
 
     connection: DuckDBPyConnection
@@ -44,8 +45,9 @@ class Context:
     without_server: bool = False
     scans: bool = False
     sign: Callable[[str], str] = str
-    touched: Callable[[RunPath], datetime | None] = lambda _: None
+    touched: Callable[[tuple[str, ...]], datetime | None] = lambda _: None
     refresh_files: Callable[[RunPath], None] = lambda _: None
+    of_token: bool = False
 
     def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
         """Return the result of `find`, reused while the snapshot is the same."""

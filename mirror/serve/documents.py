@@ -18,12 +18,14 @@ from graphql import (
     GraphQLObjectType,
     GraphQLSchema,
     InlineFragmentNode,
+    NamedTypeNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
     build_schema,
     execute_sync,
     get_named_type,
+    is_abstract_type,
     parse,
     validate,
 )
@@ -84,6 +86,8 @@ class Field:
     definition: GraphQLField
     below: tuple[Field, ...] | None
     conditions: tuple[Conditions, ...] = ()
+    kinds: Mapping[str, tuple[Field, ...]] | None = None
+    """The fields below by the type of a value, if the field's type is an interface or a union."""
 
     def names(self, *path: str) -> frozenset[str]:
         """Return the names of the requested fields at the end of this path below the field."""
@@ -91,6 +95,10 @@ class Field:
         for name in path:
             here = [field for one in here for field in one.below or () if field.name == name]
         return frozenset(field.name for one in here for field in one.below or ())
+
+    def of(self, value: Any) -> tuple[Field, ...]:
+        """Return the fields below for a value; one of an interface or a union names its type as `__typename`."""
+        return (self.below or ()) if self.kinds is None else self.kinds[value["__typename"]]
 
     def arguments(self, variables: Any) -> dict[str, Any]:
         """Return the arguments of the field; those that were not given are left out. Raises Malformed."""
@@ -206,9 +214,9 @@ def execute(
             if field.below is not None and value is not None:
                 here = (*path, field.key)
                 if isinstance(value, list):
-                    value = [walk(field.below, item, (*here, place)) for place, item in enumerate(value)]
+                    value = [walk(field.of(item), item, (*here, place)) for place, item in enumerate(value)]
                 else:
-                    value = walk(field.below, value, here)
+                    value = walk(field.of(value), value, here)
             elif isinstance(value, str):
                 size += len(value)
             elif isinstance(value, list):
@@ -318,13 +326,16 @@ def _fields(
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     nodes: dict[str, list[tuple[FieldNode, Conditions]]] = {}
     for selected, above in sets:
-        for node, conditions in _selected(selected, fragments, above):
+        for node, conditions in _selected(kind, selected, fragments, above):
             nodes.setdefault(node.alias.value if node.alias else node.name.value, []).append((node, conditions))
     return tuple(_field(document, kind, key, alike) for key, alike in nodes.items())
 
 
 def _selected(
-    selected: SelectionSetNode, fragments: Mapping[str, FragmentDefinitionNode], above: Conditions
+    kind: GraphQLObjectType,
+    selected: SelectionSetNode,
+    fragments: Mapping[str, FragmentDefinitionNode],
+    above: Conditions,
 ) -> Iterator[tuple[FieldNode, Conditions]]:
     for node in selected.selections:
         assert isinstance(node, Conditional)
@@ -332,9 +343,19 @@ def _selected(
         if isinstance(node, FieldNode):
             yield node, conditions
         elif isinstance(node, FragmentSpreadNode):
-            yield from _selected(fragments[node.name.value].selection_set, fragments, conditions)
-        else:
-            yield from _selected(node.selection_set, fragments, conditions)
+            fragment = fragments[node.name.value]
+            if _fits(kind, fragment.type_condition):
+                yield from _selected(kind, fragment.selection_set, fragments, conditions)
+        elif _fits(kind, node.type_condition):
+            yield from _selected(kind, node.selection_set, fragments, conditions)
+
+
+def _fits(kind: GraphQLObjectType, condition: NamedTypeNode | None) -> bool:
+    """Return True if a fragment on this type applies to values of `kind`."""
+    if condition is None or condition.name.value == kind.name:
+        return True
+    wanted = _schema().type_map[condition.name.value]
+    return is_abstract_type(wanted) and _schema().is_sub_type(wanted, kind)
 
 
 def _field(
@@ -351,4 +372,7 @@ def _field(
     # Requested twice, once under a condition: fields that only one of them selects depend on its condition.
     sets = [(item.selection_set, these if len(nodes) > 1 else ()) for item, these in nodes if item.selection_set]
     below = _fields(document, type_, sets) if isinstance(type_, GraphQLObjectType) else None
-    return Field(key, kind.name, name, node, definition, below, conditions)
+    if not is_abstract_type(type_):
+        return Field(key, kind.name, name, node, definition, below, conditions)
+    kinds = {each.name: _fields(document, each, sets) for each in _schema().get_possible_types(type_)}
+    return Field(key, kind.name, name, node, definition, (), conditions, kinds)

@@ -20,7 +20,7 @@ from mirror.snapshot.paths import Project
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_HARMLESS = {
+HARMLESS = {
     # Files of runs may be pages with scripts, which must not act for the mirror's own page on this port.
     "Content-Disposition": "attachment",
     "Content-Security-Policy": "sandbox",
@@ -81,7 +81,7 @@ def content(connection: DuckDBPyConnection, run: tuple[str, str, str], name: str
     """Return the content of a file, or the part of it that a Range header asks for; None if it is not mirrored."""
     found = files.content(connection, run, name)
     if found is not None and found.path.exists():
-        return FileResponse(found.path, headers=_HARMLESS, media_type=found.mimetype or "application/octet-stream")
+        return FileResponse(found.path, headers=HARMLESS, media_type=found.mimetype or "application/octet-stream")
     if name == METADATA and (text := files.metadata_of(connection, Project(*run[:2]), run[2])):
         return Response(text.encode(), media_type="application/json")
     return None

@@ -14,6 +14,7 @@ import orjson
 
 from mirror.metrics import STEP
 from mirror.snapshot import run_rows
+from mirror.snapshot.document_keys import located
 from mirror.snapshot.paths import Project
 from mirror.snapshot.rows import align, chunks
 from mirror.snapshot.sampling import read, restricted, steps_of, steps_of_all
@@ -116,7 +117,7 @@ def _summary(connection: DuckDBPyConnection, rid: int) -> dict[str, Any]:
 
 def _path(document: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """Return the path of a dotted key in the summary; the key itself if it is not there."""
-    return _located(document, key) or (key,)
+    return located(document, key) or (key,)
 
 
 def _below(document: Mapping[str, Any], key: str, name: str, *, besides: bool) -> tuple[str, ...]:
@@ -124,22 +125,12 @@ def _below(document: Mapping[str, Any], key: str, name: str, *, besides: bool) -
 
     A name that is not in the summary counts as nested, unless the key also has plain values (`besides`).
     """
-    path = _located(document, name)
+    path = located(document, name)
     for place in range(1, len(path or ())):
         assert path is not None
         if ".".join(path[:place]) == key:
             return path[place:]
     return () if besides or path else tuple(name.removeprefix(f"{key}.").split("."))
-
-
-def _located(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
-    if key in document:
-        return (key,)
-    for place, letter in enumerate(key):
-        below = document.get(key[:place]) if letter == "." else None
-        if isinstance(below, dict) and "_type" not in below and (found := _located(below, key[place + 1 :])):
-            return (key[:place], *found)
-    return None
 
 
 def _texts(series: Sequence[Series], paths: Mapping[str, tuple[str, ...]], step_key: str | None = STEP) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mirror.errors import QueryError
 from mirror.protocol import LIVE_STATES
-from mirror.serve import console, files, history_fields, runs
+from mirror.serve import artifacts, console, files, history_fields, project_lists, runs
 from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotServed, Resolver, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, read_cursor, start_of
@@ -37,8 +37,25 @@ _FROM_HISTORY = frozenset({"historyKeys", "history", "sampledHistory", "parquetH
 """Fields of a run that come from its stored server facts, and from its history."""
 
 
+_READER: Mapping[str, Any] = {
+    "id": "VXNlcjow",
+    "name": "a token of the mirror",
+    "username": "token",
+    "email": None,
+    "admin": False,
+    "flags": "{}",
+    "defaultEntity": None,
+    "deletedAt": None,
+    "apiKeys": {"edges": []},
+    "teams": {"edges": []},
+}
+"""Who asks with a token of the mirror: not the owner of the key, and no user of the server."""
+
+
 def _viewer(_source: Any, context: Context, _field: Field, _arguments: Arguments) -> dict[str, Any] | None:
     """Return the owner of the key: as the server returned it, or else what the daemon learned when it signed in."""
+    if context.of_token:
+        return {**_READER, "entity": context.default_entity()}
     viewer: dict[str, Any] | None = context.server[0].get("viewer", {})
     if viewer and context.username in (None, viewer.get("username")):
         return viewer
@@ -274,6 +291,7 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "models": lambda _, context, __, arguments: _projects(arguments.get("entityName"), context, arguments),
         "projects": lambda _, context, __, arguments: _projects(arguments.get("entityName"), context, arguments),
         "entity": _entity,
+        **artifacts.QUERY,
     },
     "Entity": {
         "projects": lambda entity, context, _, arguments: _projects(entity["name"], context, arguments),
@@ -288,11 +306,16 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "runCount": _run_count,
         "runs": _runs,
         "buckets": _runs,
+        **artifacts.PROJECT,
+        "totalSweeps": project_lists.total_sweeps,
+        "sweep": project_lists.sweep,
+        "sweeps": project_lists.sweeps,
+        "allViews": project_lists.views,
     },
     "Run": {
         "readOnly": _read_only,
         "stopped": _stopped,
-        "sweep": lambda run, *_: {"name": run["sweepName"]} if run["sweepName"] else None,
+        "sweep": project_lists.sweep_of_run,
         "config": _readable("config", lambda run, _, __, arguments: runs.config_text(run, arguments.get("keys"))),
         "wandbConfig": _readable(
             "wandbConfig", lambda run, _, __, arguments: runs.meta_text(run, arguments.get("keys"))
@@ -306,6 +329,8 @@ RESOLVERS: dict[str, dict[str, Resolver]] = {
         "logLines": console.page,
         "fileCount": files.count,
         "files": files.page,
+        **artifacts.RUN,
     },
     "File": {"url": files.url},
+    **artifacts.RESOLVERS,
 }

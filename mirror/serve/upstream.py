@@ -36,6 +36,9 @@ WHOLE_SECONDS = 120.0
 REST_SECONDS = 10.0
 """How long requests fail at once after the server could not be reached, so that offline work is not slow."""
 
+_FOLDERS = (b"files/", b"artifacts/", b"artifactsV2/")
+"""The starts of the paths of files that need the key."""
+
 _REQUEST_HEADERS = ("content-type", "content-encoding", "accept", "accept-encoding", "range", "user-agent")
 _RESPONSE_HEADERS = (
     "content-type",
@@ -69,9 +72,11 @@ class Upstream:
                 raise errors.of_transport(self.address(), "a forwarded request", error) from error
             except TimeoutError as error:
                 raise SlowAnswer(f"{self.address()} did not answer a forwarded request in time", error) from error
-        theirs, ours = (f'"{base.rstrip("/")}/files/'.encode() for base in (self.address(), str(request.base_url)))
+        theirs, ours = (f'"{base.rstrip("/")}/'.encode() for base in (self.address(), str(request.base_url)))
         headers = {name: answer.headers[name] for name in ("content-type", "retry-after") if name in answer.headers}
-        return Response(text.replace(theirs, ours), answer.status_code, headers)
+        for folder in _FOLDERS:
+            text = text.replace(theirs + folder, ours + folder)
+        return Response(text, answer.status_code, headers)
 
     async def file(self, request: Request, body: bytes) -> Response:
         """Return the server's answer as a stream. Raises CommError if the server cannot be reached."""
@@ -118,3 +123,16 @@ class Upstream:
     def _ssl(self) -> SSLContext:
         """Load the certificates once: reading them takes longer than most requests."""
         return httpx.create_ssl_context()
+
+
+class MirrorOnly(Upstream):
+    """In place of the server for callers that read only what is mirrored."""
+
+    async def graphql(self, request: Request, body: bytes) -> Response:
+        """Raise CommError."""
+        del request, body
+        raise CommError("a token of the mirror reads only what is mirrored")
+
+    async def file(self, request: Request, body: bytes) -> Response:
+        """Raise CommError."""
+        return await self.graphql(request, body)

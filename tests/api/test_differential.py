@@ -327,7 +327,7 @@ def test_facts_of_runs_from_the_server_are_the_same_on_both_sides(both: Any, pro
 
 # What each of sql/examples shows first to somebody who tries them on the sample, and how many rows it has.
 EXAMPLES = {
-    "best_run_per_sweep": (7, "acme language langswp0 053d3250 warm-field-5 1.7203 70"),
+    "best_run_per_sweep": (7, "acme language langswp0 loss b14317ee lunar-dawn-29 1.7274 71"),
     "best_runs": (10, "acme vision c99c94d4 noble-snow-15 0.86955 0.00036293"),
     "compare_configs": (13, "acme language lr 0.0005176543633576 0.0012610222284150988"),
     "diverged_runs": (69, "acme language 317518ed sunny-wind-102 crashed 0 nan nan"),
@@ -348,7 +348,7 @@ EXAMPLES = {
     "stale_runs": (3, "acme rl-control b4321bfb still-sky-120 grace laptop-münchen 2025-03-06 11:15:48 ..."),
     "sweep_leaderboard": (
         70,
-        "acme language langswp0 1 053d3250 warm-field-5 finished 1.7203 ...",
+        "acme language langswp0 1 053d3250 warm-field-5 finished loss 1.7203 ...",
     ),
     "time_to_value": (223, "acme oddities gaps0001 gaps 5 4"),
 }

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from wandb.apis import public
 from wandb.apis.public.summary import HTTPSummary
 
 from mirror.api.api import Api
+from mirror.api.artifact_lists import ArtifactCollection, ArtifactType
+from mirror.api.artifacts import Artifact
 from mirror.api.files import File, Files
 from mirror.api.projects import Project, Projects, User
 from mirror.api.run import Run
@@ -29,6 +32,9 @@ OURS = {
     "File": (public.File, File),
     "Files": (public.Files, Files),
     "User": (public.User, User),
+    "Artifact": (wandb.Artifact, Artifact),
+    "ArtifactCollection": (public.ArtifactCollection, ArtifactCollection),
+    "ArtifactType": (public.ArtifactType, ArtifactType),
     "HTTPSummary": (HTTPSummary, Summary),
 }
 ANSWERS = {

@@ -120,7 +120,7 @@ def test_a_list_of_runs(api: Any) -> None:
 
 
 def test_sweeps_and_projects() -> None:
-    """As far as runs tell of them."""
+    """Sweeps are mirrored with their runs, also those that have none yet."""
     world = sample.small()
     for index, loss in enumerate((0.5, 0.25, 0.75)):
         run = world.add_run("my-team", "swept", run_id=f"s{index}", config={"lr": index}, sweep="sw1")
@@ -144,11 +144,14 @@ def test_sweeps_and_projects() -> None:
             api.sweep("my-team/swept/nope")
         there.server.stop()
         offline = mirror.Api()
-        assert [sweep.id for sweep in offline.project("swept").sweeps()] == ["sw1"]
+        assert [sweep.id for sweep in offline.project("swept").sweeps()] == ["sw1", "waiting"]
+        assert (offline.sweep("my-team/swept/waiting").config, offline.sweep("my-team/swept/sw1").run_count) == (
+            {"method": "random"}, 3,
+        )  # fmt: skip
         assert [run.id for run in offline.sweep("my-team/swept/sw1").runs] == ["s0", "s1", "s2"]
-        assert repr(offline.sweep("my-team/swept/sw1")) == "<Sweep my-team/swept/sw1 (state not known)>"
+        assert repr(offline.sweep("my-team/swept/sw1")) == "<Sweep my-team/swept/sw1 (PENDING)>"
         with pytest.raises(mirror.CommError):
-            offline.sweep("my-team/swept/sw1").load()
+            offline.sweep("my-team/swept/nope")
 
 
 def test_errors_say_what_to_do(api: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,23 @@ class Address:
 
 
 class Served(Bench):
-    """A home whose daemon serves the mirror."""
+    """A home whose daemon serves the mirror. It makes a pass when a test waits for something, and else rests."""
 
     def configure_http(self, projects: str, writes: str = "pass", sync: str = "", files: str = "true") -> None:
         http = f'[http]\nlisten = "127.0.0.1:0"\nwrites = "{writes}"\n'
-        often = f'[sync]\ninterval = "1s"\nlive_interval = "300ms"\nsystem_metrics = true\nfiles = {files}\n'
-        self.configure(text=f'projects = {projects}\n{often}{sync}[publish]\nmin_interval = "200ms"\n{http}')
+        seldom = f'[sync]\ninterval = "1h"\nlive_interval = "1h"\nsystem_metrics = true\nfiles = {files}\n'
+        self.configure(text=f'projects = {projects}\n{seldom}{sync}[publish]\nmin_interval = "200ms"\n{http}')
+
+    def until(self, fact: Callable[[], object], seconds: float = 60) -> None:  # type: ignore[override]
+        """Wait for something to become true, with a pass before each further look."""
+
+        def look() -> bool:
+            if fact():
+                return True
+            self.pull()
+            return False
+
+        super().until(look, seconds)
 
     @property
     def address(self) -> Address:

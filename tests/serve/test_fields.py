@@ -17,7 +17,7 @@ from tests.serve.conftest import Served, served
 pytestmark = pytest.mark.xdist_group("fields")
 
 NOON = datetime(2025, 3, 3, 12)
-EVERYTHING = "console = true\nmetadata = true\n"
+EVERYTHING = "console = true\nmetadata = true\nreports = true\n"
 
 
 def world() -> World:
@@ -26,6 +26,12 @@ def world() -> World:
     project = made.add_project("team", "p", created_at=NOON)
     project.description = "What the project is about"
     project.sweeps["sw1"] = Sweep("sw1", "team", "p", NOON, "method: random")
+    made.add_sweep(
+        "team", "p", {"method": "grid", "parameters": {}}, sweep_id="sw2", created_at=NOON, display_name="grid"
+    )
+    for number in range(2):
+        made.add_report("team", "p", f"report {number}", {"blocks": []}, name=f"r{number}", created_at=NOON)
+    made.add_report("team", "p", "view", {}, kind="project-view", created_at=NOON)
     made.add_project("team", "empty", created_at=NOON)
     facts = {"os": "Linux", "python": "3.11", "program": "train.py", "args": [], "gpu_count": 2, "cpu_count": 8}
     rich = made.add_run(
@@ -52,6 +58,7 @@ def told() -> Iterator[tuple[Served, Any]]:
         site.until(lambda: site.sql("select count(*) from files where run_id = 'zz-rich'") == [(1,)])
         site.until(lambda: site.sql("select count(*) from console where run_id = 'zz-rich'") == [(32,)])
         site.until(lambda: site.sql("select count(*) from projects") == [(2,)])
+        site.until(lambda: site.sql("select count(*) from reports") == [(2,)])
         expected = {query: ask(site.server.url, site.server.key, query) for query in QUERIES.values()}
         site.server.stop()
         yield site, expected
@@ -75,6 +82,9 @@ def of(run: str, fields: str) -> str:
     return f'{{ project(name: "p", entityName: "team") {{ run(name: "{run}") {{ {fields} }} }} }}'
 
 
+SWEEP = """__typename id name displayName method state description bestLoss config createdAt updatedAt runCount
+    runCountExpected"""
+VIEW = "id name displayName description user { username photoUrl email } spec createdAt updatedAt"
 LINES = "edges { node { number timestamp level label line } }"
 QUERIES = {
     "a project": f'{{ project(name: "p", entityName: "team") {{ {ABOUT} }} }}',
@@ -105,6 +115,17 @@ QUERIES = {
     "the last lines": of("zz-rich", f"logLines(last: 3) {{ {LINES} }}"),
     "more lines than there are": of("zz-rich", f"logLines(last: 300) {{ {LINES} }}"),
     "a page of lines": of("zz-rich", f"logLines(first: 10, useImprovedPagination: true) {{ {LINES} {PAGE} }}"),
+    "sweeps": f"""{{ project(name: "p", entityName: "team") {{ totalSweeps
+        sweeps(first: 1, filters: "{{}}") {{ edges {{ node {{ {SWEEP} }} }} {PAGE} }} }} }}""",
+    "no sweeps": f"""{{ project(name: "empty", entityName: "team") {{ totalSweeps sweeps {{ edges {{ node {{ id }} }} {PAGE} }} }} }}""",
+    "a sweep": f'{{ project(name: "p", entityName: "team") {{ sweep(sweepName: "sw2") {{ {SWEEP} }} }} }}',
+    "the sweep of a run": of("zz-rich", f"sweep {{ {SWEEP} }}"),
+    "reports": f"""{{ project(name: "p", entityName: "team") {{
+        allViews(viewType: "runs", first: 1) {{ edges {{ node {{ {VIEW} }} }} {PAGE} }} }} }}""",
+    "a report": f"""{{ project(name: "p", entityName: "team") {{
+        allViews(viewName: "r0", userName: "ada-lovelace") {{ edges {{ node {{ {VIEW} }} }} }} }} }}""",
+    "saved views": f"""{{ project(name: "p", entityName: "team") {{
+        allViews(viewType: "project-view") {{ edges {{ node {{ {VIEW} }} }} }} }} }}""",
     "no lines": of("aa-bare", f"logLineCount logLines(first: 10, useImprovedPagination: true) {{ {LINES} {PAGE} }}"),
 }
 
