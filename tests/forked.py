@@ -42,7 +42,7 @@ def _run(words: list[str], environ: dict[str, str], stderr: str, prelude: str) -
         exec(prelude, {"__name__": "prelude"})
     from mirror.cli import main
 
-    sys.exit(main(words))
+    sys.exit(main())
 
 
 class Forked:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import threading
 
+from mirror.cli import unneeded
+
+unneeded.keep_out()
+
+import anyio._backends._asyncio
 import duckdb
+import pyarrow.acero
 import pyarrow.compute
 import pyarrow.parquet
 import uvicorn.lifespan.on
@@ -14,7 +20,9 @@ import watchfiles
 import mirror.cli.app
 import mirror.cli.daemon
 import mirror.daemon.main
+import mirror.remote.loop_transport
+import mirror.serve.app
 
-__all__ = ["duckdb", "mirror", "pyarrow", "uvicorn", "watchfiles"]
+__all__ = ["anyio", "duckdb", "mirror", "pyarrow", "uvicorn", "watchfiles"]
 
 assert threading.active_count() == 1

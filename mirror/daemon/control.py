@@ -257,8 +257,8 @@ async def _stream(lines: _Lines, timeout: float | None) -> AsyncIterator[bytes]:
     limit = None if timeout is None else loop.time() + timeout
     while True:
         try:
-            left = None if limit is None else max(0.0, limit - loop.time())
-            event = await asyncio.wait_for(lines.queue.get(), left)
+            async with asyncio.timeout_at(limit):
+                event = await lines.queue.get()
         except TimeoutError:
             message = f"not done after {timeout:g} s; what was committed stays, and the daemon continues the work"
             event = {"event": "error", "message": message, "exit_code": TimedOut.exit_code}

@@ -19,6 +19,7 @@ from mirror.daemon import configuration, health, logs, metrics, problems, source
 from mirror.daemon.clients import Clients
 from mirror.daemon.commands import Commands, Stopped, unless_stopped
 from mirror.daemon.downloads import Downloads
+from mirror.daemon.lake import Lake
 from mirror.daemon.notify import Notifier
 from mirror.daemon.outcomes import Ledger, stamp
 from mirror.daemon.passes import Passes
@@ -31,6 +32,7 @@ from mirror.daemon.signing_in import SignIn
 from mirror.daemon.tasks import Tasks
 from mirror.errors import AuthError, ConfigError, MirrorError
 from mirror.local.watch import Watch
+from mirror.mcp import door as mcp
 from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
@@ -42,9 +44,9 @@ from mirror.sync.context import Context, utc_now
 from mirror.sync.session import connect, scope_of, sharing
 from mirror.sync.targets import Target
 from mirror.version import VERSION
+from mirror.web.access import Access
 from mirror.web.gate import Gate
 from mirror.web.listener import Listener, Neighbour
-from mirror.web.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -86,6 +88,7 @@ class Daemon:
         self._publishing = Publishing(context.writer, self._tasks.crashed)
         self._sign_in = SignIn(self._clients)
         self._downloads = Downloads(self._clients, context.writer, lambda: selection_of(self._settings.sync))
+        self._lake = Lake(home, environ, lambda: self._settings.lake)
         self._local = Watch(context.writer, settings)
         self.commands = Commands(
             lambda: self._context,
@@ -102,6 +105,7 @@ class Daemon:
             self._describe_for_page,
             [metrics.route(home, self.status), health.route(self._problems)],
             neighbour=Neighbour(serve.PATHS, self._endpoint),
+            further_doors=[mcp.door],
         )
         self._notifier = Notifier(environ)
 
@@ -116,7 +120,7 @@ class Daemon:
         try:
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
             # Before the first answer on the control socket, so that who asks for the page's address gets it.
-            await self._page.listen_on(self._settings.http.listen)
+            await self._listen_on(self._settings.http)
             if self._settings.projects:
                 await unless_stopped(self._stopping, self._sign_in.check())
             asyncio.get_running_loop().add_signal_handler(
@@ -126,6 +130,7 @@ class Daemon:
             self._tasks.keep("publishing", self._publish_regularly)
             self._tasks.keep("local runs", self._local.run)
             self._tasks.keep("files", self._downloads.run)
+            self._tasks.keep("lake", self._lake.run)
             self._tasks.keep("pulse", pulse.run)
             self._notifier.ready()
             self._schedule.start()
@@ -177,6 +182,7 @@ class Daemon:
             *problems.of_schedule(self._schedule.late()),
             *problems.of_jobs(self._ledger.down),
             *problems.of_downloads(self._downloads.error),
+            *problems.of_lake(self._lake.error),
             *problems.of_surroundings(self._local, self._page.status()["error"], logs.problem()),
         ]
 
@@ -201,6 +207,7 @@ class Daemon:
             "error": self._search.error,
             "local": self._local.status(),
             "files": self._downloads.status(),
+            "lake": self._lake.status(),
             "http": self._page.status(),
             "problems": [problem.as_json() for problem in self._problems()],
             "writer_busy_s": round(self._context.writer.busy_seconds, 3),
@@ -216,7 +223,10 @@ class Daemon:
             "failed_runs": failed,
         }
 
-    def _endpoint(self, snapshots: Snapshots) -> ASGIApp:
+    async def _listen_on(self, http: config.HttpSettings) -> None:
+        await self._page.listen_on(http.listen, cert=http.cert, key=http.key, rate=http.rate)
+
+    def _endpoint(self, access: Access) -> ASGIApp:
         """Return the endpoint for official clients; it always uses the current settings."""
         # Its parser takes 0.1 s to import, which only a daemon that listens needs.
         from mirror.serve import app
@@ -227,7 +237,7 @@ class Daemon:
             loop.call_soon_threadsafe(self._list_files_again, run)
 
         return app.application(
-            snapshots,
+            access.page,
             lambda: credentials.find(self._settings.server.base_url, self._environ).key,
             lambda: app.Policy(
                 base_url=self._settings.server.base_url,
@@ -236,6 +246,7 @@ class Daemon:
                 username=self._sign_in.username,
             ),
             list_again,
+            access,
         )
 
     def _list_files_again(self, run: tuple[str, str, str]) -> None:
@@ -294,8 +305,9 @@ class Daemon:
             publish_interval=settings.publish.min_interval,
             sharing=sharing(settings),
         )
-        await self._page.listen_on(settings.http.listen)
+        await self._listen_on(settings.http)
         self._downloads.wake()
+        self._lake.wake()
         log.info("config applied: %s", ", ".join(settings.projects) or "local runs only")
         return True
 

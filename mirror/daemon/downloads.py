@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
-from mirror.content.pull import Outcome, pull
+from mirror.content.outcome import Outcome
+from mirror.content.pull import pull
 from mirror.daemon.clients import Clients
 from mirror.errors import MirrorError
 from mirror.store import contents
@@ -36,10 +36,11 @@ class Downloads:
         self._writer = writer
         self._selection = selection
         self._wake = asyncio.Event()
-        self._seen: tuple[Selection, datetime | None, int] | None = None
+        self._seen: tuple[Selection, tuple[Any, ...], int] | None = None
         self._collected = time.monotonic()
         self._running = False
         self._last: Outcome | None = None
+        self._totals = dict.fromkeys(("rounds", "failed_rounds", "stored", "downloaded_bytes", "tables"), 0)
 
     def wake(self) -> None:
         """Look now for files to download: lists or the config may have changed."""
@@ -49,9 +50,10 @@ class Downloads:
         """Download, until the task is cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), CHECK_SECONDS)
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
-            if self._selection().globs:
+            if self._selection():
                 await self._round_if_due()
             if time.monotonic() - self._collected > COLLECT_SECONDS:
                 self._collected = time.monotonic()
@@ -59,11 +61,11 @@ class Downloads:
 
     async def _round_if_due(self) -> None:
         selection = self._selection()
-        newest, held, next_try = await self._writer.read(
-            lambda db: (contents.newest_list(db), contents.count_held(db), contents.next_try(db))
+        lists, held, next_try = await self._writer.read(
+            lambda db: (contents.lists(db), contents.count_held(db), contents.next_try(db))
         )
         due = next_try is not None and next_try <= utc_now()
-        if not due and self._seen == (selection, newest, held):
+        if not due and self._seen == (selection, lists, held):
             return
         self._running = True
         try:
@@ -72,9 +74,13 @@ class Downloads:
         finally:
             self._running = False
         # A round that ended early is repeated at the next look; so it is when content was lost and forgotten since.
-        self._seen = None if outcome.error else (selection, newest, await self._writer.read(contents.count_held))
+        self._seen = None if outcome.error else (selection, lists, await self._writer.read(contents.count_held))
         self._log(outcome)
         self._last = outcome
+        self._totals["rounds"] += 1
+        self._totals["failed_rounds"] += outcome.error is not None
+        for name in ("stored", "downloaded_bytes", "tables"):
+            self._totals[name] += getattr(outcome, name)
         with suppress(MirrorError):
             await self._writer.publish_if_due()
 
@@ -92,5 +98,6 @@ class Downloads:
         return self._last.error if self._last else None
 
     def status(self) -> dict[str, Any]:
-        """The part of the status about downloads."""
-        return {"running": self._running, "last": self._last.as_json() if self._last else None}
+        """The part of the status about downloads; `totals` count since the start."""
+        last = self._last.as_json() if self._last else None
+        return {"running": self._running, "last": last, "totals": dict(self._totals)}

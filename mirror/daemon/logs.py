@@ -71,13 +71,19 @@ def log_pass(result: PassResult, former: PassResult | None) -> None:
     text = f"{result.project}: " + ", ".join(_some(count, unit) for unit, count in counts.items())
     fields: dict[str, Any] = {"event": "pass", "project": str(result.project), **counts, "live": result.live}
     level = logging.INFO if _is_news(result, former) else logging.DEBUG
-    if result.failed:
-        fields["failed"] = dict(sorted(result.failed.items()))
-        new = [run_id for run_id in fields["failed"] if former is None or run_id not in former.failed]
-        text += f"; {_some(len(result.failed), 'runs')} to retry"
+    failures = (
+        ("failed", "runs", result.failed, former and former.failed),
+        ("failed_artifacts", "artifacts", result.failed_artifacts, former and former.failed_artifacts),
+    )
+    for name, unit, failed, before in failures:
+        if not failed:
+            continue
+        fields[name] = dict(sorted(failed.items()))
+        new = [path for path in fields[name] if path not in (before or {})]
+        text += f"; {_some(len(failed), unit)} to retry"
         if new:
             level = logging.WARNING
-            text += f", new: {new[0]} ({result.failed[new[0]]})"
+            text += f", new: {new[0]} ({failed[new[0]]})"
             text += f" and {len(new) - 1:,} more" if len(new) > 1 else ""
     if result.error:
         level = logging.ERROR

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mirror.daemon.problems import KINDS
 from mirror.errors import MirrorError
 from mirror.query.health import ahead
-from mirror.query.status import project_status
+from mirror.query.status import content_status, project_status
 from mirror.settings.home import Home
 from mirror.version import VERSION
 
@@ -74,6 +74,9 @@ def _mirrored(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _files(home: Home) -> Iterable[str]:
+    content = content_status(home.published, most=0) or {"files": 0, "bytes": 0}
+    yield _family("content_files", "Contents of files that are stored.", [({}, content["files"])])
+    yield _family("content_bytes", "Their bytes.", [({}, content["bytes"])])
     sizes = {
         "state": _size(home.state),
         "published": _size(home.published),
@@ -108,6 +111,8 @@ def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
     yield _family("last_pass_seconds", "How long the last pass took.", of_passes("seconds"))
     yield _family("last_pass_requests", "Requests that the last pass sent.", of_passes("requests"))
     yield _family("last_pass_history_rows", "History rows that the last pass pulled.", of_passes("history_rows"))
+    yield from _downloads(daemon["files"])
+    yield from _lake(daemon["lake"])
     published = daemon["published"]
     yield _counter("publications_total", "Replacements of mirror.duckdb.", [({}, published["count"])])
     yield _counter("publish_seconds_total", "Time spent on them.", [({}, published["seconds"])])
@@ -116,6 +121,31 @@ def _daemon(daemon: Mapping[str, Any]) -> Iterable[str]:
     yield _family(
         "writer_busy_seconds", "How long the writer's current work has taken.", [({}, daemon["writer_busy_s"])]
     )
+
+
+def _downloads(files: Mapping[str, Any]) -> Iterable[str]:
+    totals, last = files["totals"], files["last"] or {}
+    rounds = totals["rounds"] - totals["failed_rounds"]
+    results: list[Sample] = [({"result": "ok"}, rounds), ({"result": "failed"}, totals["failed_rounds"])]
+    yield _family("downloads_running", "Whether files are being downloaded.", [({}, _bit(files["running"]))])
+    yield _counter("download_rounds_total", "Rounds of downloads.", results)
+    yield _counter("downloaded_files_total", "Files whose content was stored.", [({}, totals["stored"])])
+    yield _counter(
+        "downloaded_bytes_total", "Bytes of content that were downloaded.", [({}, totals["downloaded_bytes"])]
+    )
+    yield _counter("converted_tables_total", "W&B Tables that were converted.", [({}, totals["tables"])])
+    yield _family("failed_files", "Files that failed in the last round, to be retried.", [({}, last.get("failed"))])
+
+
+def _lake(lake: Mapping[str, Any]) -> Iterable[str]:
+    totals, last = lake["totals"], lake["last"] or {}
+    done = totals["exports"] - totals["failed_exports"]
+    results: list[Sample] = [({"result": "ok"}, done), ({"result": "failed"}, totals["failed_exports"])]
+    yield _counter("lake_exports_total", "Exports to the lake.", results)
+    yield _counter("lake_bytes_total", "Bytes that were written to it.", [({}, totals["bytes"])])
+    yield _family("lake_last_export_seconds", "How long the last export took.", [({}, last.get("seconds"))])
+    at = None if lake["snapshot_at"] is None else _epoch(datetime.fromisoformat(lake["snapshot_at"]))
+    yield _family("lake_snapshot_timestamp_seconds", "When the exported state was published.", [({}, at)])
 
 
 def _problems(projects: Sequence[Mapping[str, Any]], daemon: Mapping[str, Any] | None) -> str:

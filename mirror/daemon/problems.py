@@ -10,7 +10,7 @@ from mirror.local.watch import Watch
 from mirror.store.records import ProjectKey
 from mirror.sync.writer import Failure
 
-KINDS = ("config", "projects", "publish", "writer", "schedule", "jobs", "local", "files", "page", "log")
+KINDS = ("config", "projects", "publish", "writer", "schedule", "jobs", "local", "files", "lake", "page", "log")
 """Every kind of problem. Its message stays the same while the problem lasts."""
 
 STUCK = 600.0
@@ -68,6 +68,12 @@ def of_downloads(error: str | None) -> Iterable[Problem]:
     """Yield why the content of files is not downloaded."""
     if error:
         yield Problem("files", SLIGHT, f"files are not downloaded: {error}")
+
+
+def of_lake(error: str | None) -> Iterable[Problem]:
+    """Yield why nothing is exported to the lake."""
+    if error:
+        yield Problem("lake", SLIGHT, f"nothing is exported to the lake: {error}")
 
 
 def of_surroundings(local: Watch, page: str | None, log: str | None) -> Iterable[Problem]:

@@ -31,6 +31,8 @@ class Schedule:
         self._find_projects = find_projects
         self._intervals = SyncSettings()
         self._live: dict[ProjectKey, bool] = {}
+        self._under_way: set[ProjectKey] = set()
+        self._again: set[ProjectKey] = set()
         self._scheduler = AsyncIOScheduler(
             timezone=timezone.utc,  # noqa: UP017 - APScheduler compares with this very object
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -50,7 +52,11 @@ class Schedule:
         self._scheduler.wakeup()
 
     def plan_again(self) -> None:
-        """Run every pass now and plan from the current time: after the clock was set back, plans are far away."""
+        """Run every pass now and plan from the current time: after the clock was set back, plans are far away.
+
+        The scheduler leaves out a project whose pass is under way; that one is run again when it ends.
+        """
+        self._again |= self._under_way
         for project, live in self._live.items():
             self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))
             self._scheduler.modify_job(str(project), next_run_time=datetime.now(timezone.utc))  # noqa: UP017
@@ -112,13 +118,19 @@ class Schedule:
         }
 
     async def _job(self, project: ProjectKey) -> None:
+        self._under_way.add(project)
         try:
             live = await self._run_pass(project)
+            while project in self._again:
+                self._again.discard(project)
+                live = await self._run_pass(project)
         except asyncio.CancelledError:
             # During shutdown the scheduler would log the cancelled job as a failure.
             if self._scheduler.running:
                 raise
             return
+        finally:
+            self._under_way.discard(project)
         if project in self._live and live != self._live[project]:
             self._live[project] = live
             self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
@@ -84,6 +85,10 @@ def test_a_config_is_followed_through_links_and_folders_that_are_replaced(bench,
         mounted.rename(mounted.with_name(f"old{time.monotonic_ns()}"))
         fresh.rename(mounted)
 
+    def make_the_folder():
+        shutil.rmtree(dotfiles, ignore_errors=True)
+        put(dotfiles / "mirror.toml", text("five"))
+
     def lead_elsewhere():
         link(bench.home / "config.toml", dotfiles / "mirror.toml")
 
@@ -94,7 +99,7 @@ def test_a_config_is_followed_through_links_and_folders_that_are_replaced(bench,
         picked_up(bench, "four", replace_a_folder_further_up)
         lead_elsewhere()  # to where nothing is yet: the running settings stay
         bench.until(lambda: "team/four" in scheduled(bench))
-        picked_up(bench, "five", lambda: put(dotfiles / "mirror.toml", text("five")))
+        picked_up(bench, "five", make_the_folder)
         picked_up(bench, "six", lambda: (dotfiles / "mirror.toml").write_text(text("six")))
         (dotfiles / "mirror.toml").unlink()
         control = Control(bench.home / "mirror.sock")

@@ -85,6 +85,8 @@ def test_a_dry_run_reports_what_a_sync_then_pulls_and_writes_nothing(bench):
             "history_rows": 6,
             "estimated_bytes": True,
             "estimated_requests": 2,
+            "files": 0,
+            "file_bytes": 0,
         }
     ]
     assert preview(bench, "team/p", "--since", "30d")[0]["new_runs"] == 1
@@ -94,7 +96,7 @@ def test_a_dry_run_reports_what_a_sync_then_pulls_and_writes_nothing(bench):
     assert done.stderr.startswith("team/p: 2 runs (2 new), 6 history rows (2 requests, ")
     before = (bench.home / "mirror.duckdb").read_bytes()
     nothing = preview(bench, "team/p")[0]
-    assert [nothing[key] for key in list(nothing)[1:]] == [0, 0, 0, 0, 0, 1]
+    assert [nothing[key] for key in list(nothing)[1:]] == [0, 0, 0, 0, 0, 1, 0, 0]
     bench.world.run("team", "p", "second").log({"loss": 0.5}, step=3)
     bench.world.delete_run("team", "p", "first")
     add(bench, "third", rows=5)
@@ -113,7 +115,7 @@ def test_a_dry_run_works_beside_a_daemon_and_says_that_these_are_estimates(bench
         add(bench, "two")
         done = bench.mirror("sync", "--dry-run", "--format", "tsv")
         header, row = done.stdout.splitlines()
-        assert header.split("\t")[-2:] == ["estimated_bytes", "estimated_requests"]
+        assert header.split("\t")[-4:] == ["estimated_bytes", "estimated_requests", "files", "file_bytes"]
         assert row.split("\t")[:5] == ["team/p", "1", "0", "0", "3"]
         assert done.stderr.startswith("dry run: nothing was pulled; a sync would pull about 0.0 MB uncompressed in ")
 
