@@ -15,7 +15,7 @@ help:
 	@echo "make quick   lint, types, contracts, docs and the fastest tests"
 	@echo "make test    all tests but the slow ones"
 	@echo "make test-oldest    the tests of store, sync and queries with the oldest DuckDB that is taken"
-	@echo "make test-bi    BI tools, dbt, Node, Spark and S3 against the mirror; needs Java 17 or newer, and Node"
+	@echo "make test-bi    BI tools, dbt, Node, DuckDB 1.5, Daft, Sail, S3 and Azure against the mirror and its lake; needs Node"
 	@echo "make test-clients    programs that others wrote for the official client, on the server and on the mirror"
 	@echo "make check   lint, types, architecture contracts, docs"
 	@echo "make bench   the benchmarks"
@@ -56,7 +56,7 @@ $(OLDEST)/.done: $(VENV)/.dev
 test-oldest: $(OLDEST)/.done
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients" tests/store tests/sync tests/query
 
-# Tools that pin another DuckDB or bring Java or Node have environments of their own, made once.
+# Tools that pin another DuckDB or bring engines or Node have environments of their own, made once.
 BI := .cache/bi
 $(BI)/.done: $(VENV)/.dev Makefile
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/sqlalchemy
@@ -66,12 +66,17 @@ $(BI)/.done: $(VENV)/.dev Makefile
 	$(BIN)/uv pip install -q --python $(BI)/dbt/bin/python dbt-duckdb "dbt-core<1.12"
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/marimo
 	$(BIN)/uv pip install -q --python $(BI)/marimo/bin/python marimo duckdb
-	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/spark
-	$(BIN)/uv pip install -q --python $(BI)/spark/bin/python pyspark
+	# Engines that read a lake. The package has the extension for one release of DuckDB, which it brings along.
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/duckdb
+	$(BIN)/uv pip install -q --python $(BI)/duckdb/bin/python "duckdb-extension-delta==1.5.*"
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/daft
+	$(BIN)/uv pip install -q --python $(BI)/daft/bin/python daft deltalake
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/sail
+	$(BIN)/uv pip install -q --python $(BI)/sail/bin/python pysail pyspark-client "pandas<3"
 	$(BIN)/uv venv -q --clear --python $(BIN)/python $(BI)/moto
 	$(BIN)/uv pip install -q --python $(BI)/moto/bin/python "moto[server,s3]"
 	mkdir -p $(BI)/node
-	npm install --silent --no-audit --no-fund --prefix $(BI)/node @duckdb/node-api
+	npm install --silent --no-audit --no-fund --prefix $(BI)/node @duckdb/node-api azurite
 	@touch $@
 
 test-bi: $(BI)/.done
@@ -132,6 +137,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/publish.py
 	$(BIN)/python benchmarks/files.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/query_api.py
+	$(BIN)/python benchmarks/lake.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

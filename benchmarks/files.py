@@ -1,13 +1,13 @@
 """How long the content of files takes to mirror, compared with the official client's `file.download` in a loop.
 
-    python benchmarks/files.py [--small N] [--large N] [--megabytes N] [--latency SECONDS] [--repeat N]
+    python benchmarks/files.py [--small N] [--large N] [--megabytes N] [--latency SECONDS] [--rates MB,MB] [--repeat N]
 
 - small: 2,000 files of 50 kB in 20 runs
-- large: 20 files of 100 MB in 4 runs
+- large: 20 files of 100 MB in 4 runs, each connection with 100, 300 and any number of MB/s
 
-The server runs in its own process, and answers each request for a file after the latency. `mirror sync` includes its
-start, the pass and publishing; the client's loop includes its list of files, but not its start. Prints medians, and the
-peak memory of the mirror's process beside that of the same sync without files.
+The server is a process of its own on the same cores, and answers each request for a file after the latency. `mirror
+sync` includes its start, the pass and publishing; the client's loop includes its list of files, but not its start.
+Prints medians, and the peak memory of the mirror's process beside that of the same sync without files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import duckdb
 SERVER = """
 import random, sys
 from mirror.sandbox import Sandbox, World
-runs, files, size, latency = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+runs, files, size, latency, rate = *map(int, sys.argv[1:4]), *map(float, sys.argv[4:])
 world, draw = World(username="ada", entity="acme"), random.Random(7)
 for number in range(runs):
     run = world.add_run("acme", "bench", run_id=f"run{number}")
@@ -39,6 +39,8 @@ for number in range(runs):
     run.finish()
 with Sandbox(world) as server:
     server.faults.add("latency", None, "file", seconds=latency)
+    if rate:
+        server.faults.add("drip", None, "file", seconds=0.25 / rate, piece=250_000)
     print(server.url, server.key, flush=True)
     sys.stdin.read()
 """
@@ -55,10 +57,10 @@ print(time.perf_counter() - started)
 
 
 @contextmanager
-def server(runs: int, files: int, size: int, latency: float) -> Iterator[dict[str, str]]:
+def server(runs: int, files: int, size: int, latency: float, rate: float) -> Iterator[dict[str, str]]:
     """Start a sample server in its own process; yields an environment that points at it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, *map(str, (runs, files, size, latency))],
+        [sys.executable, "-c", SERVER, *map(str, (runs, files, size, latency, rate))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -113,14 +115,16 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=20)
     parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--latency", type=float, default=0.03)
+    parser.add_argument("--rates", default="100,300,", metavar="MB,MB", help="MB/s a connection; empty for no limit")
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     large = (min(4, given.large), given.large, given.megabytes * 1_000_000)
-    parts = [("small", 20, given.small, 50_000), ("large", *large)]
-    for name, runs, files, size in parts:
+    parts = [("small", 20, given.small, 50_000, 0.0)]
+    parts += [(f"large, {rate or 'all'} MB/s", *large, float(rate or 0)) for rate in given.rates.split(",")]
+    for name, runs, files, size, rate in parts:
         if not files:
             continue
-        with server(runs, files, size, given.latency) as environ:
+        with server(runs, files, size, given.latency, rate) as environ:
             _, without = by_mirror(environ, 0)
             ours = [by_mirror(environ, files) for _ in range(given.repeat)]
             theirs = statistics.median(by_sdk(environ) for _ in range(given.repeat))

@@ -9,15 +9,16 @@ for run in api.runs("team/project", {"config.lr": {"$gt": 0.01}}):
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from mirror.errors import CommError, FilterError, MirrorError, NotMirrored, StoreError
+from mirror.errors import ArgumentError, CommError, FilterError, MirrorError, NotMirrored, StoreError
 from mirror.settings.home import Home
 
 if TYPE_CHECKING:
     import duckdb
 
     from mirror.api import Api, Run, Runs
+    from mirror.peer import Connection
 
 __all__ = [
     "Api",
@@ -34,12 +35,25 @@ __all__ = [
 _LAZY = ("Api", "Run", "Runs")
 
 
-def connect() -> duckdb.DuckDBPyConnection:
+@overload
+def connect() -> duckdb.DuckDBPyConnection: ...
+@overload
+def connect(url: str, token: str | None = None) -> Connection: ...
+def connect(url: str | None = None, token: str | None = None) -> duckdb.DuckDBPyConnection | Connection:
     """Open the published file read-only and return a new DuckDB connection.
 
-    It shows one consistent snapshot; to see a newer one, close it and connect again. Raises StoreError if nothing is
-    mirrored yet.
+    With a `url`, such as "https://mirror.example.org", a connection to the mirror there is returned, with the methods
+    that read; the `token` may also be in MIRROR_TOKEN. Either shows one consistent snapshot; to see a newer one, close
+    it and connect again. Raises StoreError if nothing is mirrored yet, CommError if the other machine cannot be
+    reached, AuthError if it refuses the token.
     """
+    if url is not None:
+        from mirror.peer import Peer
+        from mirror.peer import connect as connect_to
+
+        return connect_to(Peer.of(url, token))
+    if token is not None:
+        raise ArgumentError("token= is for a mirror on another machine: give its url, too")
     from mirror.snapshot.connection import open_plain
 
     return open_plain(Home.find(os.environ).published, relations_only=True)

@@ -54,6 +54,17 @@ def project_page(app: str, entity: str, project: str) -> str:
     return "/".join([app, quote(entity), quote(project)])
 
 
+def sweep_page(app: str, entity: str, project: str, sweep_id: str) -> str:
+    """Return the address of a sweep's page."""
+    return f"{project_page(app, entity, project)}/sweeps/{quote(sweep_id)}"
+
+
+def report_page(app: str, entity: str, project: str, report_id: str, title: str | None) -> str:
+    """Return the address of a report's page: its title as words, then its id without padding."""
+    words = re.sub(r"-+", "-", re.sub(r"\W", "-", title or "")).strip("-")
+    return f"{project_page(app, entity, project)}/reports/{quote(words)}--{report_id.rstrip('=')}"
+
+
 def run_page(app: str, entity: str, project: str, run_id: str) -> str:
     """Return the address of a run's page."""
     return f"{project_page(app, entity, project)}/runs/{quote(run_id)}"

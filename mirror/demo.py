@@ -37,6 +37,7 @@ CONFIG = """projects = {projects}
 [sync]
 interval = "10s"
 live_interval = "1s"
+reports = true
 
 [publish]
 min_interval = "500ms"
@@ -171,6 +172,8 @@ class Demo:
         self._mirror(*runs, "--order", "config.lr", "--limit", "5", "--select", "run_id,name,config.lr,history_rows")
         self._comment("The same as a filter of W&B, as SQL, and how many runs each term matches:")
         self._mirror(*runs, "--explain")
+        self._comment("The reports of a project; `mirror report TITLE -o FILE.html` renders one:")
+        self._mirror("report", f"{ENTITY}/vision")
         self._comment("A run is training right now; the mirror follows it:")
         growing = (
             "select name, state, history_rows from runs where state = 'running' order by heartbeat_at desc limit 1"
@@ -205,6 +208,7 @@ class Demo:
             self._say(f"  export {name}={shlex.quote(str(value))}")
         self._say("  mirror status")
         self._say("  mirror open")
+        self._say(f"  mirror report {shlex.quote(sample.REPORT)} -o report.html")
         sys.stdout.flush()
         try:
             while True:

@@ -27,6 +27,14 @@ class QueryError(MirrorError):
     """A query over the mirror failed or was refused."""
 
 
+class Forbidden(QueryError):
+    """A statement does more than read the mirror, or reads what is outside of it."""
+
+
+class Unknown(QueryError):
+    """No mirrored project or run has this name."""
+
+
 class StoreError(MirrorError):
     """A file of the mirror cannot be opened, read or written."""
 

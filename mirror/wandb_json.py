@@ -118,6 +118,8 @@ def spells_numbers(text: str) -> bool:
 
 def dumps(value: Any) -> str:
     """Compact JSON text of a value, with bare NaN and Infinity, integers of any size, and unescaped characters."""
+    if value is None:
+        return "null"
     try:
         text = orjson.dumps(value)
     except TypeError:

@@ -39,8 +39,12 @@ COMMANDS = {
     "query": ("mirror.cli.query", "query"),
     "history": ("mirror.cli.history", "history"),
     "table": ("mirror.cli.table", "table"),
+    "logged-table": ("mirror.cli.logged_table", "logged_table"),
     "export": ("mirror.cli.export", "export"),
     "plot": ("mirror.cli.plot", "plot"),
+    "report": ("mirror.cli.report", "report"),
+    "mcp": ("mirror.cli.mcp", "mcp"),
+    "skill": ("mirror.cli.skill", "skill"),
     "update": ("mirror.cli.update", "update"),
     "status": ("mirror.cli.status", "status"),
     "log": ("mirror.cli.log", "log"),
@@ -49,8 +53,10 @@ COMMANDS = {
     "backup": ("mirror.cli.backup", "backup"),
     "restore": ("mirror.cli.backup", "restore"),
     "gc": ("mirror.cli.gc", "gc"),
+    "storage": ("mirror.cli.storage", "storage"),
     "open": ("mirror.cli.open", "open_page"),
     "env": ("mirror.cli.env", "env"),
+    "token": ("mirror.cli.token", "token"),
     "demo": ("mirror.cli.demo", "demo"),
 }
 
@@ -58,7 +64,7 @@ COMMANDS = {
 # scanning them repeatedly for garbage is a tenth of the time of such a command.
 _BRIEF = {
     *("projects", "runs", "show", "keys", "diff", "query", "history", "table", "status", "log", "env", "open"),
-    *("sync", "flush"),
+    *("logged-table", "storage", "sync", "flush"),
 }
 _COLLECT_AFTER = 50_000
 
@@ -104,7 +110,7 @@ class Commands(Panels):
         """Build one command; None if there is no command with this name."""
         if cmd_name not in COMMANDS:
             return None
-        if cmd_name == "plot":
+        if cmd_name in ("plot", "report"):
             # Matplotlib draws pictures with it.
             unneeded.allow("numpy")
         if cmd_name in _BRIEF:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mirror.cli import complete
+from mirror.cli.filters import WhereOption, given_filter
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say
 from mirror.errors import UsageError
 
 if TYPE_CHECKING:
-    from mirror.query.lake_target import LakeTarget
+    from mirror.lake.target import LakeTarget
     from mirror.snapshot.paths import Project
 
 
@@ -44,22 +46,68 @@ def export(
     ] = None,
     lake: Annotated[
         str | None,
-        typer.Option("--lake", metavar="DIR", help="Keep Parquet files up to date in DIR or s3://bucket/prefix."),
+        typer.Option("--lake", metavar="DIR", help="Keep Delta tables up to date in DIR, s3://, gs:// or az://."),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep", metavar="TIME", help="With --lake: how long old versions stay readable. Default: lake.keep, 7d."
+        ),
+    ] = None,
+    wandb: Annotated[
+        Path | None,
+        typer.Option("--wandb", metavar="DIR", help="Write offline run folders, which `wandb sync` uploads anywhere."),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option("--mlflow", metavar="URI", help="Write runs to an MLflow server: parameters, metrics, artifacts."),
+    ] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help="With --wandb or --mlflow: only runs that match.")
+    ] = None,
+    where: WhereOption = None,
+    keep_sweeps: Annotated[
+        bool, typer.Option("--keep-sweeps", help="With --wandb: for a server that has the same sweeps.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --wandb or --mlflow: only print what would be written.")
+    ] = False,
 ) -> None:
     """Write runs, history, config and summary values to files that do not need the mirror.
 
-    A lake is kept up to date: each call writes what is new since the last one, then manifest.json, which lists the
-    files that belong together. A lake holds whole projects.
+    A lake has a Delta table for each relation and holds whole projects. Each call writes what is new since the last
+    one, then _snapshot.json, which names the versions that belong together. It needs pip install 'wandb-mirror[lake]'.
+
+    --wandb moves runs to another W&B server, entity or project, --mlflow to MLflow. Both print what will not arrive.
+    The next call of --mlflow writes what is new.
     """
+    given = invocation(ctx)
+    if wandb is not None or mlflow is not None:
+        from mirror.cli.export_runs import to_folders, to_mlflow
+
+        if (wandb and mlflow) or folder or database or lake or relation or format_name or keep:
+            name = "--wandb" if wandb is not None else "--mlflow"
+            raise UsageError(f"{name} is an export of its own: leave the other destinations out")
+        if mlflow is not None and keep_sweeps:
+            raise UsageError("--keep-sweeps goes with --wandb")
+        selected = (*_scope(given, paths or []), given_filter(filter_, where))
+        if wandb is not None:
+            to_folders(given, selected, wandb, keep_sweeps, dry_run)
+        elif mlflow is not None:
+            to_mlflow(given, selected, mlflow, dry_run)
+        return
+    if filter_ is not None or where or keep_sweeps or dry_run:
+        raise UsageError("--filter, --where and --dry-run go with --wandb or --mlflow, --keep-sweeps with --wandb")
+    from mirror.lake import target as lake_target
     from mirror.query import export as exports
-    from mirror.query import lake_target
 
     kind = format_name or "parquet"
     if kind not in ("parquet", "csv"):
         raise UsageError(f'unknown format "{format_name}": known: parquet, csv')
     if folder is None and database is None and lake is None:
-        raise UsageError("no destination: give -o DIR or FILE, --duckdb FILE or --lake DIR")
+        raise UsageError("no destination: give -o DIR or FILE, --duckdb FILE, --lake DIR, --wandb DIR or --mlflow URI")
+    if keep is not None and lake is None:
+        raise UsageError("--keep goes with --lake")
     single = folder is not None and folder.suffix.lower() in (".parquet", ".csv") and not folder.is_dir()
     if relation is not None and not single:
         raise UsageError("--relation goes with -o FILE.parquet or FILE.csv")
@@ -67,13 +115,12 @@ def export(
         if format_name not in (None, folder.suffix.lower()[1:]):
             raise UsageError(f"{folder} is called {folder.suffix}, and --format says {format_name}: give one of them")
         kind, relation = folder.suffix.lower()[1:], exports.relation_of(folder, relation)
-    given = invocation(ctx)
     target = lake_target.find(lake) if lake is not None else None
     chosen, runs = _scope(given, paths or [])
     if target is not None:
         if runs:
             raise UsageError("a lake holds whole projects: name entity/project, not a run")
-        _lake(given, chosen, target)
+        _lake(given, chosen, target, keep)
     if folder is not None:
         if relation is not None:
             exports.to_file(given.home, chosen, runs, relation, folder, kind, _report_rows)
@@ -86,10 +133,14 @@ def export(
         say(f"exported to {database}")
 
 
-def _lake(given: Invocation, chosen: Sequence[Project], target: LakeTarget) -> None:
-    from mirror.query import lake
+def _lake(given: Invocation, chosen: Sequence[Project], target: LakeTarget, keep: str | None) -> None:
+    from mirror.lake.export import export, kept_for
 
-    done = lake.export(given.home, chosen, target)
+    stay = kept_for(keep, "--keep") if keep is not None else timedelta(seconds=given.settings().lake.keep)
+    done = export(given.home, chosen, target, keep=stay)
+    if done.superseded:
+        say(f"{target.name}: another export wrote a newer state meanwhile; nothing is left to do")
+        return
     say(
         f"{target.name}: {done.rows:,} rows, {done.written} files written ({done.bytes / 1e6:,.1f} MB), "
         f"{done.kept} unchanged, {done.deleted} deleted"

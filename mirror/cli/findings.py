@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mirror.cli.messages import say
+from mirror.cli.sizes import size_text
 from mirror.errors import one_line
 
 if TYPE_CHECKING:
@@ -34,6 +35,23 @@ def show_findings(verdict: Verdict) -> None:
         if count > MOST_LINES:
             where = f"{verdict.project}/{run_id}" if run_id else f"{verdict.project}"
             say(f"{where}: {count - MOST_LINES:,} more lines; --json has all of them")
+
+
+def show_complete(verdict: Verdict) -> None:
+    """Print for each run that it is safe to delete on W&B, or a line for each thing that is missing."""
+    if verdict.complete is None:
+        return
+    for run in verdict.complete:
+        path = f"{verdict.project}/{run.run_id}"
+        for missing in run.missing:
+            typer.echo(one_line(f"missing: {path} {missing}"))
+        if not run.missing:
+            parts = [some(run.rows, "history row", "history rows"), some(run.files, "file", "files")]
+            parts += [some(run.artifacts, "artifact", "artifacts")] if run.artifacts else []
+            weak = f"; {some(run.by_size, 'file', 'files')} without a digest, compared by size" if run.by_size else ""
+            typer.echo(one_line(f"safe to delete on W&B: {path} ({', '.join(parts)}, {size_text(run.size)}{weak})"))
+    safe = sum(not run.missing for run in verdict.complete)
+    say(f"{verdict.project}: {safe:,} of {some(len(verdict.complete), 'run', 'runs')} safe to delete on W&B")
 
 
 def compared_of(verdict: Verdict) -> str:

@@ -14,9 +14,13 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Set up": ("init", "login", "service", "demo"),
     "Keep up to date": ("sync", "daemon", "ingest", "flush", "forget"),
     "Look around": ("projects", "runs", "show", "keys", "diff", "open"),
-    "Query, draw and export": ("query", "shell", "history", "table", "plot", "export", "env"),
+    "Query, draw and export": (
+        *("query", "shell", "history", "table", "logged-table", "plot", "report", "export", "env"),
+    ),
+    "For agents": ("mcp", "skill"),
+    "Share": ("token",),
     "Change runs": ("update",),
-    "Health": ("status", "log", "doctor", "verify", "backup", "restore", "gc"),
+    "Health": ("status", "log", "doctor", "verify", "backup", "restore", "storage", "gc"),
 }
 
 EXAMPLES: Mapping[str, tuple[str, str]] = {
@@ -53,10 +57,24 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
         "mirror table my-team/vision --group-by config.lr --select summary.acc,summary.loss",
         "mirror table my-team/vision state=finished --group-by config.lr --select summary.acc -o acc.tex",
     ),
-    "export": ("mirror export my-team/vision -o exported", "mirror export --duckdb mirror-copy.duckdb"),
+    "logged-table": (
+        "mirror logged-table bright-sky-12",
+        "mirror logged-table my-team/vision/3xk9q2ab predictions -o predictions.parquet",
+    ),
+    "export": ("mirror export my-team/vision -o exported", "mirror export my-team/vision --wandb moved"),
+    "report": (
+        "mirror report my-team/vision",
+        "mirror report 'Which rate is best?' -o rates.html",
+    ),
     "plot": (
         "mirror plot bright-sky-12 --keys loss,val/acc --smooth 0.9",
         "mirror plot --project my-team/vision --where state=finished --group-by config.lr -o loss.png",
+    ),
+    "skill": ("mirror skill install", "mirror skill install ~/.claude/skills"),
+    "skill install": ("mirror skill install ~/.claude/skills", "mirror skill install --print"),
+    "mcp": (
+        "mirror mcp --tools",
+        'mirror mcp describe_project \'{"project": "my-team/vision"}\'',
     ),
     "update": (
         "mirror update bright-sky-12 --add-tag baseline",
@@ -68,9 +86,14 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "verify": ("mirror verify my-team/vision", "mirror verify my-team/vision --deep --repair"),
     "backup": ("mirror backup /backups/wandb", "MIRROR_HOME=/srv/wandb mirror backup /backups/wandb"),
     "restore": ("mirror restore /backups/wandb", "MIRROR_HOME=/srv/wandb mirror restore /backups/wandb"),
+    "storage": ("mirror storage --by project,type", "mirror storage my-team/vision --twice --limit 20"),
     "gc": ("mirror gc --dry-run", "mirror gc --grace 0s"),
     "open": ("mirror open", "mirror open --print"),
     "env": ('eval "$(mirror env)"', "mirror env --key"),
+    "token": ("mirror token add ada --project 'my-team/*' --days 90", "mirror token list"),
+    "token add": ("mirror token add ada --project 'my-team/*' --days 90", "mirror token add dashboard"),
+    "token list": ("mirror token list", "mirror token list --json"),
+    "token revoke": ("mirror token revoke ada", "mirror token revoke dashboard"),
     "demo": ("mirror demo", "mirror demo --keep"),
 }
 

@@ -104,9 +104,12 @@ def fail(error: BaseException) -> ExitCode:
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Return True for Ctrl-C, also where a library that was being imported turned it into an error of its own."""
+    """Return True for Ctrl-C, also where a library that was being imported turned it into an error of its own.
+
+    DuckDB 2.0 raises a plain RuntimeError if Ctrl-C arrives within a statement.
+    """
     while error is not None:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted"):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +17,9 @@ from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import warn
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result, write_text
 from mirror.errors import UsageError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _COMPARABLE = ("--filter", "--where", "--project", "--compare")
 
@@ -64,6 +69,20 @@ def query(
         bool, typer.Option("--compare", help="Also run the filter on the server; print the runs that differ, and why.")
     ] = False,
     deleted: Annotated[bool, typer.Option("--deleted", help="Include deleted runs.")] = False,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            "--remote",
+            metavar="URL",
+            help="Query the mirror at this address, such as https://host; the token is in MIRROR_TOKEN.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="Read the token for --remote from a file.", show_default=False
+        ),
+    ] = None,
     format_name: FormatOption = None,
     json: JsonOption = False,
     csv: CsvOption = False,
@@ -77,6 +96,7 @@ def query(
     """
     output = choose(format_name, json=json, csv=csv, file=file)
     given = invocation(ctx)
+    source = _Source(given, remote, token_file)
     only_runs = {
         "--filter": filter_,
         "--where": where,
@@ -94,7 +114,7 @@ def query(
     if sql is not None:
         if wrong := [name for name, value in only_runs.items() if value]:
             raise UsageError(f"{wrong[0]} is for run filters: put it into the SQL instead")
-        _sql(given, sql, limit, count=count, output=output)
+        _sql(source, sql, limit, count=count, output=output)
         return
     if not any(value for value in only_runs.values()) and not count and limit is None:
         raise UsageError(
@@ -104,12 +124,14 @@ def query(
         others = {**only_runs, "--count": count, "--limit": limit}
         if wrong := [name for name, value in others.items() if value and name not in _COMPARABLE]:
             raise UsageError(f"--compare covers every run that the filter finds: leave {wrong[0]} out")
+        if remote:
+            raise UsageError("--compare asks the W&B server with the mirror's own key: run it on the mirror's machine")
         from mirror.cli.compare import print_comparison
 
         print_comparison(given, given_filter(filter_, where), project or [], output)
         return
     _runs(
-        given,
+        source,
         given_filter(filter_, where),
         output,
         projects=project or [],
@@ -122,14 +144,43 @@ def query(
     )
 
 
-def _sql(given: Invocation, text: str, limit: int | None, *, count: bool, output: Output) -> None:
+@dataclass(frozen=True)
+class _Source:
+    """The mirror that is queried: that of the home, or one on another machine."""
+
+    given: Invocation
+    remote: str | None
+    token_file: Path | None
+
+    @property
+    def entity(self) -> str | None:
+        """The default entity."""
+        return self.given.entity
+
+    @contextmanager
+    def connected(self) -> Iterator[DuckDBPyConnection]:
+        """Open it for the block. Raises StoreError, CommError, AuthError and UsageError."""
+        if self.remote is None:
+            if self.token_file is not None:
+                raise UsageError("--token-file goes with --remote URL")
+            from mirror.snapshot.connection import connected
+
+            with connected(self.given.home) as connection:
+                yield connection
+            return
+        from mirror.peer import Peer, connect
+
+        with connect(Peer.of(self.remote, None, self.given.environ, self.token_file)) as elsewhere:
+            yield elsewhere.as_duckdb()
+
+
+def _sql(source: _Source, text: str, limit: int | None, *, count: bool, output: Output) -> None:
     from dataclasses import replace
 
     from mirror.query import sql
-    from mirror.snapshot.connection import connected
 
     text = sys.stdin.read() if text == "-" else text
-    with connected(given.home) as connection:
+    with source.connected() as connection:
         result = sql.select(connection, text)
         if count:
             write_count(result.count(), output)
@@ -150,7 +201,7 @@ def _script(path: Path) -> str:
 
 
 def _runs(
-    given: Invocation,
+    source: _Source,
     filter_: Filter,
     output: Output,
     *,
@@ -162,12 +213,13 @@ def _runs(
     count: bool,
     explain: bool,
 ) -> None:
-    from mirror.snapshot.connection import connected
     from mirror.snapshot.run_query import RunQuery
 
     columns = [column.strip() for column in select.split(",") if column.strip()] if select else []
-    with connected(given.home) as connection:
-        runs = RunQuery.build(connection, filter_, order=order, projects=projects, entity=given.entity, deleted=deleted)
+    with source.connected() as connection:
+        runs = RunQuery.build(
+            connection, filter_, order=order, projects=projects, entity=source.entity, deleted=deleted
+        )
         for warning in [*runs.warnings(), *runs.unknown_columns(columns)]:
             warn(warning)
         if explain:

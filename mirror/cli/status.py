@@ -14,6 +14,7 @@ import typer
 from mirror.cli import complete
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, leave, say
+from mirror.cli.sizes import size_text
 from mirror.errors import AuthError, ConfigError, MirrorError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -91,23 +92,23 @@ def status(
 
 def _found(given: Invocation, paths: Sequence[str]) -> dict[str, Any]:
     """Everything that the page shows, as the documented JSON."""
-    from mirror.query.status import content_status, project_status, runs_set_aside, wide_faults
+    from mirror.query.status import mirror_status
 
     settings, config_error = _settings(given)
-    daemon, projects = _daemon(given), project_status(given.home.published)
-    chosen = _chosen(given, paths, [project["project"] for project in projects])
-    projects = [project for project in projects if project["project"] in chosen]
+    daemon = _daemon(given)
+    found = mirror_status(given.home.published, settings.sync.artifacts.patterns if settings else ())
+    chosen = _chosen(given, paths, [project["project"] for project in found["projects"]])
+    for name in ("projects", "lists_set_aside", "wide_faults"):
+        found[name] = [one for one in found[name] if one["project"] in chosen]
+    found["set_aside"] = [run for run in found["set_aside"] if run["run"].rpartition("/")[0] in chosen]
     return {
         "home": str(given.home.data),
         "config_error": config_error,
         "published": _published(given),
         "server": _server(given, settings),
         "daemon": daemon,
-        "problems": _problems(daemon, projects),
-        "projects": projects,
-        "set_aside": [run for run in runs_set_aside(given.home.published) if run["run"].rpartition("/")[0] in chosen],
-        "files": content_status(given.home.published),
-        "wide_faults": [fault for fault in wide_faults(given.home.published) if fault["project"] in chosen],
+        "problems": _problems(daemon, found["projects"]),
+        **found,
     }
 
 
@@ -249,7 +250,7 @@ def _page(found: dict[str, Any]) -> str:
     server, daemon, published = found["server"], found["daemon"], found["published"]
     lines = [f"home     {found['home']}"]
     if published:
-        lines.append(f"mirror   {published['path']} ({_size(published['bytes'])})")
+        lines.append(f"mirror   {published['path']} ({size_text(published['bytes'])})")
     if error := found["config_error"]:
         lines.append(f"config   {one_line(error)}")
     else:
@@ -262,6 +263,8 @@ def _page(found: dict[str, Any]) -> str:
         http = daemon.get("http") or {}
         if page := http.get("url") or http.get("error"):
             lines.append(f"page     {page}{' (`mirror open`)' if http.get('url') else ''}")
+        if (lake := daemon.get("lake") or {}).get("url"):
+            lines.append(f"lake     {lake['url']}{_exported(lake)}")
         if crash := daemon.get("last_crash"):
             lines.append(f"crash    {crash['what']} at {crash['at']}: {one_line(crash['error'])}; see mirror.log")
     else:
@@ -273,14 +276,23 @@ def _page(found: dict[str, Any]) -> str:
         lines += ["", *_table(COLUMNS, [_row(project) for project in found["projects"]])]
     if faults := found["wide_faults"]:
         lines += ["", *(f'relation "{fault["project"]}": {one_line(fault["fault"])}' for fault in faults)]
+    lines += [
+        f"problem  the {one['list']} of {one['project']} were not pulled: {one_line(one['error'])}"
+        for one in found["lists_set_aside"]
+    ]
     if files := found["files"]:
         lines += ["", *_files(files)]
+    if artifacts := found["artifacts"]:
+        lines += ["", *_artifacts(artifacts)]
     if aside := found["set_aside"]:
-        rows = [_aside(run) for run in aside[:MOST_SET_ASIDE]]
-        lines += ["", *_table(("to retry", "attempts", "next try", "error"), rows)]
-        if len(aside) > MOST_SET_ASIDE:
-            lines.append(f"... and {len(aside) - MOST_SET_ASIDE:,} more; --json has all of them")
+        lines += _to_retry("to retry", "run", aside)
     return "".join(f"{line}\n" for line in lines)
+
+
+def _exported(lake: dict[str, Any]) -> str:
+    """Return the part of the line about the lake that shows how new it is."""
+    state = f", as of {lake['snapshot_at']}Z" if lake["snapshot_at"] else ", not exported yet"
+    return f"{state}, being exported" if lake["running"] else state
 
 
 def _files(files: dict[str, Any]) -> list[str]:
@@ -291,33 +303,38 @@ def _files(files: dict[str, Any]) -> list[str]:
         for name, setting in (("beyond_run", "files_max"), ("beyond_budget", "files_budget"))
         if last.get(name)
     ]
-    lines = ["; ".join([f"files    {files['files']:,} stored ({_size(files['bytes'])})", *left])]
+    lines = ["; ".join([f"files    {files['files']:,} stored ({size_text(files['bytes'])})", *left])]
     if last.get("error"):
         lines.append(f"problem  files are not downloaded: {one_line(last['error'])}")
-    if failed:
-        rows: list[tuple[str, ...]] = [
-            (
-                f"{one['run']}: {one_line(one['file'])}",
-                f"{one['attempts']:,}",
-                f"{one['next_try_at']:%Y-%m-%d %H:%M:%S}" if one["next_try_at"] else "",
-                one_line(one["error"]),
-            )
-            for one in failed[:MOST_SET_ASIDE]
-        ]
-        lines += ["", *_table(("files to retry", "attempts", "next try", "error"), rows)]
-        if len(failed) > MOST_SET_ASIDE:
-            lines.append(f"... and {len(failed) - MOST_SET_ASIDE:,} more; --json has all of them")
+    named = [one | {"file": f"{one['run'] or one['artifact']}: {one_line(one['file'])}"} for one in failed]
+    return lines + _to_retry("files to retry", "file", named)
+
+
+def _artifacts(artifacts: dict[str, Any]) -> list[str]:
+    """Return the lines about artifacts."""
+    lines = [f"artifacts {artifacts['versions']:,}"]
+    lines += [f"problem  {one['project']}: {one_line(one['error'])}" for one in artifacts["errors"]]
+    lines += [f'problem  sync.artifacts: no artifact matches "{one}"' for one in artifacts["unmatched"]]
+    return lines + _to_retry("artifacts to retry", "artifact", artifacts["failed"])
+
+
+def _to_retry(heading: str, name: str, failed: list[dict[str, Any]]) -> list[str]:
+    """Return a table of what failed, named by the field `name`; no lines if nothing failed."""
+    if not failed:
+        return []
+    rows: list[tuple[str, ...]] = [
+        (
+            one[name],
+            f"{one['attempts']:,}",
+            f"{one['next_try_at']:%Y-%m-%d %H:%M:%S}" if one["next_try_at"] else "",
+            one_line(one["error"]),
+        )
+        for one in failed[:MOST_SET_ASIDE]
+    ]
+    lines = ["", *_table((heading, "attempts", "next try", "error"), rows)]
+    if len(failed) > MOST_SET_ASIDE:
+        lines.append(f"... and {len(failed) - MOST_SET_ASIDE:,} more; --json has all of them")
     return lines
-
-
-def _aside(run: dict[str, Any]) -> tuple[str, ...]:
-    again = run["next_try_at"]
-    return (
-        run["run"],
-        f"{run['attempts']:,}",
-        f"{again:%Y-%m-%d %H:%M:%S}" if again else "",
-        one_line(run["error"]),
-    )
 
 
 def _row(project: dict[str, Any]) -> tuple[str, ...]:
@@ -356,14 +373,6 @@ def _age(seconds: float | None) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // smaller} {small_unit}"
     return f"{whole} s"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"
 
 
 def _budget(budget: dict[str, Any]) -> str:

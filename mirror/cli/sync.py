@@ -15,6 +15,7 @@ from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say
 from mirror.cli.names import with_ids
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, Output, choose, write_result
+from mirror.cli.sizes import size_text
 from mirror.cli.sync_report import report, report_downloads, report_marked, several
 from mirror.errors import CommError, SyncError, TimedOut, UsageError, named
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mirror.cli.progress import Shown
-    from mirror.content.pull import Outcome
+    from mirror.content.outcome import Outcome
     from mirror.settings.settings import Settings
     from mirror.sync.context import Context
     from mirror.sync.preview import Preview
@@ -52,6 +53,8 @@ PREVIEW_COLUMNS = (
     "history_rows",
     "estimated_bytes",
     "estimated_requests",
+    "files",
+    "file_bytes",
 )
 
 
@@ -281,7 +284,7 @@ def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, ou
         (
             str(one.project),
             *(one.new_runs, one.changed_runs, one.deleted_runs),
-            *(one.history_rows, one.bytes, one.requests),
+            *(one.history_rows, one.bytes, one.requests, one.files, one.file_bytes),
         )
         for one in good
     ]
@@ -295,12 +298,16 @@ def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, ou
     if good:
         size = sum(one.bytes for one in good) / 1e6
         requests = some(sum(one.requests for one in good), "request", "requests")
-        say(f"dry run: nothing was pulled; a sync would pull about {size:,.1f} MB uncompressed in {requests}")
+        downloads = sum(one.files for one in good)
+        content = size_text(sum(one.file_bytes for one in good))
+        files = f", and download {some(downloads, 'file', 'files')} ({content}) of those listed" if downloads else ""
+        say(f"dry run: nothing was pulled; a sync would pull about {size:,.1f} MB uncompressed in {requests}{files}")
     if worst:
         leave(worst)
 
 
 async def _previews(given: Invocation, paths: Sequence[str], since: datetime | None) -> list[Preview]:
+    from mirror.content.pull import selection_of
     from mirror.sync import targets
     from mirror.sync.engine import PROJECTS_AT_ONCE
     from mirror.sync.preview import Preview, preview
@@ -313,7 +320,7 @@ async def _previews(given: Invocation, paths: Sequence[str], since: datetime | N
 
         async def one(target: targets.Target) -> Preview:
             async with slots:
-                return await preview(server, scope_of(settings), given.home, target, since)
+                return await preview(server, scope_of(settings), given.home, target, since, selection_of(settings.sync))
 
         expanded = await targets.expand(server, patterns, failed)
         if not expanded and not failed:

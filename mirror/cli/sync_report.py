@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mirror.cli.findings import some
@@ -12,11 +12,11 @@ from mirror.cli.names import nearest_project
 from mirror.errors import SyncError, named
 
 if TYPE_CHECKING:
-    from mirror.content.pull import Outcome
+    from mirror.content.outcome import Outcome
     from mirror.sync.targets import Target
 
 MOST_FAILED = 10
-"""How many files that could not be downloaded are named."""
+"""How many files that could not be downloaded are named, and how many artifacts."""
 
 MOST_NAMED = 3
 """How many projects with the same error are named."""
@@ -33,6 +33,7 @@ def report(results: Sequence[dict[str, Any]], worst: ExitCode) -> None:
         for run_id, error in result["failed_runs"].items():
             warn(f"{result['project']}/{run_id} failed, will be retried: {error}")
             worst = max(worst, ExitCode.FAILED)
+        worst = max(worst, _report_artifacts(result.get("failed_artifacts", {})))
     for error, same_error in failed.items():
         # One cause that stops many projects, such as a server that is down, is reported once.
         projects = several([result["project"] for result in same_error])
@@ -41,6 +42,15 @@ def report(results: Sequence[dict[str, Any]], worst: ExitCode) -> None:
         worst = max(worst, fail(failure))
     if worst:
         leave(worst)
+
+
+def _report_artifacts(failed: Mapping[str, str]) -> ExitCode:
+    """Print which artifacts could not be mirrored completely; return the exit code for it."""
+    for path, error in list(failed.items())[:MOST_FAILED]:
+        warn(f"{path} failed, will be retried: {error}")
+    if len(failed) > MOST_FAILED:
+        warn(f"{len(failed) - MOST_FAILED:,} more artifacts failed; `mirror status` has them")
+    return ExitCode.FAILED if failed else ExitCode.DONE
 
 
 def report_downloads(downloads: Sequence[Outcome]) -> ExitCode:

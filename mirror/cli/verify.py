@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mirror.cli.findings import compared_of, cost_of, differences, show_findings, some
+from mirror.cli.findings import compared_of, cost_of, differences, show_complete, show_findings, some
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.sync import Paths
@@ -26,6 +26,10 @@ def verify(
     paths: Paths = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read all history again and compare every value.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Pull again what differs, then verify again.")] = False,
+    complete: Annotated[
+        bool,
+        typer.Option("--complete", help="Say of each run whether all that the server has of it is here, proven."),
+    ] = False,
     local: Annotated[
         bool, typer.Option("--local", help="Compare .wandb files with the server: each PATH is a folder or a file.")
     ] = False,
@@ -46,20 +50,25 @@ def verify(
 
     With --local DIR..., compares the official client's files below DIR with the server instead: history rows, every
     value, summaries. This does not need a mirror.
+
+    With --complete, also the lists of files and of logged artifacts, and every content by its digest: a run is safe to
+    delete on W&B, or what is missing is listed with the setting that brings it. It deletes nothing.
     """
     given = invocation(context)
     if local:
         from mirror.cli.rescue import verify_files
 
-        if deep or repair:
-            raise UsageError(
-                "--local always compares every value and never changes the mirror: leave out --deep, --repair"
-            )
+        if deep or repair or complete:
+            others = "--deep, --repair, --complete"
+            raise UsageError(f"--local always compares every value and never changes the mirror: leave out {others}")
         verify_files(given, paths or [], upload=upload, dry_run=dry_run, as_json=as_json)
         return
     if upload or dry_run:
         raise UsageError("--upload and --dry-run need --local: mirror verify --local DIR... --upload")
-    answer = asyncio.run(_Command(given, paths or [], deep=deep).run(repair=repair))
+    if complete and repair:
+        raise UsageError("--complete only looks: run `mirror verify --repair` first")
+    command = _Command(given, paths or [], deep=deep or complete, complete=complete)
+    answer = asyncio.run(command.run(repair=repair))
     if as_json:
         typer.echo(json.dumps(answer.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -83,7 +92,9 @@ class _Answer:
     def exit_code(self) -> ExitCode:
         """Return the highest exit code of all verdicts."""
         worst = max([verdict.exit_code for verdict in self.verdicts], default=0)
-        differs = self.files is not None or any(not verdict.equal for verdict in self.verdicts)
+        differs = self.files is not None or any(
+            not verdict.equal or any(run.missing for run in verdict.complete or ()) for verdict in self.verdicts
+        )
         return ExitCode(max(worst, ExitCode.FAILED if differs else ExitCode.DONE))
 
     def as_json(self) -> dict[str, Any]:
@@ -111,7 +122,7 @@ class _Answer:
 class _Command:
     """One run of the command."""
 
-    def __init__(self, given: Invocation, paths: Sequence[str], *, deep: bool) -> None:
+    def __init__(self, given: Invocation, paths: Sequence[str], *, deep: bool, complete: bool = False) -> None:
         from mirror.control import Control
 
         self.given = given
@@ -119,12 +130,13 @@ class _Command:
         if not self.settings.projects:
             raise UsageError(f"nothing to verify: name a PATH, or add projects to {given.home.config} (`mirror init`)")
         self.deep = deep
+        self.complete = complete
         self.all_segments = not paths
         self.control: Control | None = Control.find(given.home.socket)
 
     async def run(self, *, repair: bool) -> _Answer:
         """Verify; with `repair`, repair what differs and verify again."""
-        state, published = self._check_state(), self._check_published()
+        state, published = self._check_files()
         problem = state or published
         if repair and published and not state:
             from mirror.store import aside
@@ -150,26 +162,13 @@ class _Command:
         again.lost = [f"{v.project}/{run_id}" for v in differing for run_id in v.lost()]
         return again
 
-    def _check_state(self) -> str | None:
-        """Return what is wrong with the state file; None if nothing is found, or another process has it open."""
+    def _check_files(self) -> tuple[str | None, str | None]:
+        """Return what is wrong with the state and with the published file. A state that is in use is not checked."""
         from mirror.store import integrity
 
-        if self.control is not None:
-            return self.control.check()
-        try:
-            return integrity.problem(self.given.home)
-        except StoreBusy:
-            return None
-
-    def _check_published(self) -> str | None:
-        from mirror.store import integrity
-
-        try:
-            if self.given.home.published.exists():
-                integrity.check(self.given.home.published)
-        except StoreError as error:
-            return str(error)
-        return None
+        by_daemon = self.control.check() if self.control is not None else None
+        found = integrity.problems(self.given.home, state=self.control is None)
+        return by_daemon or found.state, found.published
 
     def _publish(self) -> str | None:
         """Publish everything that is committed; return an error if the state is damaged.
@@ -223,6 +222,7 @@ class _Command:
                     deep=self.deep,
                     patterns=patterns,
                     all_segments=self.all_segments,
+                    complete=self.settings.sync if self.complete else None,
                 )
 
     async def _repair_here(self, differing: Sequence[Verdict]) -> tuple[Mapping[str, Sequence[str]], list[str]]:
@@ -271,6 +271,7 @@ def _show(answer: _Answer) -> None:
         typer.echo(one_line(f"differs: {answer.files}"))
     for verdict in answer.verdicts:
         show_findings(verdict)
+        show_complete(verdict)
         if verdict.error:
             failure = SyncError(named(verdict.project, verdict.error))
             failure.exit_code = verdict.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from mirror.control import Control
 from mirror.doctor.findings import Finding, fail, ok, warn
@@ -12,6 +13,8 @@ from mirror.query.status import project_status
 from mirror.settings import socket_path
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings
+from mirror.settings.tokens import Tokens
+from mirror.settings.values import is_loopback
 from mirror.version import VERSION
 
 _ADVICE = {
@@ -20,6 +23,7 @@ _ADVICE = {
     "schedule": "`mirror daemon --stop` and start it again; please report it",
     "jobs": "mirror.log has the traceback; please report it",
     "local": "mirror.log names the file or folder",
+    "lake": "fix the named cause; the lake keeps its former state until then",
     "page": "change http.listen, or stop what listens there; everything else works",
     "log": "check who owns it and the space on its disk",
 }
@@ -31,6 +35,7 @@ def check(home: Home, settings: Settings) -> Iterator[Finding]:
     if reason := socket_path.problem(home.socket):
         yield fail("socket", reason, "use a shorter MIRROR_HOME; no daemon can run in this one")
     yield from _daemon(home)
+    yield from _readers(home, settings)
     yield from _freshness(home, settings)
 
 
@@ -57,6 +62,26 @@ def _daemon(home: Home) -> Iterator[Finding]:
         what = f"{crash['what']} crashed at {crash['at']} ({crash['error']}); the daemon went on"
         yield warn("daemon", what, f"{home.log} has the traceback; please report it")
     yield ok("daemon", f"runs, pid {status['pid']}, since {status['started_at']}")
+
+
+def _readers(home: Home, settings: Settings) -> Iterator[Finding]:
+    """Check the tokens, and whether they are encrypted on the way if other machines reach the port."""
+    listen = settings.http.listen
+    try:
+        now = datetime.now(UTC)
+        valid = [token.name for token in Tokens(home.tokens).every() if token.state(now) == "valid"]
+    except MirrorError as error:
+        message, _, advice = str(error).partition("; ")
+        yield fail("tokens", message, advice)
+        return
+    if listen and not is_loopback(listen):
+        if not settings.http.cert:
+            what = f"other machines reach http.listen = {listen} without TLS, so tokens can be read on the way"
+            yield warn("tokens", what, "set http.cert, or use a network that encrypts; see docs/api.md")
+        if not valid:
+            yield warn("tokens", f"there is none, so nothing listens on {listen}", "`mirror token add NAME`")
+    if valid:
+        yield ok("tokens", f"{len(valid)} valid: {', '.join(valid)}")
 
 
 def _freshness(home: Home, settings: Settings) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mirror.control import Control
 from mirror.doctor import contents, segments
 from mirror.doctor.findings import Finding, fail, ok, warn
-from mirror.errors import PUBLISH_AGAIN, MirrorError, StoreBusy, StoreError
+from mirror.errors import PUBLISH_AGAIN, MirrorError, StoreError
 from mirror.settings.home import Home
 from mirror.settings.settings import Settings
 from mirror.snapshot.connection import opened
@@ -33,8 +33,7 @@ def check(home: Home, settings: Settings) -> Iterator[Finding]:
     yield from _permissions(home)
     if (wanted := sharing(settings)) is not None:
         yield _shared(home, wanted)
-    yield from _state(home)
-    yield from _published(home, settings)
+    yield from _databases(home, settings)
     yield from segments.check(home)
     yield from contents.check(home)
     yield from _aside(home)
@@ -55,7 +54,7 @@ def _home(home: Home) -> Finding:
 def _permissions(home: Home) -> Iterator[Finding]:
     """Check that private files are accessible to their owner only, and that the published file is read-only."""
     good = []
-    own = (home.state, home.socket, home.log, home.web_token)
+    own = (home.state, home.socket, home.log, home.web_token, home.tokens)
     for path, wanted in (*((path, 0o600) for path in own), (home.published, 0o444)):
         try:
             status = path.stat()
@@ -101,22 +100,28 @@ def _passable(folder: Path, wanted: Sharing) -> bool:
     return bool(status.st_mode & (0o010 if by_group else 0o001))
 
 
-def _state(home: Home) -> Iterator[Finding]:
-    """Check the state file; if a daemon has it open, the daemon checks it, since nobody else can read it."""
+def _databases(home: Home, settings: Settings) -> Iterator[Finding]:
+    """Check both databases; if a daemon has the state open, the daemon checks it, since nobody else can read it."""
     try:
         control = Control.find(home.socket)
-        problem = integrity.problem(home) if control is None else control.check()
-    except StoreBusy as error:
-        yield warn("state", f"not checked: {error}", "try again when it has ended")
-        return
+        by_daemon = control.check() if control is not None else None
     except MirrorError as error:
         yield warn("state", f"not checked: {error}", "restart the daemon")
-        return
-    if problem is not None:
+        found = integrity.problems(home, state=False)
+    else:
+        found = integrity.problems(home, state=control is None)
+        yield from _state(home, found, by_daemon, asked=control is not None)
+    yield from _published(home, settings, found.published)
+
+
+def _state(home: Home, found: integrity.Problems, by_daemon: str | None, *, asked: bool) -> Iterator[Finding]:
+    if found.busy is not None:
+        yield warn("state", f"not checked: {found.busy}", "try again when it has ended")
+    elif problem := by_daemon or found.state:
         advice = 'see docs/operations.md, "When something is damaged"; `mirror sync` repairs what it can'
         yield fail("state", problem, advice)
     elif home.state.exists():
-        by = " (checked by the daemon, which has it open)" if control else ""
+        by = " (checked by the daemon, which has it open)" if asked else ""
         yield ok("state", f"all of {home.state} can be read{by}")
 
 
@@ -128,7 +133,7 @@ def _aside(home: Home) -> Iterator[Finding]:
         yield warn("aside", f"{text}, {sum(kept) / 1e6:,.1f} MB", "delete them once nothing in them is needed")
 
 
-def _published(home: Home, settings: Settings) -> Iterator[Finding]:
+def _published(home: Home, settings: Settings, problem: str | None) -> Iterator[Finding]:
     if not home.published.exists():
         yield warn("mirror", "nothing is published yet", "`mirror sync` pulls and publishes")
         return
@@ -139,13 +144,15 @@ def _published(home: Home, settings: Settings) -> Iterator[Finding]:
             f"{log} was left by a client that opened the published file for writing",
             "open it with -readonly (read_only=True); the next publication removes it",
         )
-    try:
-        integrity.check(home.published)
-        with opened(home.published) as connection:
-            runs = connection.execute("select count(*) from runs").fetchall()[0][0]
-            written = storage_version(connection) or "unknown"
-    except StoreError as error:
-        yield fail("mirror", str(error).removesuffix(f"; {PUBLISH_AGAIN}"), PUBLISH_AGAIN)
+    if problem is None:
+        try:
+            with opened(home.published) as connection:
+                runs = connection.execute("select count(*) from runs").fetchall()[0][0]
+                written = storage_version(connection) or "unknown"
+        except StoreError as error:
+            problem = str(error)
+    if problem is not None:
+        yield fail("mirror", problem.removesuffix(f"; {PUBLISH_AGAIN}"), PUBLISH_AGAIN)
         return
     wanted = settings.publish.storage_version
     count = f"{runs:,} {'run' if runs == 1 else 'runs'}"

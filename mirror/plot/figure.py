@@ -60,7 +60,7 @@ def _draw_all(charts: Sequence[Chart], form: str, title: str, look: Look) -> byt
         axes: Any = figure.subplots(len(charts), 1, squeeze=False)
         for chart, axis in zip(charts, axes[:, 0], strict=True):
             _draw(chart, axis, look, columns)
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
         stream = io.BytesIO()
         figure.savefig(stream, format=form, dpi=DPI, metadata={"Date": None} if form == "svg" else None)
     return stream.getvalue()
@@ -83,7 +83,7 @@ def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
         label = f"{shortened(curve.label, 32 if many else 60)}{note}"
         marker = "o" if len(curve.x) == 1 else ""
         axis.plot(
-            curve.x, curve.y, style, color=colour, marker=marker, linewidth=1.2 if many else 1.5, label=_plain(label)
+            curve.x, curve.y, style, color=colour, marker=marker, linewidth=1.2 if many else 1.5, label=plain(label)
         )
         if curve.low is not None and curve.high is not None:
             alpha = 0.08 if many else 0.2
@@ -92,8 +92,8 @@ def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
         if name in look.log:
             getattr(axis, f"set_{name}scale")("log")
         getattr(axis, f"set_{name}lim")(*limits)
-    axis.set_xlabel(_plain(chart.x_key))
-    axis.set_ylabel(_plain(chart.key))
+    axis.set_xlabel(plain(chart.x_key))
+    axis.set_ylabel(plain(chart.key))
     axis.grid(alpha=0.3)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
@@ -111,7 +111,7 @@ def _draw(chart: Chart, axis: Any, look: Look, columns: int) -> None:
         axis.legend(frameon=False, fontsize="x-small" if narrow else "small", ncols=1)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which matplotlib finds neither formulas nor a label to hide."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") and escaped != STEP else escaped

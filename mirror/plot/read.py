@@ -141,20 +141,20 @@ def _values(page: Page, addresses: Sequence[Address], field: str) -> tuple[str, 
     doc, _, path = field.partition(".")
     if doc in ("config", "summary", "summary_metrics") and path:
         name = "config" if doc == "config" else "summary"
-        return path, {address: _find(page.document(address.rid, name), path) for address in addresses}
+        return path, {address: value_at(page.document(address.rid, name), path) for address in addresses}
     if field in FIELDS:
         return field, {address: page.fact(address.rid, FIELDS[field]) for address in addresses}
     raise UsageError(f"--group-by {field}: must be config.KEY, summary.KEY, {', '.join(FIELDS)}")
 
 
-def _find(values: Any, path: str) -> Any:
+def value_at(values: Any, path: str) -> Any:
     """Return the value at a dotted path; a key that contains the dots itself is preferred."""
     if not isinstance(values, dict):
         return None
     if path in values:
         return values[path]
     first, dot, rest = path.partition(".")
-    return _find(values.get(first), rest) if dot else None
+    return value_at(values.get(first), rest) if dot else None
 
 
 def _short(value: Any) -> str:

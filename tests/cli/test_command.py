@@ -230,6 +230,21 @@ def test_ctrl_c_ends_a_query_with_130(tiny: Home) -> None:
     assert (shown, errors) == ("", "interrupted\n")
 
 
+def test_ctrl_c_within_a_statement_of_duckdb_is_one_line_too() -> None:
+    """DuckDB makes a RuntimeError of it, which knows nothing of the KeyboardInterrupt."""
+    code = """
+import os, signal, sys, threading, duckdb
+from mirror.cli import messages
+try:
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    duckdb.execute("select sum(hash(a.range + b.range)) from range(1000000) a, range(1000000) b")
+except BaseException as error:
+    sys.exit(messages.fail(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_ctrl_c_while_modules_are_imported_is_one_line_too(tiny: Home) -> None:
     """Also if the library that is imported makes an error of its own of it."""
     for raised in (

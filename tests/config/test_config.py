@@ -71,9 +71,11 @@ def test_every_setting_is_read(home: Home) -> None:
         system_metrics = true
         metadata = true
         console = true
+        reports = true
         files = ["*.json", "media/**"]
         files_max = "1.5MB"
         files_budget = ""
+        artifacts = ["model:*", "dataset/mnist:latest", "model:*"]
         [store]
         tail_values = "100k"
         [publish]
@@ -86,7 +88,8 @@ def test_every_setting_is_read(home: Home) -> None:
     settings = load(home, {})
     assert settings.projects == ("team/vision", "team/*", "team/vis-*")
     assert dataclasses.astuple(settings.server) == ("http://localhost:8080", 90.0, 3)
-    switches = (True, True, True, (True, ("*.json", "media/**")), 1_500_000, 0)
+    artifacts = (("model", "*", "*"), ("dataset", "mnist", "latest"))
+    switches = (True, True, True, True, (True, ("*.json", "media/**")), 1_500_000, 0, (True, artifacts))
     assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), *switches)
     assert (settings.store.tail_values, settings.publish.min_interval) == (100_000, 0.0)
     assert (settings.publish.storage_version, settings.http.listen) == ("v1.2.0", "")
@@ -149,14 +152,46 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
             "[sync]\nfiles_budget = 5",
             'line 2: sync.files_budget: must be a size such as "500MB" or "1GB", or "" for no limit, not 5',
         ),
+        (
+            '[sync]\nartifacts = "all"',
+            'line 2: sync.artifacts: must be false, "list", "content", or a list of patterns such as ["model:*", "dataset/mnist:latest"], not "all"',
+        ),
+        (
+            "[sync]\nartifacts = []",
+            'line 2: sync.artifacts: must be false, "list", "content", or a list of patterns such as ["model:*", "dataset/mnist:latest"], not []',
+        ),
+        (
+            '[sync]\nartifacts = ["model"]',
+            'line 2: sync.artifacts: must contain patterns "TYPE:ALIAS" or "TYPE/NAME:ALIAS", not "model"; write "model:*" for all versions',
+        ),
+        (
+            '[sync]\nartifacts = ["model:*", "team/vision/mnist:v3"]',
+            'line 2: sync.artifacts: must contain patterns "TYPE:ALIAS" or "TYPE/NAME:ALIAS", not "team/vision/mnist:v3"; each part may be a glob',
+        ),
+        (
+            '[sync]\nartifacts = ["model:"]',
+            'line 2: sync.artifacts: must contain patterns "TYPE:ALIAS" or "TYPE/NAME:ALIAS", not "model:"; each part may be a glob',
+        ),
         ("\n[synk]\n", 'line 2: synk: unknown key, did you mean "sync"?'),
         ('project = ["a/b"]', 'line 1: project: unknown key, did you mean "projects"?'),
-        ("zzz = 1", "line 1: zzz: unknown key, known: projects, server, sync, store, publish, http, local"),
+        ("zzz = 1", "line 1: zzz: unknown key, known: projects, server, sync, store, publish, http, local, lake"),
         (
             '[local]\ndirs = "~/wandb"',
             'line 2: local.dirs: must be a list of folders such as ["~/train/wandb"], not "~/wandb"',
         ),
         ('[local]\ndirs = ["wandb"]', 'line 2: local.dirs: must contain full paths, from / or ~, not "wandb"'),
+        (
+            '[lake]\nurl = "lake"',
+            'line 2: lake.url: must be a full path, from / or ~, or an address, not "lake"',
+        ),
+        (
+            '[lake]\nurl = "s3://id:key@bucket/x"',
+            "line 2: lake.url: must have no key in the address: it is read from the environment, see docs/scale.md",
+        ),
+        (
+            '[lake]\nkeep = "5m"',
+            'line 2: lake.keep: must be at least "1h", so that readers can finish, not "5m"',
+        ),
         ('[local]\nentity = "a/b"', 'line 2: local.entity: must be the name of a user or team, not "a/b"'),
         ('sync = "5m"', "line 1: sync: must be a table: write [sync]"),
         (
@@ -235,6 +270,11 @@ def test_the_server_of_the_official_client_stands_below_the_file(home: Home, tmp
             '[http]\nlisten = "localhost:99999"',
             'line 2: http.listen: must be an address such as "127.0.0.1:8642", or "" to turn it off, not "localhost:99999"',
         ),
+        (
+            '[http]\ncert = "cert.pem"',
+            'line 2: http.cert: must be a full path, from / or ~, not "cert.pem"',
+        ),
+        ("[http]\nrate = 0", 'line 2: http.rate: must be a positive count such as 8, "100k" or "10M", not 0'),
         ('projects = "a/b"', 'line 1: projects: must be a list such as ["my-team/vision"], not "a/b"'),
         (
             'projects = [\n  "a/b",\n  "c"\n]',

@@ -18,6 +18,7 @@ from tests.store.test_opening import HOLDER, python
 from tests.store.test_recovery import DAMAGES, deep, flipped
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+PLACE = re.compile(r"\d+")
 CONTENT = {
     "runs": "select run_id, name, deleted_at is not null, history_rows from runs order by 1",
     "history": "select run_id, step, key, value from history order by all",
@@ -89,7 +90,9 @@ def test_a_damaged_state_is_reported_by_doctor_and_verify_and_the_next_sync_goes
     answer = json.loads(done.stdout)
     assert (done.exit_code, answer["equal"], answer["projects"][0]["equal"]) == (1, False, True)
     assert answer["files"].startswith(f"{mirrored.home}/state.duckdb ")
-    assert mirrored.here("verify").stdout == f"differs: {answer['files']}\n"
+    # DuckDB reads with several threads: which damaged block is met first is chance.
+    line = mirrored.here("verify").stdout
+    assert PLACE.sub("", line) == PLACE.sub("", f"differs: {answer['files']}\n")
     assert files(mirrored) == before, "nothing is changed by looking"
     assert caplog.messages == []
     assert mirrored.here("sync").exit_code == 0
@@ -240,8 +243,8 @@ def harmed(bench: Bench, what: str) -> None:
         assert bench.here("sync").exit_code == 0
         bench.before = content(bench)
         (bench.root / "backup").replace(home / "state.duckdb")
-    elif what == "`config.toml`, `web.token`, `mirror.sock`, `mirror.log`":
-        for name in ("web.token", "mirror.sock", "mirror.log"):
+    elif what == "`config.toml`, `tokens.json`, `web.token`, `mirror.sock`, `mirror.log`":
+        for name in ("tokens.json", "web.token", "mirror.sock", "mirror.log"):
             (home / name).unlink(missing_ok=True)
     else:
         raise AssertionError(f"no such damage is made: {what}")

@@ -156,6 +156,8 @@ def test_metrics_of_a_daemon_go_into_a_file_that_is_replaced(bench):
     assert found["mirror_passes_total", ("project", "team/p"), ("result", "failed")] == 0
     assert found["mirror_last_pass_requests", ("project", "team/p")] == 2
     assert found["mirror_received_bytes_total",] > 100
+    assert found["mirror_downloads_running",] == found["mirror_downloaded_files_total",] == 0
+    assert found["mirror_download_rounds_total", ("result", "ok")] == found["mirror_content_bytes",] == 0
     assert found["mirror_publications_total",] >= 1
     assert found["mirror_publish_seconds_total",] > 0
     assert {name: found["mirror_problem", ("kind", name)] for name in ("config", "projects", "crash")} == {

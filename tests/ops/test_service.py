@@ -194,13 +194,14 @@ def test_the_unit_carries_home_config_and_server_and_no_key(machine):
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is what judges")
 def test_systemd_finds_nothing_wrong_with_the_unit(machine, tmp_path):
-    (tmp_path / "run").mkdir(mode=0o700)
+    run = machine.bench.root / "run"  # short, since other units have sockets in it
+    run.mkdir(mode=0o700, exist_ok=True)
     unit = tmp_path / "wandb-mirror.service"
     for folder in (machine.bench.root / 'a b%h$HOME"n', Path("/var/lib/mirror")):
         unit.write_text(machine("install", "--print", MIRROR_HOME=str(folder)).stdout)
         done = subprocess.run(
             ["systemd-analyze", "verify", "--user", "--man=no", str(unit)],
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")},
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(run)},
             capture_output=True,
             text=True,
             check=False,

@@ -341,9 +341,9 @@ def test_bad_use(cli, tmp_path, pair):
             "--local",
             some,
             "--deep",
-        ): "--local always compares every value and never changes the mirror: leave out --deep, --repair",
+        ): "--local always compares every value and never changes the mirror: leave out --deep, --repair, --complete",
         ("--local", some, "--repair"): "--local always compares every value and never changes the mirror: leave out "
-        "--deep, --repair",
+        "--deep, --repair, --complete",
         ("--local", some, "--dry-run"): "--dry-run needs --upload: it prints what would be sent",
         (some, "--upload"): "--upload and --dry-run need --local: mirror verify --local DIR... --upload",
     }.items():

@@ -22,6 +22,7 @@ CHANGES = 20
 CONFIG = """projects = ["team/p"]
 [sync]
 files = "content"
+artifacts = "content"
 [http]
 listen = ""
 """
@@ -38,6 +39,19 @@ def fill(bench: Bench, draw: random.Random) -> None:
         for number in range(LARGE // 8):
             run.add_file(f"model-{number}.ckpt", draw.randbytes(4_000_000))
         run.finish()
+    for index in range(20):
+        log_artifact(bench, draw, f"model-{index % 5}")
+
+
+def log_artifact(bench: Bench, draw: random.Random, name: str) -> None:
+    """Add a version, of which one file is like that of a run, and one may be in another version, too."""
+    run = bench.world.find("team", "p", f"run{draw.randrange(8)}")
+    files = {
+        "weights.bin": draw.randbytes(draw.choice([20_000, 1_000_000])),
+        "config.json": b'{"layers": %d}' % draw.randrange(3),
+        "requirements.txt": b"torch==2.0\n",
+    }
+    bench.world.add_artifact("team", "p", "model", name, files, references={"far": "s3://b/far"}, by=run)
 
 
 def change(bench: Bench, draw: random.Random) -> None:
@@ -45,6 +59,8 @@ def change(bench: Bench, draw: random.Random) -> None:
     run = bench.world.find("team", "p", f"run{draw.randrange(8)}")
     run.add_file(draw.choice(sorted(run.files)), draw.randbytes(draw.choice([5_000, 50_000, 2_000_000])))
     run.edit(notes=str(draw.random()))
+    if draw.random() < 0.1:
+        log_artifact(bench, draw, f"model-{draw.randrange(8)}")
 
 
 def kill_sometime(bench: Bench, draw: random.Random) -> bool:
@@ -76,9 +92,10 @@ def test_killed_downloads_end_as_undisturbed_ones_do(bench: Bench) -> None:
     fill(bench, draw)
     bench.configure(text=CONFIG)
     faults = bench.server.faults
-    faults.add("latency", None, "file", seconds=0.05)
-    for kind in ("reset", "truncated", "500", "expired"):
-        faults.add(kind, None, "file", probability=0.02)
+    for operation in ("file", "artifact", "manifest"):
+        faults.add("latency", None, operation, seconds=0.05)
+        for kind in ("reset", "truncated", "500", "expired"):
+            faults.add(kind, None, operation, probability=0.02)
     killed = 0
     for _ in range(int(os.environ.get("SOAK_KILLS", KILLS))):
         killed += kill_sometime(bench, draw)
@@ -103,12 +120,22 @@ def test_killed_downloads_end_as_undisturbed_ones_do(bench: Bench) -> None:
     for run_id, name, digest, path in rows:
         assert Path(path).read_bytes() == there[run_id, name]
         assert hashlib.sha256(there[run_id, name]).hexdigest() == digest
+    versions = {
+        (collection.name, version.name, path): bench.world.artifacts.content(version, entry)
+        for collection in bench.world.artifacts.of_project("team", "p").values()
+        for version in collection.versions
+        for path, entry in version.entries.items()
+    }
+    found = bench.sql("select collection, version, path, local_path from artifact_files")
+    assert {tuple(names): path and Path(path).read_bytes() for *names, path in found} == versions
+    assert len(found) == len(versions)
     blobs = list((bench.home / "blobs").glob("??/*"))
     for path in blobs:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.parent.name + path.name
     assert bench.mirror("gc", "--grace", "0s").returncode == 0
     left = {path.parent.name + path.name for path in (bench.home / "blobs").glob("??/*")}
-    assert left == {hashlib.sha256(content).hexdigest() for content in there.values()}
+    held = [*there.values(), *(content for content in versions.values() if content is not None)]
+    assert left == {hashlib.sha256(content).hexdigest() for content in held}
 
 
 def retry(bench: Bench) -> None:

@@ -54,3 +54,28 @@ def test_memory_is_bounded_whatever_the_length_of_a_run(rows, exported, capsys):
     with capsys.disabled():
         print(f"\n{rows:,} rows: {busy[0]} MB, flushed {busy[1]} MB, {idle} MB without them")
     assert max(busy) - idle <= MOST_MB
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("rows", [2_000_000])
+def test_memory_of_an_export_is_bounded_whatever_the_length_of_a_run(rows, tmp_path, capsys):
+    """A run's history is sorted by step on the disk, and written as it comes."""
+    found = []
+    with Sandbox(sample.long_run(rows, exported=True)) as server:
+        bench = Bench(tmp_path, server)
+        for command in (["sync", "acme/long"], ["export", "acme/long", "--wandb", str(tmp_path / "out")]):
+            done = subprocess.run(
+                [sys.executable, "-c", MEASURED, *command],
+                env=bench.environ,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            found.append(int(done.stdout))
+    [file] = (tmp_path / "out").glob("*/*.wandb")
+    with capsys.disabled():
+        print(f"\n{rows:,} rows, {file.stat().st_size / 1e6:,.0f} MB: {found[1]} MB")
+    assert file.stat().st_size > 100_000_000
+    assert found[1] <= MOST_MB
