@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - the modules of a user's process are kept out before anything is imported
 """What a daemon imports, before it is forked; see `tests.forked`. No thread may run afterwards."""
 
 from __future__ import annotations
