@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,10 +114,11 @@ class Relation:
         self._kept = [column for column in columns if column not in PARTITION]
         self._parts = named
         self._segments = segments
+        self._mark = uuid.uuid4().hex[:8]
 
     @property
-    def paths(self) -> list[str]:
-        """The paths of all files within the table."""
+    def contents(self) -> list[str]:
+        """What stands for the rows of each file: its path within the table, without the mark of an export."""
         return [*self._segments, *self._parts]
 
     @property
@@ -126,16 +128,24 @@ class Relation:
 
     @property
     def digest(self) -> str:
-        """A digest of the paths, each of which stands for the content of its file, and of the columns."""
-        return hashlib.sha256(repr((dict(self.columns), sorted(self.paths))).encode()).hexdigest()
+        """A digest of what all files hold, and of the columns."""
+        return hashlib.sha256(repr((dict(self.columns), sorted(self.contents))).encode()).hexdigest()
+
+    def copies(self, contents: Sequence[str]) -> list[str]:
+        """Those of the contents that are files of the mirror as they are, so the same bytes at each export."""
+        return [path for path in contents if path in self._segments and not self._segments[path].partly]
 
     def file(self, path: str, size: int) -> File:
-        """Return a file that is in the lake already, with so many bytes."""
-        found = self._parts.get(path) or self._segments[path]
+        """Return a copy that is in the lake already, with so many bytes."""
+        found = self._segments[path]
         return File(path, found.project, found.rows, size)
 
     def made(self, missing: Sequence[str]) -> Iterator[tuple[File, Path]]:
-        """Yield these files, each with the local file to copy, which is valid until the next one."""
+        """Yield the files of these contents, each with the local file to copy, which is valid until the next one.
+
+        The same rows may make another file at another time. So what is no plain copy has a mark of this export in its
+        path: another one at the same time does not overwrite it.
+        """
         for path in missing:
             if path in self._segments:
                 yield from self._segment(path, self._segments[path])
@@ -155,7 +165,10 @@ class Relation:
                 )
                 local = self._scratch / f"{self.name}.parquet"
                 self._copy(query, params, local, part.rows)
-                yield self._file(path, part.project, part.rows, local), local
+                yield self._file(self._marked(path), part.project, part.rows, local), local
+
+    def _marked(self, path: str) -> str:
+        return f"{path.removesuffix('.parquet')}-{self._mark}.parquet"
 
     def _segment(self, path: str, segment: _Segment) -> Iterator[tuple[File, Path]]:
         source = segment.source
@@ -171,7 +184,7 @@ class Relation:
         """
         local = self._scratch / source.name
         self._copy(query, [], local, segment.rows)
-        yield self._file(path, segment.project, segment.rows, local), local
+        yield self._file(self._marked(path), segment.project, segment.rows, local), local
         local.unlink()
 
     def _copy(self, query: str, params: Sequence[object], target: Path, expected: int) -> None:

@@ -42,8 +42,8 @@ GRACE = timedelta(days=1)
 TIDY_EVERY = timedelta(days=1)
 
 _OURS = re.compile(
-    r"entity=[^/]+/project=[^/]+/(\d+-\d{8}-[0-9a-f]{32}(-[0-9a-f]{16})?|[a-z_]+-(\d+|rest)-[0-9a-f]{24})\.parquet"
-    r"(\.[0-9a-f]+\.part)?"
+    r"entity=[^/]+/project=[^/]+/(\d+-\d{8}-[0-9a-f]{32}(-[0-9a-f]{16})?|[a-z_]+-(\d+|rest)-[0-9a-f]{24})"
+    r"(-[0-9a-f]{8})?\.parquet(\.[0-9a-f]+\.part)?"
 )
 
 
@@ -130,12 +130,13 @@ class _Work:
             return
         table = self._open(relation, wanted)
         held = table.files()
-        missing = [path for path in wanted.paths if path not in held]
-        files = {path: held[path] for path in wanted.paths if path in held} | self._copied(wanted, missing)
+        missing = [content for content in wanted.contents if content not in held]
+        files = {content: held[content] for content in wanted.contents if content in held}
+        files |= self._copied(wanted, missing)
         known = set(missing)
 
         def check(file: File) -> None:
-            if file.path not in known and self._target.size(f"{relation}/{file.path}") != file.bytes:
+            if file.content not in known and self._target.size(f"{relation}/{file.path}") != file.bytes:
                 name = f"{self._target.name}/{relation}/{file.path}"
                 raise StoreError(f"{name} was deleted by another program; export again")
 
@@ -155,15 +156,14 @@ class _Work:
         return Table(self._target, relation, wanted.columns, self._state, self._keep)
 
     def _copied(self, wanted: Relation, missing: Sequence[str]) -> dict[str, File]:
-        """Copy these files to the lake, and return them."""
-        # Left by an export that was interrupted, or still there for readers of older versions: it must not be
-        # overwritten, since the same rows may make another file.
-        sizes = {path: self._target.size(f"{wanted.name}/{path}") for path in missing}
+        """Copy these files to the lake, and return them by what stands for their rows."""
+        # A copy may be there from an export that was interrupted, or for readers of older versions.
+        sizes = {path: self._target.size(f"{wanted.name}/{path}") for path in wanted.copies(missing)}
         files = {path: wanted.file(path, size) for path, size in sizes.items() if size is not None}
-        for file, source in wanted.made([path for path in missing if path not in files]):
+        for file, source in wanted.made([content for content in missing if content not in files]):
             self._target.put(source, f"{wanted.name}/{file.path}")
             self._bytes += file.bytes
-            files[file.path] = file
+            files[file.content] = file
         self._target.settle()
         return files
 

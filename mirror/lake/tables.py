@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ _TYPES = {
 _OWNER = "wandb-mirror "
 """The start of a table's description, before the identity of the mirror that writes it."""
 
+_MARK = re.compile(r"-[0-9a-f]{8}(?=\.parquet$)")
+
 _TRIES = 10
 
 
@@ -52,6 +55,11 @@ class File:
     rows: int
     bytes: int
     stats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def content(self) -> str:
+        """What stands for its rows: the path without the mark of the export that wrote the file."""
+        return _MARK.sub("", self.path)
 
 
 @dataclass(frozen=True)
@@ -124,20 +132,21 @@ class Table:
                 raise
 
     def files(self) -> dict[str, File]:
-        """Return the files of the opened version, by path."""
+        """Return the files of the opened version, by what stands for their rows."""
         import pyarrow as pa
 
         with failing(self._target.name):
             listed = pa.table(self._table.get_add_actions(flatten=True)).to_pylist()
-        return {
-            row["path"]: File(
+        files = (
+            File(
                 row["path"],
                 Project(row["partition.entity"], row["partition.project"]),
                 row["num_records"],
                 row["size_bytes"],
             )
             for row in listed
-        }
+        )
+        return {file.content: file for file in files}
 
     def commit(self, wanted: Mapping[str, File], check: Callable[[File], None]) -> Commit:
         """Make the table hold exactly these files, in one commit; without one if it does already.
@@ -149,8 +158,8 @@ class Table:
 
         for _ in range(_TRIES):
             held, changed = self.files(), self._schema_changed()
-            added = [file for path, file in wanted.items() if changed or path not in held]
-            removed = [file for path, file in held.items() if path not in wanted]
+            added = [file for content, file in wanted.items() if changed or content not in held]
+            removed = [file for content, file in held.items() if content not in wanted]
             if not added and not removed:
                 return Commit(self._table.version())
             with failing(self._target.name):

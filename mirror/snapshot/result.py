@@ -221,8 +221,9 @@ def guarded(cursor: DuckDBPyConnection, action: Callable[[], _T]) -> _T:
     try:
         ended.wait()
     except KeyboardInterrupt:
-        cursor.interrupt()
-        ended.wait()
+        # Again and again: an interruption between two statements has no effect.
+        while not ended.wait(0.05):
+            cursor.interrupt()
         raise
     if done:
         return done[0]

@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from mirror.errors import StoreError
+from mirror.lake import content
 from mirror.lake import export as lake
 from mirror.lake.target import Folder
 from mirror.query.export import OF_PROJECTS, RELATIONS
@@ -135,7 +136,7 @@ def test_only_parts_with_changed_runs_are_written(tmp_path: Path, monkeypatch: p
         before = set(files(root))
         write(store, run("r5", config={"n": 50}))
         put(store, root)
-        new = [path.split("/")[-1].rsplit("-", 1)[0] for path in sorted(set(files(root)) - before)]
+        new = [path.split("/")[-1].rsplit("-", 2)[0] for path in sorted(set(files(root)) - before)]
         assert new == ["config_values-00002", "run_changes-00002", "runs-00002"]
         assert read(root, "select run_id, number from config_values order by 1") == [
             (f"r{n}", 50.0 if n == 5 else n) for n in range(7)
@@ -310,8 +311,29 @@ def test_two_exports_at_once_leave_one_whole_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_two_exports_do_not_overwrite_files_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rows are other bytes here, as DuckDB may write them, and the first export comes last."""
+    home = publish(tmp_path / "mirror", tail_values=1)
+    root = tmp_path / "lake"
+    put_one = Folder.put
+
+    def overtaken(self: Folder, source: Path, path: str) -> None:
+        monkeypatch.setattr(Folder, "put", put_one)
+        with monkeypatch.context() as patch:
+            patch.setattr(content, "_OPTIONS", "(FORMAT parquet, COMPRESSION uncompressed)")
+            lake.export(home, None, Folder(root))
+        put_one(self, source, path)
+
+    monkeypatch.setattr(Folder, "put", overtaken)
+    lake.export(home, None, Folder(root))
+    for relation in lake.RELATIONS:
+        read(root, f"select * from {relation}")
+    assert read(root, "select count(*) from runs") == [(6,)]
+
+
+@pytest.mark.usefixtures("few")
 def test_what_others_made_of_a_table_is_replaced(tmp_path: Path) -> None:
-    """Here by deleting rows from it; the file of the mirror is still there, and comes back."""
+    """Here by deleting rows from it; they come back."""
     home = publish(tmp_path / "mirror", tail_values=1)
     root = tmp_path / "lake"
     lake.export(home, [VISION], Folder(root))
@@ -319,7 +341,7 @@ def test_what_others_made_of_a_table_is_replaced(tmp_path: Path) -> None:
     table.delete("run_id = 'alpha'")
     assert table.version() == 2
     done = lake.export(home, [VISION], Folder(root))
-    assert (done.tables, done.bytes) == (1, 0)
+    assert (done.tables, done.written) == (1, 1)
     assert read(root, "select count(*) from runs") == [(5,)]
     assert snapshot(root)["tables"]["runs"]["version"] == 3
 
