@@ -73,6 +73,16 @@ class Session:
 
         return in_thread(connected)
 
+    @property
+    def api_key(self) -> str | None:
+        """The API key for the server; None without one. Raises ConfigError."""
+        from mirror.settings import credentials
+
+        try:
+            return credentials.find(self.settings.server.base_url, self.environ).key
+        except AuthError:
+            return None
+
     @cached_property
     def official(self) -> Any:
         """The official client's `Api` for the same server. Raises MissingPackage, AuthError, CommError."""

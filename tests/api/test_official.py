@@ -38,6 +38,14 @@ def api(there: Bench) -> Any:
     return mirror.Api()
 
 
+def test_the_key_and_the_organization_are_those_of_the_call(api: Any, there: Bench) -> None:
+    """As the official client has them; an organization is only for the server."""
+    assert (api.api_key, mirror.Api(api_key="k" * 40).api_key) == (there.server.key, "k" * 40)
+    ours = mirror.Api({"organization": "org"})
+    assert (ours.settings["organization"], api.settings["organization"]) == ("org", None)
+    assert ours.session.official.settings["organization"] == "org"
+
+
 def test_a_run_is_created_on_the_server_then_mirrored(api: Any, there: Bench) -> None:
     run = api.create_run(project="vision", entity="acme", run_id="made1")
     assert (run.path, run.state) == (["acme", "vision", "made1"], "running")
