@@ -196,9 +196,10 @@ def test_a_download_goes_to_the_same_folder_as_the_official_clients(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ours = site.ours.artifact("team/p/data:small").download()
-    assert ours == site.theirs.artifact("team/p/data:small").download()
-    assert contents(ours) == {"a.txt": b"one", "sub/b.txt": b"two"}
+    for name in ("data:small", "shelf:prod"):
+        ours = site.ours.artifact(f"team/p/{name}").download()
+        assert ours == site.theirs.artifact(f"team/p/{name}").download()
+        assert contents(ours) == {"a.txt": b"one", "sub/b.txt": b"two"}
 
 
 def test_a_reference_to_a_mirrored_artifact_is_followed_and_others_may_be_left_out(site: Site, tmp_path: Path) -> None:
