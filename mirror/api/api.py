@@ -34,7 +34,12 @@ from mirror.version import VERSION
 
 __all__ = ["Api"]
 
-_OVERRIDES = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "base_url": "WANDB_BASE_URL"}
+_OVERRIDES = {
+    "entity": "WANDB_ENTITY",
+    "project": "WANDB_PROJECT",
+    "base_url": "WANDB_BASE_URL",
+    "organization": "WANDB_ORGANIZATION",
+}
 
 Found = TypeVar("Found")
 
@@ -44,9 +49,9 @@ class Api(ArtifactCalls):
 
     Shows one consistent snapshot of the mirror, until `refresh`, `flush` or one of its own writes moves to a newer one.
 
-    `overrides` may set `entity`, `project` and `base_url`; `timeout` (seconds) and `api_key` are for the server.
-    `home` selects another mirror than MIRROR_HOME. `max_age` ("5m", or seconds): a project whose last sync is older is
-    pulled when it is first used. `allow_delete` enables `Run.delete`.
+    `overrides` may set `entity`, `project`, `base_url` and `organization`; `timeout` (seconds) and `api_key` are for
+    the server. `home` selects another mirror than MIRROR_HOME. `max_age` ("5m", or seconds): a project whose last sync
+    is older is pulled when it is first used. `allow_delete` enables `Run.delete`.
 
     `url` reads a mirror on another machine, with a `token` of it, else that of MIRROR_TOKEN: everything that is
     mirrored there, and nothing else. Such an Api writes nothing, and asks no W&B server; see docs/api.md.
@@ -284,6 +289,11 @@ class Api(ArtifactCalls):
                 raise
             entity = entities.pop()
         return entity
+
+    @property
+    def api_key(self) -> str | None:
+        """The API key for the server; None without one."""
+        return self.session.api_key
 
     @property
     def user_agent(self) -> str:

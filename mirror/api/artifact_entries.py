@@ -192,6 +192,7 @@ class ArtifactEntry:
         return self._entry.path
 
     name = path
+    skip_cache = False
 
     @property
     def digest(self) -> str | None:

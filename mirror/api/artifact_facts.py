@@ -68,8 +68,12 @@ class ArtifactFacts:
 
     @property
     def url(self) -> str:
-        """Its page on the server."""
+        """Its page on the server; of a link to a model, that of the model registry."""
         page = self._api.session.page(self.entity, self.project)
+        if (self.type == "model" or self.project == "model-registry") and self.is_link:
+            path = quote(f"{self.entity}/{self.project}/{self._held.collection}", safe="")
+            shown = f"selectionPath={path}&view=membership&version={self.version}"
+            return f"{page.rpartition('/')[0]}/registry/model?{shown}"
         return f"{page}/artifacts/{quote(self.type)}/{quote(self._held.collection)}/{self.version}"
 
     @property

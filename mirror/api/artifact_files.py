@@ -23,6 +23,7 @@ class _Source:
 
     of: EntrySource
     entries: dict[str, Entry]
+    run: None = None
 
     @property
     def session(self) -> Any:

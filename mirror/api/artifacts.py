@@ -15,7 +15,7 @@ from mirror.api.artifact_facts import ArtifactFacts
 from mirror.api.artifact_files import ArtifactFiles
 from mirror.api.client import Client
 from mirror.api.editable import changed, editable
-from mirror.api.files import target_in
+from mirror.api.files import listed, target_in
 from mirror.api.official import call_server, official_method
 from mirror.errors import ArgumentError
 from mirror.snapshot import artifact_versions
@@ -78,7 +78,7 @@ class Artifact(ArtifactFacts):
 
     def files(self, names: list[str] | None = None, per_page: int = 50, start: str | None = None) -> Any:
         """Return its files: all, or those with these names. A page of the server starts at `start`."""
-        entries = self._entries(names or ())
+        entries = self._entries(listed(names))
         if entries is None or start is not None:
             return call_server(lambda: self._official.files(names, per_page, start))
         return ArtifactFiles(self._entry_source, entries)
@@ -91,7 +91,7 @@ class Artifact(ArtifactFacts):
         path_prefix: str | os.PathLike[str] | None = None,
         multipart: bool | None = None,
     ) -> str:
-        """Write its files into the folder `root`, and return it; by default `artifacts/NAME:VERSION`.
+        """Write its files into the folder `root`, and return it; by default `artifacts/NAME:VERSION` as it was logged.
 
         What is mirrored is copied, the rest comes from the server; files that are there with this content are left.
         With `allow_missing_references`, references that cannot be read are left out with a warning. `skip_cache` and
@@ -110,7 +110,7 @@ class Artifact(ArtifactFacts):
 
     def checkout(self, root: str | None = None) -> str:
         """Make the folder `root` equal to the artifact: as `download`, and other files are removed from it."""
-        folder = root or self._default_root(self._held.collection)
+        folder = root or self._default_root(self.source_name.split(":")[0])
         cleared(folder, self.manifest.entries)
         return self.download(folder)
 
@@ -121,18 +121,23 @@ class Artifact(ArtifactFacts):
             warnings.warn(f"skipped verification of {references} refs", stacklevel=2)
 
     def file(self, root: str | None = None) -> str:
-        """Write its only file into the folder `root`, and return its path. Raises ValueError if it has several."""
+        """Write its only file into the folder `root`, and return its path.
+
+        Raises ValueError if it has several, and IndexError if it has none.
+        """
         if len(self.manifest) > 1:
             raise ArgumentError(
                 "This artifact contains more than one file, call `.download()` to get "
                 'all files or call .get_entry("filename").download()'
             )
-        entry: ArtifactEntry = next(iter(self.manifest.entries.values()))
+        entry: ArtifactEntry | None = next(iter(self.manifest.entries.values()), None)
+        if entry is None:
+            raise IndexError(f"{self.name} has no files")
         return entry.download(root or os.path.join(".", "artifacts", self.name))  # noqa: PTH118
 
     def download_root(self, root: str | os.PathLike[str] | None) -> str:
         """Return the folder to write to: the given one, else the default."""
-        return str(root) if root else self._default_root(self._held.name)
+        return str(root) if root else self._default_root(self.source_name)
 
     def _default_root(self, name: str) -> str:
         folder = Path(os.environ.get("WANDB_ARTIFACT_DIR") or Path("artifacts")).absolute()
@@ -158,6 +163,7 @@ class Artifact(ArtifactFacts):
     add_reference = official_method("add_reference")
     delete = official_method("delete")
     get = official_method("get")
+    __getitem__ = get
     get_added_local_path_name = official_method("get_added_local_path_name")
     json_encode = official_method("json_encode")
     link = official_method("link")

@@ -1,4 +1,4 @@
-"""The fields of a run by the names of the server's API, for `Run.load` and as attributes."""
+"""Fields by the names of the server's API, which objects also have as attributes; those of a run, for `Run.load`."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ FIELDS = {
     "user": "_user_record",
 }
 """Fields that are derived from what the mirror holds, and the attributes of `Run` that have them."""
+
+
+def camel(name: str) -> str:
+    """Convert a Python name to the server's spelling: "created_at" becomes "createdAt"."""
+    first, *others = name.split("_")
+    return first + "".join(word.title() for word in others)

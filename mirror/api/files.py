@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mirror.api.fields import camel
 from mirror.api.lists import WholeList
 from mirror.api.official import call_server
 from mirror.api.session import Session
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from mirror.snapshot.snapshot import Address
 
 __all__ = ["File", "Files"]
+
+_ADDRESSES = ("url", "directUrl")
+"""Fields of a file that only the server has."""
 
 Mirrored = Callable[[Sequence[str], str | None], list[dict[str, Any]] | None]
 """Returns the mirrored list of the files with these names or this pattern; None if the list is not mirrored."""
@@ -41,6 +45,8 @@ class FileSource:
     """Pulls the run into the mirror, after a write to the server."""
     content: Callable[[str], Content | None] = lambda _: None
     """Returns where the mirrored content of the file with this name is."""
+    run: Any = None
+    """The run; None for files of an artifact."""
 
     def on_server(self, names: Sequence[str], pattern: str | None = None, per_page: int = 50) -> list[dict[str, Any]]:
         """Return the server's records of the files with these names or this pattern. Raises CommError."""
@@ -49,6 +55,11 @@ class FileSource:
         project = ProjectKey(self.address.entity, self.address.project)
         run_id = self.address.run_id
         return self.session.ask(lambda server: listed(server, project, run_id, names, pattern, per_page))
+
+
+def listed(names: Sequence[str] | str | None) -> list[str]:
+    """Return the names as a list; one name may be given alone, as a server takes it."""
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 def target_in(root: str | os.PathLike[str], name: str) -> Path:
@@ -82,6 +93,11 @@ class File:
         """Use `Run.files` or `Run.file` to get one."""
         self._from = source
         self._node = node
+
+    @property
+    def run(self) -> Any:
+        """The run that it belongs to; None for a file of an artifact."""
+        return self._from.run
 
     @property
     def id(self) -> str:
@@ -173,13 +189,15 @@ class File:
         """
         target = target_in(root, self.name)
         try:
+            # The name of the opened file is relative if `root` is, as in the official client.
+            shown = Path(root, self.name)
             if target.exists() and not replace:
                 if exist_ok:
-                    return target.open(encoding="utf-8")
+                    return shown.open(encoding="utf-8")
                 raise ArgumentError(f"{target} exists; use replace=True to overwrite it, or exist_ok=True to keep it")
             with written(target) as scratch:
                 self._copy_to(scratch)
-            return target.open(encoding="utf-8")
+            return shown.open(encoding="utf-8")
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
 
@@ -202,6 +220,14 @@ class File:
         official = self._from.official()
         uri: str = call_server(lambda: official.file(self.name).path_uri)
         return uri
+
+    def __getattr__(self, name: str) -> Any:
+        # The server's own spelling of a name, such as `sizeBytes`, and any other field that it returned.
+        if not name.startswith("_"):
+            field = camel(name)
+            if field in self._node or field in _ADDRESSES:
+                return (self._addresses if field in _ADDRESSES else self._node)[field]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<File {self.name} ({self.mimetype}) {self.size:,} bytes>"
@@ -237,7 +263,7 @@ class Files(WholeList[File]):
         return self._found
 
     def __repr__(self) -> str:
-        return f"<Files {'/'.join(self.run.path)}>"
+        return f"<Files {'/'.join(self.run.path)} ({len(self)})>"
 
 
 def metadata(find: Callable[[list[str]], Files]) -> dict[str, Any] | None:

@@ -15,6 +15,9 @@ from mirror.snapshot.rows import Aligned, align, chunks
 from mirror.snapshot.series import Scope, Series
 from mirror.snapshot.snapshot import Address, Snapshot
 
+SYSTEM = ("system", "events")
+"""The names of the stream of system metrics; the second is the server's own, which older scripts use."""
+
 WINDOW_VALUES = 2_000_000
 """How many values of a run a scan holds in memory at most."""
 
@@ -36,9 +39,9 @@ def sampled(
     """
     if samples is not None and (not isinstance(samples, int) or isinstance(samples, bool) or samples < 1):
         raise ArgumentError(f"samples={samples!r}: must be a number of rows, at least 1, or None for all rows")
-    if stream not in ("default", "system"):
+    if stream not in ("default", *SYSTEM):
         raise ArgumentError(f'stream={stream!r}: must be "default" for logged values, or "system" for system metrics')
-    if stream == "system":
+    if stream in SYSTEM:
         return align(_system(reader, address, samples)), None, []
     if not keys:
         if samples is not None and server_rows <= samples:
@@ -75,7 +78,7 @@ def wrong_keys(keys: Any, stream: str = "default") -> str | None:
         return f"keys must be specified in a list, such as ['loss', 'val/acc'], not as {keys!r}"
     if not all(isinstance(key, str) for key in keys or ()):
         return f"keys argument must be a list of strings, such as ['loss', 'val/acc'], not {keys!r}"
-    return 'keys go with stream="default" only' if keys and stream == "system" else None
+    return 'keys go with stream="default" only' if keys and stream in SYSTEM else None
 
 
 def warn_unknown(snapshot: Snapshot, address: Address, keys: Sequence[str]) -> None:

@@ -32,7 +32,11 @@ def connect(server: ServerSettings, environ: Mapping[str, str]) -> Any:
     from mirror.settings import credentials
 
     key = credentials.find(server.base_url, environ).key
-    settings = {"base_url": server.base_url, "entity": environ.get("WANDB_ENTITY")}
+    settings = {
+        "base_url": server.base_url,
+        "entity": environ.get("WANDB_ENTITY"),
+        "organization": environ.get("WANDB_ORGANIZATION"),
+    }
     overrides = {name: value for name, value in settings.items() if value}
     return call_server(lambda: wandb.Api(overrides, timeout=max(1, round(server.timeout)), api_key=key))
 

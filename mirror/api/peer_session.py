@@ -103,6 +103,11 @@ class PeerSession(Session):
         raise self._refused()
 
     @property
+    def api_key(self) -> None:
+        """None: it asks no W&B server."""
+        return
+
+    @property
     def official(self) -> Any:
         """Raise CommError."""
         raise self._refused()

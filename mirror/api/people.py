@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mirror.api.client import Client
+from mirror.api.fields import camel
 from mirror.api.official import call_server, official_method
 
 __all__ = ["User"]
@@ -13,12 +14,6 @@ __all__ = ["User"]
 _CONNECTIONS = ("teams", "apiKeys")
 _OF_USER = ("id", "name", "username", "email", "admin", "flags", "entity", "deletedAt")
 """The attributes that the official client has for a user that it asked for."""
-
-
-def camel(name: str) -> str:
-    """Convert a Python name to the server's spelling: "created_at" becomes "createdAt"."""
-    first, *others = name.split("_")
-    return first + "".join(word.title() for word in others)
 
 
 class User:

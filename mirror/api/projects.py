@@ -8,9 +8,10 @@ from typing import Any
 
 from mirror.api.client import Client
 from mirror.api.display import Shown
+from mirror.api.fields import camel
 from mirror.api.lists import WholeList
 from mirror.api.official import call_server, official_method
-from mirror.api.people import User, camel
+from mirror.api.people import User
 from mirror.api.runs import Runs
 from mirror.api.sweeps import Sweeps
 

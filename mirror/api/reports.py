@@ -10,8 +10,8 @@ from typing import Any
 from mirror.addresses import report_page
 from mirror.api.client import Client
 from mirror.api.display import Shown
+from mirror.api.fields import camel
 from mirror.api.lists import WholeList
-from mirror.api.people import camel
 from mirror.api.runs import Runs
 from mirror.filters.run_sets import to_filter, to_order
 from mirror.wandb_json import UNREADABLE, loads
@@ -19,7 +19,7 @@ from mirror.wandb_json import UNREADABLE, loads
 __all__ = ["Report", "Reports"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report(Shown):
     """A report as it was mirrored, with the interface of the official client's `BetaReport`."""
 

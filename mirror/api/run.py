@@ -12,13 +12,13 @@ from mirror.api import edits
 from mirror.api.artifact_lists import RunArtifacts
 from mirror.api.artifacts import official_artifact
 from mirror.api.client import Client
+from mirror.api.console import ConsoleLogs
 from mirror.api.display import Shown
-from mirror.api.fields import FIELDS, STORED_AS_REPORTED
-from mirror.api.files import File, Files, FileSource, metadata
+from mirror.api.fields import FIELDS, STORED_AS_REPORTED, camel
+from mirror.api.files import File, Files, FileSource, listed, metadata
 from mirror.api.frames import checked, shown
 from mirror.api.histories import HistoryScan, sampled, wrong_keys
 from mirror.api.official import call_server, official_method
-from mirror.api.people import camel
 from mirror.api.run_edits import EditableRun
 from mirror.errors import ArgumentError, CommError, QueryError, UsageError
 from mirror.metrics import STEP
@@ -151,7 +151,7 @@ class Run(EditableRun, Shown):
         The list comes from the mirror if `sync.files` mirrors it, else from the server.
         """
         mirrored = partial(self._page.snapshot.files, self._row[0])
-        return Files(self, self._file_source, mirrored, names or [], pattern, per_page)
+        return Files(self, self._file_source, mirrored, listed(names), pattern, per_page)
 
     def file(self, name: str) -> File:
         """Return one file of the run. Raises CommError if there is none with this name."""
@@ -195,13 +195,13 @@ class Run(EditableRun, Shown):
         """
         lines = self._page.snapshot.console(self._row[0], last)
         if lines is not None:
-            return lines
+            return ConsoleLogs(self, lines)
         return call_server(lambda: self._official.console_logs(per_page=per_page, last=last))
 
     @property
     def _file_source(self) -> FileSource:
         content = partial(self._page.snapshot.file_content, self._address)
-        return FileSource(self._api.session, self._address, lambda: self._official, self._pull_written, content)
+        return FileSource(self._api.session, self._address, lambda: self._official, self._pull_written, content, self)
 
     # Artifacts
 

@@ -10,6 +10,7 @@ from mirror.api import frames
 from mirror.api.client import Client
 from mirror.api.display import rows
 from mirror.api.histories import sampled, warn_unknown, wrong_keys
+from mirror.api.lists import Stepped
 from mirror.api.run import Run
 from mirror.errors import ArgumentError, UsageError
 from mirror.metrics import STEP
@@ -36,7 +37,7 @@ SHOWN = 50
 """How many runs of a list a notebook shows."""
 
 
-class Runs(Sequence[Run]):
+class Runs(Stepped[Run]):
     """The runs of a project that match a filter, in order. Acts like a list, and reads pages as needed.
 
     Everything comes from one snapshot of the mirror. `len`, negative indices, slices, `in` and `reversed` work.
@@ -68,7 +69,6 @@ class Runs(Sequence[Run]):
         self._runs: list[Run | None] = [None] * len(self._rows)
         self._rids = [rid for rid, _, _ in self._rows]
         self._reader = Reader(snapshot, self._rids)
-        self._next = 0
 
     @property
     def length(self) -> int:
@@ -92,11 +92,7 @@ class Runs(Sequence[Run]):
             raise IndexError(f"index {index} is out of range: there are {len(self)} runs")
         return self._at(index % len(self))
 
-    def __iter__(self) -> Iterator[Run]:
-        self._next = 0
-        return self._pages()
-
-    def _pages(self) -> Iterator[Run]:
+    def _items(self) -> Iterator[Run]:
         size = self.per_page
         start = 0
         while start < len(self):
@@ -104,25 +100,6 @@ class Runs(Sequence[Run]):
             self._load(start, end)
             yield from cast("list[Run]", self._runs[start:end])
             start, size = end, max(MOST_RUNS, self.per_page)
-
-    def __next__(self) -> Run:
-        """Return the next run; iterating starts again from the first. Raises StopIteration at the end."""
-        if self._next >= len(self):
-            raise StopIteration
-        self._next += 1
-        return self._at(self._next - 1)
-
-    next = __next__
-
-    @property
-    def objects(self) -> list[Run]:
-        """All runs; in the official client, only those loaded until now."""
-        return self[:]
-
-    @property
-    def more(self) -> bool:
-        """Always False: the list is complete from the start."""
-        return False
 
     def upgrade_to_full(self) -> None:
         """Do nothing: every run is complete from the start."""

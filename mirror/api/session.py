@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirror.api import official
@@ -27,6 +28,9 @@ __all__ = ["Session"]
 
 Result = TypeVar("Result")
 
+ASKED_AGAIN_SECONDS = 10.0
+"""How long the official client is not asked to connect again after it could not."""
+
 log = logging.getLogger("mirror.api")
 
 
@@ -38,6 +42,9 @@ class Session:
         self.home = home
         self.environ = environ
         self._timeout = timeout
+        self._official: Any = None
+        self._unreachable: CommError | None = None
+        self._again_at = 0.0
 
     @cached_property
     def settings(self) -> Settings:
@@ -73,10 +80,35 @@ class Session:
 
         return in_thread(connected)
 
-    @cached_property
+    @property
+    def api_key(self) -> str | None:
+        """The API key for the server; None without one. Raises ConfigError."""
+        from mirror.settings import credentials
+
+        try:
+            return credentials.find(self.settings.server.base_url, self.environ).key
+        except AuthError:
+            return None
+
+    @property
     def official(self) -> Any:
-        """The official client's `Api` for the same server. Raises MissingPackage, AuthError, CommError."""
-        return official.connect(self.settings.server, self.environ)
+        """The official client's `Api` for the same server. Raises MissingPackage, AuthError, CommError.
+
+        It takes half a minute to find out that a server cannot be reached; so that a loop over runs does not wait for
+        each, what it found is raised for some seconds without another try.
+        """
+        if self._official is None:
+            if self._unreachable is not None and monotonic() < self._again_at:
+                raise self._unreachable
+            try:
+                self._official = official.connect(self.settings.server, self.environ)
+            except AuthError:
+                raise
+            except CommError as error:
+                self._unreachable = CommError(f"{error}; it is asked again in a moment", error.exc)
+                self._again_at = monotonic() + ASKED_AGAIN_SECONDS
+                raise
+        return self._official
 
     def page(self, entity: str, project: str) -> str:
         """Return the address of a project's page. Raises ConfigError."""

@@ -8,6 +8,12 @@ from typing import Any
 __all__ = ["Summary"]
 
 
+class MissingKey(AttributeError, KeyError):
+    """There is no such key: a KeyError as in the official client, and an AttributeError as `hasattr` expects."""
+
+    __str__ = Exception.__str__
+
+
 class Summary(MutableMapping[str, Any]):
     """The latest value of each key, and values that were set by hand.
 
@@ -41,7 +47,7 @@ class Summary(MutableMapping[str, Any]):
         try:
             return self._json_dict[name]
         except KeyError:
-            raise AttributeError(f"the summary has no key {name!r}") from None
+            raise MissingKey(f"the summary has no key {name!r}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value

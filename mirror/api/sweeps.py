@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from mirror.api.client import Client
 from mirror.api.display import Shown
+from mirror.api.fields import camel
 from mirror.api.lists import WholeList
 from mirror.api.official import call_server, official_method
-from mirror.api.people import camel
 from mirror.api.run import Run
 from mirror.api.runs import Runs
 from mirror.errors import CommError, NotMirrored

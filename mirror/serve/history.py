@@ -82,7 +82,12 @@ def sampled(source: HistorySource, run: Logged, keys: Sequence[str], wanted: Win
         return []
     paths = {name: (key, *path) for key, found in below.items() for name, path in found.items()}
     found = _held_by_all(source, run, groups, wanted)
-    pieces = [orjson.dumps(chunk)[1:-1] for chunk in _chunks(found, paths, STEP if STEP in keys else None)]
+    chunked = _chunks(found, paths, STEP if STEP in keys else None)
+    if STEP in keys[1:]:
+        # The columns of a frame are in the order in which the first row has its keys.
+        order = dict.fromkeys(keys)
+        chunked = ([{key: row[key] for key in order} for row in chunk] for chunk in chunked)
+    pieces = [orjson.dumps(chunk)[1:-1] for chunk in chunked]
     text = b"[" + b",".join(pieces) + b"]"
     # Lists and objects are stored as the text that was logged, which may contain bare tokens, too.
     return list(strict(loads(text))) if b"NaN" in text or b"Infinity" in text else orjson.Fragment(text)

@@ -28,6 +28,12 @@ def pulled(connection: DuckDBPyConnection, rid: int) -> int | None:
     return rows[0][0] if rows else None
 
 
+def none_on_server(connection: DuckDBPyConnection, rid: int) -> bool:
+    """Return True if the server reported that the run has no lines; then passes pull none."""
+    rows = connection.execute("SELECT server_log_lines = 0 FROM store.run_records WHERE rid = ?", [rid]).fetchall()
+    return bool(rows and rows[0][0])
+
+
 def count(connection: DuckDBPyConnection, rid: int) -> int:
     """How many console lines of a run are mirrored."""
     held: int = connection.execute("SELECT count(*) FROM store.console_lines WHERE rid = ?", [rid]).fetchall()[0][0]

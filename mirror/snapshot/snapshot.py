@@ -282,7 +282,7 @@ class Snapshot:
     def console(self, rid: int, last: int | None = None) -> list[ConsoleLine] | None:
         """The console lines of a run, or only the `last` ones; None if they are not mirrored."""
         if console.pulled(self.cursor, rid) is None:
-            return None
+            return [] if console.none_on_server(self.cursor, rid) else None
         found = console.lines(self.cursor, rid) if last is None else console.last_lines(self.cursor, rid, last)
         return [
             ConsoleLine(line, at and at.replace(tzinfo=UTC), level or "", label or "", text)

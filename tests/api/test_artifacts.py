@@ -54,7 +54,9 @@ def world() -> World:
         references={"far.bin": ("s3://bucket/far.bin", 40), "again.txt": first.reference("sub/b.txt")},
     )  # fmt: skip
     world.add_artifact("team", "p", "dataset", "old layout", {"x": b"x" * 50}, layout="V1")
-    world.add_artifact("team", "p", "model", "net", {"weights": b"w" * 1000}, by=user)
+    net = world.add_artifact("team", "p", "model", "net", {"weights": b"w" * 1000}, by=user)
+    world.link_artifact(net, "team", "p", "best models")
+    world.add_artifact("team", "p", "odd", "hollow")
     world.add_artifact("team", "p", "odd", "names", {"good": b"g", "../out": b"o", "Good": b"G", "z" * 300: b"z"})
     damaged = world.add_artifact("team", "p", "odd", "damaged", {"fine": b"f", "torn": b"torn", "lost": b"lost"})
     world.add_artifact("team", "p", "odd", "bare", {"x": b"x"}).manifest = None
@@ -106,7 +108,8 @@ def facts(artifact: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["data:v0", "data:v1", "data:small", "data:latest", "old layout:v0", "net:latest", "shelf:prod"]
+    "name",
+    ["data:v0", "data:v1", "data:small", "data:latest", "old layout:v0", "net:latest", "shelf:prod", "best models:v0"],
 )
 def test_a_version_has_the_same_facts_as_in_the_official_client(site: Site, name: str) -> None:
     path = f"team/p/{name}"
@@ -114,7 +117,7 @@ def test_a_version_has_the_same_facts_as_in_the_official_client(site: Site, name
     assert site.ours.artifact(path).url.removeprefix(site.server.url) == (
         site.theirs.artifact(path).url.removeprefix(site.server.url)
     )
-    wanted = [] if name != "shelf:prod" else ["ArtifactMembershipByName"]
+    wanted = [] if name not in ("shelf:prod", "best models:v0") else ["ArtifactMembershipByName"]
     assert site.asked(lambda: facts(site.ours.artifact(path))) == wanted
 
 
@@ -127,6 +130,17 @@ def test_a_link_is_a_version_of_its_own_with_the_files_of_its_source(site: Site,
     assert contents(tmp_path) == {"a.txt": b"one", "sub/b.txt": b"two"}
     assert not site.ours.artifact_collection("dataset", "team/p/shelf").is_sequence()
     assert [one.qualified_name for one in site.ours.artifact("team/p/data:v0").linked_artifacts] == ["team/p/shelf:v0"]
+
+
+def test_objects_and_files_by_their_names(site: Site, tmp_path: Path) -> None:
+    """As the official client finds them; a version without files has no only file."""
+    theirs, ours = (api.artifact("team/p/data:v0") for api in (site.theirs, site.ours))
+    assert theirs["a.txt"] is ours["a.txt"] is None
+    assert [file.name for file in ours.files(names="a.txt")] == ["a.txt"]
+    assert ours.files()[0].run is None
+    for api in (site.theirs, site.ours):
+        with pytest.raises(IndexError):
+            api.artifact("team/p/hollow:v0").file(str(tmp_path))
 
 
 def test_a_version_is_found_with_the_set_entity_and_project(site: Site) -> None:
@@ -182,9 +196,10 @@ def test_a_download_goes_to_the_same_folder_as_the_official_clients(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ours = site.ours.artifact("team/p/data:small").download()
-    assert ours == site.theirs.artifact("team/p/data:small").download()
-    assert contents(ours) == {"a.txt": b"one", "sub/b.txt": b"two"}
+    for name in ("data:small", "shelf:prod"):
+        ours = site.ours.artifact(f"team/p/{name}").download()
+        assert ours == site.theirs.artifact(f"team/p/{name}").download()
+        assert contents(ours) == {"a.txt": b"one", "sub/b.txt": b"two"}
 
 
 def test_a_reference_to_a_mirrored_artifact_is_followed_and_others_may_be_left_out(site: Site, tmp_path: Path) -> None:

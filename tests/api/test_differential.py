@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -224,6 +225,60 @@ def test_lists(both: Any) -> None:
     iter(ours), iter(theirs)
     assert next(ours).id == next(theirs).id
     assert str(ours) == str(theirs)
+
+
+def steps(listed: Any) -> list[Any]:
+    """What `next` gives at first, after a loop that was left, and at the end."""
+    found = [next(listed).id, listed.next().id]
+    for first in listed:
+        found.append(first.id)
+        break
+    found += [next(listed).id, [one.id for one in listed], len(listed.objects), next(listed, "end")]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["runs", "sweeps", "sweep's runs"])
+def test_next_steps_through_each_list(both: Any, kind: str) -> None:
+    """From where the last loop was left, as in the official client."""
+    make = {
+        "runs": lambda api: api.runs("acme/oddities", {"state": {"$ne": "?"}}, "+created_at", per_page=2),
+        "sweeps": lambda api: api.project("vision", "acme").sweeps(),
+        "sweep's runs": lambda api: api.sweep("acme/vision/visiswp0").runs,
+    }[kind]
+    theirs, ours = (steps(make(api)) for api in both)
+    assert ours == theirs
+    assert ours[-1] == "end"
+
+
+def test_a_summary_has_no_key_of_a_wrong_name(both: Any) -> None:
+    theirs, ours = (api.run("acme/vision/1d584bb5").summary for api in both)
+    for summary in (theirs, ours):
+        with pytest.raises(KeyError, match="nothing"):
+            _ = summary.nothing
+    assert not hasattr(ours, "nothing")
+
+
+def test_system_metrics_by_the_servers_name_of_the_stream(both: Any) -> None:
+    """Scripts from before "system" ask for "events"."""
+    theirs, ours = (api.run("acme/vision/1d584bb5") for api in both)
+    rows = ours.history(stream="events", pandas=False)
+    assert same(theirs.history(stream="events", pandas=False), rows)
+    assert rows == ours.history(stream="system", pandas=False) != []
+    with pytest.warns(UserWarning, match="stream="):
+        assert ours.history(keys=["cpu"], stream="events") == []
+
+
+def test_files_by_one_name_and_by_the_servers_fields(both: Any, tmp_path: Path) -> None:
+    theirs, ours = (api.run("acme/vision/1d584bb5").files(names="wandb-metadata.json")[0] for api in both)
+    names = ("name", "sizeBytes", "size_bytes", "mimetype", "updatedAt", "md5", "id")
+    assert [getattr(ours, name) for name in names] == [getattr(theirs, name) for name in names]
+    assert (ours.run.id, theirs.run.id) == ("1d584bb5", "1d584bb5")
+    assert (bool(ours.directUrl), repr(ours.run.files())) == (bool(theirs.directUrl), repr(theirs.run.files()))
+    assert not hasattr(ours, "nothing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        with ours.download() as opened:
+            assert (opened.name, opened.read()[:1]) == ("wandb-metadata.json", "{")
 
 
 # The differences, each with what either side does.

@@ -38,6 +38,14 @@ def api(there: Bench) -> Any:
     return mirror.Api()
 
 
+def test_the_key_and_the_organization_are_those_of_the_call(api: Any, there: Bench) -> None:
+    """As the official client has them; an organization is only for the server."""
+    assert (api.api_key, mirror.Api(api_key="k" * 40).api_key) == (there.server.key, "k" * 40)
+    ours = mirror.Api({"organization": "org"})
+    assert (ours.settings["organization"], api.settings["organization"]) == ("org", None)
+    assert ours.session.official.settings["organization"] == "org"
+
+
 def test_a_run_is_created_on_the_server_then_mirrored(api: Any, there: Bench) -> None:
     run = api.create_run(project="vision", entity="acme", run_id="made1")
     assert (run.path, run.state) == (["acme", "vision", "made1"], "running")
@@ -99,3 +107,25 @@ def test_a_sweep_tells_its_config_and_its_best_run(api: Any) -> None:
     assert sweep.best_run("-summary_metrics.loss").id == "swept0"
     with pytest.raises(mirror.CommError):
         api.sweep("acme/vision/none")
+
+
+def test_a_server_out_of_reach_is_not_waited_for_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The official client takes its whole timeout to find that out; a loop over runs must not take it each time."""
+    clock, tries = [1000.0], []
+
+    def connect(*_: Any) -> Any:
+        tries.append(clock[0])
+        if len(tries) < 3:
+            raise mirror.CommError("no answer", TimeoutError())
+        return "there"
+
+    monkeypatch.setattr("mirror.api.official.connect", connect)
+    monkeypatch.setattr("mirror.api.session.monotonic", lambda: clock[0])
+    session = mirror.Api(home=tmp_path).session
+    for clock[0] in (1000.0, 1009.0, 1011.0, 1020.0):
+        with pytest.raises(mirror.CommError, match="no answer") as refused:
+            _ = session.official
+        assert isinstance(refused.value.exc, TimeoutError)
+    assert str(refused.value) == "no answer; it is asked again in a moment"
+    clock[0] = 1022.0
+    assert (session.official, session.official, tries) == ("there", "there", [1000.0, 1011.0, 1022.0])

@@ -113,6 +113,7 @@ def test_a_list_of_runs(api: Any) -> None:
     assert (runs[1] is runs[1], runs[1] in runs, len(runs), bool(api.runs("my-team/vision", {"state": "x"}))) == (
         True, True, 5, False,
     )  # fmt: skip
+    iter(runs)
     assert [next(runs).id, runs.next().id] == ids[:2]
     with pytest.raises(IndexError):
         runs[5]

@@ -42,6 +42,7 @@ def told(api: Any) -> dict[str, Any]:
             (line.number, line.timestamp, line.level, line.label, line.content)
             for line in api.run("my-team/vision/measured").console_logs()
         ],
+        "silent": [repr(logs := api.run("my-team/vision/silent").console_logs()), next(logs, "end"), list(logs)],
         "rawconfig": [run.rawconfig for run in map(api.run, (f"my-team/vision/{run.id}" for run in runs))],
     }
 
@@ -57,6 +58,7 @@ def cut_off() -> Iterator[tuple[dict[str, Any], Bench]]:
     run.finish()
     other = world.add_run("acme", "vision", run_id="other")
     other.finish()
+    world.add_run("my-team", "vision", run_id="silent").finish()
     with bench(world, console=True) as made:
         theirs = told(wandb.Api(timeout=20))
         wandb.teardown()
@@ -70,6 +72,7 @@ def test_what_the_mirror_holds_it_tells_without_the_server(cut_off: tuple[dict[s
     ours = told(mirror.Api(timeout=1))
     assert ours == theirs
     assert [run for run in ours["runs"] if run["system_metrics"]] != []
+    assert ours["silent"] == ["<ConsoleLogs my-team/vision/silent>", "end", []]
     assert [line[2:] for line in ours["console"]] == [("", "", "started"), ("error", "rank1", "broken")]
 
 

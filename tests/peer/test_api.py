@@ -109,7 +109,7 @@ def test_files_console_tables_and_system_metrics_are_the_same(site: Site, tmp_pa
         run = api.run("team/p/run1")
         files = [(file.name, file.size, file.mimetype, file.md5, file.updated_at, file.read()) for file in run.files()]
         named = [file.name for file in run.files(["model.bin"])]
-        return [files, named, run.console_logs(), run.table("t", format="dicts"), run.history(stream="system")]
+        return [files, named, list(run.console_logs()), run.table("t", format="dicts"), run.history(stream="system")]
 
     (table, model), named, console, rows, _ = same(site, read)
     assert model[-1] == bytes(range(256)) * 2
