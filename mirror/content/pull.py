@@ -26,13 +26,12 @@ from mirror.remote.client import Server
 from mirror.remote.contents import CONNECTIONS, Address, ContentClient, addresses
 from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
 from mirror.settings.settings import SyncSettings
-from mirror.store import artifact_contents, contents
+from mirror.store import artifact_contents, contents, retries
 from mirror.store import console as stored_console
 from mirror.store.contents import ARTIFACT, FILE, Failure, Selection, Wanted
 from mirror.store.database import disk_full
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
-from mirror.sync import plan
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
 
@@ -329,7 +328,7 @@ class _Round:
         reason = one_line(error)
         self.outcome.failed[file.path] = reason
         self.progress.files_done(file.project, 1)
-        self._failed.append(Failure(file, reason, plan.retry_at(file.attempts, utc_now())))
+        self._failed.append(Failure(file, reason, retries.retry_at(file.attempts, utc_now())))
 
     async def _save_if_due(self) -> None:
         due = len(self._held) + len(self._failed) >= COMMIT_FILES

@@ -37,7 +37,7 @@ from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
 from mirror.settings.socket_path import address
-from mirror.store import console
+from mirror.store import console, contents
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync.context import Context, utc_now
@@ -166,6 +166,9 @@ class Daemon:
     def _set_back(self, seconds: float) -> None:
         log.warning("the clock was set back by %.0f s; syncing every project now", seconds)
         self._schedule.plan_again()
+        # The times of the next tries were set by the clock as it was.
+        self._tasks.start(self._context.writer.write(contents.retry_now), "planning failed downloads again")
+        self._downloads.wake()
 
     def _describe(self) -> str:
         """Return the status line for the service manager."""

@@ -13,8 +13,10 @@ from mirror.content.part import Part
 from mirror.remote import contents as remote_contents
 from mirror.sandbox import app
 from mirror.sandbox.files import StoredFile
+from mirror.store import contents
 from mirror.store.blobs import Blobs
 from mirror.store.contents import Selection
+from mirror.sync.context import utc_now
 from tests.sync.test_passes import add
 
 GOOD = b"good" * 100
@@ -331,3 +333,19 @@ def test_globs_select_files_by_their_whole_names(rig):
         "media/table/b.json",
         "media/images/c.png",
     }
+
+
+def test_what_failed_is_tried_again_after_the_clock_was_set_back(rig, run):
+    rig.sandbox.faults.add("404", None, "file", about="bad.bin")
+    assert len(rig.pull().failed) == 1
+    rig.sandbox.faults.clear()
+    with rig.store() as store, store.transaction() as tx:
+        tx.db.run("UPDATE store.content_names SET next_try_at = next_try_at + INTERVAL 3 YEARS WHERE error IS NOT NULL")
+        assert contents.retry_due(tx.db, utc_now())
+        tx.db.run("UPDATE store.run_extras SET listed_at = listed_at + INTERVAL 3 YEARS")
+        before = contents.lists(tx.db)
+    assert rig.pull(listed=False).stored == 1
+    add(rig, "two").add_file("two.txt", b"two")
+    rig.sync(files=True)
+    with rig.store() as store:
+        assert store.read(contents.lists) != before, "a new list is seen, although its time is an older one"
