@@ -13,9 +13,10 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from mirror.content import tables
 from mirror.content.outcome import Outcome, Progress, Silent
@@ -23,8 +24,9 @@ from mirror.content.part import Part, checkable
 from mirror.errors import AuthError, CommError, MirrorError, one_line
 from mirror.remote import artifacts as remote_artifacts
 from mirror.remote.client import Server
-from mirror.remote.contents import CONNECTIONS, Address, ContentClient, addresses
+from mirror.remote.contents import CONNECTIONS, Address, ContentClient, SetAside, addresses
 from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
+from mirror.remote.thread_transport import STOPPING_SECONDS, in_thread
 from mirror.settings.settings import SyncSettings
 from mirror.store import artifact_contents, contents, retries
 from mirror.store import console as stored_console
@@ -257,7 +259,8 @@ class _Round:
                 if error.errno in _FORBIDDEN:
                     raise _Ended(f"{self.blobs.folder} cannot be written: {error.strerror}") from error
             for one in same:
-                self._note_failure(one, str(error) if isinstance(error, CommError) else f"not written: {error}")
+                text = str(error) if isinstance(error, CommError) else f"not written: {error}"
+                self._note_failure(one, text, after=error.after if isinstance(error, SetAside) else None)
             self._unanswered = self._unanswered + 1 if isinstance(error, Unreachable | Unanswered) else 0
             if self._unanswered >= UNANSWERED:
                 raise _Ended(f"{self._unanswered} downloads in a row failed: {error}") from error
@@ -286,7 +289,7 @@ class _Round:
         address may have expired, the file may have changed.
         """
         for last in (False, True):
-            with Part(self.blobs.part(_part_name(file)), file.size, resumable=checkable(file.md5) is not None) as part:
+            async with _opened(self.blobs.part(_part_name(file)), file) as part:
                 try:
                     if not part.size or part.size < part.expected:
                         await client.fetch(address.url, part)
@@ -299,7 +302,7 @@ class _Round:
                         raise
                     fault = str(error)
                     if not isinstance(error, Refused):
-                        part.restart()
+                        await in_thread(part.restart)
                 except OSError as error:
                     if disk_full(error):
                         # What is needed is space, and a part is no use without it.
@@ -324,11 +327,11 @@ class _Round:
         self._held.append((file, digest))
         self.progress.files_done(file.project, 1)
 
-    def _note_failure(self, file: Wanted, error: str) -> None:
+    def _note_failure(self, file: Wanted, error: str, after: float | None = None) -> None:
         reason = one_line(error)
         self.outcome.failed[file.path] = reason
         self.progress.files_done(file.project, 1)
-        self._failed.append(Failure(file, reason, retries.retry_at(file.attempts, utc_now())))
+        self._failed.append(Failure(file, reason, retries.retry_at(file.attempts, utc_now(), after)))
 
     async def _save_if_due(self) -> None:
         due = len(self._held) + len(self._failed) >= COMMIT_FILES
@@ -352,6 +355,16 @@ class _Round:
 
             # A round that is cancelled must not lose what it has downloaded.
             await asyncio.shield(self.writer.write(write))
+
+
+@asynccontextmanager
+async def _opened(path: Path, file: Wanted) -> AsyncIterator[Part]:
+    """Open the part of a file for the block; in threads, since it may hold gigabytes, or the disk may not answer."""
+    part = await in_thread(lambda: Part(path, file.size, resumable=checkable(file.md5) is not None), Part.close)
+    try:
+        yield part
+    finally:
+        await asyncio.wait([asyncio.ensure_future(in_thread(part.close))], timeout=STOPPING_SECONDS)
 
 
 def _as_it_is_now(file: Wanted, address: Address) -> Wanted:

@@ -37,6 +37,9 @@ PIECE = 512 << 10
 IDLE_SECONDS = 5.0
 """An unused connection is closed after this; most servers close theirs later."""
 
+STOPPING_SECONDS = 1.0
+"""How long a cancelled download waits for its thread."""
+
 Origin = tuple[str, str, int | None]
 
 
@@ -213,7 +216,8 @@ class _Body(httpx.AsyncByteStream):
             # Ends the wait for more. What is read after that may not be decrypted, and is dropped.
             with suppress(OSError):
                 socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-            await asyncio.gather(work, return_exceptions=True)
+            # A disk may hold up for ever what takes the body.
+            await asyncio.wait([work], timeout=STOPPING_SECONDS)
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -229,7 +233,9 @@ class _Body(httpx.AsyncByteStream):
             self.drop()
 
     def drop(self) -> None:
-        """Close the answer and its connection."""
+        """Close the answer and its connection. A thread that still reads is ended first: closing waits for it."""
+        with suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
         self.answer.close()
         self._close()
 
