@@ -249,15 +249,15 @@ def test_queries_of_a_token_wait_for_each_other_and_not_too_many(closed, secret,
     uses = closed.listener.access.turns._uses
     with ThreadPoolExecutor(4) as threads:
         running = [threads.submit(closed.query, slow, token=secret) for _ in range(2)]
-        until(lambda: "ada" in uses and uses["ada"].running.locked())
+        until(lambda: "ada" in uses and uses["ada"].running == 2)
         late = closed.query({"sql": "SELECT 1", "timeout": 0.1}, token=secret)
         assert (late.status_code, late.json()["error"]) == (503, "other queries took all of 0.1 s")
         with sent(closed, secret, b'{"sql": "SELECT 1"}'):
-            until(lambda: uses["ada"].waiting == 1)
+            until(lambda: len(uses["ada"].waiting) == 1)
         # Who leaves waits no longer.
-        until(lambda: uses["ada"].waiting == 0)
+        until(lambda: len(uses["ada"].waiting) == 0)
         running.append(threads.submit(closed.query, {"sql": "SELECT 1"}, token=secret))
-        until(lambda: uses["ada"].waiting == 1)
+        until(lambda: len(uses["ada"].waiting) == 1)
         refused = closed.query({"sql": "SELECT 1"}, token=secret)
         assert (refused.status_code, refused.json()["error"]) == (429, "1 queries of this token wait already")
         # The owner's page, and other tokens, go on.
