@@ -26,7 +26,7 @@ from mirror.remote import artifacts as remote_artifacts
 from mirror.remote.client import Server
 from mirror.remote.contents import CONNECTIONS, Address, ContentClient, SetAside, addresses
 from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
-from mirror.remote.thread_transport import STOPPING_SECONDS, in_thread
+from mirror.remote.thread_transport import STOPPING_SECONDS
 from mirror.settings.settings import SyncSettings
 from mirror.store import artifact_contents, contents, retries
 from mirror.store import console as stored_console
@@ -36,6 +36,7 @@ from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
+from mirror.threads import in_thread
 
 log = logging.getLogger("mirror.content")
 

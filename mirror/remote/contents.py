@@ -25,8 +25,9 @@ from mirror.remote.errors import NotFound, Refused, TooMuch
 from mirror.remote.limits import LONGEST_PAUSE, retry_after
 from mirror.remote.run_records import moment
 from mirror.remote.storage import LARGE
-from mirror.remote.thread_transport import RECEIVE, STOPPING_SECONDS, Receive, in_thread
+from mirror.remote.thread_transport import RECEIVE, STOPPING_SECONDS, Receive
 from mirror.store.records import ProjectKey
+from mirror.threads import in_thread
 from mirror.wandb_json import UNREADABLE, unreadable
 
 CONNECTIONS = 16
