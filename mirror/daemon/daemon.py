@@ -115,7 +115,7 @@ class Daemon:
         `control` answers the requests on the control socket.
         """
         listener = _listen(self._home.socket)
-        serving = asyncio.create_task(control.serve(listener))
+        serving = asyncio.create_task(self._tasks.kept("control socket", lambda: control.serve(listener)))
         pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke, self._set_back)
         try:
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)

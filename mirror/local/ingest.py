@@ -61,10 +61,21 @@ class Ingest:
                     log.warning("%s", problem)
         return one.results
 
-    async def forget(self, target: Target) -> None:
-        """Remove a mirrored project, or runs of it, between two reads: a read continues from what is mirrored."""
+    async def idle(self) -> None:
+        """Wait until no read is under way."""
+        async with self._lock:
+            pass
+
+    async def forget(self, target: Target) -> bool:
+        """Remove a mirrored project, or runs of it, between two reads: a read continues from what is mirrored.
+
+        Returns False, and removes nothing, if a read is under way.
+        """
+        if self._lock.locked():
+            return False
         async with self._lock:
             await self._writer.write(lambda tx: removal.remove(tx, target))
+        return True
 
 
 class _Pass:

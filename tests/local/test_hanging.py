@@ -19,8 +19,9 @@ from tests.local.test_daemon import configure, known
 
 HANGS = """
 import os, threading
+from mirror import threads
 from mirror.local import looks
-looks.SECONDS = 0.3
+threads.PATIENCE, looks.SECONDS = 0.1, 0.3
 stat = os.stat
 
 def hang(path, *more, **named):
