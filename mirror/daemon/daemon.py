@@ -272,7 +272,8 @@ class Daemon:
         self._notifier.reloading()
         try:
             async with self._applying:
-                changed = await self._apply(configuration.load(self._home, self._environ))
+                # In a thread, since the file may be in a network folder.
+                changed = await self._apply(await asyncio.to_thread(configuration.load, self._home, self._environ))
         except (ConfigError, AuthError) as error:
             self._config_error = str(error)
             raise

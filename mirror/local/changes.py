@@ -83,6 +83,8 @@ async def _watcher(folders: Sequence[Path]) -> AsyncIterator[asyncio.StreamReade
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         limit=_LONGEST_LINE,
+        # Ctrl-C in a terminal is for the daemon, which ends this.
+        start_new_session=True,
     )
     assert process.stdout is not None
     try:

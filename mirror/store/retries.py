@@ -23,6 +23,14 @@ def waits(next_try_at: datetime | None, now: datetime) -> bool:
     return next_try_at is not None and now < next_try_at <= now + LONGEST
 
 
+def outdated(column: str, changed: str, now: str) -> str:
+    """Return as an SQL condition that what was done at `column` is to be done again, since a change came later.
+
+    After the clock was set back, a change that comes now is later than what was done in the future.
+    """
+    return f"({column} IS NULL OR {column} < {changed} OR ({column} > {now} AND {changed} <= {now}))"
+
+
 def due(column: str) -> str:
     """Return the opposite of `waits` as an SQL condition on a column; its only parameter is the current time."""
     longest = LONGEST // timedelta(microseconds=1)

@@ -357,6 +357,13 @@ def test_what_failed_is_tried_again_after_the_clock_was_set_back(rig, run):
     rig.sync(files=True)
     with rig.store() as store:
         assert store.read(contents.lists) != before, "a new list is seen, although its time is an older one"
+    with rig.store() as store, store.transaction() as tx:
+        tx.db.run("UPDATE store.run_extras SET listed_at = listed_at + INTERVAL 3 YEARS")
+    run.add_file("late.txt", b"late")
+    run.log({"loss": 1.0}, step=1_000)
+    run.finish()
+    rig.sync(files=True)
+    assert "late.txt" in rig.files(), "the list of a run that changes now is pulled, although it is one of the future"
 
 
 def test_a_connection_that_always_breaks_off_is_given_up_for_now(rig, run, monkeypatch):

@@ -39,3 +39,23 @@ def test_a_try_far_in_the_future_is_due(in_seconds, waits):
 )
 def test_waits_grow_to_the_longest_and_a_server_may_make_them_longer_until_there(attempts, after, minutes):
     assert retries.retry_at(attempts, NOW, after) - NOW == timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("done", "changed", "again"),
+    [
+        (None, 0, True),
+        (-10, -5, True),
+        (-5, -10, False),
+        # The clock was set back: the change came after it, or before.
+        (100, -5, True),
+        (100, 90, False),
+        (-5, 90, True),
+    ],
+)
+def test_what_was_done_in_the_future_is_done_again_for_a_change_that_comes_now(done, changed, again):
+    at = [None if one is None else NOW + timedelta(seconds=one) for one in (done, changed)]
+    asked = f"SELECT {retries.outdated('d', 'c', '$now')} FROM (SELECT $d::TIMESTAMP AS d, $c::TIMESTAMP AS c)"
+    with duckdb.connect() as connection:
+        found = connection.execute(asked, {"now": NOW, "d": at[0], "c": at[1]}).fetchall()
+    assert found == [(again,)]
