@@ -8,9 +8,11 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+from mirror.threads import in_thread
 
 _PIECE = 1 << 20
 
@@ -19,7 +21,7 @@ class Part:
     """Receives a content of `expected` bytes into the file at `path`; what an earlier try left there is kept.
 
     With `resumable` off, a download that breaks off must begin again: nothing would show that the content changed.
-    Everything but the attributes may have to wait for the disk: use it in threads.
+    Writing, restarting and what an earlier try left may have to wait for the disk: that is for threads.
     """
 
     def __init__(self, path: Path, expected: int, *, resumable: bool) -> None:
@@ -112,6 +114,25 @@ class Part:
             os.close(self._descriptor)
         if not self.size:
             self.path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def opened(path: Path, expected: int, *, resumable: bool) -> AsyncIterator[Part]:
+    """Open a part for the block; in a thread if it was begun before, since it may hold gigabytes."""
+
+    def begin() -> Part:
+        return Part(path, expected, resumable=resumable)
+
+    # A thread for each small file would take longer than the rest of it.
+    part = await in_thread(begin, Part.close) if _was_begun(path) else begin()
+    try:
+        yield part
+    finally:
+        part.close()
+
+
+def _was_begun(path: Path) -> bool:
+    return path.exists()
 
 
 def checkable(md5: str | None) -> bytes | None:

@@ -13,20 +13,18 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from mirror.content import tables
 from mirror.content.outcome import Outcome, Progress, Silent
-from mirror.content.part import Part, checkable
+from mirror.content.part import checkable, opened
 from mirror.errors import AuthError, CommError, MirrorError, one_line
 from mirror.remote import artifacts as remote_artifacts
 from mirror.remote.client import Server
 from mirror.remote.contents import CONNECTIONS, Address, ContentClient, SetAside, addresses
 from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
-from mirror.remote.thread_transport import STOPPING_SECONDS
 from mirror.settings.settings import SyncSettings
 from mirror.store import artifact_contents, contents, retries
 from mirror.store import console as stored_console
@@ -290,7 +288,8 @@ class _Round:
         address may have expired, the file may have changed.
         """
         for last in (False, True):
-            async with _opened(self.blobs.part(_part_name(file)), file) as part:
+            part_path, resumable = self.blobs.part(_part_name(file)), checkable(file.md5) is not None
+            async with opened(part_path, file.size, resumable=resumable) as part:
                 try:
                     if not part.size or part.size < part.expected:
                         await client.fetch(address.url, part)
@@ -356,16 +355,6 @@ class _Round:
 
             # A round that is cancelled must not lose what it has downloaded.
             await asyncio.shield(self.writer.write(write))
-
-
-@asynccontextmanager
-async def _opened(path: Path, file: Wanted) -> AsyncIterator[Part]:
-    """Open the part of a file for the block; in threads, since it may hold gigabytes, or the disk may not answer."""
-    part = await in_thread(lambda: Part(path, file.size, resumable=checkable(file.md5) is not None), Part.close)
-    try:
-        yield part
-    finally:
-        await asyncio.wait([asyncio.ensure_future(in_thread(part.close))], timeout=STOPPING_SECONDS)
 
 
 def _as_it_is_now(file: Wanted, address: Address) -> Wanted:

@@ -12,9 +12,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mirror.threads import DaemonThreads
 
@@ -34,11 +36,16 @@ class Hangs(OSError):
         super().__init__(errno.ETIMEDOUT, f"{place} does not answer", place)
 
 
-class _Clock:
-    def __init__(self) -> None:
+class _Look:
+    """A look under way; `late` once it has told nothing for too long."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
         self.at = time.monotonic()
+        self.late = False
 
     def beat(self) -> None:
+        """Tell that it goes on."""
         self.at = time.monotonic()
 
 
@@ -49,6 +56,8 @@ class Looks:
         self.roots: set[str] = set()
         self._hang: Counter[str] = Counter()
         self._threads = DaemonThreads(THREADS, "looks")
+        self._pending: dict[asyncio.Future[Any], tuple[_Look, Future[Any]]] = {}
+        self._next_check: asyncio.TimerHandle | None = None
 
     def place_of(self, path: Path | str) -> str:
         """Return the place of a path."""
@@ -61,24 +70,37 @@ class Looks:
         place = self.place_of(path)
         if self._hang[place]:
             raise Hangs(place)
-        clock = _Clock()
-        future = asyncio.get_running_loop().run_in_executor(self._threads, look, clock.beat)
+        one = _Look(place)
+        work = self._threads.submit(look, one.beat)
+        answer: asyncio.Future[Result] = asyncio.wrap_future(work)
+        self._pending[answer] = one, work
+        if self._next_check is None:
+            self._check()
         try:
-            while not future.done() and (left := clock.at + SECONDS - time.monotonic()) > 0:
-                await asyncio.wait([future], timeout=left)
+            return await answer
         except asyncio.CancelledError:
-            future.cancel()
-            raise
-        if future.done():
-            return future.result()
-        self._hang[place] += 1
-        future.add_done_callback(partial(self._answers, place))
-        raise Hangs(place)
+            task = asyncio.current_task()
+            if not one.late or (task is not None and task.cancelling()):
+                raise
+            raise Hangs(place) from None
+        finally:
+            del self._pending[answer]
 
-    def _answers(self, place: str, look: asyncio.Future[Result]) -> None:
-        self._hang[place] -= 1
-        if not look.cancelled():
-            look.exception()  # whatever it is, nobody waits for it any more
+    def _check(self) -> None:
+        """Give up the looks that are late, and check again while there are others: one timer for all costs less."""
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        for answer, (one, work) in self._pending.items():
+            if now - one.at >= SECONDS and not answer.done():
+                one.late = True
+                self._hang[one.place] += 1
+                work.add_done_callback(partial(self._answers, loop, one.place))
+                answer.cancel()
+        self._next_check = loop.call_later(SECONDS / 8, self._check) if self._pending else None
+
+    def _answers(self, loop: asyncio.AbstractEventLoop, place: str, _: object) -> None:
+        """Note in the loop that a place answers again, or that its look never began; called in a thread."""
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._hang.subtract, [place])
 
     def follow(self, folders: Iterable[Path]) -> None:
         """Take these folders for places, too."""
