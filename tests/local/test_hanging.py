@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,16 +87,39 @@ def test_a_place_that_hangs_costs_one_thread_and_is_asked_again_when_it_answers(
     asyncio.run(work())
 
 
-def test_a_look_that_goes_on_may_take_its_time(monkeypatch, tmp_path):
-    monkeypatch.setattr(looks, "SECONDS", 0.1)
+def test_a_look_that_tells_that_it_goes_on_may_take_its_time(monkeypatch, tmp_path):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(looks, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    beats, goes_on = queue.SimpleQueue(), threading.Event()
 
     def slow(beat):
-        for _ in range(10):
-            threading.Event().wait(0.03)
-            beat()
-        return "done"
+        beats.put(beat)
+        return goes_on.wait(30)
 
-    assert asyncio.run(Looks().at(tmp_path, slow)) == "done"
+    async def work():
+        own = Looks()
+
+        async def look_until(last):
+            looking = asyncio.create_task(own.at(tmp_path, slow))
+            beat = await asyncio.to_thread(beats.get, timeout=10)
+            for moment in (15.0, 30.0, 45.0):
+                clock.now += 15.0
+                own._check()
+                assert not looking.done(), moment
+                beat()
+            clock.now += last
+            own._check()
+            goes_on.set()
+            try:
+                return await looking
+            finally:
+                goes_on.clear()
+
+        assert await look_until(looks.SECONDS - 1) is True
+        with pytest.raises(Hangs):
+            await look_until(looks.SECONDS + 1)
+
+    asyncio.run(work())
 
 
 def test_the_process_that_watches_tells_what_changes_and_ends_with_its_input(tmp_path):
