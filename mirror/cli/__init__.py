@@ -12,7 +12,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from mirror.cli import unneeded
 
         unneeded.keep_out()
-        arguments = sys.argv[1:]
+        code = _run(sys.argv[1:])
+        if "mirror.threads" in sys.modules:
+            # Only what uses such threads imports this.
+            from mirror.cli import ending
+
+            return ending.ended(code)
+        return code
+    return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         from mirror.cli.app import run
 

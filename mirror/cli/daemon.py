@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 
+from mirror.cli import ending
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, verbosity
 from mirror.errors import MirrorError, StoreBusy, StoreError, UsageError
@@ -60,7 +60,7 @@ def _run(given: Invocation) -> None:
     faulthandler.enable()
     file = logs.configure(given.home, given.environ, verbosity=verbosity())
     try:
-        asyncio.run(run(given.home, given.environ))
+        ending.run(run(given.home, given.environ))
     except StoreBusy:
         # The log belongs to the daemon that holds the home.
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirror.cli import ending
 from mirror.cli.asking import confirm
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say
@@ -150,7 +150,7 @@ def _remove(given: Invocation, settings: Settings, patterns: Sequence[Pattern]) 
     if control is not None:
         control.forget([pattern.path for pattern in patterns])
     else:
-        asyncio.run(_remove_here(given, settings, patterns))
+        ending.run(_remove_here(given, settings, patterns))
 
 
 async def _remove_here(given: Invocation, settings: Settings, patterns: Sequence[Pattern]) -> None:

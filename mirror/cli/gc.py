@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirror.cli import ending
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say
 from mirror.cli.output import CsvOption, FileOption, FormatOption, JsonOption, choose, write_result
@@ -73,7 +73,7 @@ def _collect(given: Invocation, grace: float, *, dry_run: bool) -> Garbage:
     if control is not None:
         answer = control.collect(grace, dry_run=dry_run)
         return Garbage(**{name: answer[name] for name in asdict(Garbage())})
-    return asyncio.run(_collect_here(given, grace, dry_run=dry_run))
+    return ending.run(_collect_here(given, grace, dry_run=dry_run))
 
 
 async def _collect_here(given: Invocation, grace: float, *, dry_run: bool) -> Garbage:

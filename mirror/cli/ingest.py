@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mirror.cli import ending
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.errors import UsageError
@@ -44,7 +44,7 @@ def ingest(
     if control is not None:
         results = [result for event in control.work("ingest", paths) for result in event.get("results", ())]
     else:
-        results = asyncio.run(_ingest_here(given, paths))
+        results = ending.run(_ingest_here(given, paths))
     _report(results, time.monotonic() - started, as_json=as_json)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mirror.cli import complete
+from mirror.cli import complete, ending
 from mirror.cli.asking import confirm, on_terminal
 from mirror.cli.findings import some
 from mirror.cli.invocation import Invocation, invocation
@@ -188,7 +188,7 @@ def _work(
                 if event["event"] == "done":
                     results = event["results"]
         else:
-            results = asyncio.run(
+            results = ending.run(
                 _work_here(
                     *(given, settings, patterns, action, progress, marked, downloads),
                     everything=not paths,
@@ -278,7 +278,7 @@ def _dry_run(given: Invocation, paths: Sequence[str], since: datetime | None, ou
     """Print one row per project, then the errors; the exit code is the highest of theirs."""
     from mirror.snapshot.result import Rows
 
-    previews = asyncio.run(_previews(given, paths, since))
+    previews = ending.run(_previews(given, paths, since))
     good = [one for one in previews if not one.error]
     rows = [
         (

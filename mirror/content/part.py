@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from mirror.threads import in_thread
 
 _PIECE = 1 << 20
 
@@ -17,6 +21,7 @@ class Part:
     """Receives a content of `expected` bytes into the file at `path`; what an earlier try left there is kept.
 
     With `resumable` off, a download that breaks off must begin again: nothing would show that the content changed.
+    Writing, restarting and what an earlier try left may have to wait for the disk: that is for threads.
     """
 
     def __init__(self, path: Path, expected: int, *, resumable: bool) -> None:
@@ -24,6 +29,8 @@ class Part:
         self.expected = expected
         self.resumable = resumable
         self.size = 0
+        self._guard = threading.Lock()
+        self._used = self._closed = False
         self._start()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -32,18 +39,23 @@ class Part:
             else:
                 self.restart()
         except BaseException:
-            self.close()
+            os.close(self._descriptor)
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        if not self.size:
-            self.path.unlink(missing_ok=True)
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Keep the file open for the block. Raises OSError if it is closed already."""
+        with self._guard:
+            if self._closed:
+                raise OSError(errno.EBADF, "the download was cancelled")
+            self._used = True
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._used = False
+                if self._closed:
+                    os.close(self._descriptor)
 
     def _start(self) -> None:
         self._sha256 = hashlib.sha256()
@@ -63,17 +75,19 @@ class Part:
 
     def write(self, piece: bytes | bytearray) -> None:
         """Add the next bytes. Raises OSError if the disk fails."""
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-        self._add(piece)
+        with self._open():
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            self._add(piece)
 
     def restart(self) -> None:
         """Drop everything that was received."""
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self.size = 0
-        self._start()
+        with self._open():
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            self.size = 0
+            self._start()
 
     @property
     def digest(self) -> str:
@@ -89,10 +103,36 @@ class Part:
         return None
 
     def close(self) -> None:
-        """Close the file, which stays for the next try."""
-        if self._descriptor >= 0:
+        """Close the file, which stays for the next try unless it is empty.
+
+        One that a thread is still writing is closed by that thread: until then its descriptor must not be used again.
+        """
+        with self._guard:
+            closes = not self._closed and not self._used
+            self._closed = True
+        if closes:
             os.close(self._descriptor)
-            self._descriptor = -1
+        if not self.size:
+            self.path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def opened(path: Path, expected: int, *, resumable: bool) -> AsyncIterator[Part]:
+    """Open a part for the block; in a thread if it was begun before, since it may hold gigabytes."""
+
+    def begin() -> Part:
+        return Part(path, expected, resumable=resumable)
+
+    # A thread for each small file would take longer than the rest of it.
+    part = await in_thread(begin, Part.close) if _was_begun(path) else begin()
+    try:
+        yield part
+    finally:
+        part.close()
+
+
+def _was_begun(path: Path) -> bool:
+    return path.exists()
 
 
 def checkable(md5: str | None) -> bytes | None:

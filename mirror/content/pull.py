@@ -19,22 +19,22 @@ from dataclasses import replace
 
 from mirror.content import tables
 from mirror.content.outcome import Outcome, Progress, Silent
-from mirror.content.part import Part, checkable
+from mirror.content.part import checkable, opened
 from mirror.errors import AuthError, CommError, MirrorError, one_line
 from mirror.remote import artifacts as remote_artifacts
 from mirror.remote.client import Server
-from mirror.remote.contents import CONNECTIONS, Address, ContentClient, addresses
+from mirror.remote.contents import CONNECTIONS, Address, ContentClient, SetAside, addresses
 from mirror.remote.errors import NotFound, Refused, Unanswered, Unreachable
 from mirror.settings.settings import SyncSettings
-from mirror.store import artifact_contents, contents
+from mirror.store import artifact_contents, contents, retries
 from mirror.store import console as stored_console
 from mirror.store.contents import ARTIFACT, FILE, Failure, Selection, Wanted
 from mirror.store.database import disk_full
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
-from mirror.sync import plan
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
+from mirror.threads import in_thread
 
 log = logging.getLogger("mirror.content")
 
@@ -258,7 +258,8 @@ class _Round:
                 if error.errno in _FORBIDDEN:
                     raise _Ended(f"{self.blobs.folder} cannot be written: {error.strerror}") from error
             for one in same:
-                self._note_failure(one, str(error) if isinstance(error, CommError) else f"not written: {error}")
+                text = str(error) if isinstance(error, CommError) else f"not written: {error}"
+                self._note_failure(one, text, after=error.after if isinstance(error, SetAside) else None)
             self._unanswered = self._unanswered + 1 if isinstance(error, Unreachable | Unanswered) else 0
             if self._unanswered >= UNANSWERED:
                 raise _Ended(f"{self._unanswered} downloads in a row failed: {error}") from error
@@ -287,7 +288,8 @@ class _Round:
         address may have expired, the file may have changed.
         """
         for last in (False, True):
-            with Part(self.blobs.part(_part_name(file)), file.size, resumable=checkable(file.md5) is not None) as part:
+            part_path, resumable = self.blobs.part(_part_name(file)), checkable(file.md5) is not None
+            async with opened(part_path, file.size, resumable=resumable) as part:
                 try:
                     if not part.size or part.size < part.expected:
                         await client.fetch(address.url, part)
@@ -300,7 +302,7 @@ class _Round:
                         raise
                     fault = str(error)
                     if not isinstance(error, Refused):
-                        part.restart()
+                        await in_thread(part.restart)
                 except OSError as error:
                     if disk_full(error):
                         # What is needed is space, and a part is no use without it.
@@ -325,11 +327,11 @@ class _Round:
         self._held.append((file, digest))
         self.progress.files_done(file.project, 1)
 
-    def _note_failure(self, file: Wanted, error: str) -> None:
+    def _note_failure(self, file: Wanted, error: str, after: float | None = None) -> None:
         reason = one_line(error)
         self.outcome.failed[file.path] = reason
         self.progress.files_done(file.project, 1)
-        self._failed.append(Failure(file, reason, plan.retry_at(file.attempts, utc_now())))
+        self._failed.append(Failure(file, reason, retries.retry_at(file.attempts, utc_now(), after)))
 
     async def _save_if_due(self) -> None:
         due = len(self._held) + len(self._failed) >= COMMIT_FILES

@@ -115,8 +115,12 @@ class Commands:
     async def _forget(self, paths: Sequence[str]) -> None:
         patterns = [targets.parse(path, self.settings().entity) for path in paths]
         for target in await self.context().writer.read(lambda db: removal.find(db, patterns)):
-            async with self.passes.lock(target.project):
-                await self.local.ingest.forget(target)
+            forgotten = False
+            while not forgotten:
+                # To read local runs may take long, and no pass should wait for it.
+                await self.local.ingest.idle()
+                async with self.passes.lock(target.project):
+                    forgotten = await self.local.ingest.forget(target)
             log.info("removed from the mirror: %s", ", ".join(target.paths()))
         await self.context().writer.maintain()
         await self.context().writer.publish()

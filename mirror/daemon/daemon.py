@@ -37,7 +37,7 @@ from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
 from mirror.settings.socket_path import address
-from mirror.store import console
+from mirror.store import console, contents
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync.context import Context, utc_now
@@ -115,7 +115,7 @@ class Daemon:
         `control` answers the requests on the control socket.
         """
         listener = _listen(self._home.socket)
-        serving = asyncio.create_task(control.serve(listener))
+        serving = asyncio.create_task(self._tasks.kept("control socket", lambda: control.serve(listener)))
         pulse = Pulse(self._notifier, self._context.writer, self._describe, self._woke, self._set_back)
         try:
             log.info("started %s, pid %d, home %s", VERSION, os.getpid(), self._home.data)
@@ -166,6 +166,9 @@ class Daemon:
     def _set_back(self, seconds: float) -> None:
         log.warning("the clock was set back by %.0f s; syncing every project now", seconds)
         self._schedule.plan_again()
+        # The times of the next tries were set by the clock as it was.
+        self._tasks.start(self._context.writer.write(contents.retry_now), "planning failed downloads again")
+        self._downloads.wake()
 
     def _describe(self) -> str:
         """Return the status line for the service manager."""
@@ -269,7 +272,8 @@ class Daemon:
         self._notifier.reloading()
         try:
             async with self._applying:
-                changed = await self._apply(configuration.load(self._home, self._environ))
+                # In a thread, since the file may be in a network folder.
+                changed = await self._apply(await asyncio.to_thread(configuration.load, self._home, self._environ))
         except (ConfigError, AuthError) as error:
             self._config_error = str(error)
             raise

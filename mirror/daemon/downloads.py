@@ -61,10 +61,10 @@ class Downloads:
 
     async def _round_if_due(self) -> None:
         selection = self._selection()
-        lists, held, next_try = await self._writer.read(
-            lambda db: (contents.lists(db), contents.count_held(db), contents.next_try(db))
+        now = utc_now()
+        lists, held, due = await self._writer.read(
+            lambda db: (contents.lists(db), contents.count_held(db), contents.retry_due(db, now))
         )
-        due = next_try is not None and next_try <= utc_now()
         if not due and self._seen == (selection, lists, held):
             return
         self._running = True

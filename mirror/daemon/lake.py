@@ -24,6 +24,9 @@ log = logging.getLogger("mirror.daemon")
 _COMMAND = (sys.executable, "-m", "mirror.lake.worker")
 _STOPPING_SECONDS = 10.0
 
+LONGEST = 6 * 3600.0
+"""An export that takes more seconds hangs; what it has written is taken up by the next one."""
+
 
 class Lake:
     """One export at a time. `settings` returns the current section [lake] of the config."""
@@ -92,10 +95,14 @@ class Lake:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            answer, errors = await process.communicate()
+            async with asyncio.timeout(LONGEST):
+                answer, errors = await process.communicate()
         except asyncio.CancelledError:
             await _end(process)
             raise
+        except TimeoutError:
+            await _end(process)
+            return {"error": f"the export took longer than {LONGEST / 3600:g} h and was ended"}
         try:
             found: dict[str, Any] = json.loads(answer)
         except ValueError:
@@ -141,4 +148,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                 await process.wait()
         except TimeoutError:
             process.kill()
-            await process.wait()
+            # One that waits for a disk ends when that answers.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await process.wait()

@@ -33,12 +33,16 @@ class Tasks:
 
     def keep(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run endless work in the background until the daemon stops; start it again when it crashes."""
+        self.start(self.kept(what, work), what)
+
+    async def kept(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do work until it returns; start it again when it crashes."""
 
         def crashed(error: BaseException) -> None:
             self.crashed(what, error)
             self._ledger.note_down(what, error)
 
-        self.start(kept_running(work, crashed, lambda: self._ledger.note_recovered(what)), what)
+        await kept_running(work, crashed, lambda: self._ledger.note_recovered(what))
 
     def crashed(self, what: str, error: BaseException) -> None:
         """Log and record an unexpected exception; the daemon goes on."""

@@ -7,7 +7,7 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,26 +23,28 @@ _TIME = re.compile(r"run-(\d{8}_\d{6})-")
 _PROCESS = re.compile(rb"MainThread:(\d+) ")
 
 
-def find(folders: Sequence[Path]) -> list[Path]:
+def find(folders: Sequence[Path], beat: Callable[[], None] = lambda: None) -> list[Path]:
     """Return every `*.wandb` file in and below the folders, each once, a run's earlier files first.
 
-    Links such as `latest-run` add no duplicates. Raises UsageError for a folder that does not exist.
+    Links such as `latest-run` add no duplicates. `beat` is called for each folder. Raises UsageError for a folder that
+    does not exist.
     """
     found: set[Path] = set()
     for folder in folders:
         if not folder.exists():
             raise UsageError(f"{folder} does not exist; name a folder that holds wandb/ or its run folders")
-        found.update(below(folder))
+        found.update(below(folder, beat))
     return sorted(found, key=order)
 
 
-def below(folder: Path) -> Iterator[Path]:
-    """Yield the real paths of the files in and below one folder."""
+def below(folder: Path, beat: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """Yield the real paths of the files in and below one folder; calls `beat` for each folder."""
     if not folder.is_dir():
         yield Path(os.path.realpath(folder))
         return
     seen: set[str] = set()
     for parent, names, files in os.walk(folder, followlinks=True):
+        beat()
         real = os.path.realpath(parent)
         if real in seen:
             names.clear()

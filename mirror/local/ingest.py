@@ -14,6 +14,7 @@ from mirror.local import files, run_files
 from mirror.local.blocks import NotReadable
 from mirror.local.commits import FileResult, RunKey, key_of
 from mirror.local.known import COPY, REPLACED, Known, copied_path, is_replaced
+from mirror.local.looks import Looks
 from mirror.local.pending import NO_ENTITY, Pending
 from mirror.local.reader import Identity, Options, Reader, around, identify, same_start
 from mirror.local.reading import BeginsAgain, OutOfOrder, Reading, order
@@ -35,9 +36,10 @@ log = logging.getLogger("mirror.local")
 class Ingest:
     """Reads files into one store. `options` may change between calls."""
 
-    def __init__(self, writer: Writer, options: Options) -> None:
+    def __init__(self, writer: Writer, options: Options, looks: Looks | None = None) -> None:
         self.options = options
         self._writer = writer
+        self._looks = looks or Looks()
         self._lock = asyncio.Lock()
 
     async def read(self, paths: Sequence[Path]) -> list[FileResult]:
@@ -46,7 +48,7 @@ class Ingest:
         Commits, but does not publish. Raises StoreError.
         """
         async with self._lock:
-            one = _Pass(self._writer, self.options)
+            one = _Pass(self._writer, self.options, self._looks)
             try:
                 await one.begin(paths)
                 for path in paths:
@@ -55,22 +57,34 @@ class Ingest:
             finally:
                 await one.pending.end()
             if self.options.files:
-                for problem in await run_files.store(self._writer, self.options.contents):
+                for problem in await run_files.store(self._writer, self.options.contents, self._looks):
                     log.warning("%s", problem)
         return one.results
 
-    async def forget(self, target: Target) -> None:
-        """Remove a mirrored project, or runs of it, between two reads: a read continues from what is mirrored."""
+    async def idle(self) -> None:
+        """Wait until no read is under way."""
+        async with self._lock:
+            pass
+
+    async def forget(self, target: Target) -> bool:
+        """Remove a mirrored project, or runs of it, between two reads: a read continues from what is mirrored.
+
+        Returns False, and removes nothing, if a read is under way.
+        """
+        if self._lock.locked():
+            return False
         async with self._lock:
             await self._writer.write(lambda tx: removal.remove(tx, target))
+        return True
 
 
 class _Pass:
     """The state of one call: the known files, and the changes that wait to be committed."""
 
-    def __init__(self, writer: Writer, options: Options) -> None:
+    def __init__(self, writer: Writer, options: Options, looks: Looks) -> None:
         self._writer = writer
         self._options = options
+        self._looks = looks
         self._results: dict[str, FileResult] = {}
         self._known = Known()
         self.pending = Pending(writer)
@@ -116,27 +130,26 @@ class _Pass:
             result.outcome, result.error = "failed", str(error)
 
     async def _read_file(self, path: Path, result: FileResult) -> None:
-        # In a thread, since a network folder may take its time.
-        found, now = await asyncio.to_thread(_stat, path, self._options)
+        found, now = await self._looks.at(path, lambda _: _stat(path, self._options))
         file = self._known.get(str(path))
         same = file is not None and (found.st_size, found.st_mtime_ns) == (file.size, file.mtime)
         if file is not None and file.note is not None:
-            other = not same and not await asyncio.to_thread(_is_start_of, path, file)
-            if not other and not await asyncio.to_thread(self._is_longer, file, found.st_size):
+            other = not same and not await self._is_start_of(path, file)
+            if not other and not await self._is_longer(file, found.st_size):
                 result.run = f"{key_of(file)[0]}/{file.run_id}"
                 result.outcome = "replaced" if is_replaced(file) else "copy"
                 return
             self._known.drop(file.path)
             file = None
-        if file is not None and not same and (found.st_size < file.read_to or not same_start(path, file)):
-            if found.st_size < file.read_to and await asyncio.to_thread(_is_start_of, path, file):
+        if file is not None and not same and (found.st_size < file.read_to or not await self._same_start(path, file)):
+            if found.st_size < file.read_to and await self._is_start_of(path, file):
                 result.run = f"{key_of(file)[0]}/{file.run_id}"
                 result.note = "it is shorter than what was read from it before, which stays mirrored"
                 return
             await self._rebuild(key_of(file), path)
             return
         if file is None:
-            identity = await asyncio.to_thread(identify, path)
+            identity = await self._looks.at(path, lambda _: identify(path))
             if identity is None:
                 result.outcome = "empty"
                 return
@@ -154,7 +167,7 @@ class _Pass:
             return
         # It was read by a version that read some values wrongly, or without something that the options now include.
         outdated = file.beside is None or self._options.widens(file.beside.partition(" ")[0])
-        if file.read_to and outdated and not await asyncio.to_thread(self._gone, key):
+        if file.read_to and outdated and not await self._gone(key):
             await self._rebuild(key, path)
             return
         if same and file.beside == now:
@@ -162,16 +175,23 @@ class _Pass:
             return
         await self._read_records(path, file, key, result)
 
-    def _is_longer(self, file: LocalFile, size: int) -> bool:
+    async def _is_start_of(self, path: Path, file: LocalFile) -> bool:
+        return await self._looks.at(path, lambda _: _is_start_of(path, file))
+
+    async def _same_start(self, path: Path, file: LocalFile) -> bool:
+        return await self._looks.at(path, lambda _: same_start(path, file))
+
+    async def _size(self, path: str) -> int | None:
+        return await self._looks.at(path, lambda _: _size(path))
+
+    async def _is_longer(self, file: LocalFile, size: int) -> bool:
         """Return True if a copy is longer now than the file that it copied, or that file no longer exists."""
         copied = copied_path(file)
         main = None if copied is None else self._known.get(copied)
         if main is None:
             return False
-        try:
-            return size > Path(main.path).stat().st_size
-        except OSError:
-            return True
+        copied_size = await self._size(main.path)
+        return copied_size is None or size > copied_size
 
     async def _register(self, path: Path, size: int, identity: Identity, result: FileResult) -> LocalFile | None:
         """Register a new file. Returns None if it is not to be read.
@@ -184,7 +204,7 @@ class _Pass:
         key = key_of(file)
         twin = self._known.twin(file, any_entity=not identity.entity)
         if twin is not None:
-            twin_size = await asyncio.to_thread(_size, twin.path)
+            twin_size = await self._size(twin.path)
             if twin_size is not None and size <= twin_size:
                 copy = _copy(twin, str(path), twin.path)
                 await self._save(copy)
@@ -195,7 +215,7 @@ class _Pass:
                 result.run = f"{twin.entity}/{twin.project}/{twin.run_id}"
                 result.note = f"it is shorter than what was read from {twin.path}, which stays mirrored"
                 return None
-            if twin.damaged or not same_start(path, twin):
+            if twin.damaged or not await self._same_start(path, twin):
                 await self._rebuild(key_of(twin), path)
                 return None
             moved = replace(twin, path=str(path), size=-1, read_at=utc_now())
@@ -219,7 +239,7 @@ class _Pass:
         if not any(one.read_to for one in later):
             result.outcome = "new"
             return file
-        if gone := await asyncio.to_thread(self._gone, key):
+        if gone := await self._gone(key):
             result.run = f"{key[0]}/{key[1]}"
             result.note = (
                 f"it is an earlier start of a run whose later file {gone[0]} no longer exists, so it is not read"
@@ -232,10 +252,10 @@ class _Pass:
         await self._rebuild(key, path)
         return None
 
-    def _gone(self, key: RunKey) -> list[str]:
+    async def _gone(self, key: RunKey) -> list[str]:
         """Return the files whose content is mirrored, but which no longer exist."""
         read = [file.path for file in self._known.of(key) if file.note is None and file.read_to]
-        return [path for path in read if _size(path) is None]
+        return [path for path in read if await self._size(path) is None]
 
     async def _rebuild(self, key: RunKey, path: Path) -> None:
         """Read all files of a run again, in the order of its starts, and replace what was mirrored.
@@ -246,9 +266,10 @@ class _Pass:
         run = await self.pending.run(key)
         members = list(self._known.of(key))
         # The longest file of a start comes first, so that the others are recognised as copies.
-        paths = {one.path: (order(one.started_at), -size) for one in members if (size := _size(one.path)) is not None}
-        identity = await asyncio.to_thread(identify, path)
-        paths[str(path)] = order(identity.started_at if identity else None), -(_size(str(path)) or 0)
+        sizes = {one.path: await self._size(one.path) for one in members}
+        paths = {one.path: (order(one.started_at), -size) for one in members if (size := sizes[one.path]) is not None}
+        identity = await self._looks.at(path, lambda _: identify(path))
+        paths[str(path)] = order(identity.started_at if identity else None), -(await self._size(str(path)) or 0)
         self.pending.drop(key, run, forgotten=[one.path for one in members])
         for one in members:
             self._known.drop(one.path)
@@ -296,7 +317,7 @@ class _Pass:
         if run.on_server or run.state not in LIVE_STATES:
             return
         reading = await self.pending.reading(key)
-        state = _state(path, reading)
+        state = await self._looks.at(path, lambda _: _state(path, reading))
         if state != run.state:
             result.outcome, result.state = "read", state
             self.pending.add(key, reading, state, None, result)
@@ -308,10 +329,11 @@ class _Pass:
         reader = Reader(path, file, reading, self._options, older=older)
         pieces = reader.pieces()
         try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            while (piece := await self._looks.at(path, lambda _: next(pieces, None))) is not None:
                 self._known.add(piece.file)
                 result.rows += piece.history.rows if piece.history else 0
-                result.state = _state(path, reading) if piece.last else "running"
+                ended = piece.last
+                result.state = await self._looks.at(path, lambda _: _state(path, reading)) if ended else "running"
                 result.note = "; ".join(piece.notes) or result.note
                 result.unreadable += piece.errors
                 self.pending.add(key, reading, result.state, piece, result)
@@ -322,6 +344,11 @@ class _Pass:
         except OutOfOrder:
             await self._out_of_order(path, file, key, result)
             return
+        except OSError:
+            # What a thread that hangs reads after all is no part of what is committed.
+            await self.pending.commit()
+            self.pending.forget_reading(key)
+            raise
         result.damaged, result.unread_bytes = reader.damaged, reader.unread
         grown = reader.file.read_to > file.read_to or reader.file.beside != file.beside
         changed = grown or (before is not None and before.state != result.state)
@@ -330,7 +357,7 @@ class _Pass:
 
     async def _out_of_order(self, path: Path, file: LocalFile, key: RunKey, result: FileResult) -> None:
         """Handle an earlier start that continued after a later one was read: read both again, or skip its last rows."""
-        if not await asyncio.to_thread(self._gone, key):
+        if not await self._gone(key):
             await self._rebuild(key, path)
             return
         await self.pending.commit()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import mimetypes
@@ -18,6 +17,7 @@ from pathlib import Path
 from mirror.errors import StoreError
 from mirror.local.blocks import NotReadable
 from mirror.local.files import opened
+from mirror.local.looks import Beat, Hangs, Looks
 from mirror.store import contents, local_files
 from mirror.store.blobs import Blobs
 from mirror.store.contents import Selection
@@ -40,7 +40,7 @@ class _Found:
     updated_at: datetime
 
 
-async def store(writer: Writer, selection: Selection) -> list[str]:
+async def store(writer: Writer, selection: Selection, looks: Looks) -> list[str]:
     """List the files of the local runs that were read since, and store the wanted content.
 
     A file that cannot be read is listed without content. Returns a sentence for each such file. Raises StoreError if
@@ -53,16 +53,36 @@ async def store(writer: Writer, selection: Selection) -> list[str]:
         held = await writer.read(lambda db, run=run: local_files.held(db, run.rid))  # type: ignore[misc]
         stored = await writer.read(contents.stored_bytes)
         room = selection.budget - stored if selection.budget else None
-        files = await asyncio.to_thread(_contents, run, held, selection, room, writer.blobs, problems)
+        own: list[str] = []
+        try:
+            for path in run.paths:
+                await looks.at(path, lambda _, path=path: Path(path).parent.exists())  # type: ignore[misc]
+            files = await looks.at(
+                run.paths[0],
+                lambda beat, run=run, held=held, room=room, own=own: _contents(  # type: ignore[misc]
+                    run, held, selection, room, writer.blobs, own, beat
+                ),
+            )
+        except Hangs as error:
+            # Looked at again with the next read of files.
+            problems.append(f"{run.project}/{run.run_id}: files/ cannot be read: {error.strerror}")
+            continue
+        problems += own
         await writer.write(lambda tx, run=run, files=files, now=now: local_files.put(tx, writer.blobs, run, files, now))  # type: ignore[misc]
     return problems
 
 
 def _contents(
-    run: Unlisted, held: dict[str, Held], selection: Selection, room: int | None, blobs: Blobs, problems: list[str]
+    run: Unlisted,
+    held: dict[str, Held],
+    selection: Selection,
+    room: int | None,
+    blobs: Blobs,
+    problems: list[str],
+    beat: Beat,
 ) -> list[tuple[RunFile, str | None]]:
     """Return the list of a run's files, with the digests of those whose content is stored now."""
-    found = _listed(run.paths)
+    found = _listed(run.paths, beat)
     chosen = [one for one in found if any(fnmatchcase(one.name, glob) for glob in selection.globs)]
     total = 0
     wanted = set()
@@ -80,7 +100,7 @@ def _contents(
             md5, digest = known.md5, known.digest
         elif one.name in wanted and (room is None or one.size <= room):
             try:
-                md5, digest, size = _copied(one, blobs)
+                md5, digest, size = _copied(one, blobs, beat)
                 room = None if room is None else room - size
             except NotReadable as error:
                 problems.append(f"{run.project}/{run.run_id}: files/{one.name} cannot be read: {error}")
@@ -93,7 +113,7 @@ def _contents(
     return entries
 
 
-def _listed(paths: Sequence[str]) -> list[_Found]:
+def _listed(paths: Sequence[str], beat: Beat) -> list[_Found]:
     """Return the files in the folders beside these run files, by name; those of a later start of the run count.
 
     The client links files that a script saves, so links to files are followed, but not those to folders.
@@ -102,6 +122,7 @@ def _listed(paths: Sequence[str]) -> list[_Found]:
     for path in paths:
         root = Path(path).parent / "files"
         for parent, _, names in os.walk(root):
+            beat()
             for name in names:
                 file = Path(parent) / name
                 try:
@@ -117,7 +138,7 @@ def _listed(paths: Sequence[str]) -> list[_Found]:
     return [found[name] for name in sorted(found)]
 
 
-def _copied(one: _Found, blobs: Blobs) -> tuple[str, str, int]:
+def _copied(one: _Found, blobs: Blobs, beat: Beat) -> tuple[str, str, int]:
     """Store the content of a file; returns its MD5 in Base64, its SHA-256 and its size. Raises OSError, NotReadable."""
     part = blobs.part(f"local-{uuid.uuid4().hex}")
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
@@ -129,6 +150,7 @@ def _copied(one: _Found, blobs: Blobs) -> tuple[str, str, int]:
                 md5.update(piece)
                 size += len(piece)
                 target.write(piece)
+                beat()
         blobs.place(part, sha256.hexdigest(), size)
     finally:
         part.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,18 +22,22 @@ from mirror.errors import CommError
 from mirror.remote import errors, queries
 from mirror.remote.client import Server
 from mirror.remote.errors import NotFound, Refused, TooMuch
-from mirror.remote.limits import retry_after
+from mirror.remote.limits import LONGEST_PAUSE, retry_after
 from mirror.remote.run_records import moment
 from mirror.remote.storage import LARGE
-from mirror.remote.thread_transport import RECEIVE, Receive
+from mirror.remote.thread_transport import RECEIVE, STOPPING_SECONDS, Receive
 from mirror.store.records import ProjectKey
+from mirror.threads import in_thread
 from mirror.wandb_json import UNREADABLE, unreadable
 
 CONNECTIONS = 16
 """Downloads at a time."""
 
 ATTEMPTS = 5
-"""How often in a row a download may fail to receive anything before it is given up for now."""
+"""How often in a row a download may fail to receive anything new before it is given up for now."""
+
+BREAKS = 100
+"""How often a download may break off in all before it is given up for now, although it received more each time."""
 
 PIECE = 512 << 10
 """Bytes that are passed on at a time; this bounds the memory of a download."""
@@ -48,7 +52,8 @@ COUNTED_BYTES = 8 << 20
 class Sink(Protocol):
     """Receives a content. `size` is how many of its bytes are there already, `expected` how many there should be.
 
-    One that is not `resumable` is restarted when a connection breaks off.
+    One that is not `resumable` is restarted when a connection breaks off. The methods are called in threads: a disk may
+    hold them up.
     """
 
     size: int
@@ -64,6 +69,14 @@ class Sink(Protocol):
 
 class Outgrown(CommError):
     """The server sends more bytes than it lists."""
+
+
+class SetAside(TooMuch):
+    """The server wants this content to be asked for `after` seconds, which is too long to wait for it."""
+
+    def __init__(self, failure: CommError, after: float) -> None:
+        super().__init__(f"{failure}; the server wants it to be asked for again after {after:,.0f} s", failure)
+        self.after = after
 
 
 @dataclass(frozen=True)
@@ -118,24 +131,30 @@ class ContentClient:
     async def fetch(self, url: str, sink: Sink) -> None:
         """Receive the rest of a content into the sink.
 
-        A connection that breaks off is opened again where it ended, as long as something arrives. Raises NotFound,
-        Refused (also for an address that has expired), Outgrown, another CommError, or OSError of the sink.
+        A connection that breaks off is opened again where it ended, as long as something new arrives, and no more than
+        BREAKS times. Raises NotFound, Refused (also for an address that has expired), Outgrown, SetAside, another
+        CommError, or OSError of the sink.
         """
         try:
             address = urljoin(f"{self._server.base_url}/", url)
             urlsplit(address)
         except ValueError as error:
             raise CommError(f"{url.partition('?')[0]!r} is not a valid file address", error) from error
-        failed = 0
+        failed = breaks = 0
+        furthest, waited = sink.size, 0.0
         while True:
-            before = sink.size
             try:
                 await self._receive(address, sink)
             except _Broken as broken:
-                failed = 1 if sink.size > before else failed + 1
+                breaks += 1
+                failed = 1 if sink.size > furthest else failed + 1
+                furthest = max(furthest, sink.size)
                 if not sink.resumable:
-                    sink.restart()
-                if failed >= ATTEMPTS:
+                    await in_thread(sink.restart)
+                waited += broken.after or 0.0
+                if waited > LONGEST_PAUSE:
+                    raise SetAside(broken.failure, broken.after or 0.0) from broken
+                if failed >= ATTEMPTS or breaks >= BREAKS:
                     raise broken.failure from broken
                 await asyncio.sleep(max(self._server.retry_wait(failed - 1), broken.after or 0.0))
             else:
@@ -151,7 +170,7 @@ class ContentClient:
         self._server.count("content")
         try:
             async with self._answer(address, headers, large=sink.expected - start >= LARGE_BYTES) as answer:
-                self._check(answer, shown, sink)
+                await self._check(answer, shown, sink)
                 await self._pass_on(answer, shown, sink)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise CommError(f"{shown!r} is not a valid file address", error) from error
@@ -171,16 +190,19 @@ class ContentClient:
         try:
             async for piece in answer.aiter_raw():
                 received += piece
-                if sink.size + len(received) > sink.expected:
-                    raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
+                _check_size(sink, len(received), shown)
                 self._server.bytes_received += len(piece)
                 self._server.check_speed(began, answer, answer.num_bytes_downloaded)
                 if len(received) >= PIECE:
                     batch, received = received, bytearray()
-                    await _finished(asyncio.create_task(asyncio.to_thread(sink.write, batch)))
-        finally:
+                    await _finished(asyncio.to_thread(sink.write, batch))
+        except Exception:
+            # The connection broke off: what arrived until then is kept.
             if sink.size + len(received) <= sink.expected:
-                sink.write(received)
+                await _finished(asyncio.to_thread(sink.write, received))
+            raise
+        if received:
+            await _finished(asyncio.to_thread(sink.write, received))
 
     async def _pass_on_in_thread(
         self, receive: Receive, began: float, answer: httpx.Response, shown: str, sink: Sink
@@ -194,8 +216,7 @@ class ContentClient:
             counted = sink.size
 
         def take(piece: bytes | bytearray) -> None:
-            if sink.size + len(piece) > sink.expected:
-                raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
+            _check_size(sink, len(piece), shown)
             sink.write(piece)
             if sink.size - counted >= COUNTED_BYTES:
                 loop.call_soon_threadsafe(count)
@@ -217,21 +238,21 @@ class ContentClient:
                 clock.reschedule(None)
                 yield answer
 
-    def _check(self, answer: httpx.Response, shown: str, sink: Sink) -> None:
+    async def _check(self, answer: httpx.Response, shown: str, sink: Sink) -> None:
         """Raise for an answer that is not the rest of the content, and restart the sink for all of it."""
         status = answer.status_code
         failure = httpx.HTTPStatusError(f"status {status}", request=answer.request, response=answer)
         if status == httpx.codes.PARTIAL_CONTENT and sink.size:
             if answer.headers.get("content-range", "").startswith(f"bytes {sink.size}-"):
                 return
-            sink.restart()
+            await in_thread(sink.restart)
             raise _Broken(CommError(f"{shown}: the server sent another part than requested", failure))
         if status == httpx.codes.OK:
             if sink.size:
-                sink.restart()
+                await in_thread(sink.restart)
             return
         if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and sink.size:
-            sink.restart()
+            await in_thread(sink.restart)
             raise _Broken(CommError(f"{shown} is shorter than before", failure))
         if status == httpx.codes.NOT_FOUND:
             raise NotFound(f"{shown} does not exist", failure)
@@ -241,12 +262,18 @@ class ContentClient:
         raise Refused(f"{shown} was refused ({status})", failure)
 
 
-async def _finished(work: asyncio.Task[None]) -> None:
-    """Wait for work in a thread to its end, also when this task is cancelled: until then it uses the sink's file."""
+def _check_size(sink: Sink, more: int, shown: str) -> None:
+    if sink.size + more > sink.expected:
+        raise Outgrown(f"{shown} is larger than the {sink.expected:,} bytes that the server lists")
+
+
+async def _finished(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work in a thread; if this is cancelled, for STOPPING_SECONDS more, so that it can come to its end."""
+    task = asyncio.create_task(work)
     try:
-        await asyncio.shield(work)
+        await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
+        await asyncio.wait([task], timeout=STOPPING_SECONDS)
         raise
 
 

@@ -13,16 +13,16 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ssl import SSLContext, SSLError
 from typing import TypeVar
 
 import httpx
+
+from mirror.threads import in_thread
 
 Result = TypeVar("Result")
 Take = Callable[[bytes | bytearray], object]
@@ -37,27 +37,10 @@ PIECE = 512 << 10
 IDLE_SECONDS = 5.0
 """An unused connection is closed after this; most servers close theirs later."""
 
+STOPPING_SECONDS = 1.0
+"""How long a cancelled download waits for its thread."""
+
 Origin = tuple[str, str, int | None]
-
-
-async def in_thread(work: Callable[[], Result], unwanted: Callable[[Result], object] = lambda _: None) -> Result:
-    """Return what `work` returns in a daemon thread; if this is cancelled, that is passed to `unwanted` instead."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-            with suppress(InvalidStateError):
-                future.set_exception(error)
-            return
-        try:
-            future.set_result(result)
-        except InvalidStateError:
-            unwanted(result)
-
-    threading.Thread(target=run, name="download", daemon=True).start()
-    return await asyncio.wrap_future(future)
 
 
 class ThreadTransport(httpx.AsyncBaseTransport):
@@ -213,7 +196,8 @@ class _Body(httpx.AsyncByteStream):
             # Ends the wait for more. What is read after that may not be decrypted, and is dropped.
             with suppress(OSError):
                 socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-            await asyncio.gather(work, return_exceptions=True)
+            # A disk may hold up for ever what takes the body.
+            await asyncio.wait([work], timeout=STOPPING_SECONDS)
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -229,7 +213,9 @@ class _Body(httpx.AsyncByteStream):
             self.drop()
 
     def drop(self) -> None:
-        """Close the answer and its connection."""
+        """Close the answer and its connection. A thread that still reads is ended first: closing waits for it."""
+        with suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
         self.answer.close()
         self._close()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mirror.store import columns, rids
+from mirror.store import columns, retries, rids
 from mirror.store.artifact_records import Collection, Pending, Use, Version
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
@@ -136,7 +136,7 @@ def unfinished(db: Database, project: ProjectKey, now: datetime) -> list[tuple[s
     """The collections, by type and name, with a version that was not complete when it was listed and is due again."""
     return db.run(
         f"SELECT DISTINCT type, collection FROM store.artifact_records WHERE {_HERE} AND deleted_at IS NULL "
-        "AND state <> 'COMMITTED' AND (next_try_at IS NULL OR next_try_at <= ?) ORDER BY ALL",
+        f"AND state <> 'COMMITTED' AND {retries.due('next_try_at')} ORDER BY ALL",
         [project.entity, project.project, now],
     )
 
@@ -320,7 +320,7 @@ def without_files(db: Database, project: ProjectKey, now: datetime) -> list[Pend
         "SELECT aid, artifact_id, entity || '/' || project || '/' || collection || ':v' || version_number, attempts, "
         f"coalesce(file_count, 0) FROM store.artifact_records WHERE {_HERE} AND deleted_at IS NULL "
         "AND state = 'COMMITTED' AND (entries_of IS NULL OR entries_of <> coalesce(digest, '')) "
-        "AND (next_try_at IS NULL OR next_try_at <= ?) ORDER BY aid",
+        f"AND {retries.due('next_try_at')} ORDER BY aid",
         [project.entity, project.project, now],
     )
     return [Pending(*row) for row in rows]
@@ -331,7 +331,7 @@ def not_committed(db: Database, project: ProjectKey, now: datetime) -> list[tupl
     rows = db.run(
         "SELECT aid, artifact_id, entity || '/' || project || '/' || collection || ':v' || version_number, attempts, "
         f"state FROM store.artifact_records WHERE {_HERE} AND deleted_at IS NULL AND state <> 'COMMITTED' "
-        "AND (next_try_at IS NULL OR next_try_at <= ?) ORDER BY aid",
+        f"AND {retries.due('next_try_at')} ORDER BY aid",
         [project.entity, project.project, now],
     )
     return [(Pending(*row[:4]), row[4]) for row in rows]

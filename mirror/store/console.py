@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
-from mirror.store import columns, rids
+from mirror.store import columns, retries, rids
 from mirror.store.database import Database
 from mirror.store.records import ConsoleLine, ConsolePage, ProjectKey, RunExtras, RunFile
 from mirror.store.transaction import Transaction
@@ -55,7 +56,7 @@ def find(
     Leaves out deleted runs, and runs of which local files hold more than the server.
     """
     rows = db.run(
-        """
+        f"""
         SELECT r.rid, r.run_id, r.state, r.server_events, r.server_log_lines, x.events, x.log_lines, x.log_cursor,
                coalesce(x.log_from, 0), coalesce(x.log_live, false), x.file, coalesce(x.attempts, 0), x.next_try_at,
                x.listed_at, x.artifacts_at
@@ -67,8 +68,8 @@ def find(
                 r.server_log_lines IS NULL OR r.server_log_lines <> coalesce(x.log_lines, 0) OR x.log_live
             ))
             OR ($metadata_file AND coalesce(x.file, 'not yet') = 'not yet')
-            OR ($file_list AND (x.listed_at IS NULL OR x.listed_at < r.synced_at))
-            OR ($artifacts AND (x.artifacts_at IS NULL OR x.artifacts_at < r.synced_at))
+            OR ($file_list AND {retries.outdated("x.listed_at", "r.synced_at", "$now")})
+            OR ($artifacts AND {retries.outdated("x.artifacts_at", "r.synced_at", "$now")})
         )
         ORDER BY r.rid
         """,
@@ -80,6 +81,7 @@ def find(
             "metadata_file": metadata_file,
             "file_list": file_list,
             "artifacts": artifacts,
+            "now": datetime.now(UTC).replace(tzinfo=None),
         },
     )
     return [RunExtras(*row) for row in rows]

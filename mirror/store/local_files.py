@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from mirror.store import console, contents
+from mirror.store import console, contents, retries
 from mirror.store.blobs import Blobs
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey, RunFile
@@ -42,7 +42,8 @@ def unlisted(db: Database) -> list[Unlisted]:
         "FROM store.local_files WHERE note IS NULL GROUP BY ALL) AS f "
         "ON f.entity = r.entity AND f.project = r.project AND f.run_id = r.run_id "
         "LEFT JOIN store.run_extras AS x ON x.rid = r.rid "
-        "WHERE r.storage_id = '' AND (x.listed_at IS NULL OR x.listed_at < f.read_at) ORDER BY r.rid"
+        f"WHERE r.storage_id = '' AND {retries.outdated('x.listed_at', 'f.read_at', '$now')} ORDER BY r.rid",
+        {"now": datetime.now(UTC).replace(tzinfo=None)},
     )
     return [Unlisted(rid, ProjectKey(entity, project), run_id, paths) for rid, entity, project, run_id, paths in rows]
 

@@ -19,6 +19,7 @@ from mirror.store import artifacts as stored_artifacts
 from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import metadata as stored_metadata
+from mirror.store import retries
 from mirror.store.records import ConsolePage, ProjectKey, RunExtras
 from mirror.store.transaction import Transaction
 from mirror.sync import plan, request_windows
@@ -305,4 +306,4 @@ def _console_pulled(run: RunExtras, position: Position, behind: Position) -> Run
 
 
 def _failed(run: RunExtras) -> RunExtras:
-    return replace(run, attempts=run.attempts + 1, next_try_at=plan.retry_at(run.attempts, utc_now()))
+    return replace(run, attempts=run.attempts + 1, next_try_at=retries.retry_at(run.attempts, utc_now()))

@@ -13,7 +13,7 @@ from mirror.protocol import LIVE_STATES
 from mirror.remote.history import NoHistory, Window
 from mirror.remote.json_history import KeyGlobs
 from mirror.store import history as stored_history
-from mirror.store import history_cursors, refresh, staging
+from mirror.store import history_cursors, refresh, retries, staging
 from mirror.store import runs as stored_runs
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.transaction import Transaction
@@ -302,7 +302,7 @@ class _Job:
     def _record_failure(self, tx: Transaction, run_id: str, error: str) -> None:
         attempts = self.needs[run_id].run.attempts
         history_cursors.record_failure(
-            tx, self.project, run_id, error=error, next_try_at=plan.retry_at(attempts, utc_now())
+            tx, self.project, run_id, error=error, next_try_at=retries.retry_at(attempts, utc_now())
         )
         self.result.failed[run_id] = error
 

@@ -12,10 +12,10 @@ from mirror.remote import artifacts as remote
 from mirror.remote import manifests
 from mirror.remote.errors import AddressRefused, Unanswered, Unreachable
 from mirror.store import artifacts as stored
+from mirror.store import retries
 from mirror.store.artifact_records import Pending
 from mirror.store.records import ProjectKey
 from mirror.store.transaction import Transaction
-from mirror.sync import plan
 from mirror.sync.context import Context, utc_now
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _batches(due: Sequence[Pending]) -> Iterator[list[Pending]]:
 async def _save(context: Context, job: _Batch) -> None:
     if not job.entries and not job.failed:
         return
-    failures = [(one, one_line(error), plan.retry_at(one.attempts, utc_now())) for one, error in job.failed]
+    failures = [(one, one_line(error), retries.retry_at(one.attempts, utc_now())) for one, error in job.failed]
 
     def write(tx: Transaction) -> None:
         stored.put_entries(tx, job.entries)

@@ -12,6 +12,7 @@ from mirror.protocol import LIVE_STATES
 from mirror.remote.json_history import KeyGlobs
 from mirror.remote.run_records import RunHead
 from mirror.remote.runs import Page
+from mirror.store import retries
 from mirror.store.records import KnownRun, ProjectCursor, RunExtras, RunRecord
 
 OVERLAP = timedelta(minutes=2)
@@ -19,9 +20,6 @@ OVERLAP = timedelta(minutes=2)
 
 LIST_AGAIN = timedelta(minutes=10)
 """How often the files and artifacts of a live run are listed."""
-
-FIRST_RETRY = timedelta(minutes=1)
-LAST_RETRY = timedelta(hours=6)
 
 
 def poll_filter(
@@ -263,11 +261,8 @@ def lacks_keys(
 
 
 def waits(run: KnownRun | RunExtras, now: datetime) -> bool:
-    """Return True if the run failed and its retry is not due yet.
-
-    A time further in the future than any wait was stored before a clock was set back and is ignored.
-    """
-    return run.next_try_at is not None and now < run.next_try_at <= now + LAST_RETRY
+    """Return True if the run failed and its retry is not due yet."""
+    return retries.waits(run.next_try_at, now)
 
 
 def has_passed(since: datetime, seconds: float, now: datetime) -> bool:
@@ -322,9 +317,3 @@ def _list_due(run: RunExtras, pulled_at: datetime | None, now: datetime) -> bool
         return False
     again = LIST_AGAIN.total_seconds()
     return pulled_at is None or run.state not in LIVE_STATES or has_passed(pulled_at, again, now)
-
-
-def retry_at(attempts: int, now: datetime) -> datetime:
-    """Return when a run that failed `attempts` times before is tried again."""
-    wait: timedelta = FIRST_RETRY * 4 ** min(attempts, 10)
-    return now + min(LAST_RETRY, wait)

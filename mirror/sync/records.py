@@ -14,7 +14,7 @@ from typing import Any
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import Page, PageSize
-from mirror.store import history_cursors, local, projects, refresh
+from mirror.store import history_cursors, local, projects, refresh, retries
 from mirror.store import runs as stored_runs
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
 from mirror.store.transaction import Transaction
@@ -175,7 +175,7 @@ class Records:
             for record in records:
                 if record.flaw:
                     run_id, known = record.run_id, self.known.get(record.run_id)
-                    again_at = plan.retry_at(known.attempts if known else 0, now)
+                    again_at = retries.retry_at(known.attempts if known else 0, now)
                     history_cursors.record_failure(tx, self.project, run_id, error=record.flaw, next_try_at=again_at)
             projects.set_cursor(tx, self.project, cursor)
 

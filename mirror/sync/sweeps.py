@@ -11,11 +11,10 @@ from mirror.remote import sweeps as remote
 from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing
 from mirror.remote.errors import Unreachable
-from mirror.store import listings
+from mirror.store import listings, retries
 from mirror.store import sweeps as stored
 from mirror.store.records import OpenSweeps, ProjectKey, ProjectListing, SweepRecord
 from mirror.store.transaction import Transaction
-from mirror.sync import plan
 from mirror.sync.context import Context, utc_now
 from mirror.wandb_json import dumps
 
@@ -34,8 +33,7 @@ def list_due(mirrored: OpenSweeps, total: int | None, *, listed_all: bool) -> bo
 
 def waits(listing: ProjectListing) -> bool:
     """Return True if the list could not be pulled and its retry is not due yet."""
-    now = utc_now()
-    return listing.next_try_at is not None and now < listing.next_try_at <= now + plan.LAST_RETRY
+    return retries.waits(listing.next_try_at, utc_now())
 
 
 async def pull(
@@ -107,7 +105,7 @@ async def record_failure(context: Context, project: ProjectKey, kind: str, what:
 
     def write(tx: Transaction) -> None:
         attempts = listings.find(tx.db, project, kind).attempts
-        next_try_at = plan.retry_at(attempts, utc_now())
+        next_try_at = retries.retry_at(attempts, utc_now())
         listings.record_failure(tx, project, kind, str(error), next_try_at=next_try_at)
 
     await context.writer.write(write)

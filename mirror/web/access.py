@@ -82,6 +82,7 @@ class Access:
         self._tokens = Tokens(home.tokens)
         self._scopes = Scopes(home, NICE)
         self._copying = ThreadPoolExecutor(2, thread_name_prefix="web-scopes")
+        self._being_made: dict[tuple[str, ...], asyncio.Future[Snapshots]] = {}
         self._guesses = Guesses()
         # Workers of their own: queries from elsewhere do not make the page wait.
         self._everything = Reader(snapshots, Statements(home, workers=AT_ONCE, nice=NICE))
@@ -144,10 +145,21 @@ class Access:
         if found is None:
             found, is_being_made = self._scopes.former(who.projects)
             if not is_being_made:
-                making = asyncio.get_running_loop().run_in_executor(self._copying, self._scopes.newest, who.projects)
-                found = found or await making
+                making = self._copy(who.projects)
+                # Others wait for the same copy, also when this one leaves.
+                found = found or await asyncio.shield(making)
             assert found is not None
         return Reader(found, found.statements)
+
+    def _copy(self, projects: tuple[str, ...]) -> asyncio.Future[Snapshots]:
+        """Make the newest copy of these projects: once for all who wait for it, or they would take all threads."""
+        key = tuple(sorted(projects))
+        making = self._being_made.get(key)
+        if making is None:
+            making = asyncio.get_running_loop().run_in_executor(self._copying, self._scopes.newest, projects)
+            self._being_made[key] = making
+            making.add_done_callback(lambda _: self._being_made.pop(key))
+        return making
 
     def close_idle(self) -> None:
         """Close what nobody uses any more. Blocks for a moment."""

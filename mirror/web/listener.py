@@ -15,11 +15,12 @@ from typing import Any
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mirror.errors import MirrorError
+from mirror.errors import MirrorError, one_line
 from mirror.settings.home import Home
 from mirror.settings.tokens import Tokens
 from mirror.settings.values import is_loopback
 from mirror.snapshot.pool import IDLE_SECONDS
+from mirror.threads import in_thread
 from mirror.web import doors, token
 from mirror.web.access import Access
 from mirror.web.app import application
@@ -37,6 +38,12 @@ LIMITS = Limits(connections=256)
 
 TOKEN_SECONDS = 2.0
 """How often to look whether there is a token, while none keeps the port closed."""
+
+AGAIN_SECONDS = 5.0
+"""A port that crashed is opened again after this time."""
+
+NAME_SECONDS = 10.0
+"""How long to wait for the address of a host name."""
 
 _SHARE = 4
 
@@ -73,6 +80,8 @@ class Listener:
         self._error: str | None = None
         self._stop: Callable[[], None] | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._listeners: Sequence[socket.socket] = ()
+        self._opening = asyncio.Lock()
         self.access: Access | None = None
 
     def status(self) -> dict[str, str | None]:
@@ -85,10 +94,14 @@ class Listener:
         Other machines reach an address only once there is a token. `cert` and `key` are files for TLS; `rate` is how
         many queries a token may send in a minute.
         """
-        asked = (address, cert, key, rate)
+        async with self._opening:
+            await self._listen_on((address, cert, key, rate))
+
+    async def _listen_on(self, asked: tuple[str, str, str, int]) -> None:
+        address, cert, key, rate = asked
         if asked == self._asked and self._error is None:
             return
-        await self.close()
+        await self._close()
         self._asked = asked
         if not address:
             return
@@ -96,17 +109,22 @@ class Listener:
             self._check_token(address)
             certificate = _certificate(cert, key)
             secret = token.load(self._home.web_token)
-            listeners = _bound(address)
+            # In a thread, since the host may be a name, whose server may not answer.
+            async with asyncio.timeout(NAME_SECONDS):
+                listeners = await in_thread(lambda: _bound(address), _close_all)
         except MirrorError as error:
             self._refused(str(error))
             if isinstance(error, _NoToken):
                 self._waiting = asyncio.create_task(self._wait_for_token(asked))
             return
         except OSError as error:
-            self._refused(f"cannot listen on {address}: {error.strerror or error}; choose another http.listen")
+            reason = error.strerror or str(error) or f"no address of it was found within {NAME_SECONDS:g} s"
+            self._refused(f"cannot listen on {address}: {reason}; choose another http.listen")
             return
+        self._listeners = listeners
         self._url = _page(*listeners[-1].getsockname()[:2])
         self._serving = asyncio.create_task(self._serve(listeners, secret, certificate, rate))
+        self._serving.add_done_callback(self._ended)
         log.info("the page is at %s: `mirror open`", self._url)
         if not is_loopback(address):
             how = "with TLS" if certificate else "without TLS, so that tokens can be read on the way: see docs/api.md"
@@ -130,13 +148,44 @@ class Listener:
         address, cert, key, rate = asked
         await self.listen_on(address, cert=cert, key=key, rate=rate)
 
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        """Report a crash, and open the port again after a while."""
+        if serving is not self._serving or serving.cancelled() or (error := serving.exception()) is None:
+            return
+        log.error("the port of the page crashed", exc_info=error)
+        assert self._asked is not None
+        self._url, self._stop, self._serving = None, None, None
+        reason = one_line(f"{type(error).__name__}: {error}")
+        self._refused(f"the port of the page crashed ({reason}) and is opened again every {AGAIN_SECONDS:g} s")
+        self._waiting = asyncio.create_task(self._open_again(self._asked))
+
+    async def _open_again(self, asked: tuple[str, str, str, int]) -> None:
+        await asyncio.sleep(AGAIN_SECONDS)
+        address, cert, key, rate = asked
+        self._waiting = None
+        await self.listen_on(address, cert=cert, key=key, rate=rate)
+
     async def close(self) -> None:
         """Stop listening; responses in progress get a second."""
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._stop is not None and self._serving is not None:
-            self._stop()
-            await self._serving
+        async with self._opening:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            if self._stop is not None:
+                self._stop()
+            else:
+                # It has not begun.
+                serving.cancel()
+            await asyncio.wait([serving])
+            _close_all(self._listeners)
+            if not serving.cancelled() and (error := serving.exception()) is not None:
+                log.error("the port of the page crashed when it was closed", exc_info=error)
         self._asked, self._waiting = None, None
         self._url, self._error, self._stop, self._serving = None, None, None, None
 
@@ -161,8 +210,7 @@ class Listener:
             await gate.serve(*listeners)
         finally:
             idle.cancel()
-            for listener in listeners:
-                listener.close()
+            _close_all(listeners)
             await asyncio.to_thread(access.close)
             snapshots.close()
 
@@ -188,8 +236,11 @@ class Neighbour:
 async def _close_idle(snapshots: Snapshots, access: Access) -> None:
     while True:
         await asyncio.sleep(IDLE_SECONDS / 2)
-        await asyncio.to_thread(snapshots.close_idle)
-        await asyncio.to_thread(access.close_idle)
+        try:
+            await asyncio.to_thread(snapshots.close_idle)
+            await asyncio.to_thread(access.close_idle)
+        except Exception:
+            log.exception("what nobody uses any more was not closed; trying again")
 
 
 def _page(host: str, port: int) -> str:
@@ -221,6 +272,11 @@ def _bound(address: str) -> list[socket.socket]:
     except OSError:
         first.close()
         raise
+
+
+def _close_all(listeners: Sequence[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
 
 
 def _socket(address: str) -> socket.socket:

@@ -122,6 +122,9 @@ class Statements:
                         raise StoreError(self._failure)
                     if time.monotonic() > until:
                         raise TimedOut(f"other statements took all of {seconds:g} s; try again")
+                    if self._keeper is not None and not self._keeper.is_alive():
+                        # It crashed with what was wanted of it.
+                        self._wanted = 0
                     if self._wanted < self._waiting and self._count + self._wanted < self._most:
                         self._want()
                     self._changed.wait(LOOK_MS / 1000)
@@ -153,10 +156,18 @@ class Statements:
             self._changed.notify_all()
 
     def _want(self) -> None:
+        """Have the keeper start a worker; where there can be no keeper, those who wait are told."""
+        if self._keeper is None or not self._keeper.is_alive():
+            keeper = threading.Thread(target=self._keep, name="statements", daemon=True)
+            try:
+                keeper.start()
+            except RuntimeError as error:
+                self._keeper, self._wanted = None, 0
+                self._failure = f"no thread for statements can be started: {error}"
+                self._changed.notify_all()
+                return
+            self._keeper = keeper
         self._wanted += 1
-        if self._keeper is None:
-            self._keeper = threading.Thread(target=self._keep, name="statements", daemon=True)
-            self._keeper.start()
         self._changed.notify_all()
 
     def _keep(self) -> None:
@@ -185,10 +196,13 @@ class Statements:
 
     def _start(self) -> None:
         made: Worker | None = None
+        failure = ""
         try:
             made = Worker(self._home, self._closing, self._nice)
         except OSError as error:
             failure = f"no process for statements can be started: {error.strerror or error}"
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait hear of it, and the keeper goes on
+            failure = f"no process for statements can be started: {type(error).__name__}: {error}"
         with self._changed:
             self._wanted = max(self._wanted - 1, 0)
             if made is None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import threading
+import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 
 from mirror.content import pull as pulling
 from mirror.content.part import Part
 from mirror.remote import contents as remote_contents
+from mirror.remote import thread_transport
+from mirror.remote.client import Server
 from mirror.sandbox import app
 from mirror.sandbox.files import StoredFile
+from mirror.store import contents
 from mirror.store.blobs import Blobs
 from mirror.store.contents import Selection
+from mirror.sync.context import utc_now
+from tests.remote.test_storage_transport import answering, sized
+from tests.sync.rig import HASTY
 from tests.sync.test_passes import add
 
 GOOD = b"good" * 100
@@ -331,3 +341,92 @@ def test_globs_select_files_by_their_whole_names(rig):
         "media/table/b.json",
         "media/images/c.png",
     }
+
+
+def test_what_failed_is_tried_again_after_the_clock_was_set_back(rig, run):
+    rig.sandbox.faults.add("404", None, "file", about="bad.bin")
+    assert len(rig.pull().failed) == 1
+    rig.sandbox.faults.clear()
+    with rig.store() as store, store.transaction() as tx:
+        tx.db.run("UPDATE store.content_names SET next_try_at = next_try_at + INTERVAL 3 YEARS WHERE error IS NOT NULL")
+        assert contents.retry_due(tx.db, utc_now())
+        tx.db.run("UPDATE store.run_extras SET listed_at = listed_at + INTERVAL 3 YEARS")
+        before = contents.lists(tx.db)
+    assert rig.pull(listed=False).stored == 1
+    add(rig, "two").add_file("two.txt", b"two")
+    rig.sync(files=True)
+    with rig.store() as store:
+        assert store.read(contents.lists) != before, "a new list is seen, although its time is an older one"
+    with rig.store() as store, store.transaction() as tx:
+        tx.db.run("UPDATE store.run_extras SET listed_at = listed_at + INTERVAL 3 YEARS")
+    run.add_file("late.txt", b"late")
+    run.log({"loss": 1.0}, step=1_000)
+    run.finish()
+    rig.sync(files=True)
+    assert "late.txt" in rig.files(), "the list of a run that changes now is pulled, although it is one of the future"
+
+
+def test_a_connection_that_always_breaks_off_is_given_up_for_now(rig, run, monkeypatch):
+    """Each try brings something, and of a content without a digest nothing of it may be kept."""
+    run.files["bad.bin"] = Mislabelled("bad.bin", BIG, run.clock.moment(), "")
+    rig.sandbox.faults.add("reset", None, "file", about="bad.bin")
+    outcome = rig.pull()
+    assert (outcome.stored, outcome.error) == (1, None)
+    assert outcome.failed.keys() == {"team/p/one: bad.bin"}
+    assert rig.sandbox.faults.counts["reset"] == remote_contents.ATTEMPTS
+    assert failures(rig) == [("bad.bin", outcome.failed["team/p/one: bad.bin"], 1, True)]
+
+
+def test_a_connection_that_brings_a_little_each_time_is_given_up_and_goes_on_later(rig, run, monkeypatch):
+    monkeypatch.setattr(remote_contents, "BREAKS", 3)
+    rig.sandbox.faults.add("reset", 4, "file", about="bad.bin")
+    assert rig.pull().failed.keys() == {"team/p/one: bad.bin"}
+    assert rig.pull(retry=True).failed == {}
+    assert rig.files()["bad.bin"] == BIG
+
+
+def test_a_file_for_which_the_server_wants_a_long_wait_is_set_aside_until_then(rig, run):
+    rig.sandbox.faults.add("503", None, "file", about="bad.bin", retry_after=5400)
+    outcome = rig.pull()
+    error = outcome.failed["team/p/one: bad.bin"]
+    assert error.endswith("could not be downloaded (503); the server wants it to be asked for again after 5,400 s")
+    assert rig.files() == {"bad.bin": None, "good.txt": GOOD}
+    waits = rig.sql("select next_try_at - now()::timestamp from store.content_names where error is not null")
+    assert timedelta(minutes=85) < waits[0][0] <= timedelta(minutes=90)
+
+
+@pytest.mark.parametrize("way", ["task", "thread"], indirect=True)
+def test_a_disk_that_hangs_holds_up_neither_the_loop_nor_the_end(tmp_path, way, monkeypatch):
+    """A cancelled download leaves its thread alone, which closes the file when it is done."""
+    monkeypatch.setattr(remote_contents, "STOPPING_SECONDS", 0.05)
+    monkeypatch.setattr(thread_transport, "STOPPING_SECONDS", 0.05)
+    reached, goes_on = threading.Event(), threading.Event()
+    add_up = Part._add
+
+    def hang(part, piece):
+        reached.set()
+        assert goes_on.wait(30)
+        add_up(part, piece)
+
+    monkeypatch.setattr(Part, "_add", hang)
+
+    async def cancelled():
+        async with answering(sized(BIG)) as (url, _), Server(url, "", retry=HASTY) as server:
+            part = Part(tmp_path / "part", len(BIG), resumable=True)
+            task = asyncio.create_task(remote_contents.ContentClient(server).fetch(url, part))
+            assert await asyncio.to_thread(reached.wait, 10)
+            task.cancel()
+            assert (await asyncio.wait([task], timeout=10))[0]
+            part.close()
+            os.fstat(part._descriptor)  # open, as its thread still needs it
+            goes_on.set()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await asyncio.to_thread(look_until_closed, part._descriptor)
+
+    asyncio.run(cancelled())
+
+
+def look_until_closed(descriptor):
+    for _ in range(10_000):
+        os.fstat(descriptor)
+        time.sleep(0.001)

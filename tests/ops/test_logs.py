@@ -209,8 +209,18 @@ def failing(*arguments, **options):
         raise ValueError("a bug")
     return watch(*arguments, **options)
 daemon.sources.changes = failing
+
+from mirror.web.gate import Gate
+serve, begun = Gate.serve, []
+async def serve_later(gate, *listeners):
+    begun.append(gate)
+    if len(begun) == 1:
+        raise ValueError("another bug")
+    await serve(gate, *listeners)
+Gate.serve = serve_later
 """
     with bench.daemon(prelude):
+        assert [line["message"] for line in bench.log()].count("control socket crashed; the daemon goes on") == 1
         crashed = "config watch crashed; the daemon goes on"
         bench.until(lambda: [line["message"] for line in bench.log()].count(crashed) == 2)
         bench.configure('["team/p", "team/q"]', interval="1h")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -249,15 +250,15 @@ def test_queries_of_a_token_wait_for_each_other_and_not_too_many(closed, secret,
     uses = closed.listener.access.turns._uses
     with ThreadPoolExecutor(4) as threads:
         running = [threads.submit(closed.query, slow, token=secret) for _ in range(2)]
-        until(lambda: "ada" in uses and uses["ada"].running.locked())
+        until(lambda: "ada" in uses and uses["ada"].running == 2)
         late = closed.query({"sql": "SELECT 1", "timeout": 0.1}, token=secret)
         assert (late.status_code, late.json()["error"]) == (503, "other queries took all of 0.1 s")
         with sent(closed, secret, b'{"sql": "SELECT 1"}'):
-            until(lambda: uses["ada"].waiting == 1)
+            until(lambda: len(uses["ada"].waiting) == 1)
         # Who leaves waits no longer.
-        until(lambda: uses["ada"].waiting == 0)
+        until(lambda: len(uses["ada"].waiting) == 0)
         running.append(threads.submit(closed.query, {"sql": "SELECT 1"}, token=secret))
-        until(lambda: uses["ada"].waiting == 1)
+        until(lambda: len(uses["ada"].waiting) == 1)
         refused = closed.query({"sql": "SELECT 1"}, token=secret)
         assert (refused.status_code, refused.json()["error"]) == (429, "1 queries of this token wait already")
         # The owner's page, and other tokens, go on.
@@ -337,3 +338,53 @@ def test_a_spool_returns_what_was_put_in_memory_and_on_the_disk(tmp_path, monkey
 
     assert asyncio.run(through()) == b"".join(pieces)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_that_crashes_is_named_and_opened_again(closed, secret, monkeypatch):
+    monkeypatch.setattr(listener, "AGAIN_SECONDS", 0.2)
+    serve, opened = gate.Gate.serve, []
+
+    async def crash(self, *listeners):
+        opened.append(listeners)
+        if len(opened) == 1:
+            raise RuntimeError("out of luck")
+        await serve(self, *listeners)
+
+    monkeypatch.setattr(gate.Gate, "serve", crash)
+    closed.listen()
+    until(lambda: closed.listener.status()["error"])
+    assert closed.listener.status() == {
+        "url": None,
+        "error": "the port of the page crashed (RuntimeError: out of luck) and is opened again every 0.2 s",
+    }
+    until(lambda: closed.listener.status()["url"])
+    assert closed.query({"sql": "SELECT 1"}).status_code == 200
+    assert len(opened) == 2
+
+
+def test_a_port_that_crashes_is_not_opened_again_after_it_was_closed(closed, monkeypatch):
+    monkeypatch.setattr(listener, "AGAIN_SECONDS", 0.02)
+    begun = []
+
+    async def crash_at_the_end(self, *_):
+        begun.append(self)
+        await self._server._ending.wait()
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(gate.Gate, "serve", crash_at_the_end)
+    closed.listen()
+    until(lambda: begun)
+    closed.run(closed.listener.close())
+    closed.run(asyncio.sleep(0.1))
+    assert (closed.listener.status(), len(begun)) == ({"url": None, "error": None}, 1)
+
+
+def test_a_host_name_whose_server_does_not_answer_holds_up_nothing(closed, secret, monkeypatch):
+    goes_on = threading.Event()
+    monkeypatch.setattr(listener, "NAME_SECONDS", 0.05)
+    monkeypatch.setattr(listener, "_bound", lambda _: [goes_on.wait(30)][:0])
+    closed.listen("mirror.example:8642")
+    goes_on.set()
+    assert closed.listener.status()["error"] == (
+        "cannot listen on mirror.example:8642: no address of it was found within 0.05 s; choose another http.listen"
+    )

@@ -216,6 +216,29 @@ def test_a_worker_that_does_not_start_says_why(asked, monkeypatch):
         asked.rows("select 1")
 
 
+def test_without_a_thread_nobody_waits_and_the_next_question_is_answered(asked, monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        asked.warm()
+        with pytest.raises(StoreError, match="no thread for statements can be started: can't start new thread"):
+            asked.rows("select 1", 60)
+    assert asked.rows("select 1") == [["1"]]
+
+
+def test_whatever_keeps_a_worker_from_starting_is_told_and_the_next_question_is_answered(asked, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Worker", refuse)
+        with pytest.raises(StoreError, match="no process for statements can be started: RuntimeError: can't start"):
+            asked.rows("select 1", 60)
+    assert asked.rows("select 1") == [["1"]]
+
+
 @linux
 def test_workers_end_with_the_process_that_asks_even_when_it_is_killed(own):
     code = f"""
