@@ -16,6 +16,7 @@ from mirror.errors import MirrorError
 from mirror.store import contents
 from mirror.store.contents import Selection
 from mirror.store.store import RETIRED_GRACE
+from mirror.sync import plan
 from mirror.sync.context import utc_now
 from mirror.sync.writer import Writer
 
@@ -64,7 +65,8 @@ class Downloads:
         lists, held, next_try = await self._writer.read(
             lambda db: (contents.lists(db), contents.count_held(db), contents.next_try(db))
         )
-        due = next_try is not None and next_try <= utc_now()
+        now = utc_now()
+        due = next_try is not None and not now < next_try <= now + plan.LAST_RETRY
         if not due and self._seen == (selection, lists, held):
             return
         self._running = True

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from mirror.settings.values import ArtifactPattern
+from mirror.store import retries
 from mirror.store.contents import ARTIFACT, Selection, Wanted
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
@@ -18,7 +19,7 @@ _FILES = f"""
     FROM store.artifact_entries AS f JOIN store.artifact_records AS a ON a.aid = f.aid
     LEFT JOIN store.content_names AS n ON n.kind = '{ARTIFACT}' AND n.owner = f.aid AND n.name = f.path
     WHERE a.deleted_at IS NULL AND f.reference IS NULL AND {CURRENT} IS NOT TRUE
-    AND (n.next_try_at IS NULL OR n.next_try_at <= ?)
+    AND {retries.due("n.next_try_at")}
 """
 
 

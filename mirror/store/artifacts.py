@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mirror.store import columns, rids
+from mirror.store import columns, retries, rids
 from mirror.store.artifact_records import Collection, Pending, Use, Version
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
@@ -136,7 +136,7 @@ def unfinished(db: Database, project: ProjectKey, now: datetime) -> list[tuple[s
     """The collections, by type and name, with a version that was not complete when it was listed and is due again."""
     return db.run(
         f"SELECT DISTINCT type, collection FROM store.artifact_records WHERE {_HERE} AND deleted_at IS NULL "
-        "AND state <> 'COMMITTED' AND (next_try_at IS NULL OR next_try_at <= ?) ORDER BY ALL",
+        f"AND state <> 'COMMITTED' AND {retries.due()} ORDER BY ALL",
         [project.entity, project.project, now],
     )
 
@@ -275,12 +275,13 @@ def _put_aliases(db: Database) -> None:
 def mark_missing(
     tx: Transaction,
     project: ProjectKey,
-    since: datetime,
+    seen_at: datetime,
     collection_ids: Sequence[str] | None = None,
     unread: Sequence[str] = (),
 ) -> int:
-    """Mark the versions that no list since then contained as deleted: of these collections, or of all if None.
+    """Mark the versions that were not `put` with this time as deleted: of these collections, or of all if None.
 
+    It is compared for equality, so that a clock that is set back or forward neither deletes nor keeps anything.
     Those of the `unread` collections stay as they are. Returns how many there were.
     """
     here: list[Any] = [project.entity, project.project]
@@ -288,11 +289,11 @@ def mark_missing(
     among, more = ("true", []) if collection_ids is None else _among(collection_ids)
     gone = tx.db.value(
         f"UPDATE store.artifact_records SET deleted_at = ? WHERE {_HERE} AND {among} "
-        "AND deleted_at IS NULL AND seen_at < ? AND collection_id NOT IN (SELECT unnest(?::VARCHAR[]))",
-        [now, *here, *more, since, list(unread)],
+        "AND deleted_at IS NULL AND seen_at <> ? AND collection_id NOT IN (SELECT unnest(?::VARCHAR[]))",
+        [now, *here, *more, seen_at, list(unread)],
     )
     if collection_ids is None:
-        tx.db.run(f"DELETE FROM store.artifact_collections WHERE {_HERE} AND seen_at < ?", [*here, since])
+        tx.db.run(f"DELETE FROM store.artifact_collections WHERE {_HERE} AND seen_at <> ?", [*here, seen_at])
     return int(gone)
 
 
@@ -320,7 +321,7 @@ def without_files(db: Database, project: ProjectKey, now: datetime) -> list[Pend
         "SELECT aid, artifact_id, entity || '/' || project || '/' || collection || ':v' || version_number, attempts, "
         f"coalesce(file_count, 0) FROM store.artifact_records WHERE {_HERE} AND deleted_at IS NULL "
         "AND state = 'COMMITTED' AND (entries_of IS NULL OR entries_of <> coalesce(digest, '')) "
-        "AND (next_try_at IS NULL OR next_try_at <= ?) ORDER BY aid",
+        f"AND {retries.due()} ORDER BY aid",
         [project.entity, project.project, now],
     )
     return [Pending(*row) for row in rows]
@@ -331,7 +332,7 @@ def not_committed(db: Database, project: ProjectKey, now: datetime) -> list[tupl
     rows = db.run(
         "SELECT aid, artifact_id, entity || '/' || project || '/' || collection || ':v' || version_number, attempts, "
         f"state FROM store.artifact_records WHERE {_HERE} AND deleted_at IS NULL AND state <> 'COMMITTED' "
-        "AND (next_try_at IS NULL OR next_try_at <= ?) ORDER BY aid",
+        f"AND {retries.due()} ORDER BY aid",
         [project.entity, project.project, now],
     )
     return [(Pending(*row[:4]), row[4]) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from mirror.store import columns, rids
 from mirror.store.database import Database
@@ -97,6 +98,19 @@ def forget(tx: Transaction, numbers: Iterable[int]) -> None:
     """Have everything pulled again; what is mirrored stays until it is replaced."""
     condition, params = rids.among(numbers)
     tx.db.run(f"DELETE FROM store.run_extras WHERE {condition}", params)
+
+
+def distrust_lists(tx: Transaction, numbers: Iterable[int], now: datetime) -> None:
+    """Have the lists of these runs pulled again that seem to be pulled after now: a clock was set back since.
+
+    A list is due if the run's record was written after it was pulled.
+    """
+    condition, params = rids.among(numbers)
+    before = now - timedelta(microseconds=1)
+    for column in ("listed_at", "artifacts_at"):
+        tx.db.run(
+            f"UPDATE store.run_extras SET {column} = ? WHERE {column} >= ? AND {condition}", [before, now, *params]
+        )
 
 
 def forget_lists(tx: Transaction, project: ProjectKey, run_ids: Iterable[str]) -> None:

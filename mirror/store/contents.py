@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.settings.values import ArtifactPattern
-from mirror.store import columns, files, rids
+from mirror.store import columns, files, retries, rids
 from mirror.store.blobs import Blobs
 from mirror.store.damage import Damage
 from mirror.store.database import Database, has
@@ -135,7 +135,7 @@ def wanting(
         FROM store.run_files AS f JOIN store.run_records AS r ON r.rid = f.rid
         LEFT JOIN store.content_names AS n ON n.kind = '{FILE}' AND n.owner = f.rid AND n.name = f.name
         WHERE r.deleted_at IS NULL AND r.storage_id <> '' AND {condition} AND {CURRENT} IS NOT TRUE
-        AND (n.next_try_at IS NULL OR n.next_try_at <= ?) ORDER BY r.rid
+        AND {retries.due("n.next_try_at")} ORDER BY r.rid
         """,
         [*params, now],
     )
@@ -159,7 +159,7 @@ def wanted(
         JOIN store.run_records AS r ON r.rid = f.rid
         LEFT JOIN store.content_names AS n ON n.kind = '{FILE}' AND n.owner = f.rid AND n.name = f.name
         WHERE r.deleted_at IS NULL AND r.storage_id <> '' AND {CURRENT} IS NOT TRUE
-        AND (n.next_try_at IS NULL OR n.next_try_at <= ?)
+        AND {retries.due("n.next_try_at")}
         ORDER BY f.rid, f.size, f.name
         """,
         [*more, *params, now],
@@ -192,8 +192,9 @@ def next_try(db: Database) -> datetime | None:
 
 def lists(db: Database) -> tuple[Any, ...]:
     """What changes when a list of files, a manifest or a list of artifacts was pulled."""
-    of_artifacts = "SELECT max(seen_at), count(entries_of) FROM store.artifact_records"
-    return db.value("SELECT max(listed_at) FROM store.run_extras"), *db.run(of_artifacts)[0]
+    # Not the newest time: after a clock was set back, what is pulled has an earlier one than what was pulled before.
+    of_artifacts = "SELECT sum(epoch_us(seen_at)), count(entries_of) FROM store.artifact_records"
+    return db.value("SELECT sum(epoch_us(listed_at)) FROM store.run_extras"), *db.run(of_artifacts)[0]
 
 
 def save(tx: Transaction, blobs: Blobs, held: Sequence[tuple[Wanted, str]], failed: Sequence[Failure]) -> None:

@@ -9,11 +9,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from math import nan
 from typing import Any
 
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import Page, PageSize
+from mirror.store import history as stored_history
 from mirror.store import history_cursors, local, projects, refresh
 from mirror.store import runs as stored_runs
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
@@ -56,9 +58,8 @@ class Records:
     """What one pass knows of a project's runs, and how it pulls more.
 
     `known` has not all mirrored runs, only those that may need work and those that were looked up. `changed` are the
-    runs whose records were pulled; `moved` those that ended with a new heartbeat but no new line, with the time of
-    their last line. `early` are records that were requested before. `reread`
-    is set once `known` was read again.
+    runs whose records were pulled. `early` are records that were requested before. `reread` is set once `known` was
+    read again.
     """
 
     def __init__(self, context: Context, project: ProjectKey, result: PassResult) -> None:
@@ -73,7 +74,6 @@ class Records:
         self.reread = False
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
-        self.moved: dict[str, object] = {}
 
     async def look_up(self, run_ids: Iterable[str]) -> None:
         """Read the mirror's state of those runs that were not read yet."""
@@ -163,6 +163,7 @@ class Records:
 
     async def _commit(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         await self.look_up(record.run_id for record in records)
+        records = self._dated(records)
         now = utc_now()
 
         def write(tx: Transaction) -> None:
@@ -177,6 +178,7 @@ class Records:
                     run_id, known = record.run_id, self.known.get(record.run_id)
                     again_at = plan.retry_at(known.attempts if known else 0, now)
                     history_cursors.record_failure(tx, self.project, run_id, error=record.flaw, next_try_at=again_at)
+            self._doubt(tx, [record for record in records if plan.went_on(record, self.known.get(record.run_id))])
             projects.set_cursor(tx, self.project, cursor)
 
         cursor = self.cursor if covered_to is None else replace(self.cursor, covered_to=covered_to)
@@ -184,13 +186,34 @@ class Records:
         self.cursor = cursor
         self.result.failed |= {record.run_id: record.flaw for record in records if record.flaw}
         self.changed.update(record.run_id for record in records)
-        for record in records:
-            known = self.known.get(record.run_id)
-            if known is not None and plan.went_on(record, known):
-                self.moved[record.run_id] = record.summary.get("_timestamp")
         self.result.runs += len(records)
         self.result.new_runs += sum(record.run_id not in self.known for record in records)
         self.context.progress.runs_done(self.project, len(records))
+
+    def _dated(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Give records of a server that does not report its time the newest change among them as that time.
+
+        So the newest ones are pulled once more, in case they changed again in the same second. A record that was
+        pulled again without a new time is not.
+        """
+        newest = plan.newest(records, None)
+        return [
+            replace(record, asked_at=newest)
+            if record.asked_at is None and plan.has_new_time(record, self.known.get(record.run_id))
+            else record
+            for record in records
+        ]
+
+    def _doubt(self, tx: Transaction, records: Sequence[RunRecord]) -> None:
+        """Have the last line of those of these runs compared that may have been rewound and logged as far again.
+
+        The time of the last line, which the summary holds, distinguishes most of them from those that only ended.
+        """
+        marks = stored_history.marks(tx.db, self.project, [record.run_id for record in records]) if records else {}
+        times = {record.run_id: record.summary.get("_timestamp") for record in records}
+        doubted = [run_id for run_id, mark in marks.items() if mark.numbers.get("_timestamp", nan) != times[run_id]]
+        if doubted:
+            history_cursors.doubt(tx, self.project, doubted)
 
     def _was_flawed(self, record: RunRecord) -> bool:
         known = self.known.get(record.run_id)
