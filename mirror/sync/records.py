@@ -143,9 +143,16 @@ class Records:
             records = await self.all_of(self.scope, plan.both({"name": {"$in": names}}, self.scope))
             start += len(names)
             await self.upsert(records, covered_to if start >= len(wanted) else None)
-            # A run that the server does not return any more would be requested again in every pass.
             if missing := set(names) & self.known.keys() - {record.run_id for record in records}:
-                await self.context.writer.write(partial(_settle, self.project, sorted(missing)))
+                await self._pull_left_out(sorted(missing))
+
+    async def _pull_left_out(self, run_ids: Sequence[str]) -> None:
+        """Pull mirrored runs that the scope leaves out now: what they miss would be missing when it is wider again."""
+        records = await self.all_of({}, {"name": {"$in": list(run_ids)}}) if self.scope else []
+        await self.upsert(records, None)
+        # A run that the server does not return any more would be requested again in every pass.
+        if gone := sorted(set(run_ids) - {record.run_id for record in records}):
+            await self.context.writer.write(partial(_settle, self.project, gone))
 
     async def upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         """Commit records, and the cursor that covers them. A record that the store does not accept is stored bare."""

@@ -100,6 +100,18 @@ def test_a_second_edit_in_one_second_is_pulled_from_a_server_that_does_not_tell_
     assert dict(rig.sandbox.requests) == {"MirrorRuns": 1}
 
 
+def test_a_second_edit_in_one_second_is_pulled_although_the_filter_leaves_the_run_out_meanwhile(rig, clock):
+    run = add(rig, "one")
+    clock.on(hours=1)
+    run.edit(notes="first")
+    rig.sync()
+    run.edit(notes="second")
+    for filters in ({"tags": "x"}, {}):
+        clock.on(hours=1)
+        rig.sync(filters=filters)
+    assert notes(rig) == {"one": "second"}
+
+
 def test_lists_are_pulled_again_after_this_machines_clock_was_set_back(rig, clock, monkeypatch):
     run = add(rig, "one")
     world = rig.world
