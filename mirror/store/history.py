@@ -60,6 +60,14 @@ def append_system_metrics(tx: Transaction, project: ProjectKey, page: HistoryPag
             tx.db.run("INSERT INTO store.system_values SELECT ?, ?, ?, step, key, value, text FROM incoming", here)
 
 
+def drop_system_metrics(tx: Transaction, project: ProjectKey, run_ids: Sequence[str]) -> None:
+    """Delete the system metrics of these runs."""
+    tx.db.run(
+        "DELETE FROM store.system_values WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))",
+        [project.entity, project.project, list(run_ids)],
+    )
+
+
 MARKED_KEYS = 16
 """How many values identify a line. W&B's own keys come first; of these the time alone is enough."""
 

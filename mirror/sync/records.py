@@ -15,6 +15,7 @@ from typing import Any
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import Page, PageSize
+from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, local, projects, refresh
 from mirror.store import runs as stored_runs
@@ -178,6 +179,7 @@ class Records:
             local.adopt(tx, self.project, records)
             if again := [record.run_id for record in records if self._is_replaced(record)]:
                 refresh.request(tx, self.project, again)
+            self._drop_what_is_gone(tx, records)
             if readable := [record.run_id for record in records if not record.flaw and self._was_flawed(record)]:
                 history_cursors.forget_failures(tx, self.project, readable)
             for record in records:
@@ -210,6 +212,22 @@ class Records:
             else record
             for record in records
         ]
+
+    def _drop_what_is_gone(self, tx: Transaction, records: Sequence[RunRecord]) -> None:
+        """Delete the console and the system metrics of runs that are pulled again and that have none on the server.
+
+        As their counts of zero ask for nothing, they would be those of an earlier run with the id for ever.
+        """
+        again = [
+            record
+            for record in records
+            if (known := self.known.get(record.run_id)) and not known.ahead
+            if known.refresh or self._is_replaced(record)
+        ]
+        if silent := [record.run_id for record in again if record.server_log_lines == 0]:
+            stored_console.drop_lines(tx, self.project, silent)
+        if unmeasured := [record.run_id for record in again if record.server_events == 0]:
+            stored_history.drop_system_metrics(tx, self.project, unmeasured)
 
     def _doubt(self, tx: Transaction, records: Sequence[RunRecord]) -> None:
         """Have the last line of those of these runs compared that may have been rewound and logged as far again.

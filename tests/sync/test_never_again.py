@@ -112,6 +112,23 @@ def test_a_second_edit_in_one_second_is_pulled_although_the_filter_leaves_the_ru
     assert notes(rig) == {"one": "second"}
 
 
+def test_a_run_that_was_created_again_has_no_console_and_metrics_of_the_one_before(rig, clock):
+    run = add(rig, "one", state="running")
+    run.log_system({"system.cpu": 1.0})
+    run.write_console(0, ["of the first"])
+    run.finish()
+    clock.on(hours=1)
+    rig.sync(console=True, system_metrics=True)
+    counts = "select (select count(*) from console), (select count(*) > 0 from system_metrics)"
+    assert rig.sql(counts) == [(1, True)]
+    rig.world.delete_run("team", "p", "one")
+    clock.on(hours=1)
+    add(rig, "one")
+    clock.on(hours=1)
+    rig.sync(console=True, system_metrics=True)
+    assert rig.sql(counts) == [(0, False)]
+
+
 def test_lists_are_pulled_again_after_this_machines_clock_was_set_back(rig, clock, monkeypatch):
     run = add(rig, "one")
     world = rig.world
