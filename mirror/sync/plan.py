@@ -220,7 +220,7 @@ def need(run: KnownRun, now: datetime) -> Need | None:
         return Need(run, whole=False)
     if miscounts(run):
         return Need(run, whole=True, thorough=True)
-    return Need(run, whole=False, check=True) if run.doubted and run.state not in LIVE_STATES else None
+    return Need(run, whole=False, check=True) if run.doubted else None
 
 
 def miscounts(run: KnownRun) -> bool:

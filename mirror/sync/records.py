@@ -12,6 +12,7 @@ from functools import partial
 from math import nan
 from typing import Any
 
+from mirror.protocol import LIVE_STATES
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import Page, PageSize
@@ -236,7 +237,13 @@ class Records:
         """
         marks = stored_history.marks(tx.db, self.project, [record.run_id for record in records]) if records else {}
         times = {record.run_id: record.summary.get("_timestamp") for record in records}
-        doubted = [run_id for run_id, mark in marks.items() if mark.numbers.get("_timestamp", nan) != times[run_id]]
+        # A live run without that time would be compared after each heartbeat; its last one is enough.
+        open_ = {record.run_id for record in records if record.state in LIVE_STATES and times[record.run_id] is None}
+        doubted = [
+            run_id
+            for run_id, mark in marks.items()
+            if run_id not in open_ and mark.numbers.get("_timestamp", nan) != times[run_id]
+        ]
         if doubted:
             history_cursors.doubt(tx, self.project, doubted)
 
