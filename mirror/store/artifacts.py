@@ -275,12 +275,13 @@ def _put_aliases(db: Database) -> None:
 def mark_missing(
     tx: Transaction,
     project: ProjectKey,
-    since: datetime,
+    seen_at: datetime,
     collection_ids: Sequence[str] | None = None,
     unread: Sequence[str] = (),
 ) -> int:
-    """Mark the versions that no list since then contained as deleted: of these collections, or of all if None.
+    """Mark the versions that were not `put` with this time as deleted: of these collections, or of all if None.
 
+    It is compared for equality, so that a clock that is set back or forward neither deletes nor keeps anything.
     Those of the `unread` collections stay as they are. Returns how many there were.
     """
     here: list[Any] = [project.entity, project.project]
@@ -288,11 +289,11 @@ def mark_missing(
     among, more = ("true", []) if collection_ids is None else _among(collection_ids)
     gone = tx.db.value(
         f"UPDATE store.artifact_records SET deleted_at = ? WHERE {_HERE} AND {among} "
-        "AND deleted_at IS NULL AND seen_at < ? AND collection_id NOT IN (SELECT unnest(?::VARCHAR[]))",
-        [now, *here, *more, since, list(unread)],
+        "AND deleted_at IS NULL AND seen_at <> ? AND collection_id NOT IN (SELECT unnest(?::VARCHAR[]))",
+        [now, *here, *more, seen_at, list(unread)],
     )
     if collection_ids is None:
-        tx.db.run(f"DELETE FROM store.artifact_collections WHERE {_HERE} AND seen_at < ?", [*here, since])
+        tx.db.run(f"DELETE FROM store.artifact_collections WHERE {_HERE} AND seen_at <> ?", [*here, seen_at])
     return int(gone)
 
 

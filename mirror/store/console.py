@@ -133,6 +133,12 @@ def put_console(tx: Transaction, project: ProjectKey, pages: Sequence[ConsolePag
         tx.db.run("INSERT INTO store.console_lines BY NAME SELECT * FROM lines")
 
 
+def drop_lines(tx: Transaction, project: ProjectKey, run_ids: Iterable[str]) -> None:
+    """Delete the console lines of these runs."""
+    condition, params = rids.among(rids.find(tx.db, project, run_ids).values())
+    tx.db.run(f"DELETE FROM store.console_lines WHERE {condition}", params)
+
+
 def lines(db: Database, project: ProjectKey, wanted: Mapping[str, int]) -> dict[str, ConsoleLine]:
     """The console line with the given number of each run. Runs for which it is not mirrored are left out."""
     numbers = rids.find(db, project, wanted)

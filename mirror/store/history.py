@@ -16,8 +16,8 @@ def append(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *
     """Add the values after each run's last step, to the tail or, a large batch, to a new segment; move the cursors.
 
     Values that are already mirrored are left out. `to_come` is how many more values are expected: large batches of a
-    history that will exceed the tail are written directly to a segment. Earlier failures of these runs are forgotten.
-    Raises StoreError for a run whose record was never written.
+    history that will exceed the tail are written directly to a segment. Earlier failures of these runs are forgotten,
+    and doubts: the caller compared the last mirrored line. Raises StoreError for a run whose record was never written.
     """
     db = tx.db
     cursors = history_cursors.find(db, project, {page.run_id for page in pages})
@@ -28,6 +28,8 @@ def append(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *
                 db.run("INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM incoming")
         add_to_keys(db, blocks)
     history_cursors.clear_failures(tx, cursors.values())
+    for cursor in cursors.values():
+        cursor.doubted = False
     history_cursors.save(db, cursors.values())
 
 
@@ -58,18 +60,26 @@ def append_system_metrics(tx: Transaction, project: ProjectKey, page: HistoryPag
             tx.db.run("INSERT INTO store.system_values SELECT ?, ?, ?, step, key, value, text FROM incoming", here)
 
 
+def drop_system_metrics(tx: Transaction, project: ProjectKey, run_ids: Sequence[str]) -> None:
+    """Delete the system metrics of these runs."""
+    tx.db.run(
+        "DELETE FROM store.system_values WHERE entity = ? AND project = ? AND run_id IN (SELECT unnest(?::VARCHAR[]))",
+        [project.entity, project.project, list(run_ids)],
+    )
+
+
 MARKED_KEYS = 16
 """How many values identify a line. W&B's own keys come first; of these the time alone is enough."""
 
 
-def marks(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str, HistoryMark]:
-    """The last mirrored line of each of these runs that has any values."""
+def marks(db: Database, project: ProjectKey, run_ids: Sequence[str], table: str = "run_keys") -> dict[str, HistoryMark]:
+    """The last mirrored line of each of these runs that has any values; the last staged one with `staged_keys`."""
     numbers = rids.find(db, project, run_ids)
     condition, params = rids.among(numbers.values())
     rows = db.run(
         f"""
         SELECT rid, last_step, key, last, count(*) OVER (PARTITION BY rid) FROM (
-            SELECT rid, key, last, last_step FROM store.run_keys WHERE {condition}
+            SELECT rid, key, last, last_step FROM store.{table} WHERE {condition}
             QUALIFY last_step = max(last_step) OVER (PARTITION BY rid)
         )
         QUALIFY row_number() OVER (PARTITION BY rid ORDER BY NOT starts_with(key, '_'), key) <= {MARKED_KEYS}

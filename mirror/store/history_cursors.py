@@ -24,6 +24,7 @@ _CURSOR = {
     "attempts": "BIGINT",
     "next_try_at": "TIMESTAMP",
     "error": "VARCHAR",
+    "doubted": "BOOLEAN",
 }
 
 
@@ -38,6 +39,7 @@ class Cursor:
     attempts: int = 0
     next_try_at: datetime | None = None
     error: str | None = None
+    doubted: bool = False
 
     def advance(self, page: HistoryPage) -> pa.Table | None:
         """Move past the page. Returns its values after the last step, or None if there are none."""
@@ -76,7 +78,8 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
         raise StoreError(f"the mirror has no run {project}/{missing[0]} to store history for; sync its project first")
     condition, params = rids.among(numbers.values())
     rows = db.run(
-        f"SELECT rid, rows, last_step, refresh, attempts, next_try_at, error FROM store.run_history WHERE {condition}",
+        "SELECT rid, rows, last_step, refresh, attempts, next_try_at, error, doubted "
+        f"FROM store.run_history WHERE {condition}",
         params,
     )
     cursors = {rid: Cursor(rid, *rest) for rid, *rest in rows}
@@ -85,7 +88,7 @@ def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str,
 
 def save(db: Database, cursors: Iterable[Cursor]) -> None:
     """Replace the cursors of these runs."""
-    rows = [(c.rid, c.rows, c.last_step, c.refresh, c.attempts, c.next_try_at, c.error) for c in cursors]
+    rows = [(c.rid, c.rows, c.last_step, c.refresh, c.attempts, c.next_try_at, c.error, c.doubted) for c in cursors]
     replace(db, "run_history", _CURSOR, rows)
 
 
@@ -111,6 +114,12 @@ def record_failure(tx: Transaction, project: ProjectKey, run_id: str, *, error: 
     cursor.attempts = tx.forgotten.pop(cursor.rid, cursor.attempts) + 1
     cursor.error, cursor.next_try_at = error, next_try_at
     save(tx.db, [cursor])
+
+
+def doubt(tx: Transaction, project: ProjectKey, run_ids: Iterable[str]) -> None:
+    """Have the last mirrored line of these runs compared with the server's; the mark stays until that was done."""
+    condition, params = rids.among(rids.find(tx.db, project, run_ids).values())
+    tx.db.run(f"UPDATE store.run_history SET doubted = true WHERE {condition}", params)
 
 
 def forget_failures(tx: Transaction, project: ProjectKey, run_ids: Sequence[str]) -> None:

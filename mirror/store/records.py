@@ -93,6 +93,7 @@ class KnownRun:
     `server_last_step` are from the server's last mirrored record of the run. `local`: the run was read from a local
     file, and the server is not known to have it. `ahead`: the server has it, with less history than the file.
     `asked_at` is the server's time when it was asked for that record. `flawed`: parts of the record were unreadable.
+    `doubted`: the last mirrored line is to be compared with the server's.
     """
 
     rid: int
@@ -115,6 +116,7 @@ class KnownRun:
     storage_id: str = ""
     asked_at: datetime | None = None
     flawed: bool = False
+    doubted: bool = False
 
 
 @dataclass(frozen=True)

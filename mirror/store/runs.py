@@ -61,7 +61,7 @@ KNOWN = """
     SELECT r.rid, r.run_id, r.state, r.heartbeat_at, r.updated_at, r.server_rows, r.server_last_step,
            h.rows, h.last_step, h.refresh, h.attempts, h.next_try_at, h.error, r.deleted_at IS NOT NULL,
            l.rid IS NOT NULL AND r.storage_id = '', l.rid IS NOT NULL AND r.storage_id <> '',
-           r.created_at, r.storage_id, r.asked_at, r.unread IS NOT NULL
+           r.created_at, r.storage_id, r.asked_at, r.unread IS NOT NULL, h.doubted
     FROM store.run_records AS r JOIN store.run_history AS h ON h.rid = r.rid
     LEFT JOIN store.local_states AS l ON l.rid = r.rid
     WHERE r.entity = ? AND r.project = ?
@@ -124,9 +124,10 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
         for table, rows_to_add in _NEW_ROWS.items():
             added = rows_of(rows_to_add) if table == "leaves" else rows_to_add
             db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM {added}")
-        fresh = [(rid, 0, False, 0) for rid in numbers.values() if rid not in set(known)]
+        fresh = [(rid, 0, False, 0, False) for rid in numbers.values() if rid not in set(known)]
         if fresh:
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}
+            shape |= {"doubted": "BOOLEAN"}
             with db.table("fresh", columns.table(shape, fresh)):
                 db.run("INSERT INTO store.run_history BY NAME SELECT * FROM fresh")
     infos = {numbers[record.run_id]: record.info for record in records if record.info is not None}
@@ -334,7 +335,7 @@ def _text(value: Any) -> str | None:
 _UNSETTLED = f"""
     AND r.deleted_at IS NULL AND (
         r.state IN ({", ".join(f"'{state}'" for state in sorted(LIVE_STATES))})
-        OR h.refresh OR h.error IS NOT NULL OR r.server_rows <> h.rows
+        OR h.refresh OR h.doubted OR h.error IS NOT NULL OR r.server_rows <> h.rows
         OR (r.server_last_step IS NOT NULL AND (h.last_step IS NULL OR h.last_step < r.server_last_step))
         OR r.asked_at <= greatest(r.heartbeat_at, r.updated_at)
     )

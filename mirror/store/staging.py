@@ -93,7 +93,7 @@ def swap(tx: Transaction, project: ProjectKey, run_id: str, *, rows: int, last_s
     db.run("INSERT INTO store.run_keys SELECT * FROM store.staged_keys WHERE rid = ? ORDER BY key", [rid])
     newest = db.value("SELECT max(last_step) FROM store.staged_keys WHERE rid = ?", [rid])
     drop(tx, [rid])
-    cursor.rows, cursor.refresh = rows, False
+    cursor.rows, cursor.refresh, cursor.doubted = rows, False, False
     cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
     clear_failures(tx, [cursor])
     save(db, [cursor])

@@ -81,6 +81,7 @@ class _Job:
         self.context = context
         self.project = project
         self.problem: str | None = None
+        self.started = utc_now()
         self.unread: list[str] = []
 
     async def run(self, *, whole: bool, began: datetime) -> None:
@@ -145,7 +146,7 @@ class _Job:
 
     async def _list_everything(self) -> None:
         """List all collections and versions; those that are mirrored and not listed are marked as deleted."""
-        started = utc_now()
+        started = self.started = utc_now()
         count, total = 0, None
         collected: list[tuple[Collection, Versions]] = []
         async with aclosing(self._pages()) as pages:
@@ -199,7 +200,7 @@ class _Job:
         """List the versions of these collections again: only the new ones, if nothing else can have changed."""
         for first in range(0, len(wanted), AT_ONCE):
             some = wanted[first : first + AT_ONCE]
-            started = utc_now()
+            self.started = utc_now()
             states = await self.context.writer.read(
                 lambda db, some=some: {  # type: ignore[misc]
                     one.collection_id: _Relisted(stored.numbers(db, self.project, one.collection_id)) for one in some
@@ -213,21 +214,19 @@ class _Job:
                     (one, replace(page, after=None) if states[one.collection_id].complete(one, page) else page)
                     for one, page in found
                 ]
-                await self._put(found, (started, whole))
+                await self._put(found, whole)
                 cursors = [(one, page.after) for one, page in found if page.after is not None]
 
-    async def _put(
-        self, found: Sequence[tuple[Collection, Versions]], whole: tuple[datetime, list[str]] | None = None
-    ) -> None:
-        """Store these versions; those of `whole` collections that were not listed since then are marked as deleted."""
+    async def _put(self, found: Sequence[tuple[Collection, Versions]], whole: list[str] | None = None) -> None:
+        """Store these versions as listed when this list was `started`; others of `whole` collections are deleted."""
         # Until its last page is here, a collection counts as changed.
         listed = [(one if page.after is None else replace(one, mark=""), page.versions) for one, page in found]
-        now = utc_now()
+        started = self.started
 
         def write(tx: Transaction) -> None:
-            stored.put(tx, self.project, listed, now)
+            stored.put(tx, self.project, listed, started)
             if whole is not None:
-                stored.mark_missing(tx, self.project, *whole)
+                stored.mark_missing(tx, self.project, started, whole)
 
         await self.context.writer.write(write)
 

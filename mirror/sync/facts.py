@@ -15,7 +15,7 @@ from mirror.store import runs as stored_runs
 from mirror.store import sweeps as stored_sweeps
 from mirror.store.records import ProjectKey, RunFacts
 from mirror.store.transaction import Transaction
-from mirror.sync import request_windows
+from mirror.sync import plan, request_windows
 from mirror.sync.context import Context, utc_now
 
 SWEEPS_ASKED = 10
@@ -34,7 +34,8 @@ async def due(context: Context, project: ProjectKey) -> About:
             stored_sweeps.open_sweeps(db, project, OPEN_SWEEPS, SWEEPS_ASKED),
         )
     )
-    return About(server_too=pulled_at is None or utc_now() - pulled_at >= SERVER_AGAIN, open_sweeps=sweeps)
+    again = pulled_at is None or plan.has_passed(pulled_at, SERVER_AGAIN.total_seconds(), utc_now())
+    return About(server_too=again, open_sweeps=sweeps)
 
 
 async def keep(context: Context, project: ProjectKey, about: About) -> None:

@@ -21,12 +21,14 @@ from mirror.sync import plan
 class Listed:
     """Runs that the server listed, each once, and the number of runs in the scope.
 
-    `known_to` is a time on the server's clock; every change until then is in the list.
+    `known_to` is a time on the server's clock; every change until then is in the list. `asked_at` is the server's time
+    at the request, None if it does not report it.
     """
 
     runs: list[RunHead]
     total: int
     known_to: datetime | None
+    asked_at: datetime | None = None
 
 
 async def heads(
@@ -46,7 +48,9 @@ async def heads(
             first = first or page
             found.update({head.run_id: head for head in page.runs})
             total = page.total
-    return Listed(list(found.values()), total, None if first is None else plan.known_to(first))
+    if first is None:
+        return Listed([], 0, None)
+    return Listed(list(found.values()), total, plan.known_to(first), first.asked_at)
 
 
 async def changed(

@@ -15,6 +15,7 @@ from mirror.remote.json_history import KeyGlobs
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, refresh, retries, staging
 from mirror.store import runs as stored_runs
+from mirror.store.database import Database
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.transaction import Transaction
 from mirror.sync import mark, plan, request_windows
@@ -101,7 +102,7 @@ class _Job:
             missing = max(run.server_rows - rows, 0)
             self.context.progress.rows_expected(self.project, missing)
             self.rows_to_come += missing
-            # The last mirrored line is pulled again, to check that the server still has it.
+            # The last mirrored or staged line is pulled again, to check that the server still has it.
             first = 0 if last is None else last + 1 if marked is None else marked.step
             end = run.server_last_step
             if end is None and missing:
@@ -126,13 +127,19 @@ class _Job:
         return await self._to_pull_again()
 
     async def _marks(self) -> dict[str, HistoryMark]:
-        """Return the mirrored last line of each run that is not pulled completely."""
+        """Return the last line of each run that is mirrored or, of one that is pulled completely, staged."""
         names = [run_id for run_id, need in self.needs.items() if not need.whole and need.run.last_step is not None]
-        return await self.context.writer.read(lambda db: stored_history.marks(db, self.project, names)) if names else {}
+        whole = [run_id for run_id, need in self.needs.items() if need.whole]
+
+        def read(db: Database) -> dict[str, HistoryMark]:
+            mirrored = stored_history.marks(db, self.project, names) if names else {}
+            return mirrored | (stored_history.marks(db, self.project, whole, "staged_keys") if whole else {})
+
+        return await self.context.writer.read(read) if names or whole else {}
 
     async def _to_pull_again(self) -> list[plan.Need]:
         """Return the runs whose lines do not add up, to be pulled completely."""
-        tried = {run_id: need for run_id, need in self.needs.items() if not need.whole}
+        tried = {run_id: need for run_id, need in self.needs.items() if not need.whole or run_id in self.replaced}
         tried = {run_id: need for run_id, need in tried.items() if run_id not in self.dropped - self.replaced}
         if not tried:
             return []
@@ -152,8 +159,10 @@ class _Job:
         def write(tx: Transaction) -> None:
             for run_id, error in short.items():
                 self._record_failure(tx, run_id, error)
+            # What is staged of a run that was rewound since is of no use.
+            refresh.request_history(tx, self.project, sorted(self.replaced))
 
-        if short:
+        if short or self.replaced:
             await self.context.writer.write(write)
         return again
 

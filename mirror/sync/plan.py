@@ -103,10 +103,15 @@ def is_new(head: RunHead, known: KnownRun | None) -> bool:
     """Return True if the server's head differs from what is mirrored of the run."""
     if known is None or known.deleted or known.local or is_other(head, known):
         return True
-    if (head.heartbeat_at, head.updated_at) != (known.heartbeat_at, known.updated_at):
+    if has_new_time(head, known):
         return True
     # In a flawed record the state or the count may be what cannot be read.
     return not known.flawed and (head.state, head.server_rows) != (known.state, known.server_rows)
+
+
+def has_new_time(run: RunHead | RunRecord, known: KnownRun | None) -> bool:
+    """Return True if the run is new, or has another time of a change than what is mirrored of it."""
+    return known is None or (run.heartbeat_at, run.updated_at) != (known.heartbeat_at, known.updated_at)
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,9 @@ def need(run: KnownRun, now: datetime) -> Need | None:
         return Need(run, whole=False) if run.server_rows > run.rows else None
     if run.last_step is None or run.last_step < run.server_last_step:
         return Need(run, whole=False)
-    return Need(run, whole=True, thorough=True) if miscounts(run) else None
+    if miscounts(run):
+        return Need(run, whole=True, thorough=True)
+    return Need(run, whole=False, check=True) if run.doubted else None
 
 
 def miscounts(run: KnownRun) -> bool:
@@ -221,10 +228,15 @@ def miscounts(run: KnownRun) -> bool:
     return run.rows != run.server_rows and run.state not in LIVE_STATES
 
 
-def went_on(record: RunRecord, known: KnownRun) -> bool:
-    """Return True if a run that has ended has a new heartbeat, but the same line count and last step as mirrored."""
+def went_on(record: RunRecord, known: KnownRun | None) -> bool:
+    """Return True if a run has a new heartbeat, but the same line count and last step as mirrored.
+
+    It may have been rewound and logged up to the same step again, while it was live as well.
+    """
+    if known is None or known.local or known.ahead:
+        return False
     same = (record.server_rows, record.server_last_step) == (known.rows, known.last_step)
-    return same and record.state not in LIVE_STATES and record.heartbeat_at != known.heartbeat_at
+    return same and record.heartbeat_at != known.heartbeat_at
 
 
 def is_settled(run: KnownRun, now: datetime) -> bool:

@@ -128,7 +128,7 @@ class _Look:
             return self._new(found)
         listed = await listing.changed(self.server, self.project, cursor, self.known, filters)
         found = listed.runs
-        decision = plan.decide(self.known, found, server_now=listed.known_to, now=utc_now())
+        decision = plan.decide(self.known, found, server_now=listed.asked_at, now=utc_now())
         if plan.lists_all(
             cursor,
             filters=self.scope.filters_text,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from difflib import get_close_matches
-from math import nan
 
 from mirror.errors import MirrorError
 from mirror.protocol import LIVE_STATES
@@ -19,7 +18,6 @@ from mirror.remote.errors import NoProject
 from mirror.remote.run_records import RunHead
 from mirror.store import artifacts as stored_artifacts
 from mirror.store import console as stored_console
-from mirror.store import history as stored_history
 from mirror.store import history_cursors, projects, refresh
 from mirror.store import runs as stored_runs
 from mirror.store.records import KnownRun, ProjectKey
@@ -205,7 +203,7 @@ class _Pass:
             self.seen = {head.run_id for head in listed.runs}
             await self.records.look_up(self.seen)
             covered_to = plan.covered(listed.runs, listed.known_to, covered_to)
-            if wanted := plan.decide(self.records.known, listed.runs, server_now=listed.known_to, now=utc_now()).pull:
+            if wanted := plan.decide(self.records.known, listed.runs, server_now=listed.asked_at, now=utc_now()).pull:
                 await self.records.pull_by_name(wanted, covered_to)
             else:
                 # What was read at the start is still true, and reading it again is a fifth of a pass over nothing new.
@@ -340,7 +338,6 @@ class _Pass:
             await self.context.writer.write(lambda tx: history_cursors.forget_failures(tx, self.project, recovered))
         if self.context.scope.history:
             needs = [need for run in runs if (need := plan.need(run, now))]
-            needs += await self._doubtful({need.run.run_id for need in needs})
             if needs:
                 await history.pull(self.context, self.project, needs, self.result)
         for run in runs:
@@ -354,27 +351,6 @@ class _Pass:
             self.context, self.project, changed=self.records.changed, among=among, result=self.result
         )
         await artifacts.pull(self.context, self.project, among=among, began=now, result=self.result)
-
-    async def _doubtful(self, excluded: Collection[str]) -> list[plan.Need]:
-        """Return the runs that ended with a new heartbeat, but with the same line count and last step as before.
-
-        They may have been rewound and logged up to the same step again. The time of the last line, which the summary
-        holds, distinguishes most of them from those that only ended.
-        """
-        if not (names := self.records.moved.keys() - excluded):
-            return []
-        known, marks = await self.context.writer.read(
-            lambda db: (
-                stored_runs.known(db, self.project, names),
-                stored_history.marks(db, self.project, sorted(names)),
-            )
-        )
-        return [
-            plan.Need(known[run_id], whole=False, check=True)
-            for run_id, mark in marks.items()
-            if mark.numbers.get("_timestamp", nan) != self.records.moved[run_id]
-            and plan.is_settled(known[run_id], utc_now())
-        ]
 
     async def end(self, *, whole: bool) -> None:
         """Record the outcome of a pass over a `whole` project, if the store knows the project."""

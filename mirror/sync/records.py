@@ -9,11 +9,15 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from math import nan
 from typing import Any
 
+from mirror.protocol import LIVE_STATES
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.runs import Page, PageSize
+from mirror.store import console as stored_console
+from mirror.store import history as stored_history
 from mirror.store import history_cursors, local, projects, refresh, retries
 from mirror.store import runs as stored_runs
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey, RunRecord
@@ -56,9 +60,8 @@ class Records:
     """What one pass knows of a project's runs, and how it pulls more.
 
     `known` has not all mirrored runs, only those that may need work and those that were looked up. `changed` are the
-    runs whose records were pulled; `moved` those that ended with a new heartbeat but no new line, with the time of
-    their last line. `early` are records that were requested before. `reread`
-    is set once `known` was read again.
+    runs whose records were pulled. `early` are records that were requested before. `reread` is set once `known` was
+    read again.
     """
 
     def __init__(self, context: Context, project: ProjectKey, result: PassResult) -> None:
@@ -73,7 +76,6 @@ class Records:
         self.reread = False
         self.cursor = ProjectCursor()
         self.changed: set[str] = set()
-        self.moved: dict[str, object] = {}
 
     async def look_up(self, run_ids: Iterable[str]) -> None:
         """Read the mirror's state of those runs that were not read yet."""
@@ -143,9 +145,16 @@ class Records:
             records = await self.all_of(self.scope, plan.both({"name": {"$in": names}}, self.scope))
             start += len(names)
             await self.upsert(records, covered_to if start >= len(wanted) else None)
-            # A run that the server does not return any more would be requested again in every pass.
             if missing := set(names) & self.known.keys() - {record.run_id for record in records}:
-                await self.context.writer.write(partial(_settle, self.project, sorted(missing)))
+                await self._pull_left_out(sorted(missing))
+
+    async def _pull_left_out(self, run_ids: Sequence[str]) -> None:
+        """Pull mirrored runs that the scope leaves out now: what they miss would be missing when it is wider again."""
+        records = await self.all_of({}, {"name": {"$in": list(run_ids)}}) if self.scope else []
+        await self.upsert(records, None)
+        # A run that the server does not return any more would be requested again in every pass.
+        if gone := sorted(set(run_ids) - {record.run_id for record in records}):
+            await self.context.writer.write(partial(_settle, self.project, gone))
 
     async def upsert(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         """Commit records, and the cursor that covers them. A record that the store does not accept is stored bare."""
@@ -163,6 +172,7 @@ class Records:
 
     async def _commit(self, records: Sequence[RunRecord], covered_to: datetime | None) -> None:
         await self.look_up(record.run_id for record in records)
+        records = self._dated(records)
         now = utc_now()
 
         def write(tx: Transaction) -> None:
@@ -170,6 +180,7 @@ class Records:
             local.adopt(tx, self.project, records)
             if again := [record.run_id for record in records if self._is_replaced(record)]:
                 refresh.request(tx, self.project, again)
+            self._drop_what_is_gone(tx, records)
             if readable := [record.run_id for record in records if not record.flaw and self._was_flawed(record)]:
                 history_cursors.forget_failures(tx, self.project, readable)
             for record in records:
@@ -177,6 +188,7 @@ class Records:
                     run_id, known = record.run_id, self.known.get(record.run_id)
                     again_at = retries.retry_at(known.attempts if known else 0, now)
                     history_cursors.record_failure(tx, self.project, run_id, error=record.flaw, next_try_at=again_at)
+            self._doubt(tx, [record for record in records if plan.went_on(record, self.known.get(record.run_id))])
             projects.set_cursor(tx, self.project, cursor)
 
         cursor = self.cursor if covered_to is None else replace(self.cursor, covered_to=covered_to)
@@ -184,13 +196,56 @@ class Records:
         self.cursor = cursor
         self.result.failed |= {record.run_id: record.flaw for record in records if record.flaw}
         self.changed.update(record.run_id for record in records)
-        for record in records:
-            known = self.known.get(record.run_id)
-            if known is not None and plan.went_on(record, known):
-                self.moved[record.run_id] = record.summary.get("_timestamp")
         self.result.runs += len(records)
         self.result.new_runs += sum(record.run_id not in self.known for record in records)
         self.context.progress.runs_done(self.project, len(records))
+
+    def _dated(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Give records of a server that does not report its time the newest change among them as that time.
+
+        So the newest ones are pulled once more, in case they changed again in the same second. A record that was
+        pulled again without a new time is not.
+        """
+        newest = plan.newest(records, None)
+        return [
+            replace(record, asked_at=newest)
+            if record.asked_at is None and plan.has_new_time(record, self.known.get(record.run_id))
+            else record
+            for record in records
+        ]
+
+    def _drop_what_is_gone(self, tx: Transaction, records: Sequence[RunRecord]) -> None:
+        """Delete the console and the system metrics of runs that are pulled again and that have none on the server.
+
+        As their counts of zero ask for nothing, they would be those of an earlier run with the id for ever.
+        """
+        again = [
+            record
+            for record in records
+            if (known := self.known.get(record.run_id)) and not known.ahead
+            if known.refresh or self._is_replaced(record)
+        ]
+        if silent := [record.run_id for record in again if record.server_log_lines == 0]:
+            stored_console.drop_lines(tx, self.project, silent)
+        if unmeasured := [record.run_id for record in again if record.server_events == 0]:
+            stored_history.drop_system_metrics(tx, self.project, unmeasured)
+
+    def _doubt(self, tx: Transaction, records: Sequence[RunRecord]) -> None:
+        """Have the last line of those of these runs compared that may have been rewound and logged as far again.
+
+        The time of the last line, which the summary holds, distinguishes most of them from those that only ended.
+        """
+        marks = stored_history.marks(tx.db, self.project, [record.run_id for record in records]) if records else {}
+        times = {record.run_id: record.summary.get("_timestamp") for record in records}
+        # A live run without that time would be compared after each heartbeat; its last one is enough.
+        open_ = {record.run_id for record in records if record.state in LIVE_STATES and times[record.run_id] is None}
+        doubted = [
+            run_id
+            for run_id, mark in marks.items()
+            if run_id not in open_ and mark.numbers.get("_timestamp", nan) != times[run_id]
+        ]
+        if doubted:
+            history_cursors.doubt(tx, self.project, doubted)
 
     def _was_flawed(self, record: RunRecord) -> bool:
         known = self.known.get(record.run_id)

@@ -152,6 +152,7 @@ def downgrade(state):
         ):
             db.execute(f"drop table store.{later}")
         db.execute("alter table store.run_extras drop column artifacts_at")
+        db.execute("alter table store.run_history drop column doubted")
         for new, old in _RENAMED.items():
             db.execute(f"alter table store.{new} rename to {old}")
         later = re.compile(r"store\.(content_names|artifact_|sweep_records|view_records|listings)")

@@ -132,7 +132,7 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
         history_cursors.record_failure(tx, PROJECT, "b2", error="no luck again", next_try_at=NOW)
         refresh.request(tx, PROJECT, ["a1"])
     shared = {"heartbeat_at": EARLIER, "deleted": False, "local": False, "ahead": False}
-    shared |= {"created_at": EARLIER, "storage_id": "UnVuOmEx", "asked_at": None, "flawed": False}
+    shared |= {"created_at": EARLIER, "storage_id": "UnVuOmEx", "asked_at": None, "flawed": False, "doubted": False}
     assert {run_id: asdict(known) for run_id, known in store.read(lambda db: runs.known(db, PROJECT)).items()} == {
         "a1": {
             **shared,

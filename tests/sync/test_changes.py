@@ -122,6 +122,9 @@ def test_a_run_of_a_time_to_come_hides_no_change_of_another(rig, tells_date):
     rig.sync()
     assert notes(rig)["today"] == "edited"
     clock.on(hours=1)
+    if not tells_date:
+        # It may have been edited twice in one second.
+        assert rig.sync()["team/p"].runs == 1
     rig.sandbox.reset_counts()
     assert rig.sync()["team/p"].runs == 0
     assert dict(rig.sandbox.requests) == {"MirrorRuns": 1}
