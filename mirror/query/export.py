@@ -37,21 +37,21 @@ RELATIONS = {
     "sweeps": "entity, project, created_at, sweep_id",
     "reports": "entity, project, created_at, report_id",
     "saved_views": "entity, project, created_at, view_id",
+    "artifacts": "entity, project, collection, version_number",
+    "artifact_files": "entity, project, collection, version, path",
+    "artifact_usage": "entity, project, run_id, relation, artifact_entity, artifact_project, collection, version",
 }
 
 OF_PROJECTS = ("projects", "sweeps", "reports", "saved_views", "artifact_files")
 """The relations without a run: all of a project's rows are exported, even if only some of its runs are."""
 
 
-# Views over history and files, and the relations of artifacts, which can be exported by name.
+# Views over history and files, which can be exported by name.
 DERIVED = {
     "media": "entity, project, run_id, key, step, item",
     "histograms": "entity, project, run_id, key, step, bin",
     "tables": "entity, project, run_id, key, step",
     "storage": "entity, project, run_id, kind, type, artifact",
-    "artifacts": "entity, project, collection, version_number",
-    "artifact_files": "entity, project, collection, version, path",
-    "artifact_usage": "entity, project, run_id, relation, artifact_entity, artifact_project, collection, version",
 }
 
 Runs = Sequence[tuple[Project, str]]

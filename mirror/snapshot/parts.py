@@ -95,7 +95,9 @@ def rows_of_one(
     params: list[object] = [*part.project]
     if by_run:
         runs = "SELECT p.run_id FROM temp.run_parts AS p WHERE p.entity = ? AND p.project = ?"
-        sql += f" AND t.run_id IN ({runs} AND p.part = ?)" if part.number >= 0 else f" AND t.run_id NOT IN ({runs})"
+        # An artifact may have no run.
+        of_others = f" AND (t.run_id IN ({runs})) IS NOT TRUE"
+        sql += f" AND t.run_id IN ({runs} AND p.part = ?)" if part.number >= 0 else of_others
         params += [*part.project, part.number] if part.number >= 0 else part.project
     return f"{sql} ORDER BY {order}", params
 

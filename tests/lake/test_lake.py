@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
@@ -21,7 +22,8 @@ from mirror.query.export import OF_PROJECTS, RELATIONS
 from mirror.settings.home import Home
 from mirror.snapshot import parts
 from mirror.snapshot.paths import Project
-from mirror.store import staging
+from mirror.store import artifacts, staging
+from mirror.store.artifact_records import Collection, Use, Version
 from mirror.store.records import ProjectKey
 from tests.lake.reader import files, read, snapshot
 from tests.query.conftest import publish
@@ -59,7 +61,12 @@ def test_a_lake_holds_what_the_mirror_holds(exported: tuple[Home, Path]) -> None
     with duckdb.connect(str(home.published), read_only=True) as theirs:
         for relation in RELATIONS:
             of_projects = dict.fromkeys(OF_PROJECTS, "")
-            here = {**of_projects, "projects": "lag_s", "files": "run_path, local_path"}.get(relation, "run_path")
+            here = {
+                **of_projects,
+                "projects": "lag_s",
+                "files": "run_path, local_path",
+                "artifact_files": "local_path",
+            }.get(relation, "run_path")
             mine = f"from (select *{f' exclude ({here})' if here else ''} from {relation})"
             described = sorted(row[:2] for row in theirs.execute(f"describe {mine}").fetchall())
             assert sorted(row[:2] for row in read(root, f"describe from {relation}")) == described
@@ -141,6 +148,43 @@ def test_only_parts_with_changed_runs_are_written(tmp_path: Path, monkeypatch: p
         assert read(root, "select run_id, number from config_values order by 1") == [
             (f"r{n}", 50.0 if n == 5 else n) for n in range(7)
         ]
+
+
+def test_artifacts_of_mirrored_and_other_runs_and_of_none_are_in_the_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("artifacts", "artifact_files", "artifact_usage")
+    monkeypatch.setattr(lake, "RELATIONS", {name: RELATIONS[name] for name in names})
+    root = tmp_path / "lake"
+    collection = Collection("c", "model", "net", None, None, NOW, "")
+    of = [("team", "p", "one"), ("team", "p", "elsewhere"), (None, None, None)]
+    versions = [
+        Version(n, f"a{n}", "d", 3, 1, "COMMITTED", NOW, None, run_of, None, None, None, (f"v{n}",))
+        for n, run_of in enumerate(of)
+    ]
+    with opened(tmp_path / "home") as store:
+        write(store, run("one"))
+        for last in (2, 3):
+            with store.transaction() as tx:
+                artifacts.put(tx, PROJECT, [(collection, versions[:last])], NOW)
+                entry = {
+                    "path": ["w"],
+                    "size": [3],
+                    "md5": ["m"],
+                    "reference": [None],
+                    "birth_id": ["a"],
+                    "extra": [None],
+                }
+                artifacts.put_entries(tx, {1: pa.table(entry)})
+                artifacts.put_uses(tx, PROJECT, {"one": [Use("output", "team", "p", "model", "net", 0, "a0")]})
+            put(store, root)
+            assert read(root, "select version, run_id, aliases from artifacts order by 1") == [
+                (f"v{n}", of[n][2], f"v{n}") for n in range(last)
+            ]
+    assert read(root, "select collection, version, path, size from artifact_files") == [("net", "v0", "w", 3)]
+    assert read(root, "select run_id, relation, collection, version from artifact_usage") == [
+        ("one", "output", "net", "v0")
+    ]
 
 
 @pytest.mark.usefixtures("few")

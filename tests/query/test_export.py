@@ -11,6 +11,9 @@ from pyarrow import parquet
 from mirror.settings.home import Home
 
 FILES = [
+    "artifact_files",
+    "artifact_usage",
+    "artifacts",
     "config_values",
     "console",
     "files",
