@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TypeVar, overload
 
@@ -25,9 +26,9 @@ class Stepped(Sequence[Item]):
             self._place = place
             yield item
 
+    @abstractmethod
     def _items(self) -> Iterator[Item]:
         """Return the items in order."""
-        raise NotImplementedError
 
     def __next__(self) -> Item:
         """Return the next item. Raises StopIteration at the end; a loop starts again from the first."""
@@ -53,8 +54,9 @@ class Stepped(Sequence[Item]):
 class WholeList(Stepped[Item]):
     """A list of which `_all` returns all items, when it is first used."""
 
+    @abstractmethod
     def _all(self) -> list[Item]:
-        raise NotImplementedError
+        """Return all items."""
 
     @overload
     def __getitem__(self, index: int) -> Item: ...

@@ -39,7 +39,7 @@ def show_findings(verdict: Verdict) -> None:
 
 def show_complete(verdict: Verdict) -> None:
     """Print for each run that it is safe to delete on W&B, or a line for each thing that is missing."""
-    if verdict.complete is None:
+    if not verdict.complete:
         return
     for run in verdict.complete:
         path = f"{verdict.project}/{run.run_id}"

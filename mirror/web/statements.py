@@ -156,7 +156,7 @@ class Statements:
             self._changed.notify_all()
 
     def _want(self) -> None:
-        """Have the keeper start a worker; where there can be no keeper, those who wait are told."""
+        """Have the keeper start a worker. If no keeper can be started, all waiting calls fail with that error."""
         if self._keeper is None or not self._keeper.is_alive():
             keeper = threading.Thread(target=self._keep, name="statements", daemon=True)
             try:

@@ -160,6 +160,12 @@ def test_complete_changes_nothing(rig, cli):
         assert message in done.stderr
 
 
+def test_a_project_that_cannot_be_looked_at_has_no_runs_to_count(rig, cli):
+    done = cli("verify", "--complete", "team/none")
+    assert (done.exit_code, done.stdout, "safe to delete" in done.stderr) == (1, "", False)
+    assert done.stderr.startswith("error: team/none is not on ")
+
+
 def test_a_dry_run_counts_the_listed_files_that_it_would_download(rig, cli):
     (found,) = json.loads(cli("sync", "--dry-run", "--json").stdout)
     assert (found["files"], found["file_bytes"]) == (0, 0)

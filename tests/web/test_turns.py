@@ -16,7 +16,7 @@ from mirror.web.turns import Turns
 
 
 class Queries:
-    """Queries that run until they are told to end; `ran` has the names of their tokens in the order of their turns."""
+    """Queries that run until the test ends them; `ran` lists their tokens in the order in which they got a turn."""
 
     def __init__(self):
         self.turns = Turns()
