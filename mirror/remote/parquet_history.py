@@ -29,6 +29,9 @@ PAGE_VALUES = 500_000
 
 STEPS_AT_ONCE = 1_000_000
 
+READ_BYTES = 1 << 20
+"""Bytes of each column that are read from a file at once."""
+
 
 @dataclass(frozen=True)
 class Export:
@@ -117,7 +120,10 @@ def _opened(source: Source) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source)
+    if isinstance(source, bytes):
+        return pq.ParquetFile(pa.BufferReader(source), pre_buffer=False)
+    # The default reads whole row groups ahead, which may be as large as the file.
+    return pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BYTES)
 
 
 def _wanted(names: Sequence[str], keys: KeyGlobs) -> list[str]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mirror.errors import CommError
 from mirror.remote import limits
 from mirror.remote import parquet_history as remote_exports
+from mirror.remote.json_history import KeyGlobs
 from mirror.sandbox import Sandbox, World
 from mirror.sandbox import parquet as sandbox_parquet
 from mirror.sync import export_downloads, history, parquet_history
@@ -370,3 +374,22 @@ def test_the_rest_of_a_file_that_cannot_be_read_comes_as_lines(tmp_path, monkeyp
         assert rig.history("r") == [(row["_step"], row["loss"]) for row in run.rows()]
         assert rig.sql("select run_id, history_rows from runs order by 1") == [("other", 2000), ("r", 2000)]
         assert spooled(rig) == []
+
+
+def test_a_file_of_one_large_row_group_is_read_with_little_memory(tmp_path):
+    rows, file = 300_000, tmp_path / "0.parquet"
+    noise = np.random.default_rng(1)
+    columns = {f"metric/{number}": noise.random(rows) for number in range(10)}
+    pq.write_table(pa.table({"_step": np.arange(rows), **columns}), file, use_dictionary=False)
+    assert pq.read_metadata(file).num_row_groups == 1
+    assert file.stat().st_size > 20_000_000
+    keys = KeyGlobs(["*"])
+    parts = remote_exports.parts([file], 0, keys)
+    assert parts is not None
+    before, most, values = pa.total_allocated_bytes(), 0, 0
+    for page in remote_exports.pages("r", parts[0], keys):
+        most = max(most, pa.total_allocated_bytes() - before)
+        values += page.values.num_rows
+    assert values == 10 * rows
+    # Two pages, and what is read of each column.
+    assert most < 28_000_000
