@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -33,7 +33,8 @@ from mirror.serve.artifact_files import MANIFESTS
 from mirror.serve.artifact_files import content as artifact_content
 from mirror.serve.bodies import parsed, text_of, whole_body
 from mirror.serve.context import Context, RunPath
-from mirror.serve.documents import NotServed, Operation, ServerKnowsBetter, Write
+from mirror.serve.documents import NotPulled, NotServed, Operation, ServerKnowsBetter, Write
+from mirror.serve.edits import AGAIN, Edits
 from mirror.serve.files import content
 from mirror.serve.guard import KeyGuard, raw_path
 from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
@@ -42,7 +43,7 @@ from mirror.serve.readers import Readers
 from mirror.serve.resolvers import RESOLVERS
 from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
-from mirror.serve.touched import Touched, changed
+from mirror.serve.touched import Touched, changed, ended_run
 from mirror.serve.upstream import FORWARDED, MirrorOnly, Upstream
 from mirror.snapshot.artifact_versions import projects_of
 from mirror.snapshot.connection import refusal
@@ -62,6 +63,10 @@ T = TypeVar("T")
 
 _TRIES = 3
 """How often a request is tried again because a newer snapshot was published meanwhile."""
+
+_REFUSES = 400
+_FAILS = 500
+"""The statuses from which the server refuses, and from which it fails; where it fails, the mirror answers if it can."""
 
 _SERVER_KNOWS_BETTER = frozenset({"viewer"})
 """Fields that the mirror can only guess: requested from the server while it can be reached, and remembered."""
@@ -91,12 +96,13 @@ class _NewerSnapshot(Exception):
 
 @dataclass(frozen=True)
 class _Options:
-    """How to answer a request: the endpoint's address, the cancel event, and two settings of the context."""
+    """How to answer a request: the endpoint's address, the cancel event, and three settings of the context."""
 
     base_url: str
     cancelled: threading.Event
     without_server: bool
     scans: bool
+    waited: bool
 
 
 @dataclass
@@ -107,10 +113,12 @@ class Endpoint:
     upstream: Upstream
     policy: Callable[[], Policy]
     signer: Signer
+    edits: Edits | None = None
     refresh_files: Callable[[RunPath], None] = lambda _: None
     touched: Touched = field(default_factory=Touched)
     listings: Listings = field(default_factory=Listings)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
+    too_slow_until: float = 0.0
     remembered: OrderedDict[tuple[str, str, bytes], tuple[float, bytes]] = field(default_factory=OrderedDict)
 
     async def graphql(self, request: Request) -> Response:
@@ -163,32 +171,70 @@ class Endpoint:
         return await self._write(request, await whole_body(request), b"")
 
     async def _answer(
-        self, request: Request, body: bytes, operation: Operation, variables: Any, *, continues: bool
+        self,
+        request: Request,
+        body: bytes,
+        operation: Operation,
+        variables: Any,
+        *,
+        continues: bool,
+        waited: bool = False,
     ) -> Response:
         """Answer from the mirror; ask the server first where it knows better, or for what the mirror needs to know.
 
-        `continues` is True if the request continues a list that began here, which the server could not continue.
+        `continues` is True if the request continues a list that began here, which the server could not continue, and
+        `waited` if edits were waited for.
         """
         try:
-            return await self._answer_from_mirror(request, operation, variables, without_server=continues)
+            return await self._answer_from_mirror(
+                request, operation, variables, without_server=continues, waited=waited
+            )
+        except NotPulled as edited:
+            if self.edits is not None:
+                await self.edits.pulled(edited.path)
+            return await self._answer(request, body, operation, variables, continues=continues, waited=True)
         except ExportsUnknown as unknown:
             learned = await self._exported_to(request, body)
             last = None if learned is None else min(learned, unknown.last_step)
             self.listings.exported.keep(ANY_VERSION, unknown.rid, (last, time.monotonic()))
             return await self._answer_from_mirror(request, operation, variables, without_server=True)
-        except ServerKnowsBetter:
-            try:
-                return await self._send(request, body)
-            except CommError:
-                return await self._answer_from_mirror(request, operation, variables, without_server=True)
+        except ServerKnowsBetter as better:
+            answer = await self._better_answer(request, body, better.seconds)
+            if answer is not None:
+                return answer
+            return await self._answer_from_mirror(request, operation, variables, without_server=True)
+
+    async def _better_answer(self, request: Request, body: bytes, seconds: float | None) -> Response | None:
+        """Return the server's answer; None if it fails, or has none within `seconds`.
+
+        A server that was too slow is not waited for again for a while, or until it has taken a change.
+        """
+        if seconds is not None and time.monotonic() < self.too_slow_until:
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._send(request, body)
+        except TimeoutError:
+            self.too_slow_until = time.monotonic() + AGAIN
+            return None
+        except CommError:
+            return None
+        return answer if answer.status_code < _FAILS else None
 
     async def _answer_from_mirror(
-        self, request: Request, operation: Operation, variables: Any, *, without_server: bool = False
+        self,
+        request: Request,
+        operation: Operation,
+        variables: Any,
+        *,
+        without_server: bool = False,
+        waited: bool = False,
     ) -> Response:
         cancelled = threading.Event()
         # Only newer official clients name the operation, and read exported files beside pages of a history.
         scans = operation.named in _SCANS and request.headers.get("user-agent", "").startswith(_CLIENTS)
-        options = _Options(str(request.base_url).rstrip("/"), cancelled, without_server=without_server, scans=scans)
+        base_url = str(request.base_url).rstrip("/")
+        options = _Options(base_url, cancelled, without_server=without_server, scans=scans, waited=waited)
         return await unless_left(
             request.receive, self._in_pool(partial(self._execute, operation, variables, options)), cancelled
         )
@@ -232,6 +278,8 @@ class Endpoint:
                 sign=self.signer.sign,
                 touched=self.touched.when,
                 refresh_files=self.refresh_files,
+                unpulled=self._unpulled,
+                waited=options.waited,
                 of_token=policy.of_token,
             )
             try:
@@ -308,13 +356,26 @@ class Endpoint:
             answer = await self._send(request, body)
         except CommError as error:
             return _error(f"changes go to the server: {error}", 400)
+        self.too_slow_until = 0.0
         if request.url.path == "/graphql":
-            await self._in_pool(partial(self._note_files, text))
+            edited = await self._in_pool(partial(self._note_changes, text, bytes(answer.body)))
+        else:
+            ended = ended_run(request.path_params["path"], body, request.headers.get("content-encoding", ""))
+            edited = [] if ended is None else [ended]
+        if self.edits is not None and answer.status_code < _REFUSES:
+            for run in edited:
+                self.edits.note(run)
         return answer
 
-    def _note_files(self, body: bytes) -> None:
-        """Request that the file lists that a change affects are pulled again, and note what else it changes."""
-        found = changed(body, self.policy().entity)
+    def _unpulled(self, path: Sequence[str]) -> bool:
+        return self.edits is not None and self.edits.unpulled(path)
+
+    def _note_changes(self, body: bytes, answer: bytes) -> list[RunPath]:
+        """Request that the file lists that a change affects are pulled again, and note what else it changes.
+
+        Returns the edited runs.
+        """
+        found = changed(body, answer, self.policy().entity)
         if found.files or found.artifact_ids:
             with self.snapshots.connection(SECONDS) as connection:
                 found.runs += runs_of(connection, found.files)
@@ -324,6 +385,7 @@ class Endpoint:
             self.refresh_files(run)
         for key in (*found.artifacts, *found.lists):
             self.touched.note(key)
+        return found.edited
 
     async def _forward(self, request: Request, body: bytes, missing: str) -> Response:
         try:
@@ -342,11 +404,13 @@ def application(
     policy: Callable[[], Policy],
     refresh_files: Callable[[RunPath], None],
     access: Access | None = None,
+    edits: Edits | None = None,
 ) -> Starlette:
     """Return the endpoint over these snapshots. `key` and `policy` are called for each request.
 
     `refresh_files` is called, from any thread, with a run whose list of files the next pass should pull again. With
-    `access`, tokens of the mirror are accepted in place of the key, for reading what is mirrored.
+    `access`, tokens of the mirror are accepted in place of the key, for reading what is mirrored. `edits` has the runs
+    that are changed through the endpoint pulled; without it, their edits are read after the next pass.
     """
 
     def of_tokens(snapshots: Snapshots, signer: Signer) -> Starlette:
@@ -357,7 +421,7 @@ def application(
         return Starlette(routes=_routes(Endpoint(snapshots, nobody, reading, signer)), exception_handlers=_HANDLERS)
 
     signer = Signer()
-    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, refresh_files)
+    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, edits, refresh_files)
     readers = None if access is None else Readers(access, of_tokens)
     return Starlette(
         routes=_routes(endpoint),
