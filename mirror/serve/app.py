@@ -29,12 +29,13 @@ from starlette.routing import Route
 from mirror.errors import CommError, MirrorError
 from mirror.metrics import STEP
 from mirror.serve import ARTIFACTS, documents, touched
+from mirror.serve.answers import HANDLERS, error_answer, json_answer
 from mirror.serve.artifact_files import MANIFESTS
 from mirror.serve.artifact_files import content as artifact_content
 from mirror.serve.bodies import parsed, text_of, whole_body
 from mirror.serve.context import Context, RunPath
 from mirror.serve.documents import NotPulled, NotServed, Operation, ServerKnowsBetter, Write
-from mirror.serve.edits import AGAIN, Edits
+from mirror.serve.edits import Edits
 from mirror.serve.files import content
 from mirror.serve.guard import KeyGuard, raw_path
 from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
@@ -44,7 +45,7 @@ from mirror.serve.resolvers import RESOLVERS
 from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
 from mirror.serve.touched import Touched, changed, ended_run
-from mirror.serve.upstream import FORWARDED, MirrorOnly, Upstream
+from mirror.serve.upstream import FORWARDED, REFUSES, MirrorOnly, Upstream
 from mirror.snapshot.artifact_versions import projects_of
 from mirror.snapshot.connection import refusal
 from mirror.snapshot.files import runs_of
@@ -63,10 +64,6 @@ T = TypeVar("T")
 
 _TRIES = 3
 """How often a request is tried again because a newer snapshot was published meanwhile."""
-
-_REFUSES = 400
-_FAILS = 500
-"""The statuses from which the server refuses, and from which it fails; where it fails, the mirror answers if it can."""
 
 _SERVER_KNOWS_BETTER = frozenset({"viewer"})
 """Fields that the mirror can only guess: requested from the server while it can be reached, and remembered."""
@@ -118,7 +115,6 @@ class Endpoint:
     touched: Touched = field(default_factory=Touched)
     listings: Listings = field(default_factory=Listings)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
-    too_slow_until: float = 0.0
     remembered: OrderedDict[tuple[str, str, bytes], tuple[float, bytes]] = field(default_factory=OrderedDict)
 
     async def graphql(self, request: Request) -> Response:
@@ -139,10 +135,10 @@ class Endpoint:
             return await self._write(request, body, text)
         except NotServed as missing:
             if continues_list(text):
-                return _error(f"{missing}; ask for the first page of the list again", 400)
+                return error_answer(f"{missing}; ask for the first page of the list again", 400)
             return await self._forward(request, body, str(missing))
         except MirrorError as error:
-            return _error(str(error), 400)
+            return error_answer(str(error), 400)
 
     async def artifact(self, request: Request) -> Response:
         """Handle the addresses of files of artifacts."""
@@ -151,7 +147,7 @@ class Endpoint:
         if found is not None:
             return found
         if path.startswith(MANIFESTS):
-            return _error("the files of this artifact are not mirrored any more; ask for it again", 404)
+            return error_answer("the files of this artifact are not mirrored any more; ask for it again", 404)
         return await self._forward(request, b"", "the content of this file is not mirrored")
 
     def _artifact_content(self, path: str) -> Response | None:
@@ -199,27 +195,10 @@ class Endpoint:
             self.listings.exported.keep(ANY_VERSION, unknown.rid, (last, time.monotonic()))
             return await self._answer_from_mirror(request, operation, variables, without_server=True)
         except ServerKnowsBetter as better:
-            answer = await self._better_answer(request, body, better.seconds)
+            answer = await self.upstream.better(request, body, better.seconds)
             if answer is not None:
                 return answer
             return await self._answer_from_mirror(request, operation, variables, without_server=True)
-
-    async def _better_answer(self, request: Request, body: bytes, seconds: float | None) -> Response | None:
-        """Return the server's answer; None if it fails, or has none within `seconds`.
-
-        A server that was too slow is not waited for again for a while, or until it has taken a change.
-        """
-        if seconds is not None and time.monotonic() < self.too_slow_until:
-            return None
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._send(request, body)
-        except TimeoutError:
-            self.too_slow_until = time.monotonic() + AGAIN
-            return None
-        except CommError:
-            return None
-        return answer if answer.status_code < _FAILS else None
 
     async def _answer_from_mirror(
         self,
@@ -286,7 +265,7 @@ class Endpoint:
                 data, errors = documents.execute(operation, context, variables, RESOLVERS)
             except duckdb.Error as error:
                 raise refusal(error) from error
-        return _json({"errors": errors, "data": data} if errors else {"data": data})
+        return json_answer({"errors": errors, "data": data} if errors else {"data": data})
 
     def _file(self, path: str) -> tuple[Response | None, bool]:
         """Return a file, None if the mirror does not hold it, and whether files of its run were changed since."""
@@ -347,22 +326,23 @@ class Endpoint:
     async def _write(self, request: Request, body: bytes, text: bytes) -> Response:
         """Forward a change and return the server's answer. `text` is the decompressed body of a GraphQL request."""
         if self.policy().of_token:
-            return _error("a token of the mirror only reads; unset WANDB_BASE_URL and use your own key to write", 403)
+            return error_answer(
+                "a token of the mirror only reads; unset WANDB_BASE_URL and use your own key to write", 403
+            )
         if not self.policy().writes:
-            return _error(
+            return error_answer(
                 'the mirror accepts no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
             )
         try:
             answer = await self._send(request, body)
         except CommError as error:
-            return _error(f"changes go to the server: {error}", 400)
-        self.too_slow_until = 0.0
+            return error_answer(f"changes go to the server: {error}", 400)
         if request.url.path == "/graphql":
             edited = await self._in_pool(partial(self._note_changes, text, bytes(answer.body)))
         else:
             ended = ended_run(request.path_params["path"], body, request.headers.get("content-encoding", ""))
             edited = [] if ended is None else [ended]
-        if self.edits is not None and answer.status_code < _REFUSES:
+        if self.edits is not None and answer.status_code < REFUSES:
             for run in edited:
                 self.edits.note(run)
         return answer
@@ -391,7 +371,7 @@ class Endpoint:
         try:
             return await self._send(request, body)
         except CommError as error:
-            return _error(f"the mirror does not serve this ({missing}), and {error}", 400)
+            return error_answer(f"the mirror does not serve this ({missing}), and {error}", 400)
 
     async def _send(self, request: Request, body: bytes) -> Response:
         send = self.upstream.graphql if request.url.path == "/graphql" else self.upstream.file
@@ -418,7 +398,7 @@ def application(
             return replace(policy(), writes=False, of_token=True)
 
         nobody = MirrorOnly(lambda: policy().base_url, lambda: "")
-        return Starlette(routes=_routes(Endpoint(snapshots, nobody, reading, signer)), exception_handlers=_HANDLERS)
+        return Starlette(routes=_routes(Endpoint(snapshots, nobody, reading, signer)), exception_handlers=HANDLERS)
 
     signer = Signer()
     endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, edits, refresh_files)
@@ -426,7 +406,7 @@ def application(
     return Starlette(
         routes=_routes(endpoint),
         middleware=[Middleware(KeyGuard, key=key, signer=signer, readers=readers)],
-        exception_handlers=_HANDLERS,
+        exception_handlers=HANDLERS,
     )
 
 
@@ -436,25 +416,3 @@ def _routes(endpoint: Endpoint) -> list[Route]:
         *(Route(f"{prefix}{{path:path}}", endpoint.artifact, methods=["GET", "HEAD"]) for prefix in ARTIFACTS),
         Route("/files/{path:path}", endpoint.rest, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
     ]
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
-
-
-def _error(message: str, status: int) -> Response:
-    """Return a GraphQL error; never with a status that clients consider temporary, or they retry for minutes."""
-    return _json({"errors": [{"message": message}], "data": None}, status)
-
-
-async def _mirror_error(request: Request, error: Exception) -> Response:
-    del request
-    return _error(str(error), 400)
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _error(f"unexpected {type(error).__name__}; see the daemon's log", 500)
-
-
-_HANDLERS: Mapping[Any, Any] = {MirrorError: _mirror_error, Exception: _unexpected}

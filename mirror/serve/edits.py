@@ -27,6 +27,9 @@ LONGEST_PAUSE = 60.0
 PATIENCE = 5.0
 """Seconds that requests wait for a pull. While none succeeds, only the first ones wait."""
 
+ANSWER_SECONDS = 10.0
+"""How long the server is waited for when it is asked for what is not pulled; then the mirror answers without it."""
+
 AGAIN = 60.0
 """Seconds after a failed pull until the next one, unless there is another edit."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mirror.errors import QueryError
 from mirror.protocol import LIVE_STATES
-from mirror.serve import artifacts, console, files, history_fields, project_lists, runs
+from mirror.serve import artifacts, console, edits, files, history_fields, project_lists, runs
 from mirror.serve.context import Context, path_of
 from mirror.serve.documents import Field, NotPulled, NotServed, Resolver, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, read_cursor, start_of
@@ -26,9 +26,6 @@ FRESH = timedelta(days=1)
 
 _HEAVY = frozenset({"config", "wandbConfig", "summaryMetrics", "systemMetrics", "historyKeys"})
 """Fields of a run that are read only on request; the others are read with every run."""
-
-EDITED_SECONDS = 10.0
-"""How long the server is waited for when it is asked for what was edited; then the mirror answers without the edit."""
 
 AHEAD_RUNS = 32
 """How many runs are read together during a loop over a list."""
@@ -156,7 +153,7 @@ def _check_edits(project: Source, context: Context) -> None:
 
 
 def _edited(path: Sequence[str]) -> ServerKnowsBetter:
-    return ServerKnowsBetter(f"{'/'.join(path)} was just changed", EDITED_SECONDS)
+    return ServerKnowsBetter(f"{'/'.join(path)} was just changed", edits.ANSWER_SECONDS)
 
 
 def _run_count(project: Source, context: Context, _field: Field, arguments: Arguments) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mirror.control import Control
 from mirror.sandbox import World
 from mirror.sandbox.run import Run
 from tests.daemon.conftest import Bench
@@ -17,7 +18,7 @@ from tests.serve.conftest import Served, served
 pytestmark = pytest.mark.xdist_group("edits")
 
 SOON = "from mirror.serve import edits; edits.DELAY, edits.PAUSE = 0.1, 0.1"
-IMPATIENT = "from mirror.serve import edits; edits.PATIENCE = 0.1"
+IMPATIENT = "from mirror.serve import edits; edits.PATIENCE, edits.ANSWER_SECONDS = 0.1, 2"
 
 START = """mutation ($id: String, $name: String, $tags: [String!]) { upsertBucket(
     input: {id: $id, entityName: "team", modelName: "p", name: $name, host: "h", tags: $tags}) { bucket { id } } }"""
@@ -124,6 +125,8 @@ def test_a_run_is_listed_from_its_start_on_and_ended_with_its_process_but_its_li
     stream = "/files/team/p/process/file_stream"
     storage_id = site.ask(START, name="process")["data"]["upsertBucket"]["bucket"]["id"]
     assert listed(site)["process"] == ("running", None)
+    # Passes follow it more often from now on.
+    assert Control(site.home / "mirror.sock").status()["projects"]["team/p"]["live"] is True
     site.server.reset_counts()
     with site.client() as client:
         client.post(
@@ -140,6 +143,7 @@ def test_a_run_is_listed_from_its_start_on_and_ended_with_its_process_but_its_li
 def test_where_no_pull_succeeds_in_time_the_server_is_asked_and_where_it_fails_the_mirror_answers() -> None:
     with where_pulls_hang() as site:
         edit(site, "run0", "new")
+        site.server.faults.add("502", 1)
         assert listed(site)["run0"] == ("finished", "new")
         site.server.faults.add("502", None)
         assert listed(site)["run0"] == ("finished", None)
