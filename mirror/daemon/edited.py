@@ -41,13 +41,15 @@ class Edited:
         """
         project = ProjectKey(*place)
         try:
-            for target in await self._targets(project, run_ids):
+            wanted = await self._targets(project, run_ids)
+            for target in wanted:
                 result = await self.passes.run(target, afresh=False)
                 if result.error is not None and not isinstance(result.failure, NotFound):
                     return False
                 if result.live:
                     self.schedule.note_live(project, live=True)
-            await self.context().writer.publish()
+            if wanted:
+                await self.context().writer.publish()
         except MirrorError:
             # The writer keeps the failure, and reports it.
             return False

@@ -42,9 +42,9 @@ from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
 from mirror.serve.pages import continues_list
 from mirror.serve.readers import Readers
 from mirror.serve.resolvers import RESOLVERS
-from mirror.serve.runs import Listings
+from mirror.serve.runs import Listings, is_live
 from mirror.serve.signing import Signer
-from mirror.serve.touched import Touched, changed, ended_run
+from mirror.serve.touched import Changed, Touched, changed, ended_run
 from mirror.serve.upstream import FORWARDED, REFUSES, MirrorOnly, Upstream
 from mirror.snapshot.artifact_versions import projects_of
 from mirror.snapshot.connection import refusal
@@ -356,16 +356,29 @@ class Endpoint:
         Returns the edited runs.
         """
         found = changed(body, answer, self.policy().entity)
-        if found.files or found.artifact_ids:
-            with self.snapshots.connection(SECONDS) as connection:
-                found.runs += runs_of(connection, found.files)
-                found.artifacts += [(touched.ARTIFACTS, *key) for key in projects_of(connection, found.artifact_ids)]
+        # Before anything is mirrored, nothing can be outdated.
+        with suppress(MirrorError):
+            self._look_up(found)
         for run in found.runs:
             self.touched.note(run)
             self.refresh_files(run)
         for key in (*found.artifacts, *found.lists):
             self.touched.note(key)
         return found.edited
+
+    def _look_up(self, found: Changed) -> None:
+        """Add what only the mirror knows: where files and artifacts belong, and which processes start or resume runs.
+
+        What the process of a live run changes later is pulled with all that it logs.
+        """
+        if not (found.files or found.artifact_ids or found.written):
+            return
+        with self.snapshots.connection(SECONDS) as connection:
+            if found.files:
+                found.runs += runs_of(connection, found.files)
+            if found.artifact_ids:
+                found.artifacts += [(touched.ARTIFACTS, *key) for key in projects_of(connection, found.artifact_ids)]
+            found.edited += [run for run in found.written if self._unpulled(run) or not is_live(connection, run)]
 
     async def _forward(self, request: Request, body: bytes, missing: str) -> Response:
         try:

@@ -118,6 +118,8 @@ def _end_attempt(here: _Project) -> None:
 async def _pulled(here: _Project) -> None:
     """Wait until the edits of a project until now are pulled, a pull fails, or PATIENCE is over."""
     needed = here.last
+    if here.pulled_to == needed:
+        return
     if here.patient_until is None:
         here.patient_until = asyncio.get_running_loop().time() + PATIENCE
     with suppress(TimeoutError):

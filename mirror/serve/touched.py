@@ -64,7 +64,7 @@ class Changed:
 
     `artifacts` has the projects and runs whose artifacts it changes, `artifact_ids` ids of artifacts and collections,
     `lists` the projects whose sweeps or reports it changes. `edited` are runs that it changes, creates or deletes; the
-    id of a new one may be "", as it is for a new project.
+    id of a new one may be "", as it is for a new project. `written` are runs whose own process it comes from.
     """
 
     runs: list[RunPath] = field(default_factory=list)
@@ -73,6 +73,7 @@ class Changed:
     artifact_ids: list[str] = field(default_factory=list)
     lists: list[Key] = field(default_factory=list)
     edited: list[RunPath] = field(default_factory=list)
+    written: list[RunPath] = field(default_factory=list)
 
 
 def changed(body: bytes, answer: bytes, entity: str | None = None) -> Changed:
@@ -102,7 +103,9 @@ def changed(body: bytes, answer: bytes, entity: str | None = None) -> Changed:
                 elif name in _OF_LISTS:
                     found.lists.append((LISTS, str(value.get("entityName") or entity), str(value.get("projectName"))))
                 elif name in _OF_RUNS:
-                    found.edited += _edited(name, value, answer, entity)
+                    # Processes name the run when they start or resume it, and in all that they change of it later.
+                    by_process = name == "upsertBucket" and value.get("name") and not value.get("state")
+                    (found.written if by_process else found.edited).extend(_edited(name, value, answer, entity))
                 elif _OF_ARTIFACTS.search(name):
                     _artifacts(found, value, entity)
     return found
@@ -139,13 +142,7 @@ def _is_complete(text: bytes) -> bool:
 
 
 def _edited(name: str, value: Mapping[str, Any], answer: bytes, entity: str | None) -> list[RunPath]:
-    """Return the runs that are read otherwise after a mutation of this input.
-
-    A run's own process sends its host. Its first request, which has no id yet, starts or resumes the run; what it
-    changes later is pulled as everything that a live run logs.
-    """
-    if value.get("host") and value.get("id"):
-        return []
+    """Return the runs that are read otherwise after a mutation of this input."""
     ids = [value["id"]] if value.get("id") else _answered_ids(answer)
     if found := [path for path in map(_path_in, ids) if path is not None]:
         return found

@@ -132,12 +132,14 @@ def test_a_run_is_listed_from_its_start_on_and_ended_with_its_process_but_its_li
         client.post(
             stream, json={"files": {"wandb-history.jsonl": {"offset": 0, "content": ['{"_step": 0, "loss": 1}']}}}
         )
-        assert "errors" not in site.ask(START, id=storage_id, name="process", tags=["while it runs"])
+        assert "errors" not in site.ask(START, name="process", tags=["while it runs"])
         assert listed(site)["process"] == ("running", None)
         assert dict(site.server.requests) == {"file_stream": 1, "upsertBucket": 1}
         client.post(stream, json={"complete": True, "exitcode": 0})
     assert listed(site, tags="while it runs")["process"] == ("finished", None)
     assert site.sql("select history_rows from runs where run_id = 'process'") == [(1,)]
+    assert "errors" not in site.ask(START, id=storage_id, name="process")
+    assert listed(site)["process"] == ("running", None)
 
 
 def test_where_no_pull_succeeds_in_time_the_server_is_asked_and_where_it_fails_the_mirror_answers() -> None:
