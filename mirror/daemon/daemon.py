@@ -19,6 +19,7 @@ from mirror.daemon import configuration, health, logs, metrics, problems, source
 from mirror.daemon.clients import Clients
 from mirror.daemon.commands import Commands, Stopped, unless_stopped
 from mirror.daemon.downloads import Downloads
+from mirror.daemon.edited import Edited
 from mirror.daemon.lake import Lake
 from mirror.daemon.notify import Notifier
 from mirror.daemon.outcomes import Ledger, stamp
@@ -33,6 +34,7 @@ from mirror.daemon.tasks import Tasks
 from mirror.errors import AuthError, ConfigError, MirrorError
 from mirror.local.watch import Watch
 from mirror.mcp import door as mcp
+from mirror.serve.edits import Edits
 from mirror.settings import credentials
 from mirror.settings import settings as config
 from mirror.settings.home import Home
@@ -88,6 +90,10 @@ class Daemon:
         self._publishing = Publishing(context.writer, self._tasks.crashed)
         self._sign_in = SignIn(self._clients)
         self._downloads = Downloads(self._clients, context.writer, lambda: selection_of(self._settings.sync))
+        edited = Edited(
+            lambda: self._context, lambda: self._settings, self._schedule, self._search, self._passes, self._downloads
+        )
+        self._edits = Edits(edited.pull, self._tasks.start)
         self._lake = Lake(home, environ, lambda: self._settings.lake)
         self._local = Watch(context.writer, settings)
         self.commands = Commands(
@@ -250,6 +256,7 @@ class Daemon:
             ),
             list_again,
             access,
+            self._edits,
         )
 
     def _list_files_again(self, run: tuple[str, str, str]) -> None:

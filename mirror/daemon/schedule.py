@@ -117,6 +117,12 @@ class Schedule:
             for project, job in jobs.items()
         }
 
+    def note_live(self, project: ProjectKey, *, live: bool) -> None:
+        """Plan the next pass of a project by whether a run is running, if that has changed."""
+        if project in self._live and live != self._live[project]:
+            self._live[project] = live
+            self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))
+
     async def _job(self, project: ProjectKey) -> None:
         self._under_way.add(project)
         try:
@@ -131,9 +137,7 @@ class Schedule:
             return
         finally:
             self._under_way.discard(project)
-        if project in self._live and live != self._live[project]:
-            self._live[project] = live
-            self._scheduler.reschedule_job(str(project), trigger=self._trigger(live=live))
+        self.note_live(project, live=live)
 
     async def _list(self) -> None:
         try:

@@ -69,17 +69,23 @@ def _has_sweep(context: Context, given: Input) -> bool:
 def _find_or_create(context: Context, given: Input) -> tuple[Run, bool]:
     world = context.world
     if given.get("id"):
-        return context.needed_run(given["id"]), False
+        run = context.needed_run(given["id"])
+        return (_resumed(run) if given.get("host") is not None else run), False
     entity = given.get("entityName") or world.entity
     project = given.get("modelName") or "uncategorized"
     name = given.get("name") or new_run_id()
     found = world.find(entity, project, name)
     if found is None:
         return world.add_run(entity, project, run_id=name, config={}), True
-    if found.state not in ("running", "pending"):
-        found.state = "running"
-        found.exitcode = None
-    return found, False
+    return _resumed(found), False
+
+
+def _resumed(run: Run) -> Run:
+    """Have a run that has ended run again."""
+    if run.state not in ("running", "pending"):
+        run.state = "running"
+        run.exitcode = None
+    return run
 
 
 def _document(text: str, field: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,21 +29,23 @@ from starlette.routing import Route
 from mirror.errors import CommError, MirrorError
 from mirror.metrics import STEP
 from mirror.serve import ARTIFACTS, documents, touched
+from mirror.serve.answers import HANDLERS, error_answer, json_answer
 from mirror.serve.artifact_files import MANIFESTS
 from mirror.serve.artifact_files import content as artifact_content
 from mirror.serve.bodies import parsed, text_of, whole_body
 from mirror.serve.context import Context, RunPath
-from mirror.serve.documents import NotServed, Operation, ServerKnowsBetter, Write
+from mirror.serve.documents import NotPulled, NotServed, Operation, ServerKnowsBetter, Write
+from mirror.serve.edits import Edits
 from mirror.serve.files import content
 from mirror.serve.guard import KeyGuard, raw_path
 from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
 from mirror.serve.pages import continues_list
 from mirror.serve.readers import Readers
 from mirror.serve.resolvers import RESOLVERS
-from mirror.serve.runs import Listings
+from mirror.serve.runs import Listings, is_live
 from mirror.serve.signing import Signer
-from mirror.serve.touched import Touched, changed
-from mirror.serve.upstream import FORWARDED, MirrorOnly, Upstream
+from mirror.serve.touched import Changed, Touched, changed, ended_run
+from mirror.serve.upstream import FORWARDED, REFUSES, MirrorOnly, Upstream
 from mirror.snapshot.artifact_versions import projects_of
 from mirror.snapshot.connection import refusal
 from mirror.snapshot.files import runs_of
@@ -91,12 +93,13 @@ class _NewerSnapshot(Exception):
 
 @dataclass(frozen=True)
 class _Options:
-    """How to answer a request: the endpoint's address, the cancel event, and two settings of the context."""
+    """How to answer a request: the endpoint's address, the cancel event, and three settings of the context."""
 
     base_url: str
     cancelled: threading.Event
     without_server: bool
     scans: bool
+    waited: bool
 
 
 @dataclass
@@ -107,6 +110,7 @@ class Endpoint:
     upstream: Upstream
     policy: Callable[[], Policy]
     signer: Signer
+    edits: Edits | None = None
     refresh_files: Callable[[RunPath], None] = lambda _: None
     touched: Touched = field(default_factory=Touched)
     listings: Listings = field(default_factory=Listings)
@@ -131,10 +135,10 @@ class Endpoint:
             return await self._write(request, body, text)
         except NotServed as missing:
             if continues_list(text):
-                return _error(f"{missing}; ask for the first page of the list again", 400)
+                return error_answer(f"{missing}; ask for the first page of the list again", 400)
             return await self._forward(request, body, str(missing))
         except MirrorError as error:
-            return _error(str(error), 400)
+            return error_answer(str(error), 400)
 
     async def artifact(self, request: Request) -> Response:
         """Handle the addresses of files of artifacts."""
@@ -143,7 +147,7 @@ class Endpoint:
         if found is not None:
             return found
         if path.startswith(MANIFESTS):
-            return _error("the files of this artifact are not mirrored any more; ask for it again", 404)
+            return error_answer("the files of this artifact are not mirrored any more; ask for it again", 404)
         return await self._forward(request, b"", "the content of this file is not mirrored")
 
     def _artifact_content(self, path: str) -> Response | None:
@@ -163,32 +167,53 @@ class Endpoint:
         return await self._write(request, await whole_body(request), b"")
 
     async def _answer(
-        self, request: Request, body: bytes, operation: Operation, variables: Any, *, continues: bool
+        self,
+        request: Request,
+        body: bytes,
+        operation: Operation,
+        variables: Any,
+        *,
+        continues: bool,
+        waited: bool = False,
     ) -> Response:
         """Answer from the mirror; ask the server first where it knows better, or for what the mirror needs to know.
 
-        `continues` is True if the request continues a list that began here, which the server could not continue.
+        `continues` is True if the request continues a list that began here, which the server could not continue, and
+        `waited` if edits were waited for.
         """
         try:
-            return await self._answer_from_mirror(request, operation, variables, without_server=continues)
+            return await self._answer_from_mirror(
+                request, operation, variables, without_server=continues, waited=waited
+            )
+        except NotPulled as edited:
+            if self.edits is not None:
+                await self.edits.pulled(edited.path)
+            return await self._answer(request, body, operation, variables, continues=continues, waited=True)
         except ExportsUnknown as unknown:
             learned = await self._exported_to(request, body)
             last = None if learned is None else min(learned, unknown.last_step)
             self.listings.exported.keep(ANY_VERSION, unknown.rid, (last, time.monotonic()))
             return await self._answer_from_mirror(request, operation, variables, without_server=True)
-        except ServerKnowsBetter:
-            try:
-                return await self._send(request, body)
-            except CommError:
-                return await self._answer_from_mirror(request, operation, variables, without_server=True)
+        except ServerKnowsBetter as better:
+            answer = await self.upstream.better(request, body, better.seconds)
+            if answer is not None:
+                return answer
+            return await self._answer_from_mirror(request, operation, variables, without_server=True)
 
     async def _answer_from_mirror(
-        self, request: Request, operation: Operation, variables: Any, *, without_server: bool = False
+        self,
+        request: Request,
+        operation: Operation,
+        variables: Any,
+        *,
+        without_server: bool = False,
+        waited: bool = False,
     ) -> Response:
         cancelled = threading.Event()
         # Only newer official clients name the operation, and read exported files beside pages of a history.
         scans = operation.named in _SCANS and request.headers.get("user-agent", "").startswith(_CLIENTS)
-        options = _Options(str(request.base_url).rstrip("/"), cancelled, without_server=without_server, scans=scans)
+        base_url = str(request.base_url).rstrip("/")
+        options = _Options(base_url, cancelled, without_server=without_server, scans=scans, waited=waited)
         return await unless_left(
             request.receive, self._in_pool(partial(self._execute, operation, variables, options)), cancelled
         )
@@ -232,13 +257,15 @@ class Endpoint:
                 sign=self.signer.sign,
                 touched=self.touched.when,
                 refresh_files=self.refresh_files,
+                unpulled=self._unpulled,
+                waited=options.waited,
                 of_token=policy.of_token,
             )
             try:
                 data, errors = documents.execute(operation, context, variables, RESOLVERS)
             except duckdb.Error as error:
                 raise refusal(error) from error
-        return _json({"errors": errors, "data": data} if errors else {"data": data})
+        return json_answer({"errors": errors, "data": data} if errors else {"data": data})
 
     def _file(self, path: str) -> tuple[Response | None, bool]:
         """Return a file, None if the mirror does not hold it, and whether files of its run were changed since."""
@@ -299,37 +326,65 @@ class Endpoint:
     async def _write(self, request: Request, body: bytes, text: bytes) -> Response:
         """Forward a change and return the server's answer. `text` is the decompressed body of a GraphQL request."""
         if self.policy().of_token:
-            return _error("a token of the mirror only reads; unset WANDB_BASE_URL and use your own key to write", 403)
+            return error_answer(
+                "a token of the mirror only reads; unset WANDB_BASE_URL and use your own key to write", 403
+            )
         if not self.policy().writes:
-            return _error(
+            return error_answer(
                 'the mirror accepts no changes ([http] writes = "refuse"); unset WANDB_BASE_URL to write', 403
             )
         try:
             answer = await self._send(request, body)
         except CommError as error:
-            return _error(f"changes go to the server: {error}", 400)
+            return error_answer(f"changes go to the server: {error}", 400)
         if request.url.path == "/graphql":
-            await self._in_pool(partial(self._note_files, text))
+            edited = await self._in_pool(partial(self._note_changes, text, bytes(answer.body)))
+        else:
+            ended = ended_run(request.path_params["path"], body, request.headers.get("content-encoding", ""))
+            edited = [] if ended is None else [ended]
+        if self.edits is not None and answer.status_code < REFUSES:
+            for run in edited:
+                self.edits.note(run)
         return answer
 
-    def _note_files(self, body: bytes) -> None:
-        """Request that the file lists that a change affects are pulled again, and note what else it changes."""
-        found = changed(body, self.policy().entity)
-        if found.files or found.artifact_ids:
-            with self.snapshots.connection(SECONDS) as connection:
-                found.runs += runs_of(connection, found.files)
-                found.artifacts += [(touched.ARTIFACTS, *key) for key in projects_of(connection, found.artifact_ids)]
+    def _unpulled(self, path: Sequence[str]) -> bool:
+        return self.edits is not None and self.edits.unpulled(path)
+
+    def _note_changes(self, body: bytes, answer: bytes) -> list[RunPath]:
+        """Request that the file lists that a change affects are pulled again, and note what else it changes.
+
+        Returns the edited runs.
+        """
+        found = changed(body, answer, self.policy().entity)
+        # Before anything is mirrored, nothing can be outdated.
+        with suppress(MirrorError):
+            self._look_up(found)
         for run in found.runs:
             self.touched.note(run)
             self.refresh_files(run)
         for key in (*found.artifacts, *found.lists):
             self.touched.note(key)
+        return found.edited
+
+    def _look_up(self, found: Changed) -> None:
+        """Add what only the mirror knows: where files and artifacts belong, and which processes start or resume runs.
+
+        What the process of a live run changes later is pulled with all that it logs.
+        """
+        if not (found.files or found.artifact_ids or found.written):
+            return
+        with self.snapshots.connection(SECONDS) as connection:
+            if found.files:
+                found.runs += runs_of(connection, found.files)
+            if found.artifact_ids:
+                found.artifacts += [(touched.ARTIFACTS, *key) for key in projects_of(connection, found.artifact_ids)]
+            found.edited += [run for run in found.written if self._unpulled(run) or not is_live(connection, run)]
 
     async def _forward(self, request: Request, body: bytes, missing: str) -> Response:
         try:
             return await self._send(request, body)
         except CommError as error:
-            return _error(f"the mirror does not serve this ({missing}), and {error}", 400)
+            return error_answer(f"the mirror does not serve this ({missing}), and {error}", 400)
 
     async def _send(self, request: Request, body: bytes) -> Response:
         send = self.upstream.graphql if request.url.path == "/graphql" else self.upstream.file
@@ -342,11 +397,13 @@ def application(
     policy: Callable[[], Policy],
     refresh_files: Callable[[RunPath], None],
     access: Access | None = None,
+    edits: Edits | None = None,
 ) -> Starlette:
     """Return the endpoint over these snapshots. `key` and `policy` are called for each request.
 
     `refresh_files` is called, from any thread, with a run whose list of files the next pass should pull again. With
-    `access`, tokens of the mirror are accepted in place of the key, for reading what is mirrored.
+    `access`, tokens of the mirror are accepted in place of the key, for reading what is mirrored. `edits` has the runs
+    that are changed through the endpoint pulled; without it, their edits are read after the next pass.
     """
 
     def of_tokens(snapshots: Snapshots, signer: Signer) -> Starlette:
@@ -354,15 +411,15 @@ def application(
             return replace(policy(), writes=False, of_token=True)
 
         nobody = MirrorOnly(lambda: policy().base_url, lambda: "")
-        return Starlette(routes=_routes(Endpoint(snapshots, nobody, reading, signer)), exception_handlers=_HANDLERS)
+        return Starlette(routes=_routes(Endpoint(snapshots, nobody, reading, signer)), exception_handlers=HANDLERS)
 
     signer = Signer()
-    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, refresh_files)
+    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, edits, refresh_files)
     readers = None if access is None else Readers(access, of_tokens)
     return Starlette(
         routes=_routes(endpoint),
         middleware=[Middleware(KeyGuard, key=key, signer=signer, readers=readers)],
-        exception_handlers=_HANDLERS,
+        exception_handlers=HANDLERS,
     )
 
 
@@ -372,25 +429,3 @@ def _routes(endpoint: Endpoint) -> list[Route]:
         *(Route(f"{prefix}{{path:path}}", endpoint.artifact, methods=["GET", "HEAD"]) for prefix in ARTIFACTS),
         Route("/files/{path:path}", endpoint.rest, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
     ]
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
-
-
-def _error(message: str, status: int) -> Response:
-    """Return a GraphQL error; never with a status that clients consider temporary, or they retry for minutes."""
-    return _json({"errors": [{"message": message}], "data": None}, status)
-
-
-async def _mirror_error(request: Request, error: Exception) -> Response:
-    del request
-    return _error(str(error), 400)
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _error(f"unexpected {type(error).__name__}; see the daemon's log", 500)
-
-
-_HANDLERS: Mapping[Any, Any] = {MirrorError: _mirror_error, Exception: _unexpected}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,8 @@ class Context:
     `base_url` is the endpoint's own address, `server_url` the server's. `without_server` means that the server cannot
     be asked, `scans` that the client reads exported files of a history and pages of the rest. `sign` returns an address
     for a path that works for a while without the key. `touched` returns when files of a run, or artifacts, were last
-    changed through this endpoint, and `refresh_files` has the next pass pull the list of a run's files.
+    changed through this endpoint, and `refresh_files` has the next pass pull the list of a run's files. `unpulled`
+    returns whether edits of this run, project or entity are not pulled yet; `waited` means that they were waited for.
     `of_token` means that the caller has a token of the mirror.
     """
 
@@ -47,6 +48,8 @@ class Context:
     sign: Callable[[str], str] = str
     touched: Callable[[tuple[str, ...]], datetime | None] = lambda _: None
     refresh_files: Callable[[RunPath], None] = lambda _: None
+    unpulled: Callable[[Sequence[str]], bool] = lambda _: False
+    waited: bool = False
     of_token: bool = False
 
     def remembered(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -58,7 +58,22 @@ class NotServed(MirrorError):
 
 
 class ServerKnowsBetter(NotServed):
-    """The mirror can answer this, but while the server can be reached, its answer is better."""
+    """The mirror can answer this, but while the server can be reached, its answer is better.
+
+    `seconds` is how long it is waited for; None: as long as for any request.
+    """
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class NotPulled(NotServed):
+    """The mirror can answer this once it has pulled the edits of a project, or of all projects of an entity."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__(f"edits of {'/'.join(path)} are not pulled yet")
+        self.path = path
 
 
 class Write(NotServed):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from mirror.errors import QueryError
 from mirror.protocol import LIVE_STATES
-from mirror.serve import artifacts, console, files, history_fields, project_lists, runs
+from mirror.serve import artifacts, console, edits, files, history_fields, project_lists, runs
 from mirror.serve.context import Context, path_of
-from mirror.serve.documents import Field, NotServed, Resolver, ServerKnowsBetter
+from mirror.serve.documents import Field, NotPulled, NotServed, Resolver, ServerKnowsBetter
 from mirror.serve.pages import connection, cursor, read_cursor, start_of
 from mirror.serve.runs import Listing
-from mirror.snapshot import facts
+from mirror.snapshot import facts, projects
 from mirror.snapshot.described import described, latest_events
+from mirror.wandb_json import loads
 
 Arguments = Mapping[str, Any]
 Source = Mapping[str, Any]
@@ -103,6 +104,8 @@ def _entity(_source: Any, context: Context, _field: Field, arguments: Arguments)
 
 def _projects(entity: str | None, context: Context, arguments: Arguments) -> dict[str, Any]:
     wanted = entity or context.default_entity()
+    if wanted and context.unpulled([wanted]) and not (context.without_server or context.waited):
+        raise NotPulled([wanted])
     found = facts.projects(context.connection, wanted) if wanted else []
     if not found:
         raise NotServed(f"no project of {wanted} is mirrored")
@@ -123,6 +126,7 @@ def _entity_name(project: Source, *_: Any) -> str:
 def _listing(project: Source, context: Context, arguments: Arguments) -> Listing:
     if not project["listed"]:
         raise NotServed(f"not all runs of {project['key']} are mirrored yet")
+    _check_edits(project, context)
     _needs_text(arguments, "filters")
     return context.listings.find(
         context.ask,
@@ -132,6 +136,24 @@ def _listing(project: Source, context: Context, arguments: Arguments) -> Listing
         arguments.get("order"),
         [name for name in arguments.get("names") or () if name is not None],
     )
+
+
+def _check_edits(project: Source, context: Context) -> None:
+    """Have edits through this endpoint waited for. If they are not pulled then, the server has a better list.
+
+    It has none where `sync.filters` selects runs: its list would have the others, too.
+    """
+    key = project["key"]
+    if context.without_server or not context.unpulled(key):
+        return
+    if not context.waited:
+        raise NotPulled(key)
+    if not loads(projects.limits(context.connection)[key][0]):
+        raise _edited(key)
+
+
+def _edited(path: Sequence[str]) -> ServerKnowsBetter:
+    return ServerKnowsBetter(f"{'/'.join(path)} was just changed", edits.ANSWER_SECONDS)
 
 
 def _run_count(project: Source, context: Context, _field: Field, arguments: Arguments) -> int:
@@ -195,6 +217,9 @@ def _block(project: Source, context: Context, listing: Listing, block: int) -> d
 
 def _run(project: Source, context: Context, field: Field, arguments: Arguments) -> dict[str, Any]:
     fields = field.names()
+    path = (*project["key"], arguments["name"])
+    if context.unpulled(path) and not context.without_server:
+        raise _edited(path)
     # Each page of a history is requested by the run's name; the run is looked up once per snapshot.
     find = partial(runs.row_of, context.connection, project, arguments["name"])
     light = context.remembered(("run", project["key"], arguments["name"]), find)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
+from mirror.protocol import LIVE_STATES
 from mirror.snapshot import facts, run_rows
 from mirror.snapshot.described import line_count
 from mirror.snapshot.paths import Project
@@ -180,6 +181,12 @@ def row_of(connection: DuckDBPyConnection, project: Mapping[str, Any], run_id: s
     """Return one run by its id, without its documents; None if it is not mirrored, or deleted."""
     rows = _rows(connection, project, run_rows.plain_of(connection, _COLUMNS, project["key"], run_id))
     return rows[0] if rows else None
+
+
+def is_live(connection: DuckDBPyConnection, run: tuple[str, str, str]) -> bool:
+    """Return True if the mirror has this run as one that is running."""
+    found = run_rows.plain_of(connection, ("state",), Project(*run[:2]), run[2])
+    return bool(found) and found[0][2] in LIVE_STATES
 
 
 def with_documents(

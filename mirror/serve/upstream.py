@@ -7,7 +7,7 @@ import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
@@ -36,6 +36,16 @@ WHOLE_SECONDS = 120.0
 REST_SECONDS = 10.0
 """How long requests fail at once after the server could not be reached, so that offline work is not slow."""
 
+REFUSES = 400
+FAILS = 500
+"""The statuses from which the server refuses, and from which it fails."""
+
+RETRY_SECONDS = 0.5
+"""How soon a request that the server failed is sent again, where the mirror can wait for the answer."""
+
+FAILING_SECONDS = 30.0
+"""How long a server that only failed is not asked again where the mirror has an answer, too."""
+
 _FOLDERS = (b"files/", b"artifacts/", b"artifactsV2/")
 """The starts of the paths of files that need the key."""
 
@@ -58,6 +68,7 @@ class Upstream:
     address: Callable[[], str]
     key: Callable[[], str]
     _resting_until: float = 0.0
+    _failing_until: float = 0.0
 
     async def graphql(self, request: Request, body: bytes) -> Response:
         """Return the complete answer, with file addresses replaced by those of the endpoint. Raises CommError.
@@ -77,6 +88,26 @@ class Upstream:
         for folder in _FOLDERS:
             text = text.replace(theirs + folder, ours + folder)
         return Response(text, answer.status_code, headers)
+
+    async def better(self, request: Request, body: bytes, seconds: float | None) -> Response | None:
+        """Return the answer in place of one that the mirror has; None if the server cannot be reached.
+
+        With `seconds`, failures of the server are retried for so long; after that there is none for a while, unless the
+        server answers another request.
+        """
+        if seconds is not None and time.monotonic() < self._failing_until:
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                with suppress(CommError):
+                    answer = await self.graphql(request, body)
+                    while seconds is not None and answer.status_code >= FAILS:
+                        await asyncio.sleep(RETRY_SECONDS)
+                        answer = await self.graphql(request, body)
+                    return answer
+        except TimeoutError:
+            self._failing_until = time.monotonic() + FAILING_SECONDS
+        return None
 
     async def file(self, request: Request, body: bytes) -> Response:
         """Return the server's answer as a stream. Raises CommError if the server cannot be reached."""
@@ -114,6 +145,8 @@ class Upstream:
                     self._resting_until = time.monotonic() + REST_SECONDS
                 log.info("%s", failure)
                 raise failure from error
+            if answer.status_code < FAILS:
+                self._failing_until = 0.0
             try:
                 yield answer
             finally:

@@ -72,7 +72,9 @@ class Served(Bench):
 
 
 @contextmanager
-def served(world: World, projects: str, sandbox: Mapping[str, Any] | None = None, **settings: str) -> Iterator[Served]:
+def served(
+    world: World, projects: str, sandbox: Mapping[str, Any] | None = None, prelude: str = "", **settings: str
+) -> Iterator[Served]:
     """The daemon, once it has mirrored this world; `sandbox` is how its server is set up."""
     root = Path(tempfile.mkdtemp(prefix="m"))
     try:
@@ -80,7 +82,7 @@ def served(world: World, projects: str, sandbox: Mapping[str, Any] | None = None
             site = Served(root, server)
             site.configure_http(projects, **settings)
             runs = sum(len(project.runs) for project in world.projects.values())
-            with site.daemon():
+            with site.daemon(prelude):
                 site.until(lambda: site.sql("select count(*) from runs") == [(runs,)], 90)
                 rows = sum(len(run.history) for project in world.projects.values() for run in project.runs.values())
                 site.until(lambda: site.sql("select sum(history_rows) from runs") == [(rows,)], 90)
