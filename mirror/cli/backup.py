@@ -59,6 +59,8 @@ def restore(
         raise UsageError(f"a daemon runs in {given.home.data}; end it with `mirror daemon --stop`")
     if given.home.state.exists() and replace:
         _check_free(given)
+    # A config that is not valid is reported before anything is changed.
+    given.settings()
     restored = backups.restore(folder, given.home, replace=replace)
     asyncio.run(_publish(given))
     backups.check_restored(given.home, restored)

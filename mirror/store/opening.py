@@ -60,7 +60,7 @@ def compare_published(db: Database, home: Home) -> bool:
 def prepare_upgrade(db: Database, home: Home) -> None:
     """Announce an upgrade of an existing mirror, and keep its published file as it is before."""
     pending = migrations.pending(db)
-    if pending and migrations.applied(db) and home.published.exists():
+    if pending and migrations.applied(db.run) and home.published.exists():
         copy = backup.before_upgrade(home, pending)
         names = ", ".join(name.removesuffix(".sql") for name in pending)
         logger.warning("upgrading %s (%s); the mirror before the upgrade is kept as %s", home.data, names, copy)

@@ -67,8 +67,13 @@ def recover(home: Home, damage: StoreDamaged) -> None:
         ) from damage
 
 
+def new_copy(state: Path) -> Path:
+    """A name for an unfinished copy that becomes the state; the next start deletes one that a killed process left."""
+    return state.with_name(f".{state.name}.taken-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
 def delete_leftovers(home: Home) -> None:
-    """Delete unfinished copies of a recovery that was killed."""
+    """Delete unfinished copies that a killed process left."""
     for leftover in home.data.glob(f".{home.state.name}.taken-*"):
         leftover.unlink(missing_ok=True)
 
@@ -93,7 +98,7 @@ def _shorten_log(home: Home, logs: list[Path], damage: StoreDamaged) -> None:
 
 def _restore_published(home: Home, why: str) -> None:
     state, published = home.state, home.published
-    copy = state.with_name(f".{state.name}.taken-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    copy = new_copy(state)
     logs = log_files(state)
     try:
         try:
