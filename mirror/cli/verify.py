@@ -141,7 +141,7 @@ class _Command:
         if repair and published and not state:
             from mirror.store import aside
 
-            kept = aside.put(self.given.home, [self.given.home.published])
+            kept = aside.put(self.given.home.data, [self.given.home.published])
             warn(f"{published}; it is rebuilt, the damaged file is kept in {kept}")
         if problem is None or repair:
             problem = self._publish()

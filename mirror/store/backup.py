@@ -133,9 +133,8 @@ def restore(source: Path, home: Home, *, replace: bool) -> Summary:
         raise UsageError(f"{source} has no backup.json, so it is not a backup of `mirror backup`")
     there = [path for path in (home.state, home.published, *log_files(home.state)) if path.exists()]
     if there and not replace:
-        raise UsageError(
-            f"{home.data} has a mirror already; --replace replaces it, and keeps its databases in {aside.folder(home)}"
-        )
+        kept = aside.folder(home.data)
+        raise UsageError(f"{home.data} has a mirror already; --replace replaces it, and keeps its databases in {kept}")
     with _locked(source, fcntl.LOCK_SH):
         return _restore(source, home, there)
 
@@ -164,7 +163,7 @@ def _restore(source: Path, home: Home, there: Sequence[Path]) -> Summary:
             home.config.parent.mkdir(parents=True, exist_ok=True)
             home.config.write_text(manifest.config, encoding="utf-8")
         if there:
-            aside.put(home, there)
+            aside.put(home.data, there)
         state.replace(home.state)
         files.sync_folder(home.data)
     except OSError as error:

@@ -36,7 +36,7 @@ def check_published(db: Database, home: Home) -> None:
     except FileNotFoundError:
         return
     except StoreDamaged as error:
-        kept = aside.put(home, [published], keep=True)
+        kept = aside.put(home.data, [published], keep=True)
         logger.warning("%s; it is published again, and the damaged one is kept in %s", error, kept)
         return
     identity.check_may_replace(home.state, state_id, published, published_id)

@@ -40,7 +40,7 @@ def restore_missing(home: Home) -> None:
     if home.published.exists():
         _restore_published(home, f"{home.state} is missing")
     elif logs := log_files(home.state):
-        kept = aside.put(home, logs)
+        kept = aside.put(home.data, logs)
         logger.warning("%s is missing, and its log is useless without it; the log is kept in %s", home.state, kept)
 
 
@@ -55,7 +55,7 @@ def recover(home: Home, damage: StoreDamaged) -> None:
     elif home.published.exists():
         _restore_published(home, str(damage))
     elif home.state.exists() and not home.state.stat().st_size:
-        kept = aside.put(home, [home.state, *logs])
+        kept = aside.put(home.data, [home.state, *logs])
         logger.warning(
             "%s was empty, and nothing is published; it is kept in %s, and a new one is created", home.state, kept
         )
@@ -81,7 +81,7 @@ def delete_leftovers(home: Home) -> None:
 def _shorten_log(home: Home, logs: list[Path], damage: StoreDamaged) -> None:
     """Cut off the log at the damage, or delete it if the place of the damage is unknown."""
     log = log_file(home.state)
-    kept = aside.put(home, logs, keep=True)
+    kept = aside.put(home.data, logs, keep=True)
     position = re.search(r"entry at byte position (\d+)", damage.reason)
     if position and logs == [log] and 0 < int(position[1]) < log.stat().st_size:
         os.truncate(log, int(position[1]))
@@ -114,7 +114,7 @@ def _restore_published(home: Home, why: str) -> None:
         except StoreError as error:
             raise StoreError(f"{why}, and {str(error).replace(str(copy), str(published))}") from error
         damaged = [path for path in (state, *logs) if path.exists()]
-        kept = f"; what was there is kept in {aside.put(home, damaged)}" if damaged else ""
+        kept = f"; what was there is kept in {aside.put(home.data, damaged)}" if damaged else ""
         # Another process may have been faster, and has the file open then.
         with suppress(FileExistsError):
             os.link(copy, state)
