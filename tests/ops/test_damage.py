@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import mirror
+from mirror.errors import StoreError
 from mirror.sandbox import Sandbox, World
 from tests.daemon.conftest import Bench
 from tests.daemon.test_daemon import add
@@ -188,7 +190,14 @@ def test_a_damaged_segment_is_reported_and_repaired(mirrored, damage):
 
 
 @pytest.mark.parametrize(
-    "command", [["query", "select count(*) from history"], ["history", "team/p/one"], ["export", "--lake", "lake"]]
+    "command",
+    [
+        ["query", "select count(*) from history"],
+        ["history", "team/p/one"],
+        ["show", "team/p/one"],
+        ["forget", "team/p/one", "--yes"],
+        ["export", "--lake", "lake"],
+    ],
 )
 def test_who_reads_a_segment_that_is_gone_is_told_what_to_do(mirrored, command, monkeypatch):
     monkeypatch.chdir(mirrored.root)
@@ -199,6 +208,16 @@ def test_who_reads_a_segment_that_is_gone_is_told_what_to_do(mirrored, command, 
     assert done.stderr.startswith("error: a segment of history is missing or damaged (")
     assert done.stderr.endswith("; run `mirror verify --repair`, which pulls what was in it again\n")
     assert str(path) in done.stderr
+
+
+def test_a_script_that_reads_a_segment_that_is_gone_is_told_so_too(mirrored, monkeypatch):
+    path = min((mirrored.home / "history").rglob("*.parquet"))
+    path.unlink()
+    monkeypatch.setenv("MIRROR_HOME", str(mirrored.home))
+    run = mirror.Api().run("team/p/one")
+    for read in (lambda: list(run.scan_history()), run.history):
+        with pytest.raises(StoreError, match=r"^a segment of history is missing or damaged .*`mirror verify --repair`"):
+            read()
 
 
 def test_a_damaged_segment_is_not_exported_to_a_lake(mirrored):
