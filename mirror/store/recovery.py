@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import uuid
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,15 +114,25 @@ def _restore_published(home: Home, why: str) -> None:
             raise StoreError(f"{why}, and {str(error).replace(str(copy), str(published))}") from error
         damaged = [path for path in (state, *logs) if path.exists()]
         kept = f"; what was there is kept in {aside.put(home.data, damaged)}" if damaged else ""
-        # Another process may have been faster, and has the file open then.
-        with suppress(FileExistsError):
-            os.link(copy, state)
+        _put_in_place(copy, state)
         files.sync_folder(state.parent)
     finally:
         copy.unlink(missing_ok=True)
         log_file(copy).unlink(missing_ok=True)
     at = datetime.fromtimestamp(published.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     logger.warning("%s: rebuilt from %s of %s; later changes are pulled again%s", why, published.name, at, kept)
+
+
+def _put_in_place(copy: Path, state: Path) -> None:
+    """Give the copy the name of the state, unless another process was faster, which has that file open then."""
+    try:
+        os.link(copy, state)
+    except FileExistsError:
+        return
+    except OSError:
+        # Some file systems have no hard links.
+        if not state.exists():
+            copy.rename(state)
 
 
 def _add_log(copy: Path, published: Path, log: Path) -> None:
