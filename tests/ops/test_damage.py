@@ -14,6 +14,7 @@ import pytest
 import mirror
 from mirror.errors import StoreError
 from mirror.sandbox import Sandbox, World
+from mirror.store.store import Store
 from tests.daemon.conftest import Bench
 from tests.daemon.test_daemon import add
 from tests.store.test_opening import HOLDER, python
@@ -149,6 +150,23 @@ def test_a_state_that_another_process_holds_is_not_said_to_be_whole(mirrored):
         )
     finally:
         holder.communicate()
+
+
+def test_a_mirror_that_cannot_be_written_is_verified_as_it_was_published(mirrored, monkeypatch):
+    def read_only(*_, **__):
+        raise StoreError("state.duckdb cannot be opened (Read-only file system); nothing was changed")
+
+    monkeypatch.setattr(Store, "open", read_only)
+    done = mirrored.here("verify")
+    told = (
+        "state.duckdb cannot be opened (Read-only file system); nothing was changed; the file that was published last"
+    )
+    assert (done.exit_code, done.stdout, done.stderr.splitlines()[0]) == (0, "", f"{told} is verified")
+    done = mirrored.here("verify", "--repair")
+    assert (done.exit_code, done.stdout) == (
+        1,
+        "differs: state.duckdb cannot be opened (Read-only file system); nothing was changed\n",
+    )
 
 
 @pytest.mark.parametrize("damage", ["headers", "deep", "cut", "empty"])
