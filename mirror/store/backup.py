@@ -164,6 +164,8 @@ def _restore(source: Path, home: Home, there: Sequence[Path]) -> Summary:
             home.config.write_text(manifest.config, encoding="utf-8")
         if there:
             aside.put(home.data, there)
+        if home.state.exists():
+            raise StoreBusy(f"{home.state} was created meanwhile, as by a daemon; stop it, and restore with --replace")
         state.replace(home.state)
         files.sync_folder(home.data)
     except OSError as error:

@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -173,6 +175,41 @@ def test_a_restore_that_fails_leaves_the_home_its_mirror(bench, monkeypatch, obs
     assert line.startswith(message)
     assert rows(bench.root / "other" / "mirror.duckdb", KNOWN) == [("one", 3, 9), ("two", 3, 9)]
     assert {path.name for path in (bench.root / "other").iterdir()} == before
+
+
+def test_no_other_process_gets_between_a_restore_and_its_home(bench, monkeypatch):
+    add(bench, "one")
+    bench.configure(text=CONFIG)
+    bench.mirror("sync")
+    folder, copy, found = bench.root / "backup", files.copy, []
+    bench.mirror("backup", str(folder))
+
+    def opened_meanwhile(source, target):
+        if source.suffix == ".duckdb":
+            command = [
+                sys.executable,
+                "-c",
+                "import sys, duckdb; duckdb.connect(sys.argv[1])",
+                bench.home / "state.duckdb",
+            ]
+            found.append(subprocess.run(command, capture_output=True, text=True, check=False).stderr)
+        return copy(source, target)
+
+    monkeypatch.setattr(files, "copy", opened_meanwhile)
+    bench.mirror("restore", str(folder), "--replace")
+    assert [text.count("Could not set lock") for text in found] == [1]
+
+    fresh = bench.root / "fresh"
+
+    def created_meanwhile(source, target):
+        if source.suffix == ".duckdb":
+            (fresh / "state.duckdb").write_bytes(b"of a daemon")
+        return copy(source, target)
+
+    monkeypatch.setattr(files, "copy", created_meanwhile)
+    told = f"error: {fresh}/state.duckdb was created meanwhile, as by a daemon; stop it, and restore with --replace"
+    assert failure(bench.mirror("restore", str(folder), check=False, **elsewhere(bench, "fresh"))) == (2, told)
+    assert [path.read_bytes() for path in fresh.glob("*state*")] == [b"of a daemon"]
 
 
 def test_one_backup_at_a_time_uses_a_folder(bench):
