@@ -111,6 +111,7 @@ class MissingPackage(MirrorError, ImportError):
         return [f"{type(self).__name__}: {self}"]
 
 
+_OUTSIDE = "file system operations are disabled"
 FORBIDDEN = "Permission denied"
 OWNER_ADVICE = "check who owns it"
 SEGMENT_ADVICE = "run `mirror verify --repair`, which pulls what was in it again"
@@ -137,6 +138,9 @@ def unreadable_segment(reason: str) -> StoreError:
     """Return the error for a segment of history that DuckDB cannot read."""
     if FORBIDDEN in reason:
         return StoreError(f"a segment of history cannot be read ({reason}); {OWNER_ADVICE}")
+    if _OUTSIDE in reason:
+        advice = "if the mirror was moved or copied, `mirror sync` adapts its paths"
+        return StoreError(f"a segment of history is not in this home ({reason}); {advice}")
     return StoreError(f"a segment of history is missing or damaged ({reason}); {SEGMENT_ADVICE}")
 
 

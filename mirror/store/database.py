@@ -231,6 +231,8 @@ def working_error(path: Path, error: BaseException) -> StoreError:
         return StoreError(f"no space left on the disk of {path}; what was committed is safe, free some and try again")
     if isinstance(error, OSError) and error.filename:
         path = Path(os.fsdecode(error.filename))
+        if isinstance(error, FileNotFoundError) and names_segment(str(path)):
+            return unreadable_segment(f"{path}: {reason(error)}")
     elif names_segment(reason(error)):
         return unreadable_segment(reason(error))
     if is_damage(error):

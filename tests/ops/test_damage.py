@@ -228,6 +228,20 @@ def test_who_reads_a_segment_that_is_gone_is_told_what_to_do(mirrored, command, 
     assert str(path) in done.stderr
 
 
+def test_a_query_over_a_home_that_was_moved_says_what_adapts_its_paths(mirrored):
+    moved = mirrored.root / "moved"
+    shutil.copytree(mirrored.home, moved)
+    there = {"MIRROR_HOME": str(moved)}
+    query = ["query", "select count(*) from history"]
+    done = mirrored.here(*query, **there)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: a segment of history is not in this home (")
+    assert done.stderr.endswith("; if the mirror was moved or copied, `mirror sync` adapts its paths\n")
+    assert mirrored.here("sync", **there).exit_code == 0
+    shutil.rmtree(mirrored.home)
+    assert mirrored.here(*query, **there).stdout == f"count_star()\n{len(mirrored.before['history'])}\n"
+
+
 def test_a_script_that_reads_a_segment_that_is_gone_is_told_so_too(mirrored, monkeypatch):
     path = min((mirrored.home / "history").rglob("*.parquet"))
     path.unlink()
