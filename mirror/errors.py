@@ -111,6 +111,9 @@ class MissingPackage(MirrorError, ImportError):
         return [f"{type(self).__name__}: {self}"]
 
 
+_OUTSIDE = "file system operations are disabled"
+FORBIDDEN = "Permission denied"
+OWNER_ADVICE = "check who owns it"
 SEGMENT_ADVICE = "run `mirror verify --repair`, which pulls what was in it again"
 
 
@@ -127,8 +130,18 @@ def unreadable(path: object, error: BaseException, advice: str = PUBLISH_AGAIN) 
     """Return the error for readers when DuckDB cannot read the published file, or a segment that it lists."""
     reason = str(error).splitlines()[0]
     if names_segment(reason):
-        return StoreError(f"a segment of history is missing or damaged ({reason}); {SEGMENT_ADVICE}")
-    return StoreError(f"cannot read {path} ({reason}); {advice}")
+        return unreadable_segment(reason)
+    return StoreError(f"cannot read {path} ({reason}); {OWNER_ADVICE if FORBIDDEN in reason else advice}")
+
+
+def unreadable_segment(reason: str) -> StoreError:
+    """Return the error for a segment of history that DuckDB cannot read."""
+    if FORBIDDEN in reason:
+        return StoreError(f"a segment of history cannot be read ({reason}); {OWNER_ADVICE}")
+    if _OUTSIDE in reason:
+        advice = "if the mirror was moved or copied, `mirror sync` adapts its paths"
+        return StoreError(f"a segment of history is not in this home ({reason}); {advice}")
+    return StoreError(f"a segment of history is missing or damaged ({reason}); {SEGMENT_ADVICE}")
 
 
 def names_segment(reason: str) -> bool:

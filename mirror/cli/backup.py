@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,9 +59,10 @@ def restore(
     given = invocation(context)
     if Control.find(given.home.socket) is not None:
         raise UsageError(f"a daemon runs in {given.home.data}; end it with `mirror daemon --stop`")
-    if given.home.state.exists() and replace:
-        _check_free(given)
-    restored = backups.restore(folder, given.home, replace=replace)
+    # A config that is not valid is reported before anything is changed.
+    given.settings()
+    with _reserved(given):
+        restored = backups.restore(folder, given.home, replace=replace)
     asyncio.run(_publish(given))
     backups.check_restored(given.home, restored)
     say(f"{given.home.data}: {_described(restored)}; `mirror sync` or a daemon continues from there")
@@ -73,15 +76,23 @@ async def _publish(given: Invocation) -> None:
         await writer.publish()
 
 
-def _check_free(given: Invocation) -> None:
-    """Raise StoreBusy if another process, such as a sync, has the state open: DuckDB locks it."""
+@contextmanager
+def _reserved(given: Invocation) -> Iterator[None]:
+    """Lock the state, as DuckDB does, so that no other process opens it in the block.
+
+    Raises StoreBusy if another process, such as a sync, has it open.
+    """
     import fcntl
 
+    if not given.home.state.exists():
+        yield
+        return
     with given.home.state.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StoreBusy(f"{given.home.state} is held by another process; wait until it has ended") from error
+        yield
 
 
 def _described(summary: Summary) -> str:

@@ -9,7 +9,7 @@ import sys
 from enum import IntEnum
 from typing import NoReturn
 
-from mirror.errors import MirrorError, one_line
+from mirror.errors import OWNER_ADVICE, MirrorError, names_segment, one_line, unreadable_segment
 
 _RED, _YELLOW, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
@@ -93,14 +93,23 @@ def fail(error: BaseException) -> ExitCode:
         import traceback
 
         _write("".join(traceback.format_exception(error)).rstrip())
+    if names_segment(str(error)) and not isinstance(error, MirrorError):
+        error = unreadable_segment(str(error))
     if isinstance(error, MirrorError):
         text, code = str(error), ExitCode(error.exit_code)
     else:
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         hint = "" if _Verbosity.level > 0 else " (`mirror -v` shows where)"
-        text, code = f"unexpected {reason}{hint}", ExitCode.FAILED
+        text, code = f"{_unexpected(error)}{hint}", ExitCode.FAILED
     _write(f"{_coloured('error:', _RED)} {one_line(text)}")
     return code
+
+
+def _unexpected(error: BaseException) -> str:
+    """Name an error of the program; one of the file system names the file."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        advice = f"; {OWNER_ADVICE}" if isinstance(error, PermissionError) else ""
+        return f"{os.fsdecode(error.filename)}: {error.strerror}{advice}"
+    return f"unexpected {type(error).__name__}: {error}" if str(error) else f"unexpected {type(error).__name__}"
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

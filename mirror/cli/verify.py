@@ -13,7 +13,7 @@ from mirror.cli.findings import compared_of, cost_of, differences, show_complete
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
 from mirror.cli.sync import Paths
-from mirror.errors import StoreBusy, StoreError, SyncError, UsageError, named, one_line
+from mirror.errors import StoreBusy, StoreDamaged, StoreError, SyncError, UsageError, named, one_line
 
 if TYPE_CHECKING:
     from mirror.control import Control
@@ -141,10 +141,10 @@ class _Command:
         if repair and published and not state:
             from mirror.store import aside
 
-            kept = aside.put(self.given.home, [self.given.home.published])
+            kept = aside.put(self.given.home.data, [self.given.home.published])
             warn(f"{published}; it is rebuilt, the damaged file is kept in {kept}")
         if problem is None or repair:
-            problem = self._publish()
+            problem = self._publish(repair=repair)
         answer = await self._answer(repair=repair)
         answer.files = problem
         return answer
@@ -170,10 +170,10 @@ class _Command:
         found = integrity.problems(self.given.home, state=self.control is None)
         return by_daemon or found.state, found.published
 
-    def _publish(self) -> str | None:
-        """Publish everything that is committed; return an error if the state is damaged.
+    def _publish(self, *, repair: bool) -> str | None:
+        """Publish everything that is committed; return an error if the state is damaged, or a repair cannot open it.
 
-        If another process is syncing, nothing is published here, and its last publication is verified.
+        If another process is syncing, or the home cannot be written, the last publication is verified.
         """
         home = self.given.home
         if self.control is not None:
@@ -193,7 +193,10 @@ class _Command:
                 say("another process is syncing; the file that it published last is verified, its state is not checked")
                 return None
             except StoreError as error:
-                return str(error)
+                if repair or isinstance(error, StoreDamaged):
+                    return str(error)
+                say(f"{error}; the file that was published last is verified")
+                return None
             try:
                 store.publish()
             finally:

@@ -31,7 +31,7 @@ from mirror.daemon.schedule import Schedule
 from mirror.daemon.search import ProjectSearch
 from mirror.daemon.signing_in import SignIn
 from mirror.daemon.tasks import Tasks
-from mirror.errors import AuthError, ConfigError, MirrorError
+from mirror.errors import AuthError, ConfigError, MirrorError, StoreError
 from mirror.local.watch import Watch
 from mirror.mcp import door as mcp
 from mirror.serve.edits import Edits
@@ -355,6 +355,9 @@ def _listen(path: Path) -> socket.socket:
     try:
         with address(path) as short:
             listener.bind(short)
+    except OSError as error:
+        listener.close()
+        raise StoreError(f"the control socket {path} cannot be opened ({error.strerror or error})") from error
     finally:
         os.umask(old)
     return listener

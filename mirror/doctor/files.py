@@ -126,7 +126,7 @@ def _state(home: Home, found: integrity.Problems, by_daemon: str | None, *, aske
 
 
 def _aside(home: Home) -> Iterator[Finding]:
-    folder = aside.folder(home)
+    folder = aside.folder(home.data)
     kept = [path.stat().st_size for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     if kept:
         text = f"{len(kept):,} damaged {'file was' if len(kept) == 1 else 'files were'} moved to {folder}"

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from mirror.addresses import report_page
+from mirror.errors import AuthError, CommError
 from mirror.remote.client import NotFound, Server
-from mirror.remote.errors import FeatureMissing, Unanswered
+from mirror.remote.errors import FeatureMissing, Unreachable
 from mirror.remote.run_records import moment
 from mirror.store.records import ProjectKey, ViewRecord
 from mirror.wandb_json import dumps
@@ -28,6 +29,9 @@ _PAGE = 100
 _SPECS = 8
 """Specs in one answer; one of them may have megabytes."""
 
+_FAILURES = 4
+"""After so many failed specs no more are requested."""
+
 _HEAD = "id name displayName description createdAt updatedAt user { username photoUrl email }"
 
 
@@ -37,6 +41,14 @@ class Heads:
 
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Specs:
+    """What the server returned of some views, by id: the JSON texts of those that exist, and the failures."""
+
+    found: dict[str, str | None] = field(default_factory=dict)
+    failed: dict[str, CommError] = field(default_factory=dict)
 
 
 async def heads(server: Server, project: ProjectKey, asked_from: float) -> Heads:
@@ -75,30 +87,38 @@ async def heads(server: Server, project: ProjectKey, asked_from: float) -> Heads
     return Heads(found, server.clock.at(asked_from))
 
 
-async def specs(server: Server, project: ProjectKey, nodes: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
-    """Return the JSON texts of these views, by id; those that do not exist any more are left out."""
-    found: dict[str, str | None] = {}
+async def specs(server: Server, project: ProjectKey, nodes: Sequence[Mapping[str, Any]]) -> Specs:
+    """Return the JSON texts of these views. Each one that the server cannot return is a failure of its own.
+
+    Raises Unreachable and AuthError, and FeatureMissing if the server has no views.
+    """
+    answer = Specs()
     waiting = list(nodes)
     most = _SPECS
     while waiting:
-        some = waiting[:most]
+        some, waiting = waiting[:most], waiting[most:]
         try:
             if NO_IDS in server.missing_features:
-                found |= await _by_name(server, project, some)
+                answer.found.update(await _by_name(server, project, some))
             else:
-                found |= await _by_id(server, some)
+                answer.found.update(await _by_id(server, some))
         except FeatureMissing:
             if NO_IDS in server.missing_features:
                 raise
             server.missing_features.add(NO_IDS)
-            continue
-        except Unanswered:
-            if len(some) == 1:
-                raise
-            most = 1
-            continue
-        waiting = waiting[len(some) :]
-    return found
+            waiting = some + waiting
+        except (Unreachable, AuthError):
+            raise
+        except CommError as error:
+            if len(some) > 1:
+                most, waiting = 1, some + waiting
+                continue
+            answer.failed[str(some[0]["id"])] = error
+            if len(answer.failed) == _FAILURES:
+                # The server is probably failing.
+                answer.failed.update({str(node["id"]): error for node in waiting})
+                break
+    return answer
 
 
 async def _by_id(server: Server, nodes: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mirror.errors import SEGMENT_ADVICE, Forbidden, QueryError, names_segment, nothing_mirrored, unreadable
+from mirror.errors import Forbidden, QueryError, names_segment, nothing_mirrored, unreadable, unreadable_segment
 from mirror.settings.home import Home
 from mirror.store.names import escaped, literal
 
@@ -234,7 +234,7 @@ def refusal(error: Exception, *, first_line: int = 1) -> QueryError:
             where = f"line {line}, at `{marked[2][offset : offset + 40].rstrip('.')}`"
         text = f"{text} ({where})"
     elif names_segment(text):
-        text = f"a segment of history is missing or damaged ({text}); {SEGMENT_ADVICE}"
+        text = str(unreadable_segment(text))
     import duckdb
 
     return Forbidden(text) if isinstance(error, duckdb.PermissionException) else QueryError(text)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from mirror import nested
+from mirror.errors import names_segment, one_line, unreadable_segment
 from mirror.snapshot.spread import spread_sql
 from mirror.wandb_json import number_word
 
@@ -114,7 +115,7 @@ class HistorySource(NamedTuple):
 def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) -> dict[int, list[Series]]:
     """The series of each run, by rid, with keys in the order of the scope, else by name. Leaves out runs without any.
 
-    `values` is about how many values these runs have. It only affects speed.
+    `values` is about how many values these runs have. It only affects speed. Raises StoreError if a segment is lost.
     """
     if not rids:
         return {}
@@ -122,8 +123,20 @@ def read(source: HistorySource, rids: Sequence[int], scope: Scope, values: int) 
     few = values < HASHED_VALUES or scope.samples is not None
     names = None if few or scope.system else _names(source.connection, rids, scope.keys)
     sql, params = _query(source, rids, scope, "key" if names is None else "hash(key) AS key")
-    table = source.connection.sql(sql, params=params or None).to_arrow_table()
+    table = _table(source.connection, sql, params)
     return _cut(table, names, scope.keys, rids[0] if len(rids) == 1 else None)
+
+
+def _table(connection: DuckDBPyConnection, sql: str, params: Mapping[str, Any]) -> pa.Table:
+    import duckdb
+
+    try:
+        table: pa.Table = connection.sql(sql, params=params or None).to_arrow_table()
+    except duckdb.Error as error:
+        if names_segment(str(error)):
+            raise unreadable_segment(one_line(str(error))) from error
+        raise
+    return table
 
 
 def _names(connection: DuckDBPyConnection, rids: Sequence[int], keys: Sequence[str]) -> dict[int, str] | None:

@@ -7,17 +7,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mirror.settings.home import Home
+
+def folder(data: Path) -> Path:
+    """The folder for damaged files in the folder of a home."""
+    return data / "aside"
 
 
-def folder(home: Home) -> Path:
-    """The folder for damaged files."""
-    return home.data / "aside"
-
-
-def put(home: Home, paths: Iterable[Path], *, keep: bool = False) -> Path:
-    """Move files of the home, or with `keep` copy them, to a new folder inside `folder(home)`; return that folder."""
-    root = folder(home)
+def put(data: Path, paths: Iterable[Path], *, keep: bool = False) -> Path:
+    """Move files of the home, or with `keep` copy them, to a new folder inside `folder(data)`; return that folder."""
+    root = folder(data)
     root.mkdir(mode=0o700, exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for number in range(1, 10_000):

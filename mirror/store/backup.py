@@ -7,11 +7,14 @@ is the published file: a byte copy of the state, whose cursors belong to its dat
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +22,14 @@ from typing import Any
 
 import duckdb
 
-from mirror.errors import StoreError, UsageError
+from mirror.errors import StoreBusy, StoreError, UsageError
 from mirror.settings.home import Home
-from mirror.store import aside, contents, files, identity, segment_files
+from mirror.store import aside, contents, files, identity, migrations, recovery, segment_files
 from mirror.store.blobs import Blobs
 from mirror.store.database import log_files, opening_error, scan
 from mirror.version import VERSION
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 
@@ -76,13 +81,22 @@ def make(home: Home, target: Path) -> Summary:
         raise UsageError(f"{target} is part of the mirror itself; name a folder outside of {home.data}")
     if not home.published.exists():
         raise StoreError(f"nothing is mirrored in {home.data}, so there is nothing to back up")
-    former = _former(target)
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is not a folder")
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(target, fcntl.LOCK_EX):
+            return _make(home, target, _former(target))
+    except OSError as error:
+        raise StoreError(f"{target} was not written: {_told(error)}; an earlier backup in it stays") from error
+
+
+def _make(home: Home, target: Path, former: _Manifest | None) -> Summary:
     scratch = target / f".{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
     try:
-        (target / "history").mkdir(mode=0o700, parents=True, exist_ok=True)
         # One open descriptor: the daemon may replace the file meanwhile.
         files.copy(home.published, scratch)
-        with _opened(scratch) as reader:
+        with _opened(scratch, home.published) as reader:
             born = _name(reader)
             if former is not None and former.mirror != born:
                 raise UsageError(f"{target} has a backup of another mirror; name another folder")
@@ -100,12 +114,6 @@ def make(home: Home, target: Path) -> Summary:
         size = scratch.stat().st_size
         scratch.replace(target / manifest.database)
         _write(target, manifest)
-    except duckdb.Error as error:
-        raise opening_error(home.published, error) from error
-    except OSError as error:
-        raise StoreError(
-            f"{target} was not written: {error.strerror or error}; an earlier backup in it stays"
-        ) from error
     finally:
         scratch.unlink(missing_ok=True)
     _delete_unlisted(target, manifest, held)
@@ -121,19 +129,26 @@ def restore(source: Path, home: Home, *, replace: bool) -> Summary:
     `replace`, and StoreError for a damaged backup; then nothing was changed.
     """
     source = source.expanduser().absolute()
-    manifest = _manifest(source)
-    if manifest is None:
+    if _manifest(source) is None:
         raise UsageError(f"{source} has no backup.json, so it is not a backup of `mirror backup`")
     there = [path for path in (home.state, home.published, *log_files(home.state)) if path.exists()]
     if there and not replace:
-        raise UsageError(
-            f"{home.data} has a mirror already; --replace replaces it, and keeps its databases in {aside.folder(home)}"
-        )
+        kept = aside.folder(home.data)
+        raise UsageError(f"{home.data} has a mirror already; --replace replaces it, and keeps its databases in {kept}")
+    with _locked(source, fcntl.LOCK_SH):
+        return _restore(source, home, there)
+
+
+def _restore(source: Path, home: Home, there: Sequence[Path]) -> Summary:
+    manifest = _manifest(source)
+    assert manifest is not None
     _check(source, manifest)
     with _opened(source / manifest.database) as reader:
+        migrations.check_known(source, migrations.applied(lambda sql: reader.execute(sql).fetchall()))
         held = _contents(reader)
     there_already = Blobs(source / "blobs")
     _check_contents(there_already, held)
+    state = recovery.new_copy(home.state)
     try:
         home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         copied = 0
@@ -142,15 +157,22 @@ def restore(source: Path, home: Home, *, replace: bool) -> Summary:
             if not _has(home.history / path, length) or files.digest(home.history / path) != digest:
                 copied += _put(source / "history" / path, home.history / path)
         copied += _copy_contents(there_already, Blobs(home.blobs), held, "nothing was restored")
+        copied += files.copy(source / manifest.database, state)
+        # From here on the home changes: all of the backup is there.
         if manifest.config is not None and not home.config.exists():
             home.config.parent.mkdir(parents=True, exist_ok=True)
             home.config.write_text(manifest.config, encoding="utf-8")
         if there:
-            aside.put(home, there)
-        # Last, so that an interrupted restore leaves no mirror that lacks segments.
-        copied += _put(source / manifest.database, home.state)
+            aside.put(home.data, there)
+        if home.state.exists():
+            raise StoreBusy(f"{home.state} was created meanwhile, as by a daemon; stop it, and restore with --replace")
+        state.replace(home.state)
+        files.sync_folder(home.data)
     except OSError as error:
-        raise StoreError(f"{home.data} was not restored: {error.strerror or error}; restore again") from error
+        raise StoreError(f"{home.data} was not restored: {_told(error)}; restore again") from error
+    finally:
+        if state.exists():
+            state.unlink()
     total = home.state.stat().st_size + sum(int(length) for length, _ in manifest.segments.values())
     counts = (manifest.runs, manifest.history_rows, len(manifest.segments))
     return Summary(*counts, total + sum(held.values()), copied, len(held))
@@ -169,9 +191,7 @@ def check_restored(home: Home, expected: Summary) -> None:
 def _former(target: Path) -> _Manifest | None:
     """Return the manifest of an earlier backup in the folder. Raises UsageError if the folder has anything else."""
     former = _manifest(target)
-    if former is None and target.exists():
-        if not target.is_dir():
-            raise UsageError(f"{target} is not a folder")
+    if former is None:
         # A first backup that was interrupted leaves segments and unfinished files.
         ours = ("history", "blobs")
         if any(entry.suffix not in (".part", ".duckdb") and entry.name not in ours for entry in target.iterdir()):
@@ -210,8 +230,37 @@ def _check_file(path: Path, digest: str, where: str) -> None:
         raise StoreError(f"{path} is damaged: it differs from {where}; nothing was restored")
 
 
-def _opened(path: Path) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(path), read_only=True)
+@contextmanager
+def _opened(path: Path, shown: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database for reading. An error names the path `shown` instead, if given."""
+    try:
+        with duckdb.connect(str(path), read_only=True) as reader:
+            yield reader
+    except duckdb.Error as error:
+        raise opening_error(shown or path, error) from error
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    """Keep other backups out of the folder: LOCK_EX to write one, LOCK_SH to read it. Raises StoreBusy and OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreBusy(f"another backup or restore uses {folder}; wait until it has ended") from error
+        except OSError as error:
+            # Not every network file system has locks.
+            logger.debug("%s cannot be locked: %s", folder, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _told(error: OSError) -> str:
+    """What is wrong, and with which file."""
+    reason = error.strerror or str(error)
+    return f"{reason}: {error.filename}" if error.filename else reason
 
 
 def _name(reader: duckdb.DuckDBPyConnection) -> str:

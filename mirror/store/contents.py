@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.settings.values import ArtifactPattern
-from mirror.store import columns, files, retries, rids
+from mirror.store import aside, columns, files, retries, rids
 from mirror.store.blobs import Blobs
 from mirror.store.damage import Damage
 from mirror.store.database import Database, has
@@ -355,10 +355,16 @@ def _named_by(db: Database, project: ProjectKey) -> list[tuple[str, str, int]]:
 
 
 def mend(tx: Transaction, blobs: Blobs, project: ProjectKey) -> list[str]:
-    """Forget damaged content of a project, so that it is downloaded again. Returns one line per content."""
+    """Forget damaged content of a project, so that it is downloaded again. Returns one line per content.
+
+    The damaged files are moved to the folder `aside`, since the server may have them no more.
+    """
     broken = damage(tx.db, blobs, project, deep=True)
-    for digest in broken:
-        blobs.remove(digest)
+    paths = [blobs.path(digest) for digest in broken]
+    for path in paths:
+        files.check_damaged(path)
+    if there := [path for path in paths if path.exists()]:
+        aside.put(blobs.folder.parent, there)
     if broken:
         drop(tx, broken)
     return [f"forgot {one.expected}, of which there was {one.found}" for one in broken.values()]

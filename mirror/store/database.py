@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mirror.errors import StoreBusy, StoreDamaged, StoreError
+from mirror.errors import StoreBusy, StoreDamaged, StoreError, names_segment, unreadable_segment
 from mirror.store.names import identifier, literal
 from mirror.store.records import ProjectKey
 
@@ -229,6 +229,12 @@ def working_error(path: Path, error: BaseException) -> StoreError:
     """Translate an error from a statement over the open state file, whose transaction was rolled back."""
     if disk_full(error):
         return StoreError(f"no space left on the disk of {path}; what was committed is safe, free some and try again")
+    if isinstance(error, OSError) and error.filename:
+        path = Path(os.fsdecode(error.filename))
+        if isinstance(error, FileNotFoundError) and names_segment(str(path)):
+            return unreadable_segment(f"{path}: {reason(error)}")
+    elif names_segment(reason(error)):
+        return unreadable_segment(reason(error))
     if is_damage(error):
         # The state file itself has been read completely by now, so the damage is in a segment.
         return StoreError(f"a segment that {path} lists is damaged ({reason(error)}); run `mirror verify --repair`")

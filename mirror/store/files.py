@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mirror.errors import StoreError
+
 _BLOCK = 8 << 20
+
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+"""Reading fails with these if a file is lost or damaged. With others, such as a missing permission, it may be whole."""
 
 
 def sync_file(path: Path) -> None:
@@ -73,5 +79,17 @@ def problem(path: Path, size: int, recorded: str | None = None) -> str | None:
     except FileNotFoundError:
         return "no file"
     except OSError as error:
-        return error.strerror or str(error)
+        return f"a file that cannot be read ({error.strerror or error})"
     return None
+
+
+def check_damaged(path: Path) -> None:
+    """Raise StoreError if a file that seems damaged may be whole, but cannot be read now. Call it before a repair."""
+    try:
+        digest(path)
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise StoreError(
+                f"{path} cannot be read ({error.strerror or error}), but may be whole, so it is not repaired; check "
+                "who owns it, and its disk"
+            ) from error

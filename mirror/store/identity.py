@@ -59,20 +59,23 @@ def read(path: Path) -> Identity | None:
     """
     try:
         with _second_name(path, copied=False) as name:
-            return look(name)
+            return look(name, path)
     except StoreBusy:
         # A client has it open for writing.
         with _second_name(path, copied=True) as name:
-            return look(name)
+            return look(name, path)
 
 
-def look(path: Path) -> Identity | None:
-    """Like `read`, for a process that does not have the file open. Raises StoreBusy if a client is writing to it."""
+def look(path: Path, shown: Path | None = None) -> Identity | None:
+    """Like `read`, for a process that does not have the file open. Raises StoreBusy if a client is writing to it.
+
+    An error names the path `shown` instead, if given.
+    """
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             return of(lambda sql: connection.execute(sql).fetchall())
     except duckdb.Error as error:
-        raise opening_error(path, error) from error
+        raise opening_error(shown or path, error) from error
 
 
 @contextmanager

@@ -65,11 +65,17 @@ def find(db: Database, project: ProjectKey, run_ids: Sequence[str]) -> dict[str,
 
 
 def owner(db: Database, project: str, run_id: str) -> str | None:
-    """The entity of a run on the server of which only the project's name is known. None for no run or several."""
+    """The entity of a run on the server of which only the project's name is known. None for no run or several.
+
+    None also while the server has less of the run than its files.
+    """
     found = db.run(
-        "SELECT entity FROM store.run_records WHERE project = ? AND run_id = ? AND storage_id <> ''", [project, run_id]
+        "SELECT r.entity, coalesce(l.guessed, false) FROM store.run_records AS r "
+        "LEFT JOIN store.local_states AS l ON l.rid = r.rid "
+        "WHERE r.project = ? AND r.run_id = ? AND (r.storage_id <> '' OR l.guessed)",
+        [project, run_id],
     )
-    return found[0][0] if len(found) == 1 else None
+    return found[0][0] if len(found) == 1 and not found[0][1] else None
 
 
 def reading(db: Database, project: ProjectKey, run_id: str) -> str | None:
@@ -96,7 +102,7 @@ def adopt(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord]) ->
 
     A run is complete if the server has at least as many history lines; it will be pulled again completely. The history
     of the others, read from files, stays until the server has as much. A run whose files name no entity is forgotten
-    if the server has it under another one.
+    if the server has it, as complete, under another one.
     """
     db = tx.db
     if not db.value("SELECT count(*) FROM store.local_states"):
@@ -107,12 +113,15 @@ def adopt(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord]) ->
     condition, params = rids.among(rids.find(db, project, complete).values())
     db.run(f"DELETE FROM store.local_states WHERE {condition}", params)
     twins = db.run(
-        "SELECT r.entity, r.run_id FROM store.local_states AS l JOIN store.run_records AS r ON r.rid = l.rid "
+        "SELECT r.entity, r.run_id, h.rows FROM store.local_states AS l JOIN store.run_records AS r ON r.rid = l.rid "
+        "JOIN store.run_history AS h ON h.rid = r.rid "
         "WHERE l.guessed AND r.entity <> ? AND r.storage_id = '' AND r.project = ? "
         "AND r.run_id IN (SELECT unnest(?::VARCHAR[]))",
         [project.entity, project.project, list(counts)],
     )
-    for entity, run_id in twins:
+    for entity, run_id, rows in twins:
+        if counts[run_id] < rows:
+            continue
         forget(tx, ProjectKey(entity, project.project), run_id)
         db.run(
             "UPDATE store.local_files SET entity = ? WHERE entity = ? AND project = ? AND run_id = ?",

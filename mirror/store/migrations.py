@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,16 @@ def migrate(db: Database) -> list[str]:
 
 def pending(db: Database) -> list[str]:
     """The names of the migrations that this file lacks. Raises StoreError if a newer program wrote it."""
-    done = applied(db)
+    done = applied(db.run)
+    check_known(db.path, done)
     known = _known()
-    if unknown := sorted(done - known.keys()):
-        raise newer(db.path, unknown[-1])
     return [known[number] for number in sorted(known) if number not in done]
+
+
+def check_known(path: Path, done: Collection[int]) -> None:
+    """Raise StoreError if a newer program wrote the file, to which these migrations are applied."""
+    if unknown := sorted(set(done) - _known().keys()):
+        raise newer(path, unknown[-1])
 
 
 def newer(path: Path, version: int) -> StoreError:
@@ -85,8 +90,8 @@ def _known() -> dict[int, str]:
     return {int(name.split("_")[0]): name for name in sqlfiles.read("migrations")}
 
 
-def applied(db: Database) -> set[int]:
-    """The numbers of the migrations applied to this file; empty for a new file."""
-    if not has(db.run, "migrations"):
+def applied(run: Callable[[str], list[Any]]) -> set[int]:
+    """The numbers of the migrations applied to a file; empty for a new file. `run` runs one statement."""
+    if not has(run, "migrations"):
         return set()
-    return {row[0] for row in db.run("SELECT number FROM store.migrations")}
+    return {row[0] for row in run("SELECT number FROM store.migrations")}

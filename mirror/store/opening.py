@@ -36,7 +36,7 @@ def check_published(db: Database, home: Home) -> None:
     except FileNotFoundError:
         return
     except StoreDamaged as error:
-        kept = aside.put(home, [published], keep=True)
+        kept = aside.put(home.data, [published], keep=True)
         logger.warning("%s; it is published again, and the damaged one is kept in %s", error, kept)
         return
     identity.check_may_replace(home.state, state_id, published, published_id)
@@ -60,7 +60,7 @@ def compare_published(db: Database, home: Home) -> bool:
 def prepare_upgrade(db: Database, home: Home) -> None:
     """Announce an upgrade of an existing mirror, and keep its published file as it is before."""
     pending = migrations.pending(db)
-    if pending and migrations.applied(db) and home.published.exists():
+    if pending and migrations.applied(db.run) and home.published.exists():
         copy = backup.before_upgrade(home, pending)
         names = ", ".join(name.removesuffix(".sql") for name in pending)
         logger.warning("upgrading %s (%s); the mirror before the upgrade is kept as %s", home.data, names, copy)

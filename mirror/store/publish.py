@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from mirror.errors import StoreError
@@ -11,6 +14,9 @@ from mirror.store import files
 from mirror.store.blocks import HEADERS, Comparison
 from mirror.store.database import CATALOG, Database, log_file
 from mirror.store.sharing import Sharing
+
+_SPILLED_SECONDS = 24 * 3600
+"""A reader's temporary files are deleted this long after it last made one."""
 
 
 def publish(db: Database, state: int, target: Path, sharing: Sharing | None = None) -> int:
@@ -44,9 +50,14 @@ def publish(db: Database, state: int, target: Path, sharing: Sharing | None = No
 
 
 def delete_leftovers(target: Path) -> None:
-    """Delete unfinished copies that a killed process left next to the published file."""
+    """Delete what killed processes left next to the published file: unfinished copies, and what readers spilled."""
     for leftover in target.parent.glob(f".{target.name}-*.part*"):
         leftover.unlink(missing_ok=True)
+    for spilled in target.parent.glob(f"{target.name}.tmp-*"):
+        # A reader that has ended meanwhile deletes its folder itself.
+        with suppress(FileNotFoundError):
+            if time.time() - spilled.stat().st_mtime > _SPILLED_SECONDS:
+                shutil.rmtree(spilled, ignore_errors=True)
 
 
 def fingerprint(target: Path) -> tuple[int, int, int] | None:

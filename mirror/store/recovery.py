@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import uuid
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def restore_missing(home: Home) -> None:
     if home.published.exists():
         _restore_published(home, f"{home.state} is missing")
     elif logs := log_files(home.state):
-        kept = aside.put(home, logs)
+        kept = aside.put(home.data, logs)
         logger.warning("%s is missing, and its log is useless without it; the log is kept in %s", home.state, kept)
 
 
@@ -55,7 +54,7 @@ def recover(home: Home, damage: StoreDamaged) -> None:
     elif home.published.exists():
         _restore_published(home, str(damage))
     elif home.state.exists() and not home.state.stat().st_size:
-        kept = aside.put(home, [home.state, *logs])
+        kept = aside.put(home.data, [home.state, *logs])
         logger.warning(
             "%s was empty, and nothing is published; it is kept in %s, and a new one is created", home.state, kept
         )
@@ -67,8 +66,13 @@ def recover(home: Home, damage: StoreDamaged) -> None:
         ) from damage
 
 
+def new_copy(state: Path) -> Path:
+    """A name for an unfinished copy that becomes the state; the next start deletes one that a killed process left."""
+    return state.with_name(f".{state.name}.taken-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
 def delete_leftovers(home: Home) -> None:
-    """Delete unfinished copies of a recovery that was killed."""
+    """Delete unfinished copies that a killed process left."""
     for leftover in home.data.glob(f".{home.state.name}.taken-*"):
         leftover.unlink(missing_ok=True)
 
@@ -76,7 +80,7 @@ def delete_leftovers(home: Home) -> None:
 def _shorten_log(home: Home, logs: list[Path], damage: StoreDamaged) -> None:
     """Cut off the log at the damage, or delete it if the place of the damage is unknown."""
     log = log_file(home.state)
-    kept = aside.put(home, logs, keep=True)
+    kept = aside.put(home.data, logs, keep=True)
     position = re.search(r"entry at byte position (\d+)", damage.reason)
     if position and logs == [log] and 0 < int(position[1]) < log.stat().st_size:
         os.truncate(log, int(position[1]))
@@ -93,7 +97,7 @@ def _shorten_log(home: Home, logs: list[Path], damage: StoreDamaged) -> None:
 
 def _restore_published(home: Home, why: str) -> None:
     state, published = home.state, home.published
-    copy = state.with_name(f".{state.name}.taken-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    copy = new_copy(state)
     logs = log_files(state)
     try:
         try:
@@ -109,16 +113,26 @@ def _restore_published(home: Home, why: str) -> None:
         except StoreError as error:
             raise StoreError(f"{why}, and {str(error).replace(str(copy), str(published))}") from error
         damaged = [path for path in (state, *logs) if path.exists()]
-        kept = f"; what was there is kept in {aside.put(home, damaged)}" if damaged else ""
-        # Another process may have been faster, and has the file open then.
-        with suppress(FileExistsError):
-            os.link(copy, state)
+        kept = f"; what was there is kept in {aside.put(home.data, damaged)}" if damaged else ""
+        _put_in_place(copy, state)
         files.sync_folder(state.parent)
     finally:
         copy.unlink(missing_ok=True)
         log_file(copy).unlink(missing_ok=True)
     at = datetime.fromtimestamp(published.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     logger.warning("%s: rebuilt from %s of %s; later changes are pulled again%s", why, published.name, at, kept)
+
+
+def _put_in_place(copy: Path, state: Path) -> None:
+    """Give the copy the name of the state, unless another process was faster, which has that file open then."""
+    try:
+        os.link(copy, state)
+    except FileExistsError:
+        return
+    except OSError:
+        # Some file systems have no hard links.
+        if not state.exists():
+            copy.rename(state)
 
 
 def _add_log(copy: Path, published: Path, log: Path) -> None:

@@ -12,6 +12,7 @@ from mirror.store import (
     checks,
     columns,
     contents,
+    files,
     projects,
     refresh,
     rids,
@@ -73,6 +74,8 @@ def _segments(tx: Transaction, project: ProjectKey) -> list[str]:
         [list(broken)],
     )
     done = []
+    for path in broken:
+        files.check_damaged(folder / path)
     for number, entity, name, path in listed:
         held = rids.find(db, ProjectKey(entity, name), segment_checks.held(db, number))
         condition, params = rids.among(held.values())

@@ -32,7 +32,8 @@ _JUST_NOW = timedelta(seconds=2)
 async def pull(context: Context, project: ProjectKey, *, listed_all: bool) -> None:
     """List the reports and views if that is due, and pull the specs of those that are new or changed.
 
-    A failure is recorded, and retried later. Raises Unreachable and AuthError.
+    A failure is recorded, and retried later; one that the server cannot return keeps back no other. Raises Unreachable
+    and AuthError.
     """
     if not context.scope.reports or remote.LACK in context.server.missing_features:
         return
@@ -58,17 +59,24 @@ async def _list(context: Context, project: ProjectKey) -> None:
     specs = await remote.specs(context.server, project, [heads.nodes[view_id] for view_id in wanted])
     app = context.server.app_url
     records = [
-        remote.record_of(app, project, heads.nodes[view_id], specs[view_id], heads.asked_at) for view_id in specs
+        remote.record_of(app, project, heads.nodes[view_id], spec, heads.asked_at)
+        for view_id, spec in specs.found.items()
     ]
-    left = heads.nodes.keys() - (set(wanted) - specs.keys())
+    left = heads.nodes.keys() - (set(wanted) - specs.found.keys() - specs.failed.keys())
 
     def write(tx: Transaction) -> None:
         now = utc_now()
         stored.keep(tx, project, records)
         stored.mark_deleted(tx, project, left, at=now)
-        listings.record(tx, project, stored.LISTING, at=now)
+        if not specs.failed:
+            listings.record(tx, project, stored.LISTING, at=now)
 
     await context.writer.write(write)
+    if specs.failed:
+        view_id, error = next(iter(specs.failed.items()))
+        named = heads.nodes[view_id].get("displayName") or view_id
+        partly = f"{len(specs.failed)} of {len(wanted)} new or changed ones failed, such as {named!r} ({error})"
+        await record_failure(context, project, stored.LISTING, "reports", CommError(partly, error))
 
 
 def changed(heads: Heads, known: Mapping[str, KnownView]) -> list[str]:

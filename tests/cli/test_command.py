@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pty
 import signal
@@ -187,6 +188,16 @@ def test_what_nobody_expected_is_one_line_too(cli: Any, monkeypatch: pytest.Monk
     verbose = cli("-v", "query", "select 1").stderr.splitlines()
     assert verbose[0] == "Traceback (most recent call last):"
     assert verbose[-1] == "error: unexpected LookupError: over here"
+
+
+def test_a_file_that_cannot_be_used_is_named(cli: Any, monkeypatch: pytest.MonkeyPatch, tiny: Home) -> None:
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    outcome = cli("query", "select 1")
+    told = f"error: {tiny.published}: Permission denied; check who owns it (`mirror -v` shows where)\n"
+    assert (outcome.exit_code, outcome.stderr) == (1, told)
 
 
 def test_a_pipe_that_is_closed_ends_the_command_quietly(tiny: Home) -> None:

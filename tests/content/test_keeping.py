@@ -91,6 +91,8 @@ def test_damaged_content_is_found_and_downloaded_again(mirrored, missing, proble
         assert contents.mend(tx, store.blobs, PROJECT) == [
             f"forgot the 5 bytes of team/p/one: a.txt, of which there was {problem}"
         ]
+    kept = [path.read_bytes() for path in (mirrored.home.data / "aside").rglob("*") if path.is_file()]
+    assert kept == [] if missing else [b"xxxxx"]
     assert mirrored.pull().stored == 1
     assert mirrored.files() == CONTENT
     assert [finding.level for finding in doctor.check(mirrored.home)] == ["ok"]

@@ -127,6 +127,24 @@ def test_a_run_without_an_entity_is_not_doubled_when_it_arrives_under_one(rig, t
     }
 
 
+def test_a_run_without_an_entity_stays_while_the_server_has_less_of_it(rig, tmp_path):
+    """An upload that was interrupted may stay behind for good; the file may then be the only whole copy."""
+    run_file(tmp_path / "w").lines(0, 5)
+    ingest(rig.home, tmp_path / "w")
+    run = on_server(rig, rows=2, state="running")
+    rig.sync()
+    run_file(tmp_path / "w", stamp="20270101_000000", start=1_800_000_000).lines(5, 6)
+    ingest(rig.home, tmp_path / "w")
+    held = "select entity, count(*) from history where key = 'loss' group by 1 order by 1"
+    assert rig.sql(held) == [("local", 6), ("team", 2)]
+    for step in range(2, 6):
+        run.log({"loss": 100.0 + step}, step=step)
+    run.finish()
+    rig.sync()
+    assert rig.sql(held) == [("team", 6)]
+    assert {result.outcome for result in ingest(rig.home, tmp_path / "w")} == {"on the server"}
+
+
 def test_a_run_of_another_projects_name_is_another_run(rig, tmp_path):
     run_file(tmp_path / "w", project="q").lines(0, 5).exit()
     ingest(rig.home, tmp_path / "w")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from mirror.settings.home import Home
+from mirror.store import files, migrations
 from mirror.store.backup import before_upgrade
 from tests.daemon.conftest import bench as bench  # noqa: PLC0414 - the fixture
 from tests.daemon.test_daemon import add
@@ -123,6 +129,110 @@ def test_what_is_in_the_way_of_a_backup_or_its_restore_is_said(bench):
         f"error: {segment} is damaged: it differs from its digest in backup.json; nothing was restored",
     )
     assert not (bench.root / "third" / "state.duckdb").exists()
+
+
+def full_disk(monkeypatch, bench):
+    """The database of the backup, which is copied last, does not fit on the disk."""
+    copy = files.copy
+
+    def no_space(source, target):
+        if source.suffix == ".duckdb" and target.parent == bench.root / "other":
+            target.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copy(source, target)
+
+    monkeypatch.setattr(files, "copy", no_space)
+    return f"error: {bench.root}/other was not restored: No space left on device; restore again"
+
+
+def newer_program(monkeypatch, bench):
+    newest = migrations.latest()
+    monkeypatch.setattr(migrations, "_known", lambda: {1: "0001_initial.sql"})
+    return (
+        f"error: {bench.root}/backup has schema version {newest}, newer than the 1 that this program knows; "
+        "update wandb-mirror"
+    )
+
+
+def bad_config(monkeypatch, bench):
+    (bench.root / "other" / "config.toml").write_text("projects = 3")
+    return f"error: {bench.root}/other/config.toml, line 1: projects: must be a list "
+
+
+@pytest.mark.parametrize("obstacle", [full_disk, newer_program, bad_config])
+def test_a_restore_that_fails_leaves_the_home_its_mirror(bench, monkeypatch, obstacle):
+    other, folder = elsewhere(bench), bench.root / "backup"
+    add(bench, "one")
+    bench.configure(text=CONFIG)
+    bench.mirror("sync")
+    bench.mirror("backup", str(folder))
+    add(bench, "two")
+    bench.mirror("sync", "team/p", **other)
+    with monkeypatch.context() as patch:
+        message = obstacle(patch, bench)
+        before = {path.name for path in (bench.root / "other").iterdir()}
+        _, line = failure(bench.mirror("restore", str(folder), "--replace", check=False, **other))
+    assert line.startswith(message)
+    assert rows(bench.root / "other" / "mirror.duckdb", KNOWN) == [("one", 3, 9), ("two", 3, 9)]
+    assert {path.name for path in (bench.root / "other").iterdir()} == before
+
+
+def test_no_other_process_gets_between_a_restore_and_its_home(bench, monkeypatch):
+    add(bench, "one")
+    bench.configure(text=CONFIG)
+    bench.mirror("sync")
+    folder, copy, found = bench.root / "backup", files.copy, []
+    bench.mirror("backup", str(folder))
+
+    def opened_meanwhile(source, target):
+        if source.suffix == ".duckdb":
+            command = [
+                sys.executable,
+                "-c",
+                "import sys, duckdb; duckdb.connect(sys.argv[1])",
+                bench.home / "state.duckdb",
+            ]
+            found.append(subprocess.run(command, capture_output=True, text=True, check=False).stderr)
+        return copy(source, target)
+
+    monkeypatch.setattr(files, "copy", opened_meanwhile)
+    bench.mirror("restore", str(folder), "--replace")
+    assert [text.count("Could not set lock") for text in found] == [1]
+
+    fresh = bench.root / "fresh"
+
+    def created_meanwhile(source, target):
+        if source.suffix == ".duckdb":
+            (fresh / "state.duckdb").write_bytes(b"of a daemon")
+        return copy(source, target)
+
+    monkeypatch.setattr(files, "copy", created_meanwhile)
+    told = f"error: {fresh}/state.duckdb was created meanwhile, as by a daemon; stop it, and restore with --replace"
+    assert failure(bench.mirror("restore", str(folder), check=False, **elsewhere(bench, "fresh"))) == (2, told)
+    assert [path.read_bytes() for path in fresh.glob("*state*")] == [b"of a daemon"]
+
+
+def test_one_backup_at_a_time_uses_a_folder(bench):
+    """Else the one that ends first deletes what the other has copied and lists."""
+    add(bench, "one")
+    bench.configure(text=CONFIG)
+    bench.mirror("sync")
+    folder = bench.root / "backup"
+    folder.mkdir()
+    other = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        busy = (2, f"error: another backup or restore uses {folder}; wait until it has ended")
+        assert failure(bench.mirror("backup", str(folder), check=False)) == busy
+        fcntl.flock(other, fcntl.LOCK_UN)
+        bench.mirror("backup", str(folder))
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert failure(bench.mirror("restore", str(folder), check=False, **elsewhere(bench))) == busy
+    finally:
+        os.close(other)
+    code, line = failure(bench.mirror("backup", str(bench.home / "config.toml" / "b"), check=False))
+    told = f"was not written: Not a directory: {bench.home}/config.toml/b; an earlier backup in it stays"
+    assert (code, line) == (1, f"error: {bench.home}/config.toml/b {told}")
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import mirror
+from mirror.errors import StoreError
 from mirror.sandbox import Sandbox, World
+from mirror.store.store import Store
 from tests.daemon.conftest import Bench
 from tests.daemon.test_daemon import add
 from tests.store.test_opening import HOLDER, python
@@ -149,6 +152,23 @@ def test_a_state_that_another_process_holds_is_not_said_to_be_whole(mirrored):
         holder.communicate()
 
 
+def test_a_mirror_that_cannot_be_written_is_verified_as_it_was_published(mirrored, monkeypatch):
+    def read_only(*_, **__):
+        raise StoreError("state.duckdb cannot be opened (Read-only file system); nothing was changed")
+
+    monkeypatch.setattr(Store, "open", read_only)
+    done = mirrored.here("verify")
+    told = (
+        "state.duckdb cannot be opened (Read-only file system); nothing was changed; the file that was published last"
+    )
+    assert (done.exit_code, done.stdout, done.stderr.splitlines()[0]) == (0, "", f"{told} is verified")
+    done = mirrored.here("verify", "--repair")
+    assert (done.exit_code, done.stdout) == (
+        1,
+        "differs: state.duckdb cannot be opened (Read-only file system); nothing was changed\n",
+    )
+
+
 @pytest.mark.parametrize("damage", ["headers", "deep", "cut", "empty"])
 def test_a_damaged_published_file_is_reported_and_the_next_sync_publishes_it_again(mirrored, damage):
     published = mirrored.home / "mirror.duckdb"
@@ -188,7 +208,14 @@ def test_a_damaged_segment_is_reported_and_repaired(mirrored, damage):
 
 
 @pytest.mark.parametrize(
-    "command", [["query", "select count(*) from history"], ["history", "team/p/one"], ["export", "--lake", "lake"]]
+    "command",
+    [
+        ["query", "select count(*) from history"],
+        ["history", "team/p/one"],
+        ["show", "team/p/one"],
+        ["forget", "team/p/one", "--yes"],
+        ["export", "--lake", "lake"],
+    ],
 )
 def test_who_reads_a_segment_that_is_gone_is_told_what_to_do(mirrored, command, monkeypatch):
     monkeypatch.chdir(mirrored.root)
@@ -199,6 +226,30 @@ def test_who_reads_a_segment_that_is_gone_is_told_what_to_do(mirrored, command, 
     assert done.stderr.startswith("error: a segment of history is missing or damaged (")
     assert done.stderr.endswith("; run `mirror verify --repair`, which pulls what was in it again\n")
     assert str(path) in done.stderr
+
+
+def test_a_query_over_a_home_that_was_moved_says_what_adapts_its_paths(mirrored):
+    moved = mirrored.root / "moved"
+    shutil.copytree(mirrored.home, moved)
+    there = {"MIRROR_HOME": str(moved)}
+    query = ["query", "select count(*) from history"]
+    done = mirrored.here(*query, **there)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: a segment of history is not in this home (")
+    assert done.stderr.endswith("; if the mirror was moved or copied, `mirror sync` adapts its paths\n")
+    assert mirrored.here("sync", **there).exit_code == 0
+    shutil.rmtree(mirrored.home)
+    assert mirrored.here(*query, **there).stdout == f"count_star()\n{len(mirrored.before['history'])}\n"
+
+
+def test_a_script_that_reads_a_segment_that_is_gone_is_told_so_too(mirrored, monkeypatch):
+    path = min((mirrored.home / "history").rglob("*.parquet"))
+    path.unlink()
+    monkeypatch.setenv("MIRROR_HOME", str(mirrored.home))
+    run = mirror.Api().run("team/p/one")
+    for read in (lambda: list(run.scan_history()), run.history):
+        with pytest.raises(StoreError, match=r"^a segment of history is missing or damaged .*`mirror verify --repair`"):
+            read()
 
 
 def test_a_damaged_segment_is_not_exported_to_a_lake(mirrored):

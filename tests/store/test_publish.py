@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import duckdb
 import pytest
@@ -150,6 +152,18 @@ def test_copies_that_a_killed_process_left_are_deleted_at_the_next_start(tmp_pat
     left.write_bytes(b"half")
     with opened(tmp_path):
         assert not left.exists()
+
+
+def test_what_a_killed_reader_spilled_is_deleted_a_day_later(tmp_path):
+    with opened(tmp_path) as store:
+        write(store, run())
+    fresh, old = (tmp_path / f"mirror.duckdb.tmp-{number}" for number in (7, "8-1"))
+    for folder in (fresh, old):
+        folder.mkdir()
+        (folder / "duckdb_temp_storage-0.tmp").write_bytes(b"spilled")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    with opened(tmp_path):
+        assert [path.name for path in tmp_path.glob("*.tmp-*")] == [fresh.name]
 
 
 def test_files_are_private_but_for_the_snapshot(tmp_path):

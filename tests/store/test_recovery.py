@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -518,3 +519,17 @@ def test_nobody_else_may_read_what_a_recovery_made(tmp_path, filled):
         modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "aside").rglob("*")}
         assert set(modes.values()) <= {"0o700", "0o600"}
         assert oct(home_at(tmp_path).state.stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_lost_state_is_rebuilt_on_a_file_system_without_hard_links(tmp_path, filled, monkeypatch):
+    before = filled(tmp_path)
+
+    def no_links(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    (tmp_path / "state.duckdb").unlink()
+    with opened(tmp_path) as store:
+        assert read(store, "select count(*) from runs") == [(4,)]
+    assert content(tmp_path) == before
+    assert not list(tmp_path.glob(".state*"))

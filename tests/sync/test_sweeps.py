@@ -213,6 +213,30 @@ def test_only_specs_that_changed_are_pulled_and_deleted_reports_stay(rig, monkey
     ]
 
 
+def test_a_report_that_the_server_cannot_return_keeps_back_no_other(rig):
+    rig.scope = Scope(reports=True)
+    add(rig, "a", None)
+    one, bad, gone = (rig.world.add_report("team", "p", name, {}) for name in ("one", "bad", "gone"))
+    rig.sync()
+    rig.world.change_report(one, spec={"blocks": [1]})
+    rig.world.change_report(bad, spec={"blocks": [2]})
+    del rig.world.projects["team", "p"].reports[gone.storage_id]
+    rig.world.add_report("team", "p", "new", {})
+    rig.sandbox.faults.add("504", None, "MirrorSpecs", about=bad.storage_id)
+    rows = "select title, spec, deleted_at is not null from reports order by title"
+    known = [("gone", "{}", True), ("new", "{}", False), ("one", '{"blocks":[1]}', False)]
+    rig.sync(reconcile_interval=0.0)
+    assert rig.sql(rows) == [("bad", "{}", False), *known]
+    [(failure,)] = rig.sql("select error from store.listings where kind = 'views'")
+    assert failure.startswith("1 of 3 new or changed ones failed, such as 'bad' (")
+    rig.sandbox.faults.clear()
+    with rig.store() as store, store.transaction() as tx:
+        tx.db.run("UPDATE store.listings SET next_try_at = now()")
+    rig.sync(reconcile_interval=0.0)
+    assert rig.sql(rows) == [("bad", '{"blocks":[2]}', False), *known]
+    assert rig.sql("select error from store.listings where kind = 'views'") == [(None,)]
+
+
 def test_all_of_it_is_forgotten_with_the_project(rig):
     rig.scope = Scope(reports=True)
     rig.world.add_sweep("team", "p", GRID, sweep_id="s1")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from mirror.errors import StoreError
 from mirror.settings.home import Home
+from mirror.store import files
 
 TABLES = "select path, value_count, bytes from store.segments where retired_at is null"
 
@@ -181,6 +185,36 @@ def test_what_cannot_be_right_of_a_damaged_segment_is_left_out(own):
     assert done.exit_code == 0
     assert "kept 41 of 50 values of aaa in it" in done.stderr
     assert own.tables("select value from history where run_id = 'aaa' and key = 'acc'") == [(0.85,)]
+
+
+def test_a_segment_or_a_file_that_may_not_be_read_now_is_not_given_up(own, monkeypatch):
+    """It is whole once the permission is back, and the server may have its runs no more."""
+    own.world.run("team", "p", "aaa").add_file("notes.txt", "only here")
+    own.sync(tail=10, sync='files = "content"')
+    (path,) = own.home.history.rglob("*.parquet")
+    own.world.delete_run("team", "p", "aaa")
+    own.sync()
+    held = "select local_path from files where run_id = 'aaa' and name = 'notes.txt'"
+    blob = Path(own.tables(held)[0][0])
+    digest = files.digest
+
+    def forbidden(which):
+        def refused(asked):
+            if asked == which:
+                raise PermissionError(errno.EACCES, "Permission denied", str(asked))
+            return digest(asked)
+
+        return refused
+
+    for which in (path, blob):
+        monkeypatch.setattr(files, "digest", forbidden(which))
+        done = own.cli("verify", "--repair", "--deep")
+        told = f"error: {which} cannot be read (Permission denied), but may be whole, so it is not repaired; check "
+        assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, f"{told}who owns it, and its disk")
+    monkeypatch.setattr(files, "digest", digest)
+    assert own.verify("--deep") == (0, [])
+    assert own.tables("select count(*) from history where run_id = 'aaa'") == [(50,)]
+    assert own.tables(held) == [(str(blob),)]
 
 
 def test_a_damaged_segment_is_not_merged(bench, caplog):
