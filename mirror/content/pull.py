@@ -128,6 +128,7 @@ class _Round:
         )
         if not numbers and not aids:
             return
+        ended: Exception | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(CONNECTIONS):
@@ -137,9 +138,12 @@ class _Round:
                 for _ in range(CONNECTIONS):
                     await self._queue.put(None)
         except* (MirrorError, OSError) as several:
-            raise several.exceptions[0] from None
+            # What is raised here would arrive in another group with Python 3.11.2.
+            ended = several.exceptions[0]
         finally:
             await self._save()
+        if ended is not None:
+            raise ended
 
     async def _feed_runs(self, numbers: Sequence[int]) -> None:
         """Put the files of these runs into the queue, with their addresses."""

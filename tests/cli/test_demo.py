@@ -20,9 +20,12 @@ DEMO = [sys.executable, "-m", "mirror.cli", "demo", "--keep"]
 
 @pytest.fixture
 def environ():
+    # What ignores SIGHUP, as nohup does, has its children ignore it, too.
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # A short path, since the demo's home holds a socket.
     with tempfile.TemporaryDirectory(prefix="m") as folder:
         yield {**os.environ, "TMPDIR": folder, "NO_COLOR": "1"}
+    signal.signal(signal.SIGHUP, former)
 
 
 def ended(pid: int) -> bool:
