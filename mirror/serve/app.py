@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,12 +28,13 @@ from starlette.routing import Route
 
 from mirror.errors import CommError, MirrorError
 from mirror.metrics import STEP
-from mirror.serve import ARTIFACTS, documents, touched
+from mirror.serve import ARTIFACTS, documents
 from mirror.serve.answers import HANDLERS, error_answer, json_answer
 from mirror.serve.artifact_files import MANIFESTS
 from mirror.serve.artifact_files import content as artifact_content
 from mirror.serve.bodies import parsed, text_of, whole_body
-from mirror.serve.context import Context, RunPath
+from mirror.serve.changes import Changes
+from mirror.serve.context import SECONDS, Context, RunPath
 from mirror.serve.documents import NotPulled, NotServed, Operation, ServerKnowsBetter, Write
 from mirror.serve.edits import Edits
 from mirror.serve.files import content
@@ -42,13 +43,11 @@ from mirror.serve.history_fields import ANY_VERSION, ExportsUnknown
 from mirror.serve.pages import continues_list
 from mirror.serve.readers import Readers
 from mirror.serve.resolvers import RESOLVERS
-from mirror.serve.runs import Listings, is_live
+from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
-from mirror.serve.touched import Changed, Touched, changed, ended_run
+from mirror.serve.touched import ended_run
 from mirror.serve.upstream import FORWARDED, REFUSES, MirrorOnly, Upstream
-from mirror.snapshot.artifact_versions import projects_of
 from mirror.snapshot.connection import refusal
-from mirror.snapshot.files import runs_of
 from mirror.wandb_json import UNREADABLE, loads
 from mirror.web.access import Access
 from mirror.web.snapshots import Snapshots
@@ -56,7 +55,6 @@ from mirror.web.statements import unless_left
 
 log = logging.getLogger("mirror.serve")
 
-SECONDS = 60.0
 _THREADS = 4
 _CLIENTS = ("W&B Public Client", "wandb-core")
 _SCANS = frozenset({"RunParquetHistory", "HistoryPage"})
@@ -110,9 +108,7 @@ class Endpoint:
     upstream: Upstream
     policy: Callable[[], Policy]
     signer: Signer
-    edits: Edits | None = None
-    refresh_files: Callable[[RunPath], None] = lambda _: None
-    touched: Touched = field(default_factory=Touched)
+    changes: Changes
     listings: Listings = field(default_factory=Listings)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="serve"))
     remembered: OrderedDict[tuple[str, str, bytes], tuple[float, bytes]] = field(default_factory=OrderedDict)
@@ -186,8 +182,7 @@ class Endpoint:
                 request, operation, variables, without_server=continues, waited=waited
             )
         except NotPulled as edited:
-            if self.edits is not None:
-                await self.edits.pulled(edited.path)
+            await self.changes.pulled(edited.path)
             return await self._answer(request, body, operation, variables, continues=continues, waited=True)
         except ExportsUnknown as unknown:
             learned = await self._exported_to(request, body)
@@ -255,9 +250,9 @@ class Endpoint:
                 without_server=options.without_server,
                 scans=options.scans,
                 sign=self.signer.sign,
-                touched=self.touched.when,
-                refresh_files=self.refresh_files,
-                unpulled=self._unpulled,
+                touched=self.changes.touched.when,
+                refresh_files=self.changes.refresh_files,
+                unpulled=self.changes.unpulled,
                 waited=options.waited,
                 of_token=policy.of_token,
             )
@@ -275,7 +270,7 @@ class Endpoint:
         run = (entity, project, run_id)
         with self.snapshots.connection(SECONDS) as connection:
             found = content(connection, run, name)
-        return found, found is not None and self.touched.when(run) is not None
+        return found, found is not None and self.changes.touched.when(run) is not None
 
     async def _exported_to(self, request: Request, body: bytes) -> int | None:
         """Return the last step that the server has exported of a history; None if it has none, or does not answer."""
@@ -338,47 +333,14 @@ class Endpoint:
         except CommError as error:
             return error_answer(f"changes go to the server: {error}", 400)
         if request.url.path == "/graphql":
-            edited = await self._in_pool(partial(self._note_changes, text, bytes(answer.body)))
+            entity = self.policy().entity
+            edited = await self._in_pool(partial(self.changes.note, text, bytes(answer.body), entity))
         else:
             ended = ended_run(request.path_params["path"], body, request.headers.get("content-encoding", ""))
             edited = [] if ended is None else [ended]
-        if self.edits is not None and answer.status_code < REFUSES:
-            for run in edited:
-                self.edits.note(run)
+        if answer.status_code < REFUSES:
+            self.changes.await_pull(edited)
         return answer
-
-    def _unpulled(self, path: Sequence[str]) -> bool:
-        return self.edits is not None and self.edits.unpulled(path)
-
-    def _note_changes(self, body: bytes, answer: bytes) -> list[RunPath]:
-        """Request that the file lists that a change affects are pulled again, and note what else it changes.
-
-        Returns the edited runs.
-        """
-        found = changed(body, answer, self.policy().entity)
-        # Before anything is mirrored, nothing can be outdated.
-        with suppress(MirrorError):
-            self._look_up(found)
-        for run in found.runs:
-            self.touched.note(run)
-            self.refresh_files(run)
-        for key in (*found.artifacts, *found.lists):
-            self.touched.note(key)
-        return found.edited
-
-    def _look_up(self, found: Changed) -> None:
-        """Add what only the mirror knows: where files and artifacts belong, and which processes start or resume runs.
-
-        What the process of a live run changes later is pulled with all that it logs.
-        """
-        if not (found.files or found.artifact_ids or found.written):
-            return
-        with self.snapshots.connection(SECONDS) as connection:
-            if found.files:
-                found.runs += runs_of(connection, found.files)
-            if found.artifact_ids:
-                found.artifacts += [(touched.ARTIFACTS, *key) for key in projects_of(connection, found.artifact_ids)]
-            found.edited += [run for run in found.written if self._unpulled(run) or not is_live(connection, run)]
 
     async def _forward(self, request: Request, body: bytes, missing: str) -> Response:
         try:
@@ -411,10 +373,12 @@ def application(
             return replace(policy(), writes=False, of_token=True)
 
         nobody = MirrorOnly(lambda: policy().base_url, lambda: "")
-        return Starlette(routes=_routes(Endpoint(snapshots, nobody, reading, signer)), exception_handlers=HANDLERS)
+        endpoint = Endpoint(snapshots, nobody, reading, signer, Changes(snapshots))
+        return Starlette(routes=_routes(endpoint), exception_handlers=HANDLERS)
 
     signer = Signer()
-    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, edits, refresh_files)
+    changes = Changes(snapshots, refresh_files, edits)
+    endpoint = Endpoint(snapshots, Upstream(lambda: policy().base_url, key), policy, signer, changes)
     readers = None if access is None else Readers(access, of_tokens)
     return Starlette(
         routes=_routes(endpoint),

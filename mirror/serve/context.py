@@ -21,6 +21,9 @@ T = TypeVar("T")
 RunPath = tuple[str, str, str]
 """Entity, project and run id."""
 
+SECONDS = 60.0
+"""How long an answer from the mirror may take."""
+
 
 @dataclass
 class Context:
