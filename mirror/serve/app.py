@@ -28,6 +28,7 @@ from starlette.routing import Route
 
 from mirror.errors import CommError, MirrorError
 from mirror.metrics import STEP
+from mirror.remote.errors import Unanswered
 from mirror.serve import ARTIFACTS, documents
 from mirror.serve.answers import HANDLERS, error_answer, json_answer
 from mirror.serve.artifact_files import MANIFESTS
@@ -46,7 +47,7 @@ from mirror.serve.resolvers import RESOLVERS
 from mirror.serve.runs import Listings
 from mirror.serve.signing import Signer
 from mirror.serve.touched import ended_run
-from mirror.serve.upstream import FORWARDED, REFUSES, MirrorOnly, Upstream
+from mirror.serve.upstream import FAILS, FORWARDED, REFUSES, MirrorOnly, Upstream
 from mirror.snapshot.connection import refusal
 from mirror.wandb_json import UNREADABLE, loads
 from mirror.web.access import Access
@@ -330,16 +331,21 @@ class Endpoint:
             )
         try:
             answer = await self._send(request, body)
+            maybe_made = not REFUSES <= answer.status_code < FAILS
         except CommError as error:
-            return error_answer(f"changes go to the server: {error}", 400)
+            answer = error_answer(f"changes go to the server: {error}", 400)
+            # The server may have made the change before its answer was lost.
+            maybe_made = isinstance(error, Unanswered)
+        if not maybe_made:
+            return answer
         if request.url.path == "/graphql":
-            entity = self.policy().entity
-            edited = await self._in_pool(partial(self.changes.note, text, bytes(answer.body), entity))
+            note = partial(self.changes.note, text, bytes(answer.body), self.policy().entity)
+            edited = await self._in_pool(note)
         else:
-            ended = ended_run(request.path_params["path"], body, request.headers.get("content-encoding", ""))
+            encoding = request.headers.get("content-encoding", "")
+            ended = await self._in_pool(partial(ended_run, request.path_params["path"], body, encoding))
             edited = [] if ended is None else [ended]
-        if answer.status_code < REFUSES:
-            self.changes.await_pull(edited)
+        self.changes.await_pull(edited)
         return answer
 
     async def _forward(self, request: Request, body: bytes, missing: str) -> Response:

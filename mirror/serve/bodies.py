@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +22,10 @@ _TOO_LONG = f"a request holds at most {MOST_BYTES >> 20} MiB"
 
 
 def text_of(body: bytes, encoding: str) -> bytes:
-    """Return the decompressed body, or the body itself if it cannot be decompressed."""
+    """Return the decompressed body, or the body itself if it cannot be decompressed. Raises MirrorError."""
     try:
         return _decompress(body) if encoding == "gzip" else body
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return body
 
 
@@ -42,7 +43,7 @@ def parsed(body: bytes) -> tuple[Operation, Any]:
 
 
 def _decompress(body: bytes) -> bytes:
-    """Decompress a gzipped body. Raises MirrorError if the content is too long, OSError if it is not gzip."""
+    """Decompress a gzipped body. Raises MirrorError if it is too long, OSError, EOFError or zlib.error if not gzip."""
     with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
         content = packed.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from graphql import FieldNode, GraphQLError, OperationDefinitionNode, parse, value_from_ast_untyped
 
+from mirror.errors import MirrorError
 from mirror.serve.bodies import text_of
 from mirror.serve.context import RunPath
 from mirror.wandb_json import UNREADABLE
@@ -126,7 +127,11 @@ def ended_run(path: str, body: bytes, encoding: str) -> RunPath | None:
     """Return the run whose process reports its end in this request to `/files/{path}`; None for any other request."""
     match path.split("/"):
         case [entity, project, run_id, "file_stream"]:
-            text = text_of(body, encoding)
+            try:
+                text = text_of(body, encoding)
+            except MirrorError:
+                # It is too long; the server has taken it all the same.
+                return None
             # Most requests hold nothing but lines, which may be many.
             ends = b'"complete"' in text and _is_complete(text)
             return (entity, project, run_id) if ends else None

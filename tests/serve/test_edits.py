@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from mirror.control import Control
 from mirror.sandbox import World
 from mirror.sandbox.run import Run
+from mirror.serve import bodies, touched
 from tests.daemon.conftest import Bench
 from tests.serve.conftest import Served, served
 
@@ -119,6 +122,24 @@ def test_an_edit_is_mirrored_without_anyone_reading_it_and_then_the_server_is_no
     assert listed(site)["run0"] == ("finished", "unread")
     assert notes_of(site, "run0") == "unread"
     assert not site.server.requests
+
+
+def test_a_change_whose_answer_was_lost_is_read_back(site: Served) -> None:
+    site.server.faults.add("reset", 1, about="upsertBucket")
+    answer = site.ask(EDIT, id=run_of(site, "run1").storage_id, notes="unsure")
+    assert "changes go to the server" in answer["errors"][0]["message"]
+    assert listed(site)["run1"] == ("finished", "unsure")
+
+
+def test_a_body_that_cannot_be_looked_at_is_none_that_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = gzip.compress(b'{"complete": true, "exitcode": 0}')
+    assert touched.ended_run("team/p/a/file_stream", end, "gzip") == ("team", "p", "a")
+    damaged = end[:10] + bytes([7]) + end[11:]
+    with pytest.raises(zlib.error):
+        gzip.decompress(damaged)
+    assert touched.ended_run("team/p/a/file_stream", damaged, "gzip") is None
+    monkeypatch.setattr(bodies, "MOST_BYTES", 20)
+    assert touched.ended_run("team/p/a/file_stream", end, "gzip") is None
 
 
 def test_a_run_is_listed_from_its_start_on_and_ended_with_its_process_but_its_lines_cause_no_pull(site: Served) -> None:
