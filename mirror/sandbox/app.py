@@ -7,6 +7,7 @@ import base64
 import binascii
 import gzip
 import re
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -143,7 +144,7 @@ class Api:
     async def graphql(self, request: Request) -> Response:
         """POST /graphql"""  # noqa: D400, D415
         try:
-            body = orjson.loads(await request.body())
+            body = orjson.loads(_unpacked(request, await request.body()))
             query, name, variables = body["query"], body.get("operationName"), body.get("variables") or {}
         except (ValueError, TypeError, KeyError):
             return await self.gate.answer(
@@ -174,12 +175,10 @@ class Api:
 
         def produce() -> Response:
             try:
-                text = gzip.decompress(raw) if request.headers.get("content-encoding") == "gzip" else raw
-                body = orjson.loads(text)
-                return json_answer(filestream.receive(self._run(request), body))
+                return json_answer(filestream.receive(self._run(request), orjson.loads(_unpacked(request, raw))))
             except Refused as refusal:
                 return json_answer({"error": refusal.message}, refusal.status)
-            except (ValueError, OSError):
+            except ValueError:
                 return json_answer({"error": "the body is not JSON"}, 400)
 
         return await self.gate.answer(request, "file_stream", produce)
@@ -248,6 +247,16 @@ class Api:
         if run is None:
             raise Refused(f"run {names['entity']}/{names['project']}/{names['run']} not found", 404)
         return run
+
+
+def _unpacked(request: Request, body: bytes) -> bytes:
+    """Return the body as it was before it was gzipped. Raises ValueError."""
+    if request.headers.get("content-encoding") != "gzip":
+        return body
+    try:
+        return gzip.decompress(body)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError("the body is not gzip") from error
 
 
 def _refusal(invalid: InvalidDocument) -> Response:

@@ -16,6 +16,7 @@ import pytest
 from mirror.sandbox import Sandbox, World
 from mirror.serve import history_fields, signing
 from mirror.serve.app import Policy, application
+from mirror.serve.touched import changed
 from mirror.web.snapshots import Snapshots
 from tests.sync.rig import Rig
 
@@ -318,15 +319,31 @@ def test_who_somebody_is_is_remembered_and_nothing_else(site: Site) -> None:
     assert site.ask(asked)["data"]["project"]["run"] == {"state": "finished"}
 
 
+NEW_FILES = """mutation {
+  createRunFiles(input: {entityName: "team", projectName: "p", runName: "one", files: ["a"]}) { runID }
+}"""
+
+
 def test_a_packed_change_of_files_is_noticed(site: Site) -> None:
-    """Also one that leaves the entity to the settings."""
     site.world.add_run("team", "p", run_id="one").finish()
     site.sync()
-    asked = """mutation { createRunFiles(input: {entityName: "team", projectName: "p", runName: "one", files: ["a"]}) { runID } }"""
-    for query in (asked, asked.replace('entityName: "team", ', "")):
-        body = gzip.compress(json.dumps({"query": query}).encode())
-        site.request("POST", "/graphql", content=body, headers={"Content-Encoding": "gzip"})
-    assert site.again == [("team", "p", "one")] * 2
+    body = gzip.compress(json.dumps({"query": NEW_FILES}).encode())
+    answer = site.request("POST", "/graphql", content=body, headers={"Content-Encoding": "gzip"})
+    assert answer.json()["data"]["createRunFiles"]["runID"]
+    assert site.again == [("team", "p", "one")]
+
+
+def test_a_refused_change_is_none(site: Site) -> None:
+    site.world.add_run("team", "p", run_id="one").finish()
+    site.sync()
+    site.world.delete_run("team", "p", "one")
+    assert "not found" in site.ask(NEW_FILES)["errors"][0]["message"]
+    assert site.again == []
+
+
+def test_a_change_that_leaves_the_entity_to_the_settings_is_one_of_it() -> None:
+    query = NEW_FILES.replace('entityName: "team", ', "")
+    assert changed(json.dumps({"query": query}).encode(), b"", "team").runs == [("team", "p", "one")]
 
 
 def test_a_long_document_is_passed_on(site: Site) -> None:
