@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from mirror.errors import StoreError
-from mirror.store import files, sorting
+from mirror.store import files, meta, sorting
 from mirror.store.database import CATALOG, Database, log_file
 from mirror.store.names import identifier, literal
 
 FREE_SHARE = 0.4
 """A file is rewritten when more than this share of its blocks is free."""
+
+_VERSION = "storage_version"
+"""Key in `store.meta`: the format that the file is written in."""
 
 SMALLEST = 16 << 20
 """Files below this size, in bytes, are not worth rewriting."""
@@ -18,9 +21,10 @@ SMALLEST = 16 << 20
 
 def is_due(db: Database, storage_version: str) -> bool:
     """Return True if the file is mostly free space, or its format is not `storage_version`."""
-    written_in = db.run("SELECT value FROM store.meta WHERE key = 'storage_version'")
-    if written_in and written_in != [(storage_version,)]:
+    if (meta.get(db, _VERSION) or storage_version) != storage_version:
         return True
+    if db.path.stat().st_size < SMALLEST:
+        return False
     block, total, free = db.run(
         f"SELECT block_size, total_blocks, free_blocks FROM pragma_database_size() WHERE database_name = '{CATALOG}'"
     )[0]
@@ -29,8 +33,8 @@ def is_due(db: Database, storage_version: str) -> bool:
 
 def note_version(db: Database, storage_version: str) -> None:
     """Record the format that the file is written in, if that is not recorded yet."""
-    if not db.run("SELECT 1 FROM store.meta WHERE key = 'storage_version'"):
-        db.run("INSERT INTO store.meta VALUES ('storage_version', ?)", [storage_version])
+    if meta.get(db, _VERSION) is None:
+        meta.put(db, _VERSION, storage_version)
 
 
 def compact(db: Database, storage_version: str) -> None:
@@ -46,10 +50,11 @@ def compact(db: Database, storage_version: str) -> None:
         db.run(f"ATTACH {literal(fresh)} AS fresh (STORAGE_VERSION {literal(storage_version)})")
         try:
             db.run(f"COPY FROM DATABASE {CATALOG} TO fresh")
-            db.run("DELETE FROM fresh.store.meta WHERE key = 'storage_version'")
-            db.run("INSERT INTO fresh.store.meta VALUES ('storage_version', ?)", [storage_version])
             # The copy renumbers rows without the gaps that deleted ones left.
-            sorting.note_sorted(db, sorting.sorted_left(db), "fresh.store")
+            noted = {_VERSION: storage_version, sorting.SORTED_ROWS: str(sorting.sorted_left(db))}
+            for key, value in noted.items():
+                db.run("DELETE FROM fresh.store.meta WHERE key = ?", [key])
+                db.run("INSERT INTO fresh.store.meta VALUES (?, ?)", [key, value])
             db.run("CHECKPOINT fresh")
             _verify(db)
         finally:
@@ -81,7 +86,7 @@ def _verify(db: Database) -> None:
     for schema, table in tables:
         name = f"{identifier(schema)}.{identifier(table)}"
         # The format and the order are recorded separately in the new file.
-        condition = "WHERE key NOT IN ('storage_version', 'sorted_leaves')" if table == "meta" else ""
+        condition = f"WHERE key NOT IN ('{_VERSION}', '{sorting.SORTED_ROWS}')" if table == "meta" else ""
         count = f"SELECT count(*) FROM {{}}.{name} {condition}"
         if db.value(count.format(CATALOG)) != db.value(count.format("fresh")):
             raise StoreError(

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mirror.settings.values import ArtifactPattern
-from mirror.store import aside, columns, files, retries, rids
+from mirror.store import aside, columns, files, meta, retries, rids
 from mirror.store.blobs import Blobs
 from mirror.store.damage import Damage
 from mirror.store.database import Database, has
@@ -290,8 +290,7 @@ def forget(tx: Transaction, numbers: Iterable[int], kind: str = FILE) -> None:
 
 def note_outcome(tx: Transaction, outcome: dict[str, Any]) -> None:
     """Record the outcome of the last round of downloads, for `mirror status`."""
-    tx.db.run("DELETE FROM store.meta WHERE key = 'contents'")
-    tx.db.run("INSERT INTO store.meta VALUES ('contents', ?)", [json.dumps(outcome)])
+    meta.put(tx.db, "contents", json.dumps(outcome))
 
 
 def named(run: Callable[[str], list[Any]]) -> dict[str, int]:

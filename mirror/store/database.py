@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,21 @@ _SIGNS_OF_DAMAGE = (
 Params = Sequence[Any] | Mapping[str, Any]
 
 
+@dataclass
+class Cached:
+    """What was read from the file and is changed through this connection only; a rollback drops it.
+
+    `rids` of runs and `numbers` of projects hold some of those that are mirrored, `app_urls` the W&B app of which the
+    URLs of a project are, `meta` all of `store.meta`, and `run_columns` the description of `main.runs`.
+    """
+
+    rids: dict[ProjectKey, dict[str, int]] = field(default_factory=dict)
+    numbers: dict[ProjectKey, int] = field(default_factory=dict)
+    app_urls: dict[ProjectKey, str] = field(default_factory=dict)
+    meta: dict[str, str] | None = None
+    run_columns: list[Any] | None = None
+
+
 class Database:
     """A connection that has one DuckDB file open for writing.
 
@@ -57,16 +73,15 @@ class Database:
         self.path = path
         # An existing file keeps its format; naming an older one would be refused.
         version = "" if path.exists() else f"(STORAGE_VERSION {literal(storage_version)})"
-        self._connection = duckdb.connect(":memory:")
-        self.rids: dict[ProjectKey, dict[str, int]] = {}
-        self.app_urls: dict[ProjectKey, str] = {}
+        self.cached = Cached()
+        self._connection = duckdb.connect(
+            ":memory:", config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill_folder(path))}
+        )
         try:
             # In a process that DuckDB considers interactive it draws a progress bar on stdout, which is for data.
             # In a notebook without ipywidgets there is no bar, and setting the option fails.
             if self.value("SELECT current_setting('enable_progress_bar')"):
                 self.run("SET enable_progress_bar = false")
-            self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
-            self.run(f"SET temp_directory = {literal(spill_folder(path))}")
             self.run(f"ATTACH {literal(path)} AS {CATALOG} {version}")
             self.run(f"USE {CATALOG}")
             path.chmod(0o600)
@@ -107,8 +122,7 @@ class Database:
             raise
 
     def _roll_back(self) -> None:
-        self.rids.clear()
-        self.app_urls.clear()
+        self.cached = Cached()
         try:
             self.run("ROLLBACK")
         except duckdb.Error:

@@ -10,6 +10,7 @@ from mirror.store import (
     contents,
     listings,
     local,
+    meta,
     projects,
     reports,
     rids,
@@ -74,8 +75,8 @@ def project(tx: Transaction, key: ProjectKey) -> None:
     _drop_relation(db, key, number)
     db.run("DELETE FROM store.leaf_keys WHERE project_number = ?", [number])
     db.run(f"DELETE FROM store.project_records WHERE {_HERE}", here)
-    db.rids.pop(key, None)
-    db.app_urls.pop(key, None)
+    for cached in (db.cached.rids, db.cached.numbers, db.cached.app_urls):
+        cached.pop(key, None)
     tx.outdated |= {other for other in projects.everything(db) if folded(str(other)) == folded(str(key))}
     tx.views_outdated = True
 
@@ -87,5 +88,4 @@ def _drop_relation(db: Database, key: ProjectKey, number: int) -> None:
         db.run(f"DROP VIEW main.{identifier(name)}")
     wide.forget(db, number)
     table_views.forget(db, number)
-    noted = [f"name of store.wide_{number}", f"{wide.FAULT}{number}"]
-    db.run("DELETE FROM store.meta WHERE key IN (SELECT unnest(?::VARCHAR[]))", [noted])
+    meta.forget(db, [f"name of store.wide_{number}", f"{wide.FAULT}{number}"])

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from mirror.errors import StoreBusy, StoreError
-from mirror.store import files
+from mirror.store import files, meta
 from mirror.store.database import Database, has, opening_error
 
 
@@ -49,7 +49,7 @@ def of(run: Callable[[str], list[Any]]) -> Identity | None:
 
 def count_up(db: Database) -> None:
     """Count one more publication, in the transaction at the start of publishing."""
-    db.run("UPDATE store.meta SET value = CAST(CAST(value AS BIGINT) + 1 AS VARCHAR) WHERE key = 'generation'")
+    meta.put(db, "generation", str(int(meta.get(db, "generation") or 0) + 1))
 
 
 def read(path: Path) -> Identity | None:

@@ -152,5 +152,5 @@ def forget(tx: Transaction, project: ProjectKey, run_id: str) -> None:
     )
     if wide:
         db.run(f"DELETE FROM store.wide_{number} WHERE rid = ?", [rid])
-    db.rids.get(project, {}).pop(run_id, None)
+    db.cached.rids.get(project, {}).pop(run_id, None)
     tx.outdated.add(project)

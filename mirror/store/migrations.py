@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,14 @@ import duckdb
 
 from mirror.errors import StoreError
 from mirror.store import sqlfiles
-from mirror.store.database import Database, has
+from mirror.store.database import Cached, Database, has
 
 OLDEST_READABLE = 14
 """The first migration after which this program can read a published file: it has the tables by their present names."""
 
 
-def migrate(db: Database) -> list[str]:
-    """Apply the pending migrations, each in one transaction with its record, and those of a new file in one.
-
-    Returns their names.
-
-    Raises StoreError, with the file unchanged, if a newer program wrote it.
-    """
-    names = pending(db)
+def apply(db: Database, names: Sequence[str]) -> None:
+    """Apply these migrations, each in one transaction with its record, and those of a new file in one."""
     # A commit for each is a tenth of the time that creating a file takes.
     together = [names] if len(names) == len(_known()) else [[name] for name in names]
     for some in together:
@@ -35,13 +29,15 @@ def migrate(db: Database) -> list[str]:
                 db.run(sqlfiles.read("migrations")[name])
                 now = datetime.now(UTC).replace(tzinfo=None)
                 db.run("INSERT INTO store.migrations VALUES (?, ?, ?)", [int(name.split("_")[0]), name, now])
-    return names
+    db.cached = Cached()
 
 
-def pending(db: Database) -> list[str]:
-    """The names of the migrations that this file lacks. Raises StoreError if a newer program wrote it."""
-    done = applied(db.run)
-    check_known(db.path, done)
+def pending(path: Path, done: Collection[int]) -> list[str]:
+    """The names of the migrations that a file lacks to which these are applied.
+
+    Raises StoreError if a newer program wrote it.
+    """
+    check_known(path, done)
     known = _known()
     return [known[number] for number in sorted(known) if number not in done]
 

@@ -57,13 +57,20 @@ def compare_published(db: Database, home: Home) -> bool:
     return True
 
 
-def prepare_upgrade(db: Database, home: Home) -> None:
-    """Announce an upgrade of an existing mirror, and keep its published file as it is before."""
-    pending = migrations.pending(db)
-    if pending and migrations.applied(db.run) and home.published.exists():
+def migrate(db: Database, home: Home) -> list[str]:
+    """Apply the pending migrations, and keep the published file of an existing mirror as it is before.
+
+    Returns their names. Raises StoreError if a newer program wrote the file.
+    """
+    done = migrations.applied(db.run)
+    pending = migrations.pending(db.path, done)
+    if pending and done and home.published.exists():
         copy = backup.before_upgrade(home, pending)
         names = ", ".join(name.removesuffix(".sql") for name in pending)
         logger.warning("upgrading %s (%s); the mirror before the upgrade is kept as %s", home.data, names, copy)
+    if pending:
+        migrations.apply(db, pending)
+    return pending
 
 
 def recreate_views(db: Database, home: Home) -> bool:

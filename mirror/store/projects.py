@@ -17,8 +17,13 @@ CURSOR = f"SELECT covered_to, reconciled_at, unexplained_runs, filters, history 
 
 def find(db: Database, project: ProjectKey) -> int | None:
     """This mirror's number for the project; None if the project is not in the store."""
-    found = db.run(f"SELECT number FROM store.project_records {_HERE}", [project.entity, project.project])
-    return int(found[0][0]) if found else None
+    numbers = db.cached.numbers
+    if project not in numbers:
+        found = db.run(f"SELECT number FROM store.project_records {_HERE}", [project.entity, project.project])
+        if not found:
+            return None
+        numbers[project] = int(found[0][0])
+    return numbers[project]
 
 
 def add(tx: Transaction, project: ProjectKey) -> int:
@@ -40,6 +45,12 @@ def everything(db: Database) -> list[ProjectKey]:
     return [
         ProjectKey(*row) for row in db.run("SELECT entity, project FROM store.project_records ORDER BY entity, project")
     ]
+
+
+def numbers(db: Database) -> dict[ProjectKey, int]:
+    """This mirror's number for each project of the store."""
+    rows = db.run("SELECT entity, project, number FROM store.project_records ORDER BY number")
+    return {ProjectKey(entity, project): number for entity, project, number in rows}
 
 
 def cursor(db: Database, project: ProjectKey) -> ProjectCursor:

@@ -14,7 +14,7 @@ import duckdb
 from mirror.errors import nothing_mirrored, unreadable
 from mirror.settings.home import Home
 from mirror.store import migrations, projects, runs
-from mirror.store.database import MEMORY_LIMIT, Database
+from mirror.store.database import MEMORY_LIMIT, Cached, Database
 from mirror.store.names import literal
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
 
@@ -40,7 +40,7 @@ class Reader(Database):
         """Open the file. Raises StoreError if nothing is published yet, or if it cannot be read."""
         self.home = home
         self.path = home.published
-        self.rids = {}
+        self.cached = Cached()
         if not self.path.exists():
             raise nothing_mirrored(self.path)
         # Readers that share one spill folder overwrite each other's files.

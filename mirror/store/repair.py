@@ -39,7 +39,7 @@ def mend(tx: Transaction, project: ProjectKey) -> list[str]:
     if projects.find(db, project) is None:
         return []
     # The recorded digest of the views may be true although the views are not, so they are rebuilt in any case.
-    db.run("DELETE FROM store.meta WHERE key = 'views'")
+    views.distrust(db)
     done = _segments(tx, project)
     done += contents.mend(tx, Blobs(folder.with_name("blobs")), project)
     views.recreate(db, folder)
@@ -108,7 +108,7 @@ def _single_runs(tx: Transaction, project: ProjectKey) -> list[str]:
     with db.table("kept_runs", kept):
         db.run(f"DELETE FROM store.run_records WHERE {of_runs}", [*_here(project), twice])
         db.run("INSERT INTO store.run_records BY NAME SELECT * FROM kept_runs")
-    db.rids.clear()
+    db.cached.rids.clear()
     return [f"kept one row of {run_id}" for run_id in sorted(twice)]
 
 

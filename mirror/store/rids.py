@@ -15,7 +15,7 @@ _FEW = 50
 def find(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str, int]:
     """The rids of those of these runs that are mirrored, cached until a transaction is rolled back."""
     wanted = sorted(set(run_ids))
-    remembered = db.rids.setdefault(project, {})
+    remembered = db.cached.rids.setdefault(project, {})
     if missing := [run_id for run_id in wanted if run_id not in remembered]:
         rows = db.run(
             "SELECT run_id, rid FROM store.run_records "

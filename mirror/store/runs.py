@@ -299,7 +299,7 @@ def set_app_url(tx: Transaction, project: ProjectKey, app_url: str) -> None:
             f"WHERE entity = ? AND project = ? AND contains(url, '/{kind}/') AND NOT starts_with(url, ? || '/{kind}/')",
             [page, project.entity, project.project, page],
         )
-    tx.db.app_urls[project] = app_url
+    tx.db.cached.app_urls[project] = app_url
 
 
 def mark_deleted(tx: Transaction, project: ProjectKey, run_ids: Sequence[str], *, at: datetime) -> None:

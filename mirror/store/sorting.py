@@ -6,6 +6,7 @@ Written runs are appended, so their rows are out of order; once there are many o
 
 from __future__ import annotations
 
+from mirror.store import meta
 from mirror.store.database import Database
 
 UNSORTED_SHARE = 0.1
@@ -14,7 +15,8 @@ UNSORTED_SHARE = 0.1
 FEWEST = 500_000
 """Fewer unsorted rows cost a filter only some milliseconds, and are not sorted."""
 
-_SORTED_ROWS = "sorted_leaves"
+SORTED_ROWS = "sorted_leaves"
+"""Key in `store.meta`: how many of the first rows of `store.leaves` are sorted."""
 
 
 def is_due(db: Database) -> bool:
@@ -43,10 +45,9 @@ def sort(db: Database) -> None:
         note_sorted(db, int(db.value("SELECT count(*) FROM store.leaves")))
 
 
-def note_sorted(db: Database, rows: int, schema: str = "store") -> None:
-    """Record in the `meta` table of a schema that the first `rows` rows are sorted."""
-    db.run(f"DELETE FROM {schema}.meta WHERE key = ?", [_SORTED_ROWS])
-    db.run(f"INSERT INTO {schema}.meta VALUES (?, ?)", [_SORTED_ROWS, str(rows)])
+def note_sorted(db: Database, rows: int) -> None:
+    """Record that the first `rows` rows are sorted."""
+    meta.put(db, SORTED_ROWS, str(rows))
 
 
 def sorted_left(db: Database) -> int:
@@ -55,5 +56,4 @@ def sorted_left(db: Database) -> int:
 
 
 def _sorted_rows(db: Database) -> int:
-    found = db.run("SELECT value FROM store.meta WHERE key = ?", [_SORTED_ROWS])
-    return int(found[0][0]) if found else 0
+    return int(meta.get(db, SORTED_ROWS) or 0)

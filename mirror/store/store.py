@@ -23,7 +23,6 @@ from mirror.store import (
     digests,
     garbage,
     identity,
-    migrations,
     opening,
     publish,
     recovery,
@@ -220,7 +219,10 @@ class Store:
             self._refresh_wide()
             self.share(self.sharing)
             with self._db.transaction():
+                if self._outdated:
+                    wide_marks.done(self._db, self._outdated - self._skipped_wide, self._skipped_wide)
                 identity.count_up(self._db)
+            self._outdated.clear()
             size = publish.publish(self._db, self._descriptor, self.home.published, self.sharing)
             self._published = publish.fingerprint(self.home.published)
             self._changed = False
@@ -252,9 +254,6 @@ class Store:
                 wide.leave_out(self._db, broken.project, str(broken))
             else:
                 table_views.refresh(self._db, sorted(refreshed, key=str))
-                with self._db.transaction():
-                    wide_marks.done(self._db, refreshed, self._skipped_wide)
-                self._outdated.clear()
                 return
 
     def check(self) -> None:
@@ -277,8 +276,7 @@ class Store:
                 if self._published is not None and self._changed and not opening.compare_published(self._db, self.home):
                     # The next publish moves it to the folder `aside`.
                     self._published = None
-                opening.prepare_upgrade(self._db, self.home)
-                migrated = migrations.migrate(self._db)
+                migrated = opening.migrate(self._db, self.home)
                 compacted = compact.is_due(self._db, self._storage_version) and self._compact()
                 with self._db.transaction():
                     compact.note_version(self._db, self._storage_version)

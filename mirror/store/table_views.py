@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from mirror.store import comments
+from mirror.store import comments, meta
 from mirror.store import projects as known_projects
 from mirror.store.contents import TABLE
 from mirror.store.database import Database, disk_full, must_reopen, reason
@@ -104,16 +104,14 @@ def refresh(db: Database, projects: Iterable[ProjectKey]) -> None:
         if number is not None:
             _refresh(db, project, number)
     place = str(db.path.with_name("blobs"))
-    if db.run("SELECT value FROM store.meta WHERE key = ?", [_PLACE]) != [(place,)]:
+    if meta.get(db, _PLACE) != place:
         with db.transaction():
-            db.run("DELETE FROM store.meta WHERE key = ?", [_PLACE])
-            db.run("INSERT INTO store.meta VALUES (?, ?)", [_PLACE, place])
+            meta.put(db, _PLACE, place)
 
 
 def outdated(db: Database) -> set[ProjectKey]:
     """The projects whose relations show a file that nothing names any more, and all of them after the mirror moved."""
-    place = [(str(db.path.with_name("blobs")),)]
-    if db.run("SELECT value FROM store.meta WHERE key = ?", [_PLACE]) != place:
+    if meta.get(db, _PLACE) != str(db.path.with_name("blobs")):
         rows = db.run(
             "SELECT entity, project FROM store.project_records "
             "WHERE number IN (SELECT project_number FROM store.table_views)"

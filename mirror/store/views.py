@@ -8,8 +8,9 @@ import re
 from collections.abc import Collection, Container, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
-from mirror.store import comments, sqlfiles
+from mirror.store import comments, meta, sqlfiles
 from mirror.store.database import Database
 from mirror.store.names import literal, pattern
 
@@ -24,6 +25,9 @@ _PLAIN = "hive_partitioning = false"
 
 _QUALIFIED = re.compile(r"\b(?:main|store)\.\w+")
 
+_DIGESTS = "views"
+"""Key in `store.meta`: the digest of each view's text, as JSON."""
+
 _NULL_NAMES = re.compile(r"=(null|__hive_default_partition__)(/|$)", re.IGNORECASE)
 """Project folders that some DuckDB versions read as NULL; `segment_files.partition` does not create such names."""
 
@@ -33,11 +37,12 @@ def recreate(db: Database, history_folder: Path) -> bool:
 
     Call it within a transaction whenever segments changed, and after each migration.
     """
-    moved = _note_blobs(db, f"{history_folder.with_name('blobs')}/")
+    # Views put the folder of contents before their paths.
+    moved = meta.put(db, "blobs", f"{history_folder.with_name('blobs')}/")
     texts = {**sqlfiles.read("views"), "history": history(db, history_folder)}
     wanted = {name: _digest(text + repr(comments.RELATIONS.get(name))) for name, text in texts.items()}
-    kept = db.run("SELECT value FROM store.meta WHERE key = 'views'")
-    made = json.loads(kept[0][0]) if kept and kept[0][0].startswith("{") else {}
+    kept = meta.get(db, _DIGESTS) or ""
+    made = json.loads(kept) if kept.startswith("{") else {}
     changed = {name for name, digest in wanted.items() if made.get(name) != digest}
     if not changed:
         return moved
@@ -45,18 +50,21 @@ def recreate(db: Database, history_folder: Path) -> bool:
     for name in recreated:
         db.run(texts[name])
     comments.apply(db, recreated)
-    db.run("DELETE FROM store.meta WHERE key = 'views'")
-    db.run("INSERT INTO store.meta VALUES ('views', ?)", [json.dumps(wanted)])
+    db.cached.run_columns = None
+    meta.put(db, _DIGESTS, json.dumps(wanted))
     return True
 
 
-def _note_blobs(db: Database, folder: str) -> bool:
-    """Note the folder of contents, which views put before their paths. Returns True if it was another one."""
-    if db.run("SELECT value FROM store.meta WHERE key = 'blobs'") == [(folder,)]:
-        return False
-    db.run("DELETE FROM store.meta WHERE key = 'blobs'")
-    db.run("INSERT INTO store.meta VALUES ('blobs', ?)", [folder])
-    return True
+def distrust(db: Database) -> None:
+    """Have all views recreated the next time, since they may not be what was noted of them."""
+    meta.forget(db, [_DIGESTS])
+
+
+def run_columns(db: Database) -> list[Any]:
+    """The columns of `main.runs`, which every wide relation has, as DuckDB describes them: name, type and more."""
+    if db.cached.run_columns is None:
+        db.cached.run_columns = db.run("DESCRIBE main.runs")
+    return db.cached.run_columns
 
 
 def _digest(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mirror.store import comments, kernels, wide_names
+from mirror.store import comments, kernels, meta, views, wide_names
 from mirror.store import projects as known_projects
 from mirror.store.database import Database, disk_full, is_damage, must_reopen, reason
 from mirror.store.leaves import shown
@@ -93,7 +93,7 @@ def _refresh_all(db: Database, numbered: Sequence[tuple[ProjectKey, int]], *, al
     project = None
     try:
         with db.transaction():
-            names, shared = wide_names.view_names(db), db.run("DESCRIBE main.runs")
+            names, shared = wide_names.view_names(db), views.run_columns(db)
             for project, number in numbered:
                 _refresh(db, project, number, names, shared)
                 _note_fault(db, number, _left_out(db, number))
@@ -129,7 +129,7 @@ def leave_out(db: Database, project: ProjectKey, fault: str) -> None:
 def forget(db: Database, number: int) -> None:
     """Drop the table of a project's wide relation, so that the next publish rebuilds it."""
     db.run("DELETE FROM store.wide_columns WHERE project_number = ?", [number])
-    db.run("DELETE FROM store.meta WHERE key = ?", [f"store.wide_{number}"])
+    meta.forget(db, [f"store.wide_{number}"])
     db.run(f"DROP TABLE IF EXISTS store.{identifier(f'wide_{number}')}")
 
 
@@ -150,16 +150,15 @@ def _left_out(db: Database, number: int) -> str | None:
 
 def _note_fault(db: Database, number: int, fault: str | None) -> None:
     key = f"{FAULT}{number}"
-    if db.run("SELECT value FROM store.meta WHERE key = ?", [key]) == ([(fault,)] if fault else []):
-        return
-    db.run("DELETE FROM store.meta WHERE key = ?", [key])
     if fault:
-        db.run("INSERT INTO store.meta VALUES (?, ?)", [key, fault])
+        meta.put(db, key, fault)
+    else:
+        meta.forget(db, [key])
 
 
 def _refresh(db: Database, project: ProjectKey, number: int, names: Names, shared: Sequence[Any]) -> None:
     table = f"store.wide_{number}"
-    present = bool(db.run("SELECT 1 FROM store.meta WHERE key = ?", [table]))
+    present = meta.get(db, table) is not None
     before = _columns(db, number)
     columns = _choose(db, number, before)
     stale = _stale(db, project, table if present else None)
@@ -295,28 +294,20 @@ def _keep_view(
     )
     types = [kind for _, kind, *_ in shared] + [column.type for column in columns]
     digest = hashlib.sha256(" ".join([text, *types]).encode()).hexdigest()
-    if db.run("SELECT value FROM store.meta WHERE key = ?", [table]) != [(digest,)]:
+    if meta.put(db, table, digest):
         db.run(text)
-        db.run("DELETE FROM store.meta WHERE key = ?", [table])
-        db.run("INSERT INTO store.meta VALUES (?, ?)", [table, digest])
     wide_names.note_name(db, project, table, names)
 
 
 def _comment(db: Database, project: ProjectKey, number: int) -> None:
     """Set the comments of a relation whose view was recreated since they were last set."""
-    noted = dict(
-        db.run(
-            "SELECT key, value FROM store.meta WHERE key IN (?, ?, ?)",
-            [f"{key}store.wide_{number}" for key in ("", "name of ", _COMMENTED)],
-        )
-    )
-    view, name = noted.get(f"store.wide_{number}"), noted.get(f"name of store.wide_{number}")
-    if view is None or name is None or noted.get(f"{_COMMENTED}store.wide_{number}") == f"{view} {name}":
+    view, name = meta.get(db, f"store.wide_{number}"), wide_names.noted_name(db, number)
+    commented = f"{_COMMENTED}store.wide_{number}"
+    if view is None or name is None or meta.get(db, commented) == f"{view} {name}":
         return
     comments.wide(db, name, str(project), [(c.doc, c.key, c.name) for c in _columns(db, number)])
     with db.transaction():
-        db.run("DELETE FROM store.meta WHERE key = ?", [f"{_COMMENTED}store.wide_{number}"])
-        db.run("INSERT INTO store.meta VALUES (?, ?)", [f"{_COMMENTED}store.wide_{number}", f"{view} {name}"])
+        meta.put(db, commented, f"{view} {name}")
 
 
 def _fill(db: Database, table: str, columns: Sequence[_Column], rids: Sequence[int]) -> None:

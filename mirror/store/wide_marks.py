@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 
-from mirror.store import projects
+from mirror.store import meta, projects, views
 from mirror.store.database import Database
 from mirror.store.records import ProjectKey
 from mirror.version import VERSION
@@ -23,46 +23,29 @@ _MADE = "wide relations were made by"
 
 def note(db: Database, outdated: Collection[ProjectKey]) -> None:
     """Note that the relations of these projects are out of date."""
-    if outdated:
-        _forget(db, outdated)
-        db.run(
-            "INSERT INTO store.meta SELECT unnest(?::VARCHAR[]), ''", [[f"{_MARK}{project}" for project in outdated]]
-        )
+    for project in outdated:
+        meta.put(db, f"{_MARK}{project}", "")
 
 
 def done(db: Database, refreshed: Collection[ProjectKey], left: Collection[ProjectKey]) -> None:
     """Note that all relations are up to date, but those that are `left`; `refreshed` were out of date."""
-    _forget(db, refreshed)
+    meta.forget(db, [f"{_MARK}{project}" for project in refreshed])
     note(db, left)
-    if not _is_made_by(db, maker := _maker(db)):
-        db.run("DELETE FROM store.meta WHERE key = ?", [_MADE])
-        db.run("INSERT INTO store.meta VALUES (?, ?)", [_MADE, maker])
+    meta.put(db, _MADE, _maker(db))
 
 
 def outdated(db: Database) -> set[ProjectKey]:
     """The projects whose relation is out of date or missing; all of them if another version made the relations."""
-    known = projects.everything(db)
-    if not _is_made_by(db, _maker(db)):
+    known = projects.numbers(db)
+    if meta.get(db, _MADE) != _maker(db):
         return set(known)
-    marks = db.run("SELECT key FROM store.meta WHERE starts_with(key, ?)", [_MARK])
-    missing = db.run(
-        "SELECT entity, project FROM store.project_records WHERE 'store.wide_' || number NOT IN "
-        "(SELECT key FROM store.meta)"
-    )
-    marked = {ProjectKey(*key.removeprefix(_MARK).split("/", 1)) for (key,) in marks}
-    return (marked | {ProjectKey(*row) for row in missing}) & set(known)
-
-
-def _forget(db: Database, marked: Collection[ProjectKey]) -> None:
-    keys = [f"{_MARK}{project}" for project in marked]
-    db.run("DELETE FROM store.meta WHERE key IN (SELECT unnest(?::VARCHAR[]))", [keys])
+    return {
+        project
+        for project, number in known.items()
+        if meta.get(db, f"store.wide_{number}") is None or meta.get(db, f"{_MARK}{project}") is not None
+    }
 
 
 def _maker(db: Database) -> str:
     """What decides how relations look: this program, and the columns of `runs`, which each of them has."""
-    text = f"{VERSION} {db.run('DESCRIBE main.runs')}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_made_by(db: Database, maker: str) -> bool:
-    return bool(db.run("SELECT value FROM store.meta WHERE key = ?", [_MADE]) == [(maker,)])
+    return hashlib.sha256(f"{VERSION} {views.run_columns(db)}".encode()).hexdigest()

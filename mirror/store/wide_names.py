@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from mirror.store import meta
 from mirror.store import projects as known_projects
 from mirror.store.database import Database
 from mirror.store.names import folded, identifier, unique_names
@@ -42,20 +43,15 @@ def renamed(db: Database, names: Names) -> list[tuple[ProjectKey, int]]:
 def note_name(db: Database, project: ProjectKey, table: str, names: Names) -> None:
     """Record the name of the relation over a table, and drop the view with its former name unless another uses it."""
     key = f"name of {table}"
-    former = db.run("SELECT value FROM store.meta WHERE key = ?", [key])
-    if former == [(names[project],)]:
-        return
-    for (name,) in former:
-        if folded(name) not in {folded(one) for one in names.values()}:
-            db.run(f"DROP VIEW IF EXISTS main.{identifier(name)}")
-    db.run("DELETE FROM store.meta WHERE key = ?", [key])
-    db.run("INSERT INTO store.meta VALUES (?, ?)", [key, names[project]])
+    former = meta.get(db, key)
+    changed = meta.put(db, key, names[project])
+    if changed and former is not None and folded(former) not in {folded(one) for one in names.values()}:
+        db.run(f"DROP VIEW IF EXISTS main.{identifier(former)}")
 
 
 def noted_name(db: Database, number: int) -> str | None:
     """The name of a project's relation when it was last built; None if it was not recorded."""
-    noted = db.run("SELECT value FROM store.meta WHERE key = ?", [f"name of store.wide_{number}"])
-    return str(noted[0][0]) if noted else None
+    return meta.get(db, f"name of store.wide_{number}")
 
 
 def column_names(runs: Mapping[str, int], had: Collection[str]) -> dict[str, str]:

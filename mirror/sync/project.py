@@ -141,7 +141,7 @@ class _Pass:
         if early is not None:
             await self._use(early)
         app = self.context.server.app_url
-        if await self.context.writer.read(lambda db: db.app_urls.get(self.project)) != app:
+        if await self.context.writer.read(lambda db: db.cached.app_urls.get(self.project)) != app:
             await self.context.writer.write(lambda tx: stored_runs.set_app_url(tx, self.project, app))
         # While no history is mirrored, the existing one still has the old globs.
         if self.context.scope.history and self.records.cursor.history != self.context.scope.history_text:
