@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,11 +47,15 @@ class Reader(Database):
         self._spill = home.data / f".{self.path.name}.spill-{os.getpid()}"
         try:
             self._connection = duckdb.connect(str(self.path), read_only=True)
-            self.run("SET enable_progress_bar = false")
-            self.run("SET TimeZone = 'UTC'")
-            self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
-            self.run(f"SET temp_directory = {literal(self._spill)}")
-            migrations.check_readable(self.path, self.run)
+            # An error that is kept would keep the file open, and DuckDB would return it in place of a newer one.
+            with ExitStack() as after_error:
+                after_error.callback(self.close)
+                self.run("SET enable_progress_bar = false")
+                self.run("SET TimeZone = 'UTC'")
+                self.run(f"SET memory_limit = {literal(MEMORY_LIMIT)}")
+                self.run(f"SET temp_directory = {literal(self._spill)}")
+                migrations.check_readable(self.path, self.run)
+                after_error.pop_all()
         except duckdb.Error as error:
             raise unreadable(self.path, error) from error
 

@@ -165,16 +165,17 @@ def _refresh(db: Database, project: ProjectKey, number: int, names: Names, share
     added = [column for column in columns if column not in before]
     if not present or _needs_rebuild(db, number, before, added, stale):
         db.run(f"DROP TABLE IF EXISTS {table}")
-        db.run(f"CREATE TABLE {table} (rid BIGINT, revision BIGINT)")
-        added, stale = columns, _stale(db, project, None)
+        shape = ", ".join(["rid BIGINT", "revision BIGINT", *(f"{identifier(c.name)} {c.type}" for c in columns)])
+        db.run(f"CREATE TABLE {table} ({shape})")
+        stale = _stale(db, project, None)
     else:
         for column in before:
             if column not in columns:
                 db.run(f"ALTER TABLE {table} DROP COLUMN {identifier(column.name)}")
-    for column in added:
-        db.run(f"ALTER TABLE {table} ADD COLUMN {identifier(column.name)} {column.type}")
-    # Only now: DuckDB 1.5 does not commit a table that was altered after rows were deleted.
-    db.run(f"DELETE FROM {table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [stale])
+        for column in added:
+            db.run(f"ALTER TABLE {table} ADD COLUMN {identifier(column.name)} {column.type}")
+        # Only now: DuckDB 1.5 does not commit a table that was altered after rows were deleted.
+        db.run(f"DELETE FROM {table} WHERE rid IN (SELECT unnest(?::BIGINT[]))", [stale])
     if set(columns) != set(before):
         _save_columns(db, number, columns)
         before = columns

@@ -9,7 +9,7 @@ import pytest
 
 import mirror
 from mirror.errors import StoreError
-from mirror.snapshot.connection import connected, open_attached, opened
+from mirror.snapshot.connection import connected, open_attached, open_plain, open_restricted, opened
 from mirror.snapshot.pool import SnapshotPool
 from mirror.store import backup, reader, sqlfiles
 from tests.reading import rows
@@ -149,3 +149,29 @@ def test_a_file_of_a_newer_program_is_read_as_long_as_its_tables_have_these_name
         StoreError, match=r"has schema version 9001, newer than the \d+ that this program knows; update"
     ):
         open_attached(home.published, spill="")
+
+
+@pytest.mark.parametrize(
+    "open_file",
+    [
+        lambda home: open_plain(home.published),
+        lambda home: open_attached(home.published, spill=""),
+        lambda home: open_restricted(home.published, home.history),
+        reader.Reader,
+    ],
+)
+def test_an_error_that_is_kept_keeps_no_file_open_that_was_published_again(tmp_path, open_file):
+    """As notebooks keep the last one: DuckDB returns the database that is open in this process by that path."""
+    home = kit.home_at(tmp_path)
+    with kit.opened(tmp_path) as store:
+        kit.write(store, kit.run())
+        store.publish()
+        good = home.published.read_bytes()
+        with duckdb.connect(str(home.published)) as db:
+            db.execute("update store.meta set value = '9001' where key = 'readable_from'")
+        with pytest.raises(StoreError, match="newer than") as kept:
+            open_file(home)
+        home.published.unlink()
+        home.published.write_bytes(good)
+        open_file(home).close()
+    assert kept.tb is not None
