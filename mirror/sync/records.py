@@ -27,7 +27,7 @@ from mirror.sync.context import Context, PassResult, utc_now
 from mirror.sync.early import EarlyRecords
 from mirror.sync.flaws import bare, is_of_data
 
-PAGES_AT_ONCE = 2
+PAGES_AT_ONCE = 3
 """Pages of records in one commit; a page has about `remote.runs.PAGE_BYTES`."""
 
 SECONDS_AT_ONCE = 2.0
