@@ -28,7 +28,10 @@ from mirror.sync.early import EarlyRecords
 from mirror.sync.flaws import bare, is_of_data
 
 PAGES_AT_ONCE = 3
-"""Pages of records in one commit; a page has about `remote.runs.PAGE_BYTES`."""
+"""Pages of records in one commit; a page has about `remote.runs.PAGE_BYTES`.
+
+Two pages mostly have less than the 122,880 leaves of one of DuckDB's row groups, which it then writes to its log first.
+"""
 
 SECONDS_AT_ONCE = 2.0
 """Records that arrived this long ago are committed with the next page, however few they are."""
