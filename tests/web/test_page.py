@@ -270,6 +270,15 @@ def test_a_chart_is_enlarged_and_downloaded(page):
     expect(page).not_to_have_url(re.compile("chart="))
 
 
+def test_who_leaves_a_dialog_by_another_address_gets_there(page):
+    """The dialog's end is an event of its own, which stores the view before the page has read the new address."""
+    page.get_by_role("button", name="Enlarge loss").click()
+    expect(page.get_by_role("dialog", name="loss")).to_be_visible()
+    page.evaluate("document.querySelector('#enlarged').close(); location.hash = '#details=team/vision/run03'")
+    expect(page.locator("#run-system .main-svg").first).to_be_visible()
+    assert page.url.endswith("#details=team/vision/run03")
+
+
 def test_an_error_stands_alone_and_is_no_dead_daemon(page, site):
     """Nothing of the former answer stays beside it, and what the page dropped itself is no error."""
     box = page.get_by_label("Find runs")

@@ -4,7 +4,10 @@
 const LISTS = ["column", "run", "key"];
 const LAST_LIST = "last list of runs";
 
+let current = ""; // the hash that was read or written last
+
 export function read() {
+  current = location.hash;
   const hash = new URLSearchParams(location.hash.slice(1));
   const list = (name) => (hash.has(name) ? hash.getAll(name).filter(Boolean) : null);
   const smoothing = Number(hash.get("smooth") ?? 0);
@@ -25,7 +28,9 @@ export function read() {
   };
 }
 
+// Store the view, unless another address was gone to whose view is not read yet, as by a link right after a dialog.
 export function write(view) {
+  if (location.hash !== current) return;
   const hash = new URLSearchParams();
   for (const name of ["project", "find"]) if (view[name]) hash.set(name, view[name]);
   if (view.order !== "-created_at") hash.set("order", view.order);
@@ -38,6 +43,7 @@ export function write(view) {
   if (view.smoothing) hash.set("smooth", view.smoothing);
   if (view.log) hash.set("log", "y");
   history.replaceState(null, "", `${location.pathname}${hash.size ? `#${readable(hash)}` : ""}`);
+  current = location.hash;
   keepList();
 }
 
