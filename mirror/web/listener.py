@@ -42,6 +42,9 @@ TOKEN_SECONDS = 2.0
 AGAIN_SECONDS = 5.0
 """A port that crashed is opened again after this time."""
 
+_CHOICES = 10
+"""How many ports are tried where the system chooses one."""
+
 NAME_SECONDS = 10.0
 """How long to wait for the address of a host name."""
 
@@ -111,7 +114,7 @@ class Listener:
             secret = token.load(self._home.web_token)
             # In a thread, since the host may be a name, whose server may not answer.
             async with asyncio.timeout(NAME_SECONDS):
-                listeners = await in_thread(lambda: _bound(address), _close_all)
+                listeners = await in_thread(lambda: _listening(address), _close_all)
         except MirrorError as error:
             self._refused(str(error))
             if isinstance(error, _NoToken):
@@ -259,6 +262,14 @@ def _certificate(cert: str, key: str) -> Certificate | None:
     found = Certificate(Path(cert).expanduser(), Path(key).expanduser() if key else None)
     found.load()
     return found
+
+
+def _listening(address: str) -> list[socket.socket]:
+    """Like `_bound`; for port 0, another one is chosen if the first is taken where this machine reaches the page."""
+    for _ in range(_CHOICES - 1 if address.endswith(":0") else 0):
+        with suppress(OSError):
+            return _bound(address)
+    return _bound(address)
 
 
 def _bound(address: str) -> list[socket.socket]:

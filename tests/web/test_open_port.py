@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -110,6 +111,22 @@ def test_with_an_address_of_a_network_the_page_is_still_on_this_machine(closed, 
     assert httpx.get(f"{outside}/api/state", headers={"Authorization": f"Bearer {closed.token}"}).status_code == 421
     as_here = {"Authorization": f"Bearer {closed.token}", "Host": "127.0.0.1"}
     assert httpx.get(f"{outside}/api/state", headers=as_here).status_code == 421
+
+
+@pytest.mark.skipif(not own_address(), reason="the machine has no address but loopback")
+def test_a_chosen_port_that_is_taken_on_this_machine_is_chosen_again(closed, monkeypatch):
+    bind, asked = listener._socket, []
+
+    def taken_at_first(address):
+        asked.append(address)
+        if len(asked) == 2:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        return bind(address)
+
+    monkeypatch.setattr(listener, "_socket", taken_at_first)
+    closed.listen(f"{own_address()}:0")
+    assert closed.ask("GET", "/api/state").status_code == 200
+    assert len(asked) == 4
 
 
 def test_doctor_warns_of_tokens_in_clear_text_and_of_a_port_without_one(tmp_path):
