@@ -54,7 +54,7 @@ $(OLDEST)/.done: $(VENV)/.dev
 	@touch $@
 
 test-oldest: $(OLDEST)/.done
-	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients" tests/store tests/sync tests/query
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup --all-threads -m "not soak and not bi and not clients" tests/store tests/sync tests/query
 
 # Tools that pin another DuckDB or bring engines or Node have environments of their own, made once.
 BI := .cache/bi

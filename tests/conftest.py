@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from typer.main import get_command
 
@@ -32,10 +33,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         assert "@" in items[0].nodeid, "this pytest-xdist does not keep groups together with this pytest"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Another way to run the tests."""
+    parser.addoption("--all-threads", action="store_true", help="DuckDB has as many threads in tests as for users")
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays, and tests leave little garbage: the collector need not go through it all the time."""
     gc.freeze()
     gc.set_threshold(100_000)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_for_each_database(pytestconfig: pytest.Config):
+    """The workers need all processors, and waking a second thread for each small statement is a tenth of its CPU time.
+
+    `make test-oldest` runs with all threads, as do all daemons and commands that tests start as processes.
+    """
+    connect = duckdb.connect
+
+    def connected(*place: Any, config: Mapping[str, Any] | None = None, **options: Any) -> duckdb.DuckDBPyConnection:
+        return connect(*place, config={"threads": 1, **(config or {})}, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not pytestconfig.getoption("all_threads"):
+            patch.setattr(duckdb, "connect", connected)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
