@@ -16,11 +16,6 @@ def get(db: Database, key: str) -> str | None:
     return _rows(db).get(key)
 
 
-def starting(db: Database, prefix: str) -> dict[str, str]:
-    """The values of all keys that start so."""
-    return {key: value for key, value in _rows(db).items() if key.startswith(prefix)}
-
-
 def put(db: Database, key: str, value: str) -> bool:
     """Set the value of this key. Returns True if it was another one, or none."""
     rows = _rows(db)
