@@ -115,7 +115,7 @@ def compare(size: tuple[int, int, int], scripts: tuple[str, str], repeat: int, s
     home = Path(tempfile.mkdtemp(prefix="mirror-bench-"))
     try:
         with server(f"grid({', '.join(map(str, size))}, True)") as given:
-            environ = {**given, "MIRROR_HOME": str(home)}
+            environ = {**given.environ, "MIRROR_HOME": str(home)}
             subprocess.run([Path(sys.executable).with_name("mirror"), "-q", "sync", PATH], env=environ, check=True)
             ours = measure(scripts[0], environ, repeat)
             theirs = measure(scripts[1], environ, sdk_repeat)
