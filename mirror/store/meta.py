@@ -30,7 +30,7 @@ def put(db: Database, key: str, value: str) -> bool:
 
 
 def forget(db: Database, keys: Iterable[str]) -> None:
-    """Delete these keys, as far as they are there."""
+    """Delete those of these keys that are set."""
     rows = _rows(db)
     if there := [key for key in keys if key in rows]:
         db.run("DELETE FROM store.meta WHERE key IN (SELECT unnest(?::VARCHAR[]))", [there])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
@@ -267,8 +268,11 @@ def _certificate(cert: str, key: str) -> Certificate | None:
 def _listening(address: str) -> list[socket.socket]:
     """Like `_bound`; for port 0, another one is chosen if the first is taken where this machine reaches the page."""
     for _ in range(_CHOICES - 1 if address.endswith(":0") else 0):
-        with suppress(OSError):
+        try:
             return _bound(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
     return _bound(address)
 
 
