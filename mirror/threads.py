@@ -1,7 +1,6 @@
 """Threads that do not keep the process from ending: whatever they wait for may never answer, as a network folder.
 
-Python waits at its exit for the threads of its own pools. These are daemons; `at_work` tells whether any of them still
-works, and `mirror/cli/ending.py` then leaves without Python's own end.
+Python waits at its exit for the threads of its own pools. These are daemons.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -24,33 +20,6 @@ PATIENCE = 2.0
 """Seconds that the end of a pool waits for what its threads do."""
 
 _Work = tuple[Future[Any], Callable[[], Any]]
-
-
-class _AtWork:
-    """How many of these threads work now."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count this thread during the block."""
-        with self._lock:
-            self.count += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.count -= 1
-
-
-_working = _AtWork()
-
-
-def at_work() -> bool:
-    """Return True if a thread of this module still works."""
-    return _working.count > 0
 
 
 class DaemonThreads(ThreadPoolExecutor):
@@ -90,8 +59,7 @@ class DaemonThreads(ThreadPoolExecutor):
 
     def _run(self) -> None:
         while (given := self._given.get()) is not None:
-            with _working.one():
-                _do(*given)
+            _do(*given)
             del given
             self._free.release()
         self._given.put(None)
@@ -132,17 +100,16 @@ async def in_thread(work: Callable[[], Result], unwanted: Callable[[Result], obj
     future: Future[Result] = Future()
 
     def run() -> None:
-        with _working.one():
-            try:
-                result = work()
-            except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-                with suppress(InvalidStateError):
-                    future.set_exception(error)
-                return
-            try:
-                future.set_result(result)
-            except InvalidStateError:
-                unwanted(result)
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            with suppress(InvalidStateError):
+                future.set_exception(error)
+            return
+        try:
+            future.set_result(result)
+        except InvalidStateError:
+            unwanted(result)
 
     threading.Thread(target=run, name="download", daemon=True).start()
     return await asyncio.wrap_future(future)

@@ -61,12 +61,12 @@ COMMANDS = {
 }
 
 # Commands that end at once, or hold little memory outside DuckDB. Imports and documents create many objects, and
-# scanning them repeatedly for garbage is a tenth of the time of such a command.
+# scanning them repeatedly for garbage is a tenth of the time of such a command. A page of records has about 80,000.
 _BRIEF = {
     *("projects", "runs", "show", "keys", "diff", "query", "history", "table", "status", "log", "env", "open"),
     *("logged-table", "storage", "sync", "flush"),
 }
-_COLLECT_AFTER = 50_000
+_COLLECT_AFTER = 200_000
 
 # The base class of all command line errors, in versions of typer with and without a bundled click.
 _CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
@@ -117,6 +117,8 @@ class Commands(Panels):
             gc.set_threshold(_COLLECT_AFTER)
         module, name = COMMANDS[cmd_name]
         target = getattr(import_module(module), name)
+        # `main` turned it off: what is imported stays.
+        gc.enable()
         if isinstance(target, typer.Typer):
             group = _named(get_command(target), cmd_name)
             for name_, command in getattr(group, "commands", {}).items():

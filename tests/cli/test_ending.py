@@ -15,9 +15,10 @@ from mirror.threads import DaemonThreads
 SCRIPT = """
 import asyncio, sys, threading
 from mirror import threads
+from mirror import cli
 from mirror.cli import ending
 
-threads.PATIENCE = ending.PATIENCE = 0.1
+threads.PATIENCE = 0.1
 for_ever = threading.Event().wait
 
 async def work():
@@ -26,7 +27,7 @@ async def work():
     return "done"
 
 print(ending.run(work()))
-sys.exit(ending.ended(3))
+cli.end(3)
 """
 
 
