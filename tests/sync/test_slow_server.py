@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
 
 from mirror.errors import CommError
 from mirror.remote import history as remote_history
+from mirror.remote import runs as remote_runs
 from mirror.remote.errors import SlowAnswer
 from mirror.remote.history import Window
 from mirror.sync import history, request_windows
@@ -25,6 +27,23 @@ def hasty(rig):
     rig.timeout = 0.8
     rig.retry = replace(HASTY, seconds=30)
     return rig
+
+
+def test_the_next_page_is_requested_before_the_records_of_a_page_are_made(rig, monkeypatch):
+    """Else each page of a distant server costs its way and the making of its records, one after the other."""
+    for number in range(150):
+        rig.world.add_run("team", "p", run_id=f"r{number:03}", state="finished")
+    asked: dict[str, int] = {}
+    record_of = remote_runs.record_of
+
+    def noted(server, project, node, *more):
+        time.sleep(0.002)  # the sandbox runs in another thread, and has time to count
+        asked[node["name"]] = rig.sandbox.requests["MirrorRuns"]
+        return record_of(server, project, node, *more)
+
+    monkeypatch.setattr(remote_runs, "record_of", noted)
+    assert rig.sync()["team/p"].runs == 150
+    assert asked["r099"] == 2
 
 
 def test_one_run_that_answers_too_slowly_is_retried_later_and_costs_each_size_one_wait(hasty):
