@@ -121,6 +121,7 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+	MYPYPATH=benchmarks:. $(BIN)/mypy --explicit-package-bases benchmarks/*.py
 
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports

@@ -131,7 +131,9 @@ def record(
     number: int, config: dict[str, Any], summary: dict[str, Any], state: str, tags: tuple[str, ...], at: datetime
 ) -> RunRecord:
     """Return a run with these documents."""
-    empty = dict.fromkeys(["group_name", "job_type", "sweep", "notes", "description", "git_commit", "host"])
+    empty: dict[str, Any] = dict.fromkeys(
+        ["group_name", "job_type", "sweep", "notes", "description", "git_commit", "host"]
+    )
     return RunRecord(
         entity=PROJECT.entity,
         project=PROJECT.project,
@@ -167,7 +169,7 @@ def milliseconds(
 
 def cold(home: Home, query: dict[str, Any], repeat: int) -> float:
     """Return the median time of a whole `mirror query` process, in milliseconds."""
-    command = [Path(sys.executable).with_name("mirror"), "query", "--filter", json.dumps(query), "--limit", "50"]
+    command = [str(Path(sys.executable).with_name("mirror")), "query", "--filter", json.dumps(query), "--limit", "50"]
     environ = installed() | {"MIRROR_HOME": str(home.data)}
 
     def once() -> None:
@@ -226,7 +228,7 @@ def beside_the_sdk(folder: Path, runs: int, repeat: int) -> None:
     own = dict.fromkeys(("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR"), str(folder))
     queries = [query for query, _ in FILTERS if "tags" not in query]
     with sample_server(runs) as environ:
-        command = [Path(sys.executable).with_name("mirror"), "-q", "sync", str(PROJECT)]
+        command = [str(Path(sys.executable).with_name("mirror")), "-q", "sync", str(PROJECT)]
         subprocess.run(command, env={**environ, "MIRROR_HOME": str(folder)}, check=True)
         lines = "".join(json.dumps(query) + "\n" for query in queries)
         sdk = subprocess.run(

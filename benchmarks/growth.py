@@ -45,6 +45,7 @@ from mirror.store.records import ProjectCursor, ProjectKey, RunFacts
 from mirror.store.store import Store
 from mirror.sync import engine
 from mirror.sync.context import Context, Scope, utc_now
+from mirror.sync.project import sync_project
 from mirror.sync.targets import Target
 from mirror.sync.writer import Writer
 
@@ -159,7 +160,7 @@ def passes(meter: Meter, store: Store, url: str, key: str, targets: list[Target]
 
     async def engine_pass(context: Context, target: Target) -> Any:
         async with slots:
-            result = await engine.sync_project(context, target.project)
+            result = await sync_project(context, target.project)
             await context.writer.maintain()
             return result
 

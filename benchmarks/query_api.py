@@ -151,9 +151,9 @@ def main() -> None:
         own = medians["DuckDB on the file"]
         for name, seconds in medians.items():
             print(f"1,000,000 values, {name}: {seconds:.3f} s, {own / seconds:.2f} of its speed", flush=True)
-        seconds = at_once(url, token, given.clients, given.statements)
-        median, late = statistics.median(seconds), seconds[int(len(seconds) * 0.99)]
-        rate = given.clients / statistics.mean(seconds)
+        each = at_once(url, token, given.clients, given.statements)
+        median, late = statistics.median(each), each[int(len(each) * 0.99)]
+        rate = given.clients / statistics.mean(each)
         print(f"{given.clients} clients at once: median {median * 1000:.0f} ms, p99 {late * 1000:.0f} ms, {rate:.0f}/s")
         if own / medians["mirror.connect(url)"] < 0.5:
             sys.exit("less than half the speed of DuckDB on the file")

@@ -335,7 +335,7 @@ def main() -> None:
 
 def measure_runs(runs: int, repeat: int, latencies: Sequence[int]) -> None:
     with server(f"many_runs({runs})") as at, ExitStack() as stack:
-        clients = [
+        clients: list[Mirror | Sdk] = [
             Mirror(at, "acme/bench", "select count(*) from runs", runs),
             *(Sdk(at, f"runs{page}", "acme/bench", runs, stack) for page in (50, 1000)),
         ]
@@ -350,7 +350,7 @@ def measure_runs(runs: int, repeat: int, latencies: Sequence[int]) -> None:
 def measure_history(runs: int, repeat: int, latencies: Sequence[int]) -> None:
     rows, scanned = runs * 2000, min(runs, 20)
     with server(f"grid({runs}, 2000, 20, True)") as at, ExitStack() as stack:
-        clients = [
+        clients: list[Mirror | Sdk] = [
             Mirror(at, "acme/bench", "select sum(history_rows)::bigint from runs", rows),
             Sdk(at, "scan", "acme/bench", scanned * 2000, stack, scanned),
         ]

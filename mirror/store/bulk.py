@@ -6,12 +6,15 @@ Through the tail, each value would be written three times: to the table, to its 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 
-from mirror.store import segment_files
+from mirror.store import files, segment_files
 from mirror.store.history_blocks import Block
-from mirror.store.records import ProjectKey
+from mirror.store.records import HistoryPage, ProjectKey
 from mirror.store.segment_writer import Stretch, write
 from mirror.store.transaction import Transaction
 
@@ -19,15 +22,57 @@ FEWEST = 500_000
 """Batches of fewer values go to the tail, since their segments would be many small files."""
 
 
-def append(tx: Transaction, project: ProjectKey, blocks: Sequence[Block], *, to_come: int = 0) -> bool:
-    """Write the blocks as a segment. Returns False if they belong in the tail.
+@dataclass(frozen=True)
+class Draft:
+    """A segment's file that no transaction has taken yet, with all values of these pages."""
+
+    path: Path
+    pages: Sequence[HistoryPage]
+
+    def holds(self, blocks: Sequence[Block]) -> bool:
+        """Return True if the file has the values of these blocks and no others."""
+        mine = [page.values for page in self.pages if page.values.num_rows]
+        return len(mine) == len(blocks) and all(block.values is values for block, values in zip(blocks, mine))  # noqa: B905 - compared before
+
+    def discard(self) -> None:
+        """Delete the file, unless a transaction took it."""
+        self.path.unlink(missing_ok=True)
+
+
+def draft(folder: Path, project: ProjectKey, pages: Sequence[HistoryPage]) -> Draft | None:
+    """Write the file of a segment with these pages into the folder of segments, before the transaction, in any thread.
+
+    Returns None if the transaction would write none for them, or has to sort them first, and where the file cannot be
+    written, as the transaction reports. The next opening of the store deletes a file that was never taken.
+    """
+    few = sum(page.values.num_rows for page in pages) < FEWEST
+    if few or not segment_files.fits(project) or any(page.summary is None for page in pages):
+        return None
+    blocks = [Block(0, page.run_id, page.values, page.summary) for page in pages if page.summary is not None]
+    path = folder / segment_files.partition(project) / f"{uuid.uuid4().hex}.part"
+    written = Draft(path, pages)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(path, sorted(_stretches(blocks), key=attrgetter("sort_key")))
+        files.sync_file(path)
+    except (OSError, ValueError):
+        # Arrow's own errors are of these types.
+        written.discard()
+        return None
+    return written
+
+
+def append(
+    tx: Transaction, project: ProjectKey, blocks: Sequence[Block], *, to_come: int = 0, drafted: Draft | None = None
+) -> bool:
+    """Write the blocks as a segment, or take the `drafted` one. Returns False if they belong in the tail.
 
     They go to a segment once the history exceeds the tail's limit, or is about to, with the `to_come` values that are
     expected after them.
     """
     if not _worth_it(tx, project, _count(blocks), to_come):
         return False
-    _write_segment(tx, project, blocks, replaced=False)
+    _write_segment(tx, project, blocks, replaced=False, drafted=drafted)
     tx.views_outdated = True
     return True
 
@@ -59,9 +104,16 @@ def _worth_it(tx: Transaction, project: ProjectKey, count: int, to_come: int = 0
     return count >= FEWEST and segment_files.fits(project) and _exceeds_tail(tx, count + to_come)
 
 
-def _write_segment(tx: Transaction, project: ProjectKey, blocks: Sequence[Block], *, replaced: bool) -> int:
-    stretches = sorted(_stretches(blocks), key=attrgetter("sort_key"))
-    path = segment_files.create(tx.db, tx.folder, project, 0, lambda target: write(target, stretches))
+def _write_segment(
+    tx: Transaction, project: ProjectKey, blocks: Sequence[Block], *, replaced: bool, drafted: Draft | None = None
+) -> int:
+    def fill(target: Path) -> None:
+        if drafted is not None and drafted.holds(blocks):
+            drafted.path.rename(target)
+        else:
+            write(target, sorted(_stretches(blocks), key=attrgetter("sort_key")))
+
+    path = segment_files.create(tx.db, tx.folder, project, 0, fill)
     counts: dict[str, int] = {}
     for block in blocks:
         counts[block.run_id] = counts.get(block.run_id, 0) + block.values.num_rows

@@ -12,8 +12,17 @@ from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
 from mirror.store.transaction import Transaction
 
 
-def append(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *, to_come: int = 0) -> None:
+def append(
+    tx: Transaction,
+    project: ProjectKey,
+    pages: Sequence[HistoryPage],
+    *,
+    to_come: int = 0,
+    drafted: bulk.Draft | None = None,
+) -> bool:
     """Add the values after each run's last step, to the tail or, a large batch, to a new segment; move the cursors.
+
+    Returns True if it was a segment; that is the `drafted` one where it has exactly the values to be added.
 
     Values that are already mirrored are left out. `to_come` is how many more values are expected: large batches of a
     history that will exceed the tail are written directly to a segment. Earlier failures of these runs are forgotten,
@@ -22,8 +31,10 @@ def append(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *
     db = tx.db
     cursors = history_cursors.find(db, project, {page.run_id for page in pages})
     blocks = new_blocks(cursors, pages)
+    in_segment = False
     if blocks:
-        if not bulk.append(tx, project, blocks, to_come=to_come):
+        in_segment = bulk.append(tx, project, blocks, to_come=to_come, drafted=drafted)
+        if not in_segment:
             with db.table("incoming", as_table(blocks)):
                 db.run("INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM incoming")
         add_to_keys(db, blocks)
@@ -31,6 +42,7 @@ def append(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *
     for cursor in cursors.values():
         cursor.doubted = False
     history_cursors.save(db, cursors.values())
+    return in_segment
 
 
 def hide_segments(tx: Transaction, project: ProjectKey, run_id: str) -> None:

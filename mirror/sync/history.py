@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 
 from mirror.errors import CommError
 from mirror.protocol import LIVE_STATES
 from mirror.remote.history import NoHistory, Window
 from mirror.remote.json_history import KeyGlobs
+from mirror.store import bulk, history_cursors, refresh, retries, staging
 from mirror.store import history as stored_history
-from mirror.store import history_cursors, refresh, retries, staging
 from mirror.store import runs as stored_runs
 from mirror.store.database import Database
 from mirror.store.records import HistoryMark, HistoryPage, ProjectKey
@@ -24,6 +26,7 @@ from mirror.sync.flaws import is_of_data
 from mirror.sync.history_batch import Batch
 from mirror.sync.lines import LineFetcher
 from mirror.sync.parquet_history import Exported
+from mirror.threads import in_thread
 from mirror.wandb_json import unreadable
 
 AHEAD = 4
@@ -33,8 +36,11 @@ COMMIT_VALUES = 2_000_000
 COMMIT_SECONDS = 4.0
 """Answers are committed at this many values or seconds: few large transactions take half the time of many small ones.
 
-The seconds bound what a crash loses. While one batch is written, the next one is gathered; the two bound the memory.
+The seconds bound what a crash loses.
 """
+
+BATCHES_AT_ONCE = 2
+"""Batches that are written while the next one is gathered. They bound the memory."""
 
 
 async def pull(context: Context, project: ProjectKey, needs: Sequence[plan.Need], result: PassResult) -> None:
@@ -90,6 +96,8 @@ class _Job:
         self.marks: dict[str, HistoryMark] = {}
         self.replaced: set[str] = set()
         self.ended: set[str] = set()
+        # True once a batch went to a segment: those after it most probably will, too.
+        self.in_segments = False
 
     async def run(self) -> list[plan.Need]:
         """Pull everything; return the runs that must be pulled again completely."""
@@ -113,17 +121,18 @@ class _Job:
                 end = first if need.check else max(end, first)
                 spans.append(request_windows.Span(run.run_id, first, end, max(missing + (marked is not None), 1)))
         ends = {span.run_id: span.last for span in spans}
-        # One batch is written while the next one is gathered.
-        writing: asyncio.Task[None] | None = None
+        writing: deque[asyncio.Task[None]] = deque()
         try:
             async with aclosing(self._fetch_all(spans)) as fetched, aclosing(self._gather(fetched)) as batches:
                 async for batch in batches:
-                    if writing is not None:
-                        await writing
-                    writing = asyncio.create_task(self._commit_and_complete(batch, ends))
+                    if len(writing) == BATCHES_AT_ONCE:
+                        await writing.popleft()
+                    before = writing[-1] if writing else None
+                    writing.append(asyncio.create_task(self._commit_and_complete(batch, ends, before)))
         finally:
-            if writing is not None:
-                await writing
+            for outcome in await asyncio.gather(*writing, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
         return await self._to_pull_again()
 
     async def _marks(self) -> dict[str, HistoryMark]:
@@ -172,9 +181,18 @@ class _Job:
             "these are mirrored"
         )
 
-    async def _commit_and_complete(self, batch: Batch, ends: Mapping[str, int]) -> None:
-        """Commit the batch, and complete the runs whose last window it contains."""
-        await self._commit(batch)
+    async def _commit_and_complete(
+        self, batch: Batch, ends: Mapping[str, int], before: asyncio.Task[None] | None
+    ) -> None:
+        """Commit the batch after the one `before`, and complete the runs whose last window it contains."""
+        drafted = await self._draft(batch)
+        try:
+            if before is not None:
+                await before
+            await self._commit(batch, drafted)
+        finally:
+            if drafted is not None:
+                drafted.discard()
         for window in batch.windows:
             if window.run_id not in self.dropped and window.end > ends[window.run_id]:
                 await self._complete(window.run_id)
@@ -232,7 +250,15 @@ class _Job:
         """Return up to which step an answer is complete. If the last step is unknown, more lines may follow."""
         return None if self.needs[window.run_id].run.server_last_step is None else window.end - 1
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _draft(self, batch: Batch) -> bulk.Draft | None:
+        """Write the segment of a batch in a thread of its own: the writer may be busy with the batch before."""
+        pages = [page for window, page in batch.pages if window.run_id not in self.dropped]
+        if not self.in_segments or any(self.needs[page.run_id].whole for page in pages):
+            return None
+        folder = self.context.writer.segments
+        return await in_thread(partial(bulk.draft, folder, self.project, pages), _discard)
+
+    async def _commit(self, batch: Batch, drafted: bulk.Draft | None) -> None:
         """Commit rows, and the cursors that cover them, in one transaction."""
         for run_id in batch.gone:
             self.dropped.add(run_id)
@@ -249,7 +275,7 @@ class _Job:
         self.rows_to_come = max(0, self.rows_to_come - rows)
         to_come = round(self.rows_to_come * values / rows) if rows else 0
 
-        await self._write(append, stage, newly_failed, to_come)
+        await self._write(append, stage, newly_failed, to_come, drafted)
         self.result.rows += rows
         self.context.progress.rows_done(self.project, rows)
 
@@ -259,12 +285,13 @@ class _Job:
         stage: Sequence[HistoryPage],
         failed: Mapping[str, CommError],
         to_come: int,
+        drafted: bulk.Draft | None = None,
     ) -> None:
         """Write these pages in one transaction; a run whose values the store does not accept is recorded as failed."""
 
         def commit(tx: Transaction) -> None:
             if append:
-                stored_history.append(tx, self.project, append, to_come=to_come)
+                self.in_segments = stored_history.append(tx, self.project, append, to_come=to_come, drafted=drafted)
             if stage:
                 staging.stage(tx, self.project, stage, to_come=to_come)
             for run_id, error in failed.items():
@@ -332,3 +359,8 @@ class _Job:
 
         if need.whole:
             await self.context.writer.write(finish)
+
+
+def _discard(drafted: bulk.Draft | None) -> None:
+    if drafted is not None:
+        drafted.discard()

@@ -72,6 +72,11 @@ class Writer:
         return self._store.spool
 
     @property
+    def segments(self) -> Path:
+        """The folder of history segments."""
+        return self._store.home.history
+
+    @property
     def blobs(self) -> Blobs:
         """The folder of file content."""
         return self._store.blobs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import duckdb
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -77,6 +79,58 @@ def test_a_segment_is_in_the_order_of_key_run_and_step(tmp_path, monkeypatch):
     assert len(places) == 69
     assert all(parquet.metadata.row_group(n).num_rows <= 16 for n in range(parquet.metadata.num_row_groups))
     assert parquet.schema_arrow.names == ["run_id", "key", "step", "value", "text"]
+
+
+def test_a_draft_of_exactly_the_new_values_becomes_the_segment(tmp_path):
+    """It is written before the transaction; what is mirrored already, or fails meanwhile, makes it useless."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    pages = [mixed("a", 10), mixed("b", 0)]
+    for root, with_draft in ((one, True), (other, False)):
+        with opened(root, tail_values=0) as store:
+            write(store, run("a"), run("b"))
+            write(store, history=[mixed("a", 0)])
+            drafted = bulk.draft(store.home.history, PROJECT, pages) if with_draft else None
+            with store.transaction() as tx:
+                assert history.append(tx, PROJECT, pages, drafted=drafted)
+            if drafted is not None:
+                written = drafted.path
+                assert not written.exists()
+                drafted.discard()
+            # Half of it is mirrored by now.
+            again = [mixed("a", 10), mixed("b", 10)]
+            drafted = bulk.draft(store.home.history, PROJECT, again) if with_draft else None
+            with store.transaction() as tx:
+                assert history.append(tx, PROJECT, again, drafted=drafted)
+            if drafted is not None:
+                assert drafted.path.exists()
+                drafted.discard()
+            assert list(store.home.history.rglob("*.part")) == []
+            assert not segment_checks.unreadable(store._db, store.home.history)
+    assert repr(all_of(one)) == repr(all_of(other))
+
+
+def all_of(root):
+    with opened(root) as store:
+        counted = read(store, "SELECT segment_id, value_count, digest FROM store.segments ORDER BY 1")
+        return read(store, HISTORY), read(store, KEYS), counted
+
+
+def test_what_cannot_be_drafted_is_written_by_the_transaction(tmp_path, monkeypatch):
+    with opened(tmp_path, tail_values=0) as store:
+        write(store, run("a"))
+        folder = store.home.history
+        assert bulk.draft(folder, PROJECT, [curve("a", range(50))]) is None, "it has to be sorted first"
+        assert bulk.draft(folder, ProjectKey("team", "ü" * 200), [mixed("a", 0)]) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(bulk.files, "sync_file", full)
+            assert bulk.draft(folder, PROJECT, [mixed("a", 0)]) is None
+        assert list(folder.rglob("*.part")) == []
+        monkeypatch.setattr(bulk, "FEWEST", 1000)
+        assert bulk.draft(folder, PROJECT, [mixed("a", 0)]) is None, "too few"
+
+
+def full(path):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_transaction_that_fails_leaves_no_segment(tmp_path):

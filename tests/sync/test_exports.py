@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 
 import numpy as np
@@ -16,6 +17,8 @@ from mirror.remote import parquet_history as remote_exports
 from mirror.remote.json_history import KeyGlobs
 from mirror.sandbox import Sandbox, World
 from mirror.sandbox import parquet as sandbox_parquet
+from mirror.store import bulk
+from mirror.store import history as stored_history
 from mirror.sync import export_downloads, history, parquet_history
 from tests.sync.rig import Rig
 
@@ -266,6 +269,57 @@ def test_runs_of_different_keys_are_read_together(tmp_path, monkeypatch):
         assert rig.sync()["team/p"].failed == {}
         assert everything(rig) == expected
         assert (requests(sandbox, "parquet"), requests(sandbox, "MirrorHistory")) == (8, 0)
+
+
+@pytest.mark.parametrize("trouble", [None, "a run that the store does not take", "no room for drafts"])
+def test_segments_are_drafted_while_others_are_committed(tmp_path, monkeypatch, trouble):
+    """All but the first, which shows that segments are what the values go to."""
+    monkeypatch.setattr(bulk, "FEWEST", 100)
+    monkeypatch.setattr(history, "COMMIT_VALUES", 1500)
+    monkeypatch.setattr(export_downloads.Downloads, "ready", False)
+    taken: list[bool] = []
+    holds, append = bulk.Draft.holds, stored_history.append
+
+    def noted(drafted, blocks):
+        taken.append(holds(drafted, blocks))
+        return taken[-1]
+
+    def appended(tx, project, pages, **more):
+        if trouble == "a run that the store does not take" and any(page.run_id == "r05" for page in pages):
+            raise ValueError("not this one")
+        return append(tx, project, pages, **more)
+
+    with Sandbox(World()) as sandbox:
+        for number in range(12):
+            logged(sandbox.world, f"r{number:02}", range(300)).export_history()
+            sandbox.world.run("team", "p", f"r{number:02}").finish()
+        monkeypatch.setattr(bulk.Draft, "holds", noted)
+        if trouble == "no room for drafts":
+            monkeypatch.setattr(bulk.files, "sync_file", refusing(bulk.files.sync_file))
+        monkeypatch.setattr(stored_history, "append", appended)
+        rig = Rig(tmp_path / "files", sandbox)
+        rig.tail_values = 100
+        failed = rig.sync()["team/p"].failed
+        if trouble == "a run that the store does not take":
+            assert list(failed) == ["r05"]
+        else:
+            assert failed == {}
+            assert everything(rig) == mirrored_by_lines(tmp_path, sandbox, monkeypatch)
+        others = rig.sql("select count(*), count(distinct run_id) from history where run_id <> 'r05'")
+        assert others == [(11 * 1600, 11)]
+        assert list(rig.home.history.rglob("*.part")) == []
+    if trouble is None:
+        assert len(taken) >= 4
+        assert all(taken)
+
+
+def refusing(sync_file):
+    def refused(path):
+        if path.suffix == ".part" and "-" not in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync_file(path)
+
+    return refused
 
 
 @pytest.mark.parametrize("renewed", [True, False])

@@ -67,8 +67,8 @@ def test_the_others_of_a_project_do_not_wait_for_the_slow_run(hasty, monkeypatch
     came, others = set(), asyncio.Event()
     commit, fetch = history._Job._commit, remote_history.fetch
 
-    async def committed(self, batch):
-        await commit(self, batch)
+    async def committed(self, batch, drafted):
+        await commit(self, batch, drafted)
         came.update(page.run_id for _, page in batch.pages)
         if len(came) == 38:
             others.set()
