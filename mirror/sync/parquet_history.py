@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -36,11 +35,8 @@ GROUP_BYTES = 4_000_000
 GROUP_VALUES = 500_000
 """Runs that are read in one go: a change between threads takes as long as reading a small file.
 
-In a group with more values than this, the last runs are not read at once. With `GROUPS_AHEAD` this bounds the memory.
+In a group with more values than this, the last runs are not read at once. This bounds the memory.
 """
-
-GROUPS_AHEAD = 2
-"""Groups that are read ahead: one for each thread of the parser."""
 
 
 @dataclass
@@ -82,25 +78,12 @@ class Exported:
         for span in spans:
             wanted = span.rows >= FEWEST_ROWS or self._needs[span.run_id].thorough
             (large if wanted else self.left).append(span)
-        reading: deque[tuple[list[Downloaded], asyncio.Future[list[_Files]]]] = deque()
-        try:
-            async with Downloads(self._context, self._project, large, self.left) as downloads:
-                while group := await self._group(downloads):
-                    reading.append((group, self._in_parser(group)))
-                    if len(reading) >= GROUPS_AHEAD:
-                        async with aclosing(self._next_group(reading)) as batches:
-                            async for batch in batches:
-                                yield batch
-            while reading:
-                async with aclosing(self._next_group(reading)) as batches:
+        # One group is read at a time: two threads that read take the interpreter's lock from those that write.
+        async with Downloads(self._context, self._project, large, self.left) as downloads:
+            while group := await self._group(downloads):
+                async with aclosing(self._pages_of(group)) as batches:
                     async for batch in batches:
                         yield batch
-        finally:
-            for _, future in reading:
-                future.cancel()
-            await asyncio.gather(*(future for _, future in reading), return_exceptions=True)
-            for group, _ in reading:
-                _delete(group)
 
     async def _group(self, downloads: Downloads) -> list[Downloaded]:
         """Return the next run, and runs after it that need not be waited for; none after the last one."""
@@ -118,16 +101,10 @@ class Exported:
             raise
         return group
 
-    def _in_parser(self, group: list[Downloaded]) -> asyncio.Future[list[_Files]]:
-        return asyncio.get_running_loop().run_in_executor(self._parser, self._read_group, group)
-
-    async def _next_group(
-        self, reading: deque[tuple[list[Downloaded], asyncio.Future[list[_Files]]]]
-    ) -> AsyncGenerator[Batch]:
-        group, future = reading[0]
-        read = await future
-        reading.popleft()
+    async def _pages_of(self, group: list[Downloaded]) -> AsyncGenerator[Batch]:
+        """Yield the pages of these runs, and delete their files."""
         try:
+            read = await asyncio.get_running_loop().run_in_executor(self._parser, self._read_group, group)
             while read:
                 # Values that are committed need no memory any more.
                 files = read.pop(0)
