@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mirror.cli import ending
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import say
 from mirror.errors import StoreBusy, UsageError
@@ -37,7 +37,7 @@ def backup(
         control.publish()
     elif given.home.published.exists() and log_files(given.home.state):
         # Something was committed by a process that was killed before it published.
-        asyncio.run(_publish(given))
+        ending.run(_publish(given))
     made = backups.make(given.home, folder)
     say(f"{folder}: {_described(made)}; {_megabytes(made.copied_bytes)} were copied")
 
@@ -63,7 +63,7 @@ def restore(
     given.settings()
     with _reserved(given):
         restored = backups.restore(folder, given.home, replace=replace)
-    asyncio.run(_publish(given))
+    ending.run(_publish(given))
     backups.check_restored(given.home, restored)
     say(f"{given.home.data}: {_described(restored)}; `mirror sync` or a daemon continues from there")
 

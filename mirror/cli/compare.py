@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mirror.cli import ending
 from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.cli.output import Output, write_result
 from mirror.filters.moments import now_utc, resolved
@@ -39,7 +39,7 @@ def print_comparison(given: Invocation, filter_: Filter, patterns: Sequence[str]
                 keys = [ProjectKey(*key) for key in chosen]
                 return await compare(connection, server, keys, conditions, settings.sync.filters)
 
-        found = asyncio.run(ask())
+        found = ending.run(ask())
     rows = [(f"{one.project}/{one.run_id}", one.found_by, one.why) for one in found.differences]
     if not rows:
         say(f"the server and the mirror find the same runs: {found.agreed:,}")

@@ -80,7 +80,7 @@ def _object(arguments: str | None) -> dict[str, Any]:
 
 
 def _serve(given: Invocation) -> None:
-    import asyncio
+    from mirror.cli import ending
 
     try:
         import mcp as _  # noqa: F401
@@ -97,6 +97,6 @@ def _serve(given: Invocation) -> None:
     statements = Statements(given.home)
     statements.warm()
     try:
-        asyncio.run(over_stdio(Asking(statements, given.entity)))
+        ending.run(over_stdio(Asking(statements, given.entity)))
     finally:
         statements.close()

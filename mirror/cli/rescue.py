@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mirror.cli import ending
 from mirror.cli.findings import compared_of, cost_of, differences, show_findings, some
 from mirror.cli.invocation import Invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
@@ -82,7 +83,7 @@ def verify_files(given: Invocation, paths: Sequence[str], *, upload: bool, dry_r
     folders = [Path(path).expanduser() for path in paths or settings.local.dirs]
     if not folders:
         raise UsageError("which files? name folders that hold wandb/ or run folders: mirror verify --local DIR...")
-    answer = asyncio.run(_run(given, settings, folders, upload=upload, dry_run=dry_run))
+    answer = ending.run(_run(given, settings, folders, upload=upload, dry_run=dry_run))
     if as_json:
         typer.echo(json.dumps(answer.as_json(), indent=2, ensure_ascii=False))
     else:

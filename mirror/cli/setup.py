@@ -47,8 +47,7 @@ def init(
 
 def _list_projects(given: Invocation, patterns: Sequence[str]) -> None:
     """Print one project per line: those that match, or all that the key may see."""
-    import asyncio
-
+    from mirror.cli import ending
     from mirror.cli.output import write_text
     from mirror.remote.entities import entities
     from mirror.sync import targets
@@ -64,7 +63,7 @@ def _list_projects(given: Invocation, patterns: Sequence[str]) -> None:
             warn(str(error))
         return found
 
-    found = asyncio.run(ask())
+    found = ending.run(ask())
     write_text("".join(f"{name}\n" for name in found))
     if not found:
         say("the server lists no project")
@@ -130,8 +129,7 @@ def _prompt_key(base_url: str) -> str:
 
 def _owner(settings: Settings, key: str) -> str:
     """Return the user the key belongs to, as a prefix for a message. Raises AuthError if the server refuses the key."""
-    import asyncio
-
+    from mirror.cli import ending
     from mirror.remote.client import RetryPolicy, Server
 
     async def ask() -> str:
@@ -141,7 +139,7 @@ def _owner(settings: Settings, key: str) -> str:
         name, entity = viewer.get("username"), viewer.get("entity")
         return f"{name} ({entity}): " if entity and entity != name else f"{name}: "
 
-    return asyncio.run(ask())
+    return ending.run(ask())
 
 
 def _login_hint(given: Invocation) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mirror.cli import ending
 from mirror.cli.findings import compared_of, cost_of, differences, show_complete, show_findings, some
 from mirror.cli.invocation import Invocation, invocation
 from mirror.cli.messages import ExitCode, fail, leave, say, warn
@@ -68,7 +68,7 @@ def verify(
     if complete and repair:
         raise UsageError("--complete only looks: run `mirror verify --repair` first")
     command = _Command(given, paths or [], deep=deep or complete, complete=complete)
-    answer = asyncio.run(command.run(repair=repair))
+    answer = ending.run(command.run(repair=repair))
     if as_json:
         typer.echo(json.dumps(answer.as_json(), indent=2, ensure_ascii=False))
     else:
