@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -35,14 +36,15 @@ class Draft:
         return len(mine) == len(blocks) and all(block.values is values for block, values in zip(blocks, mine))  # noqa: B905 - compared before
 
     def discard(self) -> None:
-        """Delete the file, unless a transaction took it."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file, unless a transaction took it; the next opening of the store does what fails now."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 def draft(folder: Path, project: ProjectKey, pages: Sequence[HistoryPage]) -> Draft | None:
     """Write the file of a segment with these pages into the folder of segments, before the transaction, in any thread.
 
-    Returns None if the transaction would write none for them, or has to sort them first, and where the file cannot be
+    Returns None if the transaction would write none for them, or has to sort them first, and where it cannot be
     written, as the transaction reports. The next opening of the store deletes a file that was never taken.
     """
     few = sum(page.values.num_rows for page in pages) < FEWEST
@@ -55,8 +57,7 @@ def draft(folder: Path, project: ProjectKey, pages: Sequence[HistoryPage]) -> Dr
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write(path, sorted(_stretches(blocks), key=attrgetter("sort_key")))
         files.sync_file(path)
-    except (OSError, ValueError):
-        # Arrow's own errors are of these types.
+    except Exception:  # noqa: BLE001 - the transaction meets the same again, and reports it or leaves a run out
         written.discard()
         return None
     return written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -121,16 +122,22 @@ def test_what_cannot_be_drafted_is_written_by_the_transaction(tmp_path, monkeypa
         folder = store.home.history
         assert bulk.draft(folder, PROJECT, [curve("a", range(50))]) is None, "it has to be sorted first"
         assert bulk.draft(folder, ProjectKey("team", "ü" * 200), [mixed("a", 0)]) is None
-        with monkeypatch.context() as patch:
-            patch.setattr(bulk.files, "sync_file", full)
-            assert bulk.draft(folder, PROJECT, [mixed("a", 0)]) is None
+        for error in (OSError(errno.ENOSPC, "No space left on device"), pa.ArrowTypeError("odd"), MemoryError()):
+            with monkeypatch.context() as patch:
+                patch.setattr(bulk.files, "sync_file", raising(error))
+                assert bulk.draft(folder, PROJECT, [mixed("a", 0)]) is None
         assert list(folder.rglob("*.part")) == []
+        (folder / "entity=other").write_text("no folder")
+        assert bulk.draft(folder, ProjectKey("other", "p"), [mixed("a", 0)]) is None
         monkeypatch.setattr(bulk, "FEWEST", 1000)
         assert bulk.draft(folder, PROJECT, [mixed("a", 0)]) is None, "too few"
 
 
-def full(path):
-    raise OSError(errno.ENOSPC, "No space left on device")
+def raising(error):
+    def failing(path):
+        raise error
+
+    return failing
 
 
 def test_a_transaction_that_fails_leaves_no_segment(tmp_path):
