@@ -21,6 +21,8 @@ from mirror.store.contents import Selection
 from tests.content.rig import ContentRig
 from tests.sandbox.official import environment
 
+pytestmark = pytest.mark.xdist_group("artifacts")
+
 WANTED = Selection(artifacts=(ArtifactPattern("dataset", "*", "*"),))
 """The content of models is not mirrored."""
 

@@ -16,6 +16,8 @@ from tests.content.rig import ContentRig, content_rig, sha256
 from tests.content.test_tables import table_file
 from tests.sync.test_passes import add
 
+pytestmark = pytest.mark.xdist_group("complete")
+
 CONFIG = """projects = ["team/p"]
 [sync]
 files = "content"

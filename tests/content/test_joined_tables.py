@@ -23,6 +23,8 @@ from mirror.sync.context import Scope
 from tests.content.rig import content_rig
 from tests.sync.test_passes import add
 
+pytestmark = pytest.mark.xdist_group("joined tables")
+
 
 def table(columns, *rows):
     return json.dumps({"columns": columns, "data": rows})

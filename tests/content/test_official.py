@@ -18,6 +18,8 @@ from mirror.sync.context import Scope
 from tests.content.rig import ContentRig
 from tests.sandbox.official import environment, run
 
+pytestmark = pytest.mark.xdist_group("trained")
+
 TRAIN = """
 import io, json, pathlib, numpy as np, wandb
 pathlib.Path("a.wav").write_bytes(b"RIFF....WAVE")

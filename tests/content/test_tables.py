@@ -19,6 +19,8 @@ from mirror.errors import ArgumentError, CommError, StoreError
 from tests.content.rig import ContentRig, content_rig
 from tests.sync.test_passes import add
 
+pytestmark = pytest.mark.xdist_group("tables")
+
 NAN = float("nan")
 
 TYPED = {

@@ -13,6 +13,8 @@ from mirror.move.mlflow_names import cleaned, unique
 from tests.content.rig import content_rig
 from tests.move.world import FILES, NOON, SECONDS
 
+pytestmark = pytest.mark.xdist_group("move")
+
 mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
 
 

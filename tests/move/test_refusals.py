@@ -12,6 +12,8 @@ from tests.content.rig import content_rig
 from tests.move.world import NOON
 from tests.reading import rows
 
+pytestmark = pytest.mark.xdist_group("move")
+
 
 @pytest.fixture
 def here(mirrored, home):

@@ -12,6 +12,8 @@ from tests.local.kit import ingest
 from tests.move.world import LONG_ID
 from tests.reading import rows as read
 
+pytestmark = pytest.mark.xdist_group("move")
+
 RUN = "entity, project, run_path, synced_at"
 SAME = {
     "run_tags": "run_id <> 'swept'",

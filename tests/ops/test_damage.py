@@ -20,6 +20,8 @@ from tests.daemon.test_daemon import add
 from tests.store.test_opening import HOLDER, python
 from tests.store.test_recovery import DAMAGES, deep, flipped
 
+pytestmark = pytest.mark.xdist_group("damage")
+
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 PLACE = re.compile(r"\d+")
 CONTENT = {

@@ -19,6 +19,8 @@ from mirror.snapshot.group_means import group_mean
 from tests.api.conftest import Bench, bench
 from tests.conftest import InProcess
 
+pytestmark = pytest.mark.xdist_group("plot")
+
 
 @pytest.fixture(scope="module")
 def mirrored() -> Iterator[Bench]:

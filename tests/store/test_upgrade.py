@@ -17,6 +17,8 @@ from tests.store import kit
 from tests.store.test_forget import fill
 from tests.store.test_relations import CONTRACT
 
+pytestmark = pytest.mark.xdist_group("upgrade")
+
 OLDER = "was published by an older wandb-mirror: restart the daemon, or run `mirror sync` if none is running; either upgrades it"
 
 

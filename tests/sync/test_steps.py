@@ -8,6 +8,8 @@ from mirror.remote import errors, history
 from mirror.sync import plan, request_windows
 from tests.sync.rig import rig as make_rig
 
+pytestmark = pytest.mark.xdist_group("steps")
+
 ROWS = 50
 EPOCH = 1_764_000_000
 
