@@ -15,6 +15,7 @@ from mirror.errors import AuthError, CommError
 from mirror.patterns import fitting
 from mirror.remote import console, parquet_history, queries, runs
 from mirror.remote.client import FeatureMissing, NotFound, RetryPolicy, Server
+from mirror.remote.page_size import PageSize
 from mirror.settings import credentials
 from mirror.settings.credentials import Credential
 from mirror.settings.settings import Settings
@@ -152,7 +153,7 @@ async def _features(server: Server, project: ProjectKey) -> Finding:
                 pass
         except FeatureMissing:
             server.missing_features.add("updatedAt filter")
-        async for _ in runs.records(server, project, scope={}, filters=_NOBODY, size=runs.PageSize(1)):
+        async for _ in runs.records(server, project, scope={}, filters=_NOBODY, size=PageSize(1)):
             pass
         await parquet_history.find(server, project, [_NOBODY["name"]])
         await console.fetch(server, project, [console.Position(_NOBODY["name"])])

@@ -394,6 +394,7 @@ class Server:
             raise Retry(errors.of_transport(self.base_url, operation, error)) from error
         finally:
             self.bytes_received += len(content)
+            retry_policy.count_received(len(content))
         self.limiter.learn(answer.headers)
         self.clock.learn(answer.headers)
         try:

@@ -13,7 +13,8 @@ from mirror.errors import CommError
 from mirror.metrics import STEP
 from mirror.protocol import ENDED_STATES
 from mirror.remote.client import NotFound, Server
-from mirror.remote.runs import PageSize, records
+from mirror.remote.page_size import PageSize
+from mirror.remote.runs import records
 from mirror.store.records import ProjectKey, RunRecord
 from mirror.wandb_json import dumps
 

@@ -60,6 +60,9 @@ class Effort:
     limited: float = 0.0
     """Seconds spent waiting because the server limits the rate; they do not count."""
 
+    received: int = 0
+    """Bytes of all answers."""
+
     def failed(self, failure: CommError, wait: float) -> None:
         """Record a failure that is followed by `wait` seconds of waiting; the first one starts the clock."""
         if isinstance(failure, RateLimited):
@@ -93,6 +96,12 @@ _shared: ContextVar[Effort | None] = ContextVar("effort", default=None)
 def current(seconds: float) -> Effort:
     """Return the effort that the caller's requests share, or a new one."""
     return _shared.get() or Effort(seconds)
+
+
+def count_received(size: int) -> None:
+    """Count the bytes of an answer to one of the requests that share an effort."""
+    if (effort := _shared.get()) is not None:
+        effort.received += size
 
 
 @contextmanager

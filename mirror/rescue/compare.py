@@ -14,7 +14,7 @@ from mirror.errors import MirrorError
 from mirror.protocol import ENDED_STATES, LIVE_STATES
 from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
-from mirror.remote.runs import PageSize
+from mirror.remote.page_size import MOST_RUNS, PageSize
 from mirror.rescue import summary
 from mirror.rescue.findings import Comparison, Difference, Look
 from mirror.rescue.gather import Gathered
@@ -69,8 +69,8 @@ class _Comparison:
         known = {} if mirrored is None else mirrored.known
         self.progress.runs_expected(self.project, len(run_ids))
         looks: list[Look] = []
-        for start in range(0, len(run_ids), remote.MOST_RUNS):
-            names = run_ids[start : start + remote.MOST_RUNS]
+        for start in range(0, len(run_ids), MOST_RUNS):
+            names = run_ids[start : start + MOST_RUNS]
             records, missing = await self._records(names)
             for run_id in names:
                 if run_id not in records:
@@ -80,8 +80,8 @@ class _Comparison:
             ]
             self.progress.runs_done(self.project, len(names))
         await self._histories([look for look in looks if not look.record.flaw])
-        for start in range(0, len(looks), remote.MOST_RUNS):
-            part = looks[start : start + remote.MOST_RUNS]
+        for start in range(0, len(looks), MOST_RUNS):
+            part = looks[start : start + MOST_RUNS]
             rows = await asyncio.to_thread(store.rows, self.reader, self.project, [one.known.run_id for one in part])
             for look in part:
                 await asyncio.to_thread(self._settle, look, rows[look.known.run_id])

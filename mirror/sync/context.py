@@ -14,7 +14,7 @@ from mirror.store.records import ProjectKey
 if TYPE_CHECKING:
     # A command asks the server first, and imports the store while it waits.
     from mirror.remote.client import Server
-    from mirror.remote.runs import PageSize
+    from mirror.remote.page_size import PageSize
     from mirror.sync.early import EarlyRecords
     from mirror.sync.writer import Writer
 

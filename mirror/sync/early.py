@@ -11,7 +11,8 @@ from typing import Any
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.client import Server
-from mirror.remote.runs import Page, PageSize
+from mirror.remote.page_size import PageSize
+from mirror.remote.runs import Page
 from mirror.store.records import ProjectKey, RunRecord
 
 AHEAD = 2
@@ -44,7 +45,7 @@ class EarlyRecords:
             self._arrived.put_nowait(None)
 
     async def pages(self) -> AsyncGenerator[Page[RunRecord]]:
-        """Yield all pages, oldest runs first. Call it once."""
+        """Yield all pages. Call it once."""
         while (page := await self._arrived.get()) is not None:
             self._room.release()
             yield page

@@ -9,7 +9,7 @@ from mirror.protocol import LIVE_STATES, OPEN_SWEEPS
 from mirror.remote import parquet_history
 from mirror.remote import runs as remote
 from mirror.remote.about import About
-from mirror.remote.runs import PageSize
+from mirror.remote.page_size import MOST_RUNS, PageSize
 from mirror.store import facts as stored_facts
 from mirror.store import runs as stored_runs
 from mirror.store import sweeps as stored_sweeps
@@ -58,8 +58,8 @@ async def keep(context: Context, project: ProjectKey, about: About) -> None:
 async def complete(context: Context, project: ProjectKey) -> None:
     """Pull the facts of runs that an older version mirrored without. A run that the server lacks counts as pulled."""
     lacking = await context.writer.read(lambda db: stored_facts.runs_without(db, project))
-    for start in range(0, len(lacking), remote.MOST_RUNS):
-        names = lacking[start : start + remote.MOST_RUNS]
+    for start in range(0, len(lacking), MOST_RUNS):
+        names = lacking[start : start + MOST_RUNS]
         pulled = dict.fromkeys(names, RunFacts())
         filters = {"name": {"$in": names}}
         async for page in remote.run_facts(context.server, project, filters=filters, size=PageSize()):

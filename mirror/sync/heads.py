@@ -11,6 +11,7 @@ from typing import Any
 from mirror.remote import runs as remote
 from mirror.remote.about import About
 from mirror.remote.client import FeatureMissing, Server
+from mirror.remote.page_size import MOST_RUNS
 from mirror.remote.run_records import RunHead
 from mirror.remote.runs import Page
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
@@ -96,8 +97,8 @@ async def _since(
 async def present(server: Server, project: ProjectKey, run_ids: Sequence[str], scope: Mapping[str, Any]) -> set[str]:
     """Return those of the runs that exist on the server, including those that the scope no longer selects."""
     found: set[str] = set()
-    for start in range(0, len(run_ids), remote.MOST_RUNS):
-        names = list(run_ids[start : start + remote.MOST_RUNS])
+    for start in range(0, len(run_ids), MOST_RUNS):
+        names = list(run_ids[start : start + MOST_RUNS])
         listed = await heads(server, project, scope=scope, filters={"name": {"$in": names}})
         found.update(head.run_id for head in listed.runs)
     return found

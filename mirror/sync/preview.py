@@ -11,8 +11,8 @@ from typing import Any
 from mirror.errors import MirrorError
 from mirror.remote.client import NotFound, Server
 from mirror.remote.errors import NoProject
+from mirror.remote.page_size import MOST_RUNS, PageSize
 from mirror.remote.run_records import RunHead
-from mirror.remote.runs import MOST_RUNS, PageSize
 from mirror.settings.home import Home
 from mirror.store import completeness, projects
 from mirror.store import reader as store

@@ -15,7 +15,8 @@ from typing import Any
 from mirror.protocol import LIVE_STATES
 from mirror.remote import runs as remote
 from mirror.remote.about import About
-from mirror.remote.runs import Page, PageSize
+from mirror.remote.page_size import PageSize
+from mirror.remote.runs import Page
 from mirror.store import console as stored_console
 from mirror.store import history as stored_history
 from mirror.store import history_cursors, local, projects, refresh, retries
@@ -28,7 +29,7 @@ from mirror.sync.early import EarlyRecords
 from mirror.sync.flaws import bare, is_of_data
 
 PAGES_AT_ONCE = 3
-"""Pages of records in one commit; a page has about `remote.runs.PAGE_BYTES`.
+"""Pages of records in one commit; a page has about `remote.page_size.PAGE_BYTES`.
 
 Two pages mostly have less than the 122,880 leaves of one of DuckDB's row groups, which it then writes to its log first.
 """
@@ -91,9 +92,9 @@ class Records:
         Records are committed some pages at a time, while the next pages arrive. After an error, those that arrived are
         committed, too.
         """
-        total = 0
-        newest = started = None
-        batch: list[RunRecord] | None = None
+        total = arrived = 0
+        newest = started = first = None
+        batch: list[RunRecord] = []
         pages_in_batch = 0
         begun = time.monotonic()
         commits = Commits()
@@ -101,17 +102,20 @@ class Records:
             records = self._records(self.scope, filters, about) if self.early is None else self.early.pages()
             async with aclosing(records) as pages:
                 async for page in pages:
-                    if batch is None:
+                    if first is None:
+                        first = page
                         self.context.progress.runs_expected(self.project, page.total)
                         started = plan.known_to(page)
-                        batch = []
-                    elif pages_in_batch >= PAGES_AT_ONCE or time.monotonic() - begun > SECONDS_AT_ONCE:
-                        await commits.begin(self.upsert(batch, None))
-                        batch, pages_in_batch, begun = [], 0, time.monotonic()
                     batch += page.runs
                     pages_in_batch += 1
+                    arrived += len(page.runs)
                     total = page.total
                     newest = plan.newest(page.runs, newest)
+                    full = pages_in_batch >= PAGES_AT_ONCE or time.monotonic() - begun > SECONDS_AT_ONCE
+                    # The last ones are committed with the cursor.
+                    if full and (arrived < total or pages_in_batch > PAGES_AT_ONCE):
+                        await commits.begin(self.upsert(batch, None))
+                        batch, pages_in_batch, begun = [], 0, time.monotonic()
         except Exception:
             await commits.end()
             if batch:
@@ -119,7 +123,7 @@ class Records:
             raise
         finally:
             await commits.end()
-        await self.upsert(batch or [], plan.covered([], started, newest))
+        await self.upsert(batch, plan.covered([], started, newest))
         return total
 
     def _records(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mirror.errors import CommError
 from mirror.remote import runs as remote
 from mirror.remote.client import FeatureMissing
+from mirror.remote.page_size import PageSize
 from mirror.snapshot.run_query import RunQuery
 from mirror.store.records import ProjectKey, RunRecord
 from mirror.wandb_json import dumps
@@ -101,7 +102,7 @@ class _Side:
     async def _explain(self, run_ids: Sequence[str], found_by: Finder) -> dict[str, str]:
         here = {"name": {"$in": list(run_ids)}}
         records: dict[str, RunRecord] = {}
-        size = remote.PageSize()
+        size = PageSize()
         async for page in remote.records(self.server, self.project, scope=here, filters=here, size=size):
             records.update((record.run_id, record) for record in page.runs)
         rows = self._stored(run_ids)

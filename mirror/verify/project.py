@@ -15,7 +15,7 @@ from mirror.remote import runs as remote
 from mirror.remote.client import NotFound, Server
 from mirror.remote.errors import NoProject
 from mirror.remote.json_history import KeyGlobs
-from mirror.remote.runs import PageSize
+from mirror.remote.page_size import MOST_RUNS, PageSize
 from mirror.store import checks, contents, projects, segment_checks
 from mirror.store import reader as store
 from mirror.store.blobs import Blobs
@@ -272,8 +272,8 @@ class _Verification:
         if unknown := [name for name in names if name not in known]:
             where = self.server.base_url
             raise NotFound(f"no run {', '.join(unknown)} in {self.project}, neither in the mirror nor on {where}")
-        for start in range(0, len(suspects), remote.MOST_RUNS):
-            asked = suspects[start : start + remote.MOST_RUNS]
+        for start in range(0, len(suspects), MOST_RUNS):
+            asked = suspects[start : start + MOST_RUNS]
             by_name = {"name": {"$in": asked}}
             present: set[str] = set()
             both = plan.both(by_name, self.filters)
@@ -380,8 +380,8 @@ class _Verification:
             if run_id in self.looks and any(one.level is Level.DIFFERS and one.by == "server" for one in found)
         ]
         changed: list[RunRecord] = []
-        for start in range(0, len(names), remote.MOST_RUNS):
-            by_name = {"name": {"$in": names[start : start + remote.MOST_RUNS]}}
+        for start in range(0, len(names), MOST_RUNS):
+            by_name = {"name": {"$in": names[start : start + MOST_RUNS]}}
             found = remote.records(self.server, self.project, scope=by_name, filters=by_name, size=PageSize())
             async with aclosing(found) as pages:
                 async for page in pages:

@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from mirror.remote import page_size
 from mirror.remote import runs as remote
-from mirror.remote.runs import PageSize
+from mirror.remote.page_size import PageSize
+from mirror.remote.run_pages import RunPages
 from mirror.store import projects
 from mirror.sync import project as passes
 from mirror.sync import records
@@ -38,27 +40,28 @@ def add(rig, run_id, rows=3, state="finished", **fields):
 @contextmanager
 def between_pages(monkeypatch, act):
     """Act once, between the first page of a list and the second."""
-    pages = remote._pages
+    pages = RunPages.read
     acted = []
 
-    async def acting(*arguments):
+    async def acting(self):
         first = True
-        async for page in pages(*arguments):
+        async for page in pages(self):
             yield page
             if first and not acted:
                 acted.append(True)
                 act()
             first = False
 
-    monkeypatch.setattr(remote, "_pages", acting)
+    monkeypatch.setattr(RunPages, "read", acting)
     yield acted
-    monkeypatch.setattr(remote, "_pages", pages)
+    monkeypatch.setattr(RunPages, "read", pages)
 
 
 @contextmanager
 def small_pages(monkeypatch, runs=2):
     """Pages of so many runs, records and heads."""
     with monkeypatch.context() as patch:
+        patch.setattr(page_size, "MOST_RUNS", runs)
         patch.setattr(remote, "MOST_RUNS", runs)
         patch.setattr(records, "PageSize", lambda: PageSize(runs))
         yield
