@@ -39,12 +39,12 @@ class Nodes:
 class _End:
     """How far the list was read in one order. `after` is the cursor of the next page, `ended` if there is none.
 
-    `first` and `last` are when the first and the last run that were read were created. `in_order` is False if the
-    server does not return runs in the requested order.
+    `asked` is True once a page was requested. `first` and `last` are when the first and the last run that it read were
+    created. `in_order` is False if the server does not return runs in the requested order.
     """
 
     order: str
-    begun: bool = False
+    asked: bool = False
     after: str | None = None
     ended: bool = False
     first: datetime | None = None
@@ -55,7 +55,7 @@ class _End:
 
     def read(self, nodes: Sequence[Mapping[str, Any]], after: str | None) -> None:
         """Record a page, and the cursor of the next one."""
-        self.begun, self.after, self.ended = True, after, after is None
+        self.after, self.ended = after, after is None
         for node in nodes:
             created = moment(node.get("createdAt"))
             if created is None or (self.last is not None and self._is_before(created, self.last)):
@@ -73,8 +73,8 @@ class RunPages:
     Where many are missing after the first page, the list is read from its oldest and from its newest run on, since the
     time of a request is mostly waiting. All runs are read once the older end has passed a run that the newer end has
     read: then whatever was created earlier was listed by the one, and all else by the other, however the server orders
-    runs that were created at the same time. A server that does not return them in the requested order, or counts more
-    of them, is read from one end to the other.
+    runs that were created at the same time. A list in another order, one of which a run is deleted meanwhile, and
+    one with fewer runs than the server counts are read from the older end on to the other.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class RunPages:
         self._names: set[Any] = set()
         self._total = 0
         self._deleted = False
+        self._overlap = OVERLAP
         self._coming: dict[asyncio.Task[tuple[Nodes, str | None]], tuple[_End, int]] = {}
 
     async def read(self) -> AsyncGenerator[Nodes]:
@@ -135,17 +136,17 @@ class RunPages:
         end.read(page.nodes, after)
         self._deleted |= page.total < self._total
         self._total = page.total
-        new = [node for node in page.nodes if node.get("name") not in self._names] if self._newer.begun else page.nodes
+        new = [node for node in page.nodes if node.get("name") not in self._names] if self._newer.asked else page.nodes
         self._names.update(node.get("name") for node in page.nodes)
         return Nodes(new if end is self._older else new[::-1], page.total, page.asked_at)
 
     def _is_whole(self) -> bool:
         """Return True if every run was read."""
-        if self._older.ended or self._newer.ended:
+        if self._older.ended:
             return True
-        # Pages skip a run when one before it is deleted, and only those from one end are known to skip no others.
+        # When one of the newest runs is deleted, those behind it move up, and the newer end skips one of them.
         counted = self._filters != self._scope or len(self._names) >= self._total
-        return self._have_met() and counted and not self._deleted
+        return (self._newer.ended or self._have_met()) and counted and not self._deleted
 
     def _have_met(self) -> bool:
         older, newer = self._older, self._newer
@@ -158,12 +159,16 @@ class RunPages:
         under_way = {end for end, _ in self._coming.values()}
         for end in (self._older, self._newer):
             left = self._total - len(self._names) - sum(runs for _, runs in self._coming.values())
-            if end in under_way or (end is self._newer and not self._needs_newer(left)):
+            if end in under_way or end.ended or (end is self._newer and not self._needs_newer(left)):
                 continue
-            if not self._newer.begun or (left <= 0 and not self._coming):
-                self._request(end, self._size.runs)
-            elif left > 0:
-                self._request(end, min(self._size.runs, left + OVERLAP))
+            runs = self._size.runs
+            if self._newer.asked:
+                if left <= 0 and self._coming:
+                    continue
+                runs = min(runs, max(left, 0) + self._overlap)
+                # Where this shows no meeting, many runs were created at the same time.
+                self._overlap *= 10 if left <= 0 else 1
+            self._request(end, runs)
 
     def _needs_newer(self, left: int) -> bool:
         """Return True if the newer end is to be read as well: if the list has more than the next page of the other."""
@@ -171,6 +176,7 @@ class RunPages:
         return self._from_both and in_order and left > 0 and not self._have_met()
 
     def _request(self, end: _End, runs: int) -> None:
+        end.asked = True
         self._coming[asyncio.create_task(self._ask(end, runs))] = end, runs
 
     async def _ask(self, end: _End, runs: int) -> tuple[Nodes, str | None]:

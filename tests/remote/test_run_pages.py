@@ -96,6 +96,13 @@ def test_a_long_list_is_read_from_both_ends_with_hardly_more_requests():
     assert all(page == sorted(page) for page in found.pages)
 
 
+@pytest.mark.parametrize(("count", "size"), [(15, 5), (16, 5), (20, 5), (21, 5), (100, 7), (101, 50)])
+def test_ends_that_meet_between_two_pages_cost_one_small_request(count, size):
+    found = Listed(world_of(range(count)), size)
+    assert sorted(found.names) == everything(count)
+    assert len(found.requests) <= -(-count // size) + 2
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 10])
 def test_a_list_of_two_pages_is_read_from_one_end(count):
     found = Listed(world_of(range(count)))
@@ -118,6 +125,10 @@ def test_runs_that_were_all_created_at_the_same_time_are_read_from_one_end_to_th
     found = Listed(world_of([0] * 60))
     assert sorted(found.names) == everything(60)
     assert len(found.requests) < 24
+
+    a_thousand = Listed(world_of([0] * 1000), 100)
+    assert sorted(a_thousand.names) == everything(1000)
+    assert len(a_thousand.requests) < 21
 
 
 @pytest.mark.parametrize("how", ["oldest first", "newest first", "anyhow", "as it was added"])
