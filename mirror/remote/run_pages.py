@@ -146,7 +146,7 @@ class RunPages:
             return True
         # When one of the newest runs is deleted, those behind it move up, and the newer end skips one of them.
         counted = self._filters != self._scope or len(self._names) >= self._total
-        return (self._newer.ended or self._have_met()) and counted and not self._deleted
+        return self._have_met() and counted and not self._deleted
 
     def _have_met(self) -> bool:
         older, newer = self._older, self._newer

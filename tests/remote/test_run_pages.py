@@ -212,6 +212,20 @@ def test_a_new_run_that_is_deleted_meanwhile_hides_no_other(answers):
     assert len(found.names) == len(set(found.names))
 
 
+@pytest.mark.parametrize("filters", [None, UNCOUNTED], ids=["counted", "uncounted"])
+def test_a_cursor_that_leads_nowhere_at_the_newer_end_hides_no_run(monkeypatch, filters):
+    connection = listing.connection
+
+    def stuck(items, after, first):
+        answer = connection(items, after, first)
+        if after and len(items) > 1 and items[0].created_at > items[-1].created_at:
+            answer["pageInfo"]["endCursor"] = after
+        return answer
+
+    monkeypatch.setattr(listing, "connection", stuck)
+    assert sorted(Listed(world_of(range(60)), filters=filters).names) == everything(60)
+
+
 @pytest.mark.parametrize("wrong", [0, 20, 1000])
 def test_a_server_that_miscounts_hides_no_run(monkeypatch, wrong):
     monkeypatch.setattr(listing.Listing, "count", lambda *_: wrong)
