@@ -172,8 +172,8 @@ class RunPages:
 
     def _needs_newer(self, left: int) -> bool:
         """Return True if the newer end is to be read as well: if the list has more than the next page of the other."""
-        in_order = self._older.in_order and self._newer.in_order
-        return self._from_both and in_order and left > 0 and not self._have_met()
+        useful = self._older.in_order and self._newer.in_order and not self._deleted
+        return self._from_both and useful and left > 0 and not self._have_met()
 
     def _request(self, end: _End, runs: int) -> None:
         end.asked = True
