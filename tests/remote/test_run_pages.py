@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from mirror.errors import CommError
-from mirror.remote import queries
+from mirror.remote import page_size, queries
 from mirror.remote.client import Server
 from mirror.remote.page_size import PageSize
 from mirror.remote.run_pages import RunPages
@@ -57,7 +57,14 @@ class Listed:
                 return data
 
             server.graphql = noted
-            pages = RunPages(server, PROJECT, fields, scope={}, filters=filters, size=FixedSize(size))
+            pages = RunPages(
+                server,
+                PROJECT,
+                fields,
+                scope={},
+                filters=filters,
+                size=size if isinstance(size, PageSize) else FixedSize(size),
+            )
             async with aclosing(pages.read()) as found:
                 async for page in found:
                     self.pages.append([node["name"] for node in page.nodes])
@@ -94,6 +101,15 @@ def test_a_long_list_is_read_from_both_ends_with_hardly_more_requests():
     assert len(found.requests) <= 12
     assert 2 <= found.newest_first <= 8
     assert all(page == sorted(page) for page in found.pages)
+
+
+def test_what_the_other_end_receives_makes_no_page_smaller(monkeypatch):
+    monkeypatch.setattr(page_size, "PAGE_BYTES", 10_000)
+    monkeypatch.setattr(page_size, "GROWTH", 2)
+    found = Listed(world_of(range(900)), PageSize(10))
+    assert sorted(found.names) == everything(900)
+    largest = max(first for _, first in found.requests)
+    assert [first for _, first in found.requests[4:-2] if first < largest * 0.8] == []
 
 
 @pytest.mark.parametrize(("count", "size"), [(15, 5), (16, 5), (20, 5), (21, 5), (100, 7), (101, 50)])
