@@ -27,12 +27,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from filters import PROJECT, document, record
+from msgspec.structs import replace
 from sync import HERE, SampleServer, server
 
 from mirror.control import Control

@@ -10,9 +10,10 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.api.files import target_in, written
 from mirror.api.official import call_server
@@ -37,8 +38,7 @@ _SCHEME = "wandb-artifact://"
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class EntrySource:
+class EntrySource(Struct, frozen=True):
     """Where the files of a mirrored version come from."""
 
     session: Session

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.api.artifact_entries import EntrySource
 from mirror.api.files import File
@@ -17,8 +18,7 @@ from mirror.snapshot.files import Content
 __all__ = ["ArtifactFile", "ArtifactFiles"]
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """What a `File` needs, from a version of an artifact."""
 
     of: EntrySource

@@ -6,8 +6,9 @@ Values that were only read are not changes: what others wrote to them in the mea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from mirror.errors import ArgumentError
 from mirror.store.records import ProjectKey
@@ -35,8 +36,7 @@ Original = Callable[[str], dict[str, Any]]
 """Returns one of DOCUMENTS from the run's snapshot, as a new object each time."""
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """New texts by column; new values and dropped keys by document; tags that were added and removed."""
 
     texts: Mapping[str, Any] = field(default_factory=dict)

@@ -8,9 +8,10 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from msgspec import Struct
 
 from mirror.api.fields import camel
 from mirror.api.lists import WholeList
@@ -33,8 +34,7 @@ Mirrored = Callable[[Sequence[str], str | None], list[dict[str, Any]] | None]
 """Returns the mirrored list of the files with these names or this pattern; None if the list is not mirrored."""
 
 
-@dataclass(frozen=True)
-class FileSource:
+class FileSource(Struct, frozen=True):
     """Where the files of a run come from."""
 
     session: Session

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from mirror.cli import ending
 from mirror.cli.asking import confirm
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "runs", "history_rows", "only_here", "comes_again")
 
 
-@dataclass(frozen=True)
-class _Content:
+class _Content(Struct, frozen=True):
     """What would be removed for a path: `only_here` counts runs that the server does not have.
 
     `comes_again` names what would mirror it again: a setting, or "".

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mirror.settings.home import Home
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from mirror.settings.settings import Settings
 
 
-@dataclass(frozen=True)
-class Invocation:
+class Invocation(Struct, frozen=True):
     """One run of the command. `environ` holds a config file given by --config as MIRROR_CONFIG."""
 
     home: Home

@@ -7,11 +7,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from mirror.cli.messages import ExitCode, leave, say, warn
 from mirror.errors import StoreError, UsageError
@@ -34,8 +34,7 @@ FileOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Struct, frozen=True):
     """Where a result is written, and in which format. `named` is True if the user chose the format."""
 
     format: str

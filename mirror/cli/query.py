@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from mirror.cli import complete
 from mirror.cli.filters import Filter, FilterOption, WhereOption, given_filter
@@ -144,8 +144,7 @@ def query(
     )
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """The mirror that is queried: that of the home, or one on another machine."""
 
     given: Invocation

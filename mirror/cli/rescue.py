@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from mirror.cli import ending
 from mirror.cli.findings import compared_of, cost_of, differences, show_findings, some
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from mirror.verify.findings import Verdict
 
 
-@dataclass
-class _Answer:
+class _Answer(Struct):
     """The comparisons; with --upload also those from before the upload, and what was sent or would be sent."""
 
     comparisons: list[Comparison]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import plistlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from xml.parsers.expat import ExpatError
+
+from msgspec import Struct
 
 from mirror.errors import UsageError
 
@@ -52,8 +53,7 @@ _SYSTEM = (
 _PATHS = {"MIRROR_HOME", "MIRROR_CONFIG", "WANDB_CONFIG_DIR", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(Struct, frozen=True):
     """What the service files are made from."""
 
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from mirror.store.records import ProjectKey
 from mirror.sync.context import utc_now
@@ -29,8 +30,7 @@ class Silent:
         """Do nothing."""
 
 
-@dataclass
-class Outcome:
+class Outcome(Struct):
     """What a round did.
 
     `beyond_run` and `beyond_budget` count files that `files_max` and `files_budget` leave out, `tables` W&B Tables that

@@ -15,7 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mirror.content import tables
 from mirror.content.outcome import Outcome, Progress, Silent

@@ -6,10 +6,11 @@ import errno
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mirror.content.table_json import BadTable
 from mirror.content.table_parquet import Converted, column_name
@@ -31,8 +32,7 @@ Paths = Callable[[str], Path]
 """Returns the path of the Parquet with a digest."""
 
 
-@dataclass(frozen=True)
-class _Relation:
+class _Relation(Struct, frozen=True):
     """A query for rows, with the columns as they were logged, and their names and types in it."""
 
     columns: tuple[str, ...]

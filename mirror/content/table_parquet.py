@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.content.table_json import BadTable, TableFile
 from mirror.store import table_types
@@ -29,8 +30,7 @@ Media = Callable[[dict[str, Any]], str]
 """Returns the path for a cell that is a media file: an object with `path`, and mostly with `sha256`."""
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(Struct, frozen=True):
     """What a table has: its columns as they were logged, their names and types in Parquet, and the number of rows."""
 
     columns: list[str]

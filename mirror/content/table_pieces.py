@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.content.table_json import BadTable
 from mirror.store import table_pieces
@@ -30,8 +31,7 @@ _PARTITIONED = ".partitioned-table.json"
 _SUFFIXES = ("", _PLAIN, _PARTITIONED, _JOINED)
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(Struct, frozen=True):
     """A plain table: its columns, their names and types in Parquet, and the digest of that."""
 
     path: str
@@ -41,16 +41,14 @@ class Leaf:
     parquet: str
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """Tables one after the other."""
 
     path: str
     parts: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
-class Join:
+class Join(Struct, frozen=True):
     """Two tables, and the column of each by which they are joined."""
 
     path: str
@@ -62,8 +60,7 @@ class Join:
 Node = Leaf | Parts | Join
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a table consists of, or why that is not known; and a digest of either."""
 
     table: Listed

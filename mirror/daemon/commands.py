@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from mirror.daemon import problems
 from mirror.daemon.downloads import Downloads
@@ -52,8 +53,7 @@ async def unless_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, Resu
         await asyncio.gather(task, stopped, return_exceptions=True)
 
 
-@dataclass(frozen=True)
-class Commands:
+class Commands(Struct, frozen=True):
     """The commands, which use the parts of the daemon, and its context and settings of the moment."""
 
     context: Callable[[], Context]

@@ -9,9 +9,10 @@ import signal
 import socket
 from collections.abc import Awaitable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict, replace
 
 from mirror import serve
 from mirror.content.pull import selection_of

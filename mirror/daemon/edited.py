@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.daemon.downloads import Downloads
 from mirror.daemon.passes import Passes
@@ -22,8 +23,7 @@ RUNS_AT_ONCE = 500
 """How many runs one pass names."""
 
 
-@dataclass(frozen=True)
-class Edited:
+class Edited(Struct, frozen=True):
     """Uses the parts of the daemon, and its context and settings of the moment."""
 
     context: Callable[[], Context]

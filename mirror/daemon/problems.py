@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from mirror.local.watch import Watch
 from mirror.store.records import ProjectKey
@@ -20,8 +22,7 @@ GRAVE = "fail"
 SLIGHT = "warn"
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """`fail` if data does not arrive or will not be found, `warn` if only something else does not work."""
 
     kind: str

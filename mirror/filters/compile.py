@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.filters import published, sources
 from mirror.filters.columns import converted, type_warnings
@@ -21,8 +23,7 @@ from mirror.filters.tree import Compare, Equal, Every, Exists, Field, Group, In,
 Form = Literal["leaves", "json", "relations"]
 
 
-@dataclass(frozen=True)
-class Clause:
+class Clause(Struct, frozen=True):
     """One condition or group of a filter, as it was written, with SQL that selects the runs that match it alone."""
 
     text: str
@@ -31,8 +32,7 @@ class Clause:
     depth: int
 
 
-@dataclass(frozen=True)
-class Compiled:
+class Compiled(Struct, frozen=True):
     """A filter and an order as SQL over `store.run_records AS r`. `where` is never null.
 
     `clauses` are in the order of the filter, each before its parts. `keys` are the config and summary keys in filter

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
+
+from msgspec import Struct
 
 from mirror.errors import FilterError
 from mirror.filters.values import name_text
@@ -15,23 +16,20 @@ MAX_STEPS = 40
 ColumnType = Literal["text", "number", "time"]
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column of `store.run_records`."""
 
     name: str
     type: ColumnType
 
 
-@dataclass(frozen=True)
-class Tags:
+class Tags(Struct, frozen=True):
     """The list of tags, or the tag at `index` in it."""
 
     index: int | None = None
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(Struct, frozen=True):
     """A path into config or summary. A key that itself contains dots is the same path."""
 
     doc: Literal["config", "summary"]
@@ -43,8 +41,7 @@ class Document:
         return ".".join(self.steps)
 
 
-@dataclass(frozen=True)
-class Relative:
+class Relative(Struct, frozen=True):
     """A path relative to the list element that $elemMatch tests."""
 
     steps: tuple[str, ...]

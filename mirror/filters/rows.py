@@ -7,8 +7,9 @@ object in them or by position.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from mirror.filters.fields import Column, is_index
 from mirror.filters.fragment import FALSE, TRUE, Fragment, bound, fragment
@@ -23,8 +24,7 @@ _NUMBER = "CASE WHEN json_type({0}) IN " + _NUMERIC + " THEN TRY_CAST({0} AS DOU
 _TEXT = "CASE WHEN json_type({0}) = 'VARCHAR' THEN json_extract_string({0}, '$') ELSE CAST({0} AS VARCHAR) END"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     """SQL for one value. `json` is set if the value is JSON; `static` and `column` are set for a column of a run."""
 
     kind: str

@@ -2,102 +2,90 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from mirror.filters.fields import Target
 
 
-@dataclass(frozen=True)
-class Equal:
+class Equal(Struct, frozen=True):
     """A value is equal to `value`: a scalar, null, a list, an object, or a time."""
 
     value: Any
 
 
-@dataclass(frozen=True)
-class Compare:
+class Compare(Struct, frozen=True):
     """A value of the same type is in this order to `value`."""
 
     operator: Literal["$gt", "$gte", "$lt", "$lte"]
     value: float | str | bool | datetime | None
 
 
-@dataclass(frozen=True)
-class In:
+class In(Struct, frozen=True):
     """A value is one of `values`, or a string that matches one of `patterns`."""
 
     values: tuple[Any, ...]
     patterns: tuple[Matches, ...] = ()
 
 
-@dataclass(frozen=True)
-class Exists:
+class Exists(Struct, frozen=True):
     """There is a value (or, not `wanted`, there is none)."""
 
     wanted: bool
 
 
-@dataclass(frozen=True)
-class Matches:
+class Matches(Struct, frozen=True):
     """A string in which the RE2 `pattern`, which includes its flags, is found."""
 
     pattern: str
 
 
-@dataclass(frozen=True)
-class Contains:
+class Contains(Struct, frozen=True):
     """A string that contains `text`."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Type:
+class Type(Struct, frozen=True):
     """A value of one of these kinds: those of `store.leaves`, and `date`."""
 
     kinds: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Mod:
+class Mod(Struct, frozen=True):
     """A finite number that, truncated to an integer, leaves `remainder` when divided by `divisor`."""
 
     divisor: int
     remainder: int
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Struct, frozen=True):
     """A list of `length` elements."""
 
     length: int
 
 
-@dataclass(frozen=True)
-class ElementMeets:
+class ElementMeets(Struct, frozen=True):
     """A list with an element that passes all of `tests` by itself."""
 
     tests: tuple[Test, ...]
 
 
-@dataclass(frozen=True)
-class ElementIs:
+class ElementIs(Struct, frozen=True):
     """A list with an object that `filter` matches."""
 
     filter: Node
 
 
-@dataclass(frozen=True)
-class Not:
+class Not(Struct, frozen=True):
     """Not all of `tests` hold."""
 
     tests: tuple[Test, ...]
 
 
-@dataclass(frozen=True)
-class Every:
+class Every(Struct, frozen=True):
     """All of `tests` hold, each for some value."""
 
     tests: tuple[Test, ...]
@@ -106,8 +94,7 @@ class Every:
 Test = Equal | Compare | In | Exists | Matches | Contains | Type | Mod | Size | ElementMeets | ElementIs | Not | Every
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """One member `path: condition` of a filter. `target` is a relative path inside $elemMatch."""
 
     target: Target
@@ -115,8 +102,7 @@ class Field:
     text: str
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """$and, $or or $nor of filters."""
 
     operator: Literal["$and", "$or", "$nor"]

@@ -10,10 +10,11 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mirror.errors import StoreError, UsageError, names_segment, unreadable
 from mirror.lake import snapshot_file
@@ -47,8 +48,7 @@ _OURS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(Struct, frozen=True):
     """What an export did: files written and their bytes, files kept and deleted, and the rows of the whole lake.
 
     `superseded` if another export wrote a newer state meanwhile; then this one ended early.

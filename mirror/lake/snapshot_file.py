@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from mirror.errors import StoreError
 from mirror.lake.target import LakeTarget
@@ -15,8 +17,7 @@ NAME = "_snapshot.json"
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class State:
+class State(Struct, frozen=True):
     """A state of a mirror: its identity, the count of its publications, and when it was published."""
 
     mirror: str
@@ -24,8 +25,7 @@ class State:
     snapshot_at: datetime
 
 
-@dataclass(frozen=True)
-class TableState:
+class TableState(Struct, frozen=True):
     """A version of a table, with its rows and files; `content` is a digest of their names and of the columns."""
 
     version: int
@@ -34,8 +34,7 @@ class TableState:
     content: str
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Struct, frozen=True):
     """What the file says: the count of publications of the mirror, its tables, and when old files were last deleted."""
 
     generation: int = 0

@@ -7,10 +7,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from mirror.errors import MissingPackage, StoreError
 from mirror.lake.snapshot_file import State, not_ours
@@ -43,8 +44,7 @@ class Superseded(Exception):
     """Another export has written a newer state to the table."""
 
 
-@dataclass(frozen=True)
-class File:
+class File(Struct, frozen=True):
     """A Parquet file of a table: its path within the table, its project, and its rows and bytes.
 
     `stats` are the least and the greatest values of some columns, so that readers can skip the file.
@@ -62,8 +62,7 @@ class File:
         return _MARK.sub("", self.path)
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """The version of a table that holds the wanted files, and how many files it has more and less than before."""
 
     version: int

@@ -8,10 +8,11 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from mirror.errors import StoreError, UsageError
 from mirror.settings.values import Impossible, lake_address
@@ -92,8 +93,7 @@ def find(text: str) -> LakeTarget:
     return Bucket(address)
 
 
-@dataclass
-class Folder:
+class Folder(Struct):
     """A lake in a folder."""
 
     root: Path
@@ -180,8 +180,7 @@ class Folder:
             scratch.unlink(missing_ok=True)
 
 
-@dataclass
-class Bucket:
+class Bucket(Struct, dict=True):
     """A lake under a prefix of a bucket, reached by deltalake's own client. An object appears once it is complete."""
 
     name: str

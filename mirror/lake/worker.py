@@ -5,12 +5,13 @@ Prints one line of JSON: the fields of `Export`, or `error`. It has low priority
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from mirror.errors import MirrorError
 from mirror.lake.export import export
@@ -27,7 +28,7 @@ def main() -> None:
     os.nice(NICE)
     home = Home(Path(data), Path(data) / "config.toml")
     try:
-        done = dataclasses.asdict(export(home, None, find(url), keep=timedelta(seconds=float(keep)), memory=MEMORY))
+        done = asdict(export(home, None, find(url), keep=timedelta(seconds=float(keep)), memory=MEMORY))
     except MirrorError as error:
         done = {"error": str(error)}
     print(json.dumps(done, default=lambda moment: moment.isoformat()))  # noqa: T201 - the answer

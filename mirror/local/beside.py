@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.errors import MirrorError
 from mirror.local.files import opened
@@ -27,8 +28,7 @@ _LINE = 1 << 20
 """The longest line of console output in bytes; a longer one is split."""
 
 
-@dataclass
-class Beside:
+class Beside(Struct):
     """Documents beside a file, and errors for those that could not be read."""
 
     metadata: dict[str, Any] = field(default_factory=dict)

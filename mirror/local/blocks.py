@@ -15,9 +15,10 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 from zlib import crc32
+
+from msgspec import Struct
 
 from mirror.errors import MirrorError
 
@@ -41,8 +42,7 @@ class NotReadable(MirrorError):
     """A file is not a `.wandb` file, or its version is unknown."""
 
 
-@dataclass(frozen=True)
-class Framed:
+class Framed(Struct, frozen=True):
     """One record. `end` is the offset after it, where reading can continue; `damaged` counts what was skipped."""
 
     payload: bytes
@@ -50,8 +50,7 @@ class Framed:
     damaged: int
 
 
-@dataclass
-class Tally:
+class Tally(Struct):
     """How many damaged places were skipped until now, also after the last record."""
 
     damaged: int = 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from mirror.local.reader import Piece
 from mirror.protocol import LIVE_STATES
@@ -17,8 +19,7 @@ from mirror.sync.context import utc_now
 RunKey = tuple[ProjectKey, str]
 
 
-@dataclass
-class FileResult:
+class FileResult(Struct):
     """The result of one file. `outcome` is new, read, nothing new, on the server, copy, replaced, empty or failed.
 
     `note` explains how the file was ordered among the other files of its run, if that had to be decided. `unreadable`
@@ -38,7 +39,7 @@ class FileResult:
 
     def as_json(self) -> dict[str, Any]:
         """The documented JSON form."""
-        return {**vars(self), "trouble": self.trouble()}
+        return {**asdict(self), "trouble": self.trouble()}
 
     def trouble(self) -> str | None:
         """Describe the parts of the file that could not be read; None if there are none."""
@@ -50,8 +51,7 @@ class FileResult:
         return "; ".join(parts) or None
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Struct, frozen=True):
     """One change that waits to be committed."""
 
     record: RunRecord
@@ -61,8 +61,7 @@ class Change:
     result: FileResult
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """Removes what was read of a run, in the same transaction that writes what is read again.
 
     `forgotten` are the paths of files to be read again, `saved` files that are not read any more.

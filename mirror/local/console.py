@@ -6,9 +6,11 @@ Source: core/internal/runconsolelogs and core/internal/terminalemulator in githu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 Line = tuple[int, datetime | None, str | None, str]
 
@@ -21,8 +23,7 @@ _WIDTH = 4096
 _PART = re.compile(r"\r|\n|\x1b\[A|\x1b\[B|\x1b|[^\r\n\x1b]+")
 
 
-@dataclass
-class _Terminal:
+class _Terminal(Struct):
     """One stream: the numbers of the lines that it shows, and the position of its cursor."""
 
     view: list[int] = field(default_factory=list)
@@ -31,8 +32,7 @@ class _Terminal:
     rest: str = ""
 
 
-@dataclass
-class Console:
+class Console(Struct):
     """Lines, numbered in the order in which they were started; `count` is their number.
 
     The lines of the run's newest start are those from `begun` on. `recent` holds the newest ones, which may change.
@@ -94,7 +94,7 @@ class Console:
             "count": self.count,
             "begun": self.begun,
             "recent": recent,
-            "streams": {name: vars(terminal) for name, terminal in self.streams.items()},
+            "streams": {name: asdict(terminal) for name, terminal in self.streams.items()},
         }
 
     @classmethod

@@ -7,8 +7,9 @@ import logging
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from mirror.local import files, run_files
 from mirror.local.blocks import NotReadable

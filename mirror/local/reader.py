@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import CommError
 from mirror.local import beside, blocks, files
@@ -31,8 +33,7 @@ NO_CONTENT = Selection()
 """Selects no file."""
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """What is read from files. `entity` is used for runs without one, `history` are globs of keys.
 
     `metadata` includes the whole `wandb-metadata.json`, `files` what is in the folder `files/` beside a file, of which
@@ -59,8 +60,7 @@ class Options:
         return own[:8] != scope[:8] or not set(own[8:]) <= set(scope[8:])
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """The run of a file, and the start of the process that wrote it. The entity is empty if the file has none."""
 
     entity: str
@@ -69,8 +69,7 @@ class Identity:
     started_at: str
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """The content of some records of a file. `file` has the position after them; the `last` piece ends the file.
 
     Older history after the step `cut` is removed before the piece is added. `notes` are for the user, `errors` list

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from mirror.local import protobuf
 from mirror.local.console import Console
@@ -27,8 +29,7 @@ class OutOfOrder(Exception):
     """History of an earlier start came after a later start was read."""
 
 
-@dataclass
-class Lines:
+class Lines(Struct):
     """Collects history and system metric lines as the server would return them.
 
     `notes` explain how the file's start was ordered among the others, `errors` list values that cannot be read. If
@@ -44,8 +45,7 @@ class Lines:
     behind: int = -1
 
 
-@dataclass
-class Reading:
+class Reading(Struct):
     """The state of a run from its records until now. `exit_code` is None while there is no exit record.
 
     `cut` is the step to which the run was rewound: history after it is to be removed. `start` is the kind of the run's
@@ -81,7 +81,7 @@ class Reading:
 
     def as_json(self) -> str:
         """Return the state as JSON text."""
-        plain = {name: value for name, value in vars(self).items() if not isinstance(value, Tree | Console)}
+        plain = {name: value for name, value in asdict(self).items() if not isinstance(value, Tree | Console)}
         for name in _TREES:
             leaves = getattr(self, name).leaves
             if name == "latest":

@@ -9,10 +9,11 @@ import os
 import stat
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.errors import StoreError
 from mirror.local.blocks import NotReadable
@@ -30,8 +31,7 @@ from mirror.sync.writer import Writer
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """A file on the disk: its name in the run, its path, size and time (naive UTC)."""
 
     name: str

@@ -7,9 +7,10 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from mirror.errors import MirrorError, UsageError
 from mirror.local import changes, files

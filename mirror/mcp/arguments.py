@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.errors import UsageError
 from mirror.filters import nearest
@@ -15,8 +16,7 @@ MOST_CHARS = 40_000
 Schema = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(Struct, frozen=True):
     """One argument: its JSON Schema without the description, what it means, and its value if it is left out."""
 
     schema: Schema

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import UsageError
 from mirror.filters import DEFAULT_ORDER
@@ -19,8 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Struct, frozen=True):
     """A run by its number in this mirror, its address and its display name."""
 
     rid: int
@@ -40,8 +41,7 @@ class Run:
         return [*self.project, self.run_id]
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A connection to one snapshot, checked arguments, and the default entity for projects without one."""
 
     connection: DuckDBPyConnection

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from mirror.mcp import resources
 
@@ -29,8 +30,7 @@ class Workers(Protocol):
         """The complete answer."""
 
 
-@dataclass(frozen=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """Asks workers, which read the newest snapshot of all projects, or of those that a token may read."""
 
     workers: Workers

@@ -6,9 +6,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.errors import UsageError
 from mirror.filters import nearest
@@ -44,16 +45,14 @@ MANY = 12
 """A numeric key with more values than MANY is cut into RANGES."""
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
+class Group(Struct, frozen=True, eq=False):
     """Runs with equal values in the grouping columns; `values` are these as text."""
 
     values: tuple[str, ...]
     runs: tuple[Run, ...]
 
 
-@dataclass(frozen=True)
-class Groups:
+class Groups(Struct, frozen=True):
     """The groups in the order of their values, the columns that they differ in, and remarks on how they were made."""
 
     by: tuple[str, ...]
@@ -133,8 +132,7 @@ def differing(connection: DuckDBPyConnection, runs: Sequence[Run]) -> list[str]:
     return [f"config.{key} ({plural(count, 'value')})" for key, count in sorted(known.items(), key=lambda one: one[1])]
 
 
-@dataclass(frozen=True)
-class _Column:
+class _Column(Struct, frozen=True):
     """The value of each run as text, by rid; its place among the others; and a remark."""
 
     values: Mapping[int, str]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mirror.errors import QueryError
 from mirror.filters import nearest
@@ -38,8 +39,7 @@ def _word(words: str) -> re.Pattern[str]:
 LOWER, HIGHER, VALIDATION = map(_word, (_LOWER, _HIGHER, _VALIDATION))
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(Struct, frozen=True):
     """A metric with its finite values by rid; `not_finite` runs have NaN or an infinity."""
 
     key: str
@@ -47,8 +47,7 @@ class Metric:
     not_finite: frozenset[int]
 
 
-@dataclass(frozen=True)
-class Goal:
+class Goal(Struct, frozen=True):
     """Whether lower values are better, None if that is not known, and who says so."""
 
     lower: bool | None
@@ -82,8 +81,7 @@ def usual(connection: DuckDBPyConnection, runs: Sequence[Run], value: str, most:
     return ordered[:most], len(known)
 
 
-@dataclass(frozen=True)
-class Goals:
+class Goals(Struct, frozen=True):
     """The goals that define_metric and sweeps of some projects state, by key: `minimize` or `maximize`."""
 
     defined: Mapping[str, set[str]]

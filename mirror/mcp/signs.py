@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from mirror.mcp.answers import number
 
@@ -27,8 +28,7 @@ STALLED = 0.5
 """It stalled if no value of this last share is better than the best one before."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Neighbouring finite values of a key. `spread` is the distance of their quartiles."""
 
     first_step: int
@@ -49,8 +49,7 @@ class Piece:
         )
 
 
-@dataclass(frozen=True)
-class Sign:
+class Sign(Struct, frozen=True):
     """Something that was found: its kind, and a sentence with the numbers."""
 
     kind: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.errors import UsageError
 from mirror.mcp import compare, diagnose, histories, projects, runs
@@ -32,8 +33,7 @@ ORDER = 'Such as "-summary.val/acc" or "+config.lr,-created_at"; default newest 
 SELECT = "Columns: of runs, config.KEY, summary.KEY; default: names, state, and keys in which the runs differ"
 
 
-@dataclass(frozen=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A tool: what it is for, its arguments, and the function that answers."""
 
     purpose: str

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.query.group_table import Statistics
 from mirror.snapshot.group_means import quantile
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """The mean of one group less that of another, with Welch's 95% interval; `half` is None if it cannot be computed.
 
     `why` says why not. `freedom` are the degrees of freedom, rounded down, which makes the interval wider.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.errors import QueryError, UsageError, nothing_mirrored, unreadable
 from mirror.settings.home import Home
@@ -23,8 +24,7 @@ MEMORY = "200MB"
 """What DuckDB may use to sort a long history; the rest goes to a temporary folder in the home."""
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """The runs of each project by their numbers, the oldest first; `deleted` were left out, since the server has not.
 
     `warnings` are likely mistakes in the filter.

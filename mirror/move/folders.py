@@ -6,10 +6,11 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from mirror.errors import StoreError, UsageError
 from mirror.local.beside import CONFIG, LOG, SUMMARY
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 _LINES_AT_ONCE = 10_000
 
 
-@dataclass
-class Written:
+class Written(Struct):
     """What was written. `left_out` has a sentence for each file that was not, and for rows that are not uploaded."""
 
     runs: int = 0
@@ -97,8 +97,7 @@ def _run_folder(parent: Path, one: WholeRun) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-@dataclass
-class _Run:
+class _Run(Struct):
     connection: DuckDBPyConnection
     one: WholeRun
     folder: Path

@@ -6,10 +6,12 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from mirror.errors import one_line
 from mirror.move import mlflow_run as made
@@ -40,8 +42,7 @@ _GIVEN_UP = 3
 """After so many runs in a row whose artifacts failed, none are tried any more."""
 
 
-@dataclass
-class Sent:
+class Sent(Struct):
     """What was done. `left_out` has a sentence for each thing that was not exported."""
 
     new: int = 0

@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+
+from msgspec.structs import asdict
 
 from mirror.metrics import STEP
 from mirror.move.mlflow_names import cleaned, unique

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from mirror.move.chosen import Chosen
 from mirror.move.records import LIVE_ON
@@ -21,8 +22,7 @@ _NAMED = 3
 """How many examples a sentence names."""
 
 
-@dataclass
-class Plan:
+class Plan(Struct):
     """Counts of what is exported; `deleted` runs are left out. The sets and lists hold paths of runs."""
 
     projects: int = 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
 
 from mirror.errors import CommError
 
@@ -88,8 +89,7 @@ def schema_of(schema: pa.Schema, types: Sequence[str], as_text: Sequence[int]) -
     return schema.with_metadata({**(schema.metadata or {}), **told})
 
 
-@dataclass(frozen=True)
-class Packing:
+class Packing(Struct, frozen=True):
     """How the columns of a stream are sent, as its first batch suggests.
 
     Texts that mostly repeat the one above, as the runs and keys of history do, are sent once each, which costs a tenth

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.snapshot.group_means import group_mean
 
 Points = list[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(Struct, frozen=True):
     """A line, sorted by x. `low` and `high` bound the 95% confidence interval of the mean; None for a single run.
 
     `n` is how many of the runs have a value at each x, None for a single run. `ends_early` is True if runs go on where
@@ -48,8 +48,7 @@ class Curve:
         return f"{drawn[0]}" if min(drawn) == max(drawn) else f"{min(drawn)} to {max(drawn)}"
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(Struct, frozen=True):
     """The curves of one key."""
 
     key: str

@@ -6,8 +6,10 @@ import colorsys
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import UsageError
 from mirror.plot.groups import Chart, Curve
@@ -28,8 +30,7 @@ _FEW = (
 )
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(Struct, frozen=True):
     """`size` is inches in a file, columns and rows in the terminal. Limits are None where the data decides."""
 
     title: str | None = None

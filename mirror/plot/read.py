@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeGuard
+
+from msgspec import Struct
 
 from mirror.errors import QueryError, UsageError
 from mirror.metrics import STEP
@@ -26,8 +27,7 @@ MOST_CURVES = 26
 MOST_IN_PICTURES = 200
 
 
-@dataclass(frozen=True, order=True)
-class Label:
+class Label(Struct, frozen=True, order=True):
     """The text of a curve in the legend, and its place among the others."""
 
     places: tuple[tuple[int, float, str], ...]

@@ -10,11 +10,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import orjson
+from msgspec import Struct
 
 from mirror.query import formats
 from mirror.query.sql import select
@@ -33,8 +34,7 @@ PIECE = 1 << 20
 _ROW_GROUP = 100_000
 
 
-@dataclass
-class _Cut:
+class _Cut(Struct):
     """Lets `limit` rows of a result through, and counts them. `truncated` is True once there was another one."""
 
     limit: int
@@ -63,8 +63,7 @@ class _Cut:
                 return
 
 
-@dataclass(frozen=True)
-class _Freshness:
+class _Freshness(Struct, frozen=True):
     """The oldest of the last complete passes, and how many seconds ago it ended; None if a project had none."""
 
     as_of: str | None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.metrics import STEP
 from mirror.snapshot import series
@@ -20,8 +21,7 @@ Run = tuple[Project, str]
 """A run's project and id."""
 
 
-@dataclass(frozen=True)
-class Definitions:
+class Definitions(Struct, frozen=True):
     """What define_metric said of the keys of a run: (key, whether it is a pattern, key of its x axis) each."""
 
     rows: tuple[tuple[str, bool, str | None], ...] = ()

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from mirror.errors import QueryError, UsageError
 from mirror.query.unknown import FIELDS, nearest_field
 from mirror.snapshot import document_keys
@@ -21,8 +23,7 @@ DEFAULT = ("mean", "ci")
 _MEANT = {"avg": "mean", "average": "mean", "stddev": "std", "sd": "std", "interval": "ci", "ci95": "ci"}
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(Struct, frozen=True):
     """What is known about the finite values of a group's runs in one column; None where there are too few of them.
 
     `ci` is half of the width of the 95% confidence interval of the mean, by the rule of `mirror.snapshot.group_means`.
@@ -55,8 +56,7 @@ class Statistics:
         )
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """The runs with the same values in the grouping columns, and their statistics, one per column."""
 
     values: tuple[Any, ...]
@@ -64,8 +64,7 @@ class Group:
     statistics: tuple[Statistics, ...]
 
 
-@dataclass(frozen=True)
-class GroupTable:
+class GroupTable(Struct, frozen=True):
     """Groups in the order of their values: numbers by size, then texts, then runs without a value."""
 
     by: list[str]

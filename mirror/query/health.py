@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.patterns import fitting
 from mirror.settings.settings import Settings
@@ -16,8 +17,7 @@ MARGIN = 60.0
 """Seconds added to that, for the pass itself and for publishing."""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The state of one project: `ok`, `failed` (its last pass) or `stale`, which takes precedence. Times in seconds."""
 
     project: str

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import QueryError, UsageError
 from mirror.metrics import STEP
@@ -72,8 +74,7 @@ def table(
     return prepared(source, known, keys, samples=samples, x=x, warn=warn).batches()
 
 
-@dataclass(frozen=True)
-class Logged:
+class Logged(Struct, frozen=True):
     """What must be known of a run before its rows are read: its keys, those that are text, and their x axes."""
 
     rid: int
@@ -143,8 +144,7 @@ def prepared(
     return RunTable(rows, schema)
 
 
-@dataclass(frozen=True)
-class RunTable:
+class RunTable(Struct, frozen=True):
     """The table of one run."""
 
     rows: _Rows
@@ -189,8 +189,7 @@ class RunTable:
         )
 
 
-@dataclass(frozen=True)
-class _Rows:
+class _Rows(Struct, frozen=True):
     """Which rows of a run to read, and in which order."""
 
     source: HistorySource

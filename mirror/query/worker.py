@@ -31,11 +31,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+from msgspec import Struct
 
 from mirror import errors
 from mirror.errors import NEXT_PUBLISHES, MirrorError, QueryError, unreadable
@@ -78,8 +78,7 @@ def main(home: str, parent: int, scope: str = "", nice: int = 0) -> None:
     Worker(Home(Path(home), Path(home) / "config.toml", Path(scope) if scope else None), answers).run()
 
 
-@dataclass
-class _Job:
+class _Job(Struct):
     """A question that waits for its answer."""
 
     id: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.remote.client import Server
 from mirror.remote.errors import Denied, FeatureMissing, Refused
@@ -55,8 +56,7 @@ _SUSPECT = "about: a failed request was answered when it was sent again without 
 _NOT_NOW = "about: leave these fields out of the next request"
 
 
-@dataclass
-class About:
+class About(Struct):
     """The requested facts and the server's answers; None for facts that were not returned."""
 
     server_too: bool

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mirror.remote import artifact_queries
 from mirror.remote.client import Server
@@ -39,8 +41,7 @@ _BOTH = ("inputArtifacts", "outputArtifacts")
 _VERSION_NAME = re.compile(r"v?(\d{1,18})")
 
 
-@dataclass(frozen=True)
-class Versions:
+class Versions(Struct, frozen=True):
     """A page of versions: how many the collection has, those of the page, and the cursor of the next page."""
 
     total: int
@@ -48,16 +49,14 @@ class Versions:
     after: str | None
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """A collection with the first page of its versions."""
 
     collection: Collection
     page: Versions
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(Struct, frozen=True):
     """A page of collections: how many the project has, those of the page, and the cursor of the next page.
 
     An older server does not count them, or lists them by type only: then `next_type` is the cursor behind those of

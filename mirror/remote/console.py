@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.remote import queries
 from mirror.remote.client import Server
@@ -25,8 +26,7 @@ TAIL_LINES = 10_000
 log = logging.getLogger("mirror.remote")
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(Struct, frozen=True):
     """A position in the console of a run: after the server's cursor `after`, where line `first` follows."""
 
     run_id: str
@@ -34,8 +34,7 @@ class Position:
     first: int = 0
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A page, the position after it, and the first line that the server has, if that was requested.
 
     `more`: something follows. `stuck`: the page is empty although lines follow; a request for this run alone may get

@@ -11,12 +11,12 @@ import re
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import httpx
+from msgspec import Struct
 
 from mirror.errors import CommError
 from mirror.remote import errors, queries
@@ -79,8 +79,7 @@ class SetAside(TooMuch):
         self.after = after
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where a content is, and what the server says of it now."""
 
     url: str

@@ -9,8 +9,10 @@ in two, at a step of the answer, and requested again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mirror.errors import AuthError, CommError
 from mirror.metrics import STEP
@@ -46,8 +48,7 @@ MOST_SAMPLES = 2**31 - 1
 MOST_STEP = 2**63 - 1
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(Struct, frozen=True):
     """Steps `first` (inclusive) to `end` (exclusive) of one run.
 
     `most` is the number of lines to request, by default the number of steps.
@@ -91,8 +92,7 @@ async def fetch(server: Server, project: ProjectKey, windows: Sequence[Window]) 
     }
 
 
-@dataclass
-class Answer:
+class Answer(Struct):
     """The lines of each window, None for a run that does not exist; and the unreadable runs, with the reason."""
 
     lines: dict[Window, list[str] | None] = field(default_factory=dict)

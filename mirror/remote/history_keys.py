@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 from mirror.metrics import STEP
 from mirror.wandb_json import loads
 
 
-@dataclass(frozen=True)
-class HistoryKeys:
+class HistoryKeys(Struct, frozen=True):
     """What the server reports of a run's keys; a part of another form than expected counts as not reported.
 
     `keys` has the entry of each key, None if none are reported; `last_step` is whatever the server sent.

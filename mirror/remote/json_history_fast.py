@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.metrics import STEP, stretched
 from mirror.store.records import HistoryPage
@@ -62,8 +63,7 @@ def parse_plain(run_id: str, texts: list[str], keys: Container[str], *, complete
     return page_of(run_id, series, rows=len(texts), last_step=max(steps[-1].as_py(), complete_to or 0))
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(Struct, frozen=True):
     """The values of one key, and the steps at which they were logged, rising.
 
     `low` and `high` are the smallest and the largest finite value, NaN if there is none.

@@ -19,9 +19,10 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isfinite
+
+from msgspec import Struct, field
 
 asking_for: ContextVar[str] = ContextVar("asking_for", default="")
 """The project that the requests of this task are for."""
@@ -76,8 +77,7 @@ def _moment(text: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """The limiter's state. `left` and `resets_in_s` are the server's last report, None if it does not report them.
 
     `left` is in units of the server's quota; `cost` is how many of them a request uses, None until it is learned.
@@ -93,8 +93,7 @@ class Budget:
     waiting: dict[str, int]
 
 
-@dataclass
-class _Queue:
+class _Queue(Struct):
     """Waiting requests of one kind, served project by project in turn."""
 
     projects: OrderedDict[str, deque[asyncio.Future[None]]] = field(default_factory=OrderedDict)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct, field
 
 from mirror.errors import CommError
 from mirror.metrics import STEP
@@ -35,8 +36,7 @@ STATE = """mutation UpsertBucket($id: String!, $state: String) {
 }"""
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(Struct, frozen=True):
     """Changes to one run. None leaves a text as it is; "" clears it.
 
     The keys of `config` and `summary` are top-level. Those of `config_paths` and `summary_paths` may lead into existing

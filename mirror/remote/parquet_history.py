@@ -7,9 +7,10 @@ may be missing from them, so their content is checked before it is used.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.errors import CommError
 from mirror.metrics import STEP
@@ -33,8 +34,7 @@ READ_BYTES = 1 << 20
 """Bytes of each column that are read from a file at once."""
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(Struct, frozen=True):
     """The addresses of a run's exported history, and the steps that are not exported yet."""
 
     urls: tuple[str, ...]
@@ -69,8 +69,7 @@ def _step(row: Any) -> int:
         raise unreadable("a live step of an export", error) from error
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """A downloaded file, the steps to use of it, `first` to `last`, and their number of rows and values.
 
     `table` is its content if it was read at once: opening a small file takes a quarter of the time of reading it.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.addresses import report_page
 from mirror.errors import AuthError, CommError
@@ -35,16 +36,14 @@ _FAILURES = 4
 _HEAD = "id name displayName description createdAt updatedAt user { username photoUrl email }"
 
 
-@dataclass(frozen=True)
-class Heads:
+class Heads(Struct, frozen=True):
     """The views of a project without their specs, by id, each with its type, and the server's time at the request."""
 
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Specs:
+class Specs(Struct, frozen=True):
     """What the server returned of some views, by id: the JSON texts of those that exist, and the failures."""
 
     found: dict[str, str | None] = field(default_factory=dict)

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.remote.errors import CommError, Malformed, NoConnection, RateLimited, SlowAnswer
 from mirror.remote.limits import LONGEST_PAUSE
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """How often and how long to retry: attempts, seconds in total, and the shortest and longest wait between attempts.
 
     `attempts` applies to failures that may be temporary, such as a 5xx; `connects` to a server that cannot be reached
@@ -50,8 +50,7 @@ class RetryPolicy:
         return min(self.longest_wait, self.first_wait * 2.0**attempt)
 
 
-@dataclass
-class Effort:
+class Effort(Struct):
     """The time that a request and the smaller ones it is split into may take together, from their first failure."""
 
     seconds: float

@@ -6,9 +6,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import queries
@@ -26,8 +27,7 @@ OVERLAP = 10
 """A last page requests this many runs more than are missing: the ends have met once both have read the same run."""
 
 
-@dataclass(frozen=True)
-class Nodes:
+class Nodes(Struct, frozen=True):
     """The nodes of a page, and the number of runs in the scope; `asked_at` is the server's time at the request."""
 
     nodes: list[dict[str, Any]]
@@ -35,8 +35,7 @@ class Nodes:
     asked_at: datetime | None
 
 
-@dataclass(eq=False)
-class _End:
+class _End(Struct, eq=False):
     """How far the list was read in one order. `after` is the cursor of the next page, `ended` if there is none.
 
     `asked` is True once a page was requested. `first` and `last` are when the first and the last run that it read were

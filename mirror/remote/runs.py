@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from mirror.remote import facts, queries
 from mirror.remote.about import About
@@ -24,8 +25,7 @@ RUNS_AT_ONCE = 25
 Item = TypeVar("Item", RunHead, RunRecord)
 
 
-@dataclass(frozen=True)
-class Page(Generic[Item]):
+class Page(Struct, Generic[Item], frozen=True):
     """Some runs, and the number of runs in the scope.
 
     `asked_at` is the server's time at the request, None if it does not report a time: every change until then is in

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 _MOST_LEVELS = 40
 """How deep blocks may be nested; recursion ends there."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """A piece of text in one style. `link` is an address, checked by who writes it; `latex` is a formula's source."""
 
     text: str
@@ -27,8 +27,7 @@ class Span:
 Spans = Sequence[Span]
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(Struct, frozen=True):
     """A paragraph, a quote, a callout or a heading (`kind` is the name), with one line or several."""
 
     kind: str
@@ -36,8 +35,7 @@ class Text:
     level: int = 0
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True):
     """An entry of a list, with the blocks below it; `checked` is None without a box to tick."""
 
     spans: Spans
@@ -45,16 +43,14 @@ class Item:
     checked: bool | None = None
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """A list."""
 
     items: Sequence[Item]
     ordered: bool = False
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """Text that is shown as it is: code, a formula, or Markdown (`kind`)."""
 
     kind: str
@@ -62,15 +58,13 @@ class Source:
     language: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(Struct, frozen=True):
     """Rows of cells, the first one the header."""
 
     rows: Sequence[Sequence[Spans]]
 
 
-@dataclass(frozen=True)
-class Away:
+class Away(Struct, frozen=True):
     """Something at another address: an image, a video, a link of a gallery."""
 
     kind: str
@@ -78,22 +72,19 @@ class Away:
     caption: str = ""
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """A line across the page (`rule`), or the place of the table of contents (`contents`)."""
 
     kind: str
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """What cannot be rendered, in its place: a sentence that names it."""
 
     what: str
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(Struct, frozen=True):
     """Run sets and the panels that draw them, as the app stores them."""
 
     run_sets: Sequence[Mapping[str, Any]] = ()
@@ -112,8 +103,7 @@ _PLACES = {"horizontal-rule": "rule", "table-of-contents": "contents"}
 _LINES = {"block-quote": "quote", "callout-block": "callout"}
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(Struct, frozen=True):
     """The blocks of a report, top to bottom."""
 
     blocks: Sequence[Block] = field(default_factory=tuple)

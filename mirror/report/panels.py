@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import MirrorError, QueryError, UsageError
 from mirror.metrics import STEP
@@ -44,8 +46,7 @@ _AXES = {"_absolute_runtime": "_runtime"}
 """Axes that the app computes, and the logged key that is nearest."""
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(Struct, frozen=True):
     """A panel as it is written: one of a picture, Markdown, lines of a small table, or what is missing."""
 
     title: str
@@ -78,8 +79,7 @@ def read(snapshot: Snapshot, sets: Sequence[RunSet], node: Mapping[str, Any]) ->
         return replace(bare, missing=f"{_KINDS[kind][0]}: {error}")
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """What a panel is drawn from."""
 
     snapshot: Snapshot

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import MissingPackage
 from mirror.plot import figure
@@ -20,8 +22,7 @@ _BAR = 0.32
 """Inches of a bar."""
 
 
-@dataclass(frozen=True)
-class Points:
+class Points(Struct, frozen=True):
     """A point per run."""
 
     x: str
@@ -29,16 +30,14 @@ class Points:
     points: Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Bars:
+class Bars(Struct, frozen=True):
     """A bar per run or group."""
 
     key: str
     bars: Sequence[tuple[str, float]]
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """What a panel draws, and the look of its axes."""
 
     content: Chart | Points | Bars

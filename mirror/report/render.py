@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from mirror.errors import QueryError
 from mirror.report import document, panels, run_sets
@@ -17,8 +18,7 @@ from mirror.snapshot.snapshot import Snapshot
 from mirror.wandb_json import UNREADABLE, loads
 
 
-@dataclass(frozen=True)
-class GridContent:
+class GridContent(Struct, frozen=True):
     """A grid with its run sets resolved and its panels read. `hides_run_sets` leaves out their tables."""
 
     run_sets: Sequence[RunSet]

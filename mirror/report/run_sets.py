@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.errors import MirrorError
 from mirror.filters.run_sets import path_of, to_filter, to_order
@@ -42,8 +43,7 @@ _TITLES = {"displayName": "name", "name": "run", "createdAt": "created", "durati
 _USUAL = ("run:displayName", "run:state", "run:createdAt", "run:duration")
 
 
-@dataclass(frozen=True)
-class RunTable:
+class RunTable(Struct, frozen=True):
     """The first rows of a run set, as text, and how many runs it has."""
 
     columns: Sequence[str]
@@ -51,8 +51,7 @@ class RunTable:
     total: int
 
 
-@dataclass(frozen=True)
-class RunSet:
+class RunSet(Struct, frozen=True):
     """The runs of a run set, in its order. `problem` is why there are none; `notes` what was left out."""
 
     name: str

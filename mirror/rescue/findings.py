@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.store.records import KnownRun, ProjectKey, RunRecord
 from mirror.verify.findings import Finding, Verdict
 from mirror.verify.history import Compared, Rows
 
 
-@dataclass(frozen=True)
-class Difference(Finding):
+class Difference(Finding, frozen=True):
     """A finding whose `mirror` is the value in the run's files, and `expected` the server's."""
 
     def as_json(self, project: ProjectKey) -> dict[str, Any]:
@@ -33,8 +33,7 @@ class Difference(Finding):
         return f"{self.level}: {where} {self.field}: {has} ({self.cause})"
 
 
-@dataclass
-class Look:
+class Look(Struct):
     """One run in its files and on the server. `refused` is why nothing of it may be sent, or None.
 
     `tail` are the rows that the server lacks after its last one, `summary` the values to send, `exit_code` the exit
@@ -69,8 +68,7 @@ class Look:
         return " and ".join(parts)
 
 
-@dataclass
-class Comparison:
+class Comparison(Struct):
     """One project: the verdict, and the runs that the server has."""
 
     verdict: Verdict

@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.errors import UsageError
 from mirror.local import files
@@ -29,8 +30,7 @@ from mirror.sync.session import open_writer
 RunKey = tuple[ProjectKey, str]
 
 
-@dataclass(frozen=True)
-class Gathered:
+class Gathered(Struct, frozen=True):
     """What was read. `results` has one entry per file, `paths` each run's files in the order of its starts."""
 
     reader: Reader

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.errors import AuthError, CommError, MirrorError
 from mirror.local.blocks import NotReadable
@@ -22,8 +23,7 @@ WAITS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between checks of a run: the hosted server counts lines some seconds after it accepts them."""
 
 
-@dataclass
-class Sent:
+class Sent(Struct):
     """What was sent for one run. `error` is why something was not; `before` and `state` are its states then and now.
 
     If `unreachable` is True, nothing can be sent for other runs either.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from mirror.sandbox import instants, jsontext
 from mirror.sandbox.artifacts import Artifact, Collection, address
@@ -27,8 +28,7 @@ INHERITED = -2
 """`ttlDurationSeconds` of a version that has no lifetime of its own."""
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A type of artifacts in a project."""
 
     project: Project
@@ -36,8 +36,7 @@ class Kind:
     collections: tuple[Collection, ...]
 
 
-@dataclass(frozen=True)
-class Membership:
+class Membership(Struct, frozen=True):
     """A version as a member of its collection."""
 
     collection: Collection

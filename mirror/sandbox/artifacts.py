@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.sandbox import jsontext, manifests
 from mirror.sandbox.clock import Clock
@@ -17,8 +18,7 @@ LATEST = "latest"
 Reference = str | tuple[str, int | None]
 
 
-@dataclass(eq=False)
-class Collection:
+class Collection(Struct, eq=False):
     """The versions of one artifact, in order; each alias points to one of them.
 
     Those of a portfolio are links to versions of other collections, with numbers of their own.
@@ -61,8 +61,7 @@ class Collection:
         return [alias for alias, version in self.aliases.items() if version is artifact]
 
 
-@dataclass(eq=False)
-class Artifact:
+class Artifact(Struct, eq=False):
     """A version of an artifact; it has a number from the moment that it is committed."""
 
     collection: Collection

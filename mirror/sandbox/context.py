@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from mirror.sandbox.errors import Refused
 from mirror.sandbox.listing import Listing
@@ -14,8 +15,7 @@ from mirror.sandbox.signing import Signer
 from mirror.sandbox.world import World
 
 
-@dataclass
-class Context:
+class Context(Struct):
     """The world, and the addresses and settings of the server."""
 
     world: World

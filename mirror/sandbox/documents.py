@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +28,7 @@ from graphql import (
 from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
 from graphql.language import OperationType, VariableNode, Visitor, visit
 from graphql.type import GraphQLIncludeDirective, GraphQLSkipDirective
+from msgspec import Struct
 
 from mirror.sandbox.errors import Refused
 
@@ -39,8 +39,7 @@ Kinds = Mapping[str, Callable[[Any], str]]
 """For each interface and union, how to tell the type of a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One field of a selection: the source of its value, and the plan for the fields below."""
 
     key: str
@@ -51,8 +50,7 @@ class Step:
     """The plan for a value below, which depends on its type where the field's type is an interface or a union."""
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """An operation of a valid document."""
 
     name: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 KINDS = (
     "403", "404", "429", "500", "502", "503", "504", "reset", "truncated", "graphql", "latency", "expired",
@@ -15,8 +16,7 @@ STORAGE = ("parquet", "file", "artifact", "manifest")
 HTTP_ONLY = ("file_stream", "upload", *STORAGE)
 
 
-@dataclass
-class Fault:
+class Fault(Struct):
     """A kind of fault for `left` more requests (None: for ever) of `operation` (None: any)."""
 
     kind: str

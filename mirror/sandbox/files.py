@@ -6,13 +6,13 @@ import base64
 import hashlib
 import mimetypes
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class StoredFile:
+
+class StoredFile(Struct, frozen=True, dict=True):
     """The last upload of a file of a run."""
 
     name: str
@@ -30,8 +30,7 @@ class StoredFile:
         return base64.b64encode(hashlib.md5(self.content, usedforsecurity=False).digest()).decode()
 
 
-@dataclass(frozen=True)
-class LogLine:
+class LogLine(Struct, frozen=True):
     """One line of console output."""
 
     number: int

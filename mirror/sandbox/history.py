@@ -6,8 +6,9 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
 
 from mirror.sandbox import jsontext
 
@@ -18,8 +19,7 @@ T = TypeVar("T")
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "map", type(None): "nil"}
 
 
-@dataclass(slots=True)
-class KeyStats:
+class KeyStats(Struct):
     """The server's statistics of one key: the number of values of each type, and whether its numbers only rose."""
 
     counts: Counter[str] = field(default_factory=Counter)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 REPORT = "runs"
 WORKSPACE = "project-view"
 """Types of views, as the app calls them."""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """A view as the API returns it: `kind` is REPORT or WORKSPACE, `spec` its JSON text."""
 
     number: int

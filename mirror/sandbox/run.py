@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.sandbox import instants, jsontext
 from mirror.sandbox.artifacts import Artifact
@@ -20,8 +21,7 @@ SUMMARY_OWN = (STEP, "_runtime", "_timestamp", "_wandb")
 TELEMETRY = {"t": {"1": [1], "3": [13, 16], "4": "3.11.9", "5": "0.21.0", "12": "0.21.0"}}
 
 
-@dataclass
-class Labels:
+class Labels(Struct):
     """What a user or a script writes about a run; any value may be absent."""
 
     display_name: str | None = None
@@ -35,8 +35,7 @@ class Labels:
     user: str | None = None
 
 
-@dataclass
-class Project:
+class Project(Struct):
     """A project and its runs, in the order of creation."""
 
     clock: Clock

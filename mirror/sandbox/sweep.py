@@ -8,9 +8,10 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.sandbox.errors import Refused
 
@@ -30,8 +31,7 @@ _TESTS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(Struct, frozen=True):
     """A sweep as the API returns it; its runs are those of the project whose `sweep` is its name."""
 
     name: str
@@ -63,8 +63,7 @@ class Sweep:
         return metric.get("name", "loss"), metric.get("goal") == "maximize"
 
 
-@dataclass
-class Agent:
+class Agent(Struct):
     """A process that asks for runs of a sweep and executes them."""
 
     agent_id: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from mirror.sandbox import instants, jsontext
 from mirror.sandbox.artifacts import Artifact, Artifacts, Reference, metadata_text

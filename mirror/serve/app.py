@@ -15,11 +15,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -72,8 +73,7 @@ _FRESH_SECONDS = 600.0
 """How long an answer of the server is reused: the user seldom changes, and each script asks twice."""
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """The mirrored server, whether writes are forwarded to it, the default entity, and the user of the key.
 
     `of_token` is True for callers with a token of the mirror, which only reads what is mirrored.
@@ -90,8 +90,7 @@ class _NewerSnapshot(Exception):
     """A newer snapshot was published during the request."""
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Options(Struct, frozen=True):
     """How to answer a request: the endpoint's address, the cancel event, and three settings of the context."""
 
     base_url: str
@@ -101,8 +100,7 @@ class _Options:
     waited: bool
 
 
-@dataclass
-class Endpoint:
+class Endpoint(Struct):
     """The request handlers and their shared state."""
 
     snapshots: Snapshots

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from dataclasses import replace
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 from starlette.requests import ClientDisconnect, Request
 
 from mirror.errors import MirrorError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mirror.errors import MirrorError
 from mirror.serve import touched
@@ -17,8 +18,7 @@ from mirror.snapshot.files import runs_of
 from mirror.web.snapshots import Snapshots
 
 
-@dataclass
-class Changes:
+class Changes(Struct):
     """Notes changes: `edits` has the runs pulled that were edited, `refresh_files` lists the files of a run again."""
 
     snapshots: Snapshots

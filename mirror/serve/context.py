@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from mirror.serve.runs import Ask, Listings
 from mirror.snapshot import facts, projects
@@ -25,8 +26,7 @@ SECONDS = 60.0
 """How long an answer from the mirror may take."""
 
 
-@dataclass
-class Context:
+class Context(Struct):
     """One request: the snapshot that it reads, and what several requests share.
 
     `base_url` is the endpoint's own address, `server_url` the server's. `without_server` means that the server cannot

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from graphql import (
 )
 from graphql.execution.values import get_argument_values, get_directive_values, get_variable_values
 from graphql.type import GraphQLIncludeDirective, GraphQLSkipDirective
+from msgspec import Struct
 
 from mirror.errors import MirrorError
 
@@ -90,8 +90,7 @@ Conditions = tuple[Conditional, ...]
 """The nodes whose @skip and @include must all include a field: the field itself and the fragments around it."""
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """One requested field and the fields below it. It is included if all nodes of one of `conditions` are."""
 
     key: str
@@ -129,8 +128,7 @@ class Field:
         )
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Struct, frozen=True, dict=True):
     """A query that the mirror can answer."""
 
     node: OperationDefinitionNode

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     # The daemon has edits also while it does not listen, and the endpoint takes 0.1 s to import.
@@ -40,8 +41,7 @@ Start = Callable[[Awaitable[None], str], None]
 """Starts background work, which is cancelled with the daemon."""
 
 
-@dataclass
-class _Project:
+class _Project(Struct):
     """The edits of a project by run id, numbered in their order, and the attempts to pull them."""
 
     edits: dict[str, int] = field(default_factory=dict)

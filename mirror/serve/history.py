@@ -7,10 +7,10 @@ and to join texts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from msgspec.structs import replace
 
 from mirror.metrics import STEP
 from mirror.snapshot import run_rows

@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mirror.serve.signing import Signer
@@ -25,15 +25,13 @@ Build = Callable[[Snapshots, Signer], ASGIApp]
 """Builds a read-only endpoint over these snapshots, without a guard."""
 
 
-@dataclass(frozen=True)
-class _Endpoint:
+class _Endpoint(Struct, frozen=True):
     snapshots: Snapshots
     signer: Signer
     app: ASGIApp
 
 
-@dataclass
-class Readers:
+class Readers(Struct):
     """Finds the endpoint of a caller, and builds it when it is first used."""
 
     access: Access

@@ -8,10 +8,10 @@ import uuid
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
+from msgspec import Struct, field
 
 from mirror.protocol import LIVE_STATES
 from mirror.snapshot import facts, run_rows
@@ -84,16 +84,14 @@ _KEY_BYTES = 500
 _NOT_FINITE = re.compile("NaN|Infinity")
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """The runs that matched a filter, in order, when the first page was requested."""
 
     name: str
     rids: array[int]
 
 
-@dataclass
-class Listings:
+class Listings(Struct):
     """The latest lists, kept so that pages of one list stay consistent while the mirror changes. Thread-safe."""
 
     facts: Memory = field(default_factory=lambda: Memory(KEPT_FACTS))

@@ -7,12 +7,12 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from graphql import FieldNode, GraphQLError, OperationDefinitionNode, parse, value_from_ast_untyped
+from msgspec import Struct, field
 
 from mirror.errors import MirrorError
 from mirror.serve.bodies import text_of
@@ -59,8 +59,7 @@ class Touched:
             return self._at.get(key)
 
 
-@dataclass
-class Changed:
+class Changed(Struct):
     """What a request changes: runs that get files, and the ids of files that it deletes.
 
     `artifacts` has the projects and runs whose artifacts it changes, `artifact_ids` ids of artifacts and collections,

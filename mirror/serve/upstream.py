@@ -8,11 +8,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
 
 import httpx
+from msgspec import Struct
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -61,8 +61,7 @@ _RESPONSE_HEADERS = (
 )
 
 
-@dataclass
-class Upstream:
+class Upstream(Struct, dict=True):
     """Forwards requests to the server with the mirror's API key. `address` returns the server's base URL."""
 
     address: Callable[[], str]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.errors import ConfigError
 from mirror.settings.values import Impossible, project_pattern, shown
 
 
-@dataclass(frozen=True)
-class ConfigFile:
+class ConfigFile(Struct, frozen=True):
     """The parsed config file, its text for finding lines, and the dataclass of each possible table."""
 
     path: Path

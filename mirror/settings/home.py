@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.errors import UsageError
 
@@ -12,8 +13,7 @@ _MISREAD = frozenset("?\\")
 """DuckDB reads the text after a `?` as options, and a backslash as a slash."""
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(Struct, frozen=True):
     """The folders and files of one mirror. Reading a path creates nothing.
 
     `scope` is the folder of a copy of the published file for readers of some projects, which is read instead of it.

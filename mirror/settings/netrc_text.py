@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _WORD = re.compile(r'"(?:\\.|[^"\\\n])*"?|(?:\\.|[^\s\\])+|\\')
 """A word as Python reads netrc: in quotes or up to white space; an unclosed quote ends with its line."""
@@ -13,15 +14,13 @@ _TOP = ("machine", "default", "macdef")
 _FIELDS = ("login", "user", "account", "password")
 
 
-@dataclass(frozen=True)
-class _Word:
+class _Word(Struct, frozen=True):
     start: int
     end: int
     text: str
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """`machine`, `default` or `macdef`, its name, and its position in the text."""
 
     kind: str

@@ -10,9 +10,11 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from mirror.errors import MirrorError, UsageError
 
@@ -22,8 +24,7 @@ USE_NOTED_EVERY = timedelta(minutes=10)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(Struct, frozen=True):
     """A token without its secret. `projects` are patterns such as team/*, empty for every project. Times are UTC."""
 
     name: str

@@ -5,10 +5,11 @@ from __future__ import annotations
 import grp
 import os
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from mirror.addresses import FORGE_HOSTS, path_of
 from mirror.errors import FilterError
@@ -89,8 +90,7 @@ def size(value: object) -> int:
     return result
 
 
-@dataclass(frozen=True)
-class FileChoice:
+class FileChoice(Struct, frozen=True):
     """What to mirror of the files of runs: their lists, and the content of those whose name matches a glob."""
 
     listed: bool = False
@@ -110,8 +110,7 @@ def files(value: object) -> FileChoice:
     return FileChoice(listed=True, globs=tuple(dict.fromkeys(value)))
 
 
-@dataclass(frozen=True)
-class ArtifactPattern:
+class ArtifactPattern(Struct, frozen=True):
     """Versions of artifacts, as globs of their type, their collection, and their aliases or version."""
 
     type: str
@@ -123,8 +122,7 @@ class ArtifactPattern:
         return f"{self.type}:{self.alias}" if self.collection == "*" else f"{self.type}/{self.collection}:{self.alias}"
 
 
-@dataclass(frozen=True)
-class ArtifactChoice:
+class ArtifactChoice(Struct, frozen=True):
     """What to mirror of artifacts: their lists, and the content of versions that match a pattern."""
 
     listed: bool = False

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection as Several
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from msgspec import Struct
 
 from mirror.snapshot.paths import Project
 
@@ -25,8 +25,7 @@ SEQUENCE = "ArtifactSequence"
 Facts = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Collection:
+class Collection(Struct, frozen=True):
     """A collection of versions. `facts` is what the server returned beside, by the field names of its API."""
 
     key: Project
@@ -44,8 +43,7 @@ class Collection:
         return self.kind != SEQUENCE
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(Struct, frozen=True):
     """A version in a collection. `facts` is what the server returned beside, by the field names of its API."""
 
     aid: int
@@ -79,8 +77,7 @@ class Version:
         return f"{self.key}/{self.name}"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A file of a version, or a reference; `local_path` is its mirrored content, None if it is not mirrored."""
 
     path: str
@@ -207,8 +204,7 @@ def entries(connection: DuckDBPyConnection, one: Version, names: Sequence[str] =
     return [_entry(*row) for row in rows]
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """Content as the server's addresses name it: its MD5, and the entity of layout V1, or the birth id of V2."""
 
     md5: bytes

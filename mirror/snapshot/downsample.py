@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.errors import QueryError
 from mirror.metrics import STEP
@@ -21,8 +22,7 @@ RunKey = tuple[Project, str, str]
 """Project, run id and history key."""
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(Struct, frozen=True):
     """The finite values of one key of a run, in the order of x. `not_finite` counts the values left out.
 
     `rows` counts all values; if it exceeds `len(x)`, the curve was reduced to the points that show its shape.
@@ -37,8 +37,7 @@ class Curve:
     not_finite: int
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(Struct, frozen=True):
     """How many values a key of a run has, and their lowest and highest x."""
 
     rows: int

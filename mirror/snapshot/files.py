@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.snapshot.paths import Project
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """Which files are wanted: these names, else those that match an SQL LIKE pattern, else all."""
 
     names: Sequence[str] = ()
@@ -82,8 +82,7 @@ def page(
     return [_node(*row) for row in rows[:first]], len(rows) > first
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(Struct, frozen=True):
     """The mirrored content of a file: where it is, its bytes and its MIME type."""
 
     path: Path

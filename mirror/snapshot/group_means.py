@@ -9,8 +9,9 @@ import math
 import statistics
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+
+from msgspec import Struct
 
 Points = Sequence[tuple[float, float]]
 
@@ -25,8 +26,7 @@ _T = (
 _NORMAL = 1.959964
 
 
-@dataclass(frozen=True)
-class GroupMean:
+class GroupMean(Struct, frozen=True):
     """The mean of `runs` curves: at each `x` the `mean`, its 95% confidence interval and `n`, the curves it is of.
 
     Where `n` is 0, the mean is NaN.

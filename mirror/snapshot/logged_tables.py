@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mirror.errors import QueryError
 from mirror.snapshot.paths import nearest_of
@@ -22,8 +23,7 @@ LISTED = """
 """The tables of a run, for people."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A file of a table: its name in the run, and what is here of it."""
 
     path: str | None
@@ -32,8 +32,7 @@ class Piece:
     error: str | None
 
 
-@dataclass(frozen=True)
-class LoggedTable:
+class LoggedTable(Struct, frozen=True):
     """A table as it was logged at a step, None for one that is only in the summary."""
 
     key: str

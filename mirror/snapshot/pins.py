@@ -7,8 +7,9 @@ import shutil
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from mirror.errors import QueryError
 from mirror.snapshot.connection import version_of
@@ -20,8 +21,7 @@ SECONDS = 600.0
 """A snapshot is kept for this long after it was last used."""
 
 
-@dataclass
-class _Pin:
+class _Pin(Struct):
     path: Path
     used: float = field(default_factory=time.monotonic)
 

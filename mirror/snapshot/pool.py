@@ -8,9 +8,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mirror.errors import NEXT_PUBLISHES, MirrorError, QueryError, StoreError, TimedOut, unreadable
 from mirror.settings.home import Home
@@ -34,8 +35,7 @@ _IDLE_CHECKS = 50
 _CLOSING_SECONDS = 1.0
 
 
-@dataclass
-class _Open:
+class _Open(Struct):
     """An open snapshot, how many requests use it, and since when none does."""
 
     version: str
@@ -154,8 +154,7 @@ class SnapshotPool:
             name.unlink(missing_ok=True)
 
 
-@dataclass
-class _Limit:
+class _Limit(Struct):
     """A connection, when its time is up, and whether it was interrupted."""
 
     watched: Watched

@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from mirror.snapshot.history_keys import Extent
 from mirror.snapshot.sampling import read

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from mirror.errors import QueryError
 from mirror.snapshot.paths import Project, nearest_of, scope
@@ -22,8 +23,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     """A report without its spec."""
 
     entity: str

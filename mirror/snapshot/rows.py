@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.metrics import STEP
 from mirror.snapshot.series import Numbers, Series, whole
@@ -22,8 +23,7 @@ MAKERS = 256
 """How many generated functions are kept; each builds rows with one set of keys."""
 
 
-@dataclass(frozen=True)
-class Aligned:
+class Aligned(Struct, frozen=True):
     """The series of one run over common steps, each with the indexes of its values among these; None: at all steps."""
 
     steps: pa.Array[Any]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import FilterError, QueryError, UsageError
 from mirror.filters import Compiled, inlined, missing
@@ -30,8 +32,7 @@ FEW_LEAVES = 50
 _BRIEF = ("run_id", "name", "state", "created_at", "duration_s", "tags", "history_rows")
 
 
-@dataclass(frozen=True)
-class RunQuery:
+class RunQuery(Struct, frozen=True):
     """A compiled filter over some projects of the mirror."""
 
     connection: DuckDBPyConnection
@@ -298,8 +299,7 @@ def holds_list(connection: DuckDBPyConnection, doc: str, key: str) -> bool:
     return bool(connection.execute(sql, [doc, key]).fetchall())
 
 
-@dataclass(frozen=True)
-class _Column:
+class _Column(Struct, frozen=True):
     """An expression over a run's row `v` and its document values `d`; `document` is True if its text is JSON."""
 
     sql: str
@@ -307,8 +307,7 @@ class _Column:
     document: bool = False
 
 
-@dataclass(frozen=True)
-class _Leaf:
+class _Leaf(Struct, frozen=True):
     """A key of config or summary. Its column is numeric if the runs have only numbers under this key."""
 
     doc: str

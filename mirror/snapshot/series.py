@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
+from msgspec import Struct
 
 from mirror import nested
 from mirror.errors import names_segment, one_line, unreadable_segment
@@ -23,8 +23,7 @@ HASHED_VALUES = 50_000
 """From this many values on, keys are read as hashes."""
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(Struct, frozen=True):
     """One key of one run: ascending steps and a value at each.
 
     `texts` is None if all values are numbers; else it has JSON text for each value that is not a number.
@@ -80,8 +79,7 @@ class Series:
         ]
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What to read from the history of runs.
 
     `keys`: the keys (empty means all). `first`, `end`: the range of steps, without `end`. `steps`: only these steps.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
 
 from mirror.snapshot import history_keys, run_rows
 from mirror.snapshot.paths import Project
@@ -33,8 +34,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class WholeRun:
+class WholeRun(Struct, frozen=True):
     """The record of a run. Times are naive UTC; `metadata` is its metadata file, else the part the server returned.
 
     `console` and `events` say whether these are mirrored, which may be none; `files` whether the list of files is.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from mirror.snapshot.history_keys import Extent
 from mirror.snapshot.sampling import read
@@ -14,8 +15,7 @@ AHEAD_VALUES = 250_000
 """How many values are read at once of a history that is requested page by page."""
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(Struct, frozen=True):
     """Steps from `low` to `high`, exclusive; if there are more than `samples` rows, that many, evenly spaced."""
 
     low: int | None = None
@@ -32,8 +32,7 @@ class Window:
         return None if every else max(self.samples, 0)
 
 
-@dataclass(frozen=True)
-class Logged:
+class Logged(Struct, frozen=True, dict=True):
     """The row counts of a run and of its keys, known before values are read."""
 
     rid: int
@@ -57,8 +56,7 @@ class Logged:
         return min(between, self.extent.values * max(wanted.samples, 0) // max(self.rows, 1))
 
 
-@dataclass(frozen=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """The series of a run from step `low` to `high`, exclusive, from one read."""
 
     low: int

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Collection:
+
+class Collection(Struct, frozen=True):
     """A collection of versions. `mark` changes when the server's answer about it and its newest version does.
 
     `facts` has fields as the server returned them, as JSON text. `committed` is how many versions the server counts
@@ -25,8 +25,7 @@ class Collection:
     committed: int = -1
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version of a collection. `run` is the run that logged it: entity, project and run id, each None if unknown.
 
     `metadata` is JSON text, and so is `facts`, fields as the server returned them. `ttl_s` is None if the server keeps
@@ -49,8 +48,7 @@ class Version:
     facts: str | None = None
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(Struct, frozen=True):
     """An artifact that a run used ("input") or logged ("output"), in whatever project it is."""
 
     relation: str
@@ -62,8 +60,7 @@ class Use:
     artifact_id: str
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(Struct, frozen=True):
     """A mirrored version whose files are not known yet. `path` is its name for people, as entity/project/name:v3.
 
     `file_count` is what the server counts.

@@ -7,9 +7,10 @@ files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.store import columns, retries, rids
 from mirror.store.artifact_records import Collection, Pending, Use, Version
@@ -62,8 +63,7 @@ _SAME = (
 )
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """How far the artifacts of a project are known. `unexplained` collections are counted, but never listed."""
 
     listed_at: datetime | None = None

@@ -15,12 +15,13 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from mirror.errors import StoreBusy, StoreError, UsageError
 from mirror.settings.home import Home
@@ -37,8 +38,7 @@ _COUNTS = "SELECT count(*), coalesce(sum(history_rows), 0)::BIGINT FROM main.run
 """Over the published relation, which files of every version have."""
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """What a backup has: runs, history rows, segments, the bytes of all its files, and those that were copied now.
 
     `contents` counts the contents of files of runs.
@@ -52,8 +52,7 @@ class Summary:
     contents: int = 0
 
 
-@dataclass(frozen=True)
-class _Manifest:
+class _Manifest(Struct, frozen=True):
     format: int
     version: str
     made_at: str

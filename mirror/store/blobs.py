@@ -10,8 +10,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.store import files
 from mirror.store.sharing import Sharing
@@ -20,8 +21,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PRIVATE = 0o400
 
 
-@dataclass(frozen=True)
-class Blob:
+class Blob(Struct, frozen=True):
     """A content on the disk: its digest, its bytes, and when it was written, in seconds since 1970."""
 
     digest: str

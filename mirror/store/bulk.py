@@ -9,9 +9,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.store import files, segment_files
 from mirror.store.history_blocks import Block
@@ -23,8 +24,7 @@ FEWEST = 500_000
 """Batches of fewer values go to the tail, since their segments would be many small files."""
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A segment's file that no transaction has taken yet, with all values of these pages."""
 
     path: Path

@@ -6,11 +6,11 @@ Works on the state file and on the published file. Changes nothing and asks no s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+from msgspec import Struct
 
 from mirror import nested
 from mirror.store import projects, rids, staging, views, wide, wide_names
@@ -42,8 +42,7 @@ def lay_history(db: Database, folder: Path, broken: Collection[str]) -> None:
     db.run(text)
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(Struct, frozen=True):
     """How many values and keys the history of some runs has, and where it disagrees with `history_keys`."""
 
     values: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from mirror.store import artifact_contents, contents
 from mirror.store.contents import ARTIFACT, FILE, Selection
@@ -15,8 +16,7 @@ _AT_ONCE = 1000
 """How many runs, or files of an artifact, are looked at together."""
 
 
-@dataclass(frozen=True)
-class HeldRun:
+class HeldRun(Struct, frozen=True):
     """A run that the server had at the last pass.
 
     `server_events` and `server_log_lines` are the server's counts, None if it reports none; `events` and `log_lines`
@@ -33,8 +33,7 @@ class HeldRun:
     log_lines: int | None
 
 
-@dataclass(frozen=True)
-class HeldContent:
+class HeldContent(Struct, frozen=True):
     """The content that is held of a file, and of which version; `error` is why a newer one is not."""
 
     digest: str | None
@@ -49,8 +48,7 @@ class HeldContent:
         return same and (file.md5 is not None or self.updated_at == file.updated_at)
 
 
-@dataclass(frozen=True)
-class HeldArtifact:
+class HeldArtifact(Struct, frozen=True):
     """A version of an artifact. `listed`: its manifest is here. `files` has what its manifest lists, but references."""
 
     listed: bool

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+
+from msgspec.structs import astuple
 
 from mirror.store import columns, retries, rids
 from mirror.store.database import Database
@@ -155,7 +156,7 @@ def put_file_lists(tx: Transaction, project: ProjectKey, files: Mapping[str, Seq
     """Replace the mirrored lists of files of these runs."""
     numbers = rids.find(tx.db, project, files)
     condition, params = rids.among(numbers.values())
-    rows = [(rid, *dataclasses.astuple(file)) for run_id, rid in numbers.items() for file in files[run_id]]
+    rows = [(rid, *astuple(file)) for run_id, rid in numbers.items() for file in files[run_id]]
     tx.db.run(f"DELETE FROM store.run_files WHERE {condition}", params)
     with tx.db.table("listed", columns.table(_FILE, rows)):
         tx.db.run("INSERT INTO store.run_files BY NAME SELECT * FROM listed")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.settings.values import ArtifactPattern
 from mirror.store import aside, columns, files, meta, retries, rids
@@ -64,8 +65,7 @@ _NAME = {
 _CONTENT = {"digest": "VARCHAR", "size": "BIGINT", "md5": "VARCHAR", "stored_at": "TIMESTAMP"}
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """The files whose content is wanted: of each run those that match a glob, the smallest first, up to some bytes.
 
     Of artifacts, all files of the versions that match a pattern. `most_of_run` and `budget`, the bytes of all content
@@ -89,8 +89,7 @@ class Selection:
         return f"({' OR '.join(['f.name GLOB ?'] * len(self.globs)) or 'false'})", list(self.globs)
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A file whose content is to be downloaded, of a run or of an artifact version.
 
     `owner` is the rid or the aid, `holder` the server's id of the run or artifact, and `shown` what people call it in
@@ -115,8 +114,7 @@ class Wanted:
         return f"{self.project}/{self.shown or self.holder}: {self.name}"
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why the content of a file is not here, and when it is tried again."""
 
     file: Wanted

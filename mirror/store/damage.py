@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """Two places that should agree and do not. `run_id` is None if more than one run is concerned.
 
     `lost` names the runs whose values are gone.

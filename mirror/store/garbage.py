@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from mirror.store import tables
 from mirror.store.blobs import Blobs
@@ -27,8 +29,7 @@ have the file.
 """
 
 
-@dataclass(frozen=True)
-class Garbage:
+class Garbage(Struct, frozen=True):
     """Content that nothing names, in files and bytes: deleted (or to be deleted), and kept until its grace is over.
 
     `unlisted` are files in the folder that the store does not list, which count as deleted; `parts` are unfinished

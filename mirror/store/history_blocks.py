@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.metrics import arrange, summarise
 from mirror.store import rids
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Struct, frozen=True):
     """New values of one run, sorted by key and step, without duplicates. `summary` has one row per key."""
 
     rid: int

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mirror.errors import StoreError
 from mirror.store import columns, rids
@@ -28,8 +29,7 @@ _CURSOR = {
 }
 
 
-@dataclass
-class Cursor:
+class Cursor(Struct):
     """How much of a run's history is already mirrored or staged."""
 
     rid: int

@@ -6,20 +6,19 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+from msgspec import Struct
 
 from mirror.errors import StoreBusy, StoreError
 from mirror.store import files, meta
 from mirror.store.database import Database, has, opening_error
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """The mirror that a file belongs to; `generation` counts how often it was published.
 
     A file from before identities existed has `mirror` None. `born` is when the mirror was created, to the microsecond.

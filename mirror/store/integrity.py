@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+from msgspec import Struct
 
 from mirror.errors import StoreBusy, StoreDamaged, StoreError
 from mirror.settings.home import Home
@@ -15,8 +15,7 @@ from mirror.store.identity import Identity, check_may_replace, of
 from mirror.store.names import literal
 
 
-@dataclass(frozen=True)
-class Problems:
+class Problems(Struct, frozen=True):
     """What is wrong with the two databases of a home; None for a file with which nothing is wrong.
 
     `state` is why the next command could not open or publish the state. If another process has it open, only that

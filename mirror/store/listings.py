@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.store import columns
 from mirror.store.database import Database
@@ -16,8 +17,7 @@ _HERE = "entity = ? AND project = ? AND kind = ?"
 _OF_PROJECT = "entity = ? AND project = ?"
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """A table of what belongs to a project: its name in `store`, the column of the id, and its columns with types."""
 
     table: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+
+from msgspec.structs import astuple
 
 from mirror.store import columns, contents, history, projects, refresh, rids, runs, staging
 from mirror.store.database import Database
@@ -32,7 +33,7 @@ def files(db: Database) -> dict[str, LocalFile]:
 def save_files(tx: Transaction, found: Sequence[LocalFile]) -> None:
     """Replace what is recorded about these files."""
     tx.db.run("DELETE FROM store.local_files WHERE path IN (SELECT unnest(?::VARCHAR[]))", [[f.path for f in found]])
-    with tx.db.table("read_files", columns.table(_FILE, [dataclasses.astuple(file) for file in found])):
+    with tx.db.table("read_files", columns.table(_FILE, [astuple(file) for file in found])):
         tx.db.run("INSERT INTO store.local_files BY NAME SELECT * FROM read_files")
 
 

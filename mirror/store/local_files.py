@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from mirror.store import console, contents, retries
 from mirror.store.blobs import Blobs
@@ -13,8 +14,7 @@ from mirror.store.records import ProjectKey, RunFile
 from mirror.store.transaction import Transaction
 
 
-@dataclass(frozen=True)
-class Unlisted:
+class Unlisted(Struct, frozen=True):
     """A local run whose list of files is older than what was read of it; `paths` are its `.wandb` files, by start."""
 
     rid: int
@@ -23,8 +23,7 @@ class Unlisted:
     paths: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Struct, frozen=True):
     """A file of a run in the store. `digest` is None if its content is not stored."""
 
     size: int

@@ -6,10 +6,10 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
+from msgspec import Struct, field
 
 from mirror.errors import nothing_mirrored, unreadable
 from mirror.settings.home import Home
@@ -77,16 +77,14 @@ def opened(home: Home) -> Iterator[Reader]:
         reader.close()
 
 
-@dataclass(frozen=True)
-class Mirrored:
+class Mirrored(Struct, frozen=True):
     """What the file has of a project, without documents and values."""
 
     known: Mapping[str, KnownRun] = field(default_factory=dict)
     cursor: ProjectCursor = field(default_factory=ProjectCursor)
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(Struct, frozen=True):
     """Means over the mirrored runs of a project; None if it has none.
 
     `document_bytes`: bytes of a run's config and summary as JSON. `row_values`: values in a history line.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-@dataclass(frozen=True)
-class ProjectKey:
+class ProjectKey(Struct, frozen=True):
     """A project's address."""
 
     entity: str
@@ -23,8 +23,7 @@ class ProjectKey:
         return f"{self.entity}/{self.project}"
 
 
-@dataclass(frozen=True)
-class RunFacts:
+class RunFacts(Struct, frozen=True):
     """What the server returned about a run, stored unchanged for clients of the server's API.
 
     `fields` has values by the names of the API's fields; a missing field was not returned. `system_metrics` is JSON
@@ -38,8 +37,7 @@ class RunFacts:
     keys: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class RunRecord(Struct, frozen=True):
     """One run as the server returned it.
 
     `config` and `summary` hold plain values, `config_meta` W&B's own `_wandb` entry, `info` how the run was started
@@ -85,8 +83,7 @@ class RunRecord:
     facts: RunFacts | None = None
 
 
-@dataclass(frozen=True)
-class KnownRun:
+class KnownRun(Struct, frozen=True):
     """What the mirror has of a run: enough to see, without its documents, whether the server has something newer.
 
     `rows` counts mirrored history lines, `last_step` is the highest mirrored step. `server_rows` and
@@ -119,8 +116,7 @@ class KnownRun:
     doubted: bool = False
 
 
-@dataclass(frozen=True)
-class ProjectCursor:
+class ProjectCursor(Struct, frozen=True):
     """How far a project is mirrored. All changes until `covered_to`, a time of the server's clock, are mirrored.
 
     `covered_to` is never later than when the server was asked, and a pass that leaves out older runs does not set it.
@@ -136,8 +132,7 @@ class ProjectCursor:
     history: str | None = None
 
 
-@dataclass(frozen=True)
-class RunExtras:
+class RunExtras(Struct, frozen=True):
     """How much of a run's system metrics, console, metadata file and list of files is mirrored.
 
     `server_events` and `server_log_lines` are the counts in the run's record; `events` and `log_lines` are what these
@@ -164,8 +159,7 @@ class RunExtras:
     artifacts_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class RunFile:
+class RunFile(Struct, frozen=True):
     """The server's entry for a file of a run. `name` includes folders, `size` is in bytes, `md5` is base64."""
 
     file_id: str
@@ -180,8 +174,7 @@ ConsoleLine = tuple[int, datetime | None, str | None, str]
 """The line's number, time, level, and text."""
 
 
-@dataclass(frozen=True)
-class ConsolePage:
+class ConsolePage(Struct, frozen=True):
     """Console lines of one run from line `first` on. `last`: no line follows this page.
 
     `labels`, one per line, name the writer of the line if a run has several; None if the server does not report them.
@@ -194,8 +187,7 @@ class ConsolePage:
     labels: Sequence[str | None] | None = None
 
 
-@dataclass(frozen=True)
-class HistoryPage:
+class HistoryPage(Struct, frozen=True):
     """Logged values of one run.
 
     `values` has one row per value, with the columns step (int64), key (string, may be dictionary-encoded), value
@@ -212,8 +204,7 @@ class HistoryPage:
     summary: pa.Table | None = None
 
 
-@dataclass(frozen=True)
-class HistoryMark:
+class HistoryMark(Struct, frozen=True):
     """The last mirrored line of a run: its step, how many keys it has, and the numbers of some of them."""
 
     step: int
@@ -221,8 +212,7 @@ class HistoryMark:
     numbers: dict[str, float]
 
 
-@dataclass(frozen=True)
-class LocalFile:
+class LocalFile(Struct, frozen=True):
     """A file of the official client, and how far it is read.
 
     `started_at` is when the run's process started, `head` a checksum of the file's start, `mtime` is in nanoseconds,
@@ -246,8 +236,7 @@ class LocalFile:
     beside: str | None = None
 
 
-@dataclass(frozen=True)
-class LocalRun:
+class LocalRun(Struct, frozen=True):
     """The state in the mirror of a run that local files contain.
 
     `local`: it is marked as read from files. `on_server`: the server's record of it is mirrored. `guessed`: the files
@@ -263,8 +252,7 @@ class LocalRun:
     state: str
 
 
-@dataclass(frozen=True)
-class ProjectStatus:
+class ProjectStatus(Struct, frozen=True):
     """What is mirrored of a project, and how its last passes went. `set_aside` counts failed runs, to be retried."""
 
     entity: str
@@ -278,8 +266,7 @@ class ProjectStatus:
     set_aside: int
 
 
-@dataclass(frozen=True)
-class SweepRecord:
+class SweepRecord(Struct, frozen=True):
     """A sweep. `facts` is what the server returned, as JSON text; of a sweep that it lacks, only the id is known."""
 
     sweep_id: str
@@ -301,8 +288,7 @@ class SweepRecord:
     deleted_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class ProjectListing:
+class ProjectListing(Struct, frozen=True):
     """When a list of a project was pulled, the server's count if the list did not explain it, and failures since."""
 
     listed_at: datetime | None = None
@@ -311,8 +297,7 @@ class ProjectListing:
     next_try_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class OpenSweeps:
+class OpenSweeps(Struct, frozen=True):
     """How a project's sweeps were listed, how many there are, and the facts of those that may get runs, by id."""
 
     listing: ProjectListing = field(default_factory=ProjectListing)
@@ -320,8 +305,7 @@ class OpenSweeps:
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class ViewRecord:
+class ViewRecord(Struct, frozen=True):
     """A report or another saved view. `facts` is what the server returned except the spec, as JSON text."""
 
     view_id: str
@@ -339,8 +323,7 @@ class ViewRecord:
     deleted_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class KnownView:
+class KnownView(Struct, frozen=True):
     """What is stored of a saved view: its facts, and the server's time when its spec was requested."""
 
     facts: str
@@ -348,8 +331,7 @@ class KnownView:
     deleted: bool
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(Struct, frozen=True):
     """A published snapshot, and how long publishing took."""
 
     path: Path

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.store.segment_writer import Stretch, write
 
@@ -28,8 +29,7 @@ class Unsuitable(Exception):
     """The segments must be sorted instead, because their stretches are short or overlap."""
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """A segment sorted by key, run and step, and the runs whose values are left out."""
 
     path: Path

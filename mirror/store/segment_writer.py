@@ -7,9 +7,11 @@ memory use that does not depend on the number of values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.metrics import stretched
 
@@ -23,8 +25,7 @@ GROUPS_AT_ONCE = 8
 """Row groups written per call. Between two calls a thread has to wait for the interpreter lock."""
 
 
-@dataclass(frozen=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """Values of one key and run, sorted by step: `length` rows of a table (step, value, text), starting at `start`."""
 
     key: str

@@ -6,9 +6,10 @@ A merge writes a new segment and retires its sources, which are deleted after a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.store import segment_checks, segment_files, segment_merge, views
 from mirror.store.database import Database
@@ -46,8 +47,7 @@ _RANKED = """
 """
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(Struct, frozen=True):
     segment_id: int
     path: str
     level: int

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.settings.home import Home
 
 
-@dataclass(frozen=True)
-class Sharing:
+class Sharing(Struct, frozen=True):
     """Who may read: `mode` has the bits of group and others for reading; `group` is the gid of the files, if set."""
 
     mode: int

@@ -6,8 +6,9 @@ import binascii
 import json
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from mirror.store.contents import ARTIFACT, FILE, OF_PIECES, SOURCE, TABLE
 from mirror.store.database import Database
@@ -26,8 +27,7 @@ class Holder(NamedTuple):
     owner: int
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """The file of a table that consists of others, which is here, and how its Parquet was made.
 
     `whole` is False if that is not there, although nothing was wrong.
@@ -47,8 +47,7 @@ class Listed:
         return f"{self.holder.kind}/{self.holder.owner}/{self.name}"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A file that may be a table: its `reference` if another artifact has it, its digest if its content is here."""
 
     reference: str | None
@@ -56,16 +55,14 @@ class Entry:
     size: int
 
 
-@dataclass(frozen=True)
-class Title:
+class Title(Struct, frozen=True):
     """The name of a holder for people, and the setting that mirrors its files."""
 
     name: str
     setting: str
 
 
-@dataclass(frozen=True)
-class Plain:
+class Plain(Struct, frozen=True):
     """A table that was converted: its columns, their names and types in Parquet, and that; or why there is none."""
 
     columns: tuple[str, ...]

@@ -10,9 +10,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import duckdb
+from msgspec import Struct, field
 
 from mirror.store import comments, meta
 from mirror.store import projects as known_projects
@@ -73,8 +73,7 @@ _PIECES = f"""
 """
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """A file of the newest table of a run: its Parquet, and the names and types of its columns."""
 
     rid: int
@@ -84,8 +83,7 @@ class _Part:
     types: tuple[str, ...]
 
 
-@dataclass
-class _Table:
+class _Table(Struct):
     """What the relation of a key shows."""
 
     key: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from mirror.store import columns, contents
 from mirror.store.blobs import Blobs
@@ -44,8 +45,7 @@ _NAME = {"kind": "VARCHAR", "owner": "BIGINT", "name": "VARCHAR", "digest": "VAR
 _CONTENT = {"digest": "VARCHAR", "size": "BIGINT", "stored_at": "TIMESTAMP"}
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(Struct, frozen=True):
     """What became of the file of a table. `digest` and `size` are of its Parquet; `error` says why it has none.
 
     `place` is the folder of content that its media cells name, if any does; the content of `absent` cells was not here.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Container, Mapping
+from contextlib import nullcontext
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,10 @@ def recreate(db: Database, history_folder: Path) -> bool:
     if not changed:
         return moved
     recreated = _in_order(texts, changed)
-    for name in recreated:
-        db.run(texts[name])
-    comments.apply(db, recreated)
+    with db.on_one_thread() if len(recreated) > 1 else nullcontext():
+        for name in recreated:
+            db.run(texts[name])
+        comments.apply(db, recreated)
     db.cached.run_columns = None
     meta.put(db, _DIGESTS, json.dumps(wanted))
     return True

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+from msgspec import Struct
 
 from mirror.store import comments, kernels, meta, views, wide_names
 from mirror.store import projects as known_projects
@@ -55,8 +55,7 @@ class Broken(Exception):
         self.project = project
 
 
-@dataclass(frozen=True)
-class _Column:
+class _Column(Struct, frozen=True):
     doc: str
     key: str
     type: str

@@ -6,8 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.remote.history import Window
 from mirror.sync.history_batch import Batch
@@ -15,8 +16,7 @@ from mirror.sync.history_batch import Batch
 Fetch = Callable[[list[Window]], Coroutine[Any, Any, Batch]]
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(Struct, frozen=True):
     task: asyncio.Task[Batch]
     runs: frozenset[str]
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from collections.abc import Collection as AnyCollection
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import artifacts as remote
@@ -63,8 +65,7 @@ async def pull(
     result.failed_artifacts |= await manifests.pull(context, project)
 
 
-@dataclass
-class _Relisted:
+class _Relisted(Struct):
     """The complete versions of a collection that were mirrored before, and those that a new list contained."""
 
     before: set[int]

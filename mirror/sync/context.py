@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct, field
 
 from mirror.errors import CommError, MirrorError
 from mirror.store.records import ProjectKey
@@ -69,8 +70,7 @@ class Silent:
         """Do nothing."""
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """The part of a project that is mirrored."""
 
     filters: Mapping[str, Any] = field(default_factory=dict)
@@ -94,8 +94,7 @@ class Scope:
         return json.dumps(sorted(set(self.history)))
 
 
-@dataclass
-class PassResult:
+class PassResult(Struct):
     """The result of one pass over one project.
 
     `failed` has the runs that could not be mirrored completely, and why, and `failed_artifacts` versions as
@@ -138,8 +137,7 @@ class PassResult:
         }
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(Struct, frozen=True):
     """One server, one store, one scope.
 
     `configured` are the projects that the config names, for messages about others, `early` records that were requested

@@ -8,10 +8,11 @@ import shutil
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from mirror.errors import AuthError, CommError
 from mirror.remote import parquet_history
@@ -37,8 +38,7 @@ SMALL_BYTES = 1_000_000
 """The files of a run are not written to disk if they are smaller than this in total; this bounds the memory."""
 
 
-@dataclass(frozen=True)
-class Downloaded:
+class Downloaded(Struct, frozen=True):
     """All files of a run's export; `folder` has those that are on disk."""
 
     span: Span

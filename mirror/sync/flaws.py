@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from mirror.errors import MirrorError, one_line
 from mirror.store.records import ProjectKey, RunRecord

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.remote import runs as remote
 from mirror.remote.about import About
@@ -18,8 +19,7 @@ from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
 from mirror.sync import plan
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """Runs that the server listed, each once, and the number of runs in the scope.
 
     `known_to` is a time on the server's clock; every change until then is in the list. `asked_at` is the server's time

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from mirror.errors import CommError
 from mirror.remote.history import Window
 from mirror.store.records import HistoryPage
 
 
-@dataclass
-class Batch:
+class Batch(Struct):
     """One or more parsed answers: pages in the order of their windows, and the runs that failed."""
 
     windows: list[Window]

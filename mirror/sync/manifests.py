@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from mirror.errors import AuthError, CommError, one_line
 from mirror.remote import artifacts as remote
@@ -57,8 +58,7 @@ async def pull(context: Context, project: ProjectKey) -> dict[str, str]:
     return failed
 
 
-@dataclass
-class _Batch:
+class _Batch(Struct):
     entries: dict[int, pa.Table] = field(default_factory=dict)
     failed: list[tuple[Pending, str]] = field(default_factory=list)
     unanswered: int = 0

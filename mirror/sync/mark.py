@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import isnan
 from typing import Any
+
+from msgspec.structs import replace
 
 from mirror.remote.json_history import KeyGlobs
 from mirror.store.records import HistoryMark, HistoryPage

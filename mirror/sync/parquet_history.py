@@ -7,7 +7,8 @@ import logging
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.errors import CommError
 from mirror.protocol import LIVE_STATES
@@ -39,8 +40,7 @@ In a group with more values than this, the last runs are not read at once. This 
 """
 
 
-@dataclass
-class _Files:
+class _Files(Struct):
     """A run's downloaded files: their parts in order, and their pages if they were read at once.
 
     There are no parts if the files cannot be used.

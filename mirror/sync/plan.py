@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.protocol import LIVE_STATES
 from mirror.remote.json_history import KeyGlobs
@@ -114,8 +115,7 @@ def has_new_time(run: RunHead | RunRecord, known: KnownRun | None) -> bool:
     return known is None or (run.heartbeat_at, run.updated_at) != (known.heartbeat_at, known.updated_at)
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The runs whose records are pulled after a listing, and the number of them that the mirror does not have now."""
 
     pull: list[str]
@@ -188,8 +188,7 @@ def live(known: Mapping[str, KnownRun]) -> list[str]:
     return [run.run_id for run in known.values() if run.state in LIVE_STATES and not run.deleted and not run.local]
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(Struct, frozen=True):
     """A run whose history is to be pulled: all of it (`whole`), or what follows the mirrored steps.
 
     A `thorough` pull follows one that did not return as many lines as the server counts. A `check` only compares the

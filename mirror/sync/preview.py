@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mirror.errors import MirrorError
 from mirror.remote.client import NotFound, Server
@@ -34,8 +36,7 @@ VALUE_BYTES = 22.0
 """Size in JSON of a logged value with its key."""
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(Struct, frozen=True):
     """What a pass over one project would pull. `bytes` (before compression) and `requests` are estimates.
 
     They cover records, history and metadata files, not system metrics, console and lists of files. `files` and

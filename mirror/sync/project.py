@@ -6,9 +6,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from difflib import get_close_matches
+
+from msgspec.structs import replace
 
 from mirror.errors import MirrorError
 from mirror.protocol import LIVE_STATES

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from math import nan
 from typing import Any
+
+from msgspec.structs import replace
 
 from mirror.protocol import LIVE_STATES
 from mirror.remote import runs as remote

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.remote.history import MOST_SAMPLES, Window
 
@@ -14,8 +15,7 @@ REQUEST_RUNS = 50
 """The most run selections in one document."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """Steps of one run to fetch, `first` to `last` inclusive, and the expected number of lines."""
 
     run_id: str

@@ -62,7 +62,7 @@ def connect(settings: Settings, environ: Mapping[str, str], *, key_needed: bool 
         timeout=server.timeout,
         max_concurrency=server.max_concurrency,
         app_url=app_url(server.base_url, environ),
-        retry=RetryPolicy(seconds=max(RetryPolicy.seconds, TIMES_TIMEOUT * server.timeout)),
+        retry=RetryPolicy(seconds=max(RetryPolicy().seconds, TIMES_TIMEOUT * server.timeout)),
     )
 
 

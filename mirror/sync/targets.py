@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.addresses import path_of
 from mirror.errors import AuthError, CommError, UsageError
@@ -14,8 +15,7 @@ from mirror.store.records import ProjectKey
 from mirror.sync.context import PassResult
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """A project, or some of its runs."""
 
     project: ProjectKey
@@ -26,8 +26,7 @@ class Target:
         return [f"{self.project}/{run_id}" for run_id in self.run_ids] or [str(self.project)]
 
 
-@dataclass(frozen=True)
-class Pattern:
+class Pattern(Struct, frozen=True):
     """`entity/project`, where the project may be a glob, or `entity/project/run_id` without globs."""
 
     entity: str

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
 
 from mirror.errors import MirrorError, StoreError, one_line
 from mirror.store import repair
@@ -31,8 +32,7 @@ PUBLISH_SHARE = 0.1
 """The most of the writer's time that publishing may take while commits follow each other, as in a first sync."""
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why readers do not see the commits: failing since (UTC), number of attempts, and the last error."""
 
     since: datetime

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+
+from msgspec import Struct, field
 
 from mirror.protocol import ENDED_STATES
 from mirror.remote import artifacts as remote_artifacts
@@ -36,8 +37,7 @@ _SYNC = "run `mirror sync`"
 _REPAIR = "run `mirror verify --repair`"
 
 
-@dataclass
-class _Checked:
+class _Checked(Struct):
     """The content that was read until now: what is wrong with each, by digest; None for nothing."""
 
     blobs: Blobs
@@ -52,8 +52,7 @@ class _Checked:
         return self.problems[held.digest]
 
 
-@dataclass
-class _Lacking:
+class _Lacking(Struct):
     """Files that are missing for one reason: how many, their bytes, and the first."""
 
     first: str

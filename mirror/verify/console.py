@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mirror.remote import console as remote
 from mirror.remote import queries
@@ -22,8 +23,7 @@ AT_ONCE = 10
 _LINE = {"line": "BIGINT", "logged_at": "TIMESTAMP", "level": "VARCHAR", "text": "VARCHAR"}
 
 
-@dataclass
-class _Count:
+class _Count(Struct):
     """How many lines the mirror and the server have, and how many differ."""
 
     here: int = 0

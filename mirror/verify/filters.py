@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
 
 from mirror.errors import CommError
 from mirror.remote import runs as remote
@@ -28,8 +29,7 @@ _AT_ONCE = 500
 _STORED = "run_id, state, name, tags, notes, group_name, job_type, config, summary, synced_at, deleted_at"
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A run that only the server or only the mirror finds."""
 
     project: ProjectKey
@@ -38,8 +38,7 @@ class Difference:
     why: str
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """What a filter finds on both sides."""
 
     agreed: int
@@ -80,8 +79,7 @@ def parts(conditions: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{name: condition} for name, condition in conditions.items()]
 
 
-@dataclass(frozen=True)
-class _Side:
+class _Side(Struct, frozen=True):
     """Explains differences within one project."""
 
     connection: DuckDBPyConnection

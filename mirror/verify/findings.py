@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.store.damage import Damage
 from mirror.store.records import ProjectKey
@@ -23,8 +24,7 @@ class Level(StrEnum):
     """Worth knowing, but not a difference: the server is inconsistent, or something is outside of the scope."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One difference. `by` is where `expected` comes from: the server, or another place in the mirror.
 
     `flush` names the runs that must be pulled again to repair it. Not `proven`: a part of the run was not compared.
@@ -67,8 +67,7 @@ def of_damage(damage: Damage) -> Finding:
     )
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """What the mirror lacks of a run, or what is not proven, and what brings it."""
 
     what: str
@@ -79,8 +78,7 @@ class Missing:
         return f"{self.what}: {self.detail} ({self.advice})"
 
 
-@dataclass
-class Completeness:
+class Completeness(Struct):
     """Whether everything that the server holds of a run is in the mirror, and proven.
 
     `size` is the bytes of its files and of the artifacts that it logged. `by_size` counts those of which the server
@@ -109,8 +107,7 @@ class Completeness:
         }
 
 
-@dataclass
-class Verdict:
+class Verdict(Struct):
     """The verification of one project: how much was compared, and the findings.
 
     `values` counts the mirrored history values, `compared` those that were read again and compared one by one.

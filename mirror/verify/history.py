@@ -6,8 +6,9 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from mirror.errors import CommError
 from mirror.remote.client import Server
@@ -31,8 +32,7 @@ VALUES = 1_000_000
 _SHOWN = "CASE WHEN {0}.run_id IS NULL THEN 'no value' ELSE coalesce({0}.text, CAST({0}.value AS VARCHAR)) END"
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """Complete rows that only one side has: how many, and their first and last step."""
 
     rows: int
@@ -51,8 +51,7 @@ class Rows:
         return Rows(self.rows + other.rows, min(self.first, other.first), max(self.last, other.last))
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(Struct, frozen=True):
     """Values of one key that differ: how many, and the step and both sides' value of the first."""
 
     values: int
@@ -68,8 +67,7 @@ class Values:
         return Values(self.values + other.values, head.first, head.mirror, head.server)
 
 
-@dataclass
-class Compared:
+class Compared(Struct):
     """The comparison of a run's history: `missing` and `extra` rows by position, differing values by key and kind.
 
     A position is start, middle or end: relative to the mirrored rows for `missing`, to the server's rows for `extra`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import reduce
+
+from msgspec import Struct
 
 from mirror.store.records import KnownRun, RunRecord
 from mirror.verify import runs
@@ -12,8 +13,7 @@ from mirror.verify.findings import Finding, Level
 from mirror.verify.history import Compared
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(Struct, frozen=True):
     """A run to compare. `moved` is why the server is ahead, if it is; `suspicions` are reasons to read its history."""
 
     record: RunRecord

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec import Struct
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,8 +38,7 @@ OWNER = "the owner"
 _STATE = "mirror.caller"
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who sent a request: the name of the token, and the patterns of projects that it may read, None for all.
 
     `owner` is True for the home's own token.
@@ -59,8 +58,7 @@ class Caller:
             raise Refused(403, f"this token may not read {project}", f"it may read {', '.join(self.projects)}")
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(Struct, frozen=True):
     """What a caller reads: a pool of snapshots, and the workers that answer questions over the same file."""
 
     snapshots: Snapshots

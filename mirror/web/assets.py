@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+
+from msgspec import Struct
 
 from mirror.errors import MirrorError
 
@@ -22,8 +23,7 @@ _TYPES = {
 CHARTS = "charts-library.js"
 
 
-@dataclass(frozen=True)
-class Asset:
+class Asset(Struct, frozen=True):
     """A file to send, plain and compressed. Compression helps when the page is used through an SSH tunnel."""
 
     plain: bytes

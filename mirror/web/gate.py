@@ -8,10 +8,11 @@ import resource
 import socket
 import ssl
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from msgspec import Struct
+from msgspec.structs import replace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -40,8 +41,7 @@ _QUIET_SECONDS = 600.0
 _KEY = "mirror.connection"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Limits for the clients of one socket. Times are seconds without progress; None for no limit.
 
     `head` runs from the connection or the end of the last response until a complete request head has arrived, however

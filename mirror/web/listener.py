@@ -9,10 +9,10 @@ import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -219,8 +219,7 @@ class Listener:
             snapshots.close()
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(Struct, frozen=True):
     """Another application for paths with these prefixes. It reads the same snapshots as the page."""
 
     paths: tuple[str, ...]

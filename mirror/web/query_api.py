@@ -12,11 +12,11 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import orjson
+from msgspec import Struct, field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -70,8 +70,7 @@ _MEMBERS = {
 _OF_SQL = frozenset({"sql", "parameters", "limit", "timeout"})
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(Struct, frozen=True):
     """A checked request: what the worker is asked, and how long it may take."""
 
     arguments: Mapping[str, Any]
@@ -199,8 +198,7 @@ async def _left(receive: Receive, spool: Spool) -> None:
     spool.abandon()
 
 
-@dataclass
-class _Audit:
+class _Audit(Struct):
     """One line of the log per query: who asked what, and what came of it."""
 
     who: Caller
@@ -221,8 +219,7 @@ class _Audit:
         )
 
 
-@dataclass
-class _Stream:
+class _Stream(Struct):
     spool: Spool
     reading: Any
     leaving: asyncio.Future[None]

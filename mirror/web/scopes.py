@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from mirror.errors import StoreError
 from mirror.settings.home import Home
@@ -35,8 +36,7 @@ PATIENCE = 2.0
 COPY_SECONDS = 600.0
 
 
-@dataclass
-class _Scope:
+class _Scope(Struct):
     """A copy, what reads it, and of which version of the published file it was made."""
 
     home: Home

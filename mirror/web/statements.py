@@ -10,9 +10,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from msgspec import Struct
 from starlette.types import Receive
 
 from mirror.errors import QueryError, StoreError, TimedOut
@@ -32,8 +32,7 @@ LAST_SECONDS = 300.0
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An answer, and the version of the snapshot that it was read from."""
 
     content: bytes

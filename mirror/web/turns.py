@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from mirror.web.refusal import Refused
 
@@ -28,8 +29,7 @@ RATE = 1200
 """How many queries a token may send in a minute if the config does not say."""
 
 
-@dataclass
-class _Use:
+class _Use(Struct):
     """What one token does now, how much it may still do, and when it last got a turn."""
 
     left: float

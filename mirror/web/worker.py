@@ -16,10 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from mirror import errors
 from mirror.errors import MirrorError, QueryError, StoreError, TimedOut
@@ -47,8 +47,7 @@ class _Over(Exception):
     """The wait is over for the reason in `_Wait.over`."""
 
 
-@dataclass
-class _Wait:
+class _Wait(Struct):
     """How long to wait for a worker."""
 
     closing: threading.Event

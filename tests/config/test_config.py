@@ -9,6 +9,7 @@ import pytest
 from mirror.errors import ConfigError
 from mirror.settings.home import Home
 from mirror.settings.settings import SECTIONS, Settings, load, render
+from mirror.settings.values import ArtifactChoice, ArtifactPattern, FileChoice
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 NO_KEY_HERE = "a key is never kept in the config; remove it, and run `mirror login` or set WANDB_API_KEY"
@@ -88,8 +89,9 @@ def test_every_setting_is_read(home: Home) -> None:
     settings = load(home, {})
     assert settings.projects == ("team/vision", "team/*", "team/vis-*")
     assert dataclasses.astuple(settings.server) == ("http://localhost:8080", 90.0, 3)
-    artifacts = (("model", "*", "*"), ("dataset", "mnist", "latest"))
-    switches = (True, True, True, True, (True, ("*.json", "media/**")), 1_500_000, 0, (True, artifacts))
+    artifacts = (ArtifactPattern("model", "*", "*"), ArtifactPattern("dataset", "mnist", "latest"))
+    files = FileChoice(True, ("*.json", "media/**"))
+    switches = (True, True, True, True, files, 1_500_000, 0, ArtifactChoice(True, artifacts))
     assert dataclasses.astuple(settings.sync) == (86400.0, 0.5, 21600.0, {}, (), *switches)
     assert (settings.store.tail_values, settings.publish.min_interval) == (100_000, 0.0)
     assert (settings.publish.storage_version, settings.http.listen) == ("v1.2.0", "")

@@ -7,10 +7,10 @@ import errno
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from mirror.content import pull as pulling
 from mirror.content.part import Part
@@ -181,8 +181,7 @@ def test_a_file_that_changed_since_it_was_listed_is_what_it_is_now(rig, run):
     assert rig.pull().stored == 0
 
 
-@dataclass(frozen=True)
-class Mislabelled(StoredFile):
+class Mislabelled(StoredFile, frozen=True):
     """A file whose content is not what the server lists."""
 
     wrong: str = ""

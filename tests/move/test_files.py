@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from datetime import datetime
 
+import msgspec
 import pytest
 from wandb.proto import wandb_internal_pb2 as pb
 
@@ -117,7 +117,7 @@ def test_a_state_is_an_exit_code_or_no_end(state, code, open_end, preempting):
 
 def whole_run(**fields):
     """A run with these fields and no others."""
-    names = {field.name: None for field in dataclasses.fields(WholeRun)}
+    names = {field.name: None for field in msgspec.structs.fields(WholeRun)}
     empty = {"project": Project("team", "p"), "run_id": "r1", "state": "finished", "tags": ()}
     documents = {"config": {}, "config_meta": {}, "summary": {}, "metadata": {}}
     return WholeRun(**{**names, **empty, **documents, **fields})

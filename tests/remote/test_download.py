@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from mirror.errors import CommError
 from mirror.remote.client import NotFound, Server, TooMuch

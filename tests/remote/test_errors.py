@@ -6,10 +6,10 @@ import asyncio
 import logging
 import ssl
 import time
-from dataclasses import replace
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from mirror.errors import AuthError
 from mirror.remote import client, errors

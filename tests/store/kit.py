@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+from msgspec.structs import replace
 
 from mirror.settings.home import Home
 from mirror.store import history as stored_history

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import asdict
 
 from mirror.errors import StoreError
 from mirror.store import history, history_cursors, projects, refresh, runs

@@ -107,7 +107,7 @@ def test_silent_clients_of_the_control_socket_keep_no_command_from_it(bench):
 
 HURRY = """
 import mirror.web.gate as gate
-from dataclasses import replace
+from msgspec.structs import replace
 gate._CHECK_SECONDS = 0.05
 within = gate.Limits.within
 gate.Limits.within = lambda self, share: replace(within(self, share), head=0.4, body=0.4, answer=0.6)

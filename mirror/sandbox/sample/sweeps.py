@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
+
+from msgspec import Struct
 
 from mirror.sandbox import instants
 from mirror.sandbox.history import STEP
@@ -33,8 +34,7 @@ LONGEST = timedelta(hours=3)
 Rows = Iterator[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """The kind of runs in one project."""
 
     project: str
