@@ -121,8 +121,12 @@ def alignment(stream: BinaryIO, size: int) -> int | None:
                 undecided = True
                 continue
             sound, kind, end = _piece(content, shift)
-            # An empty first piece decides nothing: it may fill the last 7 bytes of a block.
-            if sound and not (kind == _FIRST and end == shift + PIECE_HEADER):
+            empty = sound and end == shift + PIECE_HEADER
+            # An empty piece may also fill the last 7 bytes of the block before; after an empty record, both alignments
+            # read the same up to the next boundary.
+            if empty and kind == _FULL:
+                break
+            if sound and not (empty and kind == _FIRST):
                 return shift
             undecided |= _FULL <= kind <= _LAST and len(content) < end <= shift + BLOCK
         if undecided:

@@ -6,7 +6,7 @@ import io
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mirror.local import blocks
@@ -26,6 +26,9 @@ def read(content, offset=0):
 
 
 @given(SIZES, st.sampled_from([0, EARLY]))
+@example([BLOCK - 14, 0, 3 * BLOCK], EARLY)
+@example([BLOCK - 14, 0, 3 * BLOCK], 0)
+@example([BLOCK - 21, 0, 3 * BLOCK], 0)
 @settings(max_examples=100, deadline=None)
 def test_records_of_any_length_come_back_whole(sizes, shift):
     """Also those of early versions of wandb-core, whose blocks lie 7 bytes further on."""
