@@ -29,7 +29,7 @@ VALUES_AT_ONCE = 5_000_000
 RUNS_AT_ONCE = 5_000
 """How many runs' documents are parsed at a time."""
 
-OWNED = ("leaves", "tag_positions", "run_history", "history_tail", "run_keys", "local_states", *staging.TABLES)
+OWNED = ("leaf_rows", "tag_positions", "run_history", "history_tail", "run_keys", "local_states", *staging.TABLES)
 """Tables whose rows belong to a run, by its `rid`."""
 
 

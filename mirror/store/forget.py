@@ -27,7 +27,7 @@ from mirror.store.transaction import Transaction
 
 _OF_RUNS = (
     *("history_tail", "run_keys", *staging.TABLES, "run_history", "local_states", *local.EXTRAS),
-    *("leaves", "tag_positions"),
+    *("leaf_rows", "tag_positions"),
 )
 """The tables that name a run by its rid, but store.run_records itself."""
 

@@ -3,7 +3,8 @@
 Every value below the root of a document has a row: `key` is its dotted path (`optimizer.lr`, whether `lr` is nested
 in `optimizer` or the key itself holds the dot), `kind` one of number, string, bool, null, list, object. `number` is set
 for numbers only, NaN and infinities included. `text` is the value as text: exact digits of an integer, `true`, JSON
-text of a list; it is null for null and for an object with members, `{}` for an empty object.
+text of a list; it is null for null and for an object with members, `{}` for an empty object. The view reads the table
+`store.leaf_rows`, in which the text of a number may be missing where it follows from the number.
 People see the rows that `shown` selects; the others are there for filters.
 """
 

@@ -144,7 +144,7 @@ def forget(tx: Transaction, project: ProjectKey, run_id: str) -> None:
     contents.forget(tx, [rid])
     for table in ("history_tail", "run_keys", *staging.TABLES, "run_history", "local_states", *EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
-    for table in ("leaves", "tag_positions", "run_records"):
+    for table in ("leaf_rows", "tag_positions", "run_records"):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])
     wide = db.run(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'store' "

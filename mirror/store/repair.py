@@ -164,9 +164,9 @@ def _documents(tx: Transaction, project: ProjectKey, run_ids: Collection[str]) -
     if not rebuilt:
         return []
     condition, params = rids.among(rid for rid, _ in rebuilt)
-    db.run(f"DELETE FROM store.leaves WHERE {condition}", params)
+    db.run(f"DELETE FROM store.leaf_rows WHERE {condition}", params)
     with db.table("fresh_leaves", leaves.table()):
-        db.run("INSERT INTO store.leaves BY NAME SELECT * FROM fresh_leaves")
+        db.run("INSERT INTO store.leaf_rows BY NAME SELECT * FROM fresh_leaves")
     return [f"rebuilt the config and summary values of {run_id}" for _, run_id in rebuilt]
 
 

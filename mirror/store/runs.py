@@ -42,7 +42,7 @@ _IDENTITY = ("storage_id", "created_at")
 _WATCHED = ("name", "state", "group_name", "notes", "tags", "deleted_at", *_IDENTITY)
 """Columns whose changes are recorded, in addition to the leaves of the documents."""
 
-_NEW_ROWS = {"run_records": "new_runs", "tag_positions": "new_tags", "leaves": "new_leaves"}
+_NEW_ROWS = {"run_records": "new_runs", "tag_positions": "new_tags", "leaf_rows": "new_leaves"}
 """The tables that an upsert replaces the rows of, each with the relation that holds its new rows."""
 
 _CHANGE = {
@@ -123,8 +123,7 @@ def _upsert(tx: Transaction, project: ProjectKey, records: Sequence[RunRecord], 
         else:
             _count_keys(tx, number, counts)
         for table, rows_to_add in _NEW_ROWS.items():
-            added = rows_of(rows_to_add) if table == "leaves" else rows_to_add
-            db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM {added}")
+            db.run(f"INSERT INTO store.{table} BY NAME SELECT * FROM {rows_to_add}")
         fresh = [(rid, 0, False, 0, False) for rid in numbers.values() if rid not in set(known)]
         if fresh:
             shape = {"rid": "BIGINT", "rows": "BIGINT", "refresh": "BOOLEAN", "attempts": "BIGINT"}

@@ -1,7 +1,8 @@
 """The leaves of many documents at once: documents with the same keys and types are taken column by column.
 
 The runs of a sweep have the same keys in the same order. For each key, all their values become rows together, and key
-and kind are written once for all of them. This takes a third of the time of `LeafColumns`, which takes the rest.
+and kind are written once for all of them. This takes a third of the time of `LeafColumns`, which takes the rest. The
+text of a number with a fraction is missing here: `store.leaves` makes it of the number, as Python would write it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ _COUNTS = ("runs", "numbers", "bools", "nulls", "integers")
 
 
 def rows_of(table: str) -> str:
-    """SQL for the rows of `store.leaves` in a table that `ShapedLeaves.table` returned."""
-    # DuckDB writes a double as Python does, without its lock and four times as fast.
+    """SQL for the rows of the view `store.leaves` in a table that `ShapedLeaves.table` returned."""
     return (
         "(SELECT rid, doc, key, kind, number, CASE WHEN text IS NULL AND kind = 'number' THEN CAST(number AS VARCHAR) "
         f"ELSE text END AS text, element FROM {table})"

@@ -17,7 +17,7 @@ from mirror.store.leaves import LeafColumns
 
 SQL = Path(__file__).parents[2] / "sql"
 MIGRATIONS = sorted((SQL / "migrations").glob("*.sql"))
-RELATIONS = ("run_rows", "runs", "run_tags", "config_values", "summary_values")
+RELATIONS = ("leaves", "run_rows", "runs", "run_tags", "config_values", "summary_values")
 
 
 def database() -> duckdb.DuckDBPyConnection:
@@ -33,7 +33,7 @@ def database() -> duckdb.DuckDBPyConnection:
 
 def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
     """Replace all runs. A run is a dict of columns of their table, with `config` and `summary` as values, and `tags`."""
-    for table in ("run_records", "tag_positions", "leaves"):
+    for table in ("run_records", "tag_positions", "leaf_rows"):
         con.execute(f"DELETE FROM store.{table}").fetchall()
     columns = LeafColumns()
     rows: dict[tuple[str, ...], list[list[Any]]] = {}
@@ -60,7 +60,10 @@ def fill(con: duckdb.DuckDBPyConnection, runs: list[dict[str, Any]]) -> None:
         con.execute(f"INSERT INTO store.run_records ({', '.join(names)}) VALUES {marks}", values).fetchall()
     leaves = columns.table()
     con.register("new_leaves", leaves)
-    con.execute("INSERT INTO store.leaves SELECT * FROM new_leaves").fetchall()
+    # As many runs are stored: the text of a number with a fraction is not there.
+    con.execute(
+        "INSERT INTO store.leaf_rows SELECT * REPLACE (nullif(text, CAST(number AS VARCHAR)) AS text) FROM new_leaves"
+    ).fetchall()
     con.unregister("new_leaves")
 
 

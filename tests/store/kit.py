@@ -153,10 +153,12 @@ def downgrade(state):
             db.execute(f"drop table store.{later}")
         db.execute("alter table store.run_extras drop column artifacts_at")
         db.execute("alter table store.run_history drop column doubted")
+        db.execute("update store.leaf_rows set text = cast(number as varchar) where text is null and kind = 'number'")
+        db.execute("alter table store.leaf_rows rename to leaves")
         for new, old in _RENAMED.items():
             db.execute(f"alter table store.{new} rename to {old}")
         later = re.compile(r"store\.(content_names|artifact_|sweep_records|view_records|listings)")
-        views = [view for view in views if not later.search(view[1])]
+        views = [view for view in views if not later.search(view[1]) and view[0] != 'store."leaves"']
         while views:
             _, text = view = views.pop(0)
             try:

@@ -8,7 +8,7 @@ import pytest
 from mirror.store import compact, sorting
 from tests.store.kit import home_at, opened, read, run, write
 
-LEAVES = "SELECT rid, doc, key, kind, number, text, element FROM store.leaves"
+LEAVES = "SELECT rid, doc, key, kind, number, text, element FROM store.leaf_rows"
 CONFIG = {"lr": 0.1, "layers": [1, 2], "model": {"name": "vit", "note": None}, "id": 2**60 + 1}
 
 
@@ -31,7 +31,7 @@ def test_sorting_orders_by_document_key_and_run_and_loses_nothing(tmp_path):
         assert store.tend()
         assert store.changed
         assert sorted(read(store, LEAVES), key=repr) == before
-    places = inside(tmp_path, "SELECT doc, key, rid FROM store.leaves ORDER BY rowid")
+    places = inside(tmp_path, "SELECT doc, key, rid FROM store.leaf_rows ORDER BY rowid")
     assert places == sorted(places)
     assert [key for doc, key, _ in places if doc == "config"][:3] == ["id", "id", "id"]
 
@@ -57,7 +57,7 @@ def test_a_compacted_file_knows_how_much_of_it_is_in_order(tmp_path, monkeypatch
     monkeypatch.setattr(compact, "is_due", lambda db, version: True)
     with opened(tmp_path) as store:
         assert not store.tend()
-    rows = inside(tmp_path, "SELECT doc, key, rid FROM store.leaves ORDER BY rowid")
+    rows = inside(tmp_path, "SELECT doc, key, rid FROM store.leaf_rows ORDER BY rowid")
     [(told,)] = inside(tmp_path, "SELECT CAST(value AS INTEGER) FROM store.meta WHERE key = 'sorted_leaves'")
     assert 0 < told < len(rows)
     assert rows[:told] == sorted(rows[:told])

@@ -44,7 +44,7 @@ def test_the_daemon_mends_what_disagrees_within_the_store(bench):
     import duckdb
 
     with duckdb.connect(str(bench.home / "state.duckdb")) as connection:
-        connection.execute("update store.leaves set number = 3, text = '3'")
+        connection.execute("update store.leaf_rows set number = 3, text = '3'")
         connection.execute("delete from store.leaf_keys")
     with bench.daemon():
         found = bench.mirror("verify", check=False)

@@ -141,7 +141,7 @@ DAMAGE = {
         ],
     ),
     "a leaf": (
-        "update store.leaves set number = 7, text = '7' where rid = {run} and key = 'model.depth'",
+        "update store.leaf_rows set number = 7, text = '7' where rid = {run} and key = 'model.depth'",
         [
             (
                 "differs: team/p/aaa config.model.depth: mirror has 7, should be 3 in the JSON document "
@@ -166,7 +166,7 @@ DAMAGE = {
         "delete from store.run_records where run_id = 'aaa'",
         [
             "differs: team/p store.leaf_keys: mirror has 2 runs counted with config.layers, the first of ...",
-            "differs: team/p store.leaves: mirror has 13 orphaned rows, should be none (a run's row was lost)",
+            "differs: team/p store.leaf_rows: mirror has 13 orphaned rows, should be none (a run's row was lost)",
             "differs: team/p store.tag_positions: mirror has 2 orphaned rows, should be none (a run's row was lost)",
             "differs: team/p store.run_history: mirror has 1 orphaned row, should be none (a run's row was lost)",
             "differs: team/p store.history_tail: mirror has 50 orphaned rows, should be none (a run's row was lost)",
@@ -177,7 +177,7 @@ DAMAGE = {
     "a run with all that belongs to it": (
         "".join(
             f"delete from store.{table} where rid = {{run}};"
-            for table in ("leaves", "tag_positions", "run_history", "history_tail", "run_keys", "run_records")
+            for table in ("leaf_rows", "tag_positions", "run_history", "history_tail", "run_keys", "run_records")
         ),
         [
             "differs: team/p store.leaf_keys: mirror has 2 runs counted with config.layers, the first of ...",
@@ -405,9 +405,9 @@ def test_every_field_of_a_run_is_compared(bench):
 
 def test_summary_and_config_values_are_named_one_by_one(bench):
     bench.sync()
-    leaves = "update store.leaves set text = '4', number = 4 where rid = {run} and key = 'model.depth'"
+    leaves = "update store.leaf_rows set text = '4', number = 4 where rid = {run} and key = 'model.depth'"
     text = "update store.run_records set config = replace(config, '\"depth\":3', '\"depth\":4') where run_id = 'aaa'"
-    gone = "delete from store.leaves where rid = {run} and key = 'acc'"
+    gone = "delete from store.leaf_rows where rid = {run} and key = 'acc'"
     without = "update store.run_records set summary = replace(summary, '\"acc\":0.9,', '') where run_id = 'aaa'"
     bench.damage(leaves, text, gone, without)
     _, project = bench.found()
@@ -474,7 +474,7 @@ def test_damage_of_several_kinds_in_several_runs_is_repaired_at_once(bench):
     bench.damage(
         "delete from store.history_tail where rid = {run} and step > 3",
         "delete from store.tag_positions where tag = 'y'",
-        "delete from store.leaves where key = 'big'",
+        "delete from store.leaf_rows where key = 'big'",
         "update store.run_history set last_step = 1",
         'drop view main."team/p"',
         "delete from store.leaf_keys",
