@@ -15,6 +15,11 @@ def index_in(column: Any, among: Any) -> Any:
     return call("index_in", column, options=_functions().SetLookupOptions(value_set=among))
 
 
+def cast(column: Any, to: Any) -> Any:
+    """Return the column as another type; a number that the type cannot hold exactly is rounded."""
+    return call("cast", column, options=_functions().CastOptions.unsafe(to))
+
+
 def _functions() -> Any:
     try:
         from pyarrow import _compute
