@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from mirror.store import kernels
-from mirror.store.leaves import ELEMENT_TEXT_LIMIT, WHOLE_LIMIT, LeafColumns, double, strings
+from mirror.store.leaves import ELEMENT_TEXT_LIMIT, WHOLE_LIMIT, LeafColumns, double, strings, text_of
 from mirror.wandb_json import dumps, number_word
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ _COUNTS = ("runs", "numbers", "bools", "nulls", "integers")
 
 def rows_of(table: str) -> str:
     """SQL for the rows of the view `store.leaves` in a table that `ShapedLeaves.table` returned."""
-    return (
-        "(SELECT rid, doc, key, kind, number, CASE WHEN text IS NULL AND kind = 'number' THEN CAST(number AS VARCHAR) "
-        f"ELSE text END AS text, element FROM {table})"
-    )
+    return f"(SELECT * REPLACE ({text_of()} AS text) FROM {table})"
 
 
 class _Stretch(Struct, frozen=True):

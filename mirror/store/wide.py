@@ -17,7 +17,7 @@ from msgspec import Struct
 from mirror.store import comments, kernels, meta, views, wide_names
 from mirror.store import projects as known_projects
 from mirror.store.database import Database, disk_full, is_damage, must_reopen, reason
-from mirror.store.leaves import shown
+from mirror.store.leaves import shown, text_of
 from mirror.store.names import identifier
 from mirror.store.records import ProjectKey
 from mirror.store.wide_names import Names
@@ -331,8 +331,8 @@ def _rows(db: Database, columns: Sequence[_Column], rids: Sequence[int]) -> pa.T
             f"""
             SELECT w.position, l.rid, l.number,
                    CASE WHEN w.type = 'BIGINT' THEN TRY_CAST(l.text AS BIGINT) END AS whole,
-                   CASE WHEN w.type NOT IN ('BIGINT', 'DOUBLE') THEN l.text END AS text
-            FROM store.leaves AS l JOIN wanted AS w ON w.doc = l.doc AND w.key = l.key
+                   CASE WHEN w.type NOT IN ('BIGINT', 'DOUBLE') THEN {text_of("l")} END AS text
+            FROM store.leaf_rows AS l JOIN wanted AS w ON w.doc = l.doc AND w.key = l.key
             WHERE l.rid IN (SELECT unnest(?::BIGINT[])) AND {shown("l")}
             ORDER BY w.position
             """,

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from mirror.snapshot.spread import spread, spread_sql
-from mirror.store.leaves import shown
+from mirror.store.leaves import shown, text_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +18,10 @@ def test_the_leaves_that_people_see_are_those_of_the_views():
     for document in ("config", "summary"):
         view = (ROOT / "sql" / "views" / f"{document}_values.sql").read_text()
         assert view.endswith(f"WHERE l.doc = '{document}' AND {shown('l')};\n")
+
+
+def test_the_text_of_a_leaf_is_that_of_the_view():
+    assert f"{text_of()} AS text," in (ROOT / "sql" / "views" / "leaves.sql").read_text()
 
 
 def test_one_module_words_this_condition():
