@@ -126,11 +126,16 @@ class Database:
 
         That is a third of the time of a small statement. To end the other threads and start them again takes 1 ms.
         """
-        self.run("SET threads = 1")
+        # A connection of its own, since one whose transaction failed takes no statement.
+        settings = self._connection.cursor()
+        settings.execute("SET threads = 1")
         try:
             yield
         finally:
-            self.run("RESET threads")
+            # After a fatal error DuckDB takes none at all, and is opened again.
+            with suppress(duckdb.Error):
+                settings.execute("RESET threads")
+                settings.close()
 
     def _roll_back(self) -> None:
         self.cached = Cached()

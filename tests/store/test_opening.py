@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 
+import duckdb
 import pytest
 
 from mirror.errors import StoreBusy, StoreError
@@ -131,6 +132,24 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(tmp_path, monkeypatch
     with opened(tmp_path) as store:
         assert read(store, "select count(*) from duckdb_tables() where table_name = 'half'") == [(0,)]
         assert list(store.read(lambda db: runs.known(db, PROJECT))) == ["a1"]
+
+
+def test_a_view_that_fails_while_a_store_is_made_leaves_its_error_and_the_threads_as_they_were(tmp_path, monkeypatch):
+    """Many small statements run on one thread, in a transaction that takes no other statement after the error."""
+    real = sqlfiles.read
+    broken = {"broken": "CREATE OR REPLACE VIEW main.broken AS SELECT * FROM no_such_table"}
+    monkeypatch.setattr(sqlfiles, "read", lambda folder: {**real(folder), **(broken if folder == "views" else {})})
+    with pytest.raises(StoreError, match="no_such_table"), opened(tmp_path):
+        pass
+    db = Database(tmp_path / "state.duckdb", "v1.4.0")
+    threads = "SELECT current_setting('threads')"
+    before = db.value(threads)
+    db.run("SET threads = 3")
+    with pytest.raises(duckdb.Error, match="no_such_table"), db.transaction(), db.on_one_thread():
+        assert db.value(threads) == 1
+        db.run("SELECT * FROM no_such_table")
+    assert db.value(threads) == before
+    db.close()
 
 
 def test_a_store_from_a_newer_program_is_refused_and_not_changed(tmp_path):
