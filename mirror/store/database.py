@@ -128,13 +128,14 @@ class Database:
         """
         # A connection of its own, since one whose transaction failed takes no statement.
         settings = self._connection.cursor()
-        settings.execute("SET threads = 1")
+        [(threads,)] = settings.execute("SELECT current_setting('threads')").fetchall()
+        settings.execute("SET threads = 1").fetchall()
         try:
             yield
         finally:
             # After a fatal error DuckDB takes none at all, and is opened again.
             with suppress(duckdb.Error):
-                settings.execute("RESET threads")
+                settings.execute(f"SET threads = {threads}").fetchall()
                 settings.close()
 
     def _roll_back(self) -> None:

@@ -143,12 +143,17 @@ def test_a_view_that_fails_while_a_store_is_made_leaves_its_error_and_the_thread
         pass
     db = Database(tmp_path / "state.duckdb", "v1.4.0")
     threads = "SELECT current_setting('threads')"
-    before = db.value(threads)
     db.run("SET threads = 3")
-    with pytest.raises(duckdb.Error, match="no_such_table"), db.transaction(), db.on_one_thread():
-        assert db.value(threads) == 1
-        db.run("SELECT * FROM no_such_table")
-    assert db.value(threads) == before
+    found = []
+
+    def fail():
+        with db.transaction(), db.on_one_thread():
+            found.append(db.value(threads))
+            db.run("SELECT * FROM no_such_table")
+
+    with pytest.raises(duckdb.Error, match="no_such_table"):
+        fail()
+    assert [*found, db.value(threads)] == [1, 3]
     db.close()
 
 
