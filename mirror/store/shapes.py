@@ -22,8 +22,8 @@ from mirror.wandb_json import dumps, number_word
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FEWEST = 4
-"""Fewer documents of one shape are taken one by one, which is faster then."""
+FEWEST = 16
+"""Fewer documents of one shape are taken one by one, which is faster then: arrays of few values take long to make."""
 
 _NONE = type(None)
 _KINDS = {float: "number", int: "number", str: "string", bool: "bool", _NONE: "null", dict: "object", list: "list"}
@@ -68,7 +68,7 @@ class ShapedLeaves:
         pending: list[tuple[str, Sequence[int], Sequence[dict[str, Any]]]] = [("", rids, documents)]
         for prefix, owners, members in pending:
             for names, some, of_shape in _alike(owners, members):
-                if len(some) < _FEWEST:
+                if len(some) < FEWEST:
                     for rid, document in zip(some, of_shape, strict=True):
                         self._odd.add(rid, doc, document, prefix=prefix)
                     continue
@@ -82,9 +82,9 @@ class ShapedLeaves:
                         continue
                     for kind in kinds:
                         chosen = [type(value) is kind for value in column]
-                        part = list(compress(some, chosen))
+                        part, values = list(compress(some, chosen)), list(compress(column, chosen))
                         array = pa.array(part, pa.int64())
-                        pending += self._column(doc, prefix, name, kind, part, array, list(compress(column, chosen)))
+                        pending += self._column(doc, prefix, name, kind, part, array, values)
 
     def _column(
         self,
@@ -118,7 +118,7 @@ class ShapedLeaves:
             places[len(value) if len(text) <= ELEMENT_TEXT_LIMIT else 0].append(place)
         for members, alike in places.items():
             some, lists = [rids[place] for place in alike], [column[place] for place in alike]
-            if members and len(some) < _FEWEST:
+            if members and len(some) < FEWEST:
                 for rid, value in zip(some, lists, strict=True):
                     self._odd.add_list(rid, doc, key, value)
                 continue
