@@ -352,10 +352,9 @@ def wide(db: Database, relation: str, project: str, leaves: Iterable[tuple[str, 
     for doc, key, name in list(leaves)[:WIDE_COLUMNS_LIMIT]:
         columns[name] = f"{'Config' if doc == 'config' else 'Final summary'} value at the key {key}"
     statements = _statements(relation, f"One row per run of {project}, with config and summary as columns", columns)
-    with db.on_one_thread():
-        for start in range(0, len(statements), _AT_ONCE):
-            with db.transaction():
-                db.run(";".join(statements[start : start + _AT_ONCE]))
+    for start in range(0, len(statements), _AT_ONCE):
+        with db.transaction():
+            db.run(";".join(statements[start : start + _AT_ONCE]))
 
 
 def key_table(db: Database, relation: str, comment: str) -> None:

@@ -257,7 +257,7 @@ def _values(
             numbers, texts = pa.array(doubles, pa.float64()), pa.array(list(map(str, column)), pa.string())
         else:
             numbers, texts = kernels.cast(integers, pa.float64()), kernels.cast(integers, pa.string())
-            small = min(column) > -WHOLE_LIMIT and max(column) < WHOLE_LIMIT
+            small = float(min(column)) > -WHOLE_LIMIT and float(max(column)) < WHOLE_LIMIT
             whole = count if small else sum(-WHOLE_LIMIT < float(value) < WHOLE_LIMIT for value in column)
     elif kind is bool:
         texts = pa.array(["true" if value else "false" for value in column], pa.string())

@@ -102,6 +102,13 @@ def test_other_order_same_dotted_path_and_other_case():
     )
 
 
+def test_whole_numbers_at_the_end_of_a_bigint_are_counted_as_their_doubles_are():
+    """The number is what readers compare; the last ones below the limit are rounded to it."""
+    limit = 9223372036854774784
+    both([{"up": limit - number, "down": number - limit} for number in range(1, 2 * FEWEST)])
+    both([{"up": limit - 600 * number} for number in range(1, 2 * FEWEST)])
+
+
 def test_deep_documents():
     """Nested deeper than Python's stack."""
     deep: dict = {"x": 1.5}
