@@ -7,14 +7,14 @@ Through the tail, each value would be written three times: to the table, to its 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 
 from msgspec import Struct
 
-from mirror.store import files, segment_files
+from mirror.store import files, rids, segment_files
 from mirror.store.history_blocks import Block
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.store.segment_writer import Stretch, write
@@ -85,14 +85,22 @@ def append_hidden(tx: Transaction, project: ProjectKey, blocks: Sequence[Block],
     return _write_segment(tx, project, blocks, replaced=True)
 
 
-def move_staged(tx: Transaction, project: ProjectKey, run_id: str, rid: int) -> bool:
-    """Write a run's rows of store.history_staging as a segment. Returns False if they belong in the tail."""
-    count = tx.db.value("SELECT count(*) FROM store.history_staging WHERE rid = ?", [rid])
-    if not _worth_it(tx, project, count):
+def move_staged(tx: Transaction, project: ProjectKey, run_ids: Mapping[int, str]) -> bool:
+    """Write the rows of store.history_staging of these runs, which are given by `rid`, as a segment.
+
+    Returns False if they belong in the tail.
+    """
+    here, params = rids.among(run_ids)
+    counted = tx.db.run(f"SELECT rid, count(*) FROM store.history_staging WHERE {here} GROUP BY rid", params)
+    counts = {run_ids[rid]: count for rid, count in counted}
+    if not _worth_it(tx, project, sum(counts.values())):
         return False
-    query = "SELECT ? AS run_id, key, step, value, text FROM store.history_staging WHERE rid = ?"
-    path = segment_files.copy_from(tx.db, tx.folder, project, 0, query, [run_id, rid], order="key, step")
-    segment_files.register(tx.db, tx.folder, project, path, 0, {run_id: count})
+    query = (
+        "SELECT r.run_id, s.key, s.step, s.value, s.text FROM store.history_staging AS s "
+        f"JOIN store.run_records AS r USING (rid) WHERE {here}"
+    )
+    path = segment_files.copy_from(tx.db, tx.folder, project, 0, query, params)
+    segment_files.register(tx.db, tx.folder, project, path, 0, counts)
     tx.views_outdated = True
     return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mirror.store import bulk, history_cursors, rids
 from mirror.store.database import Database
@@ -45,12 +45,13 @@ def append(
     return in_segment
 
 
-def hide_segments(tx: Transaction, project: ProjectKey, run_id: str) -> None:
-    """Have views leave out a run's values in segments."""
+def hide_segments(tx: Transaction, project: ProjectKey, run_ids: Iterable[str]) -> None:
+    """Have views leave out the values of these runs in segments."""
     hidden = tx.db.value(
-        "UPDATE store.segment_runs SET replaced = true WHERE run_id = ? AND NOT replaced AND segment_id IN "
+        "UPDATE store.segment_runs SET replaced = true "
+        "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) AND NOT replaced AND segment_id IN "
         "(SELECT segment_id FROM store.segments WHERE entity = ? AND project = ? AND retired_at IS NULL)",
-        [run_id, project.entity, project.project],
+        [list(run_ids), project.entity, project.project],
     )
     tx.views_outdated |= bool(hidden)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -101,19 +101,22 @@ def replace(db: Database, table: str, shape: dict[str, str], rows: Sequence[tupl
 
 
 def clear_failures(tx: Transaction, cursors: Iterable[Cursor]) -> None:
-    """Forget the failed attempts of these runs; the caller saves the cursors. `record_failure` counts on from them."""
+    """Forget the failed attempts of these runs; the caller saves the cursors. `record_failures` counts on from them."""
     tx.forgotten |= {cursor.rid: cursor.clear_failures() for cursor in cursors}
 
 
-def record_failure(tx: Transaction, project: ProjectKey, run_id: str, *, error: str, next_try_at: datetime) -> None:
-    """Record that pulling the run failed, and when to retry.
+def record_failures(tx: Transaction, project: ProjectKey, failures: Mapping[str, tuple[str, datetime]]) -> None:
+    """Record that pulling these runs failed: the error of each, and when to retry.
 
-    Adds one to the run's failed attempts, including those that a write in this transaction has just forgotten.
+    Adds one to the failed attempts of each, including those that a write in this transaction has just forgotten.
     """
-    cursor = find(tx.db, project, [run_id])[run_id]
-    cursor.attempts = tx.forgotten.pop(cursor.rid, cursor.attempts) + 1
-    cursor.error, cursor.next_try_at = error, next_try_at
-    save(tx.db, [cursor])
+    if not failures:
+        return
+    cursors = find(tx.db, project, failures)
+    for run_id, cursor in cursors.items():
+        cursor.attempts = tx.forgotten.pop(cursor.rid, cursor.attempts) + 1
+        cursor.error, cursor.next_try_at = failures[run_id]
+    save(tx.db, cursors.values())
 
 
 def doubt(tx: Transaction, project: ProjectKey, run_ids: Iterable[str]) -> None:

@@ -140,7 +140,7 @@ def forget(tx: Transaction, project: ProjectKey, run_id: str) -> None:
     number = projects.add(tx, project)
     runs.uncount(tx, number, rid)
     db.run("DELETE FROM store.system_values WHERE entity = ? AND project = ? AND run_id = ?", here)
-    history.hide_segments(tx, project, run_id)
+    history.hide_segments(tx, project, [run_id])
     contents.forget(tx, [rid])
     for table in ("history_tail", "run_keys", *staging.TABLES, "run_history", "local_states", *EXTRAS):
         db.run(f"DELETE FROM store.{table} WHERE rid = ?", [rid])

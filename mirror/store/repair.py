@@ -196,8 +196,8 @@ def _runs_alone(tx: Transaction, project: ProjectKey, run_ids: Collection[str]) 
         rid = numbers[run_id]
         kept = f"SELECT ?, step, key, last(value), last(text) FROM {checks.HISTORY} "
         kept += "WHERE entity = ? AND project = ? AND run_id = ? GROUP BY step, key ORDER BY key, step"
-        rows, last = staging.gather(tx, rid, kept, [rid, *_here(project), run_id])
-        staging.swap(tx, project, run_id, rows=rows, last_step=last)
+        extent = staging.gather(tx, rid, kept, [rid, *_here(project), run_id])
+        staging.swap(tx, project, {run_id: extent})
         done.append(f"counted the history of {run_id} again, which only the mirror has")
     return done
 

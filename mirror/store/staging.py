@@ -6,15 +6,18 @@ until the swap. So pulling a long run again needs no more memory than pulling it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from mirror.store import bulk, rids, segment_checks
+from mirror.store import bulk, columns, rids, segment_checks
 from mirror.store.database import Database
 from mirror.store.history import hide_segments
 from mirror.store.history_blocks import add_to_keys, as_table, new_blocks
 from mirror.store.history_cursors import Cursor, clear_failures, find, replace, save
 from mirror.store.records import HistoryPage, ProjectKey
 from mirror.store.transaction import Transaction
+
+Extent = tuple[int, int | None]
+"""How many lines of a history there are, and up to which step; None if there is no line."""
 
 TABLES = ("history_staging", "staged_segments", "staged_keys", "staged")
 
@@ -34,8 +37,7 @@ def stage(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *,
     `to_come` is how many more values are expected, as for `history.append`.
     """
     db = tx.db
-    mirrored = find(db, project, {page.run_id for page in pages})
-    cursors = {run_id: _cursor(db, cursor.rid) for run_id, cursor in mirrored.items()}
+    cursors = _cursors(db, find(db, project, {page.run_id for page in pages}))
     if blocks := new_blocks(cursors, pages):
         segment = bulk.append_hidden(tx, project, blocks, to_come=to_come)
         if segment is None:
@@ -48,15 +50,18 @@ def stage(tx: Transaction, project: ProjectKey, pages: Sequence[HistoryPage], *,
     replace(db, "staged", _CURSOR, [(c.rid, c.rows, c.last_step) for c in cursors.values()])
 
 
-def staged(db: Database, project: ProjectKey, run_id: str) -> tuple[int, int | None]:
-    """How many lines of the run are staged, and up to which step."""
-    cursor = _cursor(db, find(db, project, [run_id])[run_id].rid)
-    return cursor.rows, cursor.last_step
+def staged(db: Database, project: ProjectKey, run_ids: Iterable[str]) -> dict[str, Extent]:
+    """How much is staged of each of these runs."""
+    found = _cursors(db, find(db, project, run_ids))
+    return {run_id: (cursor.rows, cursor.last_step) for run_id, cursor in found.items()}
 
 
-def _cursor(db: Database, rid: int) -> Cursor:
-    rows = db.run("SELECT rows, last_step FROM store.staged WHERE rid = ?", [rid])
-    return Cursor(rid, *rows[0]) if rows else Cursor(rid)
+def _cursors(db: Database, mirrored: Mapping[str, Cursor]) -> dict[str, Cursor]:
+    """How far these runs are staged."""
+    condition, params = rids.among(cursor.rid for cursor in mirrored.values())
+    rows = db.run(f"SELECT rid, rows, last_step FROM store.staged WHERE {condition}", params)
+    found = {rid: Cursor(rid, *rest) for rid, *rest in rows}
+    return {run_id: found.get(cursor.rid, Cursor(cursor.rid)) for run_id, cursor in mirrored.items()}
 
 
 def drop(tx: Transaction, numbers: Iterable[int]) -> None:
@@ -66,37 +71,50 @@ def drop(tx: Transaction, numbers: Iterable[int]) -> None:
         tx.db.run(f"DELETE FROM store.{table} WHERE {condition}", params)
 
 
-def swap(tx: Transaction, project: ProjectKey, run_id: str, *, rows: int, last_step: int | None) -> None:
-    """Replace the run's whole mirrored history, in the tail and in segments, by what is staged of it.
+def swap(tx: Transaction, project: ProjectKey, extents: Mapping[str, Extent]) -> None:
+    """Replace the whole mirrored history of these runs, in the tail and in segments, by what is staged of them.
 
-    Earlier failures of the run are forgotten.
+    `extents` are their lines as counted while they were staged. Earlier failures of the runs are forgotten.
     """
     db = tx.db
-    cursor = find(db, project, {run_id})[run_id]
-    rid = cursor.rid
-    hide_segments(tx, project, run_id)
-    tx.views_outdated |= bool(
-        db.value(
-            "UPDATE store.segment_runs SET replaced = false WHERE run_id = ? AND segment_id IN "
-            "(SELECT segment_id FROM store.staged_segments WHERE rid = ?)",
-            [run_id, rid],
-        )
-    )
-    db.run("DELETE FROM store.history_tail WHERE rid = ?", [rid])
-    if not bulk.move_staged(tx, project, run_id, rid):
+    cursors = find(db, project, extents)
+    numbers = {cursor.rid: run_id for run_id, cursor in cursors.items()}
+    here, params = rids.among(numbers)
+    hide_segments(tx, project, extents)
+    _show_staged_segments(tx, numbers)
+    db.run(f"DELETE FROM store.history_tail WHERE {here}", params)
+    if not bulk.move_staged(tx, project, numbers):
         db.run(
-            "INSERT INTO store.history_tail SELECT rid, step, key, value, text FROM store.history_staging "
-            "WHERE rid = ?",
-            [rid],
+            "INSERT INTO store.history_tail "
+            f"SELECT rid, step, key, value, text FROM store.history_staging WHERE {here}",
+            params,
         )
-    db.run("DELETE FROM store.run_keys WHERE rid = ?", [rid])
-    db.run("INSERT INTO store.run_keys SELECT * FROM store.staged_keys WHERE rid = ? ORDER BY key", [rid])
-    newest = db.value("SELECT max(last_step) FROM store.staged_keys WHERE rid = ?", [rid])
-    drop(tx, [rid])
-    cursor.rows, cursor.refresh, cursor.doubted = rows, False, False
-    cursor.last_step = max((step for step in (last_step, newest) if step is not None), default=None)
-    clear_failures(tx, [cursor])
-    save(db, [cursor])
+    db.run(f"DELETE FROM store.run_keys WHERE {here}", params)
+    db.run(f"INSERT INTO store.run_keys SELECT * FROM store.staged_keys WHERE {here} ORDER BY rid, key", params)
+    newest = dict(db.run(f"SELECT rid, max(last_step) FROM store.staged_keys WHERE {here} GROUP BY rid", params))
+    drop(tx, numbers)
+    for run_id, (rows, last_step) in extents.items():
+        cursor = cursors[run_id]
+        cursor.rows, cursor.refresh, cursor.doubted = rows, False, False
+        ends = (last_step, newest.get(cursor.rid))
+        cursor.last_step = max((step for step in ends if step is not None), default=None)
+    clear_failures(tx, cursors.values())
+    save(db, cursors.values())
+
+
+def _show_staged_segments(tx: Transaction, numbers: Mapping[int, str]) -> None:
+    """Have views show the values of these runs that were staged in segments."""
+    here, params = rids.among(numbers)
+    rows = tx.db.run(f"SELECT rid, segment_id FROM store.staged_segments WHERE {here}", params)
+    if not rows:
+        return
+    pairs = [(segment_id, numbers[rid]) for rid, segment_id in rows]
+    with tx.db.table("shown", columns.table({"segment_id": "BIGINT", "run_id": "VARCHAR"}, pairs)):
+        tx.db.run(
+            "UPDATE store.segment_runs SET replaced = false WHERE (segment_id, run_id) IN "
+            "(SELECT (segment_id, run_id) FROM shown)"
+        )
+    tx.views_outdated = True
 
 
 def cut(tx: Transaction, project: ProjectKey, run_id: str, *, last_step: int) -> None:
@@ -109,10 +127,10 @@ def cut(tx: Transaction, project: ProjectKey, run_id: str, *, last_step: int) ->
     kept = "SELECT ?, step, key, value, text FROM main.history "
     kept += "WHERE entity = ? AND project = ? AND run_id = ? AND step <= ?"
     rows, _ = gather(tx, cursor.rid, kept, [cursor.rid, project.entity, project.project, run_id, last_step])
-    swap(tx, project, run_id, rows=rows, last_step=last_step)
+    swap(tx, project, {run_id: (rows, last_step)})
 
 
-def gather(tx: Transaction, rid: int, query: str, params: Sequence[object]) -> tuple[int, int | None]:
+def gather(tx: Transaction, rid: int, query: str, params: Sequence[object]) -> Extent:
     """Stage only the rows of a query (rid, step, key, value, text) for a run. Returns how many steps, and the last."""
     db = tx.db
     drop(tx, [rid])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
@@ -104,6 +104,7 @@ class _Job:
         staged = await self._staged()
         self.marks = await self._marks()
         spans: list[request_windows.Span] = []
+        complete: list[str] = []
         for need in self.needs.values():
             run, marked = need.run, self.marks.get(need.run.run_id)
             rows, last = staged[run.run_id] if need.whole else (run.rows, run.last_step)
@@ -116,10 +117,11 @@ class _Job:
             if end is None and missing:
                 end = request_windows.LAST_STEP
             if end is None or (marked is None and first > end):
-                await self._complete(run.run_id)
+                complete.append(run.run_id)
             else:
                 end = first if need.check else max(end, first)
                 spans.append(request_windows.Span(run.run_id, first, end, max(missing + (marked is not None), 1)))
+        await self._complete(complete)
         ends = {span.run_id: span.last for span in spans}
         writing: deque[asyncio.Task[None]] = deque()
         try:
@@ -166,8 +168,7 @@ class _Job:
                 self.result.failed[run_id] = self._miscounted(now.server_rows, now.rows, run_id)
 
         def write(tx: Transaction) -> None:
-            for run_id, error in short.items():
-                self._record_failure(tx, run_id, error)
+            self._record_failures(tx, short)
             # What is staged of a run that was rewound since is of no use.
             refresh.request_history(tx, self.project, sorted(self.replaced))
 
@@ -193,9 +194,11 @@ class _Job:
         finally:
             if drafted is not None:
                 drafted.discard()
-        for window in batch.windows:
-            if window.run_id not in self.dropped and window.end > ends[window.run_id]:
-                await self._complete(window.run_id)
+        await self._complete(
+            window.run_id
+            for window in batch.windows
+            if window.run_id not in self.dropped and window.end > ends[window.run_id]
+        )
 
     async def _gather(self, batches: AsyncGenerator[Batch]) -> AsyncGenerator[Batch]:
         """Merge answers until they are worth a transaction, or the first of them has waited long enough."""
@@ -227,21 +230,22 @@ class _Job:
             async for batch in lines:
                 yield batch
 
-    async def _staged(self) -> dict[str, tuple[int, int | None]]:
+    async def _staged(self) -> dict[str, staging.Extent]:
         """Return the rows and last step that an interrupted pass staged of the runs that are pulled completely."""
         whole = [run_id for run_id, need in self.needs.items() if need.whole]
         if not whole:
             return {}
 
-        def look(tx: Transaction) -> dict[str, tuple[int, int | None]]:
-            staged: dict[str, tuple[int, int | None]] = {}
-            for run_id in whole:
+        def look(tx: Transaction) -> dict[str, staging.Extent]:
+            staged = staging.staged(tx.db, self.project, whole)
+            useless = []
+            for run_id, (rows, _) in staged.items():
                 run = self.needs[run_id].run
-                rows, last = staging.staged(tx.db, self.project, run_id)
                 if rows > run.server_rows or not run.refresh:
-                    refresh.request_history(tx, self.project, [run_id])
-                    rows, last = 0, None
-                staged[run_id] = (rows, last)
+                    useless.append(run_id)
+                    staged[run_id] = (0, None)
+            if useless:
+                refresh.request_history(tx, self.project, useless)
             return staged
 
         return await self.context.writer.write(look)
@@ -294,8 +298,7 @@ class _Job:
                 self.in_segments = stored_history.append(tx, self.project, append, to_come=to_come, drafted=drafted)
             if stage:
                 staging.stage(tx, self.project, stage, to_come=to_come)
-            for run_id, error in failed.items():
-                self._record_failure(tx, run_id, str(error))
+            self._record_failures(tx, failed)
 
         try:
             await self.context.writer.write(commit)
@@ -328,36 +331,35 @@ class _Job:
 
     async def give_up(self, failed: Mapping[str, CommError]) -> None:
         """Record these runs as failed, to be retried later."""
+        await self.context.writer.write(lambda tx: self._record_failures(tx, failed))
 
-        def write(tx: Transaction) -> None:
-            for run_id, error in failed.items():
-                self._record_failure(tx, run_id, str(error))
+    def _record_failures(self, tx: Transaction, failed: Mapping[str, CommError | str]) -> None:
+        errors = {run_id: str(error) for run_id, error in failed.items()}
+        now = utc_now()
+        failures = {
+            run_id: (error, retries.retry_at(self.needs[run_id].run.attempts, now)) for run_id, error in errors.items()
+        }
+        history_cursors.record_failures(tx, self.project, failures)
+        self.result.failed |= errors
 
-        await self.context.writer.write(write)
-
-    def _record_failure(self, tx: Transaction, run_id: str, error: str) -> None:
-        attempts = self.needs[run_id].run.attempts
-        history_cursors.record_failure(
-            tx, self.project, run_id, error=error, next_try_at=retries.retry_at(attempts, utc_now())
-        )
-        self.result.failed[run_id] = error
-
-    async def _complete(self, run_id: str) -> None:
-        """Finish a run after its last window: swap in a replaced history, and compare its count with the server's."""
-        need = self.needs[run_id]
-        run = need.run
-        last = run.server_last_step
+    async def _complete(self, run_ids: Iterable[str]) -> None:
+        """Swap in the histories of runs that were pulled completely, and compare their counts with the server's."""
+        whole = [run_id for run_id in run_ids if self.needs[run_id].whole]
 
         def finish(tx: Transaction) -> None:
-            rows, staged_last = staging.staged(tx.db, self.project, run_id)
-            end = staged_last if last is None else last
-            staging.swap(tx, self.project, run_id, rows=rows, last_step=end)
-            if rows != run.server_rows and run.state not in LIVE_STATES:
-                self._record_failure(tx, run_id, self._miscounted(run.server_rows, rows, run_id))
-            elif rows < run.server_rows and run_id in self.ended:
-                self.result.failed[run_id] = self._miscounted(run.server_rows, rows, run_id)
+            extents: dict[str, staging.Extent] = {}
+            short: dict[str, str] = {}
+            for run_id, (rows, staged_last) in staging.staged(tx.db, self.project, whole).items():
+                run = self.needs[run_id].run
+                extents[run_id] = (rows, staged_last if run.server_last_step is None else run.server_last_step)
+                if rows != run.server_rows and run.state not in LIVE_STATES:
+                    short[run_id] = self._miscounted(run.server_rows, rows, run_id)
+                elif rows < run.server_rows and run_id in self.ended:
+                    self.result.failed[run_id] = self._miscounted(run.server_rows, rows, run_id)
+            staging.swap(tx, self.project, extents)
+            self._record_failures(tx, short)
 
-        if need.whole:
+        if whole:
             await self.context.writer.write(finish)
 
 

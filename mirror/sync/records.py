@@ -182,6 +182,11 @@ class Records:
         await self.look_up(record.run_id for record in records)
         records = self._dated(records)
         now = utc_now()
+        flaws: dict[str, tuple[str, datetime]] = {}
+        for record in records:
+            if record.flaw:
+                known = self.known.get(record.run_id)
+                flaws[record.run_id] = (record.flaw, retries.retry_at(known.attempts if known else 0, now))
 
         def write(tx: Transaction) -> None:
             stored_runs.upsert(tx, records, now=now)
@@ -191,11 +196,7 @@ class Records:
             self._drop_what_is_gone(tx, records)
             if readable := [record.run_id for record in records if not record.flaw and self._was_flawed(record)]:
                 history_cursors.forget_failures(tx, self.project, readable)
-            for record in records:
-                if record.flaw:
-                    run_id, known = record.run_id, self.known.get(record.run_id)
-                    again_at = retries.retry_at(known.attempts if known else 0, now)
-                    history_cursors.record_failure(tx, self.project, run_id, error=record.flaw, next_try_at=again_at)
+            history_cursors.record_failures(tx, self.project, flaws)
             self._doubt(tx, [record for record in records if plan.went_on(record, self.known.get(record.run_id))])
             projects.set_cursor(tx, self.project, cursor)
 

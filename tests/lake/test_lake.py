@@ -200,7 +200,7 @@ def test_values_of_a_run_that_was_replaced_are_left_out(tmp_path: Path) -> None:
         before = {path for path in files(root) if path.startswith("history/")}
         with store.transaction() as tx:
             staging.stage(tx, PROJECT, [curve("a", range(3), scale=7.0)])
-            staging.swap(tx, PROJECT, "a", rows=3, last_step=2)
+            staging.swap(tx, PROJECT, {"a": (3, 2)})
         put(store, root)
         mine = read(root, "select run_id, count(*), max(value) from history group by 1 order by 1")
         assert mine == [("a", 3, 7.0), ("b", 60, 1.0)]

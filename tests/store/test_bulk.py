@@ -187,8 +187,8 @@ def again(store, *, stop_before_swap=False):
         return
     for run_id in ("a", "b"):
         with store.transaction() as tx:
-            assert staging.staged(tx.db, PROJECT, run_id) == (20, 19)
-            staging.swap(tx, PROJECT, run_id, rows=20, last_step=19)
+            assert staging.staged(tx.db, PROJECT, [run_id]) == {run_id: (20, 19)}
+            staging.swap(tx, PROJECT, {run_id: (20, 19)})
         left = read(store, "SELECT run_id, max(step), max(value) FILTER (WHERE key = 'loss') FROM history GROUP BY 1")
         assert (run_id, 19, 2.0) in left
 
@@ -239,9 +239,9 @@ def test_what_is_gathered_lasts_until_it_is_dropped_or_swapped_in(tmp_path):
     with opened(tmp_path, tail_values=0) as store:
         assert {file.name for file in store.home.history.rglob("*.parquet")} == gathered
         with store.transaction() as tx:
-            assert staging.staged(tx.db, PROJECT, "a") == (20, 19)
+            assert staging.staged(tx.db, PROJECT, ["a"]) == {"a": (20, 19)}
             refresh.request(tx, PROJECT, ["a"])
-            staging.swap(tx, PROJECT, "b", rows=20, last_step=19)
+            staging.swap(tx, PROJECT, {"b": (20, 19)})
         assert read(store, "SELECT run_id, count(*) FROM history GROUP BY 1 ORDER BY 1") == [("a", 23), ("b", 46)]
         assert store.tend(), "half of each segment is of no use"
         assert read(store, "SELECT run_id, count(*) FROM history GROUP BY 1 ORDER BY 1") == [("a", 23), ("b", 46)]
@@ -259,7 +259,7 @@ def test_a_gathered_history_whose_segment_is_lost_is_gathered_again(tmp_path):
         with store.transaction() as tx:
             told = repair.mend(tx, PROJECT)
             assert [line.split(" (")[1] for line in told] == ["no file)", "no file)"]
-            assert staging.staged(tx.db, PROJECT, "a") == staging.staged(tx.db, PROJECT, "b") == (0, None)
+            assert staging.staged(tx.db, PROJECT, ["a", "b"]) == {"a": (0, None), "b": (0, None)}
         assert read(store, "SELECT count(*) FROM history") == [(46,)]
 
 

@@ -68,10 +68,10 @@ def test_success_forgets_failures_but_a_failure_after_it_counts_on(store):
     write(store, run(), run("b2"))
     with store.transaction() as tx:
         for run_id in ("a1", "b2", "a1"):
-            history_cursors.record_failure(tx, PROJECT, run_id, error="bad", next_try_at=NOW)
+            history_cursors.record_failures(tx, PROJECT, {run_id: ("bad", NOW)})
     with store.transaction() as tx:
         history.append(tx, PROJECT, [curve("a1", [0]), curve("b2", [0])])
-        history_cursors.record_failure(tx, PROJECT, "a1", error="worse", next_try_at=NOW)
+        history_cursors.record_failures(tx, PROJECT, {"a1": ("worse", NOW)})
     known = store.read(lambda db: runs.known(db, PROJECT))
     assert (known["a1"].attempts, known["a1"].error) == (3, "worse")
     assert (known["b2"].attempts, known["b2"].error, known["b2"].next_try_at) == (0, None, None)
@@ -86,7 +86,7 @@ def test_a_run_that_is_pulled_again_is_replaced_at_once(store, sealed):
         write(store, history=[curve("a1", range(6, 8))])
     old = read(store, HISTORY)
     with store.transaction() as tx:
-        history_cursors.record_failure(tx, PROJECT, "a1", error="a gap", next_try_at=NOW)
+        history_cursors.record_failures(tx, PROJECT, {"a1": ("a gap", NOW)})
         refresh.request(tx, PROJECT, ["a1"])
     assert store.read(lambda db: runs.known(db, PROJECT))["a1"].next_try_at is None
     for steps in (range(2), range(1, 4)):
@@ -94,12 +94,12 @@ def test_a_run_that_is_pulled_again_is_replaced_at_once(store, sealed):
             staging.stage(tx, PROJECT, [curve("a1", steps, scale=7)])
     with store.transaction() as tx:
         staging.stage(tx, PROJECT, [page("a1", [], rows=2, last_step=5)])
-        assert staging.staged(tx.db, PROJECT, "a1") == (6, 5)
-        assert staging.staged(tx.db, PROJECT, "b2") == (0, None)
+        assert staging.staged(tx.db, PROJECT, ["a1"]) == {"a1": (6, 5)}
+        assert staging.staged(tx.db, PROJECT, ["b2"]) == {"b2": (0, None)}
     assert read(store, HISTORY) == old
     with store.transaction() as tx:
-        staging.swap(tx, PROJECT, "a1", rows=6, last_step=5)
-        assert staging.staged(tx.db, PROJECT, "a1") == (0, None)
+        staging.swap(tx, PROJECT, {"a1": (6, 5)})
+        assert staging.staged(tx.db, PROJECT, ["a1"]) == {"a1": (0, None)}
     assert read(store, HISTORY) == [
         *(("a1", step, "loss", 7 / (step + 1)) for step in range(4)),
         *(("b2", step, "loss", 1 / (step + 1)) for step in range(3)),
@@ -119,10 +119,10 @@ def test_what_was_gathered_is_dropped_when_a_refresh_is_asked_for_again(store):
     for _ in range(2):
         with store.transaction() as tx:
             refresh.request(tx, PROJECT, ["a1", "b2"])
-            assert staging.staged(tx.db, PROJECT, "a1") == (0, None)
+            assert staging.staged(tx.db, PROJECT, ["a1"]) == {"a1": (0, None)}
             staging.stage(tx, PROJECT, [curve("a1", range(3)), curve("b2", range(2))])
     with store.transaction() as tx:
-        staging.swap(tx, PROJECT, "a1", rows=3, last_step=None)
-        assert staging.staged(tx.db, PROJECT, "b2") == (2, 1)
+        staging.swap(tx, PROJECT, {"a1": (3, None)})
+        assert staging.staged(tx.db, PROJECT, ["b2"]) == {"b2": (2, 1)}
     assert read(store, "select run_id, step from history order by all") == [("a1", 0), ("a1", 1), ("a1", 2)]
     assert read(store, "select refresh from store.run_history order by rid") == [(False,), (True,)]

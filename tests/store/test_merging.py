@@ -93,5 +93,5 @@ def test_what_cannot_be_merged_is_sorted(tmp_path, monkeypatch):
         ]
         with store.transaction() as tx:
             staging.stage(tx, PROJECT, [])
-            staging.swap(tx, PROJECT, "r3", rows=0, last_step=None)
+            staging.swap(tx, PROJECT, {"r3": (0, None)})
         assert read(store, "SELECT count(*) FROM history") == [(580,)]

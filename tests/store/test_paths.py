@@ -27,7 +27,7 @@ def filled(root, project=PROJECT):
         assert settle(store)
         with store.transaction() as tx:
             staging.stage(tx, project, [page("b2", VALUES)])
-            staging.swap(tx, project, "b2", rows=3, last_step=2)
+            staging.swap(tx, project, {"b2": (3, 2)})
         store.publish()
     here = (project.entity, project.project)
     return [(*here, name, step, *rest) for name in ("a1", "b2", "c3") for step, *rest in VALUES]

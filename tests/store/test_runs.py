@@ -128,8 +128,8 @@ def test_what_is_known_of_a_run_tells_whether_the_server_has_something_newer(sto
         history=[curve("a1", range(4))],
     )
     with store.transaction() as tx:
-        history_cursors.record_failure(tx, PROJECT, "b2", error="no luck", next_try_at=NOW)
-        history_cursors.record_failure(tx, PROJECT, "b2", error="no luck again", next_try_at=NOW)
+        history_cursors.record_failures(tx, PROJECT, {"b2": ("no luck", NOW)})
+        history_cursors.record_failures(tx, PROJECT, {"b2": ("no luck again", NOW)})
         refresh.request(tx, PROJECT, ["a1"])
     shared = {"heartbeat_at": EARLIER, "deleted": False, "local": False, "ahead": False}
     shared |= {"created_at": EARLIER, "storage_id": "UnVuOmEx", "asked_at": None, "flawed": False, "doubted": False}
@@ -164,7 +164,7 @@ def test_status_reports_each_project(store):
     with store.transaction() as tx:
         projects.record_attempt(tx, PROJECT, EARLIER)
         projects.record_failure(tx, PROJECT, "no route", NOW)
-        history_cursors.record_failure(tx, PROJECT, "b2", error="broken line", next_try_at=NOW)
+        history_cursors.record_failures(tx, PROJECT, {"b2": ("broken line", NOW)})
     assert store.read(projects.status) == [ProjectStatus("team", "vision", 2, 1, 4, NOW, None, "no route", 1)]
 
 

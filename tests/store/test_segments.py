@@ -125,7 +125,7 @@ def test_a_segment_is_rewritten_when_a_quarter_of_it_is_replaced(store):
     for run_id in runs[:3]:
         with store.transaction() as tx:
             staging.stage(tx, PROJECT, [curve(run_id, range(2))])
-            staging.swap(tx, PROJECT, run_id, rows=2, last_step=1)
+            staging.swap(tx, PROJECT, {run_id: (2, 1)})
         count = 80 - 8 * (runs.index(run_id) + 1)
         assert read(store, "select count(*) from history") == [(count,)]
         store.tail_values = 1000
@@ -143,7 +143,7 @@ def test_a_segment_of_which_everything_was_replaced_goes_away(store):
     settle(store)
     with store.transaction() as tx:
         staging.stage(tx, PROJECT, [])
-        staging.swap(tx, PROJECT, "a1", rows=0, last_step=None)
+        staging.swap(tx, PROJECT, {"a1": (0, None)})
     assert read(store, "select count(*) from history") == [(0,)]
     assert settle(store)
     assert read(store, LIVE) == []
@@ -245,8 +245,7 @@ def test_history_equals_what_was_logged_whatever_happens_to_the_files(tmp_path, 
                             staging.stage(tx, project, [one])
                         settle(store)
                     with store.transaction() as tx:
-                        rows, last = staging.staged(tx.db, project, run_id)
-                        staging.swap(tx, project, run_id, rows=rows, last_step=last)
+                        staging.swap(tx, project, staging.staged(tx.db, project, [run_id]))
                 else:
                     with store.transaction() as tx:
                         history.append(tx, project, [model.page(dice, project, run_id) for _ in range(2)])

@@ -61,7 +61,7 @@ def test_a_published_file_opens_in_every_promised_duckdb(tmp_path, version, stor
         assert store.seal()
         with store.transaction() as tx:
             staging.stage(tx, PROJECT, [curve("b2", range(3))])
-            staging.swap(tx, PROJECT, "b2", rows=3, last_step=2)
+            staging.swap(tx, PROJECT, {"b2": (3, 2)})
             history.replace_system_metrics(tx, PROJECT, curve("a1", range(3), keys=["gpu"]))
         write(store, run("c3", name="renamed"), history=[curve("a1", range(15, 20))])
         assert store.publish() is not None
