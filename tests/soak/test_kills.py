@@ -185,7 +185,7 @@ def test_killed_at_random_instants_with_files_damaged_on_a_failing_server_the_en
                 runs[kill].edit(notes=f"seen {kill}", tags=["edited"])
             if kill % 20 == 19:
                 runs[kill].rewind(100)
-                bench.mirror("flush", "team/p/run003", "--no-wait", check=False)
+                bench.mirror("flush", "team/p" if kill % 40 == 39 else "team/p/run003", "--no-wait", check=False)
             process = subprocess.Popen(
                 [sys.executable, "-m", "mirror.cli", "sync", "team/p"],
                 env=bench.environ,

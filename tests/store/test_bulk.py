@@ -12,9 +12,19 @@ import pytest
 
 from mirror.errors import StoreError
 from mirror.metrics import arrange, summarise
-from mirror.store import bulk, checks, history, refresh, repair, segment_checks, segment_writer, staging
+from mirror.store import (
+    bulk,
+    checks,
+    history,
+    history_cursors,
+    refresh,
+    repair,
+    segment_checks,
+    segment_writer,
+    staging,
+)
 from mirror.store.records import HistoryPage, ProjectKey
-from tests.store.kit import PROJECT, curve, home_at, opened, page, read, run, write
+from tests.store.kit import NOW, PROJECT, curve, home_at, opened, page, read, run, write
 
 HISTORY = "SELECT run_id, key, step, value, text FROM history ORDER BY ALL"
 KEYS = "SELECT * FROM history_keys ORDER BY ALL"
@@ -228,6 +238,58 @@ def test_a_replaced_history_is_the_same_whichever_way_it_went(tmp_path):
     straight, by_tail = replaced(tmp_path / "one", 0), replaced(tmp_path / "two", 10_000)
     assert repr(straight[:2]) == repr(by_tail[:2])
     assert (straight[2], by_tail[2]) == ([(0, 5, 0, 0, 0, 0)], [(92, 0, 0, 0, 0, 0)])
+
+
+NAMES = [f"r{number:02}" for number in range(60)]
+KEPT = NAMES[::7]
+
+
+def swapped(root, tail_values, sizes):
+    """Of 60 runs in each of two projects, pull those of one again: some longer, some empty; swap in groups."""
+    other, again = ProjectKey("team", "other"), [name for name in NAMES if name not in KEPT]
+    with opened(root, tail_values=tail_values) as store:
+        for project in (PROJECT, other):
+            write(store, *(run(name, project=project) for name in NAMES), project=project)
+            for first in (0, 2):
+                write(store, history=[curve(name, [first, first + 1]) for name in NAMES], project=project)
+        with store.transaction() as tx:
+            history_cursors.record_failures(tx, PROJECT, dict.fromkeys(again[::9], ("a gap", NOW)))
+            refresh.request(tx, PROJECT, again)
+        for first in (0, 3):
+            with store.transaction() as tx:
+                pages = [curve(name, range(first, first + 3), scale=5) for name in again if name[-1] != "3"]
+                staging.stage(tx, PROJECT, [one for one in pages if first == 0 or one.run_id[-1] != "4"])
+        elsewhere = "SELECT * FROM history WHERE project = 'other' ORDER BY ALL"
+        before, left = read(store, elsewhere), list(again)
+        for size in sizes:
+            group, left = left[:size], left[size:]
+            with store.transaction() as tx:
+                staging.swap(tx, PROJECT, staging.staged(tx.db, PROJECT, group))
+        assert not left
+        assert repr(read(store, elsewhere)) == repr(before)
+        assert not mirror_damage(store)
+        cursors = (
+            "SELECT r.run_id, h.* EXCLUDE (rid) FROM store.run_history AS h JOIN store.run_records AS r USING (rid) "
+            "WHERE r.project = 'vision' ORDER BY ALL"
+        )
+        counts = ", ".join(f"(SELECT count(*) FROM store.{table})" for table in staging.TABLES)
+        assert read(store, f"SELECT {counts}") == [(0,) * len(staging.TABLES)]
+        own = HISTORY.replace("ORDER", "WHERE project = 'vision' ORDER")
+        return [read(store, query) for query in (own, KEYS, cursors)]
+
+
+@pytest.mark.parametrize("tail_values", [0, 300, 1_000, 10_000])
+def test_histories_are_the_same_swapped_in_together_or_one_by_one(tmp_path, tail_values):
+    one_by_one = swapped(tmp_path / "one", tail_values, [1] * 51)
+    together = swapped(tmp_path / "two", tail_values, [51])
+    assert repr(swapped(tmp_path / "three", tail_values, [20, 31])) == repr(together) == repr(one_by_one)
+    steps = {name: 4 if name in KEPT else {"3": 0, "4": 3}.get(name[-1], 6) for name in NAMES}
+    assert one_by_one[0] == [
+        (name, "loss", step, (1 if name in KEPT else 5) / (step + 1), None)
+        for name in NAMES
+        for step in range(steps[name])
+    ]
+    assert [row[:4] for row in one_by_one[2]] == [(name, n, n - 1 if n else None, False) for name, n in steps.items()]
 
 
 def test_what_is_gathered_lasts_until_it_is_dropped_or_swapped_in(tmp_path):
