@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_finish() -> None:
     """What is imported by now stays, and tests leave little garbage: the collector need not go through it all the time."""
     gc.freeze()
-    gc.set_threshold(100_000)
+    gc.set_threshold(1_000_000)
 
 
 @pytest.fixture(scope="session", autouse=True)

