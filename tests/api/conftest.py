@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,26 +37,69 @@ class Bench:
 def bench(world: World, **scope: Any) -> Iterator[Bench]:
     """The world behind a server, mirrored; a script that runs now finds both by its environment."""
     folder = Path(tempfile.mkdtemp(prefix="m"))
-    before = dict(os.environ)
     try:
-        with Sandbox(world) as server:
-            rig = Rig(folder / "home", server)
-            results = rig.sync(*(f"{entity}/{name}" for entity, name in world.projects), **scope)
-            assert not any(result.error or result.failed for result in results.values())
-            os.environ.clear()
-            os.environ.update(environment(server, folder))
-            os.environ["MIRROR_HOME"] = str(folder / "home")
-            yield Bench(server, rig)
+        with Sandbox(world) as server, _found(server, folder) as made:
+            _mirror(made, **scope)
+            yield made
     finally:
-        os.environ.clear()
-        os.environ.update(before)
         shutil.rmtree(folder)
 
 
+@contextmanager
+def _found(server: Sandbox, folder: Path) -> Iterator[Bench]:
+    """Have scripts find the server and the mirror in the folder by their environment."""
+    before = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(environment(server, folder))
+        os.environ["MIRROR_HOME"] = str(folder / "home")
+        yield Bench(server, Rig(folder / "home", server))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _mirror(made: Bench, **scope: Any) -> None:
+    results = made.rig.sync(*(f"{entity}/{name}" for entity, name in made.world.projects), **scope)
+    assert not any(result.error or result.failed for result in results.values())
+
+
+@pytest.fixture(scope="session")
+def smalls() -> Iterator[Callable[[], AbstractContextManager[Bench]]]:
+    """Gives the small sample, mirrored, as often as wanted: mirrored once, and copied to the place where it was made.
+
+    It is the same each time, and so is the address of its server, which the mirror holds.
+    """
+    root = Path(tempfile.mkdtemp(prefix="m"))
+    folder, copy = root / "here", root / "copy"
+    # Bound, but not listening, this keeps the port from others, and leaves it to one server at a time.
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+
+    @contextmanager
+    def made() -> Iterator[Bench]:
+        with Sandbox(sample.small(), port=kept.getsockname()[1]) as server, _found(server, folder) as one:
+            if copy.exists():
+                shutil.copytree(copy, folder)
+            else:
+                folder.mkdir()
+                _mirror(one)
+                shutil.copytree(folder, copy)
+            try:
+                yield one
+            finally:
+                shutil.rmtree(folder)
+
+    with kept:
+        yield made
+    shutil.rmtree(root)
+
+
 @pytest.fixture
-def small() -> Iterator[Bench]:
+def small(smalls: Callable[[], AbstractContextManager[Bench]]) -> Iterator[Bench]:
     """Two projects of a dozen runs, for tests that change things."""
-    with bench(sample.small()) as made:
+    with smalls() as made:
         yield made
 
 
