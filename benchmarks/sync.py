@@ -1,11 +1,12 @@
 """What a sync costs, compared with the alternative: reading the same sample server with the official SDK.
 
-    python benchmarks/sync.py [--repeat 5] [--latency 0,30,100] [--only runs,history,lines,long,idle,step] [--small]
+    python benchmarks/sync.py [--repeat 5] [--latency 0,30,100] [--only runs,history,lines,long,flush,idle,step] [--small]
 
 - runs: 5,000 runs with config and summary, against `api.runs(lazy=False)` at 50 and at 1,000 a page
 - history: 500 runs x 2,000 steps x 20 metrics that the server has exported, against `scan_history` of some of them
 - lines: the same without exports, in rows per second
 - long: a run of 1,000,000 rows x 10 metrics in exports, against `scan_history` and against DuckDB alone
+- flush: the runs and the history above pulled again by `mirror flush`, against the first sync
 - idle: a pass without changes over 5,000 mirrored runs, in requests and CPU
 - step: a pass over one new step of one running run, with few and with many mirrored runs, until it is published
 
@@ -170,19 +171,26 @@ def server(world: str, module: str = "sync") -> Iterator[SampleServer]:
 
 
 class Mirror:
-    """Runs `mirror sync` into an empty home; `check` must return `expected` from the published file."""
+    """Runs `mirror sync` into an empty home; `check` must return `expected` from the published file.
 
-    def __init__(self, at: SampleServer, path: str, check: str, expected: int) -> None:
-        self._at, self._path, self._check, self._expected = at, path, check, expected
+    With `again` it is `mirror flush` into a home that a sync has filled.
+    """
+
+    def __init__(self, at: SampleServer, path: str, check: str, expected: int, *, again: bool = False) -> None:
+        self._at, self._path, self._check, self._expected, self._again = at, path, check, expected, again
 
     def read(self) -> Cost:
         """Sync once, including start and publishing."""
         home = Path(tempfile.mkdtemp(prefix="mirror-bench-"))
-        command = [str(Path(sys.executable).with_name("mirror")), "-q", "sync", self._path]
+        environ = {**self._at.environ, "MIRROR_HOME": str(home)}
+        mirror = [str(Path(sys.executable).with_name("mirror")), "-q"]
         try:
+            if self._again:
+                subprocess.run([*mirror, "sync", self._path], env=environ, check=True)
             self._at.counts()
             before, started = os.times(), time.perf_counter()
-            subprocess.run(command, env={**self._at.environ, "MIRROR_HOME": str(home)}, check=True)
+            command = ["flush", "--yes"] if self._again else ["sync"]
+            subprocess.run([*mirror, *command, self._path], env=environ, check=True)
             seconds, after = time.perf_counter() - started, os.times()
             cpu = after.children_user + after.children_system - before.children_user - before.children_system
             with duckdb.connect(str(home / "mirror.duckdb"), read_only=True) as connection:
@@ -313,7 +321,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--repeat", type=int, default=5)
     options.add_argument("--latency", default="0,30,100", help="of runs, history and lines: milliseconds a request")
-    options.add_argument("--only", default="runs,history,lines,long,idle,step")
+    options.add_argument("--only", default="runs,history,lines,long,flush,idle,step")
     options.add_argument("--small", action="store_true", help="a tenth of the data, to try the script")
     given = options.parse_args()
     part, repeat = (10 if given.small else 1), given.repeat
@@ -323,6 +331,7 @@ def main() -> None:
         "history": lambda: measure_history(500 // part, repeat, latencies),
         "lines": lambda: measure_lines(500 // part, repeat, latencies),
         "long": lambda: measure_long(1_000_000 // part, repeat),
+        "flush": lambda: measure_flush(5000 // part, 500 // part, repeat),
         "idle": lambda: measure_idle(5000 // part, repeat),
         "step": lambda: measure_step(5000 // part, repeat),
     }
@@ -381,6 +390,20 @@ def measure_long(rows: int, repeat: int) -> None:
     alone = by_duckdb(rows, 10, repeat)
     line(f"{rows:,} rows x 10", mirror.shown(), sdk.shown(), f"{sdk.seconds / mirror.seconds:.1f}x")
     line("  the time of DuckDB alone", "", f"{alone:.2f} s", f"{alone / mirror.seconds:.1f}x")
+
+
+def measure_flush(runs: int, long: int, repeat: int) -> None:
+    counted = "select sum(history_rows)::bigint from runs"
+    for world, check, expected, name in (
+        (f"many_runs({runs})", "select count(*) from runs", runs, f"{runs:,} runs"),
+        (f"grid({long}, 2000, 20, True)", counted, long * 2000, f"{long * 2000:,} rows x 20"),
+    ):
+        with server(world) as at:
+            first, again = alternating(
+                [Mirror(at, "acme/bench", check, expected, again=again) for again in (False, True)], repeat
+            )
+        line(f"{name}, pulled again", again.shown())
+        line("  a first sync", first.shown(), "", f"{first.seconds / again.seconds:.1f}x")
 
 
 def measure_idle(runs: int, repeat: int) -> None:
