@@ -1,6 +1,7 @@
 """What a sync costs, compared with the alternative: reading the same sample server with the official SDK.
 
-    python benchmarks/sync.py [--repeat 5] [--latency 0,30,100] [--only runs,history,lines,long,flush,idle,step] [--small]
+    python benchmarks/sync.py [--repeat 5] [--latency 0,30,100] [--small]
+                              [--only runs,history,lines,long,flush,idle,step]
 
 - runs: 5,000 runs with config and summary, against `api.runs(lazy=False)` at 50 and at 1,000 a page
 - history: 500 runs x 2,000 steps x 20 metrics that the server has exported, against `scan_history` of some of them
