@@ -16,7 +16,7 @@ from mirror.daemon.outcomes import stamp
 from mirror.errors import one_line
 from mirror.settings.home import Home
 from mirror.settings.settings import LakeSettings
-from mirror.store.publish import fingerprint
+from mirror.store.steady import fingerprint
 from mirror.sync.context import utc_now
 
 log = logging.getLogger("mirror.daemon")

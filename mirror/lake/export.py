@@ -29,7 +29,7 @@ from mirror.snapshot.connection import open_attached
 from mirror.snapshot.paths import Project, projects
 from mirror.store import identity
 from mirror.store.names import literal
-from mirror.store.publish import fingerprint
+from mirror.store.steady import fingerprint
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

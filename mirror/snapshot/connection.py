@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mirror.errors import Forbidden, QueryError, names_segment, nothing_mirrored, unreadable, unreadable_segment
 from mirror.settings.home import Home
 from mirror.store.names import escaped, literal
+from mirror.store.steady import open_steady
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -37,7 +38,7 @@ def open_plain(path: Path, *, relations_only: bool = False) -> DuckDBPyConnectio
     import duckdb
 
     try:
-        connection = duckdb.connect(str(path), read_only=True)
+        connection = open_steady(path, lambda: duckdb.connect(str(path), read_only=True))
         if not relations_only:
             _check_tables(connection, path)
     except duckdb.Error as error:
@@ -69,9 +70,13 @@ def open_attached(path: Path, *, spill: str) -> DuckDBPyConnection:
         raise nothing_mirrored(path)
     import duckdb
 
+    def attach() -> DuckDBPyConnection:
+        instance = duckdb.connect()
+        instance.execute(f"ATTACH {literal(path)} AS mirror (READ_ONLY)").fetchall()
+        return instance
+
     try:
-        connection = duckdb.connect()
-        connection.execute(f"ATTACH {literal(path)} AS mirror (READ_ONLY)").fetchall()
+        connection = open_steady(path, attach)
         connection.execute(f"SET temp_directory = {literal(spill)}").fetchall()
         quiet(connection)
         _check_tables(connection, path, "mirror.")
@@ -121,7 +126,7 @@ def open_restricted(
     """
     import duckdb
 
-    connection = duckdb.connect(str(path), read_only=True, config=_CLOSED)
+    connection = open_steady(path, lambda: duckdb.connect(str(path), read_only=True, config=_CLOSED))
     try:
         quiet(connection)
         _check_tables(connection, published or path)

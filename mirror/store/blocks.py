@@ -18,7 +18,7 @@ from mirror.store import kernels
 HEADERS = 3 * 4096
 BLOCK = 262_144
 AT_ONCE = 4 * BLOCK
-"""So few stay in the cache of the processor: the comparison takes a sixth of the time of one by 32 blocks."""
+"""1 MB stays in the processor's cache: comparing a small file by 32 blocks takes six times as long."""
 
 _FACTOR = 0xBF58476D1CE4E5B9
 _START = 5381

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mirror.errors import StoreError
 
-_BLOCK = 8 << 20
+_BLOCK = 1 << 20
 
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 """Reading fails with these if a file is lost or damaged. With others, such as a missing permission, it may be whole."""

@@ -13,6 +13,7 @@ from mirror.store import migrations
 from mirror.store.database import MEMORY_LIMIT, opening_error, reason, scan
 from mirror.store.identity import Identity, check_may_replace, of
 from mirror.store.names import literal
+from mirror.store.steady import TRIES, fingerprint
 
 
 class Problems(Struct, frozen=True):
@@ -39,17 +40,21 @@ def check(path: Path) -> Identity | None:
 
 def problems(home: Home, *, state: bool = True) -> Problems:
     """Read both databases of a home completely, or the published one alone."""
-    identity, damage = None, None
+    identity, damage, tries = None, None, TRIES
     connection = duckdb.connect()
     try:
-        if home.published.exists():
+        while tries and home.published.exists():
+            tries, damage, before = tries - 1, None, fingerprint(home.published)
             try:
                 identity = _check(connection, home.published)
+                break
             except StoreError as error:
                 damage = str(error)
                 # An instance that met damage may accept no further statement.
                 connection.close()
                 connection = duckdb.connect()
+            if fingerprint(home.published) == before:
+                break
         try:
             return Problems(_of_state(connection, home, identity) if state else None, damage)
         except StoreBusy as error:

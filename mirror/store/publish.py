@@ -60,15 +60,6 @@ def delete_leftovers(target: Path) -> None:
                 shutil.rmtree(spilled, ignore_errors=True)
 
 
-def fingerprint(target: Path) -> tuple[int, int, int] | None:
-    """Changes when the published file is replaced or modified. None if there is no published file."""
-    try:
-        found = target.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 def _verify(db: Database, copy: Path, *, whole: bool) -> None:
     """Open the copy as a second file and compare its counts with the store; with `whole`, read all of it."""
     count = "SELECT (SELECT count(*) FROM {0}.store.run_records), (SELECT count(*) FROM {0}.store.history_tail)"

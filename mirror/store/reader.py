@@ -17,6 +17,7 @@ from mirror.store import migrations, projects, runs
 from mirror.store.database import MEMORY_LIMIT, Cached, Database
 from mirror.store.names import literal
 from mirror.store.records import KnownRun, ProjectCursor, ProjectKey
+from mirror.store.steady import open_steady
 
 _SIZES = """
     SELECT avg(length(config) + length(summary)),
@@ -46,7 +47,7 @@ class Reader(Database):
         # Readers that share one spill folder overwrite each other's files.
         self._spill = home.data / f".{self.path.name}.spill-{os.getpid()}"
         try:
-            self._connection = duckdb.connect(str(self.path), read_only=True)
+            self._connection = open_steady(self.path, lambda: duckdb.connect(str(self.path), read_only=True))
             # An error that is kept would keep the file open, and DuckDB would return it in place of a newer one.
             with ExitStack() as after_error:
                 after_error.callback(self.close)

@@ -47,6 +47,7 @@ from mirror.store.database import (
 from mirror.store.garbage import Garbage
 from mirror.store.records import ProjectKey, Published
 from mirror.store.sharing import Sharing
+from mirror.store.steady import fingerprint
 from mirror.store.transaction import Transaction
 
 logger = logging.getLogger(__name__)
@@ -210,7 +211,7 @@ class Store:
         Raises StoreError if the published file has been replaced by another mirror's, or by one newer than the store.
         """
         with self._lock, self._guarded():
-            current = publish.fingerprint(self.home.published)
+            current = fingerprint(self.home.published)
             if not self._changed and current is not None and current == self._published:
                 return None
             if current is not None and current != self._published:
@@ -224,7 +225,7 @@ class Store:
                 identity.count_up(self._db)
             self._outdated.clear()
             size = publish.publish(self._db, self._descriptor, self.home.published, self.sharing)
-            self._published = publish.fingerprint(self.home.published)
+            self._published = fingerprint(self.home.published)
             self._changed = False
             segment_files.delete_retired(self._db, self.home.history, self.retired_grace)
             garbage.delete_unnamed(self._db, self.blobs, self.retired_grace)
@@ -314,7 +315,7 @@ class Store:
 
     def _open_checked(self) -> None:
         """Open the file. Raises StoreDamaged if it cannot be read completely, or is empty although one is published."""
-        self._published = publish.fingerprint(self.home.published)
+        self._published = fingerprint(self.home.published)
         has_log = log_file(self.home.state).exists()
         self._connect()
         try:
