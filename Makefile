@@ -41,8 +41,12 @@ demo: $(VENV)/.runtime
 quick: check
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not soak" tests/config tests/filters tests/house tests/plot
 
+# Tests open thousands of small databases, which takes a tenth less CPU time with jemalloc. `make test-oldest` and `make soak`
+# keep the standard allocator, as users have it.
+JEMALLOC := $(firstword $(wildcard /usr/lib/*/libjemalloc.so.2))
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients"
+	$(if $(JEMALLOC),LD_PRELOAD=$(JEMALLOC)) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients"
 
 # The other end of the range in pyproject.toml; its own environment, and the tests in which DuckDB has a part.
 OLDEST := .cache/oldest
