@@ -281,7 +281,7 @@ class Run(EditableRun, Shown):
     def _attrs(self) -> dict[str, Any]:
         """The fields by the names of the server's API, without those that only the server has."""
         fields = {name: getattr(self, attribute) for name, attribute in FIELDS.items()}
-        reported = self._fact("told")
+        reported = self._fact("reported")
         fields |= {name: reported[name] for name in STORED_AS_REPORTED if name in reported}
         if (heavy := self._fact("heavy")) is not None and heavy[0] is not None:
             fields["systemMetrics"] = self.system_metrics
@@ -293,7 +293,7 @@ class Run(EditableRun, Shown):
             return self.system_metrics
         if name not in STORED_AS_REPORTED:
             return getattr(self, FIELDS[name])
-        reported = self._fact("told")
+        reported = self._fact("reported")
         return reported[name] if name in reported else call_server(lambda: getattr(self._official, name))
 
     def __getattr__(self, name: str) -> Any:

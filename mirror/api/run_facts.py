@@ -77,7 +77,7 @@ class RunFacts:
         username = self._text("username")
         if username is None:
             raise AttributeError(f"the server did not report who started {self._address}")
-        reported = {name: value for name, value in (self._fact("told").get("user") or {}).items() if name == "name"}
+        reported = {name: value for name, value in (self._fact("reported").get("user") or {}).items() if name == "name"}
         return User({**reported, "username": username}, lambda: self._official.user)
 
     @property

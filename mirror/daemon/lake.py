@@ -106,8 +106,8 @@ class Lake:
         try:
             found: dict[str, Any] = json.loads(answer)
         except ValueError:
-            told = one_line(errors.decode(errors="replace").strip().rpartition("\n")[2])
-            found = {"error": f"the export ended with exit code {process.returncode}: {told}"}
+            message = one_line(errors.decode(errors="replace").strip().rpartition("\n")[2])
+            found = {"error": f"the export ended with exit code {process.returncode}: {message}"}
         if "error" in found:
             found["error"] = without_secrets(found["error"])
         return found

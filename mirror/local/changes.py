@@ -43,11 +43,11 @@ async def of(folders: Sequence[Path], stop: asyncio.Event, rescan: float) -> Asy
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if line.done():
-                    told, line = _read(line.result()), None
-                    if isinstance(told, str) and told != "ready":
-                        changed.add(told)
+                    message, line = _read(line.result()), None
+                    if isinstance(message, str) and message != "ready":
+                        changed.add(message)
                         continue
-                    unwatched = unwatched or told == "ready" or not all(map(files.is_run_file, changed))
+                    unwatched = unwatched or message == "ready" or not all(map(files.is_run_file, changed))
                     if changed:
                         found, changed = changed, set()
                         yield found
@@ -66,10 +66,10 @@ async def of(folders: Sequence[Path], stop: asyncio.Event, rescan: float) -> Asy
 def _read(line: bytes) -> str | None:
     if not line:
         raise OSError("the process that watches has ended")
-    told = json.loads(line)
-    if isinstance(told, dict):
-        raise OSError(told["error"])
-    return None if told is None else str(told)
+    message = json.loads(line)
+    if isinstance(message, dict):
+        raise OSError(message["error"])
+    return None if message is None else str(message)
 
 
 @asynccontextmanager

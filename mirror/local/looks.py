@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 Beat = Callable[[], None]
 
 SECONDS = 20.0
-"""How long a look may take; one that takes longer tells in between that it goes on."""
+"""How long a look may take; one that takes longer reports in between that it goes on."""
 
 THREADS = 16
 
@@ -37,7 +37,7 @@ class Hangs(OSError):
 
 
 class _Look:
-    """A look under way; `late` once it has told nothing for too long."""
+    """A look under way; `late` once it has reported nothing for too long."""
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -45,7 +45,7 @@ class _Look:
         self.late = False
 
     def beat(self) -> None:
-        """Tell that it goes on."""
+        """Report that it goes on."""
         self.at = time.monotonic()
 
 

@@ -65,9 +65,9 @@ def _machine(connection: DuckDBPyConnection, run: Run) -> list[str]:
     """Where the run ran, and how many runs of its project failed there and in all."""
     host = connection.execute(f"SELECT host FROM runs WHERE {_HERE}", run.address).fetchall()[0][0]
     known = f"SELECT key, value FROM run_metadata WHERE {_HERE} AND key IN (SELECT unnest(?::VARCHAR[]))"
-    told = dict(connection.execute(known, [*run.address, list(_MACHINE)]).fetchall())
+    values = dict(connection.execute(known, [*run.address, list(_MACHINE)]).fetchall())
     parts = [f"host {host}"] if host else []
-    parts += [f"{name} {clean(told[key])[:_LONGEST]}" for key, name in _MACHINE.items() if told.get(key)]
+    parts += [f"{name} {clean(values[key])[:_LONGEST]}" for key, name in _MACHINE.items() if values.get(key)]
     found = [", ".join(parts)] if parts else []
     ended, failed, here, failed_here = connection.execute(
         f"""SELECT count(*), count(*) FILTER ({_FAILED}), count(*) FILTER (host = ?),

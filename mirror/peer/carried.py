@@ -85,8 +85,8 @@ def casts(names: Sequence[str], types: Sequence[str | None]) -> str | None:
 
 def schema_of(schema: pa.Schema, types: Sequence[str], as_text: Sequence[int]) -> pa.Schema:
     """Return the schema with the columns' DuckDB types in its metadata."""
-    told = {TYPES: json.dumps(list(types)).encode(), AS_TEXT: json.dumps(list(as_text)).encode()}
-    return schema.with_metadata({**(schema.metadata or {}), **told})
+    metadata = {TYPES: json.dumps(list(types)).encode(), AS_TEXT: json.dumps(list(as_text)).encode()}
+    return schema.with_metadata({**(schema.metadata or {}), **metadata})
 
 
 class Packing(Struct, frozen=True):
@@ -182,11 +182,11 @@ class Incoming:
             self._reader = pa.ipc.open_stream(source)
         except (pa.ArrowInvalid, OSError) as error:
             raise self._cut(error) from error
-        told = self._reader.schema.metadata or {}
+        metadata = self._reader.schema.metadata or {}
         self.names: list[str] = list(self._reader.schema.names)
         try:
-            self.types: list[str] = json.loads(told[TYPES])
-            self.as_text: list[int] = json.loads(told[AS_TEXT])
+            self.types: list[str] = json.loads(metadata[TYPES])
+            self.as_text: list[int] = json.loads(metadata[AS_TEXT])
         except (KeyError, ValueError) as error:
             raise CommError(f"{where} answered with another format than statements have; is it a mirror?") from error
         self.schema: pa.Schema = _plain(self._reader.schema)
@@ -198,13 +198,13 @@ class Incoming:
         rows, expected = 0, None
         while expected is None:
             try:
-                batch, told = self._reader.read_next_batch_with_custom_metadata()
+                batch, metadata = self._reader.read_next_batch_with_custom_metadata()
             except StopIteration:
                 break
             except (pa.ArrowInvalid, OSError) as error:
                 raise self._cut(error) from error
-            if told is not None and ROWS in told:
-                expected = int(told[ROWS])
+            if metadata is not None and ROWS in metadata:
+                expected = int(metadata[ROWS])
                 break
             rows += batch.num_rows
             yield unpacked(batch, self.schema)

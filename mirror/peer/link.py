@@ -251,16 +251,16 @@ def _failure(peer: Peer, path: str, response: http.client.HTTPResponse, content:
     """Return the error for a response that is not an answer."""
     status = response.status
     try:
-        told = json.loads(content)
-        text = str(told.get("error") or told["message"])
+        answer = json.loads(content)
+        text = str(answer.get("error") or answer["message"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return _not_a_mirror(peer, path, response)
-    if (inner := told.get("duckdb")) is not None:
+    if (inner := answer.get("duckdb")) is not None:
         import duckdb
 
         kind = getattr(duckdb, str(inner.get("class")), duckdb.Error)
         return kind(str(inner.get("message"))) if issubclass(kind, duckdb.Error) else duckdb.Error(text)
-    hint = str(told.get("hint") or "")
+    hint = str(answer.get("hint") or "")
     # What is advised to those who write requests by hand helps nobody here.
     message = one_line(f"{text}; {hint}" if hint and "/api/" not in hint else text)
     if status == 401:

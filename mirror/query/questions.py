@@ -67,8 +67,8 @@ def runs(connection: DuckDBPyConnection, asked: Arguments, _lists: Lists) -> byt
     query = _found(connection, asked)
     columns, warnings = query.known_columns(asked["columns"])
     rows = query.rows(["run_id", *columns], limit=min(asked["limit"], MOST_ROWS), offset=asked["offset"])
-    told = list(dict.fromkeys([*query.warnings(), *warnings]))
-    found = {"total": query.count(), "offset": asked["offset"], "warnings": told, **_table(rows)}
+    warned = list(dict.fromkeys([*query.warnings(), *warnings]))
+    found = {"total": query.count(), "offset": asked["offset"], "warnings": warned, **_table(rows)}
     return orjson.dumps(found)
 
 

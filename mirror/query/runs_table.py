@@ -56,21 +56,21 @@ def below(
     import pyarrow as pa
 
     source = HistorySource(connection, segmented(connection))
-    told = run_table.logged(source, {run.rid: (run.project, run.run_id) for run in runs}, ())
-    known = sorted({key for run in told.values() for key in run.keys})
+    logged = run_table.logged(source, {run.rid: (run.project, run.run_id) for run in runs}, ())
+    known = sorted({key for run in logged.values() for key in run.keys})
     chosen = chosen_keys(keys, known, "none of the runs logged", warn) if keys else known
     axis = None if x is None or (x in (STEP, "step", "none") and x not in known) else x
     if axis is not None:
         axis = chosen_keys([axis], known, "none of the runs logged", warn)[0]
     parts: list[tuple[Named, RunTable]] = []
     for run in runs:
-        held = set(told[run.rid].keys)
+        held = set(logged[run.rid].keys)
         mine = [key for key in chosen if key in held]
         if mine and (axis is None or axis in held):
             given = mine if keys else ()
-            one = run_table.prepared(source, told[run.rid], given, samples=samples, x=axis or x, warn=warn)
+            one = run_table.prepared(source, logged[run.rid], given, samples=samples, x=axis or x, warn=warn)
             parts.append((run, one))
-    _told_without(len(runs) - len(parts), len(runs), axis, warn)
+    _warn_without(len(runs) - len(parts), len(runs), axis, warn)
     if not parts:
         raise QueryError("none of the runs has history" if not keys else "none of the runs logged these keys")
     names = _Names.of([(run, one.schema) for run, one in parts], chosen, several=len({run.project for run in runs}) > 1)
@@ -221,8 +221,8 @@ class _Names(NamedTuple):
         """The rows of one run with the columns of all."""
         import pyarrow as pa
 
-        told = [*([str(run.project)] if len(self.labels) == 3 else []), run.run_id, run.name]
-        arrays: list[Any] = [pa.repeat(pa.scalar(text, pa.string()), batch.num_rows) for text in told]
+        cells = [*([str(run.project)] if len(self.labels) == 3 else []), run.run_id, run.name]
+        arrays: list[Any] = [pa.repeat(pa.scalar(text, pa.string()), batch.num_rows) for text in cells]
         held = {
             self.step if str(kind) == "int64" else name: batch.column(index)
             for index, (name, kind) in enumerate(zip(batch.schema.names, batch.schema.types, strict=True))
@@ -258,7 +258,7 @@ def beside(
     known = sorted({key for names in logged.values() for key in names})
     chosen = chosen_keys(keys, known, "none of the runs logged", warn)
     held = [run for run in runs if not set(chosen).isdisjoint(logged[run.rid])]
-    _told_without(len(runs) - len(held), len(runs), None, warn)
+    _warn_without(len(runs) - len(held), len(runs), None, warn)
     source = HistorySource(connection, segmented(connection))
     rids = [run.rid for run in held]
     texts = {(rid, key) for rid, found in run_table.textual(source, rids, chosen).items() for key in found}
@@ -362,7 +362,7 @@ def _labels(runs: Sequence[Named], places: Sequence[tuple[Named, str]], *, sever
     return [f"{key} of {label(run)}" if several else label(run) for run, key in places]
 
 
-def _told_without(without: int, runs: int, axis: str | None, warn: Warn) -> None:
+def _warn_without(without: int, runs: int, axis: str | None, warn: Warn) -> None:
     if without and without < runs:
         what = f"no {axis}" if axis else "none of the keys"
         warn(f"{without:,} of {runs:,} runs logged {what} and {'is' if without == 1 else 'are'} left out")

@@ -102,8 +102,8 @@ def _pieces(
             writer.write_batch(packing.packed(batch, schema))
             if sink.held >= PIECE:
                 yield sink.take(), None
-        last, told = carried.closing(schema, rows)
-        writer.write_batch(last, custom_metadata=told)
+        last, metadata = carried.closing(schema, rows)
+        writer.write_batch(last, custom_metadata=metadata)
     yield sink.take(), rows
 
 

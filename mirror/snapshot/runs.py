@@ -26,14 +26,14 @@ class Page:
         """One fact about one run.
 
         `column` is one of `run_rows.FACTS`, `tags`, one of DOCUMENTS (as JSON text), `history_rows` for the number of
-        mirrored history lines, `told` for what the server returned about the run, or `heavy` for the parts of that
+        mirrored history lines, `reported` for what the server returned about the run, or `heavy` for the parts of that
         which may be long (None if the server did not return them).
         """
         values = self._columns.get(column)
         if values is None:
             with self._lock:
                 values = self._columns[column] = self._read(column)
-        if column == "told":
+        if column == "reported":
             return values.get(rid, {})
         if column in ("heavy", "history_rows"):
             return values.get(rid)
@@ -41,7 +41,7 @@ class Page:
 
     def _read(self, column: str) -> dict[int, Any]:
         """The column for every run of the page."""
-        if column == "told":
+        if column == "reported":
             return self.snapshot.run_facts(self._rids)
         if column == "heavy":
             return self.snapshot.heavy(self._rids)

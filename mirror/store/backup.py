@@ -87,7 +87,7 @@ def make(home: Home, target: Path) -> Summary:
         with _locked(target, fcntl.LOCK_EX):
             return _make(home, target, _former(target))
     except OSError as error:
-        raise StoreError(f"{target} was not written: {_told(error)}; an earlier backup in it stays") from error
+        raise StoreError(f"{target} was not written: {_problem(error)}; an earlier backup in it stays") from error
 
 
 def _make(home: Home, target: Path, former: _Manifest | None) -> Summary:
@@ -168,7 +168,7 @@ def _restore(source: Path, home: Home, there: Sequence[Path]) -> Summary:
         state.replace(home.state)
         files.sync_folder(home.data)
     except OSError as error:
-        raise StoreError(f"{home.data} was not restored: {_told(error)}; restore again") from error
+        raise StoreError(f"{home.data} was not restored: {_problem(error)}; restore again") from error
     finally:
         if state.exists():
             state.unlink()
@@ -256,7 +256,7 @@ def _locked(folder: Path, how: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _told(error: OSError) -> str:
+def _problem(error: OSError) -> str:
     """What is wrong, and with which file."""
     reason = error.strerror or str(error)
     return f"{reason}: {error.filename}" if error.filename else reason

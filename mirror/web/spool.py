@@ -49,7 +49,7 @@ class Spool:
         finally:
             with self._changed:
                 self._ended = True
-            self._tell()
+            self._notify()
 
     def abandon(self) -> None:
         """Have the thread end soon: nobody reads any more."""
@@ -87,7 +87,7 @@ class Spool:
                 self._held += len(piece)
             else:
                 self._to_file(piece)
-        self._tell()
+        self._notify()
 
     def _next(self) -> bytes | None:
         if not self._pieces:
@@ -123,6 +123,6 @@ class Spool:
             self._file = None
             self._written = self._read = 0
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._arrived.set)

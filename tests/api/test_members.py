@@ -70,11 +70,11 @@ def members(kind: type) -> list[str]:
 def test_every_public_member_has_a_row(name: str) -> None:
     """And what a row says is here is here."""
     theirs, ours = OURS[name]
-    told = named(name)
+    reported = named(name)
     assert {answered for _, answered, _ in rows()} <= ANSWERS
-    assert sorted(set(members(theirs)) - told.keys()) == []
+    assert sorted(set(members(theirs)) - reported.keys()) == []
     made = set(getattr(ours, "__dataclass_fields__", ()))
-    missing = [member for member, answered in told.items() if answered != "not here"]
+    missing = [member for member, answered in reported.items() if answered != "not here"]
     assert [member for member in missing if not hasattr(ours, member) and member not in made] == []
 
 

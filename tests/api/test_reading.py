@@ -331,7 +331,7 @@ def test_samples_are_the_same_however_they_are_picked(mirrored: Bench, monkeypat
 
 
 def test_a_run_by_the_address_of_its_page(api: Any) -> None:
-    """As people copy it from the browser; and what is no path at all is told so."""
+    """As people copy it from the browser; what is not a path gets an error that says so."""
     run = api.run(VISION)
     assert api.run(f"{run.url}?nw=nwuser#charts").path == run.path
     with pytest.raises(ArgumentError, match="None is not a run path"):

@@ -53,19 +53,19 @@ def test_pandas_takes_a_relation_with_plain_types(published, relation):
 
 def test_sqlalchemy_reflects_and_reads_every_relation(published):
     """The dialect that Superset uses."""
-    told = sqlalchemy_reads.read(str(published.file), QUERIES)
+    reported = sqlalchemy_reads.read(str(published.file), QUERIES)
     for relation, expected in published.expected.items():
-        found = told["found"][relation]
+        found = reported["found"][relation]
         assert (found["columns"], found["rows"]) == (list(expected["columns"]), expected["rows"])
-    assert set(told["names"]) >= {*QUERIES, "team/still"} - {"wide"}
+    assert set(reported["names"]) >= {*QUERIES, "team/still"} - {"wide"}
     # The query of projects leaves one column out.
-    assert {name: columns for name, columns in told["columns"].items() if name != "projects"} == {
+    assert {name: columns for name, columns in reported["columns"].items() if name != "projects"} == {
         name: list(expected["columns"])
         for name, expected in published.expected.items()
         if name not in ("projects", "wide")
     }
-    assert list(told["runs"]) == list(published.expected["runs"]["columns"])
-    assert set(told["runs"].values()) <= {"VARCHAR", "BIGINT", "FLOAT", "DOUBLE", "DOUBLE PRECISION", "TIMESTAMP"}
+    assert list(reported["runs"]) == list(published.expected["runs"]["columns"])
+    assert set(reported["runs"].values()) <= {"VARCHAR", "BIGINT", "FLOAT", "DOUBLE", "DOUBLE PRECISION", "TIMESTAMP"}
 
 
 def test_a_pool_that_keeps_connections_keeps_the_old_state(published):

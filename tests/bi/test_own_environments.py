@@ -36,11 +36,11 @@ def output(*command, text="", **options) -> str:
 
 def test_the_other_dialect_of_sqlalchemy_reads_with_an_older_duckdb(published):
     """duckdb-sqlalchemy with SQLAlchemy 2.1 and DuckDB 1.5."""
-    told = json.loads(
+    reported = json.loads(
         output(program("sqlalchemy"), CLIENTS / "sqlalchemy_reads.py", published.file, text=json.dumps(QUERIES))
     )
     for relation, expected in published.expected.items():
-        found = told["found"][relation]
+        found = reported["found"][relation]
         assert (found["columns"], found["rows"]) == (list(expected["columns"]), expected["rows"])
 
 
@@ -48,8 +48,8 @@ def test_node_reads_every_relation(published):
     """DuckDB's own client for Node, 1.5, on which Evidence stands."""
     modules = ENVIRONMENTS / "node"
     assert (modules / "node_modules").exists(), "run `make test-bi`"
-    told = json.loads(output("node", CLIENTS / "node_reads.mjs", modules, published.file, text=json.dumps(QUERIES)))
-    assert told == {
+    reported = json.loads(output("node", CLIENTS / "node_reads.mjs", modules, published.file, text=json.dumps(QUERIES)))
+    assert reported == {
         relation: {"columns": expected["columns"], "rows": len(expected["rows"])}
         for relation, expected in published.expected.items()
     }

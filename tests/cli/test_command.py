@@ -196,8 +196,8 @@ def test_a_file_that_cannot_be_used_is_named(cli: Any, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "exists", forbidden)
     outcome = cli("query", "select 1")
-    told = f"error: {tiny.published}: Permission denied; check who owns it (`mirror -v` shows where)\n"
-    assert (outcome.exit_code, outcome.stderr) == (1, told)
+    reported = f"error: {tiny.published}: Permission denied; check who owns it (`mirror -v` shows where)\n"
+    assert (outcome.exit_code, outcome.stderr) == (1, reported)
 
 
 def test_a_pipe_that_is_closed_ends_the_command_quietly(tiny: Home) -> None:

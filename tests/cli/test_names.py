@@ -191,10 +191,12 @@ def test_paths_for_the_server_take_names_too(cli: Any, monkeypatch: pytest.Monke
             0,
             "nothing is mirrored of it, so there is nothing to pull again; did you mean team/project?\n",
         )
-        told = f"error: team/projetc is not on {server.url}, or the key may not read it; did you mean team/project?\n"
+        reported = (
+            f"error: team/projetc is not on {server.url}, or the key may not read it; did you mean team/project?\n"
+        )
         for arguments in (["sync"], ["sync", "--dry-run", "--json"], ["verify"], ["flush"]):
             done = cli(*arguments, "team/projetc")
-            assert (done.exit_code, done.stderr) == (1, told)
+            assert (done.exit_code, done.stderr) == (1, reported)
         world.add_run("team", "p", run_id="r5", name="new", config={}, state="finished")
         assert cli("sync", "team/p/r5").exit_code == 0
         assert cli("show", "new").stdout.startswith("team/p/r5\n")

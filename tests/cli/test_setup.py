@@ -60,7 +60,7 @@ def test_init_lists_what_can_be_mirrored(
 
 
 def test_init_keeps_a_config_that_is_there(cli: Any, home: Home) -> None:
-    """Unless it is told."""
+    """Unless it is reported."""
     home.data.mkdir()
     home.config.write_text("# mine\n", encoding="utf-8")
     outcome = cli("init", "team/vision")
@@ -163,8 +163,8 @@ def test_login_to_a_server_that_is_not_there_stores_nothing(
     """A warning while it is tried, an error, exit code 3."""
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     outcome = cli("login", OTHER)
-    told = "cannot reach http://127.0.0.1:9 (Connection refused); check the network and WANDB_BASE_URL"
+    reported = "cannot reach http://127.0.0.1:9 (Connection refused); check the network and WANDB_BASE_URL"
     warning, error = outcome.stderr.splitlines()
-    assert warning.startswith(f"warning: {told}; trying again for up to ")
-    assert (outcome.exit_code, error) == (3, f"error: {told}")
+    assert warning.startswith(f"warning: {reported}; trying again for up to ")
+    assert (outcome.exit_code, error) == (3, f"error: {reported}")
     assert list((tmp_path / "user").iterdir()) == []

@@ -39,8 +39,12 @@ def test_the_example_holds_every_setting_with_its_default(home: Home) -> None:
     defaults = Settings()
     for section in SECTIONS:
         for field in dataclasses.fields(SECTIONS[section]):
-            told = getattr(getattr(settings, section), field.name)
-            assert (section, field.name, told) == (section, field.name, getattr(getattr(defaults, section), field.name))
+            reported = getattr(getattr(settings, section), field.name)
+            assert (section, field.name, reported) == (
+                section,
+                field.name,
+                getattr(getattr(defaults, section), field.name),
+            )
 
 
 def test_the_example_is_what_the_settings_render() -> None:

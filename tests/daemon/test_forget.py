@@ -1,4 +1,4 @@
-"""`mirror forget` removes from the mirror what is named, and `mirror flush` pulls everything again only when told to."""
+"""`mirror forget` removes from the mirror what is named, and `mirror flush` pulls everything again only when asked to."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ def test_a_daemon_exports_on_schedule_and_reports_why_it_cannot(bench):
         bench.pull()
         bench.until(lambda: read(root, "select run_id from runs order by 1") == [("one",), ("two",)])
         bench.until(lambda: status(bench)["daemon"]["lake"]["last"]["rows"])
-        told = status(bench)["daemon"]["lake"]
-        assert (told["url"], told["last"]["error"]) == (str(root), None)
+        reported = status(bench)["daemon"]["lake"]
+        assert (reported["url"], reported["last"]["error"]) == (str(root), None)
 
         def both_tell_the_same() -> bool:  # unless an export ends in between
-            told = status(bench)["daemon"]["lake"]
-            return f"lake     {root}, as of {told['snapshot_at']}Z" in bench.here("status").stdout
+            reported = status(bench)["daemon"]["lake"]
+            return f"lake     {root}, as of {reported['snapshot_at']}Z" in bench.here("status").stdout
 
         bench.until(both_tell_the_same)
         assert 'mirror_lake_exports_total{result="failed"} 0\n' in bench.here("status", "--prometheus").stdout

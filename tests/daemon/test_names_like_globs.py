@@ -32,7 +32,7 @@ def projects(bench, *arguments):
 
 
 def synced(bench, *arguments, command="sync"):
-    """The projects that a command over the server took, by what it told."""
+    """The projects that a command over the server took, by what it reported."""
     done = bench.here(command, *arguments)
     assert done.exit_code == 0, done.stderr
     return sorted(line.partition(": ")[0] for line in done.stderr.splitlines())
@@ -69,8 +69,8 @@ def test_the_config_and_all_that_follows_it_mean_the_exact_project(named):
     assert "exp1" not in verified.stdout + verified.stderr
     named.configure('["team/exp[1]", "team/a*b"]')
     doctor = json.loads(named.here("doctor", "--json").stdout)
-    told = [finding["message"] for finding in doctor if finding["check"] == "projects"]
-    assert told == [f"team/{name} can be read: 1 run in scope" for name in ("exp[1]", "a*b")]
+    reported = [finding["message"] for finding in doctor if finding["check"] == "projects"]
+    assert reported == [f"team/{name} can be read: 1 run in scope" for name in ("exp[1]", "a*b")]
 
 
 def test_a_project_that_is_gone_from_the_server_is_reported_by_its_own_name(named):
@@ -78,9 +78,9 @@ def test_a_project_that_is_gone_from_the_server_is_reported_by_its_own_name(name
     synced(named, "team/*")
     del named.world.projects["team", "exp[1]"]
     named.world.changed()
-    told = named.here("verify", "team/exp[1]")
-    assert told.exit_code == 1
-    assert "team/exp[1]" in told.stdout + told.stderr
+    reported = named.here("verify", "team/exp[1]")
+    assert reported.exit_code == 1
+    assert "team/exp[1]" in reported.stdout + reported.stderr
 
 
 def test_readers_mean_the_exact_project(named, tmp_path):

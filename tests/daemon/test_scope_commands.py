@@ -75,8 +75,8 @@ def test_what_makes_no_sense_is_one_line_and_exit_code_2(bench, arguments, reaso
 def test_a_dry_run_reports_what_a_sync_then_pulls_and_writes_nothing(bench):
     old(bench, "first", 60)
     old(bench, "second", 3)
-    told = preview(bench, "team/p")
-    assert [{**row, "estimated_bytes": row["estimated_bytes"] > 0} for row in told] == [
+    reported = preview(bench, "team/p")
+    assert [{**row, "estimated_bytes": row["estimated_bytes"] > 0} for row in reported] == [
         {
             "project": "team/p",
             "new_runs": 2,
@@ -100,8 +100,8 @@ def test_a_dry_run_reports_what_a_sync_then_pulls_and_writes_nothing(bench):
     bench.world.run("team", "p", "second").log({"loss": 0.5}, step=3)
     bench.world.delete_run("team", "p", "first")
     add(bench, "third", rows=5)
-    told = preview(bench, "team/p")[0]
-    assert [told[key] for key in list(told)[1:5]] == [1, 1, 1, 6]
+    reported = preview(bench, "team/p")[0]
+    assert [reported[key] for key in list(reported)[1:5]] == [1, 1, 1, 6]
     assert (bench.home / "mirror.duckdb").read_bytes() == before
     done = bench.mirror("sync", "team/p")
     assert done.stderr.startswith("team/p: 2 runs (1 new), 6 history rows, 1 run deleted on the server (")

@@ -88,8 +88,8 @@ def test_an_export_to_a_lake_that_takes_too_long_is_ended(home, monkeypatch):
     monkeypatch.setattr(lakes, "LONGEST", 0.05)
     monkeypatch.setattr(lakes, "_COMMAND", ("/bin/sh", "-c", "exec sleep 1000"))
     settings = LakeSettings(url="x")
-    told = asyncio.run(Lake(home, {}, lambda: settings)._export(settings))
-    assert told == {"error": "the export took longer than 1.38889e-05 h and was ended"}
+    reported = asyncio.run(Lake(home, {}, lambda: settings)._export(settings))
+    assert reported == {"error": "the export took longer than 1.38889e-05 h and was ended"}
 
 
 def test_to_forget_keeps_no_pass_waiting_for_local_runs_that_are_read(home):

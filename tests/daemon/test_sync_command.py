@@ -177,9 +177,9 @@ def test_a_corrupt_store_is_named_and_rebuilt_from_what_was_published(bench):
     add(bench, "two")
     state = bench.home / "state.duckdb"
     state.write_bytes(b"\0" * 20_000)
-    told, done = bench.mirror("sync", "team/p").stderr.splitlines()
-    assert told.startswith(f"warning: {state} is damaged (")
-    assert ": rebuilt from mirror.duckdb of 20" in told
+    reported, done = bench.mirror("sync", "team/p").stderr.splitlines()
+    assert reported.startswith(f"warning: {state} is damaged (")
+    assert ": rebuilt from mirror.duckdb of 20" in reported
     assert done.startswith("team/p: 1 run (1 new), 3 history rows (")
     assert sorted(bench.sql("select run_id from runs")) == [("one",), ("two",)]
 

@@ -29,9 +29,9 @@ def test_a_redirect_says_where_it_leads_and_a_warning_comes_with_quiet_too(bench
     bench.server.faults.add("redirect", times=None)
     done = bench.here("-q", "sync", "team/p")
     warning, error = done.stderr.splitlines()
-    told = f"{bench.server.url} redirects MirrorRuns (302) to https://login.example.com/sso; sign in there, "
-    assert warning.startswith(f"warning: {told}")
-    assert error.startswith(f"error: {told}")
+    reported = f"{bench.server.url} redirects MirrorRuns (302) to https://login.example.com/sso; sign in there, "
+    assert warning.startswith(f"warning: {reported}")
+    assert error.startswith(f"error: {reported}")
     assert done.exit_code == 3
 
 

@@ -19,8 +19,8 @@ def test_the_sessions_of_the_page():
     text = "\n".join(BLOCK.findall(PAGE.read_text()))
     session = doctest.DocTestParser().get_doctest(text, {}, PAGE.name, str(PAGE), 0)
     assert len(session.examples) > 30
-    told: list[str] = []
+    reported: list[str] = []
     with bench(sample.full()), pd.option_context("display.width", 100):
         options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        doctest.DocTestRunner(optionflags=options).run(session, out=told.append)
-    assert not told, "".join(told)
+        doctest.DocTestRunner(optionflags=options).run(session, out=reported.append)
+    assert not reported, "".join(reported)

@@ -150,10 +150,10 @@ def a_file_is_uploaded(way: Way) -> Any:
         (root / "in" / "weights.txt").write_text("as trained")
         run = way.run("filed")
         file = run.upload_file(str(root / "in" / "weights.txt"), root=folder)
-        told = [file.name, file.size, file.mimetype]
+        reported = [file.name, file.size, file.mimetype]
         names = until(["in/weights.txt", "old.txt"], lambda: [one.name for one in way.run("filed").files()])
         with way.run("filed").file("in/weights.txt").download(root=folder, replace=True) as handle:
-            return [*told, names, handle.read()]
+            return [*reported, names, handle.read()]
 
 
 @fact

@@ -24,13 +24,13 @@ Answers = dict[str, dict[str, Any]]
 def environment(site: Served, way: str, folder: Path) -> dict[str, str]:
     """Where a script of this way finds what it asks; `mirror env` prints the same for the endpoint."""
     asks: Any = site.address if way == "endpoint" else site.server
-    told = official.environment(asks, folder)
-    told |= {"PYTHONPATH": str(HERE.parents[1]), "FACTS_PAGES": site.server.url}
+    reported = official.environment(asks, folder)
+    reported |= {"PYTHONPATH": str(HERE.parents[1]), "FACTS_PAGES": site.server.url}
     if way == "endpoint":
-        told["WANDB_APP_URL"] = site.server.url
+        reported["WANDB_APP_URL"] = site.server.url
     if way == "mirror":
-        told["MIRROR_HOME"] = str(site.home)
-    return told
+        reported["MIRROR_HOME"] = str(site.home)
+    return reported
 
 
 def asked(site: Served, script: str, **more: str) -> Answers:
@@ -65,6 +65,6 @@ def of_old_server(old: Served) -> dict[str, str]:
     return {"FACTS_OLD_SERVER": old.server.url, "FACTS_OLD_ENDPOINT": old.address.url, "FACTS_OLD_HOME": str(old.home)}
 
 
-def told(answers: Answers, name: str) -> dict[str, Any]:
+def reported(answers: Answers, name: str) -> dict[str, Any]:
     """What each way answers to one question."""
     return {way: answers[way][name] for way in WAYS}

@@ -192,7 +192,7 @@ def control_characters(way: Way) -> Any:
 @fact
 def a_run_without_anything(way: Way) -> Any:
     run = way.default.run("team/odd/empty")
-    told = [
+    reported = [
         run.config,
         run.summary_metrics,
         run.system_metrics,
@@ -202,7 +202,7 @@ def a_run_without_anything(way: Way) -> Any:
         run.sweep,
         run.metadata,
     ]
-    return [*told, run.history(pandas=False), list(run.scan_history()), run.lastHistoryStep, len(run.files())]
+    return [*reported, run.history(pandas=False), list(run.scan_history()), run.lastHistoryStep, len(run.files())]
 
 
 @fact
@@ -223,7 +223,9 @@ def loading_again(way: Way) -> Any:
     run = way.api().run(RUN)
     first, second, third = run.load(), run.load(), run.load(force=True)
     whole = run.load_full_data(force=True)
-    return [[told["name"], told["displayName"], told["state"]] for told in (first, second, third, whole)] + [run.config]
+    return [
+        [reported["name"], reported["displayName"], reported["state"]] for reported in (first, second, third, whole)
+    ] + [run.config]
 
 
 @fact
@@ -382,7 +384,7 @@ def scan_in_small_pages(way: Way) -> Any:
 
 @fact
 def scan_again(way: Way) -> Any:
-    """A scan that was left begins anew with the next loop."""
+    """A scan that was left early starts again with the next loop."""
     found = []
     for name in ("scanned", "exported"):
         scanned = way.default.run(f"team/p/{name}").scan_history(keys=["acc"])
@@ -761,8 +763,16 @@ def the_best_run_of_a_sweep(way: Way) -> Any:
 def the_sweep_of_a_run(way: Way) -> Any:
     run = way.default.run("team/swept/s0")
     sweep = run.sweep
-    told = [sweep.id, sweep.name, sweep.entity, sweep.project, sweep.state, run.sweep_name, run.summary_metrics["loss"]]
-    return [*told, way.default.run(RUN).sweep]
+    reported = [
+        sweep.id,
+        sweep.name,
+        sweep.entity,
+        sweep.project,
+        sweep.state,
+        run.sweep_name,
+        run.summary_metrics["loss"],
+    ]
+    return [*reported, way.default.run(RUN).sweep]
 
 
 @fact
@@ -778,8 +788,8 @@ def a_sweep_in_a_notebook(way: Way) -> Any:
 @fact
 def files(way: Way) -> Any:
     found = way.default.run(RUN).files()
-    told = [(file.name, file.size, file.mimetype, file.md5, file.id) for file in found]
-    return [len(found), told]
+    reported = [(file.name, file.size, file.mimetype, file.md5, file.id) for file in found]
+    return [len(found), reported]
 
 
 @fact

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mirror.sandbox.run import TELEMETRY, Run
-from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, told
+from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, reported
 from tests.facts.world import WAYS, changeable
 from tests.serve.conftest import Served, served
 
@@ -79,7 +79,7 @@ def answers(site: Served) -> Answers:
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_three_ways_tell_the_same(answers: Answers, name: str) -> None:
-    assert told(answers, name) == dict.fromkeys(WAYS, RIGHT[name])
+    assert reported(answers, name) == dict.fromkeys(WAYS, RIGHT[name])
 
 
 def test_every_question_has_its_right_answer(answers: Answers) -> None:

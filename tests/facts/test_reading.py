@@ -10,7 +10,7 @@ import pytest
 
 from mirror.sandbox import instants
 from mirror.sandbox.run import TELEMETRY
-from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, of_old_server, told
+from tests.facts.conftest import PROJECTS, SYNC, Answers, asked, of_old_server, reported
 from tests.facts.world import OLD, WAYS, on_old_server, readable
 from tests.serve.conftest import Served, served
 
@@ -360,14 +360,14 @@ def answers(site: Served) -> Answers:
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_three_ways_read_the_same(answers: Answers, name: str) -> None:
-    assert told(answers, name) == {**dict.fromkeys(WAYS, RIGHT[name]), **DIFFERENT.get(name, {})}
+    assert reported(answers, name) == {**dict.fromkeys(WAYS, RIGHT[name]), **DIFFERENT.get(name, {})}
 
 
 def test_three_ways_read_the_same_times(site: Served, answers: Answers) -> None:
     run = site.world.run("team", "p", "run0")
     heard, uploaded = instants.text(run.heartbeat_at), instants.text(run.files["a.json"].updated_at)
-    assert told(answers, TIMES[0]) == {way: [heard, heard] for way in WAYS}
-    assert told(answers, TIMES[1]) == dict.fromkeys(WAYS, uploaded)
+    assert reported(answers, TIMES[0]) == {way: [heard, heard] for way in WAYS}
+    assert reported(answers, TIMES[1]) == dict.fromkeys(WAYS, uploaded)
 
 
 def test_every_question_has_its_right_answer(answers: Answers) -> None:

@@ -15,10 +15,10 @@ def snapshot(root: Path) -> dict[str, Any]:
     return json.loads((root / "_snapshot.json").read_text(encoding="utf-8"))
 
 
-def read(root: Path, sql: str, told: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+def read(root: Path, sql: str, reported: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
     """Rows of a query over the tables that it names."""
     with duckdb.connect() as connection:
-        for relation, table in (told or snapshot(root))["tables"].items():
+        for relation, table in (reported or snapshot(root))["tables"].items():
             if re.search(rf"\b{relation}\b", sql):
                 opened = DeltaTable(str(root / relation), version=table["version"])
                 connection.register(relation, opened.to_pyarrow_dataset())

@@ -84,11 +84,11 @@ def test_the_page_names_the_tables() -> None:
 
 def test_commits_say_whose_state_they_are(exported: tuple[Home, Path]) -> None:
     _, root = exported
-    told = snapshot(root)
+    reported = snapshot(root)
     table = DeltaTable(str(root / "runs"))
     commit = table.history(1)[0]
     assert {name: commit[name] for name in ("mirror", "generation", "snapshot_at")} == {
-        name: told[name] for name in ("mirror", "generation", "snapshot_at")
+        name: reported[name] for name in ("mirror", "generation", "snapshot_at")
     }
     assert (table.metadata().name, table.metadata().partition_columns) == ("runs", ["entity", "project"])
     assert table.metadata().configuration["delta.logRetentionDuration"] == "interval 168 hours"
@@ -113,14 +113,14 @@ def test_a_second_export_writes_what_is_new(tmp_path: Path) -> None:
         write(store, run(), history=[curve("a1", range(100))])
         store.seal()
         first = put(store, root)
-        before, told = files(root), snapshot(root)
+        before, reported = files(root), snapshot(root)
         again = put(store, root)
         assert (again.tables, again.written, again.kept, again.rows) == (0, 0, first.written, first.rows)
-        assert snapshot(root)["tables"] == told["tables"]
+        assert snapshot(root)["tables"] == reported["tables"]
         write(store, history=[curve("a1", range(100, 103))])
         third = put(store, root)
         assert read(root, "select count(*), max(step) from history") == [(103, 102)]
-        assert read(root, "select count(*), max(step) from history", told) == [(100, 99)]
+        assert read(root, "select count(*), max(step) from history", reported) == [(100, 99)]
         new = {path.split("/")[0] for path in files(root).keys() - before.keys()}
         assert {"history"} <= new <= {"history", "history_keys", "runs", "projects"}
         assert (third.written, third.deleted) == (len(files(root)) - len(before), 0)
@@ -320,12 +320,12 @@ def test_an_export_that_is_overtaken_writes_nothing_more(tmp_path: Path, monkeyp
             first = lake.export(store.home, None, Folder(root))
         assert first.superseded
         newest = {name: {"version": DeltaTable(str(root / name)).version()} for name in lake.RELATIONS}
-        for told in (None, {"tables": newest}):
-            assert read(root, "select run_id, count(*) from history group by 1 order by 1", told) == [
+        for reported in (None, {"tables": newest}):
+            assert read(root, "select run_id, count(*) from history group by 1 order by 1", reported) == [
                 ("a1", 12),
                 ("b2", 10),
             ]
-            assert read(root, "select run_id from runs order by 1", told) == [("a1",), ("b2",)]
+            assert read(root, "select run_id from runs order by 1", reported) == [("a1",), ("b2",)]
         assert put(store, root).written == 0
 
 
@@ -412,9 +412,9 @@ def test_a_restored_backup_does_not_replace_a_newer_state(tmp_path: Path) -> Non
     with opened(tmp_path / "home") as store:
         write(store, run())
         put(store, root)
-        told = snapshot(root)
-        told["generation"] += 5
-        (root / "_snapshot.json").write_text(json.dumps(told), encoding="utf-8")
+        reported = snapshot(root)
+        reported["generation"] += 5
+        (root / "_snapshot.json").write_text(json.dumps(reported), encoding="utf-8")
         with pytest.raises(StoreError, match="holds a newer state of this mirror"):
             lake.export(store.home, None, Folder(root))
 

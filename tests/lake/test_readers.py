@@ -15,8 +15,8 @@ def test_polars_answers_as_duckdb_does_on_the_mirror(tmp_path: Path) -> None:
     root = tmp_path / "lake"
     home = worked.exported(tmp_path / "mirror", str(root))
     tables = {
-        relation: pl.scan_delta(str(root / relation), version=told["version"])
-        for relation, told in snapshot(root)["tables"].items()
+        relation: pl.scan_delta(str(root / relation), version=reported["version"])
+        for relation, reported in snapshot(root)["tables"].items()
     }
     expected = worked.answers(home)
     with pl.SQLContext(tables) as context:

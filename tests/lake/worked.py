@@ -18,12 +18,12 @@ EXAMPLES = ("best_runs", "edits_after_the_end", "group_means", "loss_curves", "r
 
 
 def mirrored(root: Path) -> Home:
-    told: dict[str, Any] = {"summary": {"val/acc": 0.9}, "config": {"lr": 0.1, "optimizer.name": "adam"}}
+    reported: dict[str, Any] = {"summary": {"val/acc": 0.9}, "config": {"lr": 0.1, "optimizer.name": "adam"}}
     with opened(root, tail_values=100) as store:
-        runs = [run("a", **told), run("b", **told), run("c", state="failed", config={"optimizer.name": "sgd"})]
+        runs = [run("a", **reported), run("b", **reported), run("c", state="failed", config={"optimizer.name": "sgd"})]
         write(store, *runs, history=[curve(run_id, range(80)) for run_id in "abc"])
         store.seal()
-        write(store, run("a", **{**told, "summary": {"val/acc": 0.8}}), history=[curve("a", range(80, 90))])
+        write(store, run("a", **{**reported, "summary": {"val/acc": 0.8}}), history=[curve("a", range(80, 90))])
         store.publish()
         return store.home
 

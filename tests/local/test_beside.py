@@ -143,9 +143,9 @@ def test_documents_that_no_reader_accepts_are_reported_and_the_run_is_mirrored(h
     done = cli("ingest", str(tmp_path), "--json")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
-    told = {result["run"].rpartition("/")[2]: len(result["unreadable"]) for result in found["results"]}
+    reported = {result["run"].rpartition("/")[2]: len(result["unreadable"]) for result in found["results"]}
     fifos = {f"fifo-{name}": 1 for name in (beside.METADATA, beside.CONFIG, beside.SUMMARY, beside.LOG)}
-    assert told == {"cut": 3, "deep": 2, "bomb": 1, "tag": 1, "bytes": 1, "empty": 0, **fifos}
+    assert reported == {"cut": 3, "deep": 2, "bomb": 1, "tag": 1, "bytes": 1, "empty": 0, **fifos}
     assert sql("select sum(history_rows), count(*) from runs") == [(10, 10)]
 
 
@@ -171,7 +171,7 @@ def test_the_console_of_the_file_is_mirrored_as_a_terminal_shows_it(home, sql, t
     ):
         file.add(output_raw=raw(text, kind, second))
         ingest(home, tmp_path, console=True)
-    file.add(output_logger=pb.OutputLoggerRecord(line="told\nby the script\n"))
+    file.add(output_logger=pb.OutputLoggerRecord(line="reported\nby the script\n"))
     ingest(home, tmp_path, console=True)
     assert console(sql) == [
         (0, "one"),
@@ -181,7 +181,7 @@ def test_the_console_of_the_file_is_mirrored_as_a_terminal_shows_it(home, sql, t
         (4, ""),
         (5, ""),
         (6, "end"),
-        (7, "told"),
+        (7, "reported"),
         (8, "by the script"),
     ]
     assert sql("select line, logged_at, level from console where line in (1, 2) order by 1") == [

@@ -18,7 +18,7 @@ from tests.local.kit import BLOCK, EARLY, damaged, ingest, now, pb, run_file
 OLD = Path(__file__).parent / "offline-run-g9dvvkua.wandb"
 
 
-def told(results):
+def reported(results):
     return [(Path(result.path).name, result.run, result.outcome, result.state, result.rows) for result in results]
 
 
@@ -89,10 +89,10 @@ def test_config_and_summary_follow_their_updates(home, sql, tmp_path):
 
 def test_a_second_call_reads_only_what_is_new(home, sql, tmp_path):
     file = run_file(tmp_path, start=now()).lines(0, 10)
-    assert told(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "new", "running", 10)]
-    assert told(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "nothing new", "running", 0)]
+    assert reported(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "new", "running", 10)]
+    assert reported(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "nothing new", "running", 0)]
     file.config(late=1).lines(10, 12).exit(1)
-    assert told(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "read", "failed", 2)]
+    assert reported(ingest(home, tmp_path)) == [("run-r1.wandb", "local/p/r1", "read", "failed", 2)]
     assert sql("select state, history_rows, config from runs") == [("failed", 12, '{"late":1}')]
     assert sql("select step, value from history where key = 'loss' order by step") == [
         (n, 1 / (n + 1)) for n in range(12)
@@ -199,7 +199,7 @@ def test_links_copies_and_moved_files_are_read_once(home, sql, tmp_path):
     (root / "latest-run").symlink_to(file.path.parent)
     shutil.copytree(file.path.parent, tmp_path / "backup" / file.path.parent.name)
     results = ingest(home, root, tmp_path / "backup")
-    assert sorted(told(results)) == [
+    assert sorted(reported(results)) == [
         ("run-r1.wandb", "local/p/r1", "copy", None, 0),
         ("run-r1.wandb", "local/p/r1", "new", "running", 5),
     ]

@@ -42,19 +42,19 @@ def test_a_folder_that_hangs_holds_up_nothing_and_is_named(bench):
     file = run_file(answering, "r1", start=now()).lines(0, 2)
     run_file(elsewhere, "r2", start=now()).lines(0, 3).exit()
     configure(bench, hanging, answering)
-    told = f"{hanging} does not answer"
+    reported = f"{hanging} does not answer"
     with bench.daemon(HANGS):
         control = Control(bench.home / "mirror.sock")
         bench.until(lambda: {run_id for run_id, *_ in known(bench)} == {"r1", "server"})
         bench.until(lambda: control.status()["local"]["error"])
-        assert control.status()["local"]["error"] == f"{told}; runs elsewhere are mirrored"
+        assert control.status()["local"]["error"] == f"{reported}; runs elsewhere are mirrored"
         problems = [one["message"] for one in control.status()["problems"] if one["kind"] == "local"]
-        assert problems == [f"local runs: {told}; runs elsewhere are mirrored"]
+        assert problems == [f"local runs: {reported}; runs elsewhere are mirrored"]
         file.lines(2, 4)
         bench.until(lambda: ("r1", "running", 4) in known(bench))
         assert bench.mirror("ingest", str(elsewhere)).returncode == 0
         refused = bench.mirror("ingest", check=False)
-        assert (refused.returncode, f"warning: {hanging} cannot be read: {told}" in refused.stderr) == (1, True)
+        assert (refused.returncode, f"warning: {hanging} cannot be read: {reported}" in refused.stderr) == (1, True)
         assert bench.pull()[-1]["event"] == "done"
         assert bench.mirror("forget", "local/p", "--yes").returncode == 0
         # It ends by itself, in time and with exit code 0, although threads of it hang.

@@ -1,4 +1,4 @@
-"""What lies about under the name of a run's file, and values that no reader takes: told by name, and the rest is read."""
+"""Files that only look like those of runs, and values that no reader accepts: reported by name, and the rest is read."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def test_values_that_no_reader_accepts_are_named_and_all_else_is_mirrored(home, 
     done = cli("ingest", str(tmp_path), "--json")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
-    told = {result["run"].rpartition("/")[2]: len(result["unreadable"]) for result in found["results"]}
-    assert told == dict.fromkeys(ODD, 4)
+    reported = {result["run"].rpartition("/")[2]: len(result["unreadable"]) for result in found["results"]}
+    assert reported == dict.fromkeys(ODD, 4)
     assert sql("select distinct config, summary, state from runs") == [('{"lr":0.5}', '{"loss":3}', "finished")]
     assert sql("select run_id, count(*) from history where key = 'loss' group by 1 having count(*) < 2") == []
     assert sql("select run_id from runs where history_rows < 2") == []

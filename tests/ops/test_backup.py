@@ -207,8 +207,8 @@ def test_no_other_process_gets_between_a_restore_and_its_home(bench, monkeypatch
         return copy(source, target)
 
     monkeypatch.setattr(files, "copy", created_meanwhile)
-    told = f"error: {fresh}/state.duckdb was created meanwhile, as by a daemon; stop it, and restore with --replace"
-    assert failure(bench.mirror("restore", str(folder), check=False, **elsewhere(bench, "fresh"))) == (2, told)
+    reported = f"error: {fresh}/state.duckdb was created meanwhile, as by a daemon; stop it, and restore with --replace"
+    assert failure(bench.mirror("restore", str(folder), check=False, **elsewhere(bench, "fresh"))) == (2, reported)
     assert [path.read_bytes() for path in fresh.glob("*state*")] == [b"of a daemon"]
 
 
@@ -231,8 +231,8 @@ def test_one_backup_at_a_time_uses_a_folder(bench):
     finally:
         os.close(other)
     code, line = failure(bench.mirror("backup", str(bench.home / "config.toml" / "b"), check=False))
-    told = f"was not written: Not a directory: {bench.home}/config.toml/b; an earlier backup in it stays"
-    assert (code, line) == (1, f"error: {bench.home}/config.toml/b {told}")
+    reported = f"was not written: Not a directory: {bench.home}/config.toml/b; an earlier backup in it stays"
+    assert (code, line) == (1, f"error: {bench.home}/config.toml/b {reported}")
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -160,10 +160,10 @@ def test_a_mirror_that_cannot_be_written_is_verified_as_it_was_published(mirrore
 
     monkeypatch.setattr(Store, "open", read_only)
     done = mirrored.here("verify")
-    told = (
+    reported = (
         "state.duckdb cannot be opened (Read-only file system); nothing was changed; the file that was published last"
     )
-    assert (done.exit_code, done.stdout, done.stderr.splitlines()[0]) == (0, "", f"{told} is verified")
+    assert (done.exit_code, done.stdout, done.stderr.splitlines()[0]) == (0, "", f"{reported} is verified")
     done = mirrored.here("verify", "--repair")
     assert (done.exit_code, done.stdout) == (
         1,

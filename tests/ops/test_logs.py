@@ -66,8 +66,8 @@ def test_a_pass_is_one_json_line_in_the_file_and_on_a_stderr_that_is_no_terminal
     (line,) = passes(shown)
     assert set(line) == PASS
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-    told = {key: line[key] for key in ("level", "project", "runs", "rows", "requests", "live")}
-    assert told == {"level": "info", "project": "team/p", "runs": 1, "rows": 3, "requests": 2, "live": 0}
+    reported = {key: line[key] for key in ("level", "project", "runs", "rows", "requests", "live")}
+    assert reported == {"level": "info", "project": "team/p", "runs": 1, "rows": 3, "requests": 2, "live": 0}
     assert re.fullmatch(r"team/p: 1 run, 3 rows, 2 requests, \d\.\d\d s", line["message"])
     assert (bench.home / "mirror.log").stat().st_mode & 0o777 == 0o600
     assert bench.server.key not in (bench.home / "mirror.log").read_text()

@@ -18,7 +18,7 @@ KEY = "k" * 40
 NETRC = f"machine 127.0.0.1:1\n  login user\n  password {KEY}\n"
 UNIT = ".config/systemd/user/wandb-mirror.service"
 
-# What stands for systemctl: it writes down how it was called, and answers as told.
+# What stands for systemctl: it writes down how it was called, and answers as reported.
 SYSTEMCTL = """#!/bin/sh
 echo "$(basename "$0") $*" >> {calls}
 case "$*" in
@@ -99,8 +99,8 @@ def test_it_installs_starts_tells_and_removes(machine):
     ]
     assert machine.unit.read_text() == machine("install", "--print").stdout
     done = machine("status")
-    told = "active (running), enabled, pid 4711, 1 project, 0 live, restarted 2 times"
-    assert (done.exit_code, done.stderr) == (0, f"{machine.unit}: {told}\n")
+    reported = "active (running), enabled, pid 4711, 1 project, 0 live, restarted 2 times"
+    assert (done.exit_code, done.stderr) == (0, f"{machine.unit}: {reported}\n")
     machine.calls()
     done = machine("uninstall")
     assert (done.exit_code, done.stderr) == (0, f"removed {machine.unit}; the mirror in {machine.bench.home} stays\n")

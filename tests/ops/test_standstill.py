@@ -27,7 +27,7 @@ def problems(bench):
     return {problem["kind"]: (problem["level"], problem["message"]) for problem in found}
 
 
-def told(bench, kind):
+def reported(bench, kind):
     """How status, its check, doctor and the metrics tell of one kind: lines, exit code, findings, sample."""
     page = bench.here("status").stdout
     check = bench.here("status", "--check")
@@ -63,7 +63,7 @@ store.publish.publish = failing
         level, message = problems(bench)["publish"]
         assert (level, message[:28]) == ("fail", "nothing was published since ")
         assert message.endswith("(Input/output error); what was committed is safe")
-        assert told(bench, "publish") == ([f"problem  {message}"], (1, 1), ["fail"], 1)
+        assert reported(bench, "publish") == ([f"problem  {message}"], (1, 1), ["fail"], 1)
         assert bench.sql("select run_id from runs") == [("one",)]
         flag.write_text("bug")
         bench.until(lambda: problems(bench)["publish"] == ("fail", message[:48] + ": unexpected ValueError: a bug"))
@@ -147,8 +147,8 @@ base.datetime = schedule.datetime = Moved
         flag.touch()
         bench.until(lambda: bench.sql("select count(*) from runs") == [(2,)])
         bench.until(lambda: problems(bench) == {})
-        told = json.loads(bench.here("status", "--json").stdout)["daemon"]["projects"]["team/p"]["next_pass"]
-        assert told[:10] <= f"{utc_now() + timedelta(days=1):%Y-%m-%d}"
+        reported = json.loads(bench.here("status", "--json").stdout)["daemon"]["projects"]["team/p"]["next_pass"]
+        assert reported[:10] <= f"{utc_now() + timedelta(days=1):%Y-%m-%d}"
     assert "the clock was set back by 3456000 s; syncing every project now" in [line["message"] for line in bench.log()]
 
 
@@ -200,7 +200,7 @@ daemon.Daemon._publish_regularly = hanging
         assert found["schedule"] == ("fail", "team/p will not be synced before 2999-01-01 00:00:00Z")
         assert found["writer"][1].startswith("the writer has been busy with one job since ")
         assert found["page"][0] == found["log"][0] == "warn"
-        shown, codes, findings, sample = told(bench, "writer")
+        shown, codes, findings, sample = reported(bench, "writer")
         # 4: what hangs is what publishes, so that readers never saw a good pass.
         assert (len(shown), codes, findings, sample) == (4, (4, 1), ["fail"], 1)
         flag.unlink()

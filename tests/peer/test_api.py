@@ -52,9 +52,9 @@ def same(site: Site, read: Callable[[Any], Any]) -> Any:
     """What `read` returns of either Api, which must be the same, with the same warnings."""
     found = []
     for api in (site.here, site.there):
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as reported:
             warnings.simplefilter("always")
-            found.append((plain(read(api)), [str(one.message) for one in told if one.category is UserWarning]))
+            found.append((plain(read(api)), [str(one.message) for one in reported if one.category is UserWarning]))
     assert found[1] == found[0]
     return found[0][0]
 

@@ -191,7 +191,7 @@ def answering(respond: Any) -> Iterator[str]:
             thread.join()
 
 
-def told(status: int, content: Any = None, **headers: str) -> Any:
+def reported(status: int, content: Any = None, **headers: str) -> Any:
     def respond(handler: Any, _: bytes) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         handler.send_response(status)
@@ -207,18 +207,18 @@ def told(status: int, content: Any = None, **headers: str) -> Any:
 @pytest.mark.parametrize(
     ("respond", "kind", "line"),
     [
-        (told(401, {"error": "this token has expired", "hint": "make another one"}), AuthError,
+        (reported(401, {"error": "this token has expired", "hint": "make another one"}), AuthError,
          "{url}: this token has expired; make another one"),
-        (told(404, b"<html>"), CommError,
+        (reported(404, b"<html>"), CommError,
          f"{{url}}/api/statements answers 404 Not Found; {NEWER}"),
-        (told(200, b"<html>"), CommError,
+        (reported(200, b"<html>"), CommError,
          f"{{url}}/api/statements answers 200 OK; {NEWER}"),
-        (told(301, b"", location="https://elsewhere/"), CommError,
+        (reported(301, b"", location="https://elsewhere/"), CommError,
          "{url} redirects to https://elsewhere/: use the address of the mirror itself"),
-        (told(502, b"bad gateway"), CommError,
+        (reported(502, b"bad gateway"), CommError,
          "a proxy at {url} answers 502: the mirror behind it is not running, or too slow"),
-        (told(503, {"error": "the daemon is stopping", "hint": ""}), CommError, "{url}: the daemon is stopping"),
-        (told(200, b"no arrow", content_type="application/vnd.apache.arrow.stream"), CommError,
+        (reported(503, {"error": "the daemon is stopping", "hint": ""}), CommError, "{url}: the daemon is stopping"),
+        (reported(200, b"no arrow", content_type="application/vnd.apache.arrow.stream"), CommError,
          "the answer of {url} ended half-way, and nothing of it was used; try again"),
     ],
 )  # fmt: skip
@@ -287,7 +287,7 @@ def test_a_file_that_was_cut_or_changed_on_the_way_is_refused(site: Site, tmp_pa
     ):
 
         def respond(handler: Any, _: bytes, sent: bytes = sent, length: int = length) -> None:
-            told(200, sent, content_type="application/octet-stream", content_length=str(length))(handler, b"")
+            reported(200, sent, content_type="application/octet-stream", content_length=str(length))(handler, b"")
             handler.close_connection = True
 
         with answering(respond) as url:
@@ -303,7 +303,7 @@ def test_too_many_requests_are_repeated(site: Site) -> None:
 
     def respond(handler: Any, body: bytes) -> None:
         if waits:
-            told(429, {"error": "too many", "hint": ""}, retry_after=waits.pop())(handler, body)
+            reported(429, {"error": "too many", "hint": ""}, retry_after=waits.pop())(handler, body)
         else:
             relayed(site, lambda content: content)(handler, body)
 

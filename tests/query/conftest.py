@@ -28,7 +28,7 @@ LOGGED: dict[str, dict[int, Any]] = {
 
 
 def run(project: ProjectKey, run_id: str, number: int, **more: Any) -> RunRecord:
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "name": f"run {number}",
         "state": "finished",
         "created_at": START + timedelta(hours=number),
@@ -48,7 +48,7 @@ def run(project: ProjectKey, run_id: str, number: int, **more: Any) -> RunRecord
         run_id=run_id,
         storage_id=f"storage-{run_id}",
         url=f"https://wandb.ai/{project}/runs/{run_id}",
-        **{**empty, **told},
+        **{**empty, **reported},
     )
 
 

@@ -105,8 +105,8 @@ def test_sql_that_would_read_the_other_spelling_is_refused_and_the_right_name_gi
         ('select w."config.lr" as x from "TEAM/PRO" as w', "config.lr", 'the column of this key is "config.lr_2"'),
     ):
         done = cli("query", text)
-        told = f'"{wrong}" would read a name spelled in another case, since SQL ignores case: {what}'
-        assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"error: {told}\n")
+        reported = f'"{wrong}" would read a name spelled in another case, since SQL ignores case: {what}'
+        assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"error: {reported}\n")
     plain = """select "config.LR" as lr, '"team/pro"' as text from "team/Pro" order by run_id desc limit 1"""
     assert ask("query", plain) == [{"lr": 10.0, "text": '"team/pro"'}]
 

@@ -80,9 +80,9 @@ def test_a_database_needs_nothing_beside_it(
         assert ours.execute("select count(*) from duckdb_views() where not internal").fetchall() == [(0,)]
         for relation in FILES:
             for question in (f"describe {relation}", f"select * from {relation}"):
-                told = [sorted(map(str, side.execute(question).fetchall())) for side in (ours, theirs)]
+                reported = [sorted(map(str, side.execute(question).fetchall())) for side in (ours, theirs)]
                 # The lag of a project grows from one reading to the next.
-                assert told[0] == told[1] or question == "select * from projects"
+                assert reported[0] == reported[1] or question == "select * from projects"
         wide = 'select run_id, "config.lr" from "team/nlp"'
         assert ours.execute(wide).fetchall() == theirs.execute(wide).fetchall() == [("twin", 0.5)]
         assert "v1.4.0" in str(

@@ -180,7 +180,7 @@ def test_a_history_as_parquet_and_arrow_keeps_numbers_and_texts(mirror: Any, tmp
 
 
 def test_columns_far_beyond_the_terminal_are_named_and_not_laid_out(wide: Home) -> None:
-    """The table fits; the rest is told."""
+    """The table fits; the rest is reported."""
     from mirror.query.table import lay_out
 
     header = [f"c{place}" for place in range(KEYS)]

@@ -1,4 +1,4 @@
-"""What goes wrong between the mirror and a server is sorted by what can be done about it, and told while it lasts."""
+"""Failures between the mirror and a server are sorted by what can be done about them, and reported while they last."""
 
 from __future__ import annotations
 

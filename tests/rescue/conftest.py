@@ -88,7 +88,7 @@ def verify(cli, tmp_path):
 
     def run(*arguments, folder=None):
         done = cli("verify", "--local", str(folder or tmp_path / "wandb"), *arguments)
-        told = [line.rpartition(" (")[0] if line.endswith(" s)") else line for line in done.stderr.splitlines()]
-        return done.exit_code, done.stdout.splitlines(), told
+        reported = [line.rpartition(" (")[0] if line.endswith(" s)") else line for line in done.stderr.splitlines()]
+        return done.exit_code, done.stdout.splitlines(), reported
 
     return run

@@ -14,7 +14,7 @@ EQUAL = "team/p: 1 run, 10 history rows, 3 keys and 30 values equal the server's
 TAIL = "none of them, at the end (lost there; `--upload` sends what is missing)"
 
 
-def told(lines):
+def reported(lines):
     """The lines without what all of them say."""
     return [line.removeprefix("differs: team/p/r1 ") for line in lines]
 
@@ -36,7 +36,7 @@ def test_rows_that_the_server_lost_are_reported_by_their_place(verify, pair):
     pair.lose(0, 1, 4)
     code, lines, [summary] = verify()
     never = "lost there; they cannot be sent, since it only accepts rows after its last step, 6"
-    assert (code, told(lines)) == (
+    assert (code, reported(lines)) == (
         1,
         [
             f"{rows}{TAIL}",
@@ -53,7 +53,7 @@ def test_rows_that_the_server_lost_are_reported_by_their_place(verify, pair):
 def test_a_server_without_any_row_has_lost_the_tail(verify, pair):
     pair.lose_behind(-1)
     code, lines, _ = verify()
-    assert (code, told(lines)) == (
+    assert (code, reported(lines)) == (
         1,
         [f"history rows: the file has 10 rows between steps 0 and 9, the server has {TAIL}"],
     )
@@ -69,7 +69,7 @@ def test_rows_that_only_the_server_has(verify, tmp_path, server):
     pair.ended()
     has = "history rows: the file has none of them, "
     code, lines, _ = verify()
-    assert (code, told(lines)) == (
+    assert (code, reported(lines)) == (
         1,
         [
             (
@@ -104,12 +104,12 @@ def test_rows_that_the_server_has_twice(verify, pair):
         True,
         True,
     )
-    assert {line.rpartition(" (")[2] for line in told(lines[:-1]) if "middle" in line} <= {f"{seems})"}
+    assert {line.rpartition(" (")[2] for line in reported(lines[:-1]) if "middle" in line} <= {f"{seems})"}
 
 
 def test_an_older_summary_is_one_line(verify, pair):
     pair.run.set_summary(dict.fromkeys(pair.run.summary, 1))
-    assert told(verify()[1]) == [
+    assert reported(verify()[1]) == [
         (
             "summary: the file has 4 values (loss, acc, _step, ...), the server has older values (older there; `--upload` "
             "sends what is missing)"
@@ -138,7 +138,7 @@ def test_values_are_compared_one_by_one(verify, tmp_path, server):
     del row["acc"]
     pair.run.history.rebuild([*lines[:2], json.dumps({**row, "big": 2**60, "new": 7})])
     code, told_lines, _ = verify()
-    assert (code, told(told_lines)) == (
+    assert (code, reported(told_lines)) == (
         1,
         [
             (
@@ -160,10 +160,10 @@ def test_values_are_compared_one_by_one(verify, tmp_path, server):
 def test_a_lost_summary_is_one_line_and_few_values_are_one_each(verify, pair):
     pair.run.set_summary({key: value for key, value in pair.run.summary.items() if key != "acc"})
     lost = "(lost there; `--upload` sends what is missing)"
-    assert told(verify()[1]) == [f"summary.acc: the file has 9, the server has no value {lost}"]
+    assert reported(verify()[1]) == [f"summary.acc: the file has 9, the server has no value {lost}"]
     pair.run.set_summary({})
     code, lines, _ = verify()
-    assert (code, told(lines)) == (
+    assert (code, reported(lines)) == (
         1,
         [f"summary: the file has 4 values (loss, acc, _step, ...), the server has none of them {lost}"],
     )
@@ -173,7 +173,7 @@ def test_what_was_edited_on_the_server_stays(verify, pair):
     """The server's summary is of the same time as the file's, so that what differs was written later."""
     pair.run.edit(summary={"loss": 0.5, "acc": 9})
     code, lines, _ = verify()
-    assert (code, told(lines)) == (
+    assert (code, reported(lines)) == (
         1,
         [
             "summary.loss: the file has 0.1, the server has 0.5 (there it is as new as in the file, newer or edited; it is left unchanged)"
@@ -266,7 +266,7 @@ def test_the_starts_of_one_run_are_joined(verify, tmp_path, server):
     pair.run.finish()
     assert verify()[:2] == (0, [])
     pair.lose_behind(4)
-    assert told(verify()[1]) == [f"history rows: the file has 2 rows between steps 5 and 6, the server has {TAIL}"]
+    assert reported(verify()[1]) == [f"history rows: the file has 2 rows between steps 5 and 6, the server has {TAIL}"]
 
 
 def test_a_damaged_file_is_reported_and_what_is_left_of_it_compared(verify, pair):
@@ -275,7 +275,7 @@ def test_a_damaged_file_is_reported_and_what_is_left_of_it_compared(verify, pair
     code, lines, errors = verify()
     assert code == 1
     assert errors[0] == f"warning: {pair.file.path}: 1 damaged place was skipped"
-    assert told(lines) == [
+    assert reported(lines) == [
         (
             "history rows: the file has none of them, in the middle, the server has 1 row at step 5 (damaged in the file, or "
             "from another process)"

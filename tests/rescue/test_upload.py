@@ -14,7 +14,7 @@ import pytest
 from tests.local.kit import damaged, now, run_file
 from tests.local.test_client import SCRIPT, until, upload, write
 from tests.rescue.conftest import Pair, curve
-from tests.rescue.test_compare import EQUAL, told
+from tests.rescue.test_compare import EQUAL, reported
 
 NOTHING = [EQUAL, "nothing to send"]
 
@@ -86,7 +86,7 @@ def test_a_gap_is_not_filled_and_said_so(verify, pair, server):
     code, lines, errors = verify("--upload")
     gap = "history rows: the file has 2 rows between steps 3 and 4, the server has none of them, in the middle"
     cause = "lost there; they cannot be sent, since it only accepts rows after its last step, 9"
-    assert (code, told(lines)) == (1, [f"{gap} ({cause})"])
+    assert (code, reported(lines)) == (1, [f"{gap} ({cause})"])
     assert errors[0] == "sent team/p/r1: 3 rows"
     assert errors[-1] == "2 differences before the upload, 1 after it"
     assert pair.losses() == curve(0, 1, 2, 5, 6, 7, 8, 9)
@@ -114,7 +114,7 @@ def test_an_older_summary_is_brought_up_to_date_and_a_persons_values_stay(verify
     pair.run.set_summary({**own, "loss": 1 / 7, "acc": 0.99, "mine": "x"})
     pair.run.updated_at = pair.run.heartbeat_at + timedelta(minutes=5)
     code, lines, errors = verify("--upload")
-    assert (code, told(lines)) == (
+    assert (code, reported(lines)) == (
         1,
         [
             "summary.acc: the file has 9, the server has 0.99 (there it is as new as in the file, newer or edited; it is left unchanged)",
@@ -132,7 +132,7 @@ def test_what_may_have_been_deleted_on_the_server_is_not_sent_again(verify, pair
     pair.run.updated_at = pair.run.heartbeat_at + timedelta(minutes=5)
     code, lines, errors = verify("--upload")
     cause = "lost or deleted there, where the run was edited since; it is not sent"
-    assert (code, told(lines)) == (1, [f"summary.acc: the file has 9, the server has no value ({cause})"])
+    assert (code, reported(lines)) == (1, [f"summary.acc: the file has 9, the server has no value ({cause})"])
     assert errors[-1] == "1 difference; none of them can be sent"
     pair.run.updated_at = pair.run.heartbeat_at
     assert verify("--upload")[:2] == (0, [])
@@ -144,7 +144,7 @@ def test_rows_that_no_server_takes_are_left_out_and_counted(verify, tmp_path, se
     pair.lose_behind(0)
     code, lines, errors = verify("--upload")
     gap = "lost there; they cannot be sent, since it only accepts rows after its last step, 3"
-    assert (code, told(lines)) == (
+    assert (code, reported(lines)) == (
         1,
         [f"history rows: the file has 1 row at step 2, the server has none of them, in the middle ({gap})"],
     )
@@ -155,7 +155,7 @@ def test_rows_that_no_server_takes_are_left_out_and_counted(verify, tmp_path, se
 
 
 def refused(verify, pair, server):
-    """Nothing is sent; the reason that is told."""
+    """Nothing is sent; the reason that is reported."""
     before = list(pair.run.history.lines)
     code, lines, errors = verify("--upload")
     assert (code, errors[-1].partition("; ")[2]) == (1, "none of them can be sent")

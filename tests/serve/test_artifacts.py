@@ -118,7 +118,7 @@ class Site(ContentRig):
     def ask(self, query: str, **variables: Any) -> Any:
         return self.request("POST", "/graphql", json={"query": query, "variables": variables}).json()
 
-    def told(self, query: str, **variables: Any) -> Any:
+    def reported(self, query: str, **variables: Any) -> Any:
         """What the server itself answers."""
         body = {"query": query, "variables": variables}
         return httpx.post(f"{self.sandbox.url}/graphql", auth=("api", self.sandbox.key), json=body).json()
@@ -150,14 +150,14 @@ def test_the_servers_answer_comes_where_the_mirror_lacks_one(site: Site) -> None
     assert site.asked(MEMBERSHIP, **NAMED, name="data:latest")[1] is False
     site.world.add_artifact("team", "p", "dataset", "data", {"a.txt": b"new"})
     newer, forwarded = site.asked(MEMBERSHIP, **NAMED, name="data:v2")
-    assert (newer, forwarded) == (site.told(MEMBERSHIP, **NAMED, name="data:v2"), True)
+    assert (newer, forwarded) == (site.reported(MEMBERSHIP, **NAMED, name="data:v2"), True)
     # When a version was linked is not mirrored.
     assert site.asked(MEMBERSHIP, **NAMED, name="shelf:prod") == (
-        site.told(MEMBERSHIP, **NAMED, name="shelf:prod"),
+        site.reported(MEMBERSHIP, **NAMED, name="shelf:prod"),
         True,
     )
     types = operations.PROJECT_ARTIFACT_TYPES_GQL
-    assert site.asked(types, **NAMED) == (site.told(types, **NAMED), True)
+    assert site.asked(types, **NAMED) == (site.reported(types, **NAMED), True)
     named = {"collection": "data", "alias": "v2"}
     [edge] = site.ask(operations.ARTIFACT_MEMBERSHIP_FILES_GQL, **NAMED, **named)["data"]["project"][
         "artifactCollection"
@@ -199,11 +199,11 @@ def test_a_change_through_the_endpoint_is_seen_at_once_and_mirrored_by_the_next_
     site.ask(document, input=use)
     for query, variables in ((MEMBERSHIP, {"name": "data:best"}), (used, {"run": "maker"})):
         found, forwarded = site.asked(query, **NAMED, **variables)
-        assert (found, forwarded) == (site.told(query, **NAMED, **variables), True)
+        assert (found, forwarded) == (site.reported(query, **NAMED, **variables), True)
     site.sync("team/p", artifacts=True, afresh=True)
     for query, variables in ((MEMBERSHIP, {"name": "data:best"}), (used, {"run": "maker"})):
         found, forwarded = site.asked(query, **NAMED, **variables)
-        assert (plain(found), forwarded) == (plain(site.told(query, **NAMED, **variables)), False)
+        assert (plain(found), forwarded) == (plain(site.reported(query, **NAMED, **variables)), False)
 
 
 def plain(answer: Any) -> Any:
@@ -225,7 +225,7 @@ def test_without_mirrored_artifacts_everything_is_the_servers(tmp_path: Path) ->
             (operations.RUN_OUTPUT_ARTIFACTS_GQL, {"run": "maker"}),
             (operations.PROJECT_ARTIFACTS_GQL, {"type": "dataset", "collection": "data"}),
         ):
-            assert site.asked(query, **NAMED, **variables) == (site.told(query, **NAMED, **variables), True)
+            assert site.asked(query, **NAMED, **variables) == (site.reported(query, **NAMED, **variables), True)
 
 
 READ = """

@@ -78,8 +78,8 @@ def test_runs_are_answered_by_the_mirror_alone(live: Served) -> None:
 
 def test_it_tells_which_fields_it_has(live: Served) -> None:
     """Some versions of the SDK ask before they use a field."""
-    told = live.ask('query Q { __type(name: "ServerFeature") { fields { name } } }')
-    assert told == {"data": {"__type": {"fields": [{"name": "name"}, {"name": "isEnabled"}]}}}
+    reported = live.ask('query Q { __type(name: "ServerFeature") { fields { name } } }')
+    assert reported == {"data": {"__type": {"fields": [{"name": "name"}, {"name": "isEnabled"}]}}}
 
 
 def test_pages_of_a_list_fit_together_while_runs_are_added(live: Served) -> None:
@@ -103,9 +103,9 @@ def test_each_request_sees_the_newest_snapshot(live: Served) -> None:
     for end in (3, 6):
         run.log_many({"loss": float(step)} for step in range(3))
         live.until(lambda end=end: live.sql("select history_rows from runs where run_id = 'growing'") == [(end,)])
-        told = live.ask(steps)["data"]["project"]["run"]
-        assert (told["historyLineCount"], told["historyKeys"]["lastStep"]) == (end, end - 1)
-        assert told["historyKeys"]["keys"]["loss"]["typeCounts"] == [{"type": "number", "count": end}]
+        reported = live.ask(steps)["data"]["project"]["run"]
+        assert (reported["historyLineCount"], reported["historyKeys"]["lastStep"]) == (end, end - 1)
+        assert reported["historyKeys"]["keys"]["loss"]["typeCounts"] == [{"type": "number", "count": end}]
 
 
 RUN = """query Run($project: String!, $entity: String!, $name: String!) {
@@ -116,15 +116,15 @@ def test_a_loop_over_runs_is_answered_ahead_and_yet_of_the_newest_snapshot(live:
     """What is read for the next runs of a loop is forgotten when the mirror moves on."""
     listed = names(live.ask(RUNS, **HERE, order="+created_at"))
     for name in listed[:3]:
-        told = live.ask(RUN, **HERE, name=name)["data"]["project"]["run"]
-        assert json.loads(told["config"])["lr"]["value"] == 10.0 ** -int(name[-1])
-        assert [json.loads(line)["acc"] for line in told["history"]] == [step / 10 for step in range(10)]
+        reported = live.ask(RUN, **HERE, name=name)["data"]["project"]["run"]
+        assert json.loads(reported["config"])["lr"]["value"] == 10.0 ** -int(name[-1])
+        assert [json.loads(line)["acc"] for line in reported["history"]] == [step / 10 for step in range(10)]
     changed = live.world.run("team", "p", listed[3])
     before = changed.config
     changed.edit(config={"lr": 7})
     live.until(lambda: live.sql(f"select config from runs where run_id = '{listed[3]}'") == [('{"lr":7}',)])
-    told = live.ask(RUN, **HERE, name=listed[3])["data"]["project"]["run"]
-    assert json.loads(told["config"])["lr"]["value"] == 7
+    reported = live.ask(RUN, **HERE, name=listed[3])["data"]["project"]["run"]
+    assert json.loads(reported["config"])["lr"]["value"] == 7
     changed.edit(config=before)
 
 
@@ -137,9 +137,9 @@ def test_pages_of_a_history_hold_each_row_once(live: Served) -> None:
     page = """query HistoryPage($low: Int64!, $high: Int64!, $size: Int!) { project(name: "p", entityName: "team") {
         run(name: "gappy") { history(minStep: $low, maxStep: $high, samples: $size) } } }"""
     for low, high in [(0, 5), (5, 10), (10, 15), (28, 33), (3, 31), (50, 51), (51, 60), (0, 100), (8, 8)]:
-        told = live.ask(page, low=low, high=high, size=high - low)["data"]["project"]["run"]["history"]
-        rows = [{name: value for name, value in json.loads(line).items() if name[0] != "_"} for line in told]
-        found = [json.loads(line)["_step"] for line in told]
+        reported = live.ask(page, low=low, high=high, size=high - low)["data"]["project"]["run"]["history"]
+        rows = [{name: value for name, value in json.loads(line).items() if name[0] != "_"} for line in reported]
+        found = [json.loads(line)["_step"] for line in reported]
         assert found == [step for step in steps if low <= step < high]
         assert rows == [{"loss": step / 2, **({"rare": "x"} if step == 31 else {})} for step in found]
     live.world.delete_run("team", "p", "gappy")
@@ -203,11 +203,11 @@ def test_files_are_listed_by_the_mirror_and_fetched_from_the_server(live: Served
         return [edge["node"]["name"] for edge in files["edges"]]
 
     whole = live.ask(query)["data"]["project"]["run"]
-    told = {edge["node"]["name"]: edge["node"] for edge in whole["files"]["edges"]}
-    assert (whole["fileCount"], told["notes.txt"]["sizeBytes"]) == (len(told), 10)
+    reported = {edge["node"]["name"]: edge["node"] for edge in whole["files"]["edges"]}
+    assert (whole["fileCount"], reported["notes.txt"]["sizeBytes"]) == (len(reported), 10)
     assert names(names=["notes.txt", "none"]) == names(pattern="no%.t_t") == ["notes.txt"]
     assert names(pattern="no\\%") == []
-    address = told["notes.txt"]["url"]
+    address = reported["notes.txt"]["url"]
     assert address == f"{live.address.url}/files/team/p/run0/notes.txt"
     with live.client() as client:
         assert client.get(address).text == "notes of 0"
@@ -237,10 +237,10 @@ import json, wandb
 from wandb.apis.public.runhistory import IncompleteRunHistoryError
 run = wandb.Api().run("team/p/run2")
 try:
-    told = str(run.download_history_exports("exports"))
+    reported = str(run.download_history_exports("exports"))
 except IncompleteRunHistoryError:
-    told = "incomplete"
-print(json.dumps([told, [row["_step"] for row in run.scan_history()], len(list(run.beta_scan_history()))]))
+    reported = "incomplete"
+print(json.dumps([reported, [row["_step"] for row in run.scan_history()], len(list(run.beta_scan_history()))]))
 """
     assert live.script(live.address, script) == [["incomplete", list(range(10)), 10]]
 

@@ -52,7 +52,7 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[tuple[Served, Any]]:
+def reported() -> Iterator[tuple[Served, Any]]:
     """The endpoint of a mirror whose server is switched off, and what asks the server as if it were still there."""
     with served(world(), '["team/*"]', sync=EVERYTHING) as site:
         site.until(lambda: site.sql("select count(*) from files where run_id = 'zz-rich'") == [(1,)])
@@ -143,21 +143,21 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_it_is_answered_as_by_the_server(told: tuple[Served, Any], name: str) -> None:
-    site, expected = told
+def test_it_is_answered_as_by_the_server(reported: tuple[Served, Any], name: str) -> None:
+    site, expected = reported
     found = ask(site.address.url, site.server.key, QUERIES[name])
     assert "errors" not in expected[QUERIES[name]]
     assert dict(leaves(found)) == dict(leaves(expected[QUERIES[name]]))
 
 
-def test_the_sdk_reads_console_lines_from_the_mirror(told: tuple[Served, Any]) -> None:
+def test_the_sdk_reads_console_lines_from_the_mirror(reported: tuple[Served, Any]) -> None:
     text = """
 import json, wandb
 run = wandb.Api().run("team/p/zz-rich")
 for lines in (run.console_logs(per_page=7), run.console_logs(last=2)):
     print(json.dumps([[line.number, str(line.timestamp), line.level, line.label, line.content] for line in lines]))
 """
-    site, _ = told
+    site, _ = reported
     lines = [[second, f"2025-03-03 12:00:{second:02}.500000+00:00", "", "", f"line {second}"] for second in range(30)]
     lines += [[30, "2025-03-03 12:01:00.500000+00:00", "error", "rank1", "broken"], [31, "None", "", "", "plain"]]
     assert site.script(site.address, text) == [lines, lines[-2:]]

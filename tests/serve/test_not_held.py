@@ -70,9 +70,9 @@ def endpoint(rig: Rig) -> Ask:
 @pytest.mark.parametrize("query", queries())
 def test_it_is_asked_of_the_server(former: tuple[Rig, Ask], query: str) -> None:
     rig, ask = former
-    told = httpx.post(f"{rig.sandbox.url}/graphql", auth=("api", rig.sandbox.key), json={"query": query}).json()
-    assert ask(query) == told
-    assert "errors" not in told
+    reported = httpx.post(f"{rig.sandbox.url}/graphql", auth=("api", rig.sandbox.key), json={"query": query}).json()
+    assert ask(query) == reported
+    assert "errors" not in reported
 
 
 def test_it_is_an_error_where_the_server_cannot_be_reached(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_it_is_an_error_where_the_server_cannot_be_reached(tmp_path: Path) -> No
         published.execute("update store.project_records set facts = null")
     ask = endpoint(rig)
     for query in queries():
-        told = ask(query)
-        assert told["data"] is None, query
-        [error] = told["errors"]
+        reported = ask(query)
+        assert reported["data"] is None, query
+        [error] = reported["errors"]
         assert f"cannot reach {rig.sandbox.url}" in error["message"], query

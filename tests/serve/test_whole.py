@@ -46,7 +46,7 @@ class Site(Rig):
         body = {"query": query, "variables": variables, "operationName": name}
         return self.request("POST", "/graphql", json=body, headers=headers or {}).json()
 
-    def told(self, query: str, **variables: Any) -> Any:
+    def reported(self, query: str, **variables: Any) -> Any:
         """What the server itself answers."""
         body = {"query": query, "variables": variables}
         return httpx.post(f"{self.sandbox.url}/graphql", auth=("api", self.sandbox.key), json=body).json()
@@ -88,7 +88,7 @@ def test_history_that_is_not_mirrored_is_never_reported_as_empty(site: Site, glo
     site.sync(history=globs)
     assert site.ask(of("one", "historyLineCount")) == {"data": {"project": {"run": {"historyLineCount": 3}}}}
     for field in HISTORIES:
-        assert site.ask(of("one", field)) == site.told(of("one", field))
+        assert site.ask(of("one", field)) == site.reported(of("one", field))
     site.sandbox.stop()
     for field in HISTORIES:
         assert f"cannot reach {site.sandbox.url}" in site.refused(of("one", field))
@@ -105,8 +105,8 @@ def test_a_project_of_which_single_runs_were_pulled_is_the_servers(site: Site) -
     site.sync("team/p/one")
     about = '{ project(name: "p", entityName: "team") { internalId createdAt totalRuns } }'
     runs = '{ project(name: "p", entityName: "team") { runCount runs { totalCount edges { node { name } } } } }'
-    expected = site.told(about)
-    assert site.ask(runs) == site.told(runs)
+    expected = site.reported(about)
+    assert site.ask(runs) == site.reported(runs)
     site.sandbox.stop()
     assert site.ask(about) == expected
     assert "not all runs of team/p are mirrored yet" in site.refused(runs)
@@ -118,7 +118,7 @@ def test_what_could_not_be_read_is_the_servers(site: Site) -> None:
     run.spoilt = {"config": '{"lr": {"value": 1}', "summaryMetrics": "{"}
     site.sync()
     for field in ("config", "summaryMetrics", "wandbConfig"):
-        assert site.ask(of("one", field)) == site.told(of("one", field))
+        assert site.ask(of("one", field)) == site.reported(of("one", field))
     site.sandbox.stop()
     assert "config of team/p/one could not be read" in site.refused(of("one", "name config"))
     assert site.ask(of("one", "name")) == {"data": {"project": {"run": {"name": "one"}}}}
@@ -137,7 +137,7 @@ def test_a_list_whose_later_pages_the_mirror_lacks_is_the_servers_from_its_start
     names, after = [], None
     for _ in range(3):
         page = site.ask(PAGES, after=after)
-        assert page == site.told(PAGES, after=after)
+        assert page == site.reported(PAGES, after=after)
         runs = page["data"]["project"]["runs"]
         names += [edge["node"]["name"] for edge in runs["edges"]]
         after = runs["pageInfo"]["endCursor"]
@@ -155,8 +155,8 @@ def test_the_server_is_not_sent_a_place_in_a_list_of_the_mirrors(site: Site) -> 
     ]
     unknown = PAGES.replace("config", "historyTail")
     assert site.refused(unknown, after=after).endswith("ask for the first page of the list again")
-    theirs = site.told(light)["data"]["project"]["runs"]["pageInfo"]["endCursor"]
-    assert site.ask(light, after=theirs) == site.told(light, after=theirs)
+    theirs = site.reported(light)["data"]["project"]["runs"]["pageInfo"]["endCursor"]
+    assert site.ask(light, after=theirs) == site.reported(light, after=theirs)
 
 
 def test_console_lines_that_came_since_are_the_servers(site: Site) -> None:
@@ -168,7 +168,7 @@ def test_console_lines_that_came_since_are_the_servers(site: Site) -> None:
     run.finish()
     site.sync(console=False)
     lines = of("one", "logLineCount logLines(first: 9, useImprovedPagination: true) { edges { node { line } } }")
-    assert site.ask(lines) == site.told(lines)
+    assert site.ask(lines) == site.reported(lines)
     site.sandbox.stop()
     assert "not all console lines of team/p/one are mirrored" in site.refused(lines)
 
@@ -193,8 +193,8 @@ def test_a_record_is_answered_as_by_the_server(site: Site) -> None:
     sampled = """query Q($specs: [JSONString!]!) { project(name: "p", entityName: "team") {
         run(name: "mixed") { sampledHistory(specs: $specs) } } }"""
     site.sync()
-    expected = {run_id: site.told(of(run_id, fields)) for run_id in ("described", "bare")}
-    rows = site.told(sampled, specs=specs)
+    expected = {run_id: site.reported(of(run_id, fields)) for run_id in ("described", "bare")}
+    rows = site.reported(sampled, specs=specs)
     site.sandbox.stop()
     for run_id, answer in expected.items():
         found = site.ask(of(run_id, fields))["data"]["project"]["run"]
@@ -219,7 +219,7 @@ def test_conditions_are_heeded(site: Site, case: str) -> None:
     site.sync()
     asked = of("one", CONDITIONS[case]).replace("{", "query Q($yes: Boolean = true, $no: Boolean = false) {", 1)
     asked += " fragment f on Run { config tags }" if "...f" in asked else ""
-    expected = site.told(asked)
+    expected = site.reported(asked)
     site.sandbox.stop()
     assert site.ask(asked) == expected
     kept = {"of a fragment": {"name"}, "of a field that is asked for twice": {"name", "user"}}
@@ -288,7 +288,7 @@ def test_a_scan_gives_the_same_keys_while_the_mirror_moves_on(site: Site) -> Non
 
 
 def test_a_signed_address_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is good for its file and its time; the server is told nothing of it."""
+    """A signed address is valid for its file and for its time; the server does not learn of it."""
     run = site.world.add_run("team", "p", run_id="one")
     for name in ("a:b~c+d&e=f?g#h %25.txt", "other.txt"):
         run.add_file(name, name)
@@ -351,7 +351,7 @@ def test_a_long_document_is_passed_on(site: Site) -> None:
     site.world.add_run("team", "p", run_id="one").finish()
     site.sync()
     asked = "{ " + " ".join(f"a{index}: viewer {{ username }}" for index in range(700)) + " }"
-    assert site.ask(asked) == site.told(asked)
+    assert site.ask(asked) == site.reported(asked)
     site.sandbox.stop()
     assert "a document of more than 3,000 tokens" in site.refused(asked)
     change = "mutation " + asked
@@ -364,6 +364,6 @@ def test_a_run_with_long_documents_is_answered_when_no_list_was_asked_for(site: 
     site.world.add_run("team", "p", run_id="one", config=config).finish()
     site.sync()
     asked = of("one", "name config")
-    expected = site.told(asked)
+    expected = site.reported(asked)
     site.sandbox.stop()
     assert site.ask(asked) == expected

@@ -52,7 +52,7 @@ def main() -> None:
             continue
         for run_id, rows, config, counted, last, turn in first:
             if not rows == counted == last + 1:
-                raise SystemExit(f"{run_id}: {rows} rows told, {counted} there, the last at step {last}")
+                raise SystemExit(f"{run_id}: {rows} rows reported, {counted} there, the last at step {last}")
             if config != f'{{"turn":{turn:.0f}}}':
                 raise SystemExit(f"{run_id}: config {config}, but {turn} in the wide view")
             if rows < newest.get(run_id, 0):

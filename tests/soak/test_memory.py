@@ -25,7 +25,7 @@ sys.exit(done.returncode)
 
 
 def peak(world: World, path: str, rows: int, *, again: bool = False) -> list[int]:
-    """The most memory of a sync into a fresh home, in MB; with `again`, then of a flush that pulls everything anew."""
+    """The most memory of a sync into a fresh home, in MB; with `again`, then of a flush that pulls everything again."""
     found = []
     with tempfile.TemporaryDirectory() as root, Sandbox(world) as server:
         bench = Bench(Path(root), server)

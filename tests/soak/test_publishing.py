@@ -78,16 +78,16 @@ def test_readers_of_every_version_see_whole_snapshots_of_a_daemon_that_publishes
                 assert all(reader.poll() is None for reader in readers.values()), [
                     reader.stderr.read() for reader in readers.values() if reader.poll() is not None and reader.stderr
                 ]
-            told = {kind: reader.communicate(timeout=60) for kind, reader in readers.items()}
+            reported = {kind: reader.communicate(timeout=60) for kind, reader in readers.items()}
         finally:
             ended.set()
             training.join()
             for reader in readers.values():
                 reader.kill()
                 reader.wait()
-    assert {kind: said for kind, (_, said) in told.items() if said} == {}
+    assert {kind: said for kind, (_, said) in reported.items() if said} == {}
     assert [reader.returncode for reader in readers.values()] == [0] * len(readers)
-    lines = {kind: out.split() for kind, (out, _) in told.items()}
+    lines = {kind: out.split() for kind, (out, _) in reported.items()}
     versions = {version.rpartition(".")[0] for version, *_ in lines.values()}
     opens, looks, torn = (sum(int(counts[number]) for _, *counts in lines.values()) for number in range(3))
     retired = bench.sql("select count(*) from store.segments where retired_at is not null")[0][0]

@@ -319,8 +319,8 @@ def test_a_gathered_history_whose_segment_is_lost_is_gathered_again(tmp_path):
         for file in set(store.home.history.rglob("*.parquet")) - before:
             file.unlink()
         with store.transaction() as tx:
-            told = repair.mend(tx, PROJECT)
-            assert [line.split(" (")[1] for line in told] == ["no file)", "no file)"]
+            reported = repair.mend(tx, PROJECT)
+            assert [line.split(" (")[1] for line in reported] == ["no file)", "no file)"]
             assert staging.staged(tx.db, PROJECT, ["a", "b"]) == {"a": (0, None), "b": (0, None)}
         assert read(store, "SELECT count(*) FROM history") == [(46,)]
 

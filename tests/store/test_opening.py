@@ -248,7 +248,7 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, seed):
         acknowledged += [int(line) for line in writer.communicate()[0].splitlines()]
         with opened(tmp_path, tail_values=500) as store:
             done = store.read(lambda db: runs.known(db, PROJECT))["a1"].rows // 100
-            # One more may have been committed than could still be told.
+            # One more may have been committed than could still be reported.
             assert done - acknowledged[-1] in (0, 1)
             assert read(store, "select count(*), count(distinct step) from history") == [(done * 100, done * 100)]
             assert read(store, 'select "config.n" from "team/vision"') == [(done,)]

@@ -1,4 +1,4 @@
-"""A state that is damaged or missing is made anew from the published file; nothing of what only the mirror has is lost."""
+"""A state that is damaged or missing is rebuilt from the published file; nothing that only the mirror has is lost."""
 
 from __future__ import annotations
 
@@ -200,11 +200,11 @@ def test_damage_of_the_state_that_is_open_is_never_published(tmp_path, filled, c
         deep_while_open(tmp_path / "state.duckdb")
         with store.transaction() as tx:
             projects.set_cursor(tx, PROJECT, ProjectCursor(NOW))
-        with pytest.raises(StoreDamaged) as told:
+        with pytest.raises(StoreDamaged) as reported:
             store.publish()
         assert re.fullmatch(
             r".*/state\.duckdb was damaged \(.+\) and was rebuilt from the published file; the next pass continues .*",
-            str(told.value),
+            str(reported.value),
         )
         assert content(tmp_path) == before
         write(store, run("new"))

@@ -58,7 +58,7 @@ def test_a_compacted_file_knows_how_much_of_it_is_in_order(tmp_path, monkeypatch
     with opened(tmp_path) as store:
         assert not store.tend()
     rows = inside(tmp_path, "SELECT doc, key, rid FROM store.leaf_rows ORDER BY rowid")
-    [(told,)] = inside(tmp_path, "SELECT CAST(value AS INTEGER) FROM store.meta WHERE key = 'sorted_leaves'")
-    assert 0 < told < len(rows)
-    assert rows[:told] == sorted(rows[:told])
-    assert {rid for _, _, rid in rows[:told]}.isdisjoint({rid for _, _, rid in rows[told:]})
+    [(reported,)] = inside(tmp_path, "SELECT CAST(value AS INTEGER) FROM store.meta WHERE key = 'sorted_leaves'")
+    assert 0 < reported < len(rows)
+    assert rows[:reported] == sorted(rows[:reported])
+    assert {rid for _, _, rid in rows[:reported]}.isdisjoint({rid for _, _, rid in rows[reported:]})

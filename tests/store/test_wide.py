@@ -299,8 +299,8 @@ def test_a_wide_relation_that_cannot_be_made_is_left_out_and_reported(store, mon
     assert read(store, "select config from runs where project = 'vision'") == [('{"lr":2}',)]
     with pytest.raises(duckdb.CatalogException, match="team/vision"):
         read(store, 'from "team/vision"')
-    [told] = faults(store)
-    assert told["fault"].startswith("it could not be built (")
+    [reported] = faults(store)
+    assert reported["fault"].startswith("it could not be built (")
     monkeypatch.undo()
     write(store, run(config={"lr": 3}))
     assert read(store, 'select "config.lr" from "team/vision"') == [(3.0,)]

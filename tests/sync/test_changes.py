@@ -19,7 +19,7 @@ NOON = datetime(2026, 3, 1, 12)
 
 
 class Clock:
-    """The server's clock, which only goes on when it is told to."""
+    """The server's clock, which only advances when the test says so."""
 
     def __init__(self, rig, now=NOON):
         self.now = now

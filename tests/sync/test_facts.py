@@ -1,4 +1,4 @@
-"""What the server tells of projects, runs and itself is kept as it is told, at no more than one request a pass."""
+"""What the server tells of projects, runs and itself is kept as it is reported, at no more than one request a pass."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def add(rig, run_id="one", **what):
 def test_facts_are_kept(rig):
     add(rig, user="bob-builder")
     rig.sync()
-    told = project(rig)
-    assert told["internalId"] == rig.world.projects["team", "p"].internal_id
-    assert (told["totalRuns"], told["user"]["username"], told["entity"]["name"]) == (1, "ada", "team")
+    reported = project(rig)
+    assert reported["internalId"] == rig.world.projects["team", "p"].internal_id
+    assert (reported["totalRuns"], reported["user"]["username"], reported["entity"]["name"]) == (1, "ada", "team")
     assert server(rig)["viewer"]["defaultEntity"] == {"id": "RW50aXR5OnYxOnRlYW0=", "name": "team"}
     names = [feature["name"] for feature in server(rig)["serverInfo"]["features"]]
     assert names[:3] == ["MARK_RUN_FILES_UPLOADED", "FILESTREAM_GZIP", "SWEEPS_QUERY_FILTERING"]
@@ -109,12 +109,12 @@ def test_a_mirror_of_an_older_program_is_completed_by_the_next_pass(rig):
     rig.sync(reconcile_interval=1e9)
     assert project(rig)["internalId"] is not None
     assert server(rig)["viewer"]["username"] == "ada"
-    told = dict(
+    reported = dict(
         rig.sql(
             "select run_id, f.facts from store.run_facts as f join store.run_records as r using (rid) order by run_id"
         )
     )
-    assert {run_id: json.loads(text).get("user", {}).get("name") for run_id, text in told.items()} == {
+    assert {run_id: json.loads(text).get("user", {}).get("name") for run_id, text in reported.items()} == {
         "run0": "User 0",
         "run1": "User 1",
     }

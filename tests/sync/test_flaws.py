@@ -107,8 +107,8 @@ def test_a_record_of_which_a_part_cannot_be_read_is_named_and_retried_later(rig,
     assert all(FIELDS[name][0] in result.failed[name] for name in bad)
     good = rig.sql("select run_id, history_rows from runs where run_id in ('aaa', 'zzz') order by 1")
     assert good == [("aaa", 3), ("zzz", 3)]
-    told = status.runs_set_aside(rig.home.published)
-    assert sorted((one["run"], one["error"], one["attempts"]) for one in told) == [
+    reported = status.runs_set_aside(rig.home.published)
+    assert sorted((one["run"], one["error"], one["attempts"]) for one in reported) == [
         (f"team/p/{name}", result.failed[name], 1) for name in bad
     ]
     snapshot = Snapshot(rig.home)

@@ -16,7 +16,7 @@ from tests.sync.rig import Rig
 WORLDS = {"small": (sample.small, "my-team"), "full": (sample.full, "acme")}
 
 
-def foretold(rig, path):
+def foreseen(rig, path):
     """(runs, new runs, deleted runs, history rows) of each project, by a dry run."""
 
     async def ask():
@@ -50,10 +50,10 @@ def test_a_dry_run_and_the_pass_after_it_agree_on_every_sample_project(tmp_path,
         rig = Rig(tmp_path, server)
         for change in (lambda: None, lambda: None, lambda: alter(world, entity)):
             change()
-            told = foretold(rig, path)
+            reported = foreseen(rig, path)
             found = brought(rig, path)
             assert found
-            assert {project: told[project] for project in found} == found
+            assert {project: reported[project] for project in found} == found
 
 
 def alter(world, entity):

@@ -53,10 +53,10 @@ def test_a_segment_that_is_lost_or_damaged_is_named_and_its_runs_are_pulled_agai
     code, lines = bench.verify()
     assert code == 1
     assert lines[0].startswith(f"differs: team/p segment: mirror has {problem}")
-    told = (
+    reported = (
         f"should be a Parquet file of {values} values of team/p, {size:,} bytes (history/{listed} is lost or damaged)"
     )
-    assert lines[0].endswith(told)
+    assert lines[0].endswith(reported)
     where = [line.split(":")[1] for line in lines[1:]]
     assert where == [f" team/p/{run_id} history rows" for run_id in ("aaa", "bbb", "odd")]
     said = bench.repaired()
@@ -209,8 +209,8 @@ def test_a_segment_or_a_file_that_may_not_be_read_now_is_not_given_up(own, monke
     for which in (path, blob):
         monkeypatch.setattr(files, "digest", forbidden(which))
         done = own.cli("verify", "--repair", "--deep")
-        told = f"error: {which} cannot be read (Permission denied), but may be whole, so it is not repaired; check "
-        assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, f"{told}who owns it, and its disk")
+        reported = f"error: {which} cannot be read (Permission denied), but may be whole, so it is not repaired; check "
+        assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, f"{reported}who owns it, and its disk")
     monkeypatch.setattr(files, "digest", digest)
     assert own.verify("--deep") == (0, [])
     assert own.tables("select count(*) from history where run_id = 'aaa'") == [(50,)]

@@ -20,7 +20,7 @@ def run_of(own, run_id="aaa"):
     return own.world.run("team", "p", run_id)
 
 
-def told(project, level="differences"):
+def reported(project, level="differences"):
     """What each finding says, but for its cause."""
     return [(one["run_id"], one["field"], one["mirror"], one["expected"]) for one in project[level]]
 
@@ -55,7 +55,7 @@ def test_silent_edits_are_reported_value_by_value(own):
     run.tags = ["z"]
     code, project = own.found()
     assert code == 1
-    assert told(project) == [
+    assert reported(project) == [
         ("aaa", "notes", "hello", "other"),
         ("aaa", "tags", "x,y", "z"),
         ("aaa", "config.lr", "0.1", "0.2"),
@@ -77,7 +77,7 @@ def test_a_run_that_went_on_is_behind_and_what_is_mirrored_of_it_is_still_compar
     ]
     own.damage("update store.history_tail set value = 7 where rid = {run} and step = 4 and key = 'acc'")
     code, project = own.found("--deep")
-    assert (code, told(project)) == (1, [("aaa", "history.acc", "7.0 at step 4", "0.2")])
+    assert (code, reported(project)) == (1, [("aaa", "history.acc", "7.0 at step 4", "0.2")])
     own.repaired()
 
 
@@ -124,7 +124,7 @@ def test_what_a_live_run_writes_between_two_heartbeats_is_behind(own):
     live.set_summary({**live.summary, "loss": 0.5})
     other.history.append({"_step": 1, "loss": 0.5})
     project = equal(own, "--deep")
-    assert told(project, "behind")[0] == ("live", "summary.loss", "1.0", "0.5")
+    assert reported(project, "behind")[0] == ("live", "summary.loss", "1.0", "0.5")
     assert [(one["run_id"], one["cause"]) for one in project["behind"]] == [
         ("live", "a live run keeps writing it; the pass after its next heartbeat pulls it"),
         ("other", "the run continued after the last pass; run `mirror sync`"),
@@ -146,7 +146,7 @@ def test_a_run_that_is_gone_on_the_server_is_reported_and_marked(own):
     own.sync()
     own.world.delete_run("team", "p", "aaa")
     code, project = own.found()
-    assert (code, told(project)) == (1, [("aaa", "run", "a finished run", "no such run")])
+    assert (code, reported(project)) == (1, [("aaa", "run", "a finished run", "no such run")])
     assert (
         project["differences"][0]["cause"] == "deleted on the server; `mirror sync` marks it at the next full listing"
     )
@@ -161,7 +161,7 @@ def test_history_that_was_cut_without_a_trace(own):
     run.history.truncate(9)
     code, project = own.found()
     assert code == 1
-    assert told(project) == [
+    assert reported(project) == [
         ("aaa", "server_rows", "10", "5"),
         ("aaa", "history rows", "5 rows between steps 10 and 18", "none of them"),
     ]
@@ -178,7 +178,7 @@ def test_history_that_grew_or_changed_without_a_trace(own):
     )
     code, project = own.found("--deep")
     assert code == 1
-    assert told(project) == [
+    assert reported(project) == [
         ("aaa", "server_rows", "10", "11"),
         ("aaa", "server_last_step", "18", "50"),
         ("aaa", "history rows", "none of them, at the end", "1 row at step 50"),
@@ -199,7 +199,7 @@ def test_many_runs_that_cannot_be_read_do_not_hold_up_the_others(own, monkeypatc
     silence(monkeypatch, "bad")
     code, project = own.found("--deep")
     assert code == 1
-    differing = {run_id: field for run_id, field, *_ in told(project)}
+    differing = {run_id: field for run_id, field, *_ in reported(project)}
     assert sorted(differing) == [*(f"bad{index}" for index in range(6)), "zzz"]
     assert differing["zzz"] == "history.loss"
 
@@ -209,7 +209,7 @@ def test_counts_of_the_server_that_its_own_rows_do_not_bear_out_are_a_note(own):
     run_of(own).history.keys["loss"].counts["number"] = 99
     code, project = own.found()
     assert (code, project["differences"]) == (0, [])
-    assert told(project, "notes") == [
+    assert reported(project, "notes") == [
         ("aaa", "history", "10 rows, each equal to the server's", "the server counts 99 values of loss")
     ]
 
@@ -239,11 +239,11 @@ def test_the_scope_of_the_config_is_honoured(own):
     own.configure(sync='filters = {"display_name" = "name of bbb"}\nhistory = ["l*"]')
     code, project = own.found("--deep")
     assert (code, project["differences"], [one["run_id"] for one in project["behind"]]) == (0, [], ["bbb"])
-    assert told(project, "notes") == [("aaa", "run", "the run", "the run, outside of sync.filters")]
+    assert reported(project, "notes") == [("aaa", "run", "the run", "the run, outside of sync.filters")]
     own.configure(sync='filters = {"display_name" = "name of aaa"}\nhistory = ["l*", "acc"]')
     code, project = own.found()
     assert code == 1
-    assert told(project) == [("aaa", "history.acc", "no value at step 0, the first of 10", "0.0")]
+    assert reported(project) == [("aaa", "history.acc", "no value at step 0, the first of 10", "0.0")]
     own.configure(sync='filters = {"display_name" = "name of aaa"}\nhistory = []')
     assert equal(own, "--deep")["values_compared"] == 0
 
@@ -410,7 +410,7 @@ def test_a_run_from_a_local_file_is_no_difference_until_the_server_has_it(own, t
 
 
 def test_steps_of_a_clock_are_compared_value_by_value(own):
-    """As many requests as for counted steps, and what differs is told."""
+    """As many requests as for counted steps, and what differs is reported."""
     own.world.add_run("team", "p", run_id="clock").log_many(
         [{"_step": 1_764_000_000_000_000_000 + 1_000_000_007 * number, "loss": float(number)} for number in range(50)]
     )
@@ -422,4 +422,4 @@ def test_steps_of_a_clock_are_compared_value_by_value(own):
     run = run_of(own, "clock").history
     run.lines[7] = run.lines[7].replace('"loss":7.0', '"loss":8.0')
     _, project = own.found("--deep")
-    assert told(project) == [("clock", "history.loss", f"7.0 at step {run.steps[7]}", "8.0")]
+    assert reported(project) == [("clock", "history.loss", f"7.0 at step {run.steps[7]}", "8.0")]

@@ -136,10 +136,10 @@ def test_every_answer_has_the_safe_headers(site):
             assert policy["default-src"] == "'none'"
             assert policy["script-src"] == policy["connect-src"] == "'self'"
             assert "unsafe" not in answer.headers["content-security-policy"]
-            told = {
+            reported = {
                 name: answer.headers[name] for name in ("x-content-type-options", "referrer-policy", "x-frame-options")
             }
-            assert told == {
+            assert reported == {
                 "x-content-type-options": "nosniff",
                 "referrer-policy": "no-referrer",
                 "x-frame-options": "DENY",

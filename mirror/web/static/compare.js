@@ -4,7 +4,7 @@ import { get, Unreachable } from "./api.js";
 import { DOCUMENTS, FIELDS, fieldText } from "./details.js";
 import { byId, element, showText } from "./dom.js";
 import * as format from "./format.js";
-import { session, tell } from "./session.js";
+import { session, showError } from "./session.js";
 import { lastList, toRun } from "./view.js";
 
 const MOST = 6;
@@ -28,7 +28,7 @@ export async function show(paths) {
   } catch (error) {
     if (error instanceof Unreachable) session.again = () => show(paths);
     else if (error.name !== "AbortError") byId("compare-parts").hidden = true;
-    tell(byId("compare-problem"), error);
+    showError(byId("compare-problem"), error);
   }
 }
 

@@ -6,7 +6,7 @@ import { look } from "./colours.js";
 import { byId, element, showText } from "./dom.js";
 import { enlarge } from "./enlarged.js";
 import * as format from "./format.js";
-import { session, tell } from "./session.js";
+import { session, showError } from "./session.js";
 import { lastList, toCharts } from "./view.js";
 
 export const FIELDS = [
@@ -66,7 +66,7 @@ export async function show(path) {
   } catch (error) {
     if (error instanceof Unreachable) session.again = () => show(path);
     else if (error.name !== "AbortError") byId("run-parts").hidden = true;
-    tell(byId("run-problem"), error);
+    showError(byId("run-problem"), error);
   }
 }
 
@@ -127,7 +127,7 @@ function showFiles({ total, files }, above = []) {
   byId("run-more-files").hidden = all.length >= total;
   byId("run-more-files").onclick = () =>
     get("/api/run/files", { run: shown, start: all.length }, asking.signal)
-      .then((more) => showFiles(more, all), (error) => tell(byId("run-problem"), error));
+      .then((more) => showFiles(more, all), (error) => showError(byId("run-problem"), error));
 }
 
 // Earlier lines that were asked for stay above the newest ones, as far as they join.
@@ -152,7 +152,7 @@ byId("run-earlier").addEventListener("click", async () => {
     const before = Math.min(...printed.keys());
     showConsole(await get("/api/run/console", { run: shown, before }, asking.signal), true);
   } catch (error) {
-    tell(byId("run-problem"), error);
+    showError(byId("run-problem"), error);
   }
 });
 

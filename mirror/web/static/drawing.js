@@ -8,7 +8,7 @@ import { byId, element, showText } from "./dom.js";
 import { enlarge, follow } from "./enlarged.js";
 import * as format from "./format.js";
 import { roving } from "./roving.js";
-import { change, session, tell } from "./session.js";
+import { change, session, showError } from "./session.js";
 import { toComparison } from "./view.js";
 
 const DRAWN_AT_FIRST = 5;
@@ -118,7 +118,7 @@ export async function draw() {
     showSelection(chosen);
     charts.draw([], [], [], view);
     for (const id of ["charts-warning", "charts-hint"]) showText(byId(id), "");
-    tell(byId("charts-problem"), error);
+    showError(byId("charts-problem"), error);
   } finally {
     if (!signal.aborted) byId("charts").removeAttribute("aria-busy");
   }

@@ -6,7 +6,7 @@ import { byId, showText } from "./dom.js";
 import { colouredAs, draw, isDrawn, paths, setRuns, whenSelectionChanges } from "./drawing.js";
 import * as format from "./format.js";
 import { Answered, Found, isSql, Nothing } from "./runs.js";
-import { change, session, tell } from "./session.js";
+import { change, session, showError } from "./session.js";
 import { Table } from "./table.js";
 import { toRun } from "./view.js";
 
@@ -89,7 +89,7 @@ export async function find({ keepPlace = false } = {}) {
   asked?.close();
   session.source?.close();
   const wanted = ["name", ...columns().filter((name) => name !== "name")].map(column);
-  const failed = (error) => tell(byId("problem"), error);
+  const failed = (error) => showError(byId("problem"), error);
   const next = isSql(view.find)
     ? new Answered(view.project, view.find)
     : new Found(view.project, view.find, view.order, wanted, () => table.refresh(), failed);
@@ -134,7 +134,7 @@ export async function renewFound() {
   } catch (error) {
     if (thisTurn !== turn) return undefined;
     if (error instanceof Unreachable) session.again = find;
-    else tell(byId("problem"), error);
+    else showError(byId("problem"), error);
     return undefined;
   }
   if (thisTurn !== turn) return undefined;

@@ -7,7 +7,7 @@ import { byId } from "./dom.js";
 import { forgetColours, showControls } from "./drawing.js";
 import { clearFound, find, focusTable, renewFound } from "./finding.js";
 import { showAges, showProjects } from "./projects.js";
-import { change, session, tell } from "./session.js";
+import { change, session, showError } from "./session.js";
 import * as views from "./view.js";
 
 const POLL = 2000;
@@ -78,7 +78,7 @@ async function openProject(project) {
   } catch (error) {
     if (project !== session.view.project) return;
     if (error instanceof Unreachable) session.again = () => openProject(project);
-    else tell(byId("problem"), error);
+    else showError(byId("problem"), error);
     return;
   }
   byId("columns-button").disabled = false;

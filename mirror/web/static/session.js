@@ -18,6 +18,6 @@ export function change(fields) {
 }
 
 // Show an error in a line of the page. What the page itself dropped is no error.
-export function tell(line, error) {
+export function showError(line, error) {
   if (error.name !== "AbortError") showText(line, error.message);
 }

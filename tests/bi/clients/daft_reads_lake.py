@@ -14,8 +14,8 @@ import daft
 lake = Path(sys.argv[1])
 snapshot = json.loads((lake / "_snapshot.json").read_text(encoding="utf-8"))
 tables = {
-    relation: daft.read_deltalake(str(lake / relation), version=told["version"])
-    for relation, told in snapshot["tables"].items()
+    relation: daft.read_deltalake(str(lake / relation), version=reported["version"])
+    for relation, reported in snapshot["tables"].items()
 }
 answers = {
     name: [list(row.values()) for row in daft.sql(question, **tables).to_pylist()]

@@ -18,8 +18,8 @@ extension = Path(package.origin).with_name("extensions") / f"v{duckdb.__version_
 connection = duckdb.connect()
 connection.execute(f"LOAD '{extension}'")
 snapshot = json.loads((lake / "_snapshot.json").read_text(encoding="utf-8"))
-for relation, told in snapshot["tables"].items():
-    table = f"delta_scan('{lake / relation}', version => {told['version']})"
+for relation, reported in snapshot["tables"].items():
+    table = f"delta_scan('{lake / relation}', version => {reported['version']})"
     connection.execute(f"CREATE VIEW {relation} AS FROM {table}")
 questions = json.load(sys.stdin)
 answers = {name: connection.execute(question).fetchall() for name, question in questions.items()}

@@ -18,8 +18,8 @@ server.start(background=True)
 _, port = server.listening_address
 spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
 snapshot = json.loads((lake / "_snapshot.json").read_text(encoding="utf-8"))
-for relation, told in snapshot["tables"].items():
-    table = spark.read.format("delta").option("versionAsOf", told["version"]).load(str(lake / relation))
+for relation, reported in snapshot["tables"].items():
+    table = spark.read.format("delta").option("versionAsOf", reported["version"]).load(str(lake / relation))
     table.createOrReplaceTempView(relation)
 answers = {
     name: [list(row) for row in spark.sql(question).collect()] for name, question in json.load(sys.stdin).items()

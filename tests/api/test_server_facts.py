@@ -1,4 +1,4 @@
-"""What the server told of projects, runs and whoever holds the key is answered by the mirror, with no server at hand."""
+"""What the server reported of projects, runs and the owner of the key is answered by the mirror, without the server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROJECT = ("id", "name", "entity", "entity_name", "path", "created_at", "created
 RUN = ("system_metrics", "systemMetrics", "read_only", "readOnly", "project_id", "projectId", "lastHistoryStep")
 
 
-def told(api: Any) -> dict[str, Any]:
+def reported(api: Any) -> dict[str, Any]:
     """What a script would ask, by name."""
     project = api.project("vision", "my-team")
     runs = sorted(api.runs("my-team/vision"), key=lambda run: run.id)
@@ -60,16 +60,16 @@ def cut_off() -> Iterator[tuple[dict[str, Any], Bench]]:
     other.finish()
     world.add_run("my-team", "vision", run_id="silent").finish()
     with bench(world, console=True) as made:
-        theirs = told(wandb.Api(timeout=20))
+        theirs = reported(wandb.Api(timeout=20))
         wandb.teardown()
         made.server.stop()
         yield theirs, made
 
 
 def test_what_the_mirror_holds_it_tells_without_the_server(cut_off: tuple[dict[str, Any], Bench]) -> None:
-    """As the official client told it."""
+    """As the official client reported it."""
     theirs, _ = cut_off
-    ours = told(mirror.Api(timeout=1))
+    ours = reported(mirror.Api(timeout=1))
     assert ours == theirs
     assert [run for run in ours["runs"] if run["system_metrics"]] != []
     assert ours["silent"] == ["<ConsoleLogs my-team/vision/silent>", "end", []]
