@@ -43,7 +43,7 @@ quick: check
 
 # Tests open thousands of small databases, which takes a tenth less CPU time with jemalloc. `make test-oldest` and `make soak`
 # keep the standard allocator, as users have it.
-JEMALLOC := $(firstword $(wildcard /usr/lib/*/libjemalloc.so.2))
+JEMALLOC := $(wildcard /usr/lib/$(shell uname -m)-linux-gnu/libjemalloc.so.2)
 
 test: $(VENV)/.dev
 	$(if $(JEMALLOC),LD_PRELOAD=$(JEMALLOC)) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not soak and not bi and not clients"
